@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.decomposition import IncrementalPCA
 from threadpoolctl import threadpool_limits
 
-from editbench.methods.ganspace.pca import Moments
+from editbench.methods.ganspace.pca import RunningMoments
 
 
 class Stream:
@@ -68,7 +68,7 @@ def main() -> None:
     k = args.components
     batch = max(2000, 3 * args.components)
     stream = Stream(args.n - args.n % batch or batch, args.dim, batch)
-    moments = Moments(args.dim)
+    moments = RunningMoments(args.dim)
     incremental = IncrementalPCA(k)
     # Of the wall clock and of the CPU
     seconds = {name: np.zeros(2) for name in ("blocks", "exact", "incremental")}

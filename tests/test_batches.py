@@ -18,7 +18,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.conformance.testbeds import make_networks
 from editbench.inversion import build
-from editbench.inversion.projector import Projection, latent_statistics
+from editbench.inversion.projector import ProjectionSpec, latent_statistics
 from editbench.inversion.schedule import Schedule
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.roles import Networks
@@ -28,7 +28,7 @@ from editbench.walk.engine import EngineSpec
 from editbench.walk.observation import (
     AfterWalk,
     DuringWalk,
-    Scene,
+    ObservationContext,
     WalkObserver,
     observe_after_walk,
 )
@@ -158,12 +158,14 @@ def test_a_walk_goes_on_where_memory_ends(capfd):
 
 def test_an_observation_looks_again_in_smaller_batches(tmp_path, capfd):
     class Look(AfterWalk):
-        def look(self, scene):
-            Small()._decode(Codes(Space.W, torch.zeros(scene.batch, 8)))
-            return Observed({"batch": np.array(scene.batch)})
+        def look(self, context):
+            Small()._decode(Codes(Space.W, torch.zeros(context.batch, 8)))
+            return Observed({"batch": np.array(context.batch)})
 
-    scene = Scene(*[SimpleNamespace(decoded=0)] * 5, "a", None, 0, "cpu", 16, tmp_path)
-    costs = observe_after_walk(tmp_path, {"look": Look()}, scene)
+    context = ObservationContext(
+        *[SimpleNamespace(decoded=0)] * 5, "a", None, 0, "cpu", 16, tmp_path
+    )
+    costs = observe_after_walk(tmp_path, {"look": Look()}, context)
     assert Observed.load(tmp_path / "observation-look.safetensors").arrays["batch"] == 4
     assert costs["look"]["reason"] == "" and capfd.readouterr().err.count("too much") == 2
 
@@ -220,7 +222,7 @@ def test_an_inversion_goes_on_where_memory_ends(monkeypatch, capfd):
     generator = networks.generator
     z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(0))
     pixels = generator.decode(Codes(Space.Z, z)).detach()
-    spec = Projection(schedule=Schedule(steps=4), samples=20, noise="optimise")
+    spec = ProjectionSpec(schedule=Schedule(steps=4), samples=20, noise="optimise")
     task = SimpleNamespace(networks=networks, perceptual=PixelDistance(), spec=spec, device="cpu")
     statistics = latent_statistics(generator, spec)
     index = np.arange(3)

@@ -97,8 +97,8 @@ def test_a_cancelled_job_is_lost_and_the_others_are_waited_for(slurm, capfd, tmp
         {"12_0": 200, "12_2": 400},
     )
     made.jobs[1].paths.stderr.write_text("at work\nslurmstepd: error: *** CANCELLED ***\nsrun: x\n")
-    batches = cluster.Batches("slurm")
-    assert batches.run(lambda: made.jobs) == 4
+    submitted = cluster.SubmittedJobs("slurm")
+    assert submitted.run(lambda: made.jobs) == 4
     assert 400 <= made.now < 430
     err = capfd.readouterr().err
     assert "submitted to SLURM as job 12;" in err
@@ -108,13 +108,13 @@ def test_a_cancelled_job_is_lost_and_the_others_are_waited_for(slurm, capfd, tmp
     ]
     log = made.jobs[1].paths.stderr
     assert (
-        batches.describe(1)
+        submitted.describe(1)
         == f"job 12_1 CANCELLED; slurmstepd: error: *** CANCELLED ***; log {log}"
     )
-    assert batches.describe(3) == "job 12_3 no longer there; it did not begin: there is no log"
-    assert batches.describe(4) == "not submitted"
+    assert submitted.describe(3) == "job 12_3 no longer there; it did not begin: there is no log"
+    assert submitted.describe(4) == "not submitted"
     made.jobs[0].paths.stderr.write_text("Traceback\nModuleNotFoundError: No module named 'x'\n")
-    assert batches.describe(0).startswith("job 12_0 ended with an error; ModuleNotFoundError: No")
+    assert submitted.describe(0).startswith("job 12_0 ended with an error; ModuleNotFoundError: No")
     # The controller is asked seldom, and less and less often.
     assert len((tmp_path / "asked").read_text().split()) < 30
 
@@ -133,16 +133,16 @@ def test_a_job_that_is_queued_anew_is_no_lost_one(slurm, capfd):
         },
         {"7": 139},
     )
-    batches = cluster.Batches("slurm")
-    assert batches.run(lambda: made.jobs) == 1 and made.now < 150
+    submitted = cluster.SubmittedJobs("slurm")
+    assert submitted.run(lambda: made.jobs) == 1 and made.now < 150
     assert "lost" not in capfd.readouterr().err
 
 
 def test_a_controller_that_is_silent_for_a_while_is_asked_again(slurm, path, capfd):
     made = slurm({"7": [(0, "RUNNING")]}, {"7": 30})
     command(path, "squeue", "echo squeue: error: cannot contact the controller >&2; exit 1")
-    batches = cluster.Batches("slurm")
-    batches.run(lambda: made.jobs)
+    submitted = cluster.SubmittedJobs("slurm")
+    submitted.run(lambda: made.jobs)
     err = capfd.readouterr().err
     assert "SLURM does not answer and is asked again: squeue: error: cannot contact" in err
     assert "lost" not in err
@@ -157,14 +157,14 @@ def test_who_stops_waiting_is_told_what_goes_on(slurm):
             raise KeyboardInterrupt
 
     made.sleep = interrupt
-    batches = cluster.Batches("slurm")
+    submitted = cluster.SubmittedJobs("slurm")
     with pytest.raises(KeyboardInterrupt):
-        batches.run(lambda: made.jobs)
-    assert batches.let_go() == (
+        submitted.run(lambda: made.jobs)
+    assert submitted.release() == (
         "2 jobs go on in SLURM: `scancel 12 13` ends them, and the same command finds what they "
         "finish"
     )
-    assert cluster.Batches("slurm").let_go() == ""
+    assert cluster.SubmittedJobs("slurm").release() == ""
 
 
 # -- without SLURM ---------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_jobs_that_sbatch_refuses_say_why():
         )
 
     with pytest.raises(EditbenchError, match="SLURM refused the jobs: sbatch: error: no partition"):
-        cluster.Batches("slurm").run(submit)
+        cluster.SubmittedJobs("slurm").run(submit)
 
 
 def test_every_job_may_be_lost(path, tmp_path, capfd, monkeypatch):
@@ -208,9 +208,9 @@ def test_every_job_may_be_lost(path, tmp_path, capfd, monkeypatch):
     for name in ("srun", "squeue"):
         command(path, name, "exit 0")
     command(path, "sbatch", f"echo $1 >> {tmp_path}/given; echo Submitted batch job 5")
-    batches = "hydra.sweeper.max_batch_size=2"
+    submitted = "hydra.sweeper.max_batch_size=2"
     words = [*toy_words(tmp_path), f"out={tmp_path}/runs"]
-    assert main(["run", *words, "-m", "attribute=a,b,c", SLURM, batches]) == 1
+    assert main(["run", *words, "-m", "attribute=a,b,c", SLURM, submitted]) == 1
     err = capfd.readouterr().err
     assert "3 jobs: 0 done, 0 skipped, 0 failed, 3 not finished\n" in err
     assert "  not finished  #1 attribute=b: job 5_1 no longer there; it did not begin" in err

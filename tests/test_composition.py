@@ -45,7 +45,7 @@ class Bank:
         return SimpleNamespace(take=lambda index: self.arrays[name][index])
 
 
-def scene(editor, other=None, **more):
+def context(editor, other=None, **more):
     parts = {
         "editor": editor,
         "generator": ToyGenerator(),
@@ -80,7 +80,7 @@ class Turning(Editor):
 
 
 def test_straight_edits_commute_and_turning_ones_do_not():
-    straight = CompositionObservation("b", n=80, max_steps=30).look(scene(AlongColumn()))
+    straight = CompositionObservation("b", n=80, max_steps=30).look(context(AlongColumn()))
     both = straight.arrays["both"]
     assert np.nanmax(straight.arrays["distance"]) < 1e-5
     walked = np.isfinite(straight.arrays["distance"])
@@ -90,14 +90,14 @@ def test_straight_edits_commute_and_turning_ones_do_not():
         and (straight.arrays["travelled"][walked] > 0).all()
     )
     assert (straight.arrays["pixels"][walked] < 1e-5).all()
-    turning = CompositionObservation("b", n=80, max_steps=30).look(scene(Turning()))
+    turning = CompositionObservation("b", n=80, max_steps=30).look(context(Turning()))
     walked = np.isfinite(turning.arrays["distance"])
     assert walked.sum() > 10 and (turning.arrays["distance"][walked] > 1e-3).all()
 
 
 def test_the_ends_are_those_of_a_walk_by_hand():
     """Sample by sample: walk to the crossing of the first, then from there to that of the second."""
-    found = CompositionObservation("b", n=40, max_steps=30).look(scene(AlongColumn()))
+    found = CompositionObservation("b", n=40, max_steps=30).look(context(AlongColumn()))
     bank, unit = Bank(), unit_rows(V.T)
     for place, start in enumerate(found.arrays["start"]):
         for order, suffix in (((0, 1), ""), ((1, 0), "_reversed")):
@@ -113,10 +113,10 @@ def test_the_ends_are_those_of_a_walk_by_hand():
 
 
 def test_both_orders_have_the_same_starts_and_targets():
-    one = CompositionObservation("b", n=50, max_steps=30).look(scene(AlongColumn())).arrays
+    one = CompositionObservation("b", n=50, max_steps=30).look(context(AlongColumn())).arrays
     other = (
         CompositionObservation("a", n=50, max_steps=30)
-        .look(scene(AlongColumn(), attribute="b"))
+        .look(context(AlongColumn(), attribute="b"))
         .arrays
     )
     assert np.array_equal(one["start"], other["start"])
@@ -151,7 +151,7 @@ class Leaving(AlongColumn):
 
 def test_an_editor_that_reads_the_class_it_leaves_walks_the_same_lengths():
     plain, leaving = (
-        CompositionObservation("b", n=60, max_steps=30).look(scene(one())).arrays
+        CompositionObservation("b", n=60, max_steps=30).look(context(one())).arrays
         for one in (AlongColumn, Leaving)
     )
     walked = np.isfinite(plain["travelled"])
@@ -160,9 +160,11 @@ def test_an_editor_that_reads_the_class_it_leaves_walks_the_same_lengths():
 
 
 def test_the_class_that_the_job_asks_for_is_asked_for():
-    free = CompositionObservation("b", n=60, max_steps=30).look(scene(AlongColumn())).arrays
+    free = CompositionObservation("b", n=60, max_steps=30).look(context(AlongColumn())).arrays
     asked = (
-        CompositionObservation("b", n=60, max_steps=30).look(scene(AlongColumn(), target=1)).arrays
+        CompositionObservation("b", n=60, max_steps=30)
+        .look(context(AlongColumn(), target=1))
+        .arrays
     )
     bank = Bank()
     without = (
@@ -173,7 +175,7 @@ def test_the_class_that_the_job_asks_for_is_asked_for():
 
 
 def test_pictures_begin_with_the_start():
-    found = CompositionObservation("b", n=40, max_steps=30, pictures=3).look(scene(AlongColumn()))
+    found = CompositionObservation("b", n=40, max_steps=30, pictures=3).look(context(AlongColumn()))
     assert found.arrays["pictures"].shape == (3, 5, 1, 2, 4) and found.meta["then"] == "b"
 
 
@@ -188,19 +190,19 @@ class SomeRows(AlongColumn):
 
 def test_what_cannot_be_composed_is_said():
     with pytest.raises(Unsupported, match="job's own attribute a"):
-        CompositionObservation("a").look(scene(AlongColumn()))
+        CompositionObservation("a").theme(context(AlongColumn()))
     layered = AlongColumn(layers=(0, 1))
     layered.bind(ToyGenerator())
     with pytest.raises(Unsupported, match="without a layer range"):
-        CompositionObservation("b").look(scene(layered))
+        CompositionObservation("b").theme(context(layered))
     with pytest.raises(Unsupported, match="without a layer range"):  # which only its codes show
-        CompositionObservation("b").look(scene(SomeRows()))
+        CompositionObservation("b").look(context(SomeRows()))
     styles = AlongColumn()
     styles.space = Space.S
     with pytest.raises(Unsupported, match="one vector of W or Z"):
-        CompositionObservation("b").look(scene(styles))
+        CompositionObservation("b").look(context(styles))
     with pytest.raises(EditbenchError, match="unknown attribute 'z'"):
-        CompositionObservation("z").look(scene(AlongColumn()))
+        CompositionObservation("z").look(context(AlongColumn()))
     with pytest.raises(EditbenchError, match="n=0"):
         CompositionObservation("b", n=0)
 
@@ -219,7 +221,7 @@ def test_both_hold_only_where_each_walk_arrived_and_the_end_is_sound():
     one = _Stage(codes, start, classes, np.array([True, False, True, True]))
     both = _Stage(codes, end, classes, np.ones(n, bool))
     drawn = _Drawn(index, codes, start, {"a": classes + 1, "b": classes + 1})
-    found = _order_arrays(scene(AlongColumn()), ("a", "b"), drawn, (one, both), FORWARD)
+    found = _order_arrays(context(AlongColumn()), ("a", "b"), drawn, (one, both), FORWARD)
     assert found["both"].tolist() == [True, False, False, False]
     assert found["crossed"].tolist() == [True, False, True, True]
 

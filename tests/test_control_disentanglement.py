@@ -16,7 +16,7 @@ from scipy.integrate import trapezoid
 from scipy.stats import binomtest
 
 from editbench.base.attributes import Attribute, Attributes
-from editbench.figures.looks import looks_of
+from editbench.figures.theme import theme_of
 from editbench.metrics.control_disentanglement.figure import (
     bands,
     cd_curves,
@@ -381,7 +381,7 @@ def test_the_common_range_is_that_of_the_shortest_method_but_the_floor(tmp_path)
     assert means["mean"].dropna().to_dict() == pytest.approx(
         {"alpha": 0.2 * 0.25, "beta": 0.4 * 0.25}
     )
-    keys = [one.file for one in draw(results, looks_of(results.runs))]
+    keys = [one.file for one in draw(results, theme_of(results.runs))]
     page = report_of(tmp_path, draws=keys)
     assert keys == ["cd", "cd_area"] and not load(tmp_path).problems
     assert all(
@@ -398,8 +398,8 @@ def test_the_common_range_is_that_of_the_shortest_method_but_the_floor(tmp_path)
 def test_the_ends_of_the_figure_are_those_of_the_curve(tmp_path):
     fake_run(tmp_path, "alpha", "smile", cd_rows(0.2, 0.8), metrics=METRICS)
     results = load(tmp_path)
-    look = looks_of(results.runs)
-    figure = cd_figure(cd_curves(results), bands(results), look)
+    theme = theme_of(results.runs)
+    figure = cd_figure(cd_curves(results), bands(results), theme)
     line = max(figure.axes[0].lines, key=lambda line: len(line.get_xdata()))
     np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 0.8, 41))
     np.testing.assert_allclose(line.get_ydata(), 0.2 * np.linspace(0, 0.8, 41))
@@ -416,7 +416,7 @@ def test_paths_are_drawn_of_the_starts_that_the_methods_share(tmp_path):
     assert set(kept) == {"smile"} and list(kept["smile"]) == [40, 41]
     for by_method in kept["smile"].values():
         assert set(by_method) == {"alpha", "beta"}
-    found = {one.file: one for one in draw(results, looks_of(results.runs))}
+    found = {one.file: one for one in draw(results, theme_of(results.runs))}
     assert not found["cd_paths_smile"].first
     panels = found["cd_paths_smile"].draw().axes
     # Two starts of two methods, four steps each; the first picture is the start's own.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from editbench.figures.looks import looks_of
+from editbench.figures.theme import theme_of
 from editbench.metrics.dependency_matrix.figure import cells, draw, figure
 from editbench.report import report
 from editbench.report.load import load
@@ -62,7 +62,7 @@ def test_the_figure_has_a_panel_a_target_and_a_number_a_cell(tmp_path):
     write(tmp_path)
     results = load(tmp_path)
     panels = [
-        axes for axes in figure(cells(results), looks_of(results.runs)).axes if axes.get_title()
+        axes for axes in figure(cells(results), theme_of(results.runs)).axes if axes.get_title()
     ]
     assert [axes.get_title() for axes in panels] == ["age", "smile"]
     age, smile = panels

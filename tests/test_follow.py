@@ -58,15 +58,15 @@ def test_a_follower_prints_each_job_once(tmp_path, capsys, clock):
     follower = Follower(tmp_path, [[], [], []])
     leave(tmp_path, 2, reused=True)
     (tmp_path / ".partial.json").write_text("{")
-    follower.look()
+    follower.print_new_outcomes()
     assert capsys.readouterr().err == "[1/3] job 2: done\n"
     clock[0] += 7
     leave(tmp_path, 0)
-    follower.look()
-    follower.look()
+    follower.print_new_outcomes()
+    follower.print_new_outcomes()
     assert capsys.readouterr().err == "[2/3] job 0: done (about 7 s left)\n"
     (tmp_path / "1.json").write_text("damaged")
-    follower.look()  # the summary names it
+    follower.print_new_outcomes()  # the summary names it
     assert capsys.readouterr().err == ""
 
 
@@ -78,7 +78,7 @@ def test_files_that_are_no_outcomes_are_passed_over(tmp_path):
 
 
 def test_a_follower_looks_while_others_work(tmp_path, capsys):
-    with Follower(tmp_path, [[]]).looking():
+    with Follower(tmp_path, [[]]).polling():
         leave(tmp_path, 0)
     assert capsys.readouterr().err == "[1/1] job 0: done\n"
 
@@ -125,7 +125,7 @@ def test_of_two_bars_the_outer_one_is_drawn(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with progress.status("outer"), progress.progress("inner", 3) as advance:
         advance()
-        progress.say("a line")
+        progress.print_message("a line")
         text = sys.stderr.getvalue() if isinstance(sys.stderr, Terminal) else ""
     written = text or sys.stderr.getvalue()
     assert "outer" in written and "inner" not in written

@@ -15,7 +15,7 @@ from PIL import Image
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest
 from editbench.base.seeding import normals
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.metrics.frechet_distance.blocks import jackknife, over_blocks
 from editbench.metrics.frechet_distance.by_class import class_statistics
 from editbench.metrics.frechet_distance.figure import draw, frechet_points
@@ -79,20 +79,20 @@ class Normal(Reference):
     def __init__(self, shift: float = 0.0, count: int = 10_000) -> None:
         self.shift, self.count, self.calls = shift, count, 0
 
-    def identity(self, scene):
+    def identity(self, context):
         return ["normal", self.shift]
 
-    def size(self, scene):
+    def size(self, context):
         return self.count
 
-    def images(self, scene, start, stop, resolution):
+    def images(self, context, start, stop, resolution):
         self.calls += 1
         x = 2 * normals(1, "a reference", start, stop, DIM) + self.shift
         return torch.from_numpy(x).float().reshape(-1, 1, 2, 4)
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def context(tmp_path_factory):
     return scene_of(toy_config(tmp_path_factory.mktemp("frechet")))
 
 
@@ -129,8 +129,8 @@ def curve(result, name: str, variant: str = "unmatched") -> tuple[np.ndarray, np
 
 
 @pytest.fixture(scope="module")
-def found(scene):
-    return observation().look(scene)
+def found(context):
+    return observation().look(context)
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
@@ -251,18 +251,18 @@ def test_the_jackknife_is_that_of_leaving_blocks_out_and_covers():
 
 
 # -- the observation and the metric ------------------------------------------------------------------------------------------
-def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(scene, found):
+def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(context, found):
     result = FrechetDistance()(found)
     t, distance = curve(result, "frechet_distance")
     line = (V.T / V.T.norm(dim=1, keepdim=True))[0].double().numpy()
     start = (
         torch.cat(
-            [scene.generator.decode(c).flatten(1) for _, _, c in edited_codes(scene, [0.0], N)]
+            [context.generator.decode(c).flatten(1) for _, _, c in edited_codes(context, [0.0], N)]
         )
         .double()
         .numpy()
     )
-    real = Normal().images(scene, 0, N, 4).flatten(1).double().numpy()
+    real = Normal().images(context, 0, N, 4).flatten(1).double().numpy()
     own = frechet_distance(start, real)
     expected = own + (DELTA * t) ** 2 + 2 * DELTA * t * ((start - real).mean(0) @ line)
     np.testing.assert_allclose(distance, expected, rtol=1e-6)
@@ -278,7 +278,7 @@ def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(sce
     up, down = (value(result, f"frechet_distance_{side}") for side in ("up", "down"))
     assert (down, up) == (distance[0], distance[4])
     assert value(result, "frechet_distance_asymmetry") == pytest.approx(up - down)
-    floor = frechet_distance(Normal().images(scene, N, 2 * N, 4).flatten(1), real)
+    floor = frechet_distance(Normal().images(context, N, 2 * N, 4).flatten(1), real)
     assert value(result, "frechet_distance_floor") == pytest.approx(floor, rel=1e-9)
     assert set(result.rows["metric"]) <= set(FrechetDistance.produces)
 
@@ -303,12 +303,12 @@ def test_columns_say_network_size_and_reference_and_only_inception_makes_a_fid(f
     assert set(other.index) <= set(FrechetDistance.produces)
 
 
-def test_columns_distinguish_what_does_not_compare(scene):
+def test_columns_distinguish_what_does_not_compare(context):
     class Mine(Pixels):
         name, digest = "inception-of-mine", "other weights"
 
     def keys(**options) -> set[tuple]:
-        rows = rows_of(FrechetDistance()(observation(**options).look(scene)))
+        rows = rows_of(FrechetDistance()(observation(**options).look(context)))
         rows = rows[rows["metric"].isin(["frechet_distance_up", "fid_up"])]
         return {key_of(row) for row in rows.to_dict("records")}
 
@@ -322,8 +322,8 @@ def test_columns_distinguish_what_does_not_compare(scene):
     assert len(every) == 4 and {key[0] for key in every} == {"frechet_distance_up"}
 
 
-def test_blocks_and_subsets_are_of_their_own_distance(scene):
-    result = FrechetDistance()(observation(blocks=1, subsets=7, kernel=15).look(scene))
+def test_blocks_and_subsets_are_of_their_own_distance(context):
+    result = FrechetDistance()(observation(blocks=1, subsets=7, kernel=15).look(context))
     rows = rows_of(result).set_index("metric")
     assert np.isnan(rows.loc["frechet_distance_up", "low"])
     assert rows.loc["frechet_distance_up", "count"] == N
@@ -331,8 +331,8 @@ def test_blocks_and_subsets_are_of_their_own_distance(scene):
     assert up["low"] < up["value"] < up["high"] and up["count"] == up["n"] == 7 * 15
 
 
-def test_any_batch_leaves_the_same_statistics(scene, found):
-    again = observation(reference=Normal()).look(replace(scene, batch=13))
+def test_any_batch_leaves_the_same_statistics(context, found):
+    again = observation(reference=Normal()).look(replace(context, batch=13))
     assert set(again.arrays) == set(found.arrays)
     for name, array in found.arrays.items():
         np.testing.assert_allclose(again.arrays[name], array, rtol=1e-4, atol=1e-3, err_msg=name)
@@ -350,8 +350,8 @@ def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
     )
 
 
-def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(scene):
-    result = FrechetDistance()(observation(effect=40.0, cap=3).look(scene))
+def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(context):
+    result = FrechetDistance()(observation(effect=40.0, cap=3).look(context))
     rows = rows_of(result).set_index("metric")
     assert np.isnan(rows.loc["frechet_distance_up", "value"])
     assert (
@@ -378,12 +378,12 @@ def test_an_end_whose_effect_is_another_over_all_samples_says_so(found):
     assert not sound["frechet_distance_asymmetry"]
 
 
-def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
-    first = scene.bank.spec.split("test")[0]
+def test_pictures_that_are_not_finite_have_no_number_at_that_strength(context):
+    first = context.bank.spec.split("test")[0]
     most = float(
-        scene.bank.array("w").range(first, first + N)[:, 0].max()
+        context.bank.array("w").range(first, first + N)[:, 0].max()
     )  # the calibration's 3 samples lie below
-    sick = replace(scene, generator=type(scene.generator)(poison=most + 0.01))
+    sick = replace(context, generator=type(context.generator)(poison=most + 0.01))
     result = FrechetDistance()(observation(samples=3).look(sick))
     rows = rows_of(result)
     rows = rows[rows["metric"] == "frechet_distance"]
@@ -396,9 +396,9 @@ def test_pictures_that_are_not_finite_have_no_number_at_that_strength(scene):
     assert rows.loc[rows["x"] == 0, "value"].notna().all()
 
 
-def test_an_editor_that_goes_nowhere_leaves_the_start_alone(scene):
+def test_an_editor_that_goes_nowhere_leaves_the_start_alone(context):
     result = FrechetDistance()(
-        observation().look(replace(scene, editor=AlongColumn(DELTA, fail="frozen")))
+        observation().look(replace(context, editor=AlongColumn(DELTA, fail="frozen")))
     )
     t, _ = curve(result, "frechet_distance")
     assert t.tolist() == [0.0] and np.isnan(value(result, "frechet_distance_up"))
@@ -557,23 +557,23 @@ def test_an_exchanged_class_is_as_clear_as_the_old_one_and_nothing_else_moves():
                 )
 
 
-def test_matched_rows_are_those_of_pictures_of_that_share(scene, found):
+def test_matched_rows_are_those_of_pictures_of_that_share(context, found):
     result = FrechetDistance()(found)
     t, distance = curve(result, "frechet_distance", "matched")
-    real = Normal().images(scene, 0, N, 4)
-    label = scene.judge.attributes.labels(scene.judge(real), "a").numpy()
+    real = Normal().images(context, 0, N, 4)
+    label = context.judge.attributes.labels(context.judge(real), "a").numpy()
     real = real.flatten(1).double().numpy()
     perfect = curve(result, "frechet_distance_perfect", "matched")[1]
     alone = curve(result, "frechet_distance_perfect", "unmatched")[1]
-    other = Normal().images(scene, N, 2 * N, 4)
-    second = scene.judge.attributes.labels(scene.judge(other), "a").numpy()
+    other = Normal().images(context, N, 2 * N, 4)
+    second = context.judge.attributes.labels(context.judge(other), "a").numpy()
     other = other.flatten(1).double().numpy()
     for place, strength in enumerate(t):
         edited = [
-            scene.generator.decode(c) for _, _, c in edited_codes(scene, [float(strength)], N)
+            context.generator.decode(c) for _, _, c in edited_codes(context, [float(strength)], N)
         ]
         images = torch.cat(edited)
-        share = scene.judge.attributes.labels(scene.judge(images), "a").double().mean().item()
+        share = context.judge.attributes.labels(context.judge(images), "a").double().mean().item()
         weights = []
         for classes in (label, second):
             part = classes.mean()
@@ -590,8 +590,8 @@ def test_matched_rows_are_those_of_pictures_of_that_share(scene, found):
     assert low < value(result, "frechet_distance_up", variant="matched")
 
 
-def test_without_matching_there_are_the_papers_numbers_alone(scene, found):
-    plain = observation(matched=False).look(scene)
+def test_without_matching_there_are_the_papers_numbers_alone(context, found):
+    plain = observation(matched=False).look(context)
     assert not any(name.startswith(("class_", "other_")) for name in plain.arrays)
     rows = FrechetDistance()(plain).rows
     assert set(rows["variant"]) == {"", "unmatched"}
@@ -601,8 +601,8 @@ def test_without_matching_there_are_the_papers_numbers_alone(scene, found):
 
 
 # -- references --------------------------------------------------------------------------------------------------------
-def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(scene, tmp_path):
-    here, reference = replace(scene, cache=tmp_path), Normal(shift=0.5)
+def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(context, tmp_path):
+    here, reference = replace(context, cache=tmp_path), Normal(shift=0.5)
     first = statistics(here, reference, Pixels(), 50, 10, 4)
     calls = reference.calls
     again = statistics(here, reference, Pixels(), 50, 10, 4)
@@ -617,53 +617,53 @@ def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(sc
     assert len(list((tmp_path / "references").glob("*.safetensors"))) == 2
 
 
-def test_a_small_reference_has_no_floor_and_one_that_is_too_small_says_so(scene, tmp_path):
-    here = replace(scene, cache=tmp_path)
+def test_a_small_reference_has_no_floor_and_one_that_is_too_small_says_so(context, tmp_path):
+    here = replace(context, cache=tmp_path)
     assert "floor_sum" not in statistics(here, Normal(count=60), Pixels(), 50, 10, 4)
     with pytest.raises(EditbenchError, match="has 60 pictures, fewer than n=70"):
         statistics(here, Normal(count=60), Pixels(), 70, 10, 4)
 
 
-def test_renders_and_the_bank_and_a_folder_give_their_pictures(scene, tmp_path):
-    renders = Renders().images(scene, 3, 7, 32)
+def test_renders_and_the_bank_and_a_folder_give_their_pictures(context, tmp_path):
+    renders = Renders().images(context, 3, 7, 32)
     assert renders.shape == (4, 3, 32, 32) and torch.equal(
-        renders[2:], Renders().images(scene, 5, 7, 32)
+        renders[2:], Renders().images(context, 5, 7, 32)
     )
-    assert Renders(margin=0.0).identity(scene) != Renders().identity(scene)
+    assert Renders(margin=0.0).identity(context) != Renders().identity(context)
     tied = SimpleNamespace(generator=SimpleNamespace(law=law(0.9)))  # of the dial
     assert Renders().law(tied) == law(0.9) and Renders(margin=0.0).law(tied) == replace(
         law(0.9), margin=0.0
     )
-    assert load_dial(0.9).law == law(0.9) and Renders().law(scene) == FactorLaw()
-    made = BankImages().images(scene, 2, 5, 4).flatten(1)
-    torch.testing.assert_close(made, torch.tensor(scene.bank.array("w").range(2, 5)))
+    assert load_dial(0.9).law == law(0.9) and Renders().law(context) == FactorLaw()
+    made = BankImages().images(context, 2, 5, 4).flatten(1)
+    torch.testing.assert_close(made, torch.tensor(context.bank.array("w").range(2, 5)))
     for k in range(3):
         Image.new("RGB", (8, 8), (100 * k, 255, 0)).save(tmp_path / f"{k}.png")
-    found = Folder(str(tmp_path)).images(scene, 1, 3, 8)
+    found = Folder(str(tmp_path)).images(context, 1, 3, 8)
     assert found.shape == (2, 3, 8, 8) and found[1, :, 0, 0].tolist() == pytest.approx(
         [200 / 127.5 - 1, 1, -1]
     )
     (tmp_path / "1.png").write_bytes(b"no picture")
     with pytest.raises(BadFile, match=r"1\.png"):
-        Folder(str(tmp_path)).images(scene, 0, 3, 8)
+        Folder(str(tmp_path)).images(context, 0, 3, 8)
 
 
 # -- what it refuses ---------------------------------------------------------------------------------------------------
-def test_codes_without_pictures_are_not_served(scene):
-    latent = type(scene.generator)()
+def test_codes_without_pictures_are_not_served(context):
+    latent = type(context.generator)()
     latent.output = "w"
     with pytest.raises(Unsupported, match="no pictures"):
-        observation().look(replace(scene, generator=latent))
+        observation().look(replace(context, generator=latent))
 
 
-def test_too_few_samples_are_told_before_anything_is_computed(scene):
+def test_too_few_samples_are_told_before_anything_is_computed(context):
     reference = Normal()
     with pytest.raises(EditbenchError, match="lower the observation's n"):
-        observation(n=5_000, reference=reference).look(scene)
+        observation(n=5_000, reference=reference).look(context)
     assert not reference.calls
 
 
-def test_pictures_of_another_kind_are_no_reference(scene):
+def test_pictures_of_another_kind_are_no_reference(context):
     class Coloured(Normal):
         def images(self, *args):
             return super().images(*args).expand(-1, 3, -1, -1)
@@ -671,9 +671,9 @@ def test_pictures_of_another_kind_are_no_reference(scene):
     with pytest.raises(
         Unsupported, match=r"'normal' are \(3, 2, 4\), those of the generator \(1, 2, 4\)"
     ):
-        observation(reference=Coloured()).look(scene)
+        observation(reference=Coloured()).look(context)
     with pytest.raises(Unsupported, match="faces of the embedded world, which has no a"):
-        observation(reference=None).look(scene)
+        observation(reference=None).look(context)
 
 
 def test_moments_that_would_fill_the_disk_are_refused():
@@ -738,7 +738,7 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
     fake_frechet_run(tmp_path, "beta", found, **missed)
     fake_run(tmp_path, "gamma", "smile")
     results = load(tmp_path)
-    figures = draw(results, looks(["alpha", "beta", "gamma"]))
+    figures = draw(results, make_theme(["alpha", "beta", "gamma"]))
     drawn = {one.file: one.draw for one in figures}
     assert set(drawn) == {
         "frechet_distance_strength",
@@ -777,7 +777,7 @@ def test_other_sizes_are_other_figures_and_columns(tmp_path, found):
     fake_frechet_run(tmp_path, "alpha", found)
     fake_frechet_run(tmp_path, "beta", found, n=240, kernel_n=240)
     results = load(tmp_path)
-    names = [one.file for one in draw(results, looks(["alpha", "beta"]))]
+    names = [one.file for one in draw(results, make_theme(["alpha", "beta"]))]
     assert len(names) == len(set(names)) == 10
     text = markdown(results)
     for n in ("n = 120", "n = 240"):

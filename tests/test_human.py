@@ -29,7 +29,7 @@ from editbench.report import latex
 from editbench.stats.intervals import holm
 from editbench.studies.human.agreement import agreement, consistency, krippendorff
 from editbench.studies.human.bradley_terry import connected, fit
-from editbench.studies.human.draw import Comparison, questions
+from editbench.studies.human.draw import MethodComparison, questions
 from editbench.studies.human.edits import read
 from editbench.studies.human.preferences import bootstrap_wins, preferences, win_counts
 from editbench.studies.human.redraw import Redraw, Strips, open_pictures
@@ -148,7 +148,7 @@ def test_targets_are_those_of_the_walks(root: Path, study: Path) -> None:
 @pytest.mark.parametrize("duplicates", [0.0, 0.05, 0.3, 0.5])
 def test_sides_are_balanced_and_repeats_are_swapped_and_far(duplicates: float) -> None:
     drawn = [
-        Comparison(f"c{k}", attribute, k, "no", "yes", a, b)
+        MethodComparison(f"c{k}", attribute, k, "no", "yes", a, b)
         for attribute in "xy"
         for a, b in combinations("pqr", 2)
         for k in range(9)
@@ -182,7 +182,7 @@ def test_sides_are_balanced_and_repeats_are_swapped_and_far(duplicates: float) -
 
 def test_sides_over_many_pages_tell_nothing() -> None:
     """Neither the side nor the place on the page is tied to the method."""
-    drawn = [Comparison(f"c{k}", "x", k, "no", "yes", "p", "q") for k in range(10)]
+    drawn = [MethodComparison(f"c{k}", "x", k, "no", "yes", "p", "q") for k in range(10)]
     pages = [questions(drawn, str(k), 0, seed=0) for k in range(400)]
     left = np.array([[one.left == "p" for one in page] for page in pages])
     assert (left.sum(1) == 5).all()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from editbench.studies.human.draw import Comparison, questions
+from editbench.studies.human.draw import MethodComparison, questions
 from editbench.studies.human.responses import read_sheet
 from editbench.studies.human.study import Design, _key, render
 from tests.browser import CHROMIUM, needs_browser
@@ -158,7 +158,8 @@ def make_page(folder: Path, asked: tuple[str, ...] = ("change", "identity")) -> 
     it by its pixels.
     """
     drawn = [
-        Comparison(f"c{k}", "hair_color", 40 + k, "red", "<b>blond</b>", *METHODS) for k in range(4)
+        MethodComparison(f"c{k}", "hair_color", 40 + k, "red", "<b>blond</b>", *METHODS)
+        for k in range(4)
     ]
     grey = dict(zip(METHODS, (100, 200)))
     pictures = {

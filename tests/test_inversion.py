@@ -9,7 +9,7 @@ from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.inversion.noise import NoiseMaps, autocorrelation, decode_with
 from editbench.inversion.projector import (
-    Projection,
+    ProjectionSpec,
     decode_inverted,
     invert,
     jitter,
@@ -87,10 +87,12 @@ def test_optimised_noise_explains_what_the_latent_cannot_and_leaves_the_generato
     w = small.map(normal("own", 4, 10))
     other = NoiseMaps(small, 9, np.arange(4))
     target = decode_with(small, Codes(Space.W, w), other.maps).detach()
-    spec = Projection(noise="optimise", noise_weight=1.0, samples=500, schedule=Schedule(steps=50))
+    spec = ProjectionSpec(
+        noise="optimise", noise_weight=1.0, samples=500, schedule=Schedule(steps=50)
+    )
     found = invert(small, PixelDistance(), target, spec)
     fixed = invert(
-        small, PixelDistance(), target, Projection(samples=500, schedule=Schedule(steps=50))
+        small, PixelDistance(), target, ProjectionSpec(samples=500, schedule=Schedule(steps=50))
     )
     error = (decode_inverted(small, found) - target).square().mean()
     assert error < 0.5 * (small.decode(fixed.codes) - target).square().mean()
@@ -103,7 +105,7 @@ def test_optimised_noise_explains_what_the_latent_cannot_and_leaves_the_generato
         small,
         PixelDistance(),
         target,
-        Projection(noise="optimise", samples=500, schedule=Schedule(50)),
+        ProjectionSpec(noise="optimise", samples=500, schedule=Schedule(50)),
     )
     penalty = [
         sum(float(autocorrelation(x).sum()) for x in one.noise.values()) for one in (found, heavy)
@@ -129,13 +131,13 @@ def test_many_images_decode_with_their_own_maps():
 
 # -- the projector -----------------------------------------------------------------------------------------------------
 def test_statistics_are_those_of_the_samples():
-    found = latent_statistics(small_map := Linear(), Projection(samples=1234))
+    found = latent_statistics(small_map := Linear(), ProjectionSpec(samples=1234))
     w = 2 * torch.from_numpy(normals(0, "inversion/statistics", 0, 1234, 5)).float()
     assert torch.allclose(found.mean, w.mean(0), atol=1e-5)
     assert found.spread == pytest.approx(
         float((w - w.mean(0)).square().sum(1).mean().sqrt()), rel=1e-5
     )
-    assert latent_statistics(small_map, Projection(space="z")).spread == pytest.approx(5**0.5)
+    assert latent_statistics(small_map, ProjectionSpec(space="z")).spread == pytest.approx(5**0.5)
 
 
 @pytest.mark.parametrize("space", ["w", "w_plus", "z"])
@@ -143,7 +145,10 @@ def test_a_linear_generator_is_inverted_by_least_squares(space):
     generator = Linear()
     target = normal("images", 6, 1, 3, 4)
     found = invert(
-        generator, PixelDistance(), target, Projection(space=space, schedule=Schedule(steps=400))
+        generator,
+        PixelDistance(),
+        target,
+        ProjectionSpec(space=space, schedule=Schedule(steps=400)),
     )
     w = torch.linalg.lstsq(generator.a, (target.flatten(1) - generator.b).T).solution.T
     codes = (
@@ -159,12 +164,14 @@ def test_a_linear_generator_is_inverted_by_least_squares(space):
 def test_at_equal_rows_w_plus_is_w():
     """Every row has a third of w's slope, and Adam does not see the third."""
     generator, target = Linear(), normal("images", 4, 1, 3, 4)
-    flat = invert(generator, PixelDistance(), target, Projection(schedule=STILL))
-    rows = invert(generator, PixelDistance(), target, Projection(space="w_plus", schedule=STILL))
+    flat = invert(generator, PixelDistance(), target, ProjectionSpec(schedule=STILL))
+    rows = invert(
+        generator, PixelDistance(), target, ProjectionSpec(space="w_plus", schedule=STILL)
+    )
     assert torch.allclose(
         rows.codes.values, flat.codes.values.unsqueeze(1).expand(-1, 3, -1), atol=1e-3
     )
-    draws = jitter(Projection(space="w_plus"), 0, np.arange(2), torch.zeros(2, 3, 5))
+    draws = jitter(ProjectionSpec(space="w_plus"), 0, np.arange(2), torch.zeros(2, 3, 5))
     assert not torch.equal(draws[:, 0], draws[:, 1])  # but with jitter each row has its own
 
 
@@ -172,7 +179,7 @@ def test_the_jitter_is_a_share_of_the_latents_spread():
     generator, target, spec, seen = (
         Linear(),
         normal("images", 200, 1, 3, 4),
-        Projection(schedule=SHORT),
+        ProjectionSpec(schedule=SHORT),
         [],
     )
     known = latent_statistics(generator, spec)
@@ -195,7 +202,7 @@ def test_from_the_known_code_nothing_is_lost_and_nothing_moves(space):
         generator,
         distance,
         target,
-        Projection(space=space, schedule=Schedule(steps=4, jitter=0.0)),
+        ProjectionSpec(space=space, schedule=Schedule(steps=4, jitter=0.0)),
         origin=codes,
         watch=lambda step, apart: seen.append(float(apart.max())),
     )
@@ -208,7 +215,7 @@ def test_an_image_that_the_generator_made_is_recovered():
     before = psnr(
         (
             generator.decode(
-                Codes(Space.W, latent_statistics(generator, Projection()).mean.expand(2, -1))
+                Codes(Space.W, latent_statistics(generator, ProjectionSpec()).mean.expand(2, -1))
             )
             - target
         )
@@ -216,7 +223,7 @@ def test_an_image_that_the_generator_made_is_recovered():
         .flatten(1)
         .mean(1)
     )
-    found = invert(generator, distance, target, Projection(schedule=Schedule(steps=120)))
+    found = invert(generator, distance, target, ProjectionSpec(schedule=Schedule(steps=120)))
     after = psnr((generator.decode(found.codes) - target).square().flatten(1).mean(1))
     assert before.max() < 20 < 25 < after.min()
 
@@ -224,7 +231,7 @@ def test_an_image_that_the_generator_made_is_recovered():
 @pytest.mark.parametrize("noise", ["const", "optimise"])
 def test_an_images_neighbours_do_not_matter(small, noise):
     target = normal("pictures", 5, 3, 8, 8).clamp(-1, 1)
-    spec = Projection(noise=noise, samples=200, schedule=SHORT)
+    spec = ProjectionSpec(noise=noise, samples=200, schedule=SHORT)
     whole = invert(small, PixelDistance(), target, spec, np.array([0, 1, 4, 7, 9]))
     parts = [
         invert(small, PixelDistance(), target[rows], spec, np.array(index))
@@ -252,32 +259,32 @@ def test_the_pixel_term_and_the_seed_are_used(small):
         def residual(self, images):
             return 0 * images.flatten(1)
 
-    still = invert(small, Blind(), target, Projection(**base))
+    still = invert(small, Blind(), target, ProjectionSpec(**base))
     assert torch.allclose(
-        still.codes.values, latent_statistics(small, Projection(**base)).mean.expand(2, -1)
+        still.codes.values, latent_statistics(small, ProjectionSpec(**base)).mean.expand(2, -1)
     )
-    moved = invert(small, Blind(), target, Projection(pixel_weight=1.0, **base))
+    moved = invert(small, Blind(), target, ProjectionSpec(pixel_weight=1.0, **base))
     assert not torch.allclose(moved.codes.values, still.codes.values, atol=1e-2)
-    other = invert(small, Blind(), target, Projection(pixel_weight=1.0, seed=1, **base))
+    other = invert(small, Blind(), target, ProjectionSpec(pixel_weight=1.0, seed=1, **base))
     assert not torch.equal(moved.codes.values, other.codes.values)
 
 
 def test_what_cannot_be_inverted_is_said(small):
     target = normal("images", 2, 1, 3, 4)
     with pytest.raises(Unsupported, match="no layer noise"):
-        invert(Linear(), PixelDistance(), target, Projection(noise="optimise"))
+        invert(Linear(), PixelDistance(), target, ProjectionSpec(noise="optimise"))
 
     class OnlyZ(Linear):
         spaces = (Space.Z,)
 
     with pytest.raises(Unsupported, match="set inversion"):
-        invert(OnlyZ(), PixelDistance(), target, Projection())
+        invert(OnlyZ(), PixelDistance(), target, ProjectionSpec())
 
     class NoPictures(Linear):
         output = "w"
 
     with pytest.raises(Unsupported, match="no pictures"):
-        invert(NoPictures(), PixelDistance(), target, Projection())
+        invert(NoPictures(), PixelDistance(), target, ProjectionSpec())
     target[1] = torch.nan
     with pytest.raises(NonFinite, match="image 7"):
-        invert(Linear(), PixelDistance(), target, Projection(schedule=SHORT), np.array([3, 7]))
+        invert(Linear(), PixelDistance(), target, ProjectionSpec(schedule=SHORT), np.array([3, 7]))

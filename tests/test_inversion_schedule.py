@@ -6,7 +6,7 @@ import torch
 
 from editbench.base.errors import EditbenchError
 from editbench.inversion.noise import autocorrelation
-from editbench.inversion.projector import Projection
+from editbench.inversion.projector import ProjectionSpec
 from editbench.inversion.schedule import Schedule
 from tests.test_inversion import normal
 
@@ -47,7 +47,7 @@ def test_a_schedule_that_makes_no_sense_is_refused(bad):
 )
 def test_a_projection_that_makes_no_sense_is_refused(bad):
     with pytest.raises(EditbenchError, match="inversion"):
-        Projection(**bad)
+        ProjectionSpec(**bad)
 
 
 # -- noise -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.metrics.latent_reproduction.figure import (
     draw,
     reproduced,
@@ -112,7 +112,7 @@ MIX = MIX - LINE[:, None] * (LINE @ MIX)  # no part along the normal: the effect
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def context(tmp_path_factory):
     return replace(
         scene_of(toy_config(tmp_path_factory.mktemp("reproduction"))), generator=Affine()
     )
@@ -123,18 +123,18 @@ def rows_of(found: Observed, **options):
 
 
 @pytest.fixture(scope="module")
-def mixed(scene):
+def mixed(context):
     with torch.no_grad():
         return LatentReproductionObservation(**FAST, comparator=AlongColumn(DELTA)).look(
-            replace(scene, editor=Weights(MIX))
+            replace(context, editor=Weights(MIX))
         )
 
 
 # -- what is found -----------------------------------------------------------------------------------------------------
-def test_a_weight_shift_that_is_a_latent_shift_is_reproduced_in_every_space(scene):
+def test_a_weight_shift_that_is_a_latent_shift_is_reproduced_in_every_space(context):
     with torch.no_grad():
         found = LatentReproductionObservation(**FAST).look(
-            replace(scene, editor=Weights(torch.zeros(DIM, DIM)))
+            replace(context, editor=Weights(torch.zeros(DIM, DIM)))
         )
     rows = rows_of(found)
     for space in SPACES:
@@ -150,12 +150,12 @@ def test_a_weight_shift_that_is_a_latent_shift_is_reproduced_in_every_space(scen
     assert np.abs(shown[2:] - shown[1]).max() <= 8 < np.abs(shown[0] - shown[1]).max()
 
 
-def test_what_no_shift_can_do_is_left_over_as_in_closed_form(scene, mixed):
+def test_what_no_shift_can_do_is_left_over_as_in_closed_form(context, mixed):
     """w ~ N(0, 4 I): the best shift is t v, and leaves 4 |X|^2 of 4 |X|^2 + |v|^2."""
     exact = 4 * float(MIX.square().sum()) / (4 * float(MIX.square().sum()) + 1)
     rows = rows_of(mixed)
-    first = scene.bank.spec.split("test")[0]
-    w = torch.from_numpy(np.array(scene.bank.array("w").range(first, first + N)))
+    first = context.bank.spec.split("test")[0]
+    w = torch.from_numpy(np.array(context.bank.array("w").range(first, first + N)))
     left, whole = (w @ MIX.T).square().sum(1), (w @ MIX.T + LINE).square().sum(1)  # t cancels
     held_out = float(left.mean() / whole.mean())
     for space in SPACES:
@@ -173,7 +173,7 @@ def test_what_no_shift_can_do_is_left_over_as_in_closed_form(scene, mixed):
     t = mixed.meta["reach"]["strength"] * DELTA
     np.testing.assert_allclose(mixed.arrays["pixels"], t**2 * whole, rtol=1e-4)
     logits = (
-        (scene.teacher.scale * (w @ MIX.T + LINE) @ V).square().mean(1)
+        (context.teacher.scale * (w @ MIX.T + LINE) @ V).square().mean(1)
     )  # a teacher without features
     np.testing.assert_allclose(mixed.arrays["perceptual"], t**2 * logits, rtol=1e-3)
 
@@ -184,11 +184,11 @@ def test_the_planted_shift_has_the_effect_of_the_edit(mixed):
         assert planted == pytest.approx(mixed.arrays["pixels"].mean(), rel=0.03)
 
 
-def test_a_latent_editor_at_the_same_effect_is_the_comparator(scene, mixed):
+def test_a_latent_editor_at_the_same_effect_is_the_comparator(context, mixed):
     rows = rows_of(mixed)
     t, own = mixed.meta["reach"]["strength"], mixed.meta["editor_reach"]["strength"]
-    first = scene.bank.spec.split("test")[0]
-    w = torch.from_numpy(np.array(scene.bank.array("w").range(first, first + N)))
+    first = context.bank.spec.split("test")[0]
+    w = torch.from_numpy(np.array(context.bank.array("w").range(first, first + N)))
     left = (DELTA * own * LINE - DELTA * t * (w @ MIX.T + LINE)).square().sum(1)
     np.testing.assert_allclose(mixed.arrays["editor_pixels"], left, rtol=1e-3, atol=1e-5)
     assert rows.loc["reproduction_editor", "value"] == pytest.approx(
@@ -200,7 +200,7 @@ def test_a_latent_editor_at_the_same_effect_is_the_comparator(scene, mixed):
         )
         assert (
             "Nowhere: no way"
-            in rows_of(served.look(replace(scene, editor=Weights(MIX)))).loc[
+            in rows_of(served.look(replace(context, editor=Weights(MIX)))).loc[
                 "reproduction_editor", "note"
             ]
         )
@@ -212,23 +212,23 @@ class Nowhere(AlongColumn):
 
 
 # -- the optimiser -----------------------------------------------------------------------------------------------------
-def search(scene, name: str, restarts: int, steps: int = 30):
-    edit = WeightEdit(replace(scene, editor=Weights(MIX)), 2.0)
+def search(context, name: str, restarts: int, steps: int = 30):
+    edit = WeightEdit(replace(context, editor=Weights(MIX)), 2.0)
     space = shift_space(name, edit, 0.1)
     return edit, space, *optimise(edit, space, plant(edit, space, 1.0), steps, 8, restarts)
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_restarts_and_targets_do_not_meet(scene, name):
-    _, _, one, alone = search(scene, name, 1)
-    _, _, several, together = search(scene, name, 3)
+def test_restarts_and_targets_do_not_meet(context, name):
+    _, _, one, alone = search(context, name, 1)
+    _, _, several, together = search(context, name, 3)
     torch.testing.assert_close(several[:, :1], one, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(together[:, :1], alone, rtol=1e-3, atol=1e-5)
     assert (several[0, 1] - several[0, 2]).abs().max() > 1e-6
 
 
-def test_it_is_torchs_adam_on_equation_5(scene):
-    edit, _, found, _ = search(scene, "w", 1, steps=5)
+def test_it_is_torchs_adam_on_equation_5(context):
+    edit, _, found, _ = search(context, "w", 1, steps=5)
     h = torch.zeros(DIM, requires_grad=True)
     adam = torch.optim.Adam([h], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 5)
@@ -242,10 +242,10 @@ def test_it_is_torchs_adam_on_equation_5(scene):
     torch.testing.assert_close(found[0, 0], h.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_any_batch_of_held_out_samples_gives_the_same(scene, mixed):
+def test_any_batch_of_held_out_samples_gives_the_same(context, mixed):
     with torch.no_grad():
         again = LatentReproductionObservation(**FAST | {"spaces": ["w"]}).look(
-            replace(scene, editor=Weights(MIX), batch=11)
+            replace(context, editor=Weights(MIX), batch=11)
         )
     for name in (
         "pixels_w",
@@ -265,10 +265,10 @@ def test_any_batch_of_held_out_samples_gives_the_same(scene, mixed):
     )
 
 
-def test_an_optimiser_that_fails_its_control_may_not_say_unreachable(scene):
+def test_an_optimiser_that_fails_its_control_may_not_say_unreachable(context):
     with torch.no_grad():
         found = LatentReproductionObservation(**FAST | {"steps": 1, "spaces": ["w"]}).look(
-            replace(scene, editor=Weights(MIX))
+            replace(context, editor=Weights(MIX))
         )
     rows = rows_of(found)
     for kind in ("", "perceptual_", "control_"):
@@ -319,34 +319,34 @@ def test_shifts_in_a_stylegan_are_where_they_say():
     torch.testing.assert_close(activations(generator, "conv8", Codes(Space.W, w)), before)
 
 
-def test_a_space_that_is_not_there_has_a_reason(scene):
+def test_a_space_that_is_not_there_has_a_reason(context):
     class Flat(Affine):
         spaces = (Space.Z, Space.W, Space.THETA)
 
     with torch.no_grad():
         found = LatentReproductionObservation(
             **FAST | {"steps": 1, "spaces": ["w_plus", "w"]}
-        ).look(replace(scene, generator=Flat(), editor=Weights(MIX)))
+        ).look(replace(context, generator=Flat(), editor=Weights(MIX)))
     assert found.meta["left_out"] == {"w_plus": "the generator has no W_PLUS"} and found.meta[
         "spaces"
     ] == ["w"]
     assert "no W_PLUS" in rows_of(found).loc["reproduction_w_plus", "note"]
 
 
-def test_only_editors_of_the_weights_are_asked(scene):
+def test_only_editors_of_the_weights_are_asked(context):
     with pytest.raises(Unsupported, match="walks in W"):
-        LatentReproductionObservation(**FAST).look(scene)
+        LatentReproductionObservation(**FAST).look(context)
     with pytest.raises(Unsupported, match="changes nothing"):
         LatentReproductionObservation(**FAST).look(
-            replace(scene, editor=Weights(torch.zeros(DIM, DIM), torch.zeros(DIM)))
+            replace(context, editor=Weights(torch.zeros(DIM, DIM), torch.zeros(DIM)))
         )
 
 
-def test_an_effect_out_of_reach_is_told(scene):
+def test_an_effect_out_of_reach_is_told(context):
     with torch.no_grad():
         found = LatentReproductionObservation(
             **FAST | {"steps": 1, "spaces": ["w"], "effect": 40.0, "cap": 2}
-        ).look(replace(scene, editor=Weights(MIX)))
+        ).look(replace(context, editor=Weights(MIX)))
     assert "40 sigma towards 'yes' was not reached" in rows_of(found).loc["reproduction_w", "note"]
 
 
@@ -439,8 +439,8 @@ def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixe
         "w_plus": False,
         "activation": False,
     }
-    assert [each.file for each in draw(results, looks(["alpha"]))] == ["reproduction_smile"]
-    figure = reproduction_figure(found["smile"], looks(["alpha"]))
+    assert [each.file for each in draw(results, make_theme(["alpha"]))] == ["reproduction_smile"]
+    figure = reproduction_figure(found["smile"], make_theme(["alpha"]))
     told = [axes.get_xlabel() for axes in figure.axes]
     assert (
         told[:2] == ["", ""]

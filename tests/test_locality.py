@@ -14,7 +14,7 @@ from editbench.base.conf import CONF, group_options
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.metrics.locality.figure import draw, heatmap_figure, heats
 from editbench.metrics.locality.metric import Locality, entropy, top_share
 from editbench.metrics.locality.observation import LocalityObservation
@@ -71,7 +71,7 @@ class Planted(Editor):
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def context(tmp_path_factory):
     return replace(scene_of(toy_config(tmp_path_factory.mktemp("heat"))), generator=Small())
 
 
@@ -90,8 +90,8 @@ def value(found: Observed, name: str, x: float | None = None, **own) -> float:
 
 # -- the observation ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("points", [6, 7])
-def test_a_linear_generator_has_the_closed_form(scene, points):
-    found = observation(points=points).look(scene)
+def test_a_linear_generator_has_the_closed_form(context, points):
+    found = observation(points=points).look(context)
     t = np.linspace(-3, 3, points)
     exact = np.mean(t**2) * (SHRINK * DELTA * LINE.reshape(2, 4)) ** 2
     np.testing.assert_allclose(
@@ -103,13 +103,13 @@ def test_a_linear_generator_has_the_closed_form(scene, points):
     np.testing.assert_allclose(found.arrays["strength"], t, atol=1e-12)
     change = value(found, "locality_change")
     assert change == pytest.approx(np.sqrt(exact.mean()), rel=1e-3)
-    first = scene.bank.spec.split("test")[0]
-    start = SHRINK * scene.bank.array("w").range(first, first + N).mean(0).reshape(1, 2, 4)
+    first = context.bank.spec.split("test")[0]
+    start = SHRINK * context.bank.array("w").range(first, first + N).mean(0).reshape(1, 2, 4)
     np.testing.assert_allclose(found.arrays["mean"], start, atol=1e-6)
 
 
-def test_pictures_are_clamped_before_the_difference(scene):
-    bright = replace(scene, generator=ToyGenerator())
+def test_pictures_are_clamped_before_the_difference(context):
+    bright = replace(context, generator=ToyGenerator())
     found = observation(parser=None).look(bright)
     slow = 0.0
     pictures = {
@@ -125,23 +125,25 @@ def test_pictures_are_clamped_before_the_difference(scene):
     assert not {"region_energy", "region_pixels"} & set(found.arrays)
 
 
-def test_any_batch_and_any_split_leave_the_same_sums(scene):
-    found = observation().look(scene)
+def test_any_batch_and_any_split_leave_the_same_sums(context):
+    found = observation().look(context)
     for batch in (1, 7, 40):
-        again = observation().look(replace(scene, batch=batch))
+        again = observation().look(replace(context, batch=batch))
         for name, array in found.arrays.items():
             np.testing.assert_allclose(
                 again.arrays[name], array, rtol=1e-5, atol=1e-9, err_msg=name
             )
-    part = observation(n=24, blocks=3).look(scene)  # blocks of 8, as above: the first three of five
+    part = observation(n=24, blocks=3).look(
+        context
+    )  # blocks of 8, as above: the first three of five
     for name in ("energy", "count", "region_energy", "region_pixels"):
         np.testing.assert_allclose(
             part.arrays[name], found.arrays[name][:3], rtol=1e-5, atol=1e-12, err_msg=name
         )
 
 
-def test_regions_share_out_all_energy_and_all_pixels(scene):
-    arrays = observation().look(scene).arrays
+def test_regions_share_out_all_energy_and_all_pixels(context):
+    arrays = observation().look(context).arrays
     np.testing.assert_allclose(
         arrays["region_energy"].sum((1, 2)), arrays["energy"].sum((1, 2)), rtol=1e-12
     )
@@ -150,8 +152,8 @@ def test_regions_share_out_all_energy_and_all_pixels(scene):
     labels, ts = Halves(), np.linspace(-3, 3, POINTS)
     for t in ts:
         both = [
-            scene.generator.decode(c)
-            for s, _, c in edited_codes(replace(scene, batch=N), [0.0, t], N)
+            context.generator.decode(c)
+            for s, _, c in edited_codes(replace(context, batch=N), [0.0, t], N)
         ]
         for i, j in zip(labels(both[0]).flatten().tolist(), labels(both[1]).flatten().tolist()):
             slow[i, j] += 1
@@ -159,10 +161,10 @@ def test_regions_share_out_all_energy_and_all_pixels(scene):
     assert slow[1, 2] > 0 and slow[2, 1] > 0
 
 
-def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_nowhere(scene):
-    sigma = float(scene.bank.sigma["judge"][0])
+def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_nowhere(context):
+    sigma = float(context.bank.sigma["judge"][0])
     sharp = replace(
-        scene, judge=type(scene.judge)(scale=1 / SHRINK)
+        context, judge=type(context.judge)(scale=1 / SHRINK)
     )  # the bank's logits, of the undimmed pictures
     found = observation(limit=None, effect=1.0, samples=40).look(sharp)
     exact = sigma / (DELTA * float(V[:, 0].norm()))
@@ -182,8 +184,8 @@ def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_no
         observation(limit=None).look(replace(sharp, editor=AlongColumn(DELTA, fail="frozen")))
 
 
-def test_pictures_that_are_not_finite_are_left_out_and_told(scene):
-    found = observation().look(replace(scene, editor=AlongColumn(DELTA, fail="nan")))
+def test_pictures_that_are_not_finite_are_left_out_and_told(context):
+    found = observation().look(replace(context, editor=AlongColumn(DELTA, fail="nan")))
     assert (
         found.arrays["broken"].sum() == POINTS * N / 2 and np.isfinite(found.arrays["energy"]).all()
     )
@@ -219,7 +221,7 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
             )
             return type("Field", (), {"range": staticmethod(lambda a, b: w[a:b])})
 
-    scene = replace(
+    context = replace(
         scene_of(toy_config(tmp_path)),
         generator=generator,
         editor=Smile(),
@@ -227,7 +229,7 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
         bank=FakeBank(),
         attribute="smile",
     )
-    found = LocalityObservation(n=6, points=2, limit=1.0, blocks=2).look(scene)
+    found = LocalityObservation(n=6, points=2, limit=1.0, blocks=2).look(context)
     assert found.meta["regions"] == list(REGIONS) and found.meta["masks"] == "exact"
     w = torch.from_numpy(FakeBank().array("w").range(0, 6))
     before, slow = regions(to_factors(w), 32), np.zeros((len(REGIONS), len(REGIONS)))
@@ -244,16 +246,16 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
 
 
 # -- the numbers -------------------------------------------------------------------------------------------------------
-def test_an_edit_in_a_mask_is_in_it_and_one_of_everything_is_nowhere(scene):
+def test_an_edit_in_a_mask_is_in_it_and_one_of_everything_is_nowhere(context):
     inside = torch.tensor([1.0, 1, 0, 0, 1, 1, 0, 0])
-    found = observation().look(replace(scene, editor=Planted(inside)))
+    found = observation().look(replace(context, editor=Planted(inside)))
     assert value(found, "locality_inside") == pytest.approx(1, rel=1e-12)
     assert value(found, "locality_inside_ratio") == pytest.approx(2)
     assert value(found, "locality_top") == pytest.approx(0.8 / 4, rel=1e-5)
     assert value(found, "locality_entropy") == pytest.approx(np.log(4) / np.log(8), rel=1e-6)
     assert value(found, "locality_region", 0) == pytest.approx(1)
     assert value(found, "locality_region_ratio", 0) == pytest.approx(2)
-    everywhere = observation().look(replace(scene, editor=Planted(torch.ones(DIM))))
+    everywhere = observation().look(replace(context, editor=Planted(torch.ones(DIM))))
     assert value(everywhere, "locality_entropy") == pytest.approx(1, abs=1e-6)
     assert value(everywhere, "locality_top") == pytest.approx(0.1, rel=1e-4)
     for name in ("locality_inside_ratio", "locality_touched_ratio"):
@@ -262,9 +264,9 @@ def test_an_edit_in_a_mask_is_in_it_and_one_of_everything_is_nowhere(scene):
     assert sum(sums) == pytest.approx(1) and sums[0] == pytest.approx(0.5, rel=1e-4)
 
 
-def test_pixels_that_become_a_region_count_as_touched(scene):
+def test_pixels_that_become_a_region_count_as_touched(context):
     found = observation().look(
-        replace(scene, editor=Planted(torch.tensor([0.0, 0, 9, 9, 0, 0, 9, 9])))
+        replace(context, editor=Planted(torch.tensor([0.0, 0, 9, 9, 0, 0, 9, 9])))
     )
     own = {"a": ["bright"]}
     arrays = {
@@ -291,8 +293,10 @@ def test_top_share_and_entropy_of_known_maps():
     )
 
 
-def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_value(scene):
-    found = observation().look(replace(scene, editor=AlongColumn(DELTA), generator=ToyGenerator()))
+def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_value(context):
+    found = observation().look(
+        replace(context, editor=AlongColumn(DELTA), generator=ToyGenerator())
+    )
     result = Locality({"a": ["left"]}, draws=200)(found)
     rows = result.rows[result.rows["x"].isna()].set_index("metric")
     for name in (
@@ -318,8 +322,8 @@ def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_
     assert set(result.rows["metric"]) <= set(Locality.produces)
 
 
-def test_maps_in_pieces_give_the_same(scene, monkeypatch):
-    found = observation().look(scene)
+def test_maps_in_pieces_give_the_same(context, monkeypatch):
+    found = observation().look(context)
     whole = Locality({"a": ["left"]}, draws=30)(found).rows
     monkeypatch.setattr("editbench.metrics.locality.metric.CHUNK", 20)
     pd.testing.assert_frame_equal(
@@ -330,21 +334,23 @@ def test_maps_in_pieces_give_the_same(scene, monkeypatch):
 @pytest.mark.parametrize(
     "own, note", [({}, "no regions are declared for 'a'"), ({"a": "all"}, "the whole picture")]
 )
-def test_an_attribute_without_regions_has_no_share_of_its_own(scene, own, note):
-    rows = Locality(own)(observation().look(scene)).rows.set_index("metric")
+def test_an_attribute_without_regions_has_no_share_of_its_own(context, own, note):
+    rows = Locality(own)(observation().look(context)).rows.set_index("metric")
     assert (
         np.isnan(rows.loc["locality_inside", "value"])
         and note in rows.loc["locality_inside", "note"]
     )
-    bare = Locality({"a": ["left"]})(observation(parser=None).look(scene)).rows.set_index("metric")
+    bare = Locality({"a": ["left"]})(observation(parser=None).look(context)).rows.set_index(
+        "metric"
+    )
     assert "no parser" in bare.loc["locality_touched", "note"] and np.isfinite(
         bare.loc["locality_top", "value"]
     )
 
 
-def test_a_wrong_declaration_or_option_is_named(scene):
+def test_a_wrong_declaration_or_option_is_named(context):
     with pytest.raises(UnknownName, match=r"metric\.locality\.regions\.a"):
-        Locality({"a": ["nose"]})(observation().look(scene))
+        Locality({"a": ["nose"]})(observation().look(context))
     with pytest.raises(EditbenchError, match=r"regions\.a=left"):
         Locality({"a": "left"})
     for wrong in ({"points": 1}, {"limit": -1.0}, {"n": 3}, {"effect": 0}, {"tolerance": 1}):
@@ -365,12 +371,14 @@ def test_declared_regions_are_the_worlds():
 
 
 # -- the figure --------------------------------------------------------------------------------------------------------
-def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
+def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, context):
     maps = {"alpha": torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]), "beta": torch.ones(DIM)}
     for method, vector in maps.items():
         for seed in (0, 1) if method == "beta" else (0,):
             folder = fake_run(tmp_path, method, "smile", seed=seed, tag=f"{seed:010d}")
-            found = observation(limit=float(1 + seed)).look(replace(scene, editor=Planted(vector)))
+            found = observation(limit=float(1 + seed)).look(
+                replace(context, editor=Planted(vector))
+            )
             found.save(observation_file(folder, "locality"))
             seal_folder(folder)
     fake_run(tmp_path, "gamma", "smile")
@@ -382,10 +390,10 @@ def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, scene):
         found["smile", "beta"].heat, np.full((2, 4), np.mean(mean)), rtol=1e-3
     )
     assert found["smile", "alpha"].heat[0, 0] == pytest.approx(mean[0], rel=1e-3)
-    names = [one.file for one in draw(results, looks(["alpha", "beta"]))]
+    names = [one.file for one in draw(results, make_theme(["alpha", "beta"]))]
     assert names == ["heatmaps", "heatmaps_shared"] and draw(load_empty(tmp_path / "x"), {}) == []
-    look = looks(["alpha", "beta"])
-    own, shared = (heatmap_figure(found, look, kind) for kind in (False, True))
+    theme = make_theme(["alpha", "beta"])
+    own, shared = (heatmap_figure(found, theme, kind) for kind in (False, True))
     limits = [
         [image.get_clim()[1] for axes in figure.axes for image in axes.images][1:3]
         for figure in (own, shared)

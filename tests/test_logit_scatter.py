@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, iqr
 
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.methods.random_direction import RandomDirection
 from editbench.metrics.logit_scatter.figure import scatter_figure, scatter_points
 from editbench.metrics.logit_scatter.metric import LogitScatter
@@ -216,7 +216,7 @@ def test_the_figure_draws_every_start_from_its_cross_to_its_dot(tmp_path):
     assert points["start"].tolist() == [1, 2, 3, 4, 6, 8] and set(points["other"]) == {
         "b"
     }  # 5 failed: it has no end
-    figure = scatter_figure(points, results, looks(results.runs["label"]))
+    figure = scatter_figure(points, results, make_theme(results.runs["label"]))
     crosses, dots = (line.get_xydata() for line in figure.axes[0].lines[:2])
     np.testing.assert_allclose(crosses, points[["scatter_x0", "scatter_y0"]])
     np.testing.assert_allclose(dots, points[["scatter_x1", "scatter_y1"]])

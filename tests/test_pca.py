@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA, IncrementalPCA
 
 from editbench.base.errors import EditbenchError, NonFinite
 from editbench.methods.ganspace import pca
-from editbench.methods.ganspace.pca import Components, Incremental, Moments, estimator
+from editbench.methods.ganspace.pca import Components, Incremental, RunningMoments, estimator
 
 
 def correlated(n: int, dim: int, seed: int = 0, mean: float = 0.0) -> np.ndarray:
@@ -22,8 +22,8 @@ def correlated(n: int, dim: int, seed: int = 0, mean: float = 0.0) -> np.ndarray
     return (rng.normal(size=(n, dim)) * std) @ np.linalg.qr(rng.normal(size=(dim, dim)))[0] + mean
 
 
-def streamed(x: np.ndarray, cuts: list[int]) -> Moments:
-    moments = Moments(x.shape[1])
+def streamed(x: np.ndarray, cuts: list[int]) -> RunningMoments:
+    moments = RunningMoments(x.shape[1])
     for part in np.split(x, cuts):
         moments.add(part)
     return moments
@@ -121,7 +121,7 @@ def test_single_precision_adds_errors_of_its_own_rounding_only():
 
 def test_memory_does_not_grow_with_the_stream():
     def peak(blocks: int) -> int:
-        moments, block = Moments(64), np.ones((4096, 64), np.float32)
+        moments, block = RunningMoments(64), np.ones((4096, 64), np.float32)
         tracemalloc.start()
         for _ in range(blocks):
             moments.add(block)
@@ -151,7 +151,7 @@ def test_one_sample_has_no_covariance():
             streamed(np.ones((n, 3)), []).components(2)
 
 
-@pytest.mark.parametrize("make", [lambda: Moments(3), lambda: Incremental(2)])
+@pytest.mark.parametrize("make", [lambda: RunningMoments(3), lambda: Incremental(2)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_samples_that_are_not_finite_are_an_error(make, bad):
     x = np.zeros((40, 3))
@@ -163,7 +163,9 @@ def test_samples_that_are_not_finite_are_an_error(make, bad):
 # -- the approximation for many channels ----------------------------------------------------------------------------
 def test_the_estimator_is_exact_up_to_a_limit(monkeypatch):
     monkeypatch.setattr(pca, "EXACT_LIMIT", 50)
-    assert isinstance(estimator(50, 3), Moments) and isinstance(estimator(51, 3), Incremental)
+    assert isinstance(estimator(50, 3), RunningMoments) and isinstance(
+        estimator(51, 3), Incremental
+    )
 
 
 @pytest.mark.parametrize("n", [1500, 2003, 4500])

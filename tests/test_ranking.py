@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_rel
 
-from editbench.figures.looks import Looks
+from editbench.figures.theme import Theme
 from editbench.report import load, print_table
 from editbench.report.load import Results
 from editbench.report.means import compare_methods
@@ -160,18 +160,18 @@ def test_all_ranked_methods_run_over_the_same_attributes(tmp_path: Path) -> None
     found = ranking(load(tmp_path))
     assert found.compared.attributes == ("age", "smile")
     assert set(found.table["method"]) == {"a", "b", "half"}
-    assert found.compared.left(Looks({})) == {"rare": "accuracy is readable on 1 of 3 attributes"}
-    assert any("not ranked: rare" in line for line in lines(found, Looks({})))
+    assert found.compared.left(Theme({})) == {"rare": "accuracy is readable on 1 of 3 attributes"}
+    assert any("not ranked: rare" in line for line in lines(found, Theme({})))
 
 
 def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     write(tmp_path, outcomes({"a": 0.5}), "smile")
-    assert "fewer than two" in lines(ranking(load(tmp_path)), Looks({}))[0]
+    assert "fewer than two" in lines(ranking(load(tmp_path)), Theme({}))[0]
     values = outcomes({"b": 0.5})
     values.index += 10_000
     write(tmp_path, values, "smile")
     found = ranking(load(tmp_path))
-    note = found.compared.note(Looks({}))
+    note = found.compared.note(Theme({}))
     assert found.table.empty and "share 1 or more starts on 0 of 1 attributes" in note
     assert "no ranking" in report_of(tmp_path).read_text()
 

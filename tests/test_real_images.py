@@ -18,8 +18,8 @@ from editbench.inversion.walks import (
     LayeredEditor,
     LayeredStarts,
     check_walk,
-    depart,
     draw_inverted,
+    prepare_walk,
 )
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport, Walk
@@ -236,7 +236,9 @@ def test_starts_are_drawn_among_the_images(config, layered):
 
 def test_codes_and_logits_are_the_reconstructions(networks, layered):
     starts = Starts(np.array([7, 2]), np.zeros(2, np.int64), np.ones(2, np.int64), np.nan)
-    here = depart(Shift(), networks.generator, networks.judge.attributes, layered, starts, "cpu")
+    here = prepare_walk(
+        Shift(), networks.generator, networks.judge.attributes, layered, starts, "cpu"
+    )
     assert torch.equal(here.codes, layered.codes(np.array([7, 2])))
     decoded = networks.generator.decode(Codes(Space.W_PLUS, here.codes))
     assert torch.allclose(here.logits, networks.judge(decoded), atol=1e-3)
@@ -246,8 +248,8 @@ def test_a_z_inversion_serves_both_z_and_w(config, networks):
     found = load_inversion(config("inversion.space=z"))
     starts = Starts(np.arange(3), np.zeros(3, np.int64), np.ones(3, np.int64), np.nan)
     names = networks.judge.attributes
-    z = depart(Shift(Space.Z), networks.generator, names, found, starts, "cpu").codes
-    w = depart(Shift(Space.W), networks.generator, names, found, starts, "cpu").codes
+    z = prepare_walk(Shift(Space.Z), networks.generator, names, found, starts, "cpu").codes
+    w = prepare_walk(Shift(Space.W), networks.generator, names, found, starts, "cpu").codes
     assert torch.equal(z, found.codes(np.arange(3))) and torch.equal(w, networks.generator.map(z))
     check_walk(Shift(Space.Z), found)
 

@@ -18,15 +18,15 @@ from editbench.base.conf import option_names
 from editbench.base.errors import EditbenchError
 from editbench.commands.report import main
 from editbench.figures.curves import MOST, grouped
-from editbench.figures.looks import (
+from editbench.figures.theme import (
     FLOOR_SLOTS,
     GREY,
     LINE,
     MARKERS,
     SLOTS,
-    Looks,
+    Theme,
     colours_of,
-    looks,
+    make_theme,
     order_methods,
 )
 from editbench.report import figures, load, print_table, report
@@ -208,7 +208,7 @@ def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: 
     fake_run(tmp_path, "z", "age", metric_rows(), samples=start_samples(ad_at=np.ones(60)))
     fake_run(tmp_path, "z", "hat", metric_rows(), samples=start_samples(ad_at=np.ones(60)))
     results = load(tmp_path)
-    note = compare_methods(results, main_table(results), "ad_at").note(Looks({}))
+    note = compare_methods(results, main_table(results), "ad_at").note(Theme({}))
     assert note == (
         "no mean of AD: all methods compared share 10 or more starts on 1 of 3 attributes, fewer "
         "than half (not readable: y on age; z on smile)"
@@ -323,25 +323,25 @@ def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
 def test_a_method_keeps_its_sign_whatever_else_is_reported() -> None:
     names = option_names("method")
     assert sorted(names) == sorted([*SLOTS, *FLOOR_SLOTS])
-    whole = looks(names, FLOORS)
+    whole = make_theme(names, FLOORS)
     for name in names:
-        alone = looks([name], {name} & set(FLOORS))
+        alone = make_theme([name], {name} & set(FLOORS))
         assert alone[name] == whole[name]
     # With few of them, one whose colour is taken has a spare one.
     shared = ("gradctrl", "neural_ode_linear")
     assert len({whole[name].colour for name in shared}) == 1
     for count in range(2, 9):
-        few = looks([*shared, *SLOTS[-count + 2 :]][:count])
-        assert len({look.colour for look in few.values()}) == count
-        assert {name: look.marker for name, look in few.items()} == {
+        few = make_theme([*shared, *SLOTS[-count + 2 :]][:count])
+        assert len({theme.colour for theme in few.values()}) == count
+        assert {name: theme.marker for name, theme in few.items()} == {
             name: whole[name].marker for name in few
         }
         assert few["gradctrl"] == whole["gradctrl"]
     # A user's methods and floors move no other, whatever their names; theirs follow their order.
-    own = looks([*names, "0", "sega", "zz", "low", "random_0"], [*FLOORS, "low", "random_0"])
+    own = make_theme([*names, "0", "sega", "zz", "low", "random_0"], [*FLOORS, "low", "random_0"])
     assert all(own[name] == whole[name] for name in names)
-    alone = looks(["zz", "0", "sega"])
-    assert {name: look.marker for name, look in alone.items()} == {
+    alone = make_theme(["zz", "0", "sega"])
+    assert {name: theme.marker for name, theme in alone.items()} == {
         name: own[name].marker for name in ("0", "sega", "zz")
     }
 
@@ -354,37 +354,37 @@ def test_no_two_methods_look_alike() -> None:
         assert len(pairs) == count
     names = [f"m{k:03d}" for k in range(150)] + list(SLOTS)
     floors = [f"f{k}" for k in range(21)]
-    assert looks(names + floors, floors) == looks(reversed(names + floors), floors)
-    found = looks(names + floors, floors).values()
-    assert len({(look.colour, look.marker, look.dash) for look in found}) == len(found) == 197
+    assert make_theme(names + floors, floors) == make_theme(reversed(names + floors), floors)
+    found = make_theme(names + floors, floors).values()
+    assert len({(theme.colour, theme.marker, theme.dash) for theme in found}) == len(found) == 197
     # Beside a name only colour and marker are seen.
-    assert len({look[:2] for look in looks(names[-56:]).values()}) == 56
+    assert len({theme[:2] for theme in make_theme(names[-56:]).values()}) == 56
 
 
 def test_floors_are_grey_and_told_apart() -> None:
-    found = looks(["a", "random", "random_channel", "random_searched"], FLOORS)
+    found = make_theme(["a", "random", "random_channel", "random_searched"], FLOORS)
     floors = [found[name] for name in FLOORS]
-    assert {look.colour for look in floors} == {GREY} and found["a"].colour != GREY
-    assert len({look.marker for look in floors}) == len({look.dash for look in floors}) == 3
-    assert "-" not in {look.dash for look in floors} and found["a"].dash == "-"
+    assert {theme.colour for theme in floors} == {GREY} and found["a"].colour != GREY
+    assert len({theme.marker for theme in floors}) == len({theme.dash for theme in floors}) == 3
+    assert "-" not in {theme.dash for theme in floors} and found["a"].dash == "-"
     assert order_methods(found, found) == ["a", *FLOORS]
 
 
 def test_many_curves_are_drawn_in_groups_that_can_be_told_apart() -> None:
     names = [*SLOTS[:14], *FLOORS]
-    look = looks(names, FLOORS)
-    assert grouped(names[:8], look) == [sorted(names[:8])]
-    groups = grouped(names, look)
+    theme = make_theme(names, FLOORS)
+    assert grouped(names[:8], theme) == [sorted(names[:8])]
+    groups = grouped(names, theme)
     for group in groups:
         assert group[-3:] == FLOORS and len(group) <= MOST
         # One pair of a colour is left over, which the markers tell apart.
-        assert len({look[name].colour for name in group}) >= len(group) - 3
-        assert len({look[name][:2] for name in group}) == len(group)
+        assert len({theme[name].colour for name in group}) >= len(group) - 3
+        assert len({theme[name][:2] for name in group}) == len(group)
     rivals = [name for group in groups for name in group[:-3]]
     assert sorted(rivals) == sorted(names[:14]) and len(groups) == 3
     # Floors alone, too many of them for every group.
     many = [f"f{k}" for k in range(20)]
-    groups = grouped(many, looks(many, many))
+    groups = grouped(many, make_theme(many, many))
     assert {name for group in groups for name in group} == set(many)
     assert max(map(len, groups)) <= MOST
 
@@ -397,8 +397,8 @@ def test_a_figure_of_many_curves_has_each_method_in_colour_once(tmp_path: Path) 
     )
     curve = rows[rows["metric"] == "ad"]
     curve.loc[curve["method"] == "sefa", "note"] = "excluded: few successes"
-    look = looks(curve["method"], FLOORS)
-    figure = figures.curve_figure(curve, look, "AD")
+    theme = make_theme(curve["method"], FLOORS)
+    figure = figures.curve_figure(curve, theme, "AD")
     assert len(figure.subfigs) == 2
     seen = []
     for part in figure.subfigs:
@@ -409,8 +409,8 @@ def test_a_figure_of_many_curves_has_each_method_in_colour_once(tmp_path: Path) 
             (pale,) = (line for line in axes.lines if line.get_color() == LINE)
             curves = int(np.isnan(pale.get_xdata()).sum())
             assert curves + len(lines) == 12 and axes.get_ylim() == part.axes[0].get_ylim()
-    assert all(seen.count(look[name][:2]) == 2 for name in SLOTS[:10] if name != "sefa")
-    assert all(seen.count(look[name][:2]) == 4 for name in FLOORS)
+    assert all(seen.count(theme[name][:2]) == 2 for name in SLOTS[:10] if name != "sefa")
+    assert all(seen.count(theme[name][:2]) == 4 for name in FLOORS)
     told = [text.get_text() for part in figure.subfigs for text in part.axes[0].texts]
     assert told == ["excluded: sefa"]
     names = [text.get_text() for part in figure.subfigs for text in part.legends[0].get_texts()]

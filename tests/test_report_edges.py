@@ -17,8 +17,8 @@ from rich.console import Console
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.figures.drawing import Drawing, Records
-from editbench.figures.looks import Looks
 from editbench.figures.panels import new_figure
+from editbench.figures.theme import Theme
 from editbench.report import Style, every_setting, latex, load, print_table, report
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
@@ -151,7 +151,7 @@ def test_a_table_of_means_says_of_ad_what_it_is_over_and_what_its_marks_mean(
         (("success_rate", "accuracy"), "with the 95 \\% interval below", "Mean AD"),
     ):
         style = Style(columns=columns)
-        told = caption_of(latex.tables(numbers, style.looks(results), style)["means"])
+        told = caption_of(latex.tables(numbers, style.theme(results), style)["means"])
         assert part in told and other not in told
 
 
@@ -224,13 +224,13 @@ def blank() -> Figure:
     return figure
 
 
-def only_wide(records: Records, look: Looks) -> list[Drawing]:
-    if look.width is not None:
+def only_wide(records: Records, theme: Theme) -> list[Drawing]:
+    if theme.width is not None:
         raise ValueError("no room")
     return [Drawing("only_wide", "Wide", "", blank)]
 
 
-def damaged(records: Records, look: Looks) -> list[Drawing]:
+def damaged(records: Records, theme: Theme) -> list[Drawing]:
     def draw() -> Figure:
         raise EditbenchError("these pictures are damaged")
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from editbench.base.files import seal_folder
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.report import _write_pages, load
 from editbench.report.environment import OUTLINES
 from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
@@ -146,13 +146,13 @@ def test_sixteen_methods_on_seven_attributes_fit(tmp_path: Path) -> None:
 
 def test_data_of_the_explorer(root: Path) -> None:
     results = load(root)
-    look = looks(["alpha", "beta", "delta", "gamma"])
-    made = sheets([strips(results, look)[0]])[0]
-    data = explorer(made, results.runs, look, OUTLINES)
+    theme = make_theme(["alpha", "beta", "delta", "gamma"])
+    made = sheets([strips(results, theme)[0]])[0]
+    data = explorer(made, results.runs, theme, OUTLINES)
     assert [one["name"] for one in data["methods"]] == ["alpha", "beta", "delta", "gamma"]
     assert [one["name"] for one in data["attributes"]] == ["smile", "age"]
     # Unless an order was asked for.
-    ordered = sheets([strips(results, look)[0]], first="")[0]
+    ordered = sheets([strips(results, theme)[0]], first="")[0]
     assert list(ordered) == ["age", "smile"]
     smile = data["attributes"][0]["starts"][0]
     alpha, beta, delta, gamma = smile["methods"]
@@ -190,7 +190,7 @@ def test_strips_in_files_are_no_taller_than_a_page(
             images = np.broadcast_to(np.array(colours[-1], np.uint8)[:, None, None], (8, 3, 8, 8))
             found[start].append(made_strip(name, images))
     ratio = TALLEST / WIDTHS["two"]
-    made = pages(found, "smile", looks(names), ratio)
+    made = pages(found, "smile", make_theme(names), ratio)
     seen = []
     for one in made:
         pixels = np.array(Image.open(io.BytesIO(one)))
@@ -199,7 +199,7 @@ def test_strips_in_files_are_no_taller_than_a_page(
         column = [tuple(pixel) for pixel in pixels[:, pixels.shape[1] - 60]]
         seen += [colour for colour in dict.fromkeys(column) if colour in colours]
     assert seen == colours and len(made) == pages_made
-    assert len(pages(found, "smile", looks(names))) == 1
+    assert len(pages(found, "smile", make_theme(names))) == 1
 
 
 def test_a_shorter_report_leaves_no_page_of_a_longer_one(tmp_path: Path) -> None:
@@ -250,9 +250,9 @@ def test_the_start_that_most_methods_carry_over_the_boundary_is_shown_first() ->
     }
     found = sheets([{"smile": starts}])[0]
     runs = pd.DataFrame({"label": ["a", "b"], "attribute": "smile"})
-    look = looks(["a", "b"])
-    assert explorer(found, runs, look, OUTLINES)["attributes"][0]["first"] == 1
-    assert explorer(found, runs, look, OUTLINES, ["b"])["attributes"][0]["first"] == 0
+    theme = make_theme(["a", "b"])
+    assert explorer(found, runs, theme, OUTLINES)["attributes"][0]["first"] == 1
+    assert explorer(found, runs, theme, OUTLINES, ["b"])["attributes"][0]["first"] == 0
 
 
 def test_the_explorer_follows_the_order_that_was_chosen(root: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.report import Style, every_setting, figures, latex, load, report
 from editbench.report.cells import Column
 from editbench.report.costs import COSTS, front
@@ -257,7 +257,7 @@ def test_tables_compile_within_their_lines(root: Path, tmp_path: Path, column: s
     style = Style(column=column)
     results = load(root)
     (numbers,) = every_setting(results, style)
-    made = latex.tables(numbers, style.looks(results), style, cited_in(results))
+    made = latex.tables(numbers, style.theme(results), style, cited_in(results))
     assert set(made) == {"accuracy", "ad", "means", "cost", "ranking"}
     for name, text in made.items():
         (tmp_path / f"{name}.tex").write_text(text, encoding="utf-8")
@@ -349,14 +349,14 @@ def test_sixteen_methods_fit_a_paper(tmp_path: Path) -> None:
     )
     for k, column in enumerate(COSTS):
         means[column.key] = np.geomspace(1, 1000, 16) * (k + 1)
-    figure = to_paper(trade_figure(means, looks(names)))
+    figure = to_paper(trade_figure(means, make_theme(names)))
     assert figure.get_figwidth() == DOUBLE
     check_layout(figure)
     means = means.assign(**{column.key: 1.0 for column in COSTS[1:]}, ad_at=1.0)
-    figure = to_paper(trade_figure(means, looks(names)))
+    figure = to_paper(trade_figure(means, make_theme(names)))
     assert figure.get_figwidth() == DOUBLE  # 16 names do not fit one column
     check_layout(figure)
-    figure = to_paper(trade_figure(means[:7], looks(names)))
+    figure = to_paper(trade_figure(means[:7], make_theme(names)))
     assert figure.get_figwidth() == SINGLE
     check_layout(figure)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from editbench.figures.looks import Looks, looks_of
+from editbench.figures.theme import Theme, theme_of
 from editbench.report import figure_trade, load, print_table
 from editbench.report.html import facts
 from editbench.report.numbers import Numbers, numbers_of
@@ -156,7 +156,7 @@ def test_means_are_the_same_in_terminal_page_csv_latex_and_figures(
             overs.append(re.search(r"Mean: over (.*? starts)", table).group(1))  # type: ignore
         latex[method] = (*digits, *overs)
 
-    figure = figure_trade.trade_figure(numbers.costs, looks_of(numbers.results.runs))
+    figure = figure_trade.trade_figure(numbers.costs, theme_of(numbers.results.runs))
     axes = figure.axes[0]
     drawn = {}
     for method, (*_, first, second) in expected.items():
@@ -179,9 +179,9 @@ def test_means_are_the_same_in_terminal_page_csv_latex_and_figures(
 def test_floors_have_no_say_and_stand_last(numbers: Numbers, root: Path) -> None:
     assert numbers.order[:2] == ["good", "fair"] and numbers.order[-2:] == ["searched", "random"]
     assert numbers.ranked.table["rank"].tolist() == ["1", "2", "floor", "floor"]
-    look = looks_of(numbers.results.runs)
-    assert look["random"].floor and look["searched"].floor and not look["good"].floor
-    assert look["random"].dash != look["searched"].dash
+    theme = theme_of(numbers.results.runs)
+    assert theme["random"].floor and theme["searched"].floor and not theme["good"].floor
+    assert theme["random"].dash != theme["searched"].dash
     page = (root / "report" / "index.html").read_text(encoding="utf-8")
     assert "<strong>floor</strong>: Random direction, searched." in page
 
@@ -301,14 +301,14 @@ def test_spread_of_seeds_is_that_of_the_analysis_of_variance() -> None:
 def test_no_starts_are_told_where_no_run_is_done(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile", status="skipped", reason="needs W+")
     numbers = numbers_of("", load(tmp_path))
-    assert "Starts" not in dict(facts(numbers, Looks({})))
+    assert "Starts" not in dict(facts(numbers, Theme({})))
 
 
 def test_runs_and_cells_are_counted_apart(tmp_path: Path) -> None:
     for seed in range(3):
         fake_run(tmp_path, "a", "smile", seed=seed)
     fake_run(tmp_path, "b", "smile", status="skipped", reason="none")
-    told = dict(facts(numbers_of("", load(tmp_path, by_seed=False)), Looks({})))
+    told = dict(facts(numbers_of("", load(tmp_path, by_seed=False)), Theme({})))
     assert told["Cells of a method and an attribute"] == "1 done, 1 skipped; 4 runs"
 
 

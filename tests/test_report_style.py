@@ -20,8 +20,8 @@ from editbench.base.conf import CONF, group_options
 from editbench.base.errors import EditbenchError
 from editbench.base.identity import fit_key
 from editbench.commands.report import main
-from editbench.figures.looks import looks
 from editbench.figures.panels import new_figure
+from editbench.figures.theme import make_theme
 from editbench.report import Results, Style, every_setting, latex, load, report
 from editbench.report.cells import number
 from editbench.report.figure_trade import SpacedLogLocator
@@ -107,8 +107,8 @@ def test_titles_are_what_people_read_and_names_what_files_hold(root: Path, tmp_p
     # The key of a title is told where the mouse rests.
     assert '<span title="gradctrl">GradCtrl</span>' in page and "Our &lt;method&gt;" in page
     assert '<option value="hair_color">hair colour</option>' in page
-    look = Style().looks(load(root))
-    assert list(look) == ["gradctrl", "mine", "random"] and look.method("mine") == "Our <method>"
+    theme = Style().theme(load(root))
+    assert list(theme) == ["gradctrl", "mine", "random"] and theme.method("mine") == "Our <method>"
 
 
 def test_a_title_belongs_to_its_option_and_to_one_label(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_report_lists_the_papers_of_what_stands_in_it(results: Results, tmp_pa
     # GradCtrl, and the network of its world; nothing of `mine`, which names no paper.
     assert list(entries(cited.bibtex)) == ["chen2022gradctrl", "karras2020stylegan2"]
     (numbers,) = every_setting(results)
-    tex = latex.tables(numbers, Style().looks(results), cited=cited)["accuracy"]
+    tex = latex.tables(numbers, Style().theme(results), cited=cited)["accuracy"]
     assert r"GradCtrl \cite{chen2022gradctrl}" in " ".join(re.findall(r"^% (.*)$", tex, re.M))
     # A user's own entry lies beside the user's own YAML.
     conf = tmp_path
@@ -339,10 +339,14 @@ def test_type_is_never_below_seven_points_in_print() -> None:
 
 
 def test_panels_of_a_column_stand_below_each_other() -> None:
-    wide = looks(["a"])
-    narrow = wide.narrowed(3.3 / SCALE)
-    assert (wide.across(7, 4), narrow.across(7, 4), narrow.across(1, 4)) == (4, 2, 1)
-    assert narrow.across(5, 5, each=100) == 1 and list(narrow) == list(wide)
+    wide = make_theme(["a"])
+    narrow = wide.with_width(3.3 / SCALE)
+    assert (
+        wide.panels_per_row(7, 4),
+        narrow.panels_per_row(7, 4),
+        narrow.panels_per_row(1, 4),
+    ) == (4, 2, 1)
+    assert narrow.panels_per_row(5, 5, each=100) == 1 and list(narrow) == list(wide)
 
 
 def test_numbers_do_not_follow_the_style(results: Results) -> None:

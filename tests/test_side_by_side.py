@@ -12,7 +12,7 @@ import pytest
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.cli import main
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.report.environment import dot
 from editbench.stats.intervals import SeedSpread, crossed_means
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
@@ -298,7 +298,7 @@ def test_page_and_latex_write_titles_and_the_csv_names(tmp_path):
     table = pd.read_csv(folder / "compare.csv")
     assert set(table["method"]) == {"gradctrl"} and "label" not in table
     # The sign of the report's page and figures.
-    sign = str(dot(looks(["gradctrl"])["gradctrl"]))
+    sign = str(dot(make_theme(["gradctrl"])["gradctrl"]))
     assert page.read_text().count(sign) == page.read_text().count('class="dot"') == len(table)
     report_of(tmp_path / "b")
     assert sign in (tmp_path / "b" / "report" / "index.html").read_text()

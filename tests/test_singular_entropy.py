@@ -13,7 +13,7 @@ import scipy.stats
 import torch
 
 from editbench.base.errors import Unsupported
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.methods.neural_ode.field import Field
 from editbench.metrics.singular_entropy.figure import STAND_IN, draw, entropies, sentence
 from editbench.metrics.singular_entropy.metric import SingularEntropy, entropy
@@ -41,7 +41,7 @@ def test_planted_spectra():
     assert entropy(7 * values, 12) == pytest.approx(entropy(values, 12))
 
 
-def scene(weight: torch.Tensor | None, bias: torch.Tensor | None = None):
+def context(weight: torch.Tensor | None, bias: torch.Tensor | None = None):
     fields = {} if weight is None else {"smile": Field(weight, bias)}
     return SimpleNamespace(editor=SimpleNamespace(fields=fields), attribute="smile")
 
@@ -49,7 +49,7 @@ def scene(weight: torch.Tensor | None, bias: torch.Tensor | None = None):
 def test_the_observation_has_the_values_of_the_layer_and_of_the_field():
     rng = torch.Generator().manual_seed(1)
     weight = torch.randn(1, 2, 9, 9, generator=rng)
-    found = SingularEntropyObservation().look(scene(weight, torch.zeros(1, 2, 9)))
+    found = SingularEntropyObservation().look(context(weight, torch.zeros(1, 2, 9)))
     for k in range(2):
         layer = weight[0, k].double().numpy()
         np.testing.assert_allclose(
@@ -75,10 +75,10 @@ def test_rotations_of_the_matrix_change_nothing():
     singular = torch.linspace(4, 0.1, 12).double()
     found = [
         SingularEntropyObservation().look(
-            scene((u @ singular.diag() @ v - torch.eye(12))[None, None], torch.zeros(1, 1, 12))
+            context((u @ singular.diag() @ v - torch.eye(12))[None, None], torch.zeros(1, 1, 12))
         ),
         SingularEntropyObservation().look(
-            scene((singular.diag() - torch.eye(12))[None, None].double(), torch.zeros(1, 1, 12))
+            context((singular.diag() - torch.eye(12))[None, None].double(), torch.zeros(1, 1, 12))
         ),
     ]
     numbers = [SingularEntropy(kept=8)(one) for one in found]
@@ -97,7 +97,7 @@ def test_rotations_of_the_matrix_change_nothing():
 )
 def test_what_is_no_linear_flow_is_said(weight, reason):
     with pytest.raises(Unsupported, match=reason):
-        SingularEntropyObservation().look(scene(weight, torch.zeros(1, 1, 4)))
+        SingularEntropyObservation().look(context(weight, torch.zeros(1, 1, 4)))
 
 
 def test_rows_are_the_mean_over_flows_and_the_sweep_is_clipped():
@@ -223,16 +223,16 @@ def test_the_report_orders_the_attributes_and_tests_the_order(tmp_path):
         for word in ("rho 0.80", "exact p", "accuracy of neural_ode less that of neural_ode_linear")
     )
     results = load(tmp_path)
-    look = looks(results.runs["label"])
-    (one,) = draw(results, look)
+    theme = make_theme(results.runs["label"])
+    (one,) = draw(results, theme)
     assert one.file == "singular_entropy" and "Spearman" in one.caption
     left, right = one.draw().axes
     assert left.lines[0].get_xdata().tolist() == sorted(H.values())
     assert right.lines[0].get_ydata().tolist() == pytest.approx([-0.05, 0.0, 0.2, 0.1])
     # The entropies are those of the nonlinear flow, and have its colour.
-    assert look["neural_ode"].colour != look["neural_ode_linear"].colour
-    assert left.lines[0].get_color() == look["neural_ode"].colour
-    found = _drawings(numbers_of("", results), looks(results.runs["label"]), [])
+    assert theme["neural_ode"].colour != theme["neural_ode_linear"].colour
+    assert left.lines[0].get_color() == theme["neural_ode"].colour
+    found = _drawings(numbers_of("", results), make_theme(results.runs["label"]), [])
     drawn = [one.file for one in found]
     assert drawn.count("singular_entropy") == 1 and "singular_entropy_kept" not in drawn
 
@@ -256,7 +256,7 @@ def test_human_answers_take_the_place_of_the_stand_in(tmp_path):
             draw(load(tmp_path), {})
         problems = []  # what fails is listed, and the rest of the report is made
         results = load(tmp_path)
-        drawn = _drawings(numbers_of("", results), looks(results.runs["label"]), problems)
+        drawn = _drawings(numbers_of("", results), make_theme(results.runs["label"]), problems)
         assert "accuracy" in [one.file for one in drawn]
         assert problems[0].name == "figure of singular_entropy"
         assert "columns attribute and gain" in problems[0].reason

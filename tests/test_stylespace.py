@@ -13,7 +13,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import RGB
 from editbench.methods.stylespace.channels import (
     Candidates,
-    Moments,
+    ChannelMoments,
     channel_moments,
     channel_name,
     draw_exemplars,
@@ -97,7 +97,10 @@ def test_ranking_is_that_of_a_slow_loop():
         if u < 7:
             theta[u] = abs(np.mean(d)) / max(np.std(d), 1e-3)
     found = rank_channels(
-        *(Moments(torch.from_numpy(x.mean(0)), torch.from_numpy(x.std(0))) for x in (rows, bank)),
+        *(
+            ChannelMoments(torch.from_numpy(x.mean(0)), torch.from_numpy(x.std(0)))
+            for x in (rows, bank)
+        ),
         allowed,
     )
     np.testing.assert_allclose(found.theta.numpy(), theta, rtol=1e-10)

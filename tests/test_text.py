@@ -30,7 +30,7 @@ from editbench.base.files import (
     write_json,
 )
 from editbench.base.output import Output, steady_output
-from editbench.base.progress import say
+from editbench.base.progress import print_message
 from editbench.base.text import path_key, printable, read_text
 from editbench.cli import main
 from editbench.inversion.images import FolderImages
@@ -238,7 +238,7 @@ def test_nobody_listens_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["list", "methods"]) == 0
     assert main(["list", "method"]) == 2
-    say("nothing")
+    print_message("nothing")
 
 
 def test_a_full_disk_behind_standard_output_is_said(
@@ -256,7 +256,7 @@ def test_a_worker_speaks_into_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> 
     with closed_pipe("ascii") as pipe:
         monkeypatch.setattr(sys, "stderr", pipe)
         for _ in range(3):
-            say("job: σ")
+            print_message("job: σ")
 
 
 def test_streams_are_put_back_whatever_happens() -> None:

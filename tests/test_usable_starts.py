@@ -14,7 +14,7 @@ from torch import nn
 from editbench.bank.agreement import scorer_agreement
 from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
-from editbench.bank.starts import StartsSpec, aim, draw_targets
+from editbench.bank.starts import StartsSpec, draw_targets, set_target
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.methods.random_direction import RandomDirection
@@ -84,7 +84,7 @@ def test_no_start_is_below_the_asked_quality(bank, near):
     share = float((quality[first:last] < 0.5).mean())
     for name, starts in drawn.items():
         assert starts.refused == pytest.approx(share) and 0.3 < share < 0.9
-        assert aim(starts, 1).refused == starts.refused
+        assert set_target(starts, 1).refused == starts.refused
         labels = ATTRIBUTES.labels(torch.from_numpy(bank.array("judge").take(starts.index)), name)
         assert np.array_equal(labels.numpy(), starts.source)
 

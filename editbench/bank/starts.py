@@ -318,7 +318,7 @@ def usable(spec: StartsSpec, bank: Bank) -> np.ndarray:
     return np.flatnonzero(quality >= spec.min_quality)
 
 
-def aim(starts: Starts, target: int | None) -> Starts:
+def set_target(starts: Starts, target: int | None) -> Starts:
     """Send all starts towards one class.
 
     Args:
@@ -328,14 +328,14 @@ def aim(starts: Starts, target: int | None) -> Starts:
     if target is None:
         return starts
     keep = starts.source != target
-    aimed = np.full(int(keep.sum()), target, starts.target.dtype)
+    targets = np.full(int(keep.sum()), target, starts.target.dtype)
     own = None if starts.own is None else starts.own[keep]
     other = None if starts.other is None else starts.other[keep]
     return replace(
         starts,
         index=starts.index[keep],
         source=starts.source[keep],
-        target=aimed,
+        target=targets,
         own=own,
         other=other,
     )

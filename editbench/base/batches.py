@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from editbench.base.devices import free_memory, is_gpu
 from editbench.base.errors import EditbenchError
-from editbench.base.progress import say
+from editbench.base.progress import print_message
 from editbench.base.validation import check_at_least, check_kind
 
 AUTO = "auto"
@@ -94,7 +94,7 @@ def halved(size: int, what: str) -> int:
         what: of which, for the notice.
     """
     smaller = max(1, size // 2)
-    say(f"{what}: {size} samples at once are too much for the memory; on with {smaller}")
+    print_message(f"{what}: {size} samples at once are too much for the memory; on with {smaller}")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return smaller

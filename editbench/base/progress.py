@@ -29,12 +29,12 @@ PLAIN_EVERY = 10.0  # seconds between two plain lines
 PROGRESS = "EDITBENCH_PROGRESS"
 
 
-def hush() -> None:
+def disable_progress() -> None:
     """Show no progress of this process: it is one of several workers, whose lines would mix."""
     os.environ[PROGRESS] = "off"
 
 
-def is_hushed() -> bool:
+def progress_is_off() -> bool:
     """Whether this process shows no progress."""
     return os.environ.get(PROGRESS, "") == "off"
 
@@ -64,7 +64,7 @@ def results_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL)
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a line of a run or a sweep on standard error."""
     # Workers say their lines too, and no job may fail because nobody reads them.
     if sys.stderr is not None:
@@ -74,13 +74,13 @@ def say(text: str) -> None:
 @contextmanager
 def status(what: str) -> Iterator[None]:
     """Say what is being worked on: a spinner on a terminal, one line elsewhere."""
-    if is_hushed():
+    if progress_is_off():
         yield
     elif sys.stderr.isatty():
         with _alone() as free, console().status(what) if free else nullcontext():
             yield
     else:
-        say(f"{what} ...")
+        print_message(f"{what} ...")
         yield
 
 
@@ -95,7 +95,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
     Yields:
         A function to call with the number of items just done.
     """
-    if is_hushed():
+    if progress_is_off():
         yield _advance_nothing
     elif sys.stderr.isatty():  # in a log a bar would be a line for every change
         with _alone() as free:
@@ -161,4 +161,4 @@ class _PlainProgress:
         left = (now - self.began) / self.done * (self.total - self.done)
         if now >= self.due and left >= 1:
             self.due = now + PLAIN_EVERY
-            say(f"{self.what}: {self.done} of {self.total}, {time_left(left)}")
+            print_message(f"{self.what}: {self.done} of {self.total}, {time_left(left)}")

@@ -16,7 +16,7 @@ from editbench.bank.published.gradctrl import import_gradctrl
 from editbench.bank.published.interfacegan import import_scores
 from editbench.bank.values import KINDS, OPTION
 from editbench.base.errors import EditbenchError
-from editbench.base.progress import say
+from editbench.base.progress import print_message
 from editbench.commands.command_line import CommandLine
 from editbench.commands.options import Parser
 from editbench.run.job import Outcome
@@ -29,9 +29,9 @@ from editbench.run.sweep import (
     has_own_log,
     in_sweep,
     join_sweep,
-    leave_outcome,
     run_hydra,
     take_number,
+    write_outcome_in_sweep,
 )
 
 HELP = """usage: editbench bank [--parts N] [group=option ...] [key=value ...]
@@ -106,8 +106,8 @@ def build_task(config: DictConfig) -> Outcome:
         text = f"error: {error}"
         outcome = failure(error)
     if has_own_log() and text:
-        say(f"{part}: {text}")
-    leave_outcome(part, outcome, text, number)
+        print_message(f"{part}: {text}")
+    write_outcome_in_sweep(part, outcome, text, number)
     return outcome
 
 
@@ -135,7 +135,7 @@ def build(settings: Settings, part: str) -> tuple[Outcome, str]:
         text = f"computed {computed} of {len(bank)} samples in {seconds:.1f} s"
         return Outcome("done", "", "", existed), text
     done = "verified" if existed else "built"
-    say(
+    print_message(
         f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s "
         f"({len(bank) / seconds:.0f}/s), peak memory {peak_memory_mb(settings.device):.0f} MiB"
     )

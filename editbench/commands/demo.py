@@ -16,7 +16,7 @@ from typing import Any
 from editbench.base.conf import group_options, quoted
 from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json, usable_folder
-from editbench.base.progress import say, status
+from editbench.base.progress import print_message, status
 from editbench.base.validation import check_at_least, check_kind
 from editbench.commands.options import Parser, add_config_dir
 from editbench.networks.digiface import load as digiface
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     jobs = in_demo_order(composed, attributes)
     # Once for all jobs, and before the bank is built.
     check_starts(base, len(attributes))
-    say(
+    print_message(
         f"demo: {len(methods)} methods ({', '.join(methods)}) on {', '.join(attributes)}, "
         f"{len(jobs)} jobs with their seeds; bank of {base.bank.spec.n} samples"
     )
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
     for settings, outcome in run_jobs(jobs, args.workers or default_workers(args.device)):
         outcomes.append({"job": settings.title, **vars(outcome)})
     code = summarise(outcomes, again=shlex.join(["editbench", "demo", *argv]))
-    say(reuse(bank_found, outcomes, args.out))
+    print_message(reuse(bank_found, outcomes, args.out))
     # Records of earlier demos stay in the folder, but in no table of this one.
     runs = {outcome["run_id"] for outcome in outcomes}
     with status("drawing the report"):
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
         every.sort(key=lambda numbers: numbers.name.startswith("digiface"))
         page = write_report(results, every, files=False, style=style)
     print_table(results, every=every, style=style)
-    say(
+    print_message(
         f"demo took {time.perf_counter() - began:.0f} s, peak memory of a process "
         f"{peak_memory_mb(args.device):.0f} MiB"
     )
@@ -187,7 +187,7 @@ def digiface_jobs(out: Path, device: str) -> list[Settings]:
     base = composed[0]
     attributes = evaluated_names(base, load_networks(base).judge.attributes)
     check_starts(base, len(attributes))
-    say(
+    print_message(
         f"faces of digiface: {', '.join(DIGIFACE_METHODS)} on {', '.join(attributes)}; "
         f"bank of {base.bank.spec.n} samples"
     )

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     )
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
-    report = look(args.device, args.out, args.overrides, args.config_dir)
+    report = examine_machine(args.device, args.out, args.overrides, args.config_dir)
     if args.json:
         print(json.dumps(report, indent=1))
     else:
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     return 1 if report["problems"] else 0
 
 
-def look(
+def examine_machine(
     device: str, out: Path, overrides: Sequence[str] = (), more: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Look at everything.

@@ -20,7 +20,7 @@ from editbench.run.compose import compose_config
 from editbench.run.inversions import inversion_task
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
-from editbench.run.sweep import say
+from editbench.run.sweep import print_message
 from editbench.studies.real_images import compare_runs
 
 EXAMPLES = """examples:
@@ -103,7 +103,7 @@ def make(folder: Path, settings: Settings) -> Inversion:
     require(settings.plain)  # with offline=true, before anything is made
     began = time.perf_counter()
     inversion = build_inversion(folder, inversion_task(settings))
-    say(
+    print_message(
         f"{len(inversion)} images in {time.perf_counter() - began:.0f} s, peak memory "
         f"{peak_memory_mb(settings.device):.0f} MiB"
     )

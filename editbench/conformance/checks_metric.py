@@ -20,8 +20,8 @@ from editbench.conformance.verdicts import Failed, Skipped, explain
 from editbench.conformance.walks import ALONE, diverged, make_walks, many_classes, of_starts
 from editbench.conformance.watch import global_seed
 from editbench.figures.drawing import Drawing
-from editbench.figures.looks import looks_of
 from editbench.figures.panels import STYLE
+from editbench.figures.theme import theme_of
 from editbench.walk.metric import Metric, MetricResult, ObservationMetric
 from editbench.walk.observed import Observed
 from editbench.walk.rows import KEY_COLUMNS, ROW_TYPES, SAMPLE_TYPES, key_of
@@ -396,7 +396,7 @@ def _draw(subject: MetricSubject, records: FewRecords, where: str, fix: str) -> 
     assert subject.figure is not None
     try:
         with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-            found = list(subject.figure(records, looks_of(records.runs)))
+            found = list(subject.figure(records, theme_of(records.runs)))
             for one in found:
                 one.draw().savefig(io.BytesIO(), format="png")
     except Exception as error:

@@ -41,7 +41,7 @@ class StepsToCrossing(Metric):
 
 # Optional: the figure of the report, named by `figure` in the YAML. One point a method and
 # attribute, in the colour, with the marker and under the titles that they have everywhere.
-def draw(records, look):
+def draw(records, theme):
     rows = records.rows[records.rows["metric"] == "steps_to_crossing"]
     rows = rows.merge(records.runs[["run_id", "label", "attribute"]], on="run_id")
     if rows.empty:
@@ -51,9 +51,9 @@ def draw(records, look):
         drawing = new_figure(5.5, 3.0)  # inches
         axes = drawing.add_subplot()
         for label, mine in rows.groupby("label"):
-            names = mine["attribute"].map(look.attribute)
-            colour, marker = look[label].colour, look[label].marker
-            axes.plot(names, mine["value"], marker, color=colour, label=look.method(label))
+            names = mine["attribute"].map(theme.attribute)
+            colour, marker = theme[label].colour, theme[label].marker
+            axes.plot(names, mine["value"], marker, color=colour, label=theme.method(label))
         axes.set_ylabel("steps")
         axes.legend()
         return drawing

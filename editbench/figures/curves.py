@@ -13,18 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
 from editbench.figures.legend import columns_of, legend_height, put_legend
-from editbench.figures.looks import LINE, Looks, order_methods
 from editbench.figures.panels import new_figure, panel_grid
+from editbench.figures.theme import LINE, Theme, order_methods
 
 MOST = 8  # methods in colour in one panel of curves; more are drawn in groups
 
 
 @dataclass(frozen=True)
 class Group:
-    """A part of a figure of curves: some methods in their looks, all others pale.
+    """A part of a figure of curves: some methods in their own styles, all others pale.
 
     Attributes:
-        methods: those in their looks, in order.
+        methods: those in their own styles, in order.
         pale: the others.
         panels: flat.
     """
@@ -34,15 +34,15 @@ class Group:
     panels: np.ndarray
 
 
-def grouped(methods: Iterable[str], look: Looks) -> list[list[str]]:
+def grouped(methods: Iterable[str], theme: Theme) -> list[list[str]]:
     """Methods in groups of at most MOST, in each as many colours as can be; of few methods one group.
 
     Each group has the floors as well, which are what all others have to beat.
     """
-    names = order_methods(methods, look)
+    names = order_methods(methods, theme)
     if len(names) <= MOST:
         return [names]
-    floors = [name for name in names if look[name].floor]
+    floors = [name for name in names if theme[name].floor]
     # More of them would leave too little room: further ones stand in one group, as any other.
     floors = floors[: MOST // 2]
     rest = [name for name in names if name not in floors]
@@ -53,18 +53,18 @@ def grouped(methods: Iterable[str], look: Looks) -> list[list[str]]:
     groups: list[list[str]] = [[] for _ in range(count)]
     for name in rest:
         room = [group for group in groups if len(group) < size]
-        colour = look[name].colour
-        apart = [group for group in room if colour not in [look[other].colour for other in group]]
+        colour = theme[name].colour
+        apart = [group for group in room if colour not in [theme[other].colour for other in group]]
         # Names that follow each other are often variants of one method: they stay together.
         (apart or room)[0].append(name)
     return [[*group, *floors] for group in groups]
 
 
-def caption_of_groups(methods: Iterable[str], look: Looks) -> str:
+def caption_of_groups(methods: Iterable[str], theme: Theme) -> str:
     """What the caption of a figure of curves says of its groups, after a space; '' of a single one."""
-    if len(grouped(methods, look)) == 1:
+    if len(grouped(methods, theme)) == 1:
         return ""
-    floors = any(look[name].floor for name in methods)
+    floors = any(theme[name].floor for name in methods)
     told = f" At most {MOST} methods are in colour at a time, all others pale"
     return told + ("; floors are in every group, and named in the first." if floors else ".")
 
@@ -73,7 +73,7 @@ def curve_groups(
     width: float,
     height: float,
     methods: Iterable[str],
-    look: Looks,
+    theme: Theme,
     panels: Callable[[FigureBase], np.ndarray],
 ) -> tuple[Figure, list[Group]]:
     """An empty figure for curves of methods, with a legend for each group above its panels.
@@ -85,10 +85,10 @@ def curve_groups(
         width: of the figure, inches.
         height: of the panels of a group, inches.
         methods: labels.
-        look: of the methods.
+        theme: of the methods.
         panels: makes the panels of a group, flat.
     """
-    several = grouped(methods, look)
+    several = grouped(methods, theme)
     figure = new_figure(width, height * len(several))
     legends = [several[0]]
     # Floors are in every group, and named in the first.
@@ -98,20 +98,20 @@ def curve_groups(
     if len(several) > 1:
         heights = []
         for names in legends:
-            heights.append(height + legend_height(len(names), columns_of(names, look, width)))
+            heights.append(height + legend_height(len(names), columns_of(names, theme, width)))
         below = figure.subfigures(len(several), 1, height_ratios=heights)
         parts = list(cast(np.ndarray, below))
     groups = []
     for group, names, part in zip(several, legends, parts):
-        pale = [name for name in order_methods(methods, look) if name not in group]
+        pale = [name for name in order_methods(methods, theme) if name not in group]
         groups.append(Group(group, pale, panels(part)))
-        put_legend(part, names, look)
+        put_legend(part, names, theme)
     return figure, groups
 
 
 def groups_of_attributes(
     curves: pd.DataFrame,
-    look: Looks,
+    theme: Theme,
     most: int,
     panel: tuple[float, float],
     margin: float,
@@ -121,25 +121,25 @@ def groups_of_attributes(
 
     Args:
         curves: rows with method and attribute.
-        look: of the methods; the panels are in the order of its attributes.
+        theme: of the methods; the panels are in the order of its attributes.
         most: panels side by side.
         panel: width and height of a panel, inches.
         margin: height of what stands around the panels of a group, inches.
         label: of the vertical axes, beside the first panel of each row.
     """
-    attributes = look.order(curves["attribute"])
-    columns = look.across(len(attributes), most)
+    attributes = theme.order(curves["attribute"])
+    columns = theme.panels_per_row(len(attributes), most)
     lines = -(-len(attributes) // columns)
     figure, groups = curve_groups(
         max(5.5, panel[0] * columns),
         margin + panel[1] * lines,
         curves["method"],
-        look,
+        theme,
         partial(panel_grid, count=len(attributes), columns=columns),
     )
     for group in groups:
         for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
-            axes.set_title(look.attribute(attribute))
+            axes.set_title(theme.attribute(attribute))
             axes.tick_params(labelbottom=place + columns >= len(attributes))
             if place % columns == 0:
                 axes.set_ylabel(label)

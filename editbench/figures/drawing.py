@@ -1,7 +1,7 @@
 """The contract of a metric's figure: what it may draw from, and what it is.
 
 A metric brings its figure: a function that is named by `figure` in the metric's YAML, takes
-`Records` and the methods' looks, and gives one `Drawing` or several.
+`Records` and a `Theme`, and gives one `Drawing` or several.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
-from editbench.figures.looks import Looks
 from editbench.figures.panels import TYPE
+from editbench.figures.theme import Theme
 
 PER_NAME = 0.5  # inches of a legend entry beside its name: mark, gap, space between columns
 
 
-def put_legend(figure: FigureBase, methods: list[str], look: Looks, line: bool = True) -> None:
+def put_legend(figure: FigureBase, methods: list[str], theme: Theme, line: bool = True) -> None:
     """A legend above the panels, which keep their height.
 
     Args:
@@ -30,20 +30,20 @@ def put_legend(figure: FigureBase, methods: list[str], look: Looks, line: bool =
             Line2D(
                 [],
                 [],
-                color=look[method].colour,
-                linestyle=look[method].dash if line else "none",
+                color=theme[method].colour,
+                linestyle=theme[method].dash if line else "none",
                 linewidth=2,
-                marker=look[method].marker,
+                marker=theme[method].marker,
                 markersize=6,
                 markeredgewidth=0,
             )
         )
     # Of a part it is the whole that gets higher.
     whole = cast(Figure, figure.figure)
-    columns = columns_of(methods, look, float(whole.get_figwidth()))
+    columns = columns_of(methods, theme, float(whole.get_figwidth()))
     figure.legend(
         handles,
-        [look.method(method) for method in methods],
+        [theme.method(method) for method in methods],
         loc="outside upper left",
         ncols=columns,
         handlelength=1.8 if line else 1,
@@ -53,9 +53,9 @@ def put_legend(figure: FigureBase, methods: list[str], look: Looks, line: bool =
     whole.set_figheight(whole.get_figheight() + legend_height(len(methods), columns))
 
 
-def columns_of(methods: Iterable[str], look: Looks, width: float) -> int:
+def columns_of(methods: Iterable[str], theme: Theme, width: float) -> int:
     """Columns of a legend of methods in a width in inches at screen type."""
-    return columns_that_fit([look.method(method) for method in methods], width)
+    return columns_that_fit([theme.method(method) for method in methods], width)
 
 
 def columns_that_fit(names: list[str], width: float) -> int:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 
-from editbench.figures.looks import INK, LINE, Looks
+from editbench.figures.theme import INK, LINE, Theme
 
 FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
 TYPE = 9.5  # points, on the screen
@@ -80,17 +80,17 @@ def bare(panels: np.ndarray) -> None:
             side.set_visible(False)
 
 
-def name_ticks(axes: Any, names: list[str], look: Looks) -> None:
+def name_ticks(axes: Any, names: list[str], theme: Theme) -> None:
     """Names at 0, 1, 2, ... of the horizontal axis; slanted where they would touch.
 
     Args:
         axes: whose ticks they are.
         names: as they are written; of two lines the longer counts.
-        look: which knows the width of the figure.
+        theme: which knows the width of the figure.
     """
     longest = max(len(line) for name in names for line in name.splitlines())
     axes.set_xticks(range(len(names)), names)
-    if look.width is not None and len(names) * (longest + 1) * PER_LETTER > look.width:
+    if theme.width is not None and len(names) * (longest + 1) * PER_LETTER > theme.width:
         axes.tick_params(axis="x", labelrotation=40)
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")

@@ -36,7 +36,7 @@ from editbench.inversion.images import Images, Part
 from editbench.inversion.page import write_page
 from editbench.inversion.projector import (
     Inverted,
-    Projection,
+    ProjectionSpec,
     Statistics,
     decode_inverted,
     invert,
@@ -59,7 +59,7 @@ class Task:
     code: str
     perceptual: Perceptual
     distance: object
-    spec: Projection
+    spec: ProjectionSpec
     block: int
     device: str
 

@@ -15,13 +15,13 @@ from editbench.base.spaces import Codes
 from editbench.base.validation import check_kind
 from editbench.inversion.build import Task, build_inversion
 from editbench.inversion.images import open_images
-from editbench.inversion.projector import Projection, check_invertible
+from editbench.inversion.projector import ProjectionSpec, check_invertible
 from editbench.inversion.schedule import Schedule
 from editbench.inversion.store import Inversion
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks
 
-# Keys of the group that are no field of Projection or Schedule.
+# Keys of the group that are no field of ProjectionSpec or Schedule.
 OWN = ("images", "path", "perceptual", "block")
 
 # Inversions that this process has opened and verified, so that each is read once.
@@ -111,12 +111,12 @@ def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
     return inversion
 
 
-def projection(options: dict[str, Any]) -> Projection:
-    """Projection and Schedule of the group's keys."""
+def projection(options: dict[str, Any]) -> ProjectionSpec:
+    """ProjectionSpec and Schedule of the group's keys."""
     times = {item.name for item in fields(Schedule)}
     given = {key: value for key, value in options.items() if key not in OWN}
     schedule = Schedule(**{key: value for key, value in given.items() if key in times})
-    return Projection(
+    return ProjectionSpec(
         **{key: value for key, value in given.items() if key not in times}, schedule=schedule
     )
 

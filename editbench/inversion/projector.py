@@ -32,7 +32,7 @@ BLOCK = 500  # latents mapped together for the statistics
 
 
 @dataclass(frozen=True)
-class Projection:
+class ProjectionSpec:
     """How images are inverted. The defaults are the paper's, but for `noise`.
 
     Args:
@@ -121,7 +121,7 @@ def check_invertible(generator: Generator, space: str) -> None:
 
 @torch.no_grad()
 def latent_statistics(
-    generator: Generator, spec: Projection, device: torch.device | str = "cpu"
+    generator: Generator, spec: ProjectionSpec, device: torch.device | str = "cpu"
 ) -> Statistics:
     """Mean and spread of w over fresh z, as `map` is configured; of Z in closed form."""
     if spec.space == Space.Z:
@@ -150,7 +150,7 @@ def invert(
     generator: Generator,
     distance: Perceptual,
     targets: Tensor,
-    spec: Projection,
+    spec: ProjectionSpec,
     index: np.ndarray | None = None,
     statistics: Statistics | None = None,
     origin: Tensor | None = None,
@@ -227,7 +227,7 @@ def decode_inverted(generator: Generator, found: Inverted) -> Tensor:
     return generator.decode(found.codes)
 
 
-def jitter(spec: Projection, step: int, index: np.ndarray, code: Tensor) -> Tensor:
+def jitter(spec: ProjectionSpec, step: int, index: np.ndarray, code: Tensor) -> Tensor:
     """Normal noise of the schedule's size on every coordinate of code (n, ...); zero once the schedule says so."""
     scale = spec.schedule.scale(step / spec.schedule.steps)
     if scale == 0:

@@ -77,7 +77,7 @@ def check_walk(editor: Editor, inversion: Inversion) -> None:
 
 
 @dataclass(frozen=True)
-class Departure:
+class WalkInputs:
     """What a walk starts with.
 
     Args:
@@ -93,14 +93,14 @@ class Departure:
     logits: Tensor
 
 
-def depart(
+def prepare_walk(
     editor: Editor,
     generator: Generator,
     attributes: Attributes,
     inversion: Inversion,
     starts: Starts,
     device: str,
-) -> Departure:
+) -> WalkInputs:
     """Everything for a walk from inverted images.
 
     Args:
@@ -114,11 +114,11 @@ def depart(
     codes = inversion.codes(starts.index).to(device)
     logits = torch.from_numpy(inversion.logits("judge", attributes)[starts.index]).to(device)
     if inversion.space == Space.W_PLUS:
-        return Departure(LayeredEditor(editor, generator), LayeredStarts(generator), codes, logits)
+        return WalkInputs(LayeredEditor(editor, generator), LayeredStarts(generator), codes, logits)
     if inversion.space == Space.Z and generator.start_space(editor.space) == Space.W:
         with torch.no_grad():
             codes = generator.map(codes)
-    return Departure(editor, generator, codes, logits)
+    return WalkInputs(editor, generator, codes, logits)
 
 
 class LayeredStarts(Generator):
@@ -200,7 +200,7 @@ class LayeredEditor(Editor):
         return replace(walk, latent=walk.latent.mean(1))
 
 
-def leave_originals(path: Path, inversion: Inversion, starts: Starts) -> None:
+def write_originals(path: Path, inversion: Inversion, starts: Starts) -> None:
     """What is known of the starts' own images: their rows of the inversion's table, with start as in the walk."""
     rows = inversion.table.iloc[starts.index].drop(columns=["block", "row"])
     rows.insert(0, "start", starts.index)

@@ -63,7 +63,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CheckResult:
     """What `compare` found.
 
     Args:
@@ -104,7 +104,7 @@ class Comparison:
         )
 
 
-def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparison:
+def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> CheckResult:
     """Compare every pinned run with its new one."""
     pairs = match(pinned, found)
     # None may be among them, which no found run equals.
@@ -137,7 +137,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Comparis
         for new in found
         if new not in taken
     ]
-    return Comparison(findings, notes, any(new is not None for _, new in pairs))
+    return CheckResult(findings, notes, any(new is not None for _, new in pairs))
 
 
 def of_records(some: Counter[str], every: Counter[str]) -> str:

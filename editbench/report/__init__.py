@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from editbench.base.files import digest, write_atomic
 from editbench.figures.curves import caption_of_groups
 from editbench.figures.drawing import Drawing
-from editbench.figures.looks import Looks, spoken
 from editbench.figures.panels import FONTS, STYLE
+from editbench.figures.theme import Theme, display_name
 from editbench.report import dial, figure_trade, figures, latex, matched, references
 from editbench.report.costs import COSTS
 from editbench.report.html import Section, page
@@ -100,8 +100,8 @@ def every_setting(results: Results, style: Style | None = None) -> list[Numbers]
         style: in which order.
     """
     style = style or Style()
-    look = style.looks(results)
-    return [style.ordered(numbers_of(name, part), look) for name, part in results.by_setting()]
+    theme = style.theme(results)
+    return [style.ordered(numbers_of(name, part), theme) for name, part in results.by_setting()]
 
 
 def write_report(
@@ -134,33 +134,33 @@ def write_report(
     out = results.root / "report" if out is None else Path(out)
     style = style or Style()
     # From all settings together, so that a method keeps its colour across the sections of the page.
-    look = style.looks(results)
+    theme = style.theme(results)
     # The tables before anything that draws: they must be there whatever else fails.
     write_atomic(out / "table.csv", csv(results))
-    write_atomic(out / "table.md", markdown(results, every, style, look))
+    write_atomic(out / "table.md", markdown(results, every, style, theme))
     problems = list(results.problems)
     cited = cited_in(results, style.folders)
     write_atomic(out / references.FILE, cited.bibtex)
     if cited.problem:
         problems.append(Problem(references.FILE, cited.problem))
-    printed_look = look
+    printed_theme = theme
     if files and style.column == "one":
         # Fewer panels side by side: the same figure made narrow could not be read.
-        printed_look = look.narrowed(WIDTHS["one"] / SCALE)
+        printed_theme = theme.with_width(WIDTHS["one"] / SCALE)
     sections: list[Section] = []
     written: list[str] = []
     for numbers in every:
         section = Section(numbers)
         suffix = f"_{_slug(numbers.name)}" if numbers.name else ""
         try:
-            tables = latex.tables(numbers, look, style, cited, suffix)
+            tables = latex.tables(numbers, theme, style, cited, suffix)
             written += _write_latex(out / "latex", tables, suffix, style)
         except Exception as error:  # as for a figure
             problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
-        drawings = _drawings(numbers, look, problems)
+        drawings = _drawings(numbers, theme, problems)
         narrow = {}
-        if printed_look is not look:
-            narrow = _by_file(_drawings(numbers, printed_look, []))
+        if printed_theme is not theme:
+            narrow = _by_file(_drawings(numbers, printed_theme, []))
         for one in drawings:
             path = out / "figures" / f"{_slug(one.file)}{suffix}"
             # What cannot be made narrow is printed as it is on the page.
@@ -169,23 +169,23 @@ def write_report(
             if drawn:
                 place = section.figures if one.first else section.more
                 place.append((one.title, one.caption, drawn))
-        section.strips, unreadable = strips(numbers.results, look)
+        section.strips, unreadable = strips(numbers.results, theme)
         problems += unreadable
         # As wide as the text of a paper, and then no taller.
         ratio = TALLEST / WIDTHS[style.column or "two"]
         for attribute, starts in section.strips.items() if files else ():
             path = out / "figures" / f"strips_{_slug(attribute)}{suffix}.png"
             try:
-                _write_pages(path, pages(starts, look.attribute(attribute), look, ratio))
+                _write_pages(path, pages(starts, theme.attribute(attribute), theme, ratio))
             except (ValueError, MemoryError) as error:
                 problems.append(Problem(f"strips of {attribute}", str(error)))
         sections.append(section)
     # The dial compares worlds, and each world is a setting: it cannot be drawn within one.
     across = []
     narrow = {}
-    if printed_look is not look:
-        narrow = _by_file(dial.drawings(results, printed_look))
-    for one in dial.drawings(results, look):
+    if printed_theme is not theme:
+        narrow = _by_file(dial.drawings(results, printed_theme))
+    for one in dial.drawings(results, theme):
         path = out / "figures" / one.file
         draw_printed = narrow.get(one.file, one.draw)
         drawn = _draw(path, one.draw, draw_printed, problems, files, style)
@@ -212,7 +212,7 @@ def write_report(
         write_atomic(
             out / "latex" / "tables.tex", latex.document(map(latex.input_of, written), style.column)
         )
-    write_atomic(out / "index.html", page(sections, results, look, problems, style, across))
+    write_atomic(out / "index.html", page(sections, results, theme, problems, style, across))
     return out / "index.html"
 
 
@@ -228,38 +228,38 @@ def _write_latex(folder: Path, tables: Mapping[str, str], suffix: str, style: St
     return names
 
 
-def _drawings(numbers: Numbers, look: Looks, problems: list[Problem]) -> list[Drawing]:
+def _drawings(numbers: Numbers, theme: Theme, problems: list[Problem]) -> list[Drawing]:
     """Every figure that the records have data for.
 
     Args:
         numbers: of one setting.
-        look: of the methods.
+        theme: of the methods.
         problems: figures of metrics that cannot be prepared are added to it.
     """
     table = numbers.table
     results = numbers.results
     found = []
     if table["accuracy"].notna().any():
-        accuracy = partial(figures.accuracy_figure, table, look)
+        accuracy = partial(figures.accuracy_figure, table, theme)
         found.append(Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True))
     # Where too few attributes are readable there are cells and no means.
     if numbers.costs["accuracy"].notna().any():
-        trade = partial(figure_trade.trade_figure, numbers.costs, look)
+        trade = partial(figure_trade.trade_figure, numbers.costs, theme)
         title = "Accuracy against side effects and cost"
         found.append(Drawing("trade", title, CAPTIONS["trade"], trade, first=True))
     # Metrics that bring a figure are drawn by it, and their curves are not drawn a second time.
     own = metric_figures(results)
     for group, name in own.items():
         try:
-            found += find_function(name)(results, look)
+            found += find_function(name)(results, theme)
         except Exception as error:  # somebody's figure is never worth the report
             problems.append(Problem(f"figure of {group}", f"{type(error).__name__}: {error}"))
     for name, curve in curves(results, without=own).items():
-        title = CURVE_TITLES.get(name, spoken(name))
-        label = "AD, σ" if name.startswith("ad") else spoken(name)
-        draw = partial(figures.curve_figure, curve, look, label)
+        title = CURVE_TITLES.get(name, display_name(name))
+        label = "AD, σ" if name.startswith("ad") else display_name(name)
+        draw = partial(figures.curve_figure, curve, theme, label)
         caption = CAPTIONS.get(name, CURVE_CAPTION)
-        caption += caption_of_groups(set(curve["method"]), look)
+        caption += caption_of_groups(set(curve["method"]), theme)
         found.append(Drawing(name, title, caption, draw, first=name in CAPTIONS))
     return sorted(found, key=lambda one: [*ORDER, one.file].index(one.file))
 
@@ -286,7 +286,7 @@ def metric_figures(results: Results) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def find_function(name: str) -> Callable[[Results, Looks], list[Drawing]]:
+def find_function(name: str) -> Callable[[Results, Theme], list[Drawing]]:
     """The function with a dotted name.
 
     Raises:

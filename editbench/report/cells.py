@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from editbench.figures.looks import Looks
+from editbench.figures.theme import Theme
 from editbench.report.means import over
 from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity, scalars_of
 
@@ -228,9 +228,9 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
     return Cell(number(value, column.digits), interval, float(value), note, floor, tag)
 
 
-def above_floor(record: Mapping[Any, Any], look: Looks) -> str:
+def above_floor(record: Mapping[Any, Any], theme: Theme) -> str:
     """Which numbers of a row are not clear of the floor: 'accuracy, AD (worse)', or ''."""
-    titles = {column.key: look.column(column.key, column.title) for column in COLUMNS}
+    titles = {column.key: theme.column(column.key, column.title) for column in COLUMNS}
     found = []
     for key in ABOVE_FLOOR:
         mark = record.get(f"{key}_floor")

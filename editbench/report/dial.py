@@ -23,8 +23,8 @@ from scipy.special import ndtri
 
 from editbench.figures.curves import caption_of_groups, curve_groups, draw_pale, share_limits
 from editbench.figures.drawing import Drawing
-from editbench.figures.looks import Looks
 from editbench.figures.panels import FEWEST, STYLE, TYPE
+from editbench.figures.theme import Theme
 from editbench.report.cells import MISSING, number
 from editbench.report.load import Results
 from editbench.report.paired import keyed_values
@@ -337,14 +337,14 @@ def table(results: Results) -> list[list[str]]:
     return lines
 
 
-def drawings(results: Results, look: Looks) -> list[Drawing]:
+def drawings(results: Results, theme: Theme) -> list[Drawing]:
     """The figure; none without a dial."""
     found = points(results)
     dial = dial_of(results)
     if found.empty or dial is None:
         return []
-    caption = dial.caption + caption_of_groups(set(found["method"]), look)
-    return [Drawing("dial", dial.title, caption, partial(figure, found, look, dial))]
+    caption = dial.caption + caption_of_groups(set(found["method"]), theme)
+    return [Drawing("dial", dial.title, caption, partial(figure, found, theme, dial))]
 
 
 def _partners(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, int] | None]:
@@ -357,14 +357,14 @@ def _partners(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, int
     return {name: partner(name) for name in attributes}
 
 
-def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
+def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
     """A line a method: quantities down, attributes across."""
     # Tied attributes first: they are what the dial turns, the others show what stays.
     partners = _partners(set(found["attribute"]), dial)
-    attributes = sorted(look.order(partners), key=lambda name: partners[name] is None)
+    attributes = sorted(theme.order(partners), key=lambda name: partners[name] is None)
     shown = [name for name in TITLES if name in set(found["quantity"])]
     # In a paper's column attributes go down and quantities across: there are fewer of these.
-    tall = look.across(len(attributes), len(attributes)) < len(attributes)
+    tall = theme.panels_per_row(len(attributes), len(attributes)) < len(attributes)
     if tall:
         width = max(5.5, 2.0 * len(shown))
         height = 0.7 + 1.9 * len(attributes)
@@ -372,7 +372,7 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
         width = max(5.5, 3.05 * len(attributes))
         height = 0.7 + 2.4 * len(shown)
     panels = partial(_panels, quantities=len(shown), attributes=len(attributes), tall=tall)
-    drawing, groups = curve_groups(width, height, found["method"], look, panels)
+    drawing, groups = curve_groups(width, height, found["method"], theme, panels)
     # Methods have the same settings; side by side, their whiskers do not cover one another.
     gap = 0.05 / max(len(group.methods) for group in groups)
     settings = sorted(set(found["dial"]))
@@ -391,7 +391,7 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
                 if method not in lines:
                     continue
                 line = lines[method]
-                colour, marker = look[method][:2]
+                colour, marker = theme[method][:2]
                 x = line["dial"] + (position - (len(group.methods) - 1) / 2) * gap
                 axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
                 axes.plot(
@@ -399,7 +399,7 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
                     line["value"],
                     color=colour,
                     linewidth=1.5,
-                    linestyle=look[method].dash,
+                    linestyle=theme[method].dash,
                     marker=marker,
                     markersize=4.5,
                     markeredgewidth=0,
@@ -420,9 +420,9 @@ def figure(found: pd.DataFrame, look: Looks, dial: Dial) -> Figure:
                 )
             if place < len(attributes):
                 pair = partners[attribute]
-                name = look.attribute(attribute)
+                name = theme.attribute(attribute)
                 if pair:
-                    name += f" (with {look.attribute(pair[0])})"
+                    name += f" (with {theme.attribute(pair[0])})"
                 if tall:
                     axes.set_ylabel(name.replace(" (", "\n("))
                 else:

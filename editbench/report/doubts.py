@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from editbench.figures.looks import Looks
+from editbench.figures.theme import Theme
 from editbench.report.cells import number
 from editbench.report.load import Results
 from editbench.stats.agreement import SLIGHT, contradicted
@@ -17,17 +17,17 @@ from editbench.stats.agreement import SLIGHT, contradicted
 NAMED = 6  # runs that a note names
 
 
-def doubts(results: Results, look: Looks) -> list[str]:
+def doubts(results: Results, theme: Theme) -> list[str]:
     """`not_finite` and `contradictions`, those that there are."""
-    return [*not_finite(results, look), *contradictions(results, look)]
+    return [*not_finite(results, theme), *contradictions(results, theme)]
 
 
-def not_finite(results: Results, look: Looks) -> list[str]:
+def not_finite(results: Results, theme: Theme) -> list[str]:
     """One sentence on the runs in which walks became NaN or infinite, or none.
 
     Args:
         results: of any settings; records of earlier versions do not say it.
-        look: how methods and attributes are written.
+        theme: how methods and attributes are written.
     """
     found = []
     for run in results.runs.to_dict("records"):
@@ -35,7 +35,7 @@ def not_finite(results: Results, look: Looks) -> list[str]:
         count = sum(one.get("walks_not_finite") or 0 for one in every)
         if count:
             starts = sum(one["starts"] for one in every if "walks_not_finite" in one)
-            name = f"{look.method(run['label'])} on {look.attribute(run['attribute'])}"
+            name = f"{theme.method(run['label'])} on {theme.attribute(run['attribute'])}"
             found.append(f"{name} {count:,} of {starts:,}")
     if not found:
         return []
@@ -45,20 +45,20 @@ def not_finite(results: Results, look: Looks) -> list[str]:
     ]
 
 
-def contradictions(results: Results, look: Looks) -> list[str]:
+def contradictions(results: Results, theme: Theme) -> list[str]:
     """One sentence on the attributes on which teacher and judge contradict each other, or none.
 
     Args:
         results: of any settings.
-        look: how attributes and worlds are written.
+        theme: how attributes and worlds are written.
     """
     found: dict[str, None] = {}
     for run in results.runs.to_dict("records"):
         for made in _provenance(results, run):
             for name, kappa in contradicted(made.get("agreement") or {}).items():
-                world = look.world(str(run["generator"]))
+                world = theme.world(str(run["generator"]))
                 # The runs of a world tell the same.
-                found[f"{look.attribute(name)} in {world} (κ {number(kappa, 2)})"] = None
+                found[f"{theme.attribute(name)} in {world} (κ {number(kappa, 2)})"] = None
     if not found:
         return []
     return [

@@ -6,7 +6,7 @@ from jinja2 import BytecodeCache, ChoiceLoader, Environment, PackageLoader, Stri
 from jinja2.bccache import Bucket
 from markupsafe import Markup
 
-from editbench.figures.looks import Look
+from editbench.figures.theme import MethodStyle
 
 REPORT = "report"
 # Outlines of matplotlib's markers in a box from -5 to 5, for the sign of a method beside its name.
@@ -61,9 +61,9 @@ def page_environment(folder: str = REPORT) -> Environment:
     return environment
 
 
-def dot(look: Look) -> Markup:
+def dot(style: MethodStyle) -> Markup:
     """The sign of a method, to stand beside its name: the marker of the figures in its colour."""
     sign = (
         '<svg class="dot" viewBox="-5 -5 10 10" aria-hidden="true"><path d="{}" fill="{}"/></svg>'
     )
-    return Markup(sign).format(OUTLINES[look.marker], look.colour)
+    return Markup(sign).format(OUTLINES[style.marker], style.colour)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from editbench.figures.looks import Looks, order_methods
+from editbench.figures.theme import Theme, order_methods
 from editbench.report.strips import LARGEST, PIXELATED, Strip, frame_caption, picture
 
 BUDGET = (
@@ -131,7 +131,7 @@ def sheets(
 def explorer(
     found: dict[str, list[Sheet]],
     runs: pd.DataFrame,
-    look: Looks,
+    theme: Theme,
     outlines: Mapping[str, str],
     floors: Collection[str] = (),
 ) -> dict:
@@ -140,7 +140,7 @@ def explorer(
     Args:
         found: attribute -> its sprites, one a start.
         runs: of the section.
-        look: how methods and attributes are shown.
+        theme: how methods and attributes are shown.
         outlines: marker -> its outline as an SVG path.
         floors: methods that have no say in which start is shown first.
 
@@ -151,20 +151,20 @@ def explorer(
     """
     # Methods without pictures are listed too: the explorer says why they have none.
     shown = {strip.method for group in found.values() for sheet in group for strip in sheet.strips}
-    methods = order_methods(shown | set(runs["label"]), look)
+    methods = order_methods(shown | set(runs["label"]), theme)
     status = {(run["label"], run["attribute"]): run for run in runs.to_dict("records")}
     return {
         "methods": [
             {
-                "name": look.method(name),
-                "colour": look[name].colour,
-                "outline": outlines[look[name].marker],
+                "name": theme.method(name),
+                "colour": theme[name].colour,
+                "outline": outlines[theme[name].marker],
             }
             for name in methods
         ],
         "attributes": [
             {
-                "name": look.attribute(attribute),
+                "name": theme.attribute(attribute),
                 "first": _most_crossed(group, floors),
                 "starts": [
                     {

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from editbench.figures.legend import put_legend
-from editbench.figures.looks import INK, Looks, order_methods
 from editbench.figures.panels import new_figure, panel_grid, upper_limit
+from editbench.figures.theme import INK, Theme, order_methods
 from editbench.report.cells import Column, number, over_what
 from editbench.report.costs import COSTS, front
 
@@ -42,7 +42,7 @@ CAPTION = (
 )
 
 
-def trade_figure(means: pd.DataFrame, look: Looks) -> Figure:
+def trade_figure(means: pd.DataFrame, theme: Theme) -> Figure:
     """A panel for AD and for each cost that differs between methods.
 
     Args:
@@ -57,21 +57,21 @@ def trade_figure(means: pd.DataFrame, look: Looks) -> Figure:
     ]
     # Where all costs agree one panel is drawn even so: a figure needs at least one.
     panels = panels or [COSTS[0]]
-    columns = look.across(len(panels), 3)
+    columns = theme.panels_per_row(len(panels), 3)
     lines = -(-len(panels) // columns)
     figure = new_figure(1.2 + 3.05 * columns, 0.7 + 2.55 * lines)
     grid = panel_grid(figure, len(panels), columns, sharex=False)
     for place, (axes, column) in enumerate(zip(grid, panels)):
-        _panel(axes, drawn, column, look)
+        _panel(axes, drawn, column, theme)
         if place % columns == 0:
             # A line for each part: the panels of a paper's column are low.
             label = _named("mean accuracy", drawn, "accuracy")
             axes.set_ylabel(label.replace(", ", ",\n"))
-    put_legend(figure, order_methods(drawn["method"], look), look, line=False)
+    put_legend(figure, order_methods(drawn["method"], theme), theme, line=False)
     return figure
 
 
-def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: Looks) -> None:
+def _panel(axes: Axes, means: pd.DataFrame, column: Column, theme: Theme) -> None:
     known = means[np.isfinite(means[column.key])]
     logarithmic = column.key not in LINEAR
     floor = FLOORS.get(column.key, 1.0)
@@ -91,7 +91,7 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, look: Looks) -> None
             drawstyle="steps-post",
         )
     for record in known.to_dict("records"):
-        colour, marker = look[record["method"]][:2]
+        colour, marker = theme[record["method"]][:2]
         at, accuracy = place[record["method"]]
         if np.isfinite(record["accuracy_low"]):
             axes.vlines(

@@ -16,24 +16,24 @@ from matplotlib.figure import Figure
 
 from editbench.figures.curves import draw_pale, groups_of_attributes, share_limits
 from editbench.figures.legend import put_legend
-from editbench.figures.looks import BAND, INK, LINE, Look, Looks, order_methods
 from editbench.figures.panels import FEWEST, STYLE, name_ticks, new_figure, upper_limit
+from editbench.figures.theme import BAND, INK, LINE, MethodStyle, Theme, order_methods
 
 DPI = 300  # of a PNG, at the size of a paper's column
 MOST_COLUMNS = 4  # of panels
 
 
-def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
+def accuracy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
     """Accuracy per attribute, one point a method with its 95 % interval.
 
     A cross on the floor marks a run that was skipped or failed.
     """
-    attributes = look.order(table["attribute"])
-    methods = order_methods(table["method"], look)
+    attributes = theme.order(table["attribute"])
+    methods = order_methods(table["method"], theme)
     # Wide enough that the whiskers of one attribute do not touch those of the next.
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
     # In a paper's column the names are slanted, which takes room from the panel.
-    height = 3.9 if look.width is None else 4.9
+    height = 3.9 if theme.width is None else 4.9
     figure = new_figure(max(5.5, min(12.5, width)), height)
     axes = figure.add_subplot()
     # Points of one attribute stand side by side, around its tick.
@@ -44,7 +44,7 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
         axes.axvspan(place - 0.5, place + 0.5, color=BAND, linewidth=0, zorder=0)
     for position, method in enumerate(methods):
         offset = (position - (len(methods) - 1) / 2) * step
-        colour, marker = look[method][:2]
+        colour, marker = theme[method][:2]
         for record in table[table["method"] == method].to_dict("records"):
             x = attributes.index(record["attribute"]) + offset
             if record["status"] != "done" or not np.isfinite(record["accuracy"]):
@@ -77,25 +77,25 @@ def accuracy_figure(table: pd.DataFrame, look: Looks) -> Figure:
             )
     axes.set_xlim(-0.5, len(attributes) - 0.5)
     axes.set_ylim(-0.06 * top, top)
-    name_ticks(axes, [look.attribute(name) for name in attributes], look)
+    name_ticks(axes, [theme.attribute(name) for name in attributes], theme)
     axes.grid(False, axis="x")
     axes.set_ylabel("accuracy")
-    put_legend(figure, methods, look, line=False)
+    put_legend(figure, methods, theme, line=False)
     return figure
 
 
-def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
+def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
     """A metric against the achieved effect, a panel an attribute.
 
     Bins of fewer than FEWEST starts or with a note are left out.
 
     Args:
         curve: rows with method, attribute, x, value, low, high, count, note.
-        look: of the methods.
+        theme: of the methods.
         ylabel: of the vertical axis.
     """
-    attributes = look.order(curve["attribute"])
-    figure, groups = groups_of_attributes(curve, look, MOST_COLUMNS, (3.05, 2.5), 0.6, ylabel)
+    attributes = theme.order(curve["attribute"])
+    figure, groups = groups_of_attributes(curve, theme, MOST_COLUMNS, (3.05, 2.5), 0.6, ylabel)
     enough = (curve["count"] >= FEWEST) & (curve["note"] == "") & np.isfinite(curve["value"])
     # Attribute dependency excludes a method that hardly ever succeeds.
     left = curve[curve["note"].str.startswith("excluded")]
@@ -110,9 +110,9 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
             draw_pale(axes, [(rows["x"], rows["value"]) for rows in found if rows is not None])
             for method in group.methods:
                 if (attribute, method) in drawn:
-                    _draw_curve(axes, drawn[attribute, method], look[method])
+                    _draw_curve(axes, drawn[attribute, method], theme[method])
             # Named in the panel: a method that silently has no line would look forgotten.
-            out = [look.method(name) for name in group.methods if (attribute, name) in excluded]
+            out = [theme.method(name) for name in group.methods if (attribute, name) in excluded]
             if out:
                 told = axes.text(
                     0.03,
@@ -134,18 +134,18 @@ def curve_figure(curve: pd.DataFrame, look: Looks, ylabel: str) -> Figure:
     return figure
 
 
-def _draw_curve(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+def _draw_curve(axes: Axes, rows: pd.DataFrame, style: MethodStyle) -> None:
     """One curve with its band."""
     axes.fill_between(
-        rows["x"], rows["low"], rows["high"], color=look.colour, alpha=0.16, linewidth=0
+        rows["x"], rows["low"], rows["high"], color=style.colour, alpha=0.16, linewidth=0
     )
     axes.plot(
         rows["x"],
         rows["value"],
-        color=look.colour,
+        color=style.colour,
         linewidth=1.7,
-        linestyle=look.dash,
-        marker=look.marker,
+        linestyle=style.dash,
+        marker=style.marker,
         markersize=3.6,
         markeredgewidth=0,
     )

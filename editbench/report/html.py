@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from editbench.bank.near import NEARBY
-from editbench.figures.looks import Looks
+from editbench.figures.theme import Theme
 from editbench.report import dial
 from editbench.report.cells import (
     COLUMNS,
@@ -76,7 +76,7 @@ class Section:
 def page(
     sections: list[Section],
     whole: Results,
-    look: Looks,
+    theme: Theme,
     problems: list[Problem],
     style: Style,
     across: list[tuple[str, str, str]] | None = None,
@@ -86,15 +86,15 @@ def page(
     Args:
         sections: one a setting.
         whole: the records of all settings.
-        look: how methods, attributes and worlds are shown.
+        theme: how methods, attributes and worlds are shown.
         problems: what could not be read or drawn.
         style: which columns, with how many digits.
         across: figures over several settings.
     """
     environment = page_environment()
     environment.filters["number"] = number
-    environment.filters["method"] = look.method
-    environment.filters["attribute"] = look.attribute
+    environment.filters["method"] = theme.method
+    environment.filters["attribute"] = theme.attribute
     table = main_table(whole)
     # Of all settings: what is missing must be seen in one place.
     undone = [
@@ -105,9 +105,9 @@ def page(
     pictures = sheets([section.strips for section in sections], first=first)
     return environment.get_template("template.html").render(
         sections=[
-            _section(section, found, look, style) for section, found in zip(sections, pictures)
+            _section(section, found, theme, style) for section, found in zip(sections, pictures)
         ],
-        look=look,
+        theme=theme,
         across=across or [],
         dial=dial.table(whole),
         dial_note=dial.SLOPE,
@@ -117,26 +117,26 @@ def page(
         problems=problems,
         warnings=[
             *warnings(table),
-            *far_starts(whole, look),
-            *doubts(whole, look),
+            *far_starts(whole, theme),
+            *doubts(whole, theme),
             *whole.notes,
         ],
         missed=missed_cards(whole),
         provenance=provenance(whole),
         notes=method_notes(whole),
-        title=" and ".join(dict.fromkeys(world_of(one.numbers, look) for one in sections)),
-        floors=floors_of(table, look),
+        title=" and ".join(dict.fromkeys(world_of(one.numbers, theme) for one in sections)),
+        floors=floors_of(table, theme),
         rules=(BOLD, FLOOR_RULE),
         summed=SUMMED,
     )
 
 
-def facts(numbers: Numbers, look: Looks) -> list[tuple[str, str]]:
+def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
     """What was compared: (term, text).
 
     Args:
         numbers: of one setting.
-        look: how attributes and worlds are written.
+        theme: how attributes and worlds are written.
     """
     table = numbers.table
     # The provenance of a setting's results is that of all settings.
@@ -166,10 +166,10 @@ def facts(numbers: Numbers, look: Looks) -> list[tuple[str, str]]:
     )
     runs = sum(map(len, results.runs["run_ids"]))
     found = [
-        ("Generator", world_of(numbers, look)),
+        ("Generator", world_of(numbers, theme)),
         ("Card", _cards(made)),
         ("Judge", "; ".join(judged)),
-        ("Teacher and judge", _agreement(made, look)),
+        ("Teacher and judge", _agreement(made, theme)),
         (
             "Bank",
             ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else ""),
@@ -207,12 +207,12 @@ def _cards(made: list[dict]) -> str:
     return "; ".join(sorted(found))
 
 
-def _agreement(made: list[dict], look: Looks) -> str:
+def _agreement(made: list[dict], theme: Theme) -> str:
     """How far teacher and judge give the same classes over the bank, by attribute."""
     found: dict[str, str] = {}
     for one in made:
         for name, values in (one.get("agreement") or {}).items():
-            text = f"{look.attribute(name)} {values['agreement']:.0%}"
+            text = f"{theme.attribute(name)} {values['agreement']:.0%}"
             # It is undefined where both give one class alone.
             if values["kappa"] is not None:
                 text += f" (κ {values['kappa']:.2f})"
@@ -241,12 +241,12 @@ def warnings(table: pd.DataFrame) -> list[str]:
     return found
 
 
-def far_starts(results: Results, look: Looks) -> list[str]:
+def far_starts(results: Results, theme: Theme) -> list[str]:
     """Of runs whose starts were asked to be near a boundary and lie far from it: one line, or none.
 
     Args:
         results: of all settings.
-        look: how attributes are written.
+        theme: how attributes are written.
     """
     far: dict[str, list[float]] = {}
     for run in results.runs.to_dict("records"):
@@ -257,7 +257,7 @@ def far_starts(results: Results, look: Looks) -> list[str]:
     if not far:
         return []
     # Methods share their starts, but two settings may differ.
-    told = ", ".join(f"{look.attribute(name)} {_spread(set(far[name]))}" for name in sorted(far))
+    told = ", ".join(f"{theme.attribute(name)} {_spread(set(far[name]))}" for name in sorted(far))
     return [
         f"Starts are not near their boundary: half of them lie further than {told} σ from the "
         f"target's, where {NEARBY:g} σ counts as near. A larger bank or a smaller starts.pool brings "
@@ -326,7 +326,7 @@ def _note_text(notes: object) -> str:
 
 
 def _section(
-    section: Section, pictures: dict[str, list[Sheet]], look: Looks, style: Style
+    section: Section, pictures: dict[str, list[Sheet]], theme: Theme, style: Style
 ) -> dict[str, Any]:
     numbers = section.numbers
     table = numbers.table
@@ -364,42 +364,42 @@ def _section(
     titles = {column.key: column.title for column in columns}
     averaged = [metric for metric in numbers.compared if metric in titles]
     return {
-        "title": setting_title(numbers, look) if numbers.name else "",
-        "facts": facts(numbers, look),
+        "title": setting_title(numbers, theme) if numbers.name else "",
+        "facts": facts(numbers, theme),
         "columns": [(column, heading(column)) for column in columns],
         "rows": [_row(record, columns) for record in table.to_dict("records")],
-        "rows_over": over_starts(table, look, style),
+        "rows_over": over_starts(table, theme, style),
         "means": [
             _mean_row(record, columns, averaged, accuracy)
             for record in numbers.means.to_dict("records")
         ],
         "means_over": [f"{titles[metric]} over" for metric in averaged],
-        "means_notes": means_lines(compared_of(numbers, style), look),
+        "means_notes": means_lines(compared_of(numbers, style), theme),
         "bold_means": numbers.ranked.bold,
-        "legend": legend(table, quantities(results), look, style),
+        "legend": legend(table, quantities(results), theme, style),
         "attributes": list(wide),
-        "conclusion": accuracy_conclusion(grid, [str(attribute) for attribute in wide], look),
+        "conclusion": accuracy_conclusion(grid, [str(attribute) for attribute in wide], theme),
         "grid": grid,
         "figures": section.figures,
         "more": section.more,
-        "published": published(results, look),
+        "published": published(results, theme),
         "strips": gallery(pictures),
-        "explorer": explorer(pictures, results.runs, look, OUTLINES, numbers.floors),
+        "explorer": explorer(pictures, results.runs, theme, OUTLINES, numbers.floors),
         "ranked": [
             # A floor has no rank to sort by.
             row
             | {
                 "best_rank": "" if pd.isna(row["best_rank"]) else row["best_rank"],
-                "tied_with": ", ".join(map(look.method, numbers.ranked.ties[row["method"]])),
+                "tied_with": ", ".join(map(theme.method, numbers.ranked.ties[row["method"]])),
                 "cell": cell(row, accuracy),
             }
             for row in numbers.ranked.table.to_dict("records")
         ],
         "accuracy": accuracy.title,
-        "ranked_notes": lines(numbers.ranked, look),
+        "ranked_notes": lines(numbers.ranked, theme),
         "costs": [
             _row(record, priced)
-            | {"over": over_what(record, "accuracy"), "on_front": _fronts(record, look)}
+            | {"over": over_what(record, "accuracy"), "on_front": _fronts(record, theme)}
             for record in numbers.costs.to_dict("records")
         ],
         "priced": [(column, heading(column)) for column in priced],
@@ -407,29 +407,29 @@ def _section(
     }
 
 
-def _fronts(record: dict, look: Looks) -> str:
+def _fronts(record: dict, theme: Theme) -> str:
     """The costs that no other method beats a method in, as their columns are written."""
-    titles = {column.title: look.column(column.key, column.title) for column in COSTS}
+    titles = {column.title: theme.column(column.key, column.title) for column in COSTS}
     return ", ".join(titles.get(one, one) for one in record["on_front"].split(", "))
 
 
 def accuracy_conclusion(
-    grid: list[tuple[str, list[dict[str, Any]]]], attributes: list[str], look: Looks
+    grid: list[tuple[str, list[dict[str, Any]]]], attributes: list[str], theme: Theme
 ) -> str:
     """What to conclude from the table of accuracies, in a sentence or two.
 
     Args:
         grid: (method, cells), a cell an attribute, as the page shows them.
         attributes: of the cells.
-        look: how methods and attributes are written.
+        theme: how methods and attributes are written.
     """
     found = []
     for place, attribute in enumerate(attributes):
-        best = [look.method(method) for method, cells in grid if cells[place]["best"]]
-        name = look.attribute(attribute)
+        best = [theme.method(method) for method, cells in grid if cells[place]["best"]]
+        name = theme.attribute(attribute)
         found.append(f"on {name} {', '.join(best)}" if best else f"on {name} nothing is separated")
     conclusion = f"Best, with what the test does not separate from it: {'; '.join(found)}."
-    rivals = [cells for method, cells in grid if not look[method].floor]
+    rivals = [cells for method, cells in grid if not theme[method].floor]
     done = [cell for cells in rivals for cell in cells if cell["status"] == "done"]
     # Without a floor, or with nothing but floors, no cell is compared with one.
     if len(rivals) == len(grid) or not done:

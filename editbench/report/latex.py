@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from editbench.figures.looks import Looks, spoken
+from editbench.figures.theme import Theme, display_name
 from editbench.report.cells import (
     COLUMNS,
     LEAST_LEARNED,
@@ -30,9 +30,9 @@ from editbench.report.cells import (
 from editbench.report.costs import SUMMED
 from editbench.report.html import facts
 from editbench.report.load import Results
-from editbench.report.means import Comparison
+from editbench.report.means import MeanComparison
 from editbench.report.numbers import Numbers
-from editbench.report.paired import LEVEL, leaders
+from editbench.report.paired import SIGNIFICANCE, leaders
 from editbench.report.paper import WIDTHS
 from editbench.report.references import Cited
 from editbench.report.style import Style
@@ -108,7 +108,7 @@ FIT = (
 )
 BOLD = (
     "Bold: the best of a column, and whatever the paired bootstrap over starts does not separate "
-    f"from it (Holm, adjusted p below {LEVEL:g}); of means accuracy alone is tested."
+    f"from it (Holm, adjusted p below {SIGNIFICANCE:g}); of means accuracy alone is tested."
 )
 FLOORS = {
     "○": "the interval overlaps that of the best floor",
@@ -169,26 +169,26 @@ class Paper:
 
     Attributes:
         numbers: of the setting.
-        look: how methods, attributes and worlds are written.
+        theme: how methods, attributes and worlds are written.
         style: of the report.
         suffix: of files and labels.
         comments: what was run, and the papers.
     """
 
     numbers: Numbers
-    look: Looks
+    theme: Theme
     style: Style = field(default_factory=Style)
     suffix: str = ""
     comments: Sequence[str] = ()
 
     def name(self, record: Mapping) -> str:
         """A method with its marks."""
-        return self.look.method(record["method"]) + "".join(f" [{m}]" for m, _ in marks(record))
+        return self.theme.method(record["method"]) + "".join(f" [{m}]" for m, _ in marks(record))
 
 
 def tables(
     numbers: Numbers,
-    look: Looks,
+    theme: Theme,
     style: Style | None = None,
     cited: Cited | None = None,
     suffix: str = "",
@@ -197,7 +197,7 @@ def tables(
 
     Args:
         numbers: of the setting.
-        look: how methods, attributes and worlds are written.
+        theme: how methods, attributes and worlds are written.
         style: columns, digits, captions, labels, width.
         cited: papers, named in a comment.
         suffix: told apart by it, the labels of several settings can stand in one document.
@@ -205,8 +205,8 @@ def tables(
     Returns:
         Name of the table (editbench.report.style.LATEX_TABLES) -> its text.
     """
-    comments = _comments(numbers, look, cited)
-    paper = Paper(numbers, look, style or Style(), suffix, comments)
+    comments = _comments(numbers, theme, cited)
+    paper = Paper(numbers, theme, style or Style(), suffix, comments)
     found = {}
     for column in (column for column in COLUMNS if column.key in WHAT):
         chosen = not paper.style.columns or column.key in paper.style.columns
@@ -296,11 +296,11 @@ def _attribute_table(paper: Paper, name: str, column: Column) -> str:
         if compared.values:
             cells.append(_cell(means.get(method), column, method in bold_means))
         rows.append((paper.name(means[method]), cells))
-    heads = ["method", *map(paper.look.attribute, attributes)]
+    heads = ["method", *map(paper.theme.attribute, attributes)]
     if compared.values:
         heads.append("mean")
     # Only one table lists what was not done: said once, beside the main number.
-    notes = not_done(table, paper.look) if column.key == "accuracy" else []
+    notes = not_done(table, paper.theme) if column.key == "accuracy" else []
     grid = Grid(heads, rows, [*notes, *_cell_notes(paper, column, compared)])
     effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
     caption = [WHAT[column.key].format(effect=effects) + _over(table, column.interval) + "."]
@@ -308,7 +308,7 @@ def _attribute_table(paper: Paper, name: str, column: Column) -> str:
     return _float(paper, name, caption, grid)
 
 
-def _cell_notes(paper: Paper, column: Column, compared: Comparison) -> list[str]:
+def _cell_notes(paper: Paper, column: Column, compared: MeanComparison) -> list[str]:
     """What the marks of single cells mean, and which methods have no mean."""
     table = paper.numbers.table
     notes = []
@@ -317,13 +317,13 @@ def _cell_notes(paper: Paper, column: Column, compared: Comparison) -> list[str]
     if f"{column.key}_note" in noted:
         noted = noted[noted[f"{column.key}_note"] != ""]
         for note, group in noted.groupby(f"{column.key}_note"):
-            notes.append(f"†{note} ({where(group, paper.look)})")
+            notes.append(f"†{note} ({where(group, paper.theme)})")
     weak = table[(table["status"] == "done") & (table["learned"] < LEAST_LEARNED)]
     if len(weak):
-        notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, paper.look)})")
+        notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, paper.theme)})")
     # A note for all methods is the caption's; these are of single ones.
-    for method, why in compared.left(paper.look).items():
-        notes.append(f"no mean of {paper.look.method(method)}: {why}")
+    for method, why in compared.left(paper.theme).items():
+        notes.append(f"no mean of {paper.theme.method(method)}: {why}")
     return notes
 
 
@@ -348,7 +348,7 @@ def _means_table(paper: Paper) -> str:
         cells = [_cell(row, column, bold and column.key == "accuracy") for column in columns]
         rows.append((paper.name(row), cells))
         if not_learned(row):
-            weak.append(paper.look.method(row["method"]))
+            weak.append(paper.theme.method(row["method"]))
     hints = []
     over = {}
     intervals = False
@@ -400,18 +400,18 @@ def _ranking_table(paper: Paper) -> str:
             (Line(mean.text), Line(mean.interval, small=True)),
             (Line(_ranges(ties) or MISSING),),
         ]
-        rows.append((f"{k}. {paper.look.method(row['method'])}", cells))
+        rows.append((f"{k}. {paper.theme.method(row['method'])}", cells))
     heads = ["method", "rank", "accuracy", "ties"]
     caption = [
         f"Methods by mean accuracy{_over(paper.numbers.table, number.interval)}.",
         _mean(paper, ranked.compared),
         "A rank is a range where the paired bootstrap over starts leaves it open (Holm, adjusted p "
-        f"below {LEVEL:g}); ties are the numbers of the methods that it does not separate. "
+        f"below {SIGNIFICANCE:g}); ties are the numbers of the methods that it does not separate. "
         "A floor has no rank.",
     ]
     left = []
-    for method, why in ranked.compared.left(paper.look).items():
-        left.append(f"not ranked: {paper.look.method(method)}: {why}")
+    for method, why in ranked.compared.left(paper.theme).items():
+        left.append(f"not ranked: {paper.theme.method(method)}: {why}")
     return _float(paper, "ranking", caption, Grid(heads, rows, left))
 
 
@@ -433,11 +433,11 @@ def _span(values: Sequence[int]) -> str:
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def _mean(paper: Paper, compared: Comparison, title: str = "Mean") -> str:
+def _mean(paper: Paper, compared: MeanComparison, title: str = "Mean") -> str:
     """What the column of means is over, or why there is none."""
     if not compared.values:
-        return f"{_begun(compared.note(paper.look))}."
-    names = paper.look.listed(compared.attributes)
+        return f"{_begun(compared.note(paper.theme))}."
+    names = paper.theme.join_attributes(compared.attributes)
     return f"{title}: over {compared.over} ({names}), the same for every method."
 
 
@@ -589,29 +589,29 @@ def _row(texts: Iterable[str]) -> str:
     return " & ".join(texts) + r" \\"
 
 
-def _comments(numbers: Numbers, look: Looks, cited: Cited | None) -> list[str]:
+def _comments(numbers: Numbers, theme: Theme, cited: Cited | None) -> list[str]:
     """What was run, and the papers, a line each."""
     results = numbers.results
     records = sum(len(run_ids) for run_ids in results.runs["run_ids"])
     lines = [f"Made by editbench {metadata.version('editbench')} from {records} records."]
-    lines += [f"{term}: {text}." for term, text in facts(numbers, look)]
+    lines += [f"{term}: {text}." for term, text in facts(numbers, theme)]
     setting = str(numbers.table["setting"].iloc[0])
     if setting:
         lines.append(f"Setting: {setting}.")
-    papers = _papers(results, look, cited) if cited else ""
+    papers = _papers(results, theme, cited) if cited else ""
     if papers:
         lines.append(f"Papers, in references.bib: {papers}.")
     lines.append(r"Needs \usepackage{booktabs}, in lines narrower than the table also {graphicx}.")
     return lines
 
 
-def _papers(results: Results, look: Looks, cited: Cited) -> str:
+def _papers(results: Results, theme: Theme, cited: Cited) -> str:
     r"""'GradCtrl \cite{chen2022gradctrl}; ...' of what has a paper."""
     runs = results.runs
     # Pairs, as a method, a world and a metric may be written alike.
-    named = [(look.method(name), cited.methods[name]) for name in sorted(set(runs["label"]))]
-    named += [(look.world(name), cited.worlds[name]) for name in sorted(set(runs["generator"]))]
-    named += [(spoken(name), keys) for name, keys in cited.metrics.items()]
+    named = [(theme.method(name), cited.methods[name]) for name in sorted(set(runs["label"]))]
+    named += [(theme.world(name), cited.worlds[name]) for name in sorted(set(runs["generator"]))]
+    named += [(display_name(name), keys) for name, keys in cited.metrics.items()]
     return "; ".join(rf"{name} \cite{{{','.join(keys)}}}" for name, keys in named if keys)
 
 

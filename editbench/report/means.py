@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from editbench.figures.looks import Looks, spoken
+from editbench.figures.theme import Theme, display_name
 from editbench.report.load import Results
 from editbench.report.paired import seed_spreads, start_values
 from editbench.report.tables import AT_EFFECT, floor_mark, main_table, readable, scalars_of
@@ -45,7 +45,7 @@ TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD"}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MeanComparison:
     """What the means of one number are over, and what is left out of them.
 
     It holds names. Each output asks for its sentences, which it writes with its own titles.
@@ -90,19 +90,19 @@ class Comparison:
         """'3 of 4 attributes, 452 starts'."""
         return over(len(self.values), self.asked, self.starts)
 
-    def title(self, look: Looks) -> str:
+    def title(self, theme: Theme) -> str:
         """The number as a look writes it."""
-        return look.column(self.metric, TITLES.get(self.metric, spoken(self.metric)))
+        return theme.column(self.metric, TITLES.get(self.metric, display_name(self.metric)))
 
-    def note(self, look: Looks) -> str:
+    def note(self, theme: Theme) -> str:
         """Why there is no mean at all; empty where there is one.
 
         Args:
-            look: how methods, attributes and columns are written.
+            theme: how methods, attributes and columns are written.
         """
         if self.values:
             return ""
-        title = self.title(look)
+        title = self.title(theme)
         if not self.unreadable:
             return (
                 f"no method has a readable {title} on more than half of the {self.asked} attributes"
@@ -112,24 +112,24 @@ class Comparison:
             f"starts on {self.shared} of {self.asked} attributes, fewer than half"
         )
         parts = [
-            f"{look.method(method)} on {look.listed(names)}"
+            f"{theme.method(method)} on {theme.join_attributes(names)}"
             for method, names in self.unreadable.items()
             if names
         ]
         return f"{note} (not readable: {'; '.join(parts)})" if parts else note
 
-    def left(self, look: Looks) -> dict[str, str]:
+    def left(self, theme: Theme) -> dict[str, str]:
         """Method -> why it alone has no mean.
 
         Args:
-            look: how attributes and columns are written.
+            theme: how attributes and columns are written.
         """
-        title = self.title(look)
+        title = self.title(theme)
         found = {}
         for method, count in self.few.items():
             found[method] = f"{title} is readable on {count} of {self.asked} attributes"
         for floor, names in self.lacking.items():
-            found[floor] = f"{title} of this floor lacks starts of {look.listed(names)}"
+            found[floor] = f"{title} of this floor lacks starts of {theme.join_attributes(names)}"
         return found
 
     def averages(self) -> np.ndarray:
@@ -171,7 +171,7 @@ def least_shared(metric: str) -> int:
     return SHARED if metric == AT_EFFECT else 1
 
 
-def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Comparison:
+def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanComparison:
     """Choose the methods, attributes and starts that the means of one number are over.
 
     Args:
@@ -193,7 +193,7 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> Compa
         else:
             unreadable[method] = missing
     methods = list(unreadable)
-    without = Comparison(metric, len(asked), few=few, unreadable=unreadable)
+    without = MeanComparison(metric, len(asked), few=few, unreadable=unreadable)
     if not methods:
         return without
     values = {}
@@ -260,7 +260,7 @@ def _spreads(results: Results, metric: str) -> dict[tuple[str, str], SeedSpread]
 def summary(
     results: Results,
     table: pd.DataFrame | None = None,
-    found: Mapping[str, Comparison] | None = None,
+    found: Mapping[str, MeanComparison] | None = None,
 ) -> pd.DataFrame:
     """One row a method: its means, and what they are over. Best accuracy first, floors last.
 
@@ -279,7 +279,7 @@ def summary(
     table = main_table(results) if table is None else table
     found = comparisons(results, table) if found is None else found
     # In a table every name stands as the records have it.
-    names = Looks({}, {name: name for name in table["attribute"]})
+    names = Theme({}, {name: name for name in table["attribute"]})
     numbers = {metric: _numbers(one, set(table["method"]), names) for metric, one in found.items()}
     accuracy = found["accuracy"]
     others = [name for name in scalars_of(table) if name not in (*MEANS, *ALONGSIDE)]
@@ -326,17 +326,19 @@ def summary(
     )
 
 
-def comparisons(results: Results, table: pd.DataFrame) -> dict[str, Comparison]:
+def comparisons(results: Results, table: pd.DataFrame) -> dict[str, MeanComparison]:
     """Number of MEANS -> what its means are over."""
     return {metric: compare_methods(results, table, metric) for metric in MEANS}
 
 
-def _numbers(found: Comparison, methods: set[str], look: Looks) -> dict[str, dict[str, object]]:
+def _numbers(
+    found: MeanComparison, methods: set[str], theme: Theme
+) -> dict[str, dict[str, object]]:
     """Method -> the ends of the columns of `summary` and their values."""
     absent = {"": np.nan, "_low": np.nan, "_high": np.nan, "_attributes": 0, "_starts": 0}
     numbers: dict[str, dict[str, object]] = {}
-    left = found.left(look)
-    note = found.note(look)
+    left = found.left(theme)
+    note = found.note(theme)
     for method in methods:
         numbers[method] = {**absent, "_note": left.get(method, note)}
     if not found.values:
@@ -355,20 +357,20 @@ def _numbers(found: Comparison, methods: set[str], look: Looks) -> dict[str, dic
     return numbers
 
 
-def lines(found: Iterable[Comparison], look: Looks) -> list[str]:
+def lines(found: Iterable[MeanComparison], theme: Theme) -> list[str]:
     """What stands below a table of means: what they are over, and which method has none.
 
     Args:
         found: what the means of each number are over.
-        look: how methods and attributes are written.
+        theme: how methods and attributes are written.
     """
     said = []
     for one in found:
         said.append(
-            one.note(look)
-            or f"mean {one.title(look)}: over {one.over} ({look.listed(one.attributes)}), the same "
+            one.note(theme)
+            or f"mean {one.title(theme)}: over {one.over} ({theme.join_attributes(one.attributes)}), the same "
             "for every method"
         )
-        for name, why in one.left(look).items():
-            said.append(f"no mean of {look.method(name)}: {why}")
+        for name, why in one.left(theme).items():
+            said.append(f"no mean of {theme.method(name)}: {why}")
     return said

@@ -9,7 +9,7 @@ import pandas as pd
 
 from editbench.report.costs import cost_table
 from editbench.report.load import Results
-from editbench.report.means import Comparison, comparisons, summary
+from editbench.report.means import MeanComparison, comparisons, summary
 from editbench.report.paired import paired
 from editbench.report.ranking import Ranking, ranking
 from editbench.report.tables import main_table
@@ -33,7 +33,7 @@ class Numbers:
     name: str
     results: Results
     table: pd.DataFrame
-    compared: Mapping[str, Comparison]
+    compared: Mapping[str, MeanComparison]
     means: pd.DataFrame
     paired: pd.DataFrame
     ranked: Ranking

@@ -43,7 +43,7 @@ COLUMNS = (
 # Draws a pair: the smallest p, times the pairs of its family, must stay well below 0.05.
 PER_PAIR = 100
 FEWEST = 2  # starts of a test
-LEVEL = 0.05  # of the adjusted p-value: below it two methods are separated
+SIGNIFICANCE = 0.05  # of the adjusted p-value: below it two methods are separated
 
 
 def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -> pd.DataFrame:
@@ -209,7 +209,7 @@ def leaders(
     best = sorted(
         finite, key=lambda method: (-finite[method] if better else finite[method], method)
     )[0]
-    apart = differences[differences["p_holm"] < LEVEL]
+    apart = differences[differences["p_holm"] < SIGNIFICANCE]
     # A pair is stored once, so the best may stand on either side.
     beaten = set(apart.loc[apart["a"] == best, "b"]) | set(apart.loc[apart["b"] == best, "a"])
     return set(finite) - beaten if beaten & set(finite) else set()

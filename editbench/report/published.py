@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from editbench.figures.looks import Looks
+from editbench.figures.theme import Theme
 from editbench.report.cells import COLUMNS, MISSING, Column, cell, markdown_safe
 from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
@@ -40,12 +40,12 @@ class Published:
     rows: list[dict] = field(default_factory=list)
 
 
-def published(results: Results, look: Looks | None = None) -> list[Published]:
+def published(results: Results, theme: Theme | None = None) -> list[Published]:
     """The sources that the runs name, each once, in the order of their names.
 
     Args:
         results: of all settings.
-        look: how methods and attributes are written; None: by their names.
+        theme: how methods and attributes are written; None: by their names.
     """
     given = [results.configs.get(run, {}).get("published") for run in results.runs["run_id"]]
     # All runs of a sweep carry the same block, and the text of it tells the same from another.
@@ -70,9 +70,9 @@ def published(results: Results, look: Looks | None = None) -> list[Published]:
                     for label in _variants(table, method):
                         row = _row(results, table, block, label, attribute, value)
                         row["setting"] = setting
-                        if look is not None:
-                            row["method"] = look.method(label)
-                            row["attribute"] = look.attribute(attribute)
+                        if theme is not None:
+                            row["method"] = theme.method(label)
+                            row["attribute"] = theme.attribute(attribute)
                         rows.append(row)
         found.append(
             Published(
@@ -86,15 +86,15 @@ def published(results: Results, look: Looks | None = None) -> list[Published]:
     return found
 
 
-def lines(results: Results, look: Looks | None = None) -> list[str]:
+def lines(results: Results, theme: Theme | None = None) -> list[str]:
     """The same as Markdown: a heading line a source and its table.
 
     Args:
         results: of all settings.
-        look: how methods and attributes are written; None: by their names.
+        theme: how methods and attributes are written; None: by their names.
     """
     out = []
-    for one in published(results, look):
+    for one in published(results, theme):
         out.append(
             markdown_safe(f"Published: {one.source} ({one.setting}), {one.title}")
             + ("" if one.rows else ": the numbers are not in the paper's text")

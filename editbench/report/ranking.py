@@ -17,9 +17,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from editbench.figures.looks import Looks
-from editbench.report.means import Comparison
-from editbench.report.paired import LEVEL, PER_PAIR
+from editbench.figures.theme import Theme
+from editbench.report.means import MeanComparison
+from editbench.report.paired import PER_PAIR, SIGNIFICANCE
 from editbench.stats.intervals import DRAWS, holm, two_sided
 
 FLOOR = "floor"  # in place of a rank
@@ -51,12 +51,12 @@ class Ranking:
     """
 
     table: pd.DataFrame
-    compared: Comparison
+    compared: MeanComparison
     bold: frozenset[str] = frozenset()
     ties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def ranking(compared: Comparison, setting: str = "") -> Ranking:
+def ranking(compared: MeanComparison, setting: str = "") -> Ranking:
     """Rank the methods of one setting.
 
     Args:
@@ -70,29 +70,29 @@ def ranking(compared: Comparison, setting: str = "") -> Ranking:
     return Ranking(table.assign(setting=setting)[list(COLUMNS)], compared, bold, ties=ties)
 
 
-def lines(found: Ranking, look: Looks) -> list[str]:
+def lines(found: Ranking, theme: Theme) -> list[str]:
     """What a reader must know beside the table, a sentence each.
 
     Args:
         found: the ranking.
-        look: how methods and attributes are written.
+        theme: how methods and attributes are written.
     """
     compared = found.compared
-    left = compared.left(look).items()
-    missing = [f"not ranked: {look.method(method)}: {why}" for method, why in left]
+    left = compared.left(theme).items()
+    missing = [f"not ranked: {theme.method(method)}: {why}" for method, why in left]
     if found.table.empty:
-        note = compared.note(look) or "fewer than two methods are compared"
+        note = compared.note(theme) or "fewer than two methods are compared"
         return [f"no ranking: {note}", *missing]
     return [
-        f"ranking: mean {compared.title(look)} over {compared.over} "
-        f"({look.listed(compared.attributes)}), the same for every method; a rank is a range where the paired data leave "
-        f"it open (Holm, {LEVEL:g}); floors have no rank",
+        f"ranking: mean {compared.title(theme)} over {compared.over} "
+        f"({theme.join_attributes(compared.attributes)}), the same for every method; a rank is a range where the paired data leave "
+        f"it open (Holm, {SIGNIFICANCE:g}); floors have no rank",
         *missing,
     ]
 
 
 def _ranked(
-    compared: Comparison,
+    compared: MeanComparison,
 ) -> tuple[pd.DataFrame, frozenset[str], dict[str, tuple[str, ...]]]:
     """The table, the methods in bold, and of each those that it is not separated from."""
     methods = [*compared.methods, *compared.floors]
@@ -105,7 +105,7 @@ def _ranked(
     a, b = np.array(pairs).T
     adjusted = holm(two_sided(draws[:, a] - draws[:, b], means[a] - means[b]))
     apart = np.zeros((len(methods),) * 2, bool)
-    apart[a, b] = apart[b, a] = adjusted < LEVEL
+    apart[a, b] = apart[b, a] = adjusted < SIGNIFICANCE
     # Floors are yardsticks and no competitors: they take no place of anybody.
     ranked = len(compared.methods)
     rival = apart[:, :ranked]

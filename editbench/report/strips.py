@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from editbench.base.errors import EditbenchError
-from editbench.figures.looks import Looks
+from editbench.figures.theme import Theme
 from editbench.report.load import Problem, Results, load
 
 # Smoothing would blur the few pixels that the judge saw of a small picture.
@@ -55,9 +55,9 @@ class Strip:
 
 
 def strips(
-    results: Results, look: Looks, most: int = 4
+    results: Results, theme: Theme, most: int = 4
 ) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
-    """attribute -> start -> strips by method, in the order of `look`, of at most `most` starts, those that
+    """attribute -> start -> strips by method, in the order of `theme`, of at most `most` starts, those that
     most methods have first; and the files that could not be read. Edits that add an attribute, such
     as a smile, come before those that take it away.
     """
@@ -73,8 +73,8 @@ def strips(
         for strip in _of_run(run["label"], arrays, run["classes"]) if arrays else []:
             found.setdefault(run["attribute"], {}).setdefault(strip.start, []).append(strip)
     chosen = {}
-    place = {name: k for k, name in enumerate(look)}
-    for attribute in look.order(found):
+    place = {name: k for k, name in enumerate(theme)}
+    for attribute in theme.order(found):
         starts = found[attribute]
         # The inner sort decides ties by the id of the start, so that the choice is reproducible.
         kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
@@ -151,7 +151,7 @@ class Measures:
 
 
 def pages(
-    starts: dict[int, list[Strip]], title: str, look: Looks, ratio: float = math.inf
+    starts: dict[int, list[Strip]], title: str, theme: Theme, ratio: float = math.inf
 ) -> list[bytes]:
     """All strips of an attribute as PNGs with labels; the crossing is outlined, the effect is
     under each frame.
@@ -159,7 +159,7 @@ def pages(
     Args:
         starts: start -> its strips.
         title: heading.
-        look: how methods are written.
+        theme: how methods are written.
         ratio: the largest height of a page in its widths, so that a sheet of paper takes it. A page
             holds one strip in any case.
     """
@@ -170,7 +170,7 @@ def pages(
     scale = max(1, round(96 / max(high, wide)))
     side = (high * scale, wide * scale)
     font = ImageFont.truetype(str(FONT), 13)
-    left = 24 + int(max(font.getlength(look.method(strip.method)) for strip in everything))
+    left = 24 + int(max(font.getlength(theme.method(strip.method)) for strip in everything))
     # Walks end at different steps; the longest sets the width.
     columns = max(len(strip.images) for strip in everything)
     measures = Measures(left, side, left + columns * (side[1] + GAP) + 12)
@@ -178,7 +178,7 @@ def pages(
     made = []
     for number, blocks in enumerate(parts, 1):
         told = f"{title}, page {number} of {len(parts)}" if len(parts) > 1 else title
-        made.append(_page(blocks, told, look, measures))
+        made.append(_page(blocks, told, theme, measures))
     return made
 
 
@@ -200,7 +200,7 @@ def _parts(starts: dict[int, list[Strip]], measures: Measures, limit: float) -> 
     return parts
 
 
-def _page(blocks: Sequence[Block], title: str, look: Looks, measures: Measures) -> bytes:
+def _page(blocks: Sequence[Block], title: str, theme: Theme, measures: Measures) -> bytes:
     font = ImageFont.truetype(str(FONT), 13)
     bold = ImageFont.truetype(str(FONT.with_name("DejaVuSans-Bold.ttf")), 15)
     small = ImageFont.truetype(str(FONT), 10)
@@ -213,7 +213,7 @@ def _page(blocks: Sequence[Block], title: str, look: Looks, measures: Measures) 
         draw.text((12, y + 10), block.title, fill="#57606a", font=font)
         y += HEAD
         for strip in block.strips:
-            named = look.method(strip.method)
+            named = theme.method(strip.method)
             draw.text((12, y + high // 2 - 8), named, fill="black", font=font)
             for place, image in enumerate(strip.images):
                 x = measures.left + place * (wide + GAP)

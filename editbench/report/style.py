@@ -16,8 +16,8 @@ import pandas as pd
 
 from editbench.base.conf import read_yaml
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.figures.looks import Looks, looks_of
 from editbench.figures.panels import FONTS
+from editbench.figures.theme import Theme, theme_of
 from editbench.report.cells import Column, columns_of
 from editbench.report.costs import COSTS
 from editbench.report.load import Results
@@ -145,7 +145,7 @@ class Style:
                     place = self.places.get(key, key)
                     raise EditbenchError(f"{place}: {UnknownName(kind, name, known)}")
 
-    def looks(self, results: Results) -> Looks:
+    def theme(self, results: Results) -> Theme:
         """How methods, attributes and worlds are shown, in their order."""
         wording = Wording(results, self.folders)
         runs = results.runs
@@ -156,24 +156,28 @@ class Style:
                 titles[label] = self.titles[label]
             elif method in self.titles:
                 titles[label] = f"{self.titles[method]}{label.removeprefix(method)}"
-        found = looks_of(runs, titles)
+        found = theme_of(runs, titles)
         if self.methods:
             order = _ordered(found, self.methods, names)
-            found = Looks({label: found[label] for label in order})
-        spoken = {**wording.attributes(), **self.titles}
+            found = Theme({label: found[label] for label in order})
+        attribute_titles = {**wording.attributes(), **self.titles}
         attributes = {
-            name: spoken.get(name, "")
+            name: attribute_titles.get(name, "")
             for name in _ordered(sorted(set(runs["attribute"])), self.attributes)
         }
         # Attributes that are measured and not edited have titles too, after the edited ones.
-        attributes |= {name: spoken[name] for name in sorted(spoken) if name not in attributes}
+        attributes |= {
+            name: attribute_titles[name]
+            for name in sorted(attribute_titles)
+            if name not in attributes
+        }
         worlds = {**wording.worlds(), **self.titles}
-        return Looks(found, attributes, worlds, columns=self.titles)
+        return Theme(found, attributes, worlds, columns=self.titles)
 
-    def ordered(self, numbers: Numbers, look: Looks) -> Numbers:
+    def ordered(self, numbers: Numbers, theme: Theme) -> Numbers:
         """The same numbers with their rows in the order that was chosen."""
-        methods = {name: k for k, name in enumerate(look)}
-        attributes = {name: k for k, name in enumerate(look.order(numbers.table["attribute"]))}
+        methods = {name: k for k, name in enumerate(theme)}
+        attributes = {name: k for k, name in enumerate(theme.order(numbers.table["attribute"]))}
         places = {"attribute": attributes, "method": methods}
         table = numbers.table.sort_values(
             ["attribute", "method"], key=lambda values: values.map(places[str(values.name)])

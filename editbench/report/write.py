@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.progress import results_console
-from editbench.figures.looks import Looks
+from editbench.figures.theme import Theme
 from editbench.report import dial
 from editbench.report.cells import (
     COLUMNS,
@@ -32,10 +32,10 @@ from editbench.report.cells import (
 from editbench.report.costs import SUMMED
 from editbench.report.doubts import NAMED, doubts
 from editbench.report.load import Results
-from editbench.report.means import Comparison
+from editbench.report.means import MeanComparison
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers, numbers_of
-from editbench.report.paired import LEVEL
+from editbench.report.paired import SIGNIFICANCE
 from editbench.report.published import lines
 from editbench.report.ranking import lines as ranking_lines
 from editbench.report.style import Style
@@ -47,7 +47,7 @@ WIDE = 140  # columns of a terminal that takes the costs too
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
 BOLD = (
     "Bold: the best of a column and whatever the paired bootstrap does not separate from it (Holm, "
-    f"adjusted p below {LEVEL:g}); nothing where it separates the best from no other method. A floor "
+    f"adjusted p below {SIGNIFICANCE:g}); nothing where it separates the best from no other method. A floor "
     "is never bold."
 )
 FLOOR_RULE = f"“{AT_FLOOR}”: the interval overlaps that of the best floor; “{WORSE}”: it lies on the wrong side."
@@ -77,31 +77,31 @@ def print_table(
         style: which columns, and with how many digits.
     """
     style = style or Style()
-    look = by_name(results, style)
+    theme = by_name(results, style)
     console = console or results_console()
     if every is None:
         every = [numbers_of(setting, part) for setting, part in results.by_setting()]
     for numbers in every:
-        _print_setting(numbers, console, style, look)
+        _print_setting(numbers, console, style, theme)
     if tied := dial.table(results):
         out = _rich(tied[0], f"{dial.title(results).lower()}, flattest first", wrapped=(0,))
         for row in tied[1:]:
             out.add_row(*map(escape, row))
         console.print(out)
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
-    for line in _last_notes(results, look, style):
+    for line in _last_notes(results, theme, style):
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
-def by_name(results: Results, style: Style) -> Looks:
+def by_name(results: Results, style: Style) -> Theme:
     """Methods and attributes written by their names, columns by their titles."""
     attributes = {name: name for name in sorted(set(results.runs["attribute"]))}
-    return Looks({}, attributes, columns=style.titles)
+    return Theme({}, attributes, columns=style.titles)
 
 
-def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks) -> None:
+def _print_setting(numbers: Numbers, console: Console, style: Style, theme: Theme) -> None:
     table = numbers.table
-    title = f"editbench: {setting_title(numbers, look)}"
+    title = f"editbench: {setting_title(numbers, theme)}"
     columns = style.columns_of(numbers)
     if console.width < WIDE:
         # In a narrow terminal intervals go as well, but for the main number. What was asked for
@@ -111,20 +111,20 @@ def _print_setting(numbers: Numbers, console: Console, style: Style, look: Looks
             for column in columns
             if column.narrow or column.key in style.columns
         ]
-    heads, rows = _runs(table, columns, "terminal", look)
+    heads, rows = _runs(table, columns, "terminal", theme)
     print_runs(console, title, heads, rows, _last(heads))
     told = [
         *missed_bars(numbers.results),
-        over_starts(table, look, style),
-        *_floor_lines(table, look),
+        over_starts(table, theme, style),
+        *_floor_lines(table, theme),
     ]
-    heads, rows = _means(numbers, columns, "terminal", look)
+    heads, rows = _means(numbers, columns, "terminal", theme)
     out = _rich(heads, "mean over attributes, the same for every method", wrapped=range(len(heads)))
     for row in rows:
         out.add_row(*row)
     console.print(out)
-    told += means_lines(compared_of(numbers, style), look)
-    for title, headings, rows, notes in _ranks_and_costs(numbers, "terminal", style, look):
+    told += means_lines(compared_of(numbers, style), theme)
+    for title, headings, rows, notes in _ranks_and_costs(numbers, "terminal", style, theme):
         # Ties are a list of names and fold; everything else in the ranking is short.
         out = _rich(headings, title, wrapped=(len(headings) - 1,) if title == "ranking" else (0, 1))
         for row in rows:
@@ -189,7 +189,7 @@ def markdown(
     results: Results,
     every: Sequence[Numbers] | None = None,
     style: Style | None = None,
-    look: Looks | None = None,
+    theme: Theme | None = None,
 ) -> str:
     """The same tables in Markdown.
 
@@ -197,65 +197,65 @@ def markdown(
         results: of all settings.
         every: the numbers of each setting, where they are there already.
         style: which columns, and with how many digits.
-        look: how methods and attributes are written; None: by their names.
+        theme: how methods and attributes are written; None: by their names.
     """
     style = style or Style()
-    look = look or by_name(results, style)
+    theme = theme or by_name(results, style)
     if every is None:
         every = [numbers_of(name, part) for name, part in results.by_setting()]
     parts = ["# editbench report"]
     for numbers in every:
         table = numbers.table
         columns = style.columns_of(numbers)
-        parts.append(f"## {markdown_safe(setting_title(numbers, look))}")
-        parts.append(_pipes(*_runs(table, columns, "plain", look)))
+        parts.append(f"## {markdown_safe(setting_title(numbers, theme))}")
+        parts.append(_pipes(*_runs(table, columns, "plain", theme)))
         told = [
             *missed_bars(numbers.results),
-            over_starts(table, look, style),
-            *_floor_lines(table, look),
+            over_starts(table, theme, style),
+            *_floor_lines(table, theme),
         ]
         parts += [_sentence(line) for line in told]
         parts.append("Mean over attributes, the same for every method:")
-        parts.append(_pipes(*_means(numbers, columns, "plain", look)))
-        parts += [_sentence(line) for line in means_lines(compared_of(numbers, style), look)]
-        for title, headings, rows, notes in _ranks_and_costs(numbers, "plain", style, look):
+        parts.append(_pipes(*_means(numbers, columns, "plain", theme)))
+        parts += [_sentence(line) for line in means_lines(compared_of(numbers, style), theme)]
+        for title, headings, rows, notes in _ranks_and_costs(numbers, "plain", style, theme):
             parts += [f"{title[0].upper()}{title[1:]}:", _pipes(headings, rows)] if rows else []
             parts += [_sentence(line) for line in notes]
     # After the settings, since it spans them.
     if tied := dial.table(results):
-        rows = [[look.method(row[0]), *row[1:]] for row in tied[1:]]
+        rows = [[theme.method(row[0]), *row[1:]] for row in tied[1:]]
         parts += [f"## {dial.title(results)}", _pipes(tied[0], rows), f"{dial.SLOPE}."]
-    parts += lines(results, look)
+    parts += lines(results, theme)
     parts.append(
-        "\n".join(f"- {markdown_safe(line)}" for line in _last_notes(results, look, style))
+        "\n".join(f"- {markdown_safe(line)}" for line in _last_notes(results, theme, style))
     )
     return "\n\n".join(parts).rstrip() + "\n"
 
 
-def _last_notes(results: Results, look: Looks, style: Style) -> list[str]:
+def _last_notes(results: Results, theme: Theme, style: Style) -> list[str]:
     """What stands below all tables: what marks mean, what was not done, what cannot be read."""
     table = main_table(results)
     broken = [f"broken: {problem.name}: {problem.reason}" for problem in results.problems]
-    told = [*legend(table, quantities(results), look, style), *not_done(table, look)]
-    return [*told, *doubts(results, look), *results.notes, *broken]
+    told = [*legend(table, quantities(results), theme, style), *not_done(table, theme)]
+    return [*told, *doubts(results, theme), *results.notes, *broken]
 
 
-def world_of(numbers: Numbers, look: Looks) -> str:
+def world_of(numbers: Numbers, theme: Theme) -> str:
     """The generator of a setting, as it is written."""
-    return look.world(str(numbers.table["generator"].iloc[0]))
+    return theme.world(str(numbers.table["generator"].iloc[0]))
 
 
-def setting_title(numbers: Numbers, look: Looks) -> str:
+def setting_title(numbers: Numbers, theme: Theme) -> str:
     """'Cartoon faces: starts.n 40': the world, and what tells the setting from others in it."""
     world = str(numbers.table["generator"].iloc[0])
     # Where there are several worlds, a setting's name begins with that of its own.
     rest = numbers.name.removeprefix(world).removeprefix(", ")
-    return f"{world_of(numbers, look)}: {rest}" if rest else world_of(numbers, look)
+    return f"{world_of(numbers, theme)}: {rest}" if rest else world_of(numbers, theme)
 
 
-def floors_of(table: pd.DataFrame, look: Looks) -> list[str]:
+def floors_of(table: pd.DataFrame, theme: Theme) -> list[str]:
     """The floors in a `main_table`, as they are written."""
-    return [look.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
+    return [theme.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
 
 
 class Missed(NamedTuple):
@@ -296,14 +296,14 @@ def _sentence(line: str) -> str:
 
 
 def _runs(
-    table: pd.DataFrame, columns: list[Column], kind: str, look: Looks
+    table: pd.DataFrame, columns: list[Column], kind: str, theme: Theme
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the main table."""
-    marked = [above_floor(record, look) for record in table.to_dict("records")]
+    marked = [above_floor(record, theme) for record in table.to_dict("records")]
     heads = ["attribute", "method", *map(heading, columns)]
     rows = []
     for record, mark in zip(table.to_dict("records"), marked):
-        row = [look.attribute(record["attribute"]), _name(record, look)]
+        row = [theme.attribute(record["attribute"]), _name(record, theme)]
         # rich reads [text] as markup, and marks stand in brackets.
         row = [escape(text) if kind == "terminal" else text for text in row]
         row += _values(record, columns, kind)
@@ -312,18 +312,18 @@ def _runs(
 
 
 def _means(
-    numbers: Numbers, columns: list[Column], kind: str, look: Looks
+    numbers: Numbers, columns: list[Column], kind: str, theme: Theme
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the means: each says how many attributes and starts it is over."""
     records = numbers.means.to_dict("records")
-    marked = [above_floor(record, look) for record in records]
+    marked = [above_floor(record, theme) for record in records]
     titles = {column.key: column.title for column in columns}
     shown = [metric for metric in numbers.compared if metric in titles]
     heads = ["method", "served", *map(heading, columns)]
     heads += [f"{titles[metric]} over" for metric in shown]
     rows = []
     for record, mark in zip(records, marked):
-        name = _name(record, look)
+        name = _name(record, theme)
         row = [
             escape(name) if kind == "terminal" else name,
             f"{record['served']} of {record['asked']}",
@@ -340,12 +340,12 @@ def _last(heads: list[str]) -> tuple[int, ...]:
     return (len(heads) - 1,) if heads[-1] == AT_FLOOR else ()
 
 
-def compared_of(numbers: Numbers, style: Style) -> list[Comparison]:
+def compared_of(numbers: Numbers, style: Style) -> list[MeanComparison]:
     """What the means are over, of the numbers that the tables show; the ranking shows accuracy."""
     return [one for key, one in numbers.compared.items() if key == "accuracy" or style.shows(key)]
 
 
-def over_starts(table: pd.DataFrame, look: Looks, style: Style) -> str:
+def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
     """What each row of the main table is over."""
     counts = sorted(set(table["n"].dropna().astype(int)))
     # Below it stands what was skipped or failed, with its reason.
@@ -355,24 +355,24 @@ def over_starts(table: pd.DataFrame, look: Looks, style: Style) -> str:
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
     several = ", ".join(map(str, seeds))
     pooled = f" and {several} seeds, mean and interval over both" if seeds[-1] > 1 else ", one seed"
-    crossed = [title_of(key, look) for key in OVER_CROSSED if style.shows(key)]
+    crossed = [title_of(key, theme) for key in OVER_CROSSED if style.shows(key)]
     others = []
     if crossed:
         others.append(f"{' and '.join(crossed)} over the starts that crossed")
     if style.shows("ad_at"):
-        others.append(f"{title_of('ad_at', look)} over those that reach its effect")
+        others.append(f"{title_of('ad_at', theme)} over those that reach its effect")
     told = f"each row: over {n} starts{pooled}"
     return f"{told}; {', '.join(others)}" if others else told
 
 
-def title_of(key: str, look: Looks) -> str:
+def title_of(key: str, theme: Theme) -> str:
     """How a column is written, its key where it is not one of COLUMNS."""
-    return look.column(key, TITLES.get(key, key))
+    return theme.column(key, TITLES.get(key, key))
 
 
-def _floor_lines(table: pd.DataFrame, look: Looks) -> list[str]:
+def _floor_lines(table: pd.DataFrame, theme: Theme) -> list[str]:
     """What the marks of the floor mean, where there is a floor."""
-    floors = floors_of(table, look)
+    floors = floors_of(table, theme)
     return [f"floor: {', '.join(floors)}; {FLOOR_RULE}"] if floors else []
 
 
@@ -388,14 +388,14 @@ def heading(column: Column) -> str:
 
 
 def legend(
-    table: pd.DataFrame, known: Mapping[str, Quantity], look: Looks, style: Style
+    table: pd.DataFrame, known: Mapping[str, Quantity], theme: Theme, style: Style
 ) -> list[str]:
     """What the marks in the table mean.
 
     Args:
         table: of `main_table`.
         known: `quantities` of the same records.
-        look: how methods and attributes are written.
+        theme: how methods and attributes are written.
         style: which columns are shown; of others nothing is said.
     """
     # A dictionary, so that a mark on many rows is explained once.
@@ -404,7 +404,7 @@ def legend(
     effects = sorted(set(table["ad_at_effect"].dropna()))
     if effects and style.shows("ad_at"):
         lines.append(
-            f"{title_of('ad_at', look)}: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
+            f"{title_of('ad_at', theme)}: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
     weak = any(not_learned(record) for record in table.to_dict("records"))
     if weak and style.shows("learned"):
@@ -426,30 +426,30 @@ def legend(
             continue
         for note, group in table[with_note].groupby(key):
             name = key.removesuffix("_note")
-            lines.append(f"† {title_of(name, look)}: {note} ({where(group, look)})")
+            lines.append(f"† {title_of(name, theme)}: {note} ({where(group, theme)})")
     return lines
 
 
-def where(group: pd.DataFrame, look: Looks) -> str:
+def where(group: pd.DataFrame, theme: Theme) -> str:
     """'method/attribute, ...' of the first rows, and how many more there are."""
     found = []
     for method, attribute in zip(group["method"], group["attribute"]):
-        found.append(f"{look.method(method)}/{look.attribute(attribute)}")
+        found.append(f"{theme.method(method)}/{theme.attribute(attribute)}")
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(found[:NAMED]) + more
 
 
-def not_done(table: pd.DataFrame, look: Looks) -> list[str]:
+def not_done(table: pd.DataFrame, theme: Theme) -> list[str]:
     """What was skipped or failed, and seeds that a row lacks.
 
     Args:
         table: of `main_table`.
-        look: how methods and attributes are written.
+        theme: how methods and attributes are written.
     """
     found = []
     for row in table[table["reason"] != ""].to_dict("records"):
         state = state_of(row)
-        run = f"{look.method(row['method'])} on {look.attribute(row['attribute'])}"
+        run = f"{theme.method(row['method'])} on {theme.attribute(row['attribute'])}"
         found.append(f"{state}: {run}: {row['reason']}")
     return found
 
@@ -462,7 +462,7 @@ def state_of(row: Mapping[Any, Any]) -> str:
 
 
 def _ranks_and_costs(
-    numbers: Numbers, kind: str, style: Style, look: Looks
+    numbers: Numbers, kind: str, style: Style, theme: Theme
 ) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
     """(title, headings, rows, notes) of the ranking and of the costs of one setting."""
 
@@ -474,16 +474,16 @@ def _ranks_and_costs(
     ranks = [
         [
             row["rank"],
-            safe(look.method(row["method"])),
+            safe(theme.method(row["method"])),
             _written(cell(row, accuracy), kind),
-            safe(_some([look.method(name) for name in ranked.ties[row["method"]]])) or MISSING,
+            safe(_some([theme.method(name) for name in ranked.ties[row["method"]]])) or MISSING,
         ]
         for row in ranked.table.to_dict("records")
     ]
     shown = style.costs_of(numbers)
     costs = [
         [
-            safe(_name(row, look)),
+            safe(_name(row, theme)),
             over_what(row, "accuracy"),
             *(cell(row, column).text for column in shown),
         ]
@@ -494,7 +494,7 @@ def _ranks_and_costs(
             "ranking",
             ["rank", "method", heading(accuracy), "not separated from"],
             ranks,
-            ranking_lines(ranked, look),
+            ranking_lines(ranked, theme),
         ),
         (f"costs: {SUMMED}", ["method", "over", *map(heading, shown)], costs if shown else [], []),
     ]
@@ -525,8 +525,8 @@ def _written(value: Cell, kind: str) -> str:
     )
 
 
-def _name(record: dict, look: Looks) -> str:
-    return look.method(record["method"]) + "".join(f" [{mark}]" for mark, _ in marks(record))
+def _name(record: dict, theme: Theme) -> str:
+    return theme.method(record["method"]) + "".join(f" [{mark}]" for mark, _ in marks(record))
 
 
 def _rich(headings: list[str], title: str, wrapped: Iterable[int] = (0, 1)) -> Table:

@@ -21,7 +21,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from editbench.base.errors import EditbenchError
-from editbench.base.progress import say
+from editbench.base.progress import print_message
 
 SLURM = "slurm"  # submitit's name of the cluster
 TOOLS = ("sbatch", "srun", "squeue")
@@ -106,7 +106,7 @@ def _reason(error: Exception) -> str:
 
 
 # -- waiting -------------------------------------------------------------------------------------
-class Batches:
+class SubmittedJobs:
     """The jobs that a sweep submitted, batch by batch, and how they ended.
 
     Args:
@@ -123,13 +123,13 @@ class Batches:
         self._asked = float("-inf")
 
     @contextmanager
-    def waited_for(self) -> Iterator[None]:
+    def waiting_executor(self) -> Iterator[None]:
         """Make Hydra's launchers of submitit wait for every job, whatever becomes of the others."""
-        batches = self
+        submitted = self
 
         class Executor(submitit.AutoExecutor):
             def map_array(self, fn: Callable[..., Any], *iterable: Any) -> list[Any]:
-                count = batches.run(lambda: super(Executor, self).map_array(fn, *iterable))
+                count = submitted.run(lambda: super(Executor, self).map_array(fn, *iterable))
                 # The sweep reads what the jobs left in its folder.
                 return [_Ended()] * count
 
@@ -165,21 +165,21 @@ class Batches:
         self._ask_every = ASK_FIRST
         if self.cluster == SLURM:
             number = _array(jobs[0])
-            say(f"submitted to SLURM as job {number}; `squeue --job {number}` shows it")
+            print_message(f"submitted to SLURM as job {number}; `squeue --job {number}` shows it")
         while self._waiting:
             time.sleep(LOOK_EVERY)
-            self._ask()
-            self._settle()
+            self._poll_queue()
+            self._drop_finished()
         return len(jobs)
 
-    def _ask(self) -> None:
+    def _poll_queue(self) -> None:
         """Learn from time to time which jobs have ended."""
         now = time.monotonic()
         if now - self._asked < self._ask_every:
             return
         self._asked = now
         self._ask_every = min(ASK_MOST, self._ask_every * 1.5)
-        for job, state in self._look_up():
+        for job, state in self._current_states():
             if state not in ENDED:
                 self._states[job] = state
                 # What looked like an end was a step to being queued anew.
@@ -189,7 +189,7 @@ class Batches:
                 self._ended[job] = now
                 self._ask_every = ASK_FIRST  # to see it well before it counts as lost
 
-    def _look_up(self) -> list[tuple[str, str]]:
+    def _current_states(self) -> list[tuple[str, str]]:
         """The ids of the jobs that are not over, each with its state; none while SLURM is silent."""
         if self.cluster != SLURM:
             return [(job.job_id, GONE if job.done() else RUNNING) for job in self._waiting]
@@ -197,11 +197,11 @@ class Batches:
             states = job_states()
         except (OSError, subprocess.SubprocessError) as error:
             # A controller that is restarted knows its jobs afterwards.
-            say(f"SLURM does not answer and is asked again: {_reason(error)}")
+            print_message(f"SLURM does not answer and is asked again: {_reason(error)}")
             return []
         return [(job.job_id, states.get(job.job_id, GONE)) for job in self._waiting]
 
-    def _settle(self) -> None:
+    def _drop_finished(self) -> None:
         """Wait no longer for jobs that left a result or are lost; a line for each that is lost."""
         now = time.monotonic()
         waiting: list[submitit.Job[Any]] = []
@@ -216,7 +216,7 @@ class Batches:
             if ended is None or now - ended < GRACE:
                 waiting.append(job)
             else:
-                say(f"lost: job {job.job_id} {self._states[job.job_id]}")
+                print_message(f"lost: job {job.job_id} {self._states[job.job_id]}")
         self._waiting = waiting
 
     # -- what is said of them ----------------------------------------------------------------
@@ -239,7 +239,7 @@ class Batches:
         said = [line for line in lines if line.strip() and not line.startswith(NOISE)]
         return "; ".join([head, *said[-1:], f"log {log}"])
 
-    def let_go(self) -> str:
+    def release(self) -> str:
         """Leave the jobs of SLURM to themselves, and end those of this machine.
 
         Returns:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from editbench.base.errors import BadFile
 from editbench.base.files import read_json
-from editbench.base.progress import say, time_left
+from editbench.base.progress import print_message, time_left
 from editbench.run.job_names import full_title
 
 LOOK_EVERY = 0.5  # seconds between two looks at the folder of a sweep
@@ -72,13 +72,13 @@ class Follower:
         # A job of this process and the thread may look at once.
         self._lock = threading.Lock()
 
-    def look(self) -> None:
+    def print_new_outcomes(self) -> None:
         """Print the jobs that have ended since the last look."""
         with self._lock:
             for number in outcome_numbers(self.folder):
                 self._print(number)
 
-    def show(self, number: int) -> None:
+    def print_outcome(self, number: int) -> None:
         """Print a job that has ended. A look at all of thousands of jobs for each of them would
         take longer than finding its record.
         """
@@ -95,16 +95,16 @@ class Follower:
             return  # the summary names it
         mark = self.pace.mark(outcome["reused"])
         title = full_title(outcome["job"], self.own[number])
-        say(f"{mark} {title}: {outcome['told']}{self.pace.left()}")
+        print_message(f"{mark} {title}: {outcome['told']}{self.pace.left()}")
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
+    def polling(self) -> Iterator[None]:
         """Look now and then while other processes work."""
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(LOOK_EVERY):
-                self.look()
+                self.print_new_outcomes()
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -113,7 +113,7 @@ class Follower:
         finally:
             done.set()
             thread.join()
-            self.look()
+            self.print_new_outcomes()
 
 
 def again_command(

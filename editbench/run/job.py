@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from editbench.bank.bank import Bank, BankSpec
-from editbench.bank.starts import Starts, aim, draw_targets
+from editbench.bank.starts import Starts, draw_targets, set_target
 from editbench.base import identity
 from editbench.base.devices import forget_peak
 from editbench.base.errors import EditbenchError, Unsupported, one_line
@@ -28,7 +28,13 @@ from editbench.base.files import (
     write_json,
 )
 from editbench.inversion.store import Inversion
-from editbench.inversion.walks import Departure, check_walk, depart, draw_inverted, leave_originals
+from editbench.inversion.walks import (
+    WalkInputs,
+    check_walk,
+    draw_inverted,
+    prepare_walk,
+    write_originals,
+)
 from editbench.networks.generator import Generator
 from editbench.networks.registry import require
 from editbench.networks.roles import Networks
@@ -52,7 +58,7 @@ from editbench.walk.editor import Editor
 from editbench.walk.engine import EngineSpec, WalkResult, walk_starts
 from editbench.walk.observation import (
     Observation,
-    Scene,
+    ObservationContext,
     WalkObserver,
     observe_after_walk,
 )
@@ -294,13 +300,13 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     job.check(editor)  # the fit may have found no control
 
     starts = _draw_starts(job, real)
-    departure = _depart(job, editor, real, starts, folder)
+    inputs = _prepare_walk(job, editor, real, starts, folder)
     for observation in observations.values():
         observation.prepare(networks, settings.device)  # no cost of the walk
     batch = engine_batch(settings, networks)
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
-        result = _walk(job, departure, starts, WalkObserver(observations), folder, batch)
+        result = _walk(job, inputs, starts, WalkObserver(observations), folder, batch)
     walk_calls = networks.generator.decoded - before
     if not networks.leaking:  # where the judge is the teacher, its own answers are among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
@@ -326,32 +332,32 @@ def _draw_starts(job: Job, real: Inversion | None) -> Starts:
     spec = job.settings.starts
     drawn = draw_targets(spec, job.bank) if real is None else draw_inverted(spec, real, job.bank)
     attribute = job.settings.attribute
-    starts = aim(drawn[attribute], job.target)
+    starts = set_target(drawn[attribute], job.target)
     # A small draw over many attributes may leave one without any.
     if not len(starts):
         raise EditbenchError(f"no start was drawn for {attribute}: raise starts.n={spec.n}")
     return starts
 
 
-def _depart(
+def _prepare_walk(
     job: Job, editor: Editor, real: Inversion | None, starts: Starts, folder: Path
-) -> Departure:
+) -> WalkInputs:
     """Codes and logits at step 0, and the editor and generator that walk from them."""
     generator = job.networks.generator
     device = job.settings.device
     if real is None:
         codes, logits = start_codes(editor, generator, job.bank, starts, device)
-        return Departure(editor, generator, codes, logits)
+        return WalkInputs(editor, generator, codes, logits)
     # Inverted images have codes of their own space and, with noise maps, their own decoding.
     attributes = job.networks.judge.attributes
-    departure = depart(editor, generator, attributes, real, starts, device)
-    leave_originals(folder / Record.ORIGINALS, real, starts)
-    return departure
+    inputs = prepare_walk(editor, generator, attributes, real, starts, device)
+    write_originals(folder / Record.ORIGINALS, real, starts)
+    return inputs
 
 
 def _walk(
     job: Job,
-    departure: Departure,
+    inputs: WalkInputs,
     starts: Starts,
     observer: WalkObserver,
     folder: Path,
@@ -360,13 +366,13 @@ def _walk(
     settings = job.settings
     codes_file = folder / Record.CODES if settings.save_codes else None
     return walk_starts(
-        departure.editor,
-        departure.generator,
+        inputs.editor,
+        inputs.generator,
         job.networks.judge,
         settings.attribute,
         starts,
-        departure.codes,
-        departure.logits,
+        inputs.codes,
+        inputs.logits,
         job.bank.sigma["judge"],
         replace(settings.engine, batch=batch),
         codes_file,
@@ -418,7 +424,7 @@ def _observe(
     def editor_for(attribute: str) -> Editor:
         return fitted_editor(settings, job.bank, networks, attribute)
 
-    scene = Scene(
+    context = ObservationContext(
         editor,
         networks.generator,
         networks.teacher,
@@ -432,7 +438,7 @@ def _observe(
         settings.cache,
         editor_for,
     )
-    return observe_after_walk(folder, observations, scene)
+    return observe_after_walk(folder, observations, context)
 
 
 def start_codes(

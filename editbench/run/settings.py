@@ -30,7 +30,7 @@ from editbench.base.validation import (
     check_kind,
     check_options,
 )
-from editbench.inversion.projector import Projection
+from editbench.inversion.projector import ProjectionSpec
 from editbench.inversion.schedule import Schedule
 from editbench.run.record import MOVED_STARTS, moved_attributes
 from editbench.walk.engine import EngineSpec
@@ -174,7 +174,7 @@ class InversionSettings:
     path: str | None
     perceptual: str | dict[str, Any]
     block: int
-    projection: Projection
+    projection: ProjectionSpec
 
     @property
     def is_none(self) -> bool:
@@ -521,5 +521,5 @@ def _inversion(value: object) -> InversionSettings:
     times = {item.name for item in fields(Schedule)}
     schedule = _spec("inversion", Schedule, {k: v for k, v in options.items() if k in times})
     others = {key: item for key, item in options.items() if key not in times}
-    projection = _spec("inversion", Projection, {**others, "schedule": schedule})
+    projection = _spec("inversion", ProjectionSpec, {**others, "schedule": schedule})
     return InversionSettings(name, images, path, perceptual, block, projection)

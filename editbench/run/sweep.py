@@ -35,7 +35,7 @@ from editbench.base.files import (
     read_json,
     write_json,
 )
-from editbench.base.progress import hush, say
+from editbench.base.progress import disable_progress, print_message
 from editbench.run.compose import (
     JobComposer,
     check_sweep,
@@ -65,7 +65,7 @@ from editbench.run.settings import Settings
 from editbench.stats.agreement import contradicted
 
 if TYPE_CHECKING:
-    from editbench.run.cluster import Batches
+    from editbench.run.cluster import SubmittedJobs
 
 # Both reach the workers through the environment, which every launcher hands on.
 THREADS = "OMP_NUM_THREADS"
@@ -125,7 +125,7 @@ def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) 
         try:
             done = hydra.run(MAIN, guarded, list(overrides))
         except KeyboardInterrupt:
-            say(STOPPED)
+            print_message(STOPPED)
             return INTERRUPTED
     if isinstance(done.return_value, EditbenchError):
         raise done.return_value
@@ -161,9 +161,9 @@ def run_sweep(
         if task is job_task:  # a task of another command draws no starts
             check_protocols(composed)
         launcher = str(master.hydra.launcher["_target_"])
-        batches = _open_batches(master.hydra.launcher)
+        submitted = _submitted_jobs(master.hydra.launcher)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
-        settle_in(master, sweep.folder)
+        share_sweep_settings(master, sweep.folder)
         os.environ[STARTER] = str(os.getpid())
         share_cores(master, len(jobs))
         interrupted = False
@@ -171,33 +171,33 @@ def run_sweep(
         numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
         try:
             if task is job_task:
-                numbers = settle_found(sweep, composer, follower)
+                numbers = finish_found_jobs(sweep, composer, follower)
             if numbers:
-                with _followed(task, follower, launcher, batches) as followed:
+                with _followed(task, follower, launcher, submitted) as followed:
                     launch_jobs(sweep, numbers, hydra.config_loader, master, followed)
         except KeyboardInterrupt:
             interrupted = True
         except Exception as error:
             if _is_explained(error) or os.environ.get(FULL_ERROR) == "1":
                 raise
-            say(f"the launcher stopped: {one_line(error)} ({FULL_ERROR}=1 shows where)")
-    going_on = batches.let_go() if batches else ""
+            print_message(f"the launcher stopped: {one_line(error)} ({FULL_ERROR}=1 shows where)")
+    going_on = submitted.release() if submitted else ""
     if going_on:
         keep_copies()
-    code = finish_sweep(sweep, interrupted, again, partial(_describe_end, batches, numbers))
+    code = finish_sweep(sweep, interrupted, again, partial(_describe_end, submitted, numbers))
     if going_on or interrupted:
-        say(going_on or STOPPED)
+        print_message(going_on or STOPPED)
     return INTERRUPTED if interrupted else code
 
 
-def _describe_end(batches: Batches | None, numbers: Sequence[int], number: int) -> str:
+def _describe_end(submitted: SubmittedJobs | None, numbers: Sequence[int], number: int) -> str:
     """How job `number` came to leave no outcome; '' where its launcher does not know."""
-    if batches is None or number not in numbers:
+    if submitted is None or number not in numbers:
         return ""
-    return batches.describe(numbers.index(number))
+    return submitted.describe(numbers.index(number))
 
 
-def _open_batches(options: DictConfig) -> Batches | None:
+def _submitted_jobs(options: DictConfig) -> SubmittedJobs | None:
     """What waits for the jobs of a launcher of submitit; None for another launcher.
 
     Args:
@@ -213,28 +213,28 @@ def _open_batches(options: DictConfig) -> Batches | None:
 
     if place == cluster.SLURM:
         cluster.check_slurm(options)
-    return cluster.Batches(place)
+    return cluster.SubmittedJobs(place)
 
 
 @contextmanager
 def _followed(
-    task: Task, follower: Follower, launcher: str, batches: Batches | None
+    task: Task, follower: Follower, launcher: str, submitted: SubmittedJobs | None
 ) -> Iterator[Task]:
     """A task for Hydra's launcher, with a line as each job ends.
 
     Jobs of this process print between their own bars; those of others are looked for.
     """
     if many_processes(launcher):
-        with follower.looking(), batches.waited_for() if batches else nullcontext():
-            yield partial(_in_worker, task, user_code.searched(), batches is not None)
+        with follower.polling(), submitted.waiting_executor() if submitted else nullcontext():
+            yield partial(_in_worker, task, user_code.searched(), submitted is not None)
         return
 
-    def run_and_look(config: DictConfig) -> Outcome:
+    def run_and_report(config: DictConfig) -> Outcome:
         outcome = task(config)
-        follower.look()
+        follower.print_new_outcomes()
         return outcome
 
-    yield run_and_look
+    yield run_and_report
 
 
 def run_hydra(
@@ -264,14 +264,14 @@ def _is_explained(error: Exception) -> bool:
     return isinstance(error, kinds)
 
 
-def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> list[int]:
+def finish_found_jobs(sweep: Sweep, composer: JobComposer, follower: Follower) -> list[int]:
     """Leave the outcomes of the jobs that no launcher is needed for: their records are there, or
     their settings are wrong.
 
     Args:
         sweep: under way.
         composer: of its jobs.
-        follower: prints a line as each is settled.
+        follower: prints a line for each.
 
     Returns:
         The numbers of the other jobs.
@@ -281,8 +281,8 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> lis
         try:
             settings = composer.settings(words)
         except EditbenchError as error:
-            leave_failure(sweep.folder, number, " ".join(words), error)
-            follower.show(number)
+            write_failure(sweep.folder, number, " ".join(words), error)
+            follower.print_outcome(number)
             continue
         found = find_job(settings)
         if found is None:
@@ -290,11 +290,11 @@ def settle_found(sweep: Sweep, composer: JobComposer, follower: Follower) -> lis
             continue
         told = tell(settings, found)
         write_outcome(sweep.folder, number, settings.title, found, told)
-        follower.show(number)
+        follower.print_outcome(number)
     return waiting
 
 
-def settle_in(master: DictConfig, folder: Path) -> None:
+def share_sweep_settings(master: DictConfig, folder: Path) -> None:
     """Tell the jobs of a sweep what they share: its folder, its mode and its launcher.
 
     Args:
@@ -326,7 +326,7 @@ def launch_jobs(
         sweep: under way.
         numbers: of the jobs.
         loader: of Hydra.
-        master: configuration of the sweep as a whole, after `settle_in`.
+        master: configuration of the sweep as a whole, after `share_sweep_settings`.
         task: what each job does.
     """
     callbacks = Callbacks(master)
@@ -413,8 +413,8 @@ def job_task(config: DictConfig) -> Outcome:
             raise
         # Without settings there is no method's name and no attribute: the words must do.
         title = " ".join(HydraConfig.get().overrides.task)
-        return leave_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
-    # The jobs of a sweep that are found were settled before its launcher started.
+        return write_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
+    # The jobs of a sweep that are found have their outcomes before its launcher starts.
     found = None if in_sweep() else find_job(settings)
     try:
         outcome = found or run_job(settings)
@@ -425,8 +425,8 @@ def job_task(config: DictConfig) -> Outcome:
         raise EditbenchError(outcome.reason)
     told = tell(settings, outcome)
     if has_own_log():
-        say(f"{settings.title}: {told}")
-    leave_outcome(settings.title, outcome, told, number)
+        print_message(f"{settings.title}: {told}")
+    write_outcome_in_sweep(settings.title, outcome, told, number)
     return outcome
 
 
@@ -455,7 +455,7 @@ def has_own_log() -> bool:
 
 
 def join_sweep(settings: Settings) -> Settings:
-    """Settle a worker of a sweep into its place.
+    """Prepare a worker of a sweep for its jobs.
 
     With device=cuda it takes the GPU that is this job's in turn. Under joblib it ends with the
     process that started the sweep.
@@ -478,7 +478,7 @@ def join_sweep(settings: Settings) -> Settings:
     starter = int(os.environ.get(STARTER, 0))
     # With one job at a time, joblib runs it in the starter itself.
     if ends_with_its_sweep(launcher) and os.getpid() != starter:
-        hush()  # the terminal is the same for all
+        disable_progress()  # the terminal is the same for all
         # A terminal sends Ctrl-C to all processes. A worker that it stops while it hands over its
         # result leaves the starter waiting for the rest of it; the starter ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -486,7 +486,7 @@ def join_sweep(settings: Settings) -> Settings:
     return settings.with_device(device)
 
 
-def leave_outcome(title: str, outcome: Outcome, told: str, number: int) -> None:
+def write_outcome_in_sweep(title: str, outcome: Outcome, told: str, number: int) -> None:
     """In a sweep, write the outcome where the process that started the sweep reads it.
 
     Args:
@@ -504,7 +504,7 @@ def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told:
     write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "told": told})
 
 
-def leave_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
+def write_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
     """Write the outcome of a job whose settings are wrong."""
     outcome = failure(error)
     write_outcome(folder, number, title, outcome, f"failed: {outcome.reason}")
@@ -593,10 +593,10 @@ def summarise(
         parts.append(f"{len(lost)} not finished")
     reused = sum(outcome["reused"] for outcome in outcomes)
     found = f" ({reused} found from before)" if reused else ""
-    say(f"\n{len(outcomes) + len(lost)} jobs: {', '.join(parts)}{found}")
+    print_message(f"\n{len(outcomes) + len(lost)} jobs: {', '.join(parts)}{found}")
     for status in ("skipped", "failed"):
         for outcome in by_status[status]:
-            say(f"  {status}  {outcome['job']}: {outcome['reason']}")
+            print_message(f"  {status}  {outcome['job']}: {outcome['reason']}")
     # After Ctrl-C jobs without an outcome are what was wanted.
     are_missed = bool(lost) and not stopped
     if are_missed:
@@ -606,18 +606,18 @@ def summarise(
         named = "; ".join(failed[:LISTED])
         if len(failed) > LISTED:
             named += f"; and {len(failed) - LISTED} more"
-        say(f"{len(failed)} failed: {named}")
+        print_message(f"{len(failed)} failed: {named}")
     if again and (failed or are_missed):
-        say(f"run them again: {again}")
+        print_message(f"run them again: {again}")
     return int(bool(by_status["failed"]) or are_missed)
 
 
 def _say_lost(lost: Sequence[str]) -> None:
     for job in lost[:LISTED]:
-        say(f"  not finished  {job}")
+        print_message(f"  not finished  {job}")
     if len(lost) > LISTED:
-        say(f"  not finished  and {len(lost) - LISTED} more")
-    say(
+        print_message(f"  not finished  and {len(lost) - LISTED} more")
+    print_message(
         "these left no outcome: their workers were killed (out of memory?), cancelled or stopped. "
         "Finished jobs and bank shards are kept; the same command runs what is missing"
     )
@@ -669,5 +669,5 @@ def read_outcomes(folder: Path) -> dict[int, dict[str, Any]]:
         try:
             outcomes[number] = read_json(folder / f"{number}.json")
         except BadFile as error:
-            say(str(error))
+            print_message(str(error))
     return outcomes

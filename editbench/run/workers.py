@@ -16,7 +16,7 @@ import torch
 
 from editbench.base import user_code
 from editbench.base.errors import EditbenchError
-from editbench.base.progress import hush, say
+from editbench.base.progress import disable_progress, print_message
 from editbench.base.workers import worker_context
 from editbench.run.follow import Pace
 from editbench.run.job import Outcome, find_job, run_job
@@ -57,7 +57,7 @@ def run_jobs(
         settings = jobs[place]
         mark = pace.mark(outcome.reused)
         title = full_title(settings.title, own[place])
-        say(f"{mark} {title}: {tell(settings, outcome)}{pace.left()}")
+        print_message(f"{mark} {title}: {tell(settings, outcome)}{pace.left()}")
         yield settings, outcome
 
 
@@ -105,7 +105,7 @@ def _start_worker(threads: int, folders: Sequence[Path]) -> None:
     user_code.search(*folders)
     # A terminal sends Ctrl-C to all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    hush()
+    disable_progress()
     torch.set_num_threads(threads)
 
 

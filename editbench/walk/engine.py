@@ -48,7 +48,7 @@ class EngineSpec:
     # Every start walks so far, also past its crossing, but never beyond `max_steps`: dependency needs
     # a range of effects.
     sweep_steps: int = 0
-    batch: int | str = 64  # samples decoded together; 'auto' is settled before a walk
+    batch: int | str = 64  # samples decoded together; 'auto' is replaced by a number before a walk
     pictures: int = 6  # starts whose images are kept
 
     def __post_init__(self) -> None:

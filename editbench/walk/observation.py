@@ -91,7 +91,7 @@ class DuringWalk(Observation, abc.ABC):
 
 
 @dataclass(frozen=True)
-class Scene:
+class ObservationContext:
     """What an observation may look at, after the walk. The scorers and the bank's logits are cut to
     the evaluated attributes."""
 
@@ -117,7 +117,7 @@ class AfterWalk(Observation, abc.ABC):
     """
 
     @abc.abstractmethod
-    def look(self, scene: Scene) -> Observed:
+    def look(self, context: ObservationContext) -> Observed:
         """Decode, measure, and keep small arrays; statistics that add up in float64.
 
         Gradients are off.
@@ -138,7 +138,7 @@ class Unavailable(AfterWalk):
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    def look(self, scene: Scene) -> Observed:
+    def look(self, context: ObservationContext) -> Observed:
         """Refuse, with the reason."""
         raise Unsupported(self.reason)
 
@@ -233,14 +233,14 @@ class WalkObserver:
 
 # -- after the walk
 def observe_after_walk(
-    folder: Path, observations: Mapping[str, Observation], scene: Scene
+    folder: Path, observations: Mapping[str, Observation], context: ObservationContext
 ) -> dict[str, dict]:
     """Run every observation that looks after the walk, and write its file.
 
     Args:
         folder: of the record.
         observations: all of the job, by name; those that look during the walk are left out.
-        scene: what they may look at.
+        context: what they may look at.
 
     Returns:
         Name -> seconds, generator calls and reason, for the provenance.
@@ -250,37 +250,37 @@ def observe_after_walk(
         if not isinstance(observation, AfterWalk):
             continue
         began = time.perf_counter()
-        before = scene.generator.decoded
-        found = _look(name, observation, scene)
+        before = context.generator.decoded
+        found = _look(name, observation, context)
         found.save(observation_file(folder, name))
         costs[name] = {
             "seconds": time.perf_counter() - began,
-            "generator_calls": scene.generator.decoded - before,
+            "generator_calls": context.generator.decoded - before,
             "reason": found.reason,
         }
     return costs
 
 
-def _look(name: str, observation: AfterWalk, scene: Scene) -> Observed:
+def _look(name: str, observation: AfterWalk, context: ObservationContext) -> Observed:
     """What an observation keeps; where memory ends, it looks again in smaller batches."""
 
-    # The observation makes its own batches, of the size that the scene names.
-    def work(scene: Scene) -> Observed | None:
-        before = scene.generator.decoded
+    # The observation makes its own batches, of the size that the context names.
+    def work(context: ObservationContext) -> Observed | None:
+        before = context.generator.decoded
         try:
             with torch.no_grad():
-                return observation.look(scene)
+                return observation.look(context)
         except Unsupported as error:
             # Nothing to look at is a result; any other error is a defect, and fails the job.
             return Observed(reason=str(error))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or scene.batch == 1:
+            if not is_out_of_memory(error) or context.batch == 1:
                 raise
-            scene.generator.decoded = before
+            context.generator.decoded = before
             return None
 
-    found = work(scene)
+    found = work(context)
     while found is None:
-        scene = replace(scene, batch=halved(scene.batch, name))
-        found = work(scene)
+        context = replace(context, batch=halved(context.batch, name))
+        found = work(context)
     return found

@@ -26,7 +26,7 @@ from editbench.base.attributes import Attribute
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes
 from editbench.walk.editor import Editor, Walk
-from editbench.walk.observation import Scene
+from editbench.walk.observation import ObservationContext
 from editbench.walk.walker import Walker
 
 # The search for a strength: half a step is less than any method needs for a visible effect, growth
@@ -57,11 +57,11 @@ def sides(attribute: Attribute, target: int | None = None) -> tuple[int, int]:
     return backward, forward
 
 
-def start_walks(scene: Scene, n: int) -> Iterator[tuple[slice, Walk, Tensor]]:
+def start_walks(context: ObservationContext, n: int) -> Iterator[tuple[slice, Walk, Tensor]]:
     """The first n samples of the test split, in batches.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         n: number of samples.
 
     Yields:
@@ -73,42 +73,42 @@ def start_walks(scene: Scene, n: int) -> Iterator[tuple[slice, Walk, Tensor]]:
     Raises:
         EditbenchError: the test split has fewer samples.
     """
-    first, last = scene.bank.spec.split("test")
+    first, last = context.bank.spec.split("test")
     if n > last - first:
         raise EditbenchError(
-            f"an observation needs {n} samples, but the test split of bank.n={len(scene.bank)} has "
+            f"an observation needs {n} samples, but the test split of bank.n={len(context.bank)} has "
             f"{last - first}: raise bank.n, or lower the observation's n"
         )
-    generator = scene.generator
-    space = scene.editor.space
+    generator = context.generator
+    space = context.editor.space
     field = generator.start_space(space).value
-    for begin in range(0, n, scene.batch):
-        rows = slice(begin, min(begin + scene.batch, n))
+    for begin in range(0, n, context.batch):
+        rows = slice(begin, min(begin + context.batch, n))
         place = (first + rows.start, first + rows.stop)
         # Copied, since torch warns of arrays that it cannot write to, as those of a memory map.
-        stored = np.array(scene.bank.array(field).range(*place))
-        latent = torch.from_numpy(stored).to(scene.device)
-        logits = start_logits(scene, rows)
-        label = scene.judge.attributes.labels(logits, scene.attribute)
+        stored = np.array(context.bank.array(field).range(*place))
+        latent = torch.from_numpy(stored).to(context.device)
+        logits = start_logits(context, rows)
+        label = context.judge.attributes.labels(logits, context.attribute)
         codes = generator.lift(latent, space)
-        index = torch.arange(*place, device=scene.device)
-        walk = Walk(scene.attribute, index, codes, codes, label, label, latent=latent)
+        index = torch.arange(*place, device=context.device)
+        walk = Walk(context.attribute, index, codes, codes, label, label, latent=latent)
         yield rows, walk, logits
 
 
-def start_logits(scene: Scene, rows: slice) -> Tensor:
+def start_logits(context: ObservationContext, rows: slice) -> Tensor:
     """The judge's logits of some of the first samples of the test split, from the bank.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         rows: of b samples, in 0..n.
 
     Returns:
         (b, width).
     """
-    first = scene.bank.spec.split("test")[0]
-    stored = np.array(scene.bank.array("judge").range(first + rows.start, first + rows.stop))
-    return torch.from_numpy(stored).to(scene.device)
+    first = context.bank.spec.split("test")[0]
+    stored = np.array(context.bank.array("judge").range(first + rows.start, first + rows.stop))
+    return torch.from_numpy(stored).to(context.device)
 
 
 def aim_walk(walk: Walk, towards: int, away: int) -> Walk:
@@ -165,14 +165,14 @@ class StrengthPath:
 
 
 def edited_codes(
-    scene: Scene, strengths: Sequence[float], n: int
+    context: ObservationContext, strengths: Sequence[float], n: int
 ) -> Iterator[tuple[float, slice, Codes]]:
     """The first n samples of the test split, at every signed strength.
 
     Every step is made once, and memory does not grow with n.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         strengths: signed, in steps.
         n: number of samples.
 
@@ -182,27 +182,29 @@ def edited_codes(
         rows: of the batch, in 0..n.
         codes: what to decode.
     """
-    backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
+    backward, forward = sides(context.judge.attributes[context.attribute], context.target)
     up = sorted({t for t in strengths if t > 0})
     down = sorted({-t for t in strengths if t < 0})
-    for rows, walk, _ in start_walks(scene, n):
+    for rows, walk, _ in start_walks(context, n):
         ahead = aim_walk(walk, forward, backward)
         if 0 in strengths:
-            yield 0.0, rows, scene.editor.codes(ahead)
-        path = StrengthPath(scene.editor, ahead)
+            yield 0.0, rows, context.editor.codes(ahead)
+        path = StrengthPath(context.editor, ahead)
         for size in up:
             yield size, rows, path.at(size)
         # The other side is a walk of its own, from the same samples.
-        path = StrengthPath(scene.editor, aim_walk(walk, backward, forward))
+        path = StrengthPath(context.editor, aim_walk(walk, backward, forward))
         for size in down:
             yield -size, rows, path.at(size)
 
 
-def measure_effect(scene: Scene, logits: Tensor, before: Tensor, towards: int) -> Tensor:
+def measure_effect(
+    context: ObservationContext, logits: Tensor, before: Tensor, towards: int
+) -> Tensor:
     """Achieved effect: change of the judge's log-odds of a class, in sigmas of the bank.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         logits: (b, width) of the judge, after the edit.
         before: (b, width) of the judge, of the start.
         towards: the class.
@@ -210,12 +212,12 @@ def measure_effect(scene: Scene, logits: Tensor, before: Tensor, towards: int) -
     Returns:
         (b,) float64.
     """
-    attributes = scene.judge.attributes
-    column, sign = attributes.column(scene.attribute, towards)
+    attributes = context.judge.attributes
+    column, sign = attributes.column(context.attribute, towards)
     # Differences of near logits lose digits in float32, and means over many samples would show it.
     now = attributes.log_odds(logits.double())[:, column]
     then = attributes.log_odds(before.double())[:, column]
-    return sign * (now - then) / float(scene.bank.sigma["judge"][column])
+    return sign * (now - then) / float(context.bank.sigma["judge"][column])
 
 
 # -- calibration
@@ -233,7 +235,7 @@ class Reach:
 
 
 def calibrate(
-    scene: Scene,
+    context: ObservationContext,
     sign: int,
     wanted: float = 1.0,
     n: int = 512,
@@ -250,7 +252,7 @@ def calibrate(
     bisected. Where the effect does not grow steadily, one of its crossings is found.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         sign: 1 for t > 0, -1 for t < 0.
         wanted: mean effect in sigmas.
         n: number of samples.
@@ -261,18 +263,18 @@ def calibrate(
         The strength and its effect. Not to reach the effect within `cap` is a result, and so is a
         walk that turns NaN first.
     """
-    backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
+    backward, forward = sides(context.judge.attributes[context.attribute], context.target)
     towards, away = (forward, backward) if sign > 0 else (backward, forward)
     # Batches are kept as paths, whose codes are small; their pictures are decoded anew each time.
     paths = []
-    for _, walk, logits in start_walks(scene, n):
-        paths.append((StrengthPath(scene.editor, aim_walk(walk, towards, away)), logits))
+    for _, walk, logits in start_walks(context, n):
+        paths.append((StrengthPath(context.editor, aim_walk(walk, towards, away)), logits))
 
     def measure(strength: float) -> float:
         parts = []
         for path, before in paths:
-            logits = scene.judge(scene.generator.decode(path.at(strength))).float()
-            parts.append(measure_effect(scene, logits, before, towards))
+            logits = context.judge(context.generator.decode(path.at(strength))).float()
+            parts.append(measure_effect(context, logits, before, towards))
         return torch.cat(parts).mean().item()
 
     def mark_paths() -> None:

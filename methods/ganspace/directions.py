@@ -13,7 +13,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.progress import progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
-from editbench.methods.ganspace.pca import Components, Incremental, Moments, estimator
+from editbench.methods.ganspace.pca import Components, Incremental, RunningMoments, estimator
 from editbench.methods.shared.direction_search import Directions
 from editbench.walk.editor import FitData
 
@@ -46,7 +46,7 @@ def activation_directions(
             yield block, out.flatten(1).float().cpu().numpy()
 
     # Only the first block says how many channels the layer has.
-    parts: Moments | Incremental | None = None
+    parts: RunningMoments | Incremental | None = None
     for _, activation in stream("components", samples):
         parts = parts or estimator(activation.shape[1], components)
         parts.add(activation)
@@ -55,7 +55,7 @@ def activation_directions(
     notes = component_notes(data, space, found, components)
     # Other samples than those of the components, so that the regression is not fitted to their
     # noise; all sums that least squares needs are in one joint covariance.
-    joint = Moments(len(found) + data.generator.code_dim(space))
+    joint = RunningMoments(len(found) + data.generator.code_dim(space))
     for block, activation in stream("regression", max(REGRESSION_SAMPLES, samples)):
         coordinates = (activation - found.mean) @ found.rows.T / found.stdev
         joint.add(np.concatenate([coordinates, block.double().cpu().numpy()], 1))

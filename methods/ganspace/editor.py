@@ -16,7 +16,7 @@ from editbench.methods.ganspace.directions import (
     component_notes,
     latent_blocks,
 )
-from editbench.methods.ganspace.pca import Moments
+from editbench.methods.ganspace.pca import RunningMoments
 from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.shared.direction_search import Directions, DirectionSearch
 from editbench.methods.shared.layer_choice import RANGES
@@ -87,7 +87,7 @@ class GANSpace(DirectionSearch):
             return activation_directions(
                 data, self.layer, self.space, self.samples, self.components
             )
-        moments = Moments(data.generator.w_dim)
+        moments = RunningMoments(data.generator.w_dim)
         for block in latent_blocks(data, Space.W, self.samples, "components", BLOCK):
             moments.add(block.cpu().numpy())
         found = moments.components(self.components)

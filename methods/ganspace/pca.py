@@ -48,7 +48,7 @@ class Components:
         return len(self.rows)
 
 
-class Moments:
+class RunningMoments:
     """Count, mean and covariance of all samples seen, whatever their order and split.
 
     Sums are kept in float64, about a provisional mean, that of the first block, so that a mean
@@ -88,7 +88,7 @@ class Moments:
                 "check the generator"
             )
 
-    def merge(self, other: Moments) -> None:
+    def merge(self, other: RunningMoments) -> None:
         """Take in what another stream has seen, moved to this one's provisional mean."""
         if other.shift is None:
             return
@@ -198,9 +198,9 @@ class Incremental:
         self.count += len(rows)
 
 
-def estimator(dim: int, k: int) -> Moments | Incremental:
+def estimator(dim: int, k: int) -> RunningMoments | Incremental:
     """Exact up to EXACT_LIMIT channels, the approximation above."""
-    return Moments(dim) if dim <= EXACT_LIMIT else Incremental(k)
+    return RunningMoments(dim) if dim <= EXACT_LIMIT else Incremental(k)
 
 
 def _components(

@@ -26,7 +26,7 @@ CONSTANT = 1e-6  # a channel whose sigma is below this share of the largest one 
 
 
 @dataclass(frozen=True)
-class Moments:
+class ChannelMoments:
     """Moments of every channel of S over the samples of a bank.
 
     Args:
@@ -108,7 +108,7 @@ def channel_name(generator: Generator, channel: int) -> str:
     return f"{generator.layer_names[layer]}:{channel - starts[layer]}"
 
 
-def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -> Moments:
+def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -> ChannelMoments:
     """Moments of the styles of latents (n, d), a block at a time, in float64.
 
     The latents are the bank's own, truncated as those that will be edited.
@@ -133,7 +133,7 @@ def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -
             square = square + (styles - own).square().sum(0) + gap.square() * (n * m / total)
             mean = mean + gap * (m / total)
             n = total
-    return Moments(mean.clone(), (square / max(n, 1)).sqrt().clone())
+    return ChannelMoments(mean.clone(), (square / max(n, 1)).sqrt().clone())
 
 
 def positive_bank(odds: Tensor, labels: Tensor, target: int, share: float, at_least: int) -> Tensor:
@@ -165,7 +165,7 @@ def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: objec
     return bank[torch.from_numpy(np.sort(rows)).to(bank.device)]
 
 
-def rank_channels(exemplars: Moments, bank: Moments, allowed: Tensor) -> Ranking:
+def rank_channels(exemplars: ChannelMoments, bank: ChannelMoments, allowed: Tensor) -> Ranking:
     """Rank channels u by theta_u = |mean(delta_u)| / std(delta_u), the largest first.
 
     delta_u = (s_u - mu_u) / sigma_u over the exemplars, mu and sigma those of the bank.
@@ -186,7 +186,7 @@ def rank_channels(exemplars: Moments, bank: Moments, allowed: Tensor) -> Ranking
 
 
 def rank_for_class(
-    data: FitData, bank: Moments, positives: Tensor, exemplars: int | None, *names: object
+    data: FitData, bank: ChannelMoments, positives: Tensor, exemplars: int | None, *names: object
 ) -> Ranking:
     """The ranking of the channels for a class, from exemplars drawn out of its positives.
 

@@ -23,7 +23,7 @@ from editbench.methods.shared.state import group, prefixed
 from editbench.methods.stylespace.channels import (
     MIN_EXEMPLARS,
     Candidates,
-    Moments,
+    ChannelMoments,
     Ranking,
     channel_moments,
     positive_bank,
@@ -178,7 +178,9 @@ class StyleSpace(Editor):
             return [1]
         return list(range(len(attribute.classes)))
 
-    def _candidates(self, data: FitData, bank: Moments, notes: dict[str, object]) -> Candidates:
+    def _candidates(
+        self, data: FitData, bank: ChannelMoments, notes: dict[str, object]
+    ) -> Candidates:
         """The top-ranked channels of every class.
 
         Attributes with too few exemplars of a class are left out.
@@ -221,7 +223,7 @@ class StyleSpace(Editor):
             rows.append((out.add(f"{name}, top {m}", row.cpu()), 1))
         return rows
 
-    def _measure(self, data: FitData, bank: Moments, found: Candidates) -> Effects:
+    def _measure(self, data: FitData, bank: ChannelMoments, found: Candidates) -> Effects:
         """The effects of all candidates, each at every strength."""
         base = data.generator.lift(data.latents(data.tune)[: self.samples], Space.S)
         moves = (torch.stack(found.rows) * bank.std.cpu()).to(base)
@@ -234,7 +236,7 @@ class StyleSpace(Editor):
     def _choose(
         self,
         data: FitData,
-        bank: Moments,
+        bank: ChannelMoments,
         found: Candidates,
         effects: Effects | None,
         name: str,

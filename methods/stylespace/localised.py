@@ -16,7 +16,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Space
 from editbench.methods.shared.control_search import MIN_EFFECT
-from editbench.methods.stylespace.channels import Candidates, Moments, channel_name, movable
+from editbench.methods.stylespace.channels import Candidates, ChannelMoments, channel_name, movable
 from editbench.methods.stylespace.editor import StyleSpace
 from editbench.methods.stylespace.regions import DISCOUNT, MIN_MARGIN, MIN_RATE, localise
 from editbench.networks.generator import Generator
@@ -99,7 +99,9 @@ class LocalisedStyleSpace(StyleSpace):
         self.min_rate = float(min_rate)
         self.min_margin = float(min_margin)
 
-    def _candidates(self, data: FitData, bank: Moments, notes: dict[str, object]) -> Candidates:
+    def _candidates(
+        self, data: FitData, bank: ChannelMoments, notes: dict[str, object]
+    ) -> Candidates:
         assert self.parser is not None  # `check` has seen to it
         generator = data.generator
         names = list(self.parser.names)

@@ -22,7 +22,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.engine import EngineSpec, walk_starts
-from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.walker import walk_own_lengths
 
 # Suffixes of array names: the job's attribute first, and the second attribute first.
@@ -82,60 +82,60 @@ class CompositionObservation(AfterWalk):
         self.max_steps = int(max_steps)
         self.pictures = int(pictures)
 
-    def look(self, scene: Scene) -> Observed:
+    def look(self, context: ObservationContext) -> Observed:
         """Walk both orders, then the commutator.
 
         Raises:
             Unsupported: the second attribute is the job's own, or the editor's codes are not one
                 vector of W or Z a sample.
         """
-        names = (scene.attribute, self.then)
-        self._check(scene)
-        drawn = self._draw_starts(scene, names)
-        check_whole(scene, scene.editor, scene.attribute, drawn)
-        assert scene.editor_for is not None
+        names = (context.attribute, self.then)
+        self._check(context)
+        drawn = self._draw_starts(context, names)
+        check_whole(context, context.editor, context.attribute, drawn)
+        assert context.editor_for is not None
         # Fitting takes derivatives, unless the fit is in the cache; observations look without.
         with torch.enable_grad():
-            then_editor = scene.editor_for(self.then)
-        check_whole(scene, then_editor, self.then, drawn)
-        editors = {scene.attribute: scene.editor, self.then: then_editor}
-        forward = self._walk_order(scene, editors, names, drawn)
-        backward = self._walk_order(scene, editors, names[::-1], drawn)
+            then_editor = context.editor_for(self.then)
+        check_whole(context, then_editor, self.then, drawn)
+        editors = {context.attribute: context.editor, self.then: then_editor}
+        forward = self._walk_order(context, editors, names, drawn)
+        backward = self._walk_order(context, editors, names[::-1], drawn)
         arrays: dict[str, np.ndarray] = {"start": drawn.index}
-        arrays |= _order_arrays(scene, names, drawn, forward, FORWARD)
-        arrays |= _order_arrays(scene, names, drawn, backward, REVERSED)
+        arrays |= _order_arrays(context, names, drawn, forward, FORWARD)
+        arrays |= _order_arrays(context, names, drawn, backward, REVERSED)
         # A walk of no step has nothing to commute: its sample had the class before it began.
         moved = (forward[0].steps > 0) & (forward[1].steps > 0)
         kept = np.flatnonzero(arrays["both"] & moved)
-        arrays |= self._commutator(scene, editors, names, drawn, forward, kept)
-        if self.pictures and scene.generator.output == "image":
+        arrays |= self._commutator(context, editors, names, drawn, forward, kept)
+        if self.pictures and context.generator.output == "image":
             few = kept[: self.pictures]
             stages = [drawn.codes, *(stage.codes for stage in (*forward, *backward))]
-            shown = [to_uint8(_decode(scene, stage[few])) for stage in stages]
+            shown = [to_uint8(_decode(context, stage[few])) for stage in stages]
             arrays["pictures"] = torch.stack(shown, 1).numpy()
         return Observed(arrays, {"first": names[0], "then": names[1], "panels": list(PANELS)})
 
-    def _check(self, scene: Scene) -> None:
-        scene.judge.attributes[self.then]  # raises for an attribute that the judge does not know
-        if self.then == scene.attribute:
+    def _check(self, context: ObservationContext) -> None:
+        context.judge.attributes[self.then]  # raises for an attribute that the judge does not know
+        if self.then == context.attribute:
             raise Unsupported(
                 f"observation.composition.then is the job's own attribute {self.then}: name "
                 "another one"
             )
-        if scene.editor.space not in (Space.W, Space.Z):
+        if context.editor.space not in (Space.W, Space.Z):
             raise Unsupported(NOT_WHOLE)
 
-    def _draw_starts(self, scene: Scene, names: tuple[str, str]) -> _Drawn:
+    def _draw_starts(self, context: ObservationContext, names: tuple[str, str]) -> _Drawn:
         """Draw starts and, for each attribute, their target classes."""
-        attributes = scene.judge.attributes
-        first, last = scene.bank.spec.split("test")
+        attributes = context.judge.attributes
+        first, last = context.bank.spec.split("test")
         # Both jobs of a pair, (a then b) and (b then a), draw the same: names are sorted.
-        rng = seeding.rng(0, "composition", scene.bank.samples_key, self.n, *sorted(names))
+        rng = seeding.rng(0, "composition", context.bank.samples_key, self.n, *sorted(names))
         size = min(self.n, last - first)
         index = first + np.sort(rng.choice(last - first, size=size, replace=False))
-        own = scene.generator.start_space(scene.editor.space).value
-        codes = np.array(scene.bank.array(own).take(index))
-        logits = np.array(scene.bank.array("judge").take(index))
+        own = context.generator.start_space(context.editor.space).value
+        codes = np.array(context.bank.array(own).take(index))
+        logits = np.array(context.bank.array("judge").take(index))
         labels = attributes.labels(torch.from_numpy(logits)).numpy()
         # Each attribute has its own draw, made in the same order whichever is the job's.
         targets = {}
@@ -148,25 +148,29 @@ class CompositionObservation(AfterWalk):
                 item.ordered,
             )
         lacking = np.ones(len(index), bool)
-        if scene.target is not None:
+        if context.target is not None:
             # A class for all starts: those that have it already are left out.
-            targets[scene.attribute][:] = scene.target
-            lacking = labels[:, attributes.index(scene.attribute)] != scene.target
+            targets[context.attribute][:] = context.target
+            lacking = labels[:, attributes.index(context.attribute)] != context.target
         targets = {name: target[lacking] for name, target in targets.items()}
         return _Drawn(index[lacking], codes[lacking], logits[lacking], targets)
 
     def _walk_order(
-        self, scene: Scene, editors: dict[str, Editor], order: tuple[str, ...], drawn: _Drawn
+        self,
+        context: ObservationContext,
+        editors: dict[str, Editor],
+        order: tuple[str, ...],
+        drawn: _Drawn,
     ) -> tuple[_Stage, _Stage]:
         """Walk two edits one after the other; where each ended."""
         first, second = order
-        one = self._walk(scene, editors[first], first, drawn, drawn.codes, drawn.logits)
-        both = self._walk(scene, editors[second], second, drawn, one.codes, one.logits)
+        one = self._walk(context, editors[first], first, drawn, drawn.codes, drawn.logits)
+        both = self._walk(context, editors[second], second, drawn, one.codes, one.logits)
         return one, both
 
     def _walk(
         self,
-        scene: Scene,
+        context: ObservationContext,
         editor: Editor,
         name: str,
         drawn: _Drawn,
@@ -174,7 +178,7 @@ class CompositionObservation(AfterWalk):
         logits: np.ndarray,
     ) -> _Stage:
         """Walk every start to its first crossing; those with the target class stand still."""
-        attributes = scene.judge.attributes
+        attributes = context.judge.attributes
         target = drawn.targets[name]
         source = attributes.labels(torch.from_numpy(logits), name).numpy()
         # Copies: the arrays of one edit are where the next one starts.
@@ -187,15 +191,15 @@ class CompositionObservation(AfterWalk):
         starts = Starts(drawn.index[go], source[go], target[go], float("nan"))
         walked = walk_starts(
             editor,
-            scene.generator,
-            scene.judge,
+            context.generator,
+            context.judge,
             name,
             starts,
-            torch.from_numpy(codes[go]).to(scene.device),
-            torch.from_numpy(logits[go]).to(scene.device),
-            scene.bank.sigma["judge"],
+            torch.from_numpy(codes[go]).to(context.device),
+            torch.from_numpy(logits[go]).to(context.device),
+            context.bank.sigma["judge"],
             # No sweep beyond the crossing, and no pictures: the ends alone are needed.
-            EngineSpec(self.max_steps, 0, scene.batch, 0),
+            EngineSpec(self.max_steps, 0, context.batch, 0),
         )
         # The table is sorted by start, and the starts ascend: its last rows are in their order.
         last = walked.table.groupby("start").tail(1)
@@ -209,7 +213,7 @@ class CompositionObservation(AfterWalk):
 
     def _commutator(
         self,
-        scene: Scene,
+        context: ObservationContext,
         editors: dict[str, Editor],
         names: tuple[str, str],
         drawn: _Drawn,
@@ -219,7 +223,7 @@ class CompositionObservation(AfterWalk):
         """Both edits as in `walks`, from the same classes and at the same lengths, in either order.
 
         Args:
-            scene: what is edited.
+            context: what is edited.
             editors: by attribute.
             names: the two attributes.
             drawn: the starts.
@@ -245,7 +249,7 @@ class CompositionObservation(AfterWalk):
                     walks[k].source[kept],
                     drawn.targets[names[k]][kept],
                     walks[k].steps[kept],
-                    scene.device,
+                    context.device,
                 )
             ends.append(at)
         a, b = ends
@@ -254,11 +258,11 @@ class CompositionObservation(AfterWalk):
         out["travelled"][kept] = (
             np.linalg.norm(a - begin, axis=1) + np.linalg.norm(b - begin, axis=1)
         ) / 2
-        if scene.generator.output == "image":
-            for first in range(0, len(kept), scene.batch):
-                part = slice(first, first + scene.batch)
+        if context.generator.output == "image":
+            for first in range(0, len(kept), context.batch):
+                part = slice(first, first + context.batch)
                 # Clamped as pictures are shown; root mean square over channels and pixels.
-                images = [_decode(scene, end[part]).clamp(-1, 1) for end in ends]
+                images = [_decode(context, end[part]).clamp(-1, 1) for end in ends]
                 gap = (images[0] - images[1]).flatten(1).square().mean(1).sqrt()
                 out["pixels"][kept[part]] = gap.cpu().numpy()
         return out
@@ -288,13 +292,13 @@ class _Stage:
         self.steps = np.zeros(len(codes), np.int64)
 
 
-def check_whole(scene: Scene, editor: Editor, name: str, drawn: _Drawn) -> None:
+def check_whole(context: ObservationContext, editor: Editor, name: str, drawn: _Drawn) -> None:
     """Refuse an editor that moves some rows of W+ alone, by its options or by its search.
 
     Its pictures are of other codes than those that the next edit would start from.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         editor: fitted for the attribute.
         name: the attribute.
         drawn: the starts.
@@ -303,17 +307,17 @@ def check_whole(scene: Scene, editor: Editor, name: str, drawn: _Drawn) -> None:
         Unsupported: its codes are of another space than its walk.
     """
     count = min(PROBED, len(drawn.index))
-    origin = torch.from_numpy(drawn.codes[:count]).to(scene.device)
-    labels = scene.judge.attributes.labels(torch.from_numpy(drawn.logits[:count]), name)
-    for target in range(len(scene.judge.attributes[name].classes)):
+    origin = torch.from_numpy(drawn.codes[:count]).to(context.device)
+    labels = context.judge.attributes.labels(torch.from_numpy(drawn.logits[:count]), name)
+    for target in range(len(context.judge.attributes[name].classes)):
         # Codes that have moved: at step 0 an editor of rows may give the plain ones.
         walk = Walk(
             name,
-            torch.from_numpy(drawn.index[:count]).to(scene.device),
+            torch.from_numpy(drawn.index[:count]).to(context.device),
             origin,
             origin + 1,
-            labels.to(scene.device),
-            torch.full_like(labels, target).to(scene.device),
+            labels.to(context.device),
+            torch.full_like(labels, target).to(context.device),
             latent=origin,
         )
         if editor.codes(walk).space != editor.space:
@@ -321,14 +325,14 @@ def check_whole(scene: Scene, editor: Editor, name: str, drawn: _Drawn) -> None:
 
 
 def _order_arrays(
-    scene: Scene,
+    context: ObservationContext,
     names: tuple[str, str],
     drawn: _Drawn,
     walks: tuple[_Stage, _Stage],
     suffix: str,
 ) -> dict[str, np.ndarray]:
     """Success of one order: of its first edit alone, of both, and what else changed."""
-    attributes: Attributes = scene.judge.attributes
+    attributes: Attributes = context.judge.attributes
     one, both = walks
     before = attributes.labels(torch.from_numpy(drawn.logits)).numpy()
     labels = attributes.labels(torch.from_numpy(both.logits)).numpy()
@@ -345,9 +349,9 @@ def _order_arrays(
     }
 
 
-def _decode(scene: Scene, codes: np.ndarray) -> Tensor:
-    values = torch.from_numpy(codes).to(scene.device)
-    return scene.generator.decode(Codes(scene.editor.space, values))
+def _decode(context: ObservationContext, codes: np.ndarray) -> Tensor:
+    values = torch.from_numpy(codes).to(context.device)
+    return context.generator.decode(Codes(context.editor.space, values))
 
 
 def advance(

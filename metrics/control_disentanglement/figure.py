@@ -18,8 +18,8 @@ from editbench.figures.curves import (
 )
 from editbench.figures.drawing import Drawing, Records
 from editbench.figures.legend import put_legend
-from editbench.figures.looks import Looks, order_methods
 from editbench.figures.panels import STYLE, bare, name_ticks, new_figure, show_picture
+from editbench.figures.theme import Theme, order_methods
 from editbench.stats.first_crossing import area
 
 LEAST = 0.1  # a method with less control than this does not set the common range
@@ -41,7 +41,7 @@ CAPTIONS = {
 }
 
 
-def draw(records: Records, look: Looks) -> list[Drawing]:
+def draw(records: Records, theme: Theme) -> list[Drawing]:
     """The two figures; none where no run has the curves."""
     curves = cd_curves(records)
     if curves.empty:
@@ -50,8 +50,8 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
         Drawing(
             "cd",
             "Control and disentanglement",
-            CAPTIONS["cd"] + caption_of_groups(set(curves["method"]), look),
-            partial(cd_figure, curves, bands(records), look),
+            CAPTIONS["cd"] + caption_of_groups(set(curves["method"]), theme),
+            partial(cd_figure, curves, bands(records), theme),
             first=True,
         )
     ]
@@ -62,7 +62,7 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
                 "cd_area",
                 "Disentanglement over the common range of control",
                 CAPTIONS["cd_area"],
-                partial(mean_figure, means, look),
+                partial(mean_figure, means, theme),
                 first=True,
             )
         )
@@ -70,9 +70,9 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
         found.append(
             Drawing(
                 f"cd_paths_{attribute}",
-                f"Paths: {look.attribute(attribute)}",
-                CAPTIONS["cd_paths"] + f"{look.attribute(attribute)}.",
-                partial(paths_figure, kept, look),
+                f"Paths: {theme.attribute(attribute)}",
+                CAPTIONS["cd_paths"] + f"{theme.attribute(attribute)}.",
+                partial(paths_figure, kept, theme),
             )
         )
     return found
@@ -106,14 +106,14 @@ def kept_paths(records: Records) -> dict[str, dict[int, dict[str, dict[str, np.n
     return chosen
 
 
-def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], look: Looks) -> Figure:
+def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], theme: Theme) -> Figure:
     """A row a start and method, a column a step.
 
     Args:
         kept: start -> method -> images, steps, crossed, see `kept_paths`.
-        look: of the methods, whose colours their names have.
+        theme: of the methods, whose colours their names have.
     """
-    methods = order_methods((method for by in kept.values() for method in by), look)
+    methods = order_methods((method for by in kept.values() for method in by), theme)
     rows = [(start, method) for start, by in kept.items() for method in methods if method in by]
     columns = max(len(by[method]["steps"]) for by in kept.values() for method in by)
     figure = new_figure(1.6 + SIDE * columns, 0.2 + (SIDE + 0.16) * len(rows))
@@ -133,13 +133,13 @@ def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], look: Looks)
             if path["crossed"][column]:
                 axes.spines["bottom"].set_visible(True)
                 axes.spines["bottom"].set_linewidth(2)
-                axes.spines["bottom"].set_color(look[method].colour)
+                axes.spines["bottom"].set_color(theme[method].colour)
         panels[line, 0].set_ylabel(
-            look.method(method),
+            theme.method(method),
             rotation=0,
             ha="right",
             va="center",
-            color=look[method].colour,
+            color=theme[method].colour,
             fontsize=8,
         )
     return figure
@@ -202,17 +202,17 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["attribute", "method", "common", "mean"])
 
 
-def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
+def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, theme: Theme) -> Figure:
     """A panel an attribute: D against C along the steps."""
-    attributes = look.order(curves["attribute"])
-    figure, groups = groups_of_attributes(curves, look, MOST_COLUMNS, (3.05, 2.6), 0.7)
+    attributes = theme.order(curves["attribute"])
+    figure, groups = groups_of_attributes(curves, theme, MOST_COLUMNS, (3.05, 2.6), 0.7)
     for group in groups:
         for axes, attribute in zip(group.panels, attributes):
             here = curves[curves["attribute"] == attribute]
             pale = here[here["method"].isin(group.pale)].groupby("method")
             draw_pale(axes, [(walk["control"], walk["entropy"]) for _, walk in pale])
             for method, walk in here[here["method"].isin(group.methods)].groupby("method"):
-                colour, marker = look[str(method)][:2]
+                colour, marker = theme[str(method)][:2]
                 rows = band[(band["attribute"] == attribute) & (band["method"] == method)]
                 axes.fill_between(
                     rows["x"], rows["low"], rows["high"], color=colour, alpha=0.14, linewidth=0
@@ -222,7 +222,7 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
                     walk["entropy"],
                     color=colour,
                     linewidth=1.5,
-                    linestyle=look[str(method)].dash,
+                    linestyle=theme[str(method)].dash,
                 )
                 # The marker stands at the last step, which need not have the most control.
                 axes.plot(
@@ -242,13 +242,13 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, look: Looks) -> Figure:
     return figure
 
 
-def mean_figure(means: pd.DataFrame, look: Looks) -> Figure:
+def mean_figure(means: pd.DataFrame, theme: Theme) -> Figure:
     """The mean of D over the common range, one point a method and attribute."""
-    attributes = look.order(means["attribute"])
-    methods = order_methods(means["method"], look)
+    attributes = theme.order(means["attribute"])
+    methods = order_methods(means["method"], theme)
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
     # In a paper's column the names are slanted, which takes room from the panel.
-    height = 3.4 if look.width is None else 4.9
+    height = 3.4 if theme.width is None else 4.9
     figure = new_figure(max(5.5, min(12.5, width)), height)
     axes = figure.add_subplot()
     # Points of one attribute stand side by side, around its tick.
@@ -261,8 +261,8 @@ def mean_figure(means: pd.DataFrame, look: Looks) -> Figure:
             x,
             mine["mean"],
             linestyle="none",
-            marker=look[method].marker,
-            color=look[method].colour,
+            marker=theme[method].marker,
+            color=theme[method].colour,
             markersize=6,
             markeredgewidth=0,
         )
@@ -270,11 +270,11 @@ def mean_figure(means: pd.DataFrame, look: Looks) -> Figure:
     names = []
     for name in attributes:
         reach = f"C ≤ {ends[name]:.2f}" if np.isfinite(ends[name]) else "no control"
-        names.append(f"{look.attribute(name)}\n{reach}")
-    name_ticks(axes, names, look)
+        names.append(f"{theme.attribute(name)}\n{reach}")
+    name_ticks(axes, names, theme)
     axes.set_xlim(-0.5, len(attributes) - 0.5)
     axes.set_ylim(0, 1.12 * means["mean"].max() or 1)
     axes.grid(False, axis="x")
     axes.set_ylabel("mean D")
-    put_legend(figure, methods, look, line=False)
+    put_legend(figure, methods, theme, line=False)
     return figure

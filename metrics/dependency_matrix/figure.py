@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from editbench.figures.drawing import Drawing, Records
-from editbench.figures.looks import Looks, order_methods
 from editbench.figures.panels import FEWEST, new_figure
+from editbench.figures.theme import Theme, order_methods
 
 CAPTION = (
     "Mean change of every other attribute at matched effect on the target (the panel), in σ; "
@@ -24,13 +24,13 @@ LIGHT = "#ffffff"
 DARK = "#1a1d21"
 
 
-def draw(records: Records, look: Looks) -> list[Drawing]:
+def draw(records: Records, theme: Theme) -> list[Drawing]:
     """The figure; none where no run has the numbers."""
     found = cells(records)
     if found.empty:
         return []
     title = "What an edit takes along"
-    return [Drawing("dependency_matrix", title, CAPTION, partial(figure, found, look))]
+    return [Drawing("dependency_matrix", title, CAPTION, partial(figure, found, theme))]
 
 
 def cells(records: Records) -> pd.DataFrame:
@@ -42,23 +42,23 @@ def cells(records: Records) -> pd.DataFrame:
     return rows.merge(runs, on="run_id")[["attribute", "method", "other", "value", "count"]]
 
 
-def figure(found: pd.DataFrame, look: Looks) -> Figure:
+def figure(found: pd.DataFrame, theme: Theme) -> Figure:
     """Methods down, other attributes across, one colour scale for all panels.
 
     Args:
         found: rows of `cells`.
-        look: of the methods, with their order and that of the attributes.
+        theme: of the methods, with their order and that of the attributes.
     """
-    targets = look.order(found["attribute"])
-    methods = order_methods(found["method"], look)
-    longest = max(len(look.method(name)) for name in methods)
-    names = look.order(found["other"])
+    targets = theme.order(found["attribute"])
+    methods = order_methods(found["method"], theme)
+    longest = max(len(theme.method(name)) for name in methods)
+    names = theme.order(found["other"])
     # Inches: a character of a name, and a panel.
     side = 0.075 * longest
     panel = 0.55 * len(names) + 0.4
     columns = 1
     if longest < LONG_NAME:
-        columns = look.across(len(targets), 3, panel + side / 3)
+        columns = theme.panels_per_row(len(targets), 3, panel + side / 3)
     lines = -(-len(targets) // columns)
     drawing = new_figure(side + columns * panel, 0.6 + lines * (0.3 * len(methods) + 1.0))
     panels = drawing.subplots(lines, columns, squeeze=False, sharey=True).ravel()
@@ -82,7 +82,7 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
                     column,
                     row,
                     # The cells of a paper's column are narrow.
-                    text.removeprefix("0") if look.width is not None else text,
+                    text.removeprefix("0") if theme.width is not None else text,
                     ha="center",
                     va="center",
                     fontsize=7.5,
@@ -90,20 +90,20 @@ def figure(found: pd.DataFrame, look: Looks) -> Figure:
                 )
         axes.set_xticks(
             range(len(others)),
-            [look.attribute(name) for name in others],
+            [theme.attribute(name) for name in others],
             rotation=35,
             ha="right",
             rotation_mode="anchor",
         )
-        axes.set_yticks(range(len(methods)), [look.method(name) for name in methods])
+        axes.set_yticks(range(len(methods)), [theme.method(name) for name in methods])
         axes.grid(False)
-        axes.set_title(look.attribute(targets[place]))
+        axes.set_title(theme.attribute(targets[place]))
     scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, top), "cividis_r")
     drawing.colorbar(
         scale,
         ax=panels[: len(targets)].tolist(),
         label="dependency, σ",
-        location="right" if look.width is None else "bottom",
+        location="right" if theme.width is None else "bottom",
         shrink=0.8,
         fraction=0.03,
     )

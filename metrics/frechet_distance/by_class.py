@@ -14,17 +14,21 @@ from editbench.metrics.frechet_distance.matching import SETS
 from editbench.metrics.frechet_distance.reference import Reference, cached, reference_key
 from editbench.networks.features import FeatureNetwork
 from editbench.stats.moments import Moments
-from editbench.walk.observation import Scene
+from editbench.walk.observation import ObservationContext
 
 
 def class_statistics(
-    scene: Scene, reference: Reference, network: FeatureNetwork, n: int, resolution: int
+    context: ObservationContext,
+    reference: Reference,
+    network: FeatureNetwork,
+    n: int,
+    resolution: int,
 ) -> dict[str, np.ndarray]:
     """Moments of a reference by the judge's class of the edited attribute, from the cache where
     another job made them.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         reference: the pictures.
         network: whose features are taken.
         n: pictures; others n..2n-1, where there are so many, are a second set.
@@ -36,23 +40,27 @@ def class_statistics(
         row c of those sent to class c which the judge puts there; only where the reference can be
         edited. other_*: likewise of pictures n..2n-1.
     """
-    key = reference_key(scene, reference, network, n, resolution) | {
-        "judge": scene.judge.digest,
-        "attribute": scene.attribute,
-        "edited": reference.can_edit(scene),
+    key = reference_key(context, reference, network, n, resolution) | {
+        "judge": context.judge.digest,
+        "attribute": context.attribute,
+        "edited": reference.can_edit(context),
     }
-    return cached(scene.cache, key, lambda: _by_class(scene, reference, network, n, resolution))
+    return cached(context.cache, key, lambda: _by_class(context, reference, network, n, resolution))
 
 
 @torch.no_grad()
 def _by_class(
-    scene: Scene, reference: Reference, network: FeatureNetwork, n: int, resolution: int
+    context: ObservationContext,
+    reference: Reference,
+    network: FeatureNetwork,
+    n: int,
+    resolution: int,
 ) -> dict[str, np.ndarray]:
-    classes = len(scene.judge.attributes[scene.attribute].classes)
-    names = SETS if reference.size(scene) >= 2 * n else SETS[:1]
+    classes = len(context.judge.attributes[context.attribute].classes)
+    names = SETS if reference.size(context) >= 2 * n else SETS[:1]
     # None: the pictures as they are; a number: all of them sent to that class.
     versions: list[int | None] = [None]
-    if reference.can_edit(scene):
+    if reference.can_edit(context):
         versions += range(classes)
     out: dict[str, np.ndarray] = {}
     with progress("reference pictures by class", len(names) * len(versions) * n) as advance:
@@ -60,15 +68,17 @@ def _by_class(
             natural = [Moments(n, 1, network.dim) for _ in range(classes)]
             edited = [Moments(n, 1, network.dim) for _ in range(classes)]
             for target in versions:
-                for first in range(0, n, scene.batch):
-                    last = min(first + scene.batch, n)
+                for first in range(0, n, context.batch):
+                    last = min(first + context.batch, n)
                     span = (place * n + first, place * n + last)
                     if target is None:
-                        images = reference.images(scene, *span, resolution)
+                        images = reference.images(context, *span, resolution)
                     else:
-                        images = reference.edited(scene, *span, resolution, target)
+                        images = reference.edited(context, *span, resolution, target)
                     features = network(images).float()
-                    label = scene.judge.attributes.labels(scene.judge(images), scene.attribute)
+                    label = context.judge.attributes.labels(
+                        context.judge(images), context.attribute
+                    )
                     if target is None:
                         for c in range(classes):
                             _add(natural[c], features[label == c])

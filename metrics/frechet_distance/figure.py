@@ -20,8 +20,8 @@ from editbench.figures.curves import (
     share_limits,
 )
 from editbench.figures.drawing import Drawing, Records
-from editbench.figures.looks import INK, Look, Looks
 from editbench.figures.panels import STYLE
+from editbench.figures.theme import INK, MethodStyle, Theme
 
 KINDS = {
     "frechet_distance": "Fréchet distance",
@@ -62,7 +62,7 @@ CAPTIONS = {
 }
 
 
-def draw(records: Records, look: Looks) -> list[Drawing]:
+def draw(records: Records, theme: Theme) -> list[Drawing]:
     """Figures of each distance that the runs have, over strength and over effect."""
     points = frechet_points(records)
     found = []
@@ -92,13 +92,13 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
                 share=SHARE.get(fields["variant"], SHARE["unmatched"]),
             )
             caption = CAPTIONS[axis].format(lines=lines, name=f"{KINDS[kind]}, {written(fields)}")
-            caption += caption_of_groups(set(group["method"]), look)
+            caption += caption_of_groups(set(group["method"]), theme)
             found.append(
                 Drawing(
                     "".join(c if c.isalnum() or c in "_-" else "-" for c in name),
                     f"{title} over {axis}",
                     caption,
-                    partial(frechet_figure, group, look, axis, KINDS[kind]),
+                    partial(frechet_figure, group, theme, axis, KINDS[kind]),
                     first=not aside,
                 )
             )
@@ -179,17 +179,17 @@ def curve_points(curve: pd.DataFrame, group: pd.DataFrame, achieved: pd.Series) 
     )
 
 
-def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> Figure:
+def frechet_figure(points: pd.DataFrame, theme: Theme, axis: str, label: str) -> Figure:
     """A panel an attribute, along the strengths.
 
     Args:
         points: rows of `frechet_points` of one kind.
-        look: of the methods.
+        theme: of the methods.
         axis: 'strength' (x is the share of the end) or 'effect'.
         label: of the vertical axis.
     """
-    attributes = look.order(points["attribute"])
-    figure, groups = groups_of_attributes(points, look, MOST_COLUMNS, (3.6, 2.9), 0.7, label)
+    attributes = theme.order(points["attribute"])
+    figure, groups = groups_of_attributes(points, theme, MOST_COLUMNS, (3.6, 2.9), 0.7, label)
     x = "share" if axis == "strength" else "achieved"
     for group in groups:
         for axes, attribute in zip(group.panels, attributes):
@@ -199,7 +199,7 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
             for method in group.methods:
                 mine = here[here["method"] == method]
                 for _, one in mine.groupby("run_id"):  # of one seed each
-                    draw_curve(axes, one, x, look[method])
+                    draw_curve(axes, one, x, theme[method])
             for level, dash in (("zero", (0, (5, 3))), ("floor", (0, (1, 2)))):
                 if np.isfinite(here[level]).any():
                     axes.axhline(
@@ -221,26 +221,26 @@ def frechet_figure(points: pd.DataFrame, look: Looks, axis: str, label: str) -> 
     return figure
 
 
-def draw_curve(axes: Axes, one: pd.DataFrame, x: str, look: Look) -> None:
+def draw_curve(axes: Axes, one: pd.DataFrame, x: str, style: MethodStyle) -> None:
     """One distance with its band, and that of the edit without error.
 
     Args:
         axes: to draw on.
         one: rows of `frechet_points` of one run and kind.
         x: column of the horizontal axis.
-        look: of the method.
+        style: of the method.
     """
-    axes.fill_between(one[x], one["low"], one["high"], color=look.colour, alpha=0.14, linewidth=0)
-    axes.plot(one[x], one["value"], color=look.colour, linewidth=1.5, linestyle=look.dash)
+    axes.fill_between(one[x], one["low"], one["high"], color=style.colour, alpha=0.14, linewidth=0)
+    axes.plot(one[x], one["value"], color=style.colour, linewidth=1.5, linestyle=style.dash)
     axes.plot(one[x], one["perfect"], color=INK, linewidth=0.9, linestyle=PERFECT_DASH, alpha=0.6)
     for is_open, part in one.groupby("open"):
         axes.plot(
             part[x],
             part["value"],
             linestyle="none",
-            marker=look.marker,
-            color=look.colour,
+            marker=style.marker,
+            color=style.colour,
             markersize=4.2,
-            markerfacecolor="none" if is_open else look.colour,
+            markerfacecolor="none" if is_open else style.colour,
             markeredgewidth=1.0 if is_open else 0,
         )

@@ -22,7 +22,7 @@ from editbench.metrics.frechet_distance.by_class import class_statistics
 from editbench.metrics.frechet_distance.reference import Reference, Renders, statistics
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
 from editbench.stats.moments import Kernel, Moments, block_ends, in_blocks
-from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.strength import (
     Reach,
     calibrate,
@@ -141,30 +141,30 @@ class FrechetDistanceObservation(AfterWalk):
         if isinstance(network, FeatureNetwork):
             self._check_size(network)
 
-    def look(self, scene: Scene) -> Observed:
+    def look(self, context: ObservationContext) -> Observed:
         """Take the features of real pictures and of edits, and their sums.
 
         Raises:
             Unsupported: there are no pictures, or the reference is of another kind.
             EditbenchError: there are too few samples or pictures.
         """
-        if scene.generator.output != "image":
+        if context.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
-        network = self._network(scene)
-        classes = scene.judge.attributes[scene.attribute].classes
+        network = self._network(context)
+        classes = context.judge.attributes[context.attribute].classes
         # Two sets of pictures, each as it is and edited, by class.
         self._check_size(network, 4 * len(classes) if self.matched else 0)
-        self.reference.check(scene)
-        resolution = self._check_shapes(scene)
+        self.reference.check(context)
+        resolution = self._check_shapes(context)
         # Real pictures are the same for all jobs: their statistics come from the cache.
-        stats = statistics(scene, self.reference, network, self.n, self.kernel, resolution)
+        stats = statistics(context, self.reference, network, self.n, self.kernel, resolution)
         by_class = {}
         if self.matched:
-            by_class = class_statistics(scene, self.reference, network, self.n, resolution)
-        down = self._end(scene, -1)
-        up = self._end(scene, 1)
-        arrays = self._sum_features(scene, network, self._grid(down, up), stats["features"])
-        backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
+            by_class = class_statistics(context, self.reference, network, self.n, resolution)
+        down = self._end(context, -1)
+        up = self._end(context, 1)
+        arrays = self._sum_features(context, network, self._grid(down, up), stats["features"])
+        backward, forward = sides(context.judge.attributes[context.attribute], context.target)
         meta = {
             # Hashes in the names: two networks or references of one name are not to be compared.
             "network": f"{network.name}@{digest(network.digest, SHORT)}",
@@ -174,12 +174,12 @@ class FrechetDistanceObservation(AfterWalk):
             "dim": network.dim,
             "n": self.n,
             "kernel_n": self.subsets * self._kernel_block(),
-            "reference": f"{self.reference.name}@{digest(self.reference.identity(scene), SHORT)}",
+            "reference": f"{self.reference.name}@{digest(self.reference.identity(context), SHORT)}",
             "effect": self.effect,
             "kernel": self.kernel,
             "down": asdict(down),
             "up": asdict(up),
-            "unit": scene.editor.unit,
+            "unit": context.editor.unit,
             "classes": [classes[backward], classes[forward]],
             "every_class": list(classes),
             "matched": self.matched,
@@ -191,10 +191,10 @@ class FrechetDistanceObservation(AfterWalk):
             arrays[own] = array
         return Observed(arrays | by_class, meta)
 
-    def _network(self, scene: Scene) -> FeatureNetwork:
+    def _network(self, context: ObservationContext) -> FeatureNetwork:
         if isinstance(self.network, str):
-            return ScorerFeatures(getattr(scene, self.network), name=self.network)
-        return self.network.to(scene.device).eval().requires_grad_(False)
+            return ScorerFeatures(getattr(context, self.network), name=self.network)
+        return self.network.to(context.device).eval().requires_grad_(False)
 
     def _check_size(self, network: FeatureNetwork, groups: int = 0) -> None:
         """Refuse moments that would fill the memory.
@@ -212,12 +212,12 @@ class FrechetDistanceObservation(AfterWalk):
                 f"features are {size / 2**30:.1f} GiB: set observation.frechet_distance.blocks=1"
             )
 
-    def _check_shapes(self, scene: Scene) -> int:
+    def _check_shapes(self, context: ObservationContext) -> int:
         """Decode one picture before the long work; the resolution of the generator's pictures."""
         # The first batch of edited_codes raises, too, where the test split is smaller than n.
-        _, _, codes = next(edited_codes(replace(scene, batch=1), [0.0], self.n))
-        picture = scene.generator.decode(codes)[0]
-        real = self.reference.images(scene, 0, 1, picture.shape[-1])[0]
+        _, _, codes = next(edited_codes(replace(context, batch=1), [0.0], self.n))
+        picture = context.generator.decode(codes)[0]
+        real = self.reference.images(context, 0, 1, picture.shape[-1])[0]
         if real.shape != picture.shape:
             raise Unsupported(
                 f"pictures of reference '{self.reference.name}' are {tuple(real.shape)}, those of "
@@ -226,10 +226,10 @@ class FrechetDistanceObservation(AfterWalk):
             )
         return picture.shape[-1]
 
-    def _end(self, scene: Scene, sign: int) -> Reach:
+    def _end(self, context: ObservationContext, sign: int) -> Reach:
         """The end of one side."""
         samples = min(self.samples, self.n)
-        return calibrate(scene, sign, self.effect, samples, self.tolerance, self.cap)
+        return calibrate(context, sign, self.effect, samples, self.tolerance, self.cap)
 
     def _kernel_block(self) -> int:
         """Samples of a block in the kernel distance."""
@@ -243,12 +243,16 @@ class FrechetDistanceObservation(AfterWalk):
         return np.unique(both + 0.0)
 
     def _sum_features(
-        self, scene: Scene, network: FeatureNetwork, grid: np.ndarray, reference: np.ndarray
+        self,
+        context: ObservationContext,
+        network: FeatureNetwork,
+        grid: np.ndarray,
+        reference: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """The arrays of the edited pictures.
 
         Args:
-            scene: what is edited.
+            context: what is edited.
             network: whose features are taken.
             grid: (T,) strengths.
             reference: (k, d) features of real pictures, for the kernel distance.
@@ -257,7 +261,7 @@ class FrechetDistanceObservation(AfterWalk):
         # One set of sums a strength: a batch comes at all strengths before the next batch comes.
         moments = [Moments(self.n, self.blocks, network.dim) for _ in grid]
         kernel = Kernel(self.n, self.subsets, self._kernel_block(), size, reference)
-        classes = len(scene.judge.attributes[scene.attribute].classes)
+        classes = len(context.judge.attributes[context.attribute].classes)
         label = np.zeros((size, self.blocks, classes))
         ends = block_ends(self.n, self.blocks)
         gained = np.zeros(size)
@@ -265,21 +269,21 @@ class FrechetDistanceObservation(AfterWalk):
         broken = np.zeros(size, np.int64)
         place = {float(t): position for position, t in enumerate(grid)}
         with progress("edited pictures", size * self.n) as advance:
-            for t, rows, codes in edited_codes(scene, list(place), self.n):
-                images = scene.generator.decode(codes)
+            for t, rows, codes in edited_codes(context, list(place), self.n):
+                images = context.generator.decode(codes)
                 at = place[t]
                 x = network(images).float()
                 features = x.cpu().numpy()
                 moments[at].update(features, rows.start)
                 kernel.add(at, features, rows.start)
                 # The same pictures, seen by the judge: distance is shown over achieved effect.
-                logits = scene.judge(images).float()
-                change = self._effect(scene, t, rows, logits)
+                logits = context.judge(images).float()
+                change = self._effect(context, t, rows, logits)
                 gained[at] += change.sum()
                 square[at] += (change**2).sum()
                 fine = torch.isfinite(x).all(1).cpu().numpy()
                 broken[at] += int((~fine).sum())
-                found = scene.judge.attributes.labels(logits, scene.attribute).cpu().numpy()
+                found = context.judge.attributes.labels(logits, context.attribute).cpu().numpy()
                 for block, part in in_blocks(ends, rows.start, len(x)):
                     kept = found[part][fine[part]]
                     label[at, block] += np.bincount(kept, minlength=classes)
@@ -296,11 +300,13 @@ class FrechetDistanceObservation(AfterWalk):
             "label": label,
         }
 
-    def _effect(self, scene: Scene, t: float, rows: slice, logits: Tensor) -> np.ndarray:
+    def _effect(
+        self, context: ObservationContext, t: float, rows: slice, logits: Tensor
+    ) -> np.ndarray:
         """Effect of a batch, towards the class of t > 0; 0 where it is not finite.
 
         Args:
-            scene: what is edited.
+            context: what is edited.
             t: strength.
             rows: of the batch, in 0..n.
             logits: (b, width) of the judge, of the edited pictures.
@@ -308,9 +314,9 @@ class FrechetDistanceObservation(AfterWalk):
         Returns:
             (b,) float64.
         """
-        backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
+        backward, forward = sides(context.judge.attributes[context.attribute], context.target)
         # An attribute of many classes has no common axis: each side counts its own class.
         towards = forward if t >= 0 else backward
-        change = measure_effect(scene, logits, start_logits(scene, rows), towards).cpu().numpy()
+        change = measure_effect(context, logits, start_logits(context, rows), towards).cpu().numpy()
         # A picture that the judge cannot score adds nothing.
         return np.where(np.isfinite(change), change, 0.0) * (1 if t >= 0 else -1)

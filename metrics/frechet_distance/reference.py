@@ -26,7 +26,7 @@ from editbench.base.sources import source_digest
 from editbench.base.spaces import Codes
 from editbench.networks.features import FeatureNetwork
 from editbench.stats.moments import Moments
-from editbench.walk.observation import Scene
+from editbench.walk.observation import ObservationContext
 from editbench.worlds.datasets.images import ImageFolder
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import TRAITS, FactorLaw, Factors, sample_factors
@@ -39,7 +39,7 @@ class Reference(abc.ABC):
 
     name: str  # for tables
 
-    def check(self, scene: Scene) -> None:  # noqa: B027 - most serve every scene
+    def check(self, context: ObservationContext) -> None:  # noqa: B027 - most serve every job
         """Check that the pictures are of the generator's kind.
 
         Raises:
@@ -47,19 +47,19 @@ class Reference(abc.ABC):
         """
 
     @abc.abstractmethod
-    def identity(self, scene: Scene) -> object:
+    def identity(self, context: ObservationContext) -> object:
         """All that decides the pictures, as JSON holds it; the cache is keyed by it."""
 
     @abc.abstractmethod
-    def size(self, scene: Scene) -> int:
+    def size(self, context: ObservationContext) -> int:
         """How many pictures there are."""
 
     @abc.abstractmethod
-    def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
+    def images(self, context: ObservationContext, start: int, stop: int, resolution: int) -> Tensor:
         """Some of the pictures.
 
         Args:
-            scene: what is edited.
+            context: what is edited.
             start: first picture.
             stop: picture after the last.
             resolution: of the pictures.
@@ -68,15 +68,17 @@ class Reference(abc.ABC):
             (b, 3, resolution, resolution) in [-1, 1].
         """
 
-    def can_edit(self, scene: Scene) -> bool:
+    def can_edit(self, context: ObservationContext) -> bool:
         """Whether the edited attribute of these pictures can be exchanged without an error."""
         return False
 
-    def edited(self, scene: Scene, start: int, stop: int, resolution: int, target: int) -> Tensor:
+    def edited(
+        self, context: ObservationContext, start: int, stop: int, resolution: int, target: int
+    ) -> Tensor:
         """The same pictures, every one a member of a class of the edited attribute, all else equal.
 
         Args:
-            scene: what is edited.
+            context: what is edited.
             start: first picture.
             stop: picture after the last.
             resolution: of the pictures.
@@ -118,14 +120,14 @@ class Renders(Reference):
         if correlations is not None:
             self.given["correlations"] = correlations
 
-    def law(self, scene: Scene) -> FactorLaw:
+    def law(self, context: ObservationContext) -> FactorLaw:
         """The law that the factors are drawn by."""
         # A generator of a dial setting was trained on another law than the world's own.
-        return replace(getattr(scene.generator, "law", None) or FactorLaw(), **self.given)
+        return replace(getattr(context.generator, "law", None) or FactorLaw(), **self.given)
 
-    def check(self, scene: Scene) -> None:
+    def check(self, context: ObservationContext) -> None:
         # The attributes tell the world: renders of faces are no reference for anything else.
-        others = [name for name in scene.judge.attributes.names if name not in TRAITS]
+        others = [name for name in context.judge.attributes.names if name not in TRAITS]
         if others:
             raise Unsupported(
                 f"reference '{self.name}' shows faces of the embedded world, which has no "
@@ -133,28 +135,32 @@ class Renders(Reference):
                 "pictures, or to BankImages"
             )
 
-    def identity(self, scene: Scene) -> object:
-        return ["renders", self.seed, vars(self.law(scene))]
+    def identity(self, context: ObservationContext) -> object:
+        return ["renders", self.seed, vars(self.law(context))]
 
-    def size(self, scene: Scene) -> int:
+    def size(self, context: ObservationContext) -> int:
         return 2**62  # as many as anybody wants
 
-    def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
-        return render(self._factors(scene, start, stop).to(scene.device), resolution)
+    def images(self, context: ObservationContext, start: int, stop: int, resolution: int) -> Tensor:
+        return render(self._factors(context, start, stop).to(context.device), resolution)
 
-    def can_edit(self, scene: Scene) -> bool:
+    def can_edit(self, context: ObservationContext) -> bool:
         # A scorer may use the renderer's name for other classes; the factor would not follow them.
         known = attributes()
-        if scene.attribute not in known.names:
+        if context.attribute not in known.names:
             return False
-        return known[scene.attribute].classes == scene.judge.attributes[scene.attribute].classes
+        return (
+            known[context.attribute].classes == context.judge.attributes[context.attribute].classes
+        )
 
-    def edited(self, scene: Scene, start: int, stop: int, resolution: int, target: int) -> Tensor:
-        codes = exchange(to_codes(self._factors(scene, start, stop)), scene.attribute, target)
-        return render(to_factors(codes).to(scene.device), resolution)
+    def edited(
+        self, context: ObservationContext, start: int, stop: int, resolution: int, target: int
+    ) -> Tensor:
+        codes = exchange(to_codes(self._factors(context, start, stop)), context.attribute, target)
+        return render(to_factors(codes).to(context.device), resolution)
 
-    def _factors(self, scene: Scene, start: int, stop: int) -> Factors:
-        return sample_factors(self.law(scene), self.seed, start, stop, "reference")
+    def _factors(self, context: ObservationContext, start: int, stop: int) -> Factors:
+        return sample_factors(self.law(context), self.seed, start, stop, "reference")
 
 
 class Folder(Reference):
@@ -173,13 +179,13 @@ class Folder(Reference):
         self.source = ImageFolder(Path(path))
         self.name = name or Path(path).resolve().name
 
-    def identity(self, scene: Scene) -> object:
+    def identity(self, context: ObservationContext) -> object:
         return self.source.identity
 
-    def size(self, scene: Scene) -> int:
+    def size(self, context: ObservationContext) -> int:
         return len(self.source)
 
-    def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
+    def images(self, context: ObservationContext, start: int, stop: int, resolution: int) -> Tensor:
         # A reference must be whole: a picture that is left out would move all that follow it.
         block = self.source.read(start, stop, resolution)
         if block.problems:
@@ -187,7 +193,7 @@ class Folder(Reference):
                 f"{self.source.folder / block.problems[0][0]}: {block.problems[0][1]}; take it out "
                 "of the reference folder"
             )
-        pixels = torch.from_numpy(block.pixels).to(scene.device)
+        pixels = torch.from_numpy(block.pixels).to(context.device)
         return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
@@ -200,23 +206,23 @@ class BankImages(Reference):
 
     name = "bank"
 
-    def identity(self, scene: Scene) -> object:
-        return ["bank", scene.bank.id]
+    def identity(self, context: ObservationContext) -> object:
+        return ["bank", context.bank.id]
 
-    def size(self, scene: Scene) -> int:
-        first, last = scene.bank.spec.split("fit")
+    def size(self, context: ObservationContext) -> int:
+        first, last = context.bank.spec.split("fit")
         return last - first
 
-    def images(self, scene: Scene, start: int, stop: int, resolution: int) -> Tensor:
-        space = scene.generator.latent_space
-        codes = torch.from_numpy(np.array(scene.bank.array(space.value).range(start, stop))).to(
-            scene.device
+    def images(self, context: ObservationContext, start: int, stop: int, resolution: int) -> Tensor:
+        space = context.generator.latent_space
+        codes = torch.from_numpy(np.array(context.bank.array(space.value).range(start, stop))).to(
+            context.device
         )
-        return scene.generator.decode(Codes(space, codes))
+        return context.generator.decode(Codes(space, codes))
 
 
 def statistics(
-    scene: Scene,
+    context: ObservationContext,
     reference: Reference,
     network: FeatureNetwork,
     n: int,
@@ -226,7 +232,7 @@ def statistics(
     """Statistics of a reference, from the cache where another job made them.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         reference: the pictures.
         network: whose features are taken.
         n: pictures behind the moments.
@@ -242,24 +248,28 @@ def statistics(
         EditbenchError: the reference has fewer than n pictures.
         Unsupported: a picture has features that are not finite.
     """
-    if reference.size(scene) < n:
+    if reference.size(context) < n:
         raise EditbenchError(
-            f"reference '{reference.name}' has {reference.size(scene)} pictures, fewer than n={n}: "
+            f"reference '{reference.name}' has {reference.size(context)} pictures, fewer than n={n}: "
             "lower the observation's n, or give a larger reference"
         )
-    key = reference_key(scene, reference, network, n, resolution) | {"kernel": kernel}
+    key = reference_key(context, reference, network, n, resolution) | {"kernel": kernel}
     return cached(
-        scene.cache, key, lambda: _compute(scene, reference, network, n, kernel, resolution)
+        context.cache, key, lambda: _compute(context, reference, network, n, kernel, resolution)
     )
 
 
 def reference_key(
-    scene: Scene, reference: Reference, network: FeatureNetwork, n: int, resolution: int
+    context: ObservationContext,
+    reference: Reference,
+    network: FeatureNetwork,
+    n: int,
+    resolution: int,
 ) -> dict[str, object]:
     """All that decides the statistics of a reference, as JSON holds it.
 
     Args:
-        scene: what is edited.
+        context: what is edited.
         reference: the pictures.
         network: whose features are taken.
         n: pictures.
@@ -268,7 +278,7 @@ def reference_key(
     # The source is in the key, since a user may write a reference of their own and change it.
     kind = type(reference)
     return {
-        "reference": reference.identity(scene),
+        "reference": reference.identity(context),
         "source": source_digest(f"{kind.__module__}.{kind.__qualname__}"),
         "network": network.digest,
         "n": n,
@@ -300,7 +310,7 @@ def cached(
 
 @torch.no_grad()
 def _compute(
-    scene: Scene,
+    context: ObservationContext,
     reference: Reference,
     network: FeatureNetwork,
     n: int,
@@ -310,14 +320,14 @@ def _compute(
     out: dict[str, np.ndarray] = {}
     features = np.empty((kernel, network.dim), np.float32)
     # Without a second set there is no floor; the distance itself needs none.
-    sets = 2 if reference.size(scene) >= 2 * n else 1
+    sets = 2 if reference.size(context) >= 2 * n else 1
     with progress("reference pictures", sets * n) as advance:
         for place, prefix in enumerate(("", "floor_")[:sets]):
             moments = Moments(n, 1, network.dim)
-            for first in range(0, n, scene.batch):
-                last = min(first + scene.batch, n)
+            for first in range(0, n, context.batch):
+                last = min(first + context.batch, n)
                 begin = place * n
-                images = reference.images(scene, begin + first, begin + last, resolution)
+                images = reference.images(context, begin + first, begin + last, resolution)
                 x = network(images).cpu().numpy()
                 moments.update(x, first)
                 # The last batch may reach past the kernel's pictures.

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from editbench.figures.drawing import Drawing, Records
-from editbench.figures.looks import Looks, order_methods
 from editbench.figures.panels import bare, new_figure, show_picture
+from editbench.figures.theme import Theme, order_methods
 
 OBSERVATION = "latent_reproduction"
 NAMES = {
@@ -74,32 +74,32 @@ def numbers(records: Records, run_id: str, spaces: list[str]) -> dict[str, tuple
     return found
 
 
-def draw(records: Records, look: Looks) -> list[Drawing]:
+def draw(records: Records, theme: Theme) -> list[Drawing]:
     """A figure an attribute; none where no run has such pictures."""
     found = []
     for attribute, methods in sorted(reproduced(records).items()):
         found.append(
             Drawing(
                 f"reproduction_{attribute}",
-                f"Weight shifts by latent shifts, {look.attribute(attribute)}",
+                f"Weight shifts by latent shifts, {theme.attribute(attribute)}",
                 CAPTION,
-                partial(reproduction_figure, methods, look),
+                partial(reproduction_figure, methods, theme),
                 first=True,
             )
         )
     return found
 
 
-def reproduction_figure(methods: dict[str, Reproduced], look: Looks) -> Figure:
+def reproduction_figure(methods: dict[str, Reproduced], theme: Theme) -> Figure:
     """A column a method, a line each of start, weight shift and spaces."""
     names = list(dict.fromkeys(name for one in methods.values() for name in one.lines))
     pictures = max(len(next(iter(one.lines.values()))) for one in methods.values())
     figure = new_figure(max(5.5, 0.9 + 0.62 * pictures * len(methods)), 0.4 + 0.85 * len(names))
     panels = figure.subplots(len(names), len(methods), squeeze=False)
     bare(panels)
-    for column, method in enumerate(order_methods(methods, look)):
+    for column, method in enumerate(order_methods(methods, theme)):
         one = methods[method]
-        panels[0][column].set_title(look.method(method), wrap=True, fontsize=8.5, loc="center")
+        panels[0][column].set_title(theme.method(method), wrap=True, fontsize=8.5, loc="center")
         for line, name in enumerate(names):
             axes = panels[line][column]
             if column == 0:

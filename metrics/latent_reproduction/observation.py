@@ -30,7 +30,7 @@ from editbench.metrics.latent_reproduction.latent_shift import (
 from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.walk.editor import Editor, FitData
-from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.strength import calibrate
 
 # Mean effect in sigmas below which the weight shift does nothing: what is left is rounding.
@@ -126,28 +126,28 @@ class LatentReproductionObservation(AfterWalk):
         self.comparator = comparator
         self.pictures = pictures
 
-    def look(self, scene: Scene) -> Observed:
+    def look(self, context: ObservationContext) -> Observed:
         """Calibrate the weight shift, and search for a latent shift in every space.
 
         Raises:
             Unsupported: the editor does not edit weights, or its edit changes nothing.
         """
-        if scene.editor.space is not Space.THETA:
+        if context.editor.space is not Space.THETA:
             raise Unsupported(
-                f"walks in {scene.editor.space.name}: latent reproduction is of editors that shift "
+                f"walks in {context.editor.space.name}: latent reproduction is of editors that shift "
                 "weights"
             )
-        reach = calibrate(scene, 1, self.effect, self.samples, self.tolerance, self.cap)
+        reach = calibrate(context, 1, self.effect, self.samples, self.tolerance, self.cap)
         # A weaker edit than the wanted one is still an edit that a shift may reproduce.
         if not reach.reached and reach.effect < LEAST:
             raise Unsupported("the weight shift changes nothing that the judge sees")
-        edit = WeightEdit(scene, reach.strength)
+        edit = WeightEdit(context, reach.strength)
         measures: dict[str, Any] = {
             "pixels": PixelDistance(),
-            "perceptual": FeatureDistance(scene.teacher).to(scene.device),
+            "perceptual": FeatureDistance(context.teacher).to(context.device),
         }
         # What a latent editor leaves tells how large the distances are between two edits.
-        other, meta = self._comparator(scene)
+        other, meta = self._comparator(context)
         arrays, panels = self._unshifted(edit, other, measures)
         names: list[str] = []
         left_out: dict[str, str] = {}
@@ -163,7 +163,7 @@ class LatentReproductionObservation(AfterWalk):
                 arrays[f"{key}_{name}"] = value
             panels.append(shown)
             names.append(name)
-        if self.pictures and scene.generator.output == "image":
+        if self.pictures and context.generator.output == "image":
             unit = (torch.stack(panels).clamp(-1, 1) + 1) * 127.5
             # Rounded as a picture file would be.
             arrays["pictures"] = unit.round().byte().cpu().numpy()
@@ -177,7 +177,7 @@ class LatentReproductionObservation(AfterWalk):
             "restarts": self.restarts,
             "effect": self.effect,
             "n": self.held_out,
-            "class": scene.judge.attributes[scene.attribute].classes[edit.towards],
+            "class": context.judge.attributes[context.attribute].classes[edit.towards],
             "perceptual": measures["perceptual"].about,
             "panels": ["start", "weight shift", *names],
         }
@@ -270,7 +270,7 @@ class LatentReproductionObservation(AfterWalk):
             return out, planted.new_zeros(0)
         return out, torch.cat(shown)
 
-    def _comparator(self, scene: Scene) -> tuple[WeightEdit | None, dict[str, Any]]:
+    def _comparator(self, context: ObservationContext) -> tuple[WeightEdit | None, dict[str, Any]]:
         """Fit the latent editor and find its edit of the same effect.
 
         Returns:
@@ -282,26 +282,26 @@ class LatentReproductionObservation(AfterWalk):
         editor = self.comparator
         about: dict[str, Any] = {"editor": type(editor).__name__}
         # Fitted here and not taken from the cache of fits: the job has no configuration of it.
-        editor.bind(scene.generator)
-        sigma = torch.from_numpy(scene.bank.sigma["teacher"]).float().to(scene.device)
+        editor.bind(context.generator)
+        sigma = torch.from_numpy(context.bank.sigma["teacher"]).float().to(context.device)
         data = FitData(
-            scene.generator,
-            scene.teacher,
-            scene.bank.split("fit", scene.device),
-            scene.bank.split("tune", scene.device),
+            context.generator,
+            context.teacher,
+            context.bank.split("fit", context.device),
+            context.bank.split("tune", context.device),
             sigma,
-            scene.seed,
+            context.seed,
         )
         # As in a job: before the fit, which may be useless, and after it, which may find nothing.
         try:
-            editor.check(scene.generator, scene.judge.attributes, scene.attribute)
+            editor.check(context.generator, context.judge.attributes, context.attribute)
             with torch.enable_grad():
                 editor.fit(data)
-                editor.tune(data, scene.attribute)
-            editor.check(scene.generator, scene.judge.attributes, scene.attribute)
+                editor.tune(data, context.attribute)
+            editor.check(context.generator, context.judge.attributes, context.attribute)
         except Unsupported as error:
             return None, about | {"editor_reason": str(error)}
-        other = replace(scene, editor=editor)
+        other = replace(context, editor=editor)
         reach = calibrate(other, 1, self.effect, self.samples, self.tolerance, self.cap)
         return WeightEdit(other, reach.strength), about | {"editor_reach": asdict(reach)}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.walk.editor import Walk
-from editbench.walk.observation import Scene
+from editbench.walk.observation import ObservationContext
 from editbench.walk.strength import StrengthPath, aim_walk, sides, start_walks
 
 COMMON = 0  # seed of the draws of z, the same for every method
@@ -21,25 +21,25 @@ COMMON = 0  # seed of the draws of z, the same for every method
 class WeightEdit:
     """The edit of any latents, towards the class of t > 0."""
 
-    def __init__(self, scene: Scene, strength: float) -> None:
+    def __init__(self, context: ObservationContext, strength: float) -> None:
         """Fix an edit.
 
         Args:
-            scene: what is edited.
+            context: what is edited.
             strength: in steps.
         """
-        self.scene = scene
-        self.generator = scene.generator
+        self.context = context
+        self.generator = context.generator
         self.strength = strength
-        self.away, self.towards = sides(scene.judge.attributes[scene.attribute], scene.target)
-        self.latent_space = scene.generator.latent_space
+        self.away, self.towards = sides(context.judge.attributes[context.attribute], context.target)
+        self.latent_space = context.generator.latent_space
         # One edit is made only to see which layer's weight it shifts; '' where it shifts none.
-        _, walk, _ = next(start_walks(replace(scene, batch=1), 1))
+        _, walk, _ = next(start_walks(replace(context, batch=1), 1))
         shift = self._codes(walk).shift
         self.layer = "" if shift is None else shift.layer
 
     def _codes(self, walk: Walk) -> Codes:
-        path = StrengthPath(self.scene.editor, aim_walk(walk, self.towards, self.away))
+        path = StrengthPath(self.context.editor, aim_walk(walk, self.towards, self.away))
         return path.at(self.strength)
 
     def batches(self, n: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -53,7 +53,7 @@ class WeightEdit:
             before: (b, ...) samples.
             after: (b, ...) their edits.
         """
-        for rows, walk, _ in start_walks(self.scene, n):
+        for rows, walk, _ in start_walks(self.context, n):
             assert walk.latent is not None
             before = self.generator.decode(Codes(self.latent_space, walk.latent)).float()
             after = self.generator.decode(self._codes(walk)).float()
@@ -69,10 +69,10 @@ class WeightEdit:
         Returns:
             (b, d).
         """
-        first = self.scene.bank.spec.split("test")[0]
-        values = self.scene.bank.array(field).range(first + rows.start, first + rows.stop)
+        first = self.context.bank.spec.split("test")[0]
+        values = self.context.bank.array(field).range(first + rows.start, first + rows.stop)
         # Copied: torch cannot take the read-only memory of a stored array.
-        return torch.from_numpy(np.array(values)).to(self.scene.device)
+        return torch.from_numpy(np.array(values)).to(self.context.device)
 
     def draw(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Draw new samples from one stream for all methods.
@@ -87,7 +87,7 @@ class WeightEdit:
         """
         drawn = normals(COMMON, "reproduction", first, last, self.generator.z_dim)
         # Rounded on the CPU, so that every device has the same float32 numbers.
-        z = torch.from_numpy(drawn).float().to(self.scene.device)
+        z = torch.from_numpy(drawn).float().to(self.context.device)
         with torch.no_grad():
             return z, self.generator.map(z) if self.latent_space is Space.W else z
 
@@ -102,8 +102,8 @@ class WeightEdit:
         """
         # New samples have no place in the bank; an editor may use the index as a key of noise.
         index = torch.arange(len(latent), device=latent.device)
-        codes = self.generator.lift(latent, self.scene.editor.space)
+        codes = self.generator.lift(latent, self.context.editor.space)
         label = torch.full_like(index, self.away)
-        walk = Walk(self.scene.attribute, index, codes, codes, label, label, latent=latent)
+        walk = Walk(self.context.attribute, index, codes, codes, label, label, latent=latent)
         with torch.no_grad():
             return self.generator.decode(self._codes(walk)).float()

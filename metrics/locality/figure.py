@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from editbench.figures.drawing import Drawing, Records
-from editbench.figures.looks import Looks, order_methods
 from editbench.figures.panels import bare, new_figure, show_picture
+from editbench.figures.theme import Theme, order_methods
 from editbench.walk.observed import Observed
 
 OBSERVATION = "locality"
@@ -79,7 +79,7 @@ def joined(several: list[tuple[Observed, float]]) -> Heat:
     return Heat(energy / max(count, 1.0), several[0][0].arrays["mean"], weak, top)
 
 
-def draw(records: Records, look: Looks) -> list[Drawing]:
+def draw(records: Records, theme: Theme) -> list[Drawing]:
     """The maps, once with a scale each and once with a common one; none where no run has a map."""
     found = heats(records)
     if not found:
@@ -89,32 +89,34 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
             "heatmaps",
             "Where edits act",
             CAPTION.format(scale=SCALES[False]),
-            partial(heatmap_figure, found, look, False),
+            partial(heatmap_figure, found, theme, False),
             first=True,
         ),
         Drawing(
             "heatmaps_shared",
             "Where edits act, on one scale",
             CAPTION.format(scale=SCALES[True]),
-            partial(heatmap_figure, found, look, True),
+            partial(heatmap_figure, found, theme, True),
             first=True,
         ),
     ]
 
 
-def heatmap_figure(found: dict[tuple[str, str], Heat], look: Looks, shared: bool = False) -> Figure:
+def heatmap_figure(
+    found: dict[tuple[str, str], Heat], theme: Theme, shared: bool = False
+) -> Figure:
     """A line an attribute: the mean picture, then a map a method.
 
     Args:
         found: (attribute, method) -> map.
-        look: of the methods, with their order and that of the attributes.
+        theme: of the methods, with their order and that of the attributes.
         shared: whether the maps of a line have one scale of colours, with its bar.
     """
-    attributes = look.order(attribute for attribute, _ in found)
-    methods = order_methods((method for _, method in found), look)
+    attributes = theme.order(attribute for attribute, _ in found)
+    methods = order_methods((method for _, method in found), theme)
     count = 1 + len(methods)
     # In a paper's column the maps of an attribute stand below each other.
-    tall = look.across(count, count, SIDE) < count
+    tall = theme.panels_per_row(count, count, SIDE) < count
     if tall:
         figure = new_figure(1.2 + SIDE * len(attributes), 0.5 + SIDE * count)
         panels = figure.subplots(count, len(attributes), squeeze=False).T
@@ -133,9 +135,9 @@ def heatmap_figure(found: dict[tuple[str, str], Heat], look: Looks, shared: bool
         mean = next(iter(mine.values())).mean.transpose(1, 2, 0)
         show_picture(line[0], np.clip((mean + 1) / 2, 0, 1), 1)
         if tall:
-            line[0].set_title(look.attribute(attribute), fontsize=8.5, loc="center")
+            line[0].set_title(theme.attribute(attribute), fontsize=8.5, loc="center")
         else:
-            line[0].set_ylabel(look.attribute(attribute))
+            line[0].set_ylabel(theme.attribute(attribute))
         drawn = None
         for axes, method in zip(line[1:], methods):
             if method not in mine:
@@ -156,7 +158,7 @@ def heatmap_figure(found: dict[tuple[str, str], Heat], look: Looks, shared: bool
                 axes.set_xlabel(f"{one.top:.2f}" + "*" * one.weak, fontsize=8.5)
         if shared and drawn is not None:
             figure.colorbar(drawn, ax=line.tolist(), shrink=0.8, pad=0.01)
-    for axes, name in zip(panels[0], ["mean", *map(look.method, methods)]):
+    for axes, name in zip(panels[0], ["mean", *map(theme.method, methods)]):
         if tall:
             axes.set_ylabel(name.replace(" (", "\n("), fontsize=8.5, rotation=0, ha="right")
         else:

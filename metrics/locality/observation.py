@@ -20,7 +20,7 @@ from editbench.base.progress import progress
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
 from editbench.networks.generator import Generator
-from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.strength import Reach, calibrate, edited_codes, sides
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
@@ -101,33 +101,33 @@ class LocalityObservation(AfterWalk):
         self.tolerance = float(tolerance)
         self.cap = cap
 
-    def look(self, scene: Scene) -> Observed:
+    def look(self, context: ObservationContext) -> Observed:
         """Find the ends of both sides, and sum the energy over the strengths between.
 
         Raises:
             Unsupported: there are no pictures, or the edit changes nothing that the judge sees.
         """
-        if scene.generator.output != "image":
+        if context.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
-        down = self._end(scene, -1)
-        up = self._end(scene, 1)
+        down = self._end(context, -1)
+        up = self._end(context, 1)
         # A side may lead nowhere, of an editor that knows one way only; both may not.
         grid = self._grid(down, up)
         if not np.any(grid):
             raise Unsupported("the edit changes nothing that the judge sees, on either side")
-        names, labels = self._regions(scene)
-        arrays = self._sum_energy(scene, grid, labels, len(names))
-        classes = scene.judge.attributes[scene.attribute].classes
-        backward, forward = sides(scene.judge.attributes[scene.attribute], scene.target)
+        names, labels = self._regions(context)
+        arrays = self._sum_energy(context, grid, labels, len(names))
+        classes = context.judge.attributes[context.attribute].classes
+        backward, forward = sides(context.judge.attributes[context.attribute], context.target)
         masks = "parser" if names else ""
         # The renderer knows its regions; a parser would only add its own errors.
-        if isinstance(scene.generator, RenderGenerator):
+        if isinstance(context.generator, RenderGenerator):
             masks = "exact"
         meta = {
             "n": self.n,
-            "attribute": scene.attribute,
+            "attribute": context.attribute,
             "regions": list(names),
-            "unit": scene.editor.unit,
+            "unit": context.editor.unit,
             "effect": self.effect if self.limit is None else None,
             "down": asdict(down),
             "up": asdict(up),
@@ -136,13 +136,13 @@ class LocalityObservation(AfterWalk):
         }
         return Observed(arrays | {"strength": grid}, meta)
 
-    def _end(self, scene: Scene, sign: int) -> Reach:
+    def _end(self, context: ObservationContext, sign: int) -> Reach:
         """The end of one side."""
         if self.limit is not None:
             return Reach(sign * self.limit, float("nan"), True)
         # Never more samples than are looked at: they are drawn from the same first n.
         samples = min(self.samples, self.n)
-        return calibrate(scene, sign, self.effect, samples, self.tolerance, self.cap)
+        return calibrate(context, sign, self.effect, samples, self.tolerance, self.cap)
 
     def _grid(self, down: Reach, up: Reach) -> np.ndarray:
         """Strengths in ascending order; none on a side that leads nowhere."""
@@ -155,13 +155,13 @@ class LocalityObservation(AfterWalk):
         # Adding 0 turns -0 into 0, which would count as another strength.
         return np.unique((share * end)[(end != 0) | (share == 0)] + 0.0)
 
-    def _regions(self, scene: Scene) -> tuple[tuple[str, ...], Labels | None]:
+    def _regions(self, context: ObservationContext) -> tuple[tuple[str, ...], Labels | None]:
         """Names of the regions, and what labels the pixels; ((), None) without regions."""
-        if isinstance(scene.generator, RenderGenerator):
-            return REGIONS, exact_masks(scene.generator)
+        if isinstance(context.generator, RenderGenerator):
+            return REGIONS, exact_masks(context.generator)
         if self.parser is None:
             return (), None
-        parser = self.parser.to(scene.device).eval()
+        parser = self.parser.to(context.device).eval()
 
         def parse(_codes: Codes, images: Tensor) -> Tensor:
             try:
@@ -174,12 +174,12 @@ class LocalityObservation(AfterWalk):
         return parser.names, parse
 
     def _sum_energy(
-        self, scene: Scene, grid: np.ndarray, labels: Labels | None, regions_: int
+        self, context: ObservationContext, grid: np.ndarray, labels: Labels | None, regions_: int
     ) -> dict[str, np.ndarray]:
         """Arrays of all sums.
 
         Args:
-            scene: what is edited.
+            context: what is edited.
             grid: (T,) strengths.
             labels: what labels the pixels; None for no regions.
             regions_: how many regions there are.
@@ -189,8 +189,8 @@ class LocalityObservation(AfterWalk):
         with progress("locality", len(wanted) * self.n) as advance:
             # The unedited pictures are decoded even where 0 is not on the grid: they are what the
             # others are compared with. They come first of every batch.
-            for t, rows, codes in edited_codes(scene, sorted(wanted | {0.0}), self.n):
-                images = clamped(scene.generator, codes)
+            for t, rows, codes in edited_codes(context, sorted(wanted | {0.0}), self.n):
+                images = clamped(context.generator, codes)
                 # The size of the pictures is known only now.
                 if sums is None:
                     shape = tuple(images.shape[1:])

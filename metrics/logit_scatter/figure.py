@@ -11,8 +11,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from editbench.figures.drawing import Drawing, Records
-from editbench.figures.looks import INK, Looks, order_methods
 from editbench.figures.panels import STYLE, new_figure, panel_grid
+from editbench.figures.theme import INK, Theme, order_methods
 
 ENDS = ("scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1")
 MOST = 300  # arrows a panel: more make a blot; the numbers are of all
@@ -29,17 +29,17 @@ CAPTION = (
 )
 
 
-def draw(records: Records, look: Looks) -> list[Drawing]:
+def draw(records: Records, theme: Theme) -> list[Drawing]:
     """A figure for each attribute that has pairs of logits."""
     found = []
     for (attribute, other), group in scatter_points(records).groupby(["attribute", "other"]):
-        pair = f"{look.attribute(str(attribute))} against {look.attribute(str(other))}"
+        pair = f"{theme.attribute(str(attribute))} against {theme.attribute(str(other))}"
         found.append(
             Drawing(
                 f"scatter_{attribute}_{other}",
                 f"Logits before and after: {pair}",
                 CAPTION,
-                partial(scatter_figure, group, records, look),
+                partial(scatter_figure, group, records, theme),
                 first=True,
             )
         )
@@ -64,10 +64,10 @@ def scatter_points(records: Records) -> pd.DataFrame:
     return wide.assign(other=wide["run_id"].map(other)).merge(runs, on="run_id")
 
 
-def scatter_figure(points: pd.DataFrame, records: Records, look: Looks) -> Figure:
+def scatter_figure(points: pd.DataFrame, records: Records, theme: Theme) -> Figure:
     """The points of one pair of attributes."""
-    methods = order_methods(points["method"], look)
-    columns = look.across(len(methods), 3)
+    methods = order_methods(points["method"], theme)
+    columns = theme.panels_per_row(len(methods), 3)
     lines = -(-len(methods) // columns)
     figure = new_figure(max(5.5, 3.3 * columns), 0.4 + 2.9 * lines)
     panels = panel_grid(figure, len(methods), columns)
@@ -95,13 +95,13 @@ def scatter_figure(points: pd.DataFrame, records: Records, look: Looks) -> Figur
             drawn[:, 3],
             linestyle="none",
             marker="o",
-            color=look[method].colour,
+            color=theme[method].colour,
             markersize=3.4,
             markeredgewidth=0,
         )
         axes.axvline(0, color=EDGE, linestyle="--", linewidth=1.2)
         axes.set_title(
-            f"{look.method(method)}\n{_numbers(records, mine['run_id'].iloc[0])}", fontsize=8.5
+            f"{theme.method(method)}\n{_numbers(records, mine['run_id'].iloc[0])}", fontsize=8.5
         )
     room = 0.14 * (heights[-1] - heights[0] + 1e-9)
     panels[0].set_ylim(heights[0] - room, heights[-1] + 1.6 * room)
@@ -117,8 +117,8 @@ def scatter_figure(points: pd.DataFrame, records: Records, look: Looks) -> Figur
             arrowprops={"arrowstyle": "-|>", "color": FLAT, "linewidth": 2.4},
         )
     size = STYLE["font.size"]
-    target = look.attribute(str(points["attribute"].iloc[0]))
-    other = look.attribute(str(points["other"].iloc[0]))
+    target = theme.attribute(str(points["attribute"].iloc[0]))
+    other = theme.attribute(str(points["other"].iloc[0]))
     figure.supxlabel(f"logit of {target} (target)", fontsize=size)
     figure.supylabel(f"logit of {other}", fontsize=size)
     return figure

@@ -16,8 +16,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from editbench.figures.drawing import Drawing, Records
-from editbench.figures.looks import INK, Looks
 from editbench.figures.panels import new_figure
+from editbench.figures.theme import INK, Theme
 from editbench.stats.rank_correlation import Spearman, spearman
 
 ENTROPY = "singular_entropy"
@@ -127,7 +127,7 @@ def sentence(found: Entropies) -> str:
     return text
 
 
-def draw(records: Records, look: Looks) -> list[Drawing]:
+def draw(records: Records, theme: Theme) -> list[Drawing]:
     """The figure; none where no run has an entropy.
 
     Raises:
@@ -137,26 +137,26 @@ def draw(records: Records, look: Looks) -> list[Drawing]:
     if found is None:
         return []
     caption = CAPTION + sentence(found)
-    figure = partial(entropy_figure, found, look)
+    figure = partial(entropy_figure, found, theme)
     return [Drawing("singular_entropy", "Singular entropy", caption, figure)]
 
 
-def entropy_figure(found: Entropies, look: Looks) -> Figure:
+def entropy_figure(found: Entropies, theme: Theme) -> Figure:
     """H of each attribute, and H against the gain where there is one."""
     table = found.table
     colour = INK
-    for label, one in look.items():
+    for label, one in theme.items():
         # The entropies are of this flow, so the points have its colour.
         if label.split(" ")[0] == NONLINEAR:
             colour = one.colour
             break
     drawn = table[np.isfinite(table["gain"])]
     count = 2 if len(drawn) else 1
-    columns = look.across(count, count)
+    columns = theme.panels_per_row(count, count)
     lines = count // columns
     figure = new_figure(9.0 if columns == 2 else 5.5, (1.4 + 0.3 * len(table)) * lines)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    names = [look.attribute(name) for name in table["attribute"]]
+    names = [theme.attribute(name) for name in table["attribute"]]
     # Points, not bars: all H lie near ln N, and an axis from 0 would show nothing.
     panels[0].plot(
         table["entropy"], range(len(table)), "o", color=colour, markersize=6, markeredgewidth=0
@@ -170,7 +170,7 @@ def entropy_figure(found: Entropies, look: Looks) -> Figure:
         )
         for name, x, y in zip(drawn["attribute"], drawn["entropy"], drawn["gain"]):
             panels[1].annotate(
-                look.attribute(name),
+                theme.attribute(name),
                 (x, y),
                 xytext=(5, 3),
                 textcoords="offset points",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from editbench.base.errors import Unsupported
-from editbench.walk.observation import AfterWalk, Observed, Scene
+from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 
 
 class SingularEntropyObservation(AfterWalk):
@@ -26,17 +26,17 @@ class SingularEntropyObservation(AfterWalk):
         "ICCV 2021, eq. 8"
     )
 
-    def look(self, scene: Scene) -> Observed:
+    def look(self, context: ObservationContext) -> Observed:
         """Take the singular values.
 
         Raises:
             Unsupported: the editor has no flow of depth one, or its weights are not finite.
         """
         # Found by what the editor keeps, not by its class: any flow of depth one may be measured.
-        field = getattr(scene.editor, "fields", {}).get(scene.attribute)
+        field = getattr(context.editor, "fields", {}).get(context.attribute)
         if field is None:
             raise Unsupported(
-                f"{type(scene.editor).__name__} has no flow; singular entropy is that of a flow of "
+                f"{type(context.editor).__name__} has no flow; singular entropy is that of a flow of "
                 "depth one"
             )
         weight = torch.as_tensor(field.weight).detach().double().cpu()

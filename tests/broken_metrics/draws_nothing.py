@@ -9,6 +9,6 @@ from editbench.figures.panels import new_figure
 class DrawsNothing(MeanSteps): ...
 
 
-def draw(records, look):
+def draw(records, theme):
     first = records.rows["value"].iloc[0]
     return [Drawing("mean_steps", f"First is {first}", "", lambda: new_figure(3, 2))]

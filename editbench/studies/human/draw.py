@@ -16,7 +16,7 @@ from editbench.studies.human.edits import Edits
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodComparison:
     """Two methods (a before b in the alphabet) on one start and attribute, each at its own first
     crossing.
     """
@@ -37,20 +37,22 @@ class Question:
     """
 
     id: str
-    comparison: Comparison
+    comparison: MethodComparison
     left: str
     right: str
     duplicate_of: str | None = None
 
 
-def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Comparison], list[dict]]:
+def comparisons(
+    edits: list[Edits], pairs: int, seed: int
+) -> tuple[list[MethodComparison], list[dict]]:
     """`pairs` comparisons an attribute, spread evenly over its pairs of methods; and the count
     behind every pair.
 
     Only starts that both methods brought to the target, and whose pictures can be had, are drawn,
     without replacement. A pair with too few of them gives what it has: its count says so.
     """
-    drawn: list[Comparison] = []
+    drawn: list[MethodComparison] = []
     counts: list[dict] = []
     # Sorted, since a set has no order and comparisons are numbered.
     for attribute in sorted({one.attribute for one in edits}):
@@ -95,7 +97,7 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
                         "they cannot be compared"
                     )
                 drawn.append(
-                    Comparison(
+                    MethodComparison(
                         f"c{len(drawn):05d}",
                         attribute,
                         int(start),
@@ -118,7 +120,7 @@ def comparisons(edits: list[Edits], pairs: int, seed: int) -> tuple[list[Compari
     return drawn, counts
 
 
-def questions(drawn: list[Comparison], name: str, share: float, seed: int) -> list[Question]:
+def questions(drawn: list[MethodComparison], name: str, share: float, seed: int) -> list[Question]:
     """One page's questions in their order.
 
     Every pair of methods on an attribute stands on either side equally often (give or take one). A
@@ -151,7 +153,7 @@ def questions(drawn: list[Comparison], name: str, share: float, seed: int) -> li
     return [one for place in range(n + 1) for one in slots[place] + first[place : place + 1]]
 
 
-def _sides(drawn: list[Comparison], rng: np.random.Generator) -> np.ndarray:
+def _sides(drawn: list[MethodComparison], rng: np.random.Generator) -> np.ndarray:
     """(n,) whether a comparison's methods change sides: half of each pair on each attribute."""
     swapped = np.zeros(len(drawn), bool)
     groups: dict[tuple[str, str, str], list[int]] = {}

@@ -24,7 +24,7 @@ from editbench.report.environment import page_environment
 from editbench.report.strips import PIXELATED, picture
 from editbench.run.loading import check_device
 from editbench.studies.human import ASKED, FORMAT, RATER, VERSION
-from editbench.studies.human.draw import Comparison, Question, comparisons, questions
+from editbench.studies.human.draw import MethodComparison, Question, comparisons, questions
 from editbench.studies.human.edits import read
 from editbench.studies.human.redraw import Pair, open_pictures
 
@@ -190,12 +190,12 @@ def render(
     return text
 
 
-def _parts(drawn: list[Comparison], design: Design) -> list[list[Comparison]]:
+def _parts(drawn: list[MethodComparison], design: Design) -> list[list[MethodComparison]]:
     # Every sets-th one, so that each page gets its share of every attribute and pair.
     return [drawn[k :: design.sets] if design.split else drawn for k in range(design.sets)]
 
 
-def _pictures(drawn: list[Comparison], sources: dict) -> dict[tuple[str, int, str], Pair]:
+def _pictures(drawn: list[MethodComparison], sources: dict) -> dict[tuple[str, int, str], Pair]:
     """(attribute, start, method) -> original and edit, of all that is shown."""
     # By run: one start may stand in many comparisons, and is drawn once.
     needed: dict[tuple[str, str], set[int]] = {}

@@ -21,8 +21,8 @@ from editbench.regression.compare import share_starts
 from editbench.report.load import COSTS, Results
 from editbench.report.paired import (
     FEWEST,
-    LEVEL,
     PER_PAIR,
+    SIGNIFICANCE,
     compare,
     keyed_values,
     seed_spreads,
@@ -210,7 +210,7 @@ def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide
     cells = cells_of(pairing.pairs, by_seed)
     a = Numbers(pairing.a, cells, "a")
     b = Numbers(pairing.b, cells, "b")
-    # The smallest p-value, times the tests of its number, must stay well below LEVEL.
+    # The smallest p-value, times the tests of its number, must stay well below SIGNIFICANCE.
     draws = max(DRAWS, PER_PAIR * len(cells))
     rows = []
     for cell in cells:
@@ -393,7 +393,7 @@ def unpaired_test(
 
 def verdict_of(row: dict[Any, Any]) -> str:
     """The verdict of a row with its adjusted p-value; what was not tested keeps its own."""
-    if row["verdict"] != OPEN or not row["p_holm"] < LEVEL:
+    if row["verdict"] != OPEN or not row["p_holm"] < SIGNIFICANCE:
         return str(row["verdict"])
     higher = row["difference"] > 0
     if row["higher_is_better"] is None:

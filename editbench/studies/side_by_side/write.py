@@ -15,11 +15,11 @@ from rich.table import Table
 
 from editbench.base.files import write_atomic
 from editbench.base.progress import results_console
-from editbench.figures.looks import looks
+from editbench.figures.theme import make_theme
 from editbench.report import latex
 from editbench.report.cells import MISSING, number
 from editbench.report.environment import page_environment
-from editbench.report.paired import LEVEL
+from editbench.report.paired import SIGNIFICANCE
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT
 from editbench.report.titles import Wording
@@ -129,7 +129,7 @@ def titled(found: SideBySide, folders: Sequence[Path] = ()) -> SideBySide:
     titles = {}
     for run, wording in Wording(results, folders).by_run("method"):
         titles[run["method"]] = str(wording.get("title") or run["method"])
-    look = Style(folders=tuple(folders)).looks(results)
+    theme = Style(folders=tuple(folders)).theme(results)
     table = found.table.assign(label=found.table["method"])
     written = []
     for label in table["method"]:
@@ -137,7 +137,7 @@ def titled(found: SideBySide, folders: Sequence[Path] = ()) -> SideBySide:
         name, space, options = label.partition(" ")
         written.append(titles.get(name, name) + space + options)
     table["method"] = written
-    table["attribute"] = [look.attribute(name) for name in table["attribute"]]
+    table["attribute"] = [theme.attribute(name) for name in table["attribute"]]
     return replace(found, table=table)
 
 
@@ -180,7 +180,7 @@ def conclusions(found: SideBySide) -> list[str]:
         lines.append(
             f"{title_of(name, part)}: of {len(tested)} cells {', '.join(told)} "
             f"({kind_of(tested)} bootstrap over starts, Holm over the {len(tested)}, adjusted p "
-            f"below {LEVEL:g})"
+            f"below {SIGNIFICANCE:g})"
         )
     return lines or ["nothing could be tested: no number has values of single starts in both"]
 
@@ -377,7 +377,7 @@ def page(found: SideBySide) -> str:
     """
     sections = [page_section(name, part) for name, part in found.parts()]
     table = found.table
-    look = looks(table["label"], set(table.loc[table["floor"], "label"]))
+    theme = make_theme(table["label"], set(table.loc[table["floor"], "label"]))
     environment = page_environment("studies/side_by_side")
     return environment.get_template("side_by_side.html").render(
         first=found.first,
@@ -390,7 +390,7 @@ def page(found: SideBySide) -> str:
         alone=found.pairing.alone,
         notes=[*(f"Numbers {line}" for line in found.left_out), *found.pairing.notes],
         width=WIDTH,
-        look=look,
+        theme=theme,
     )
 
 

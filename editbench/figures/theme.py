@@ -67,7 +67,7 @@ FLOOR_SLOTS = ("random", "random_channel", "random_searched")  # of the shipped 
 NARROWEST = 2.1  # inches at screen type of a panel that can still be read
 
 
-class Look(NamedTuple):
+class MethodStyle(NamedTuple):
     """How a method is drawn, and how its name is written."""
 
     colour: str
@@ -77,12 +77,12 @@ class Look(NamedTuple):
     title: str = ""
 
 
-class Looks(dict[str, Look]):
-    """Label of a method -> its look, in the order of legends and tables; and how attributes are
+class Theme(dict[str, MethodStyle]):
+    """Label of a method -> its style, in the order of legends and tables; and how attributes are
     shown.
 
     Args:
-        methods: label -> look.
+        methods: label -> how it is drawn.
         attributes: name -> title, in the order of panels and columns. Others follow, sorted.
         worlds: name of a generator -> title.
         width: inches at screen type that a figure has; None: as many as it likes.
@@ -91,7 +91,7 @@ class Looks(dict[str, Look]):
 
     def __init__(
         self,
-        methods: Mapping[str, Look],
+        methods: Mapping[str, MethodStyle],
         attributes: Mapping[str, str] | None = None,
         worlds: Mapping[str, str] | None = None,
         width: float | None = None,
@@ -109,9 +109,9 @@ class Looks(dict[str, Look]):
 
     def attribute(self, name: str) -> str:
         """How an attribute is written: by its title, or 'hair color' of hair_color."""
-        return self.attributes.get(name) or spoken(name)
+        return self.attributes.get(name) or display_name(name)
 
-    def listed(self, attributes: Iterable[str]) -> str:
+    def join_attributes(self, attributes: Iterable[str]) -> str:
         """Attributes as they are written, with commas between them."""
         return ", ".join(map(self.attribute, attributes))
 
@@ -128,11 +128,11 @@ class Looks(dict[str, Look]):
         place = {name: k for k, name in enumerate(self.attributes)}
         return sorted(set(attributes), key=lambda name: (place.get(name, len(place)), name))
 
-    def narrowed(self, width: float) -> Looks:
+    def with_width(self, width: float) -> Theme:
         """The same for figures of a width in inches at screen type."""
-        return Looks(self, self.attributes, self.worlds, width, self.columns)
+        return Theme(self, self.attributes, self.worlds, width, self.columns)
 
-    def across(self, count: int, most: int, each: float = NARROWEST) -> int:
+    def panels_per_row(self, count: int, most: int, each: float = NARROWEST) -> int:
         """How many of `count` panels stand side by side.
 
         Args:
@@ -145,12 +145,12 @@ class Looks(dict[str, Look]):
         return min(count, most)
 
 
-def looks(
+def make_theme(
     methods: Iterable[str],
     floors: Iterable[str] = (),
     titles: Mapping[str, str] | None = None,
-) -> Looks:
-    """The look of every method, by its slot. Floors stand last.
+) -> Theme:
+    """The style of every method, by its slot. Floors stand last.
 
     Args:
         methods: labels.
@@ -168,12 +168,12 @@ def looks(
         # Only from the 57th pair on a line is not solid.
         dash = (SOLID, *DASHES)[slot // PAIRS % (1 + len(DASHES))]
         marker = MARKERS[slot % len(MARKERS)]
-        found[name] = Look(colours[slot], marker, dash, title=titles.get(name, ""))
+        found[name] = MethodStyle(colours[slot], marker, dash, title=titles.get(name, ""))
     for name, slot in zip(last, slots_of(last, FLOOR_SLOTS)):
         marker = MARKERS[slot % len(MARKERS)]
         dash = DASHES[slot % len(DASHES)]
-        found[name] = Look(GREY, marker, dash, floor=True, title=titles.get(name, ""))
-    return Looks(found)
+        found[name] = MethodStyle(GREY, marker, dash, floor=True, title=titles.get(name, ""))
+    return Theme(found)
 
 
 def slots_of(names: Iterable[str], fixed: Sequence[str]) -> list[int]:
@@ -202,21 +202,21 @@ def colours_of(slots: Iterable[int]) -> dict[int, str]:
     return found
 
 
-def looks_of(runs: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Looks:
-    """The looks of the methods in a table of runs, with the columns `label` and `floor`.
+def theme_of(runs: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Theme:
+    """The theme of the methods in a table of runs, with the columns `label` and `floor`.
 
     Args:
         runs: see Records.
         titles: label -> how it is written, where that is not the label.
     """
-    return looks(runs["label"], set(runs.loc[runs["floor"].astype(bool), "label"]), titles)
+    return make_theme(runs["label"], set(runs.loc[runs["floor"].astype(bool), "label"]), titles)
 
 
-def spoken(name: str) -> str:
+def display_name(name: str) -> str:
     """A name of the configuration for people: 'hair_color' -> 'hair color'."""
     return name.replace("_", " ")
 
 
-def order_methods(methods: Iterable[str], look: Looks) -> list[str]:
-    """Labels, each once, in the order of the looks: sorted with floors last, or as asked for."""
-    return sorted(set(methods), key=list(look).index)
+def order_methods(methods: Iterable[str], theme: Theme) -> list[str]:
+    """Labels, each once, in the order of the theme: sorted with floors last, or as asked for."""
+    return sorted(set(methods), key=list(theme).index)

@@ -24,7 +24,7 @@ from editbench.methods.random_searched import RandomSearched
 from editbench.methods.stylespace import RandomChannel, StyleSpace
 from editbench.run.compose import compose_settings
 from editbench.studies.atlas.bench import Bench, Measured, small_pictures
-from editbench.studies.atlas.make import Atlas, Design, both_ways, make_atlas
+from editbench.studies.atlas.make import Atlas, AtlasDesign, both_ways, make_atlas
 from editbench.studies.atlas.page import ROWS, page_rows, render_page, sprites
 from editbench.studies.atlas.summary import best_directions, effect_table, summary_table
 from editbench.walk.editor import DirectionSet
@@ -355,7 +355,7 @@ def test_the_command_writes_page_and_table(tmp_path, capsys):
 
 def test_a_stopped_atlas_goes_on(tmp_path, monkeypatch):
     settings = compose_settings(toy_words(tmp_path), [CONF])
-    design = Design(samples=20, shown=2)
+    design = AtlasDesign(samples=20, shown=2)
     measure = Bench.measure
     calls = []
 
@@ -383,18 +383,18 @@ def test_a_stopped_atlas_goes_on(tmp_path, monkeypatch):
 
 def test_teacher_and_judge_see_other_samples(tmp_path):
     settings = compose_settings(toy_words(tmp_path), [CONF])
-    taught = make_atlas(settings, Design(samples=4, shown=1))
-    judged = make_atlas(settings, Design(samples=4, shown=1, scorer="judge"))
+    taught = make_atlas(settings, AtlasDesign(samples=4, shown=1))
+    judged = make_atlas(settings, AtlasDesign(samples=4, shown=1, scorer="judge"))
     # Of 1000 samples 600 are to fit and 100 to tune.
     assert (taught.index, judged.index) == ((600,), (700,))
 
 
 def test_wrong_requests_are_named(tmp_path):
     with pytest.raises(Unsupported, match=r"method=along has no fixed set.*ganspace, .*stylespace"):
-        make_atlas(compose_settings(toy_words(tmp_path, "along"), [CONF]), Design())
+        make_atlas(compose_settings(toy_words(tmp_path, "along"), [CONF]), AtlasDesign())
     settings = compose_settings(toy_words(tmp_path), [CONF])
     with pytest.raises(EditbenchError, match=r"tune split of bank\.n=1000 has 100: raise bank\.n"):
-        make_atlas(settings, Design(samples=101))
+        make_atlas(settings, AtlasDesign(samples=101))
     for wrong in (
         {"directions": 0},
         {"samples": 1},
@@ -406,7 +406,7 @@ def test_wrong_requests_are_named(tmp_path):
         {"scorer": "nobody"},
     ):
         with pytest.raises(EditbenchError, match=next(iter(wrong))):
-            Design(**wrong)
+            AtlasDesign(**wrong)
     with pytest.raises(EditbenchError, match="--strengths one must be numbers"):
         main([*toy_words(tmp_path), "--strengths", "one"])
     assert both_ways((2.0, 1.0, 2.0)) == (-2.0, -1.0, 1.0, 2.0)

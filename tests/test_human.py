@@ -34,7 +34,7 @@ from editbench.studies.human.edits import read
 from editbench.studies.human.preferences import bootstrap_wins, preferences, win_counts
 from editbench.studies.human.redraw import Redraw, Strips, open_pictures
 from editbench.studies.human.responses import LIMIT, VOTES, read_responses, read_sheet
-from editbench.studies.human.study import Design, _check_words, make_study, read_key
+from editbench.studies.human.study import StudyDesign, _check_words, make_study, read_key
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
 from tests.toy_world import toy_config
@@ -58,7 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("studies") / "study"
-    make_study(root, out, Design(pairs=18, sets=2, duplicates=0.2))
+    make_study(root, out, StudyDesign(pairs=18, sets=2, duplicates=0.2))
     return out
 
 
@@ -196,7 +196,9 @@ def test_sides_over_many_pages_tell_nothing() -> None:
 
 def test_split_pages_share_the_comparisons_out(root: Path, tmp_path: Path) -> None:
     make_study(
-        root, tmp_path / "s", Design(pairs=6, sets=3, split=True, duplicates=0, asked=("identity",))
+        root,
+        tmp_path / "s",
+        StudyDesign(pairs=6, sets=3, split=True, duplicates=0, asked=("identity",)),
     )
     key = read_key(tmp_path / "s")
     seen = Counter((one["comparison"], one["set"]) for one in key["questions"].values())
@@ -243,22 +245,25 @@ def test_pages_name_no_method_and_no_order(root: Path, study: Path) -> None:
 
 
 def test_the_organiser_cannot_unblind_by_the_title(root: Path, tmp_path: Path) -> None:
-    for design in (Design(title="Quickest against the rest"), Design(intro="We made slowpoke.")):
+    for design in (
+        StudyDesign(title="Quickest against the rest"),
+        StudyDesign(intro="We made slowpoke."),
+    ):
         with pytest.raises(EditbenchError, match="which raters must not know"):
             make_study(root, tmp_path / "s", design)
     assert not (tmp_path / "s").exists()
     for words in ("Neural ODE", "NeuralODE?", "the neural-ode method", "neural_ode (steps=3)"):
         with pytest.raises(EditbenchError, match="'neural_ode"):
-            _check_words(Design(title=words), {"neural_ode", "neural_ode (steps=3)"})
-    _check_words(Design(title="Neural code of randomly drawn edits"), {"neural_ode", "random"})
+            _check_words(StudyDesign(title=words), {"neural_ode", "neural_ode (steps=3)"})
+    _check_words(StudyDesign(title="Neural code of randomly drawn edits"), {"neural_ode", "random"})
 
 
 def test_the_same_seed_gives_the_same_study(root: Path, study: Path, tmp_path: Path) -> None:
-    design = Design(pairs=18, sets=2, duplicates=0.2)
+    design = StudyDesign(pairs=18, sets=2, duplicates=0.2)
     make_study(root, tmp_path / "again", design)
     for name in ("key.json", "pages/page-1.html", "pages/page-2.html"):
         assert (tmp_path / "again" / name).read_bytes() == (study / name).read_bytes()
-    make_study(root, tmp_path / "other", Design(pairs=18, sets=2, duplicates=0.2, seed=1))
+    make_study(root, tmp_path / "other", StudyDesign(pairs=18, sets=2, duplicates=0.2, seed=1))
     assert read_key(tmp_path / "other")["study"] != read_key(study)["study"]
 
 
@@ -298,7 +303,7 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
     (lazy / "codes.parquet").unlink()
     (lazy / "strips.safetensors").write_bytes(b"half a fi")
     seal_folder(lazy)
-    manifest = make_study(runs, tmp_path / "s", Design(pairs=3))
+    manifest = make_study(runs, tmp_path / "s", StudyDesign(pairs=3))
     told = {
         row["method"]: row["pictures"] for row in manifest["coverage"] if row["attribute"] == "a"
     }
@@ -316,13 +321,13 @@ def test_bad_input_gets_a_clear_message(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(UnknownName, match="quickest"):
-        make_study(root, tmp_path / "s", Design(methods=("quikest",)))
+        make_study(root, tmp_path / "s", StudyDesign(methods=("quikest",)))
     with pytest.raises(EditbenchError, match="two methods"):
-        make_study(root, tmp_path / "s", Design(methods=("quickest",)))
+        make_study(root, tmp_path / "s", StudyDesign(methods=("quickest",)))
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "responses.json").write_text("{}")
     with pytest.raises(EditbenchError, match="there already"):
-        make_study(root, tmp_path / "s", Design())
+        make_study(root, tmp_path / "s", StudyDesign())
     assert (
         main(
             [
@@ -351,7 +356,7 @@ def test_bad_input_gets_a_clear_message(
     )
     seal_folder(one)
     with pytest.raises(EditbenchError, match="--setting"):
-        make_study(mixed, tmp_path / "t", Design())
+        make_study(mixed, tmp_path / "t", StudyDesign())
     with pytest.raises(EditbenchError, match="not the key of a study"):
         read_key(root)
     saved(

@@ -17,7 +17,7 @@ import pytest
 
 from editbench.studies.human.draw import MethodComparison, questions
 from editbench.studies.human.responses import read_sheet
-from editbench.studies.human.study import Design, _key, render
+from editbench.studies.human.study import StudyDesign, _key, render
 from tests.browser import CHROMIUM, needs_browser
 
 pytestmark = needs_browser
@@ -170,7 +170,7 @@ def make_page(folder: Path, asked: tuple[str, ...] = ("change", "identity")) -> 
         for k, one in enumerate(drawn)
         for name in METHODS
     }
-    design = Design(asked=asked, intro="First line.\nSecond </script><b>line</b>.")
+    design = StudyDesign(asked=asked, intro="First line.\nSecond </script><b>line</b>.")
     page = questions(drawn, "1", 0.25, 0)
     key = _key({"1": page}, design)
     path = folder / "page-1.html"

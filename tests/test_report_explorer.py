@@ -22,7 +22,7 @@ from editbench.base.files import seal_folder
 from editbench.figures.theme import make_theme
 from editbench.report import _write_pages, load
 from editbench.report.environment import OUTLINES
-from editbench.report.explorer import WAYS, Sheet, explorer, gallery, sheets
+from editbench.report.explorer import WAYS, SpriteSheet, explorer, gallery, sheets
 from editbench.report.paper import TALLEST, WIDTHS
 from editbench.report.strips import Strip, pages, strips
 from editbench.report.style import Style
@@ -39,7 +39,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     )
 
 
-def decode(sheet: Sheet) -> np.ndarray:
+def decode(sheet: SpriteSheet) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(sheet.uri.split(",")[1]))))
 
 
@@ -91,12 +91,12 @@ def test_places_are_those_of_css() -> None:
     """background-position p % puts p % of the picture over p % of the box: offset = p * (box -
     picture).
     """
-    made = Sheet("sp", "", columns=5, rows=3, shape=(16, 16))
+    made = SpriteSheet("sp", "", columns=5, rows=3, shape=(16, 16))
     for row in range(3):
         for column in range(5):
             x, y = (float(part.rstrip("%")) / 100 for part in made.place(row, column).split())
             assert x * (1 - 5) == pytest.approx(-column) and y * (1 - 3) == pytest.approx(-row)
-    assert Sheet("sp", "", 1, 1, (16, 16)).place(0, 0) == "0% 0%"
+    assert SpriteSheet("sp", "", 1, 1, (16, 16)).place(0, 0) == "0% 0%"
 
 
 @pytest.mark.parametrize(("side", "channels"), [(32, 3), (128, 3), (100, 1), (1024, 3)])

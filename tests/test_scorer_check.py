@@ -35,7 +35,7 @@ from editbench.studies.scorer_check.checkup import (
     try_ranges,
 )
 from editbench.studies.scorer_check.page import parts_of, sheet
-from editbench.studies.scorer_check.sources import Folder, Generated
+from editbench.studies.scorer_check.sources import FolderPictures, Generated
 from editbench.worlds.faces import load_scorer
 from tests.data_folder import needs_data
 
@@ -317,7 +317,7 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
     for k in range(12):
         Image.fromarray(np.full((40, 50, 3), 20 * k, np.uint8)).save(photos / f"{k:02}.png")
     (photos / "03.png").write_bytes(b"no picture")
-    folder = Folder(photos, 100, 32)
+    folder = FolderPictures(photos, 100, 32)
     assert len(folder) == 11 and "1 left out: 03.png" in folder.about
     assert folder([3]).mean().item() == pytest.approx(80 / 127.5 - 1, abs=1e-5)
     words = [
@@ -332,10 +332,10 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
     assert main(words) in (0, 1)
     assert "11 pictures" in json.loads((tmp_path / "out" / "check.json").read_text())["pictures"]
     with pytest.raises(EditbenchError, match="no such folder"):
-        Folder(tmp_path / "none", 5, 8)
+        FolderPictures(tmp_path / "none", 5, 8)
     (tmp_path / "empty").mkdir()
     with pytest.raises(EditbenchError, match="no readable"):
-        Folder(tmp_path / "empty", 5, 8)
+        FolderPictures(tmp_path / "empty", 5, 8)
 
 
 # -- what is wrong in a YAML file --------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from editbench.networks import registry
 from editbench.report import Results
 from editbench.run import remembered
 from editbench.run.compose import compose_settings
-from editbench.studies.scorer_check.sources import Folder
+from editbench.studies.scorer_check.sources import FolderPictures
 from tests.fake_records import fake_run
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ def test_any_file_name_reaches_tables_pages_and_json(tmp_path: Path) -> None:
     part = FolderImages(root, 3, 8).read(0, 4, Attributes([Attribute("a", ("n", "y"))]))
     assert part.names == ["<b>&.png", "a\nb.png", SHOWN]
     assert part.skipped == {r"bro\xe9ken.png": "not a PNG, JPEG or WebP image"}
-    about = Folder(root, 9, 8).about
+    about = FolderPictures(root, 9, 8).about
     assert r"in\xe9; 1 left out: bro\xe9ken.png (not a PNG" in about
     out = tmp_path / "out"
     words = ["dataset", "pack", str(root), "--resolution", "8", "--max-broken", "1"]

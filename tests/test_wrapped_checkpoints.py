@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile
-from editbench.networks.checkpoints import Source, assemble, read_source
+from editbench.networks.checkpoints import CheckpointContent, assemble, read_source
 from editbench.networks.checkpoints.detect import source_of
 from editbench.networks.external import load_network
 from tests.checkpoint_files import nvlabs_state, rosinality_state
@@ -28,12 +28,12 @@ def under(head: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{head}{name}": value for name, value in state.items()}
 
 
-def source_in(content: Any, name: str | None = None) -> Source:
+def source_in(content: Any, name: str | None = None) -> CheckpointContent:
     """What is found in the content of a file."""
     return source_of(Path("net.pt"), content, name)
 
 
-def is_state(source: Source, state: dict[str, Tensor]) -> bool:
+def is_state(source: CheckpointContent, state: dict[str, Tensor]) -> bool:
     return source.tensors.keys() == state.keys() and all(
         torch.equal(source.tensors[name], value) for name, value in state.items()
     )

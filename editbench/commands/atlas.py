@@ -10,7 +10,7 @@ import pandas as pd
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
-from editbench.commands.options import Parser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir
 
 EXAMPLES = """examples:
   editbench atlas method=navigan_spectrum budget=demo
@@ -27,7 +27,7 @@ LEAST = 0.5  # sigmas that an effect must have to be listed
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench atlas",
         description=__doc__,
         epilog=EXAMPLES,
@@ -65,11 +65,11 @@ def main(argv: list[str]) -> int:
     # Imported here: torch takes seconds, and `--help` should not wait for it.
     from editbench.networks.registry import require
     from editbench.run.compose import compose_settings
-    from editbench.studies.atlas.make import Design, make_atlas
+    from editbench.studies.atlas.make import AtlasDesign, make_atlas
     from editbench.studies.atlas.page import write_atlas
     from editbench.studies.atlas.summary import best_directions
 
-    design = Design(
+    design = AtlasDesign(
         args.directions, args.samples, args.shown, read_strengths(args.strengths), args.scorer
     )
     device = [f"device={args.device}"] if args.device else []

@@ -18,7 +18,7 @@ from editbench.bank.values import KINDS, OPTION
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import print_message
 from editbench.commands.command_line import CommandLine
-from editbench.commands.options import Parser
+from editbench.commands.options import CommandParser
 from editbench.run.job import Outcome
 from editbench.run.job_names import PART
 from editbench.run.loading import bank_folder, load_bank, load_networks
@@ -183,7 +183,7 @@ def class_counts(bank: Bank) -> dict[str, dict[str, int]]:
 
 
 def import_main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench bank import",
         description="Make a bank of latents and logits that you "
         "have. It is judged in latent space: edits are scored by a scorer of latents.",
@@ -265,7 +265,9 @@ def named_files(words: list[str]) -> dict[str, Path]:
 
 
 def info_main(argv: list[str]) -> int:
-    parser = Parser("editbench bank info", description="Verify a bank's checksums and describe it.")
+    parser = CommandParser(
+        "editbench bank info", description="Verify a bank's checksums and describe it."
+    )
     parser.add_argument("folder", type=Path)
     # Opening a bank compares its checksums.
     describe(Bank(parser.parse_args(argv).folder))

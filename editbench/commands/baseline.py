@@ -12,7 +12,7 @@ from rich.console import Console
 
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import results_console
-from editbench.commands.options import Parser, add_config_dir, use_config_dir
+from editbench.commands.options import CommandParser, add_config_dir, use_config_dir
 from editbench.regression import (
     Baseline,
     PinnedRun,
@@ -39,7 +39,7 @@ noise of a fit, which hides small bugs from a check at the pinned seed (docs/reg
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench baseline",
         description=__doc__,
         epilog=EXAMPLES,

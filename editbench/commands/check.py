@@ -9,7 +9,7 @@ from pathlib import Path
 
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import results_console
-from editbench.commands.options import Parser, add_config_dir, use_config_dir
+from editbench.commands.options import CommandParser, add_config_dir, use_config_dir
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
 from editbench.regression.compare import differences, of_records
 from editbench.regression.show import github, print_comparison, write_junit
@@ -31,7 +31,7 @@ starts both have, excludes zero. exit code: 0 agrees; 1 moved, lost, missing, no
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench check",
         description=__doc__,
         epilog=EXAMPLES,

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from editbench.base.errors import UnknownName
 from editbench.base.progress import results_console, status
-from editbench.commands.options import Parser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir
 
 if TYPE_CHECKING:
     from editbench.conformance.suite import Check
@@ -37,7 +37,7 @@ COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "warned": 
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench conform",
         description=__doc__,
         epilog=EXAMPLES,

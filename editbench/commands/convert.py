@@ -13,7 +13,7 @@ from rich.table import Table
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors
 from editbench.base.progress import results_console
-from editbench.commands.options import Parser
+from editbench.commands.options import CommandParser
 from editbench.networks.celebahq.network import CelebAHQClassifiers
 from editbench.networks.celebahq.read import ReadClassifier, is_classifier, read_classifier
 from editbench.networks.celebahq.store import (
@@ -22,7 +22,7 @@ from editbench.networks.celebahq.store import (
     save_classifiers,
     scorer_yaml,
 )
-from editbench.networks.checkpoints import Source, assemble, read_content, source_of
+from editbench.networks.checkpoints import CheckpointContent, assemble, read_content, source_of
 from editbench.networks.checkpoints.converted import check_pictures, decode_probes, write_network
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
 from editbench.networks.stylegan import StyleNetwork
@@ -45,7 +45,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench convert",
         description=__doc__,
         epilog=EPILOG,
@@ -214,7 +214,7 @@ def described_classifiers(found: list[ReadClassifier], names: list[str]) -> Tabl
 
 
 # -- what is shown --------------------------------------------------------------------------------
-def description(source: Source, network: StyleNetwork) -> Table:
+def description(source: CheckpointContent, network: StyleNetwork) -> Table:
     """What was found."""
     config = source.config
     # File names may hold what rich takes for markup.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
-from editbench.commands.options import DefaultsFormatter, Parser
+from editbench.commands.options import CommandParser, DefaultsFormatter
 from editbench.commands.world_data import add_data_arguments, reading
 
 EXAMPLES = """examples:
@@ -38,7 +38,7 @@ LEFT_OUT = (
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench dataset",
         description=__doc__,
         epilog=EXAMPLES,

@@ -18,7 +18,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json, usable_folder
 from editbench.base.progress import print_message, status
 from editbench.base.validation import check_at_least, check_kind
-from editbench.commands.options import Parser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.digiface import load as digiface
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
@@ -41,7 +41,7 @@ TAKEN = ("method", "attribute", "experiment", "budget")  # the demo sets these i
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench demo",
         description=__doc__,
         epilog=EXAMPLES,

@@ -17,7 +17,7 @@ import torch
 
 from editbench.bank.build import compute_block
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.commands.options import Parser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.registry import find, folder, pin, published
 from editbench.run import record as records
 from editbench.run.compose import compose_settings
@@ -40,7 +40,7 @@ DEVICE_ERRORS = (EditbenchError, RuntimeError, AssertionError)
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench doctor",
         description=__doc__,
         epilog="examples:\n  editbench doctor --device cuda --out runs\n"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
-from editbench.commands.options import Parser
+from editbench.commands.options import CommandParser
 from editbench.networks.digiface import load as digiface
 from editbench.networks.digiface.archives import ARCHIVES, Archive
 from editbench.networks.fetch import fetch
@@ -39,7 +39,7 @@ off goes on from there.
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench fetch",
         description=__doc__,
         epilog=EPILOG,

@@ -12,10 +12,10 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.progress import results_console
 from editbench.base.text import read_text
-from editbench.commands.options import Parser
+from editbench.commands.options import CommandParser
 from editbench.studies.human import ASKED
 from editbench.studies.human.responses import read_responses
-from editbench.studies.human.study import Design, make_study, read_key, summary
+from editbench.studies.human.study import StudyDesign, make_study, read_key, summary
 from editbench.studies.human.write import analyse, print_analysis, write_analysis
 
 EXAMPLES = """examples:
@@ -30,7 +30,7 @@ exit code of analyse: 0 every file counted; 1 some file could not be counted (th
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench human",
         description=__doc__,
         epilog=EXAMPLES,
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     )
     jobs = parser.add_subparsers(dest="job", required=True, metavar="make|analyse")
     # The defaults stand in the dataclass alone, and the help shows them.
-    plan = Design()
+    plan = StudyDesign()
     job = jobs.add_parser("make", help="draw a study from finished runs")
     job.add_argument("root", type=Path, help="runs folder")
     job.add_argument("--out", type=usable_folder, required=True, help="new folder of the study")
@@ -97,7 +97,7 @@ def make(args: argparse.Namespace) -> int:
     # An empty variable of a shell would otherwise mean all methods.
     if args.methods is not None and not methods:
         raise EditbenchError("--methods names no method: leave it out for all with finished runs")
-    design = Design(
+    design = StudyDesign(
         methods=methods,
         pairs=args.pairs,
         sets=args.sets,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
-from editbench.commands.options import Parser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir
 from editbench.inversion.build import build_inversion
 from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
         return show_main(argv[1:])
     if argv[:1] == ["compare"]:
         return compare_main(argv[1:])
-    parser = Parser(
+    parser = CommandParser(
         "editbench invert",
         description=__doc__,
         epilog=EXAMPLES,
@@ -111,7 +111,7 @@ def make(folder: Path, settings: Settings) -> Inversion:
 
 
 def show_main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench invert show", description="Verify an inversion and say what it holds."
     )
     parser.add_argument("folder", type=Path)
@@ -121,7 +121,7 @@ def show_main(argv: list[str]) -> int:
 
 
 def compare_main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench invert compare",
         description="Edits on real images beside generated "
         "ones: every method and attribute that was run on both.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from editbench.base.conf import check_folders, group_options, groups, option_file, quoted
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.commands.options import Parser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir
 from editbench.run.option_files import name_files
 from editbench.run.remembered import keep, recall
 
@@ -29,7 +29,7 @@ DATA = "../shared/data"  # folder of third-party inputs
 def main(argv: list[str]) -> int:
     kinds = {f"{group}s": group for group in groups()}
     known = [*kinds, ATTRIBUTES, LAYERS]
-    parser = Parser(
+    parser = CommandParser(
         "editbench list",
         description=__doc__,
         epilog=EXAMPLES,

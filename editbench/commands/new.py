@@ -14,7 +14,7 @@ from pathlib import Path
 from editbench.base.conf import option_names
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_atomic
-from editbench.commands.options import Parser
+from editbench.commands.options import CommandParser
 
 EXAMPLES = """examples:
   editbench new editor my_editor           my_editor.py, my_conf/method/my_editor.yaml, test_my_editor.py
@@ -30,7 +30,7 @@ EXAMPLE_CONF = "my_conf"  # the configuration folder of the examples
 
 
 @dataclass(frozen=True)
-class Kind:
+class Template:
     """What can be made.
 
     Args:
@@ -45,7 +45,7 @@ class Kind:
 
 
 KINDS = {
-    "editor": Kind(
+    "editor": Template(
         "mean_difference",
         ("method",),
         (
@@ -54,7 +54,7 @@ KINDS = {
             "editbench demo --config-dir {conf}",
         ),
     ),
-    "metric": Kind(
+    "metric": Template(
         "steps_to_crossing",
         ("metric",),
         (
@@ -63,7 +63,7 @@ KINDS = {
             "'metric=[crossing_accuracy,{name}]'",
         ),
     ),
-    "world": Kind(
+    "world": Template(
         "colour_patches",
         ("generator", "scorer"),
         (
@@ -72,7 +72,7 @@ KINDS = {
             "method=interfacegan budget=demo",
         ),
     ),
-    "scorer": Kind(
+    "scorer": Template(
         "bright_and_warm",
         ("scorer",),
         (
@@ -85,7 +85,7 @@ KINDS = {
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench new",
         description=__doc__,
         epilog=EXAMPLES,
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def check_name(name: str, kind: Kind) -> None:
+def check_name(name: str, kind: Template) -> None:
     """Refuse a name that no module or option can have."""
     is_name = name.isidentifier() and not keyword.iskeyword(name)
     # Python takes other letters too, and Hydra takes no option with them.
@@ -148,7 +148,7 @@ def check_name(name: str, kind: Kind) -> None:
         )
 
 
-def written(kind: Kind, name: str, conf: str = EXAMPLE_CONF) -> dict[str, str]:
+def written(kind: Template, name: str, conf: str = EXAMPLE_CONF) -> dict[str, str]:
     """Path of each file that is written -> its text.
 
     Args:

@@ -13,7 +13,7 @@ from editbench.base.user_code import search_configuration
 CONFIG_DIR = ("--config-dir", "-cd")
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """A parser whose errors are one line, like all others of the command."""
 
     def error(self, message: str) -> NoReturn:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from editbench.base.files import usable_folder
 from editbench.base.progress import status
-from editbench.commands.options import Parser, add_config_dir, use_config_dir
+from editbench.commands.options import CommandParser, add_config_dir, use_config_dir
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.report.exports import EXPORTERS, export
 from editbench.report.references import FILE, cited_in
@@ -42,7 +42,7 @@ STYLED = ("style", *LISTS, "digits", "font", "column")  # options of a report al
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench report",
         description=__doc__,
         epilog=EXAMPLES,

@@ -15,7 +15,7 @@ from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import usable_folder, write_json
 from editbench.base.instantiate import build
 from editbench.base.user_code import search
-from editbench.commands.options import Parser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.declaration import read_scorers, scorer_file
 from editbench.run.compose import compose_config
@@ -23,7 +23,12 @@ from editbench.run.loading import check_device
 from editbench.studies.scorer_check.agreement import compare
 from editbench.studies.scorer_check.checkup import Checkup, examine
 from editbench.studies.scorer_check.page import write_page
-from editbench.studies.scorer_check.sources import Folder, Generated, Pictures, resolution_of
+from editbench.studies.scorer_check.sources import (
+    FolderPictures,
+    Generated,
+    PictureSource,
+    resolution_of,
+)
 
 EPILOG = """examples:
   editbench scorer check my_attributes.yaml
@@ -40,7 +45,7 @@ code 1 where something is an error.
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench scorer",
         description=__doc__,
         epilog=EPILOG,
@@ -120,11 +125,11 @@ def main(argv: list[str]) -> int:
     return int(any(checkup.worst == "error" for checkup in checkups))
 
 
-def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> Pictures:  # type: ignore[no-untyped-def]
+def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> PictureSource:  # type: ignore[no-untyped-def]
     if args.images is not None:
         if scorer.input != "image":
             raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not pictures")
-        return Folder(args.images, args.n, resolution_of(scorer), args.device)
+        return FolderPictures(args.images, args.n, resolution_of(scorer), args.device)
     generator = build(cfg.generator).to(args.device).eval().requires_grad_(False)
     # Codes for a scorer of pictures, or the other way round.
     if generator.output != scorer.input:
@@ -135,7 +140,7 @@ def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> Pictures:  #
     return Generated(generator, args.n, args.generator, args.device)
 
 
-def check_all(scorers: dict[str, Scorer], pictures: Pictures, batch: int) -> list[Checkup]:
+def check_all(scorers: dict[str, Scorer], pictures: PictureSource, batch: int) -> list[Checkup]:
     """A checkup a role; roles that are one scorer are looked at once."""
     found: dict[str, Checkup] = {}
     for role, scorer in scorers.items():
@@ -169,7 +174,7 @@ def show(checkup: Checkup) -> None:
 
 
 def as_json(
-    checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: Pictures
+    checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: PictureSource
 ) -> dict:
     """What the page shows, for programs."""
     scorers = {}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder, write_atomic
-from editbench.commands.options import Parser
+from editbench.commands.options import CommandParser
 from editbench.figures.panels import STYLE
 from editbench.studies.transfer import FEWEST, World, figure, rank_table, read_worlds, transfer
 
@@ -26,7 +26,7 @@ accuracy.csv, transfer.png.
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
+    parser = CommandParser(
         "editbench transfer",
         description=__doc__,
         epilog=EXAMPLES,

@@ -15,7 +15,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.validation import check_at_least
 from editbench.commands import world_data
-from editbench.commands.options import DefaultsFormatter, Parser, add_config_dir
+from editbench.commands.options import CommandParser, DefaultsFormatter, add_config_dir
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = CommandParser(
         "editbench world",
         description=__doc__,
         epilog=EXAMPLES,

@@ -32,7 +32,7 @@ from editbench.base.identity import INVERSION_CODE, modules_digest
 from editbench.base.images import to_uint8
 from editbench.base.progress import Advance, progress
 from editbench.base.spaces import Codes, Space
-from editbench.inversion.images import Images, Part
+from editbench.inversion.images import ImageBatch, Images
 from editbench.inversion.page import write_page
 from editbench.inversion.projector import (
     Inverted,
@@ -186,7 +186,7 @@ def _joined(parts: list[Inverted]) -> Inverted:
 
 
 def _measure(
-    task: Task, part: Part, pixels: Tensor, found: Inverted
+    task: Task, part: ImageBatch, pixels: Tensor, found: Inverted
 ) -> tuple[pd.DataFrame, Tensor]:
     """The block's rows of the table, and the reconstructions."""
 

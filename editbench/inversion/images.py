@@ -29,7 +29,7 @@ PREPARED = "central square, LANCZOS"
 
 
 @dataclass
-class Part:
+class ImageBatch:
     """Some images of a list.
 
     Args:
@@ -60,7 +60,7 @@ class Images(abc.ABC):
     def __len__(self) -> int: ...
 
     @abc.abstractmethod
-    def read(self, start: int, stop: int, attributes: Attributes) -> Part:
+    def read(self, start: int, stop: int, attributes: Attributes) -> ImageBatch:
         """Images start..stop-1, without those that cannot be read."""
 
 
@@ -126,7 +126,7 @@ class FaceRenders(Images):
     def factors(self, start: int, stop: int) -> Factors:
         return sample_factors(FactorLaw(), self.seed, start, stop, STREAM)
 
-    def read(self, start: int, stop: int, attributes: Attributes) -> Part:
+    def read(self, start: int, stop: int, attributes: Attributes) -> ImageBatch:
         factors = self.factors(start, stop)
         labels = factors.labels().numpy()
         truth = []
@@ -137,7 +137,7 @@ class FaceRenders(Images):
                 truth.append(np.full(stop - start, -1))
         names = [f"face {number}" for number in range(start, stop)]
         pixels = render(factors, self.resolution)
-        return Part(np.arange(start, stop), names, pixels, np.stack(truth, 1))
+        return ImageBatch(np.arange(start, stop), names, pixels, np.stack(truth, 1))
 
 
 class FolderImages(Images):
@@ -167,7 +167,7 @@ class FolderImages(Images):
     def __len__(self) -> int:
         return len(self.source)
 
-    def read(self, start: int, stop: int, attributes: Attributes) -> Part:
+    def read(self, start: int, stop: int, attributes: Attributes) -> ImageBatch:
         block = self.source.read(start, stop, self.resolution)
         pixels = block.pixels
         if self.channels == 1:
@@ -178,4 +178,4 @@ class FolderImages(Images):
         names = [printable(self.source.files[number]) for number in block.kept]
         # Nothing is known of a user's pictures.
         truth = np.full((len(pixels), len(attributes.names)), -1)
-        return Part(block.kept, names, values.contiguous(), truth, dict(block.problems))
+        return ImageBatch(block.kept, names, values.contiguous(), truth, dict(block.problems))

@@ -28,7 +28,7 @@ Gallery = Mapping[str, Mapping[int, list[Strip]]]
 
 
 @dataclass(frozen=True)
-class Way:
+class ImageEncoding:
     """How pictures are stored: 'PNG' or 'JPEG', the largest side in pixels, the quality of a
     JPEG.
     """
@@ -40,18 +40,18 @@ class Way:
 
 # From the best to the smallest; PNG keeps every pixel as it is.
 WAYS = (
-    Way("PNG", PIXELATED),
-    Way("JPEG", LARGEST, 88),
-    Way("JPEG", 96, 84),
-    Way("JPEG", 64, 80),
-    Way("JPEG", 48, 70),
-    Way("JPEG", 32, 60),
-    Way("JPEG", 32, 30),
+    ImageEncoding("PNG", PIXELATED),
+    ImageEncoding("JPEG", LARGEST, 88),
+    ImageEncoding("JPEG", 96, 84),
+    ImageEncoding("JPEG", 64, 80),
+    ImageEncoding("JPEG", 48, 70),
+    ImageEncoding("JPEG", 32, 60),
+    ImageEncoding("JPEG", 32, 30),
 )
 
 
 @dataclass
-class Sheet:
+class SpriteSheet:
     """One sprite: its class, URI, columns and rows, the shape of a cell, and its strips in the
     order of the rows.
     """
@@ -85,7 +85,7 @@ class Sheet:
 
 def sheets(
     galleries: list[Gallery], budget: int = BUDGET, first: str = FIRST
-) -> list[dict[str, list[Sheet]]]:
+) -> list[dict[str, list[SpriteSheet]]]:
     """For each section of the page: attribute -> its sprites, one a start, in the order of the
     starts; the attribute `first` stands before the others, which keep their order.
 
@@ -104,7 +104,7 @@ def sheets(
         default=0,
     )
     # Where even the last way is too large its sprites are taken: the page must be made.
-    made: list[dict[str, list[Sheet]]] = [{} for _ in galleries]
+    made: list[dict[str, list[SpriteSheet]]] = [{} for _ in galleries]
     for way in WAYS:
         if way.kind == "PNG" and largest > PIXELATED:
             continue
@@ -129,7 +129,7 @@ def sheets(
 
 
 def explorer(
-    found: dict[str, list[Sheet]],
+    found: dict[str, list[SpriteSheet]],
     runs: pd.DataFrame,
     theme: Theme,
     outlines: Mapping[str, str],
@@ -184,7 +184,7 @@ def explorer(
     }
 
 
-def _most_crossed(group: list[Sheet], floors: Collection[str]) -> int:
+def _most_crossed(group: list[SpriteSheet], floors: Collection[str]) -> int:
     """Place of the start that most methods carry over the boundary: where most is to be seen."""
     counts = [
         sum(strip.crossing is not None for strip in sheet.strips if strip.method not in floors)
@@ -193,7 +193,7 @@ def _most_crossed(group: list[Sheet], floors: Collection[str]) -> int:
     return counts.index(max(counts))
 
 
-def gallery(found: dict[str, list[Sheet]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:
+def gallery(found: dict[str, list[SpriteSheet]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:
     """[(attribute, [(title of the start, [strip])])] for the static strips of the page."""
     return [
         (
@@ -225,12 +225,12 @@ def gallery(found: dict[str, list[Sheet]]) -> list[tuple[str, list[tuple[str, li
     ]
 
 
-def css(parts: Iterable[dict[str, list[Sheet]]]) -> str:
+def css(parts: Iterable[dict[str, list[SpriteSheet]]]) -> str:
     """The classes of all sprites."""
     return "\n".join(sheet.css for part in parts for group in part.values() for sheet in group)
 
 
-def _frames(sheet: Sheet, method: str, run: dict | None) -> dict:
+def _frames(sheet: SpriteSheet, method: str, run: dict | None) -> dict:
     for row, strip in enumerate(sheet.strips):
         if strip.method == method:
             # JSON has no NaN; three decimals keep the page small.
@@ -253,7 +253,7 @@ def _frames(sheet: Sheet, method: str, run: dict | None) -> dict:
     }
 
 
-def _sheet(name: str, strips: list[Strip], way: Way) -> Sheet:
+def _sheet(name: str, strips: list[Strip], way: ImageEncoding) -> SpriteSheet:
     high, wide = strips[0].images.shape[-2:]
     # Small pictures are enlarged by the browser, which costs no bytes.
     scale = min(1.0, way.side / max(high, wide))
@@ -278,4 +278,4 @@ def _sheet(name: str, strips: list[Strip], way: Way) -> Sheet:
         # cell, whose sides are multiples of BLOCK.
         page.save(buffer, "JPEG", quality=way.quality, subsampling=0)
     uri = f"data:image/{way.kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Sheet(name, uri, columns, len(strips), (high, wide), strips)
+    return SpriteSheet(name, uri, columns, len(strips), (high, wide), strips)

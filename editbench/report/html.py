@@ -28,7 +28,7 @@ from editbench.report.cells import (
 from editbench.report.costs import COSTS, SUMMED
 from editbench.report.doubts import doubts
 from editbench.report.environment import OUTLINES, page_environment
-from editbench.report.explorer import FIRST, Sheet, css, explorer, gallery, sheets
+from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers
@@ -326,7 +326,7 @@ def _note_text(notes: object) -> str:
 
 
 def _section(
-    section: Section, pictures: dict[str, list[Sheet]], theme: Theme, style: Style
+    section: Section, pictures: dict[str, list[SpriteSheet]], theme: Theme, style: Style
 ) -> dict[str, Any]:
     numbers = section.numbers
     table = numbers.table

@@ -27,7 +27,7 @@ SERVED = "served"  # metric: attributes on which a control was found
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedNumbers:
     """One source: what it is, what it was measured on, the metric's key and title, and a row for
     each number, setting and variant of the method, with setting, method, attribute, paper and ours as
     text, value, low, high, n of ours (NaN where there is none), and why: a sentence where the paper's
@@ -40,7 +40,7 @@ class Published:
     rows: list[dict] = field(default_factory=list)
 
 
-def published(results: Results, theme: Theme | None = None) -> list[Published]:
+def published(results: Results, theme: Theme | None = None) -> list[PublishedNumbers]:
     """The sources that the runs name, each once, in the order of their names.
 
     Args:
@@ -55,7 +55,7 @@ def published(results: Results, theme: Theme | None = None) -> list[Published]:
     titles = {column.key: column.title for column in COLUMNS} | {
         SERVED: "attributes with a control"
     }
-    found: list[Published] = []
+    found: list[PublishedNumbers] = []
     if not blocks:
         return found
     tables = {name: main_table(part) for name, part in results.by_setting()}
@@ -75,7 +75,7 @@ def published(results: Results, theme: Theme | None = None) -> list[Published]:
                             row["attribute"] = theme.attribute(attribute)
                         rows.append(row)
         found.append(
-            Published(
+            PublishedNumbers(
                 str(block.get("source", "")),
                 str(block.get("setting", "")),
                 metric,
@@ -116,7 +116,7 @@ def lines(results: Results, theme: Theme | None = None) -> list[str]:
     return out
 
 
-def reasons(one: Published) -> list[str]:
+def reasons(one: PublishedNumbers) -> list[str]:
     """'method on attribute: why' of every number that is far from its paper's."""
     several = len({row["setting"] for row in one.rows}) > 1
     told = []

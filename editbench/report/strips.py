@@ -114,7 +114,7 @@ def picture(image: np.ndarray) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Block:
+class StripBlock:
     """Strips of one start that stand together on a page.
 
     Attributes:
@@ -145,7 +145,7 @@ class Measures:
         """From a strip to the next."""
         return self.side[0] + CAPTION + GAP
 
-    def height(self, blocks: Sequence[Block]) -> int:
+    def height(self, blocks: Sequence[StripBlock]) -> int:
         """Of a page with these blocks."""
         return HEAD + sum(HEAD + self.pitch * len(block.strips) for block in blocks) + GAP
 
@@ -182,17 +182,19 @@ def pages(
     return made
 
 
-def _parts(starts: dict[int, list[Strip]], measures: Measures, limit: float) -> list[list[Block]]:
+def _parts(
+    starts: dict[int, list[Strip]], measures: Measures, limit: float
+) -> list[list[StripBlock]]:
     """The blocks of each page; none is higher than `limit` pixels, if that takes one strip."""
-    room = (limit - measures.height([Block("", [])])) / measures.pitch
+    room = (limit - measures.height([StripBlock("", [])])) / measures.pitch
     most = max(1, math.floor(room)) if math.isfinite(room) else sys.maxsize
-    parts: list[list[Block]] = []
+    parts: list[list[StripBlock]] = []
     for strips in starts.values():
         # As even as the same number of blocks allows: one strip on a last page would look forgotten.
         size = -(-len(strips) // -(-len(strips) // most))
         for begin in range(0, len(strips), size):
             more = ", continued" if begin else ""
-            block = Block(strips[0].title + more, strips[begin : begin + size])
+            block = StripBlock(strips[0].title + more, strips[begin : begin + size])
             if parts and measures.height([*parts[-1], block]) <= limit:
                 parts[-1].append(block)
             else:
@@ -200,7 +202,7 @@ def _parts(starts: dict[int, list[Strip]], measures: Measures, limit: float) -> 
     return parts
 
 
-def _page(blocks: Sequence[Block], title: str, theme: Theme, measures: Measures) -> bytes:
+def _page(blocks: Sequence[StripBlock], title: str, theme: Theme, measures: Measures) -> bytes:
     font = ImageFont.truetype(str(FONT), 13)
     bold = ImageFont.truetype(str(FONT.with_name("DejaVuSans-Bold.ttf")), 15)
     small = ImageFont.truetype(str(FONT), 10)

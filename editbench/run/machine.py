@@ -38,7 +38,7 @@ SHORTEST = 1e-9  # seconds
 
 
 @dataclass(frozen=True)
-class Kind:
+class NumberKind:
     """One kind of numbers on one device.
 
     Args:
@@ -86,7 +86,7 @@ def processor() -> str:
 
 
 @torch.no_grad()
-def kinds(device: str, side: int = 0, repeats: int = REPEATS) -> list[Kind]:
+def kinds(device: str, side: int = 0, repeats: int = REPEATS) -> list[NumberKind]:
     """Try every kind of numbers on a device, against fp32.
 
     Args:
@@ -99,23 +99,25 @@ def kinds(device: str, side: int = 0, repeats: int = REPEATS) -> list[Kind]:
     """
     gpu = is_gpu(device)
     side = side or (GPU_SIDE if gpu else CPU_SIDE)
-    found: list[Kind] = []
+    found: list[NumberKind] = []
     base: tuple[float, float] | None = None  # seconds of fp32, which comes first
     for name, dtype in KINDS.items():
         if name == "tf32" and not (gpu and _has_tf32(device)):
-            found.append(Kind(name, False, reason="needs a GPU of compute capability 8 or more"))
+            found.append(
+                NumberKind(name, False, reason="needs a GPU of compute capability 8 or more")
+            )
             continue
         with tf32(name == "tf32"):
             try:
                 error = product_error(device, dtype)
                 times = timed(device, dtype, side, repeats)
             except RuntimeError as failure:  # no such kernel on this device
-                found.append(Kind(name, False, reason=str(failure).splitlines()[0]))
+                found.append(NumberKind(name, False, reason=str(failure).splitlines()[0]))
                 continue
         base = base or times
         works = error <= LOOSE[name]
         reason = "" if works else f"a product is off by {error:.1e}"
-        found.append(Kind(name, works, error, base[0] / times[0], base[1] / times[1], reason))
+        found.append(NumberKind(name, works, error, base[0] / times[0], base[1] / times[1], reason))
     return found
 
 

@@ -44,7 +44,7 @@ class ChannelMoments:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class ChannelRanking:
     """How channels tell the positives of a class from the bank.
 
     Args:
@@ -165,7 +165,9 @@ def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: objec
     return bank[torch.from_numpy(np.sort(rows)).to(bank.device)]
 
 
-def rank_channels(exemplars: ChannelMoments, bank: ChannelMoments, allowed: Tensor) -> Ranking:
+def rank_channels(
+    exemplars: ChannelMoments, bank: ChannelMoments, allowed: Tensor
+) -> ChannelRanking:
     """Rank channels u by theta_u = |mean(delta_u)| / std(delta_u), the largest first.
 
     delta_u = (s_u - mu_u) / sigma_u over the exemplars, mu and sigma those of the bank.
@@ -182,12 +184,12 @@ def rank_channels(exemplars: ChannelMoments, bank: ChannelMoments, allowed: Tens
     ratio = delta.abs() / (exemplars.std / sigma).clamp_min(STD_FLOOR)
     theta = torch.where(allowed, ratio, -torch.inf)
     order = theta.argsort(descending=True, stable=True)[: int(allowed.sum())]
-    return Ranking(order, theta, delta)
+    return ChannelRanking(order, theta, delta)
 
 
 def rank_for_class(
     data: FitData, bank: ChannelMoments, positives: Tensor, exemplars: int | None, *names: object
-) -> Ranking:
+) -> ChannelRanking:
     """The ranking of the channels for a class, from exemplars drawn out of its positives.
 
     Args:

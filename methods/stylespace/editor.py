@@ -24,7 +24,7 @@ from editbench.methods.stylespace.channels import (
     MIN_EXEMPLARS,
     Candidates,
     ChannelMoments,
-    Ranking,
+    ChannelRanking,
     channel_moments,
     positive_bank,
     rank_for_class,
@@ -204,7 +204,7 @@ class StyleSpace(Editor):
         return out
 
     def _single(
-        self, generator: Generator, ranking: Ranking, out: Candidates
+        self, generator: Generator, ranking: ChannelRanking, out: Candidates
     ) -> list[tuple[int, int]]:
         """Candidates of a class: its top channels, with the signs of the exemplars."""
         offered = []
@@ -213,7 +213,9 @@ class StyleSpace(Editor):
             offered.append((out.add_channel(generator, channel), sign))
         return offered
 
-    def _several(self, ranking: Ranking, name: str, out: Candidates) -> list[tuple[int, int]]:
+    def _several(
+        self, ranking: ChannelRanking, name: str, out: Candidates
+    ) -> list[tuple[int, int]]:
         """Candidates of a class: its m top channels together, for each m."""
         rows = []
         for m in self.channels or ():

@@ -1,6 +1,6 @@
 """Checkpoints of other projects as our StyleGAN2 or StyleGAN3; no code of a checkpoint is ever run."""
 
-from editbench.networks.checkpoints.assemble import Rule, Source, assemble
+from editbench.networks.checkpoints.assemble import CheckpointContent, Rule, assemble
 from editbench.networks.checkpoints.detect import read_content, read_source, source_of
 
-__all__ = ["Rule", "Source", "assemble", "read_content", "read_source", "source_of"]
+__all__ = ["CheckpointContent", "Rule", "assemble", "read_content", "read_source", "source_of"]

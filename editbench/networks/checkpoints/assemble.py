@@ -38,7 +38,7 @@ class Rule:
 
 
 @dataclass
-class Source:
+class CheckpointContent:
     """What a reader found in a file.
 
     tensors: by the names of the file. rules: a Rule for each of our names; None where the file
@@ -139,7 +139,7 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
     return tuple(found.tolist())
 
 
-def assemble(source: Source) -> StyleNetwork:
+def assemble(source: CheckpointContent) -> StyleNetwork:
     """The network of a source, float32, in evaluation mode.
 
     Raises:

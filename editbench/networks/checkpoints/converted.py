@@ -10,7 +10,7 @@ import torch
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors, file_sha256
 from editbench.base.seeding import normals
-from editbench.networks.checkpoints.assemble import Source
+from editbench.networks.checkpoints.assemble import CheckpointContent
 from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
 from editbench.networks.weights import save_tensors, tensors_digest
 
@@ -41,7 +41,9 @@ def check_pictures(images: torch.Tensor, path: Path) -> None:
         )
 
 
-def write_network(out: Path, source: Source, network: StyleNetwork, images: torch.Tensor) -> None:
+def write_network(
+    out: Path, source: CheckpointContent, network: StyleNetwork, images: torch.Tensor
+) -> None:
     """Write, read back, decode and compare; only then does the file get its name."""
     # The header says where the weights come from, so that a record can name it.
     state = dict(network.state_dict())

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from editbench.base.errors import BadFile, UnknownName
-from editbench.networks.checkpoints.assemble import Source, listed
+from editbench.networks.checkpoints.assemble import CheckpointContent, listed
 from editbench.networks.checkpoints.nvlabs import (
     class_name,
     module_state,
@@ -19,7 +19,7 @@ from editbench.networks.checkpoints.nvlabs import (
     read_nvlabs,
 )
 from editbench.networks.checkpoints.parts import (
-    Part,
+    GeneratorPart,
     choose_generator,
     find_generators,
     find_mean,
@@ -67,13 +67,13 @@ def read_source(
     name: str | None = None,
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
-) -> Source:
+) -> CheckpointContent:
     """Find the generator in a checkpoint of any format known here.
 
     Args:
         name: the key of the generator in the file, dots leading inwards; by default the only
             generator is taken, or the only one with averaged weights.
-        mapping_lr: of files that do not hold it, see Source.assumed.
+        mapping_lr: of files that do not hold it, see CheckpointContent.assumed.
         conv_clamp: likewise.
 
     Raises:
@@ -97,7 +97,7 @@ def source_of(
     name: str | None = None,
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
-) -> Source:
+) -> CheckpointContent:
     """`read_source` of a content that was read already."""
     part = pick(content, name, path)
     if is_network(part):
@@ -115,8 +115,13 @@ def source_of(
 
 
 def read_layout(
-    path: Path, content: Any, part: Part, place: str, mapping_lr: float, conv_clamp: float | None
-) -> Source:
+    path: Path,
+    content: Any,
+    part: GeneratorPart,
+    place: str,
+    mapping_lr: float,
+    conv_clamp: float | None,
+) -> CheckpointContent:
     """The source of a generator whose layout its names tell.
 
     Args:

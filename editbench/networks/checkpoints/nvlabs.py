@@ -21,8 +21,8 @@ from editbench.base.errors import BadFile, Unsupported
 from editbench.networks.checkpoints.assemble import (
     CONV_PARTS,
     RGB_PARTS,
+    CheckpointContent,
     Rule,
-    Source,
     filter_taps,
     layers,
     resolution_of,
@@ -88,7 +88,7 @@ def read_nvlabs(
     module: Opaque | None = None,
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
-) -> Source:
+) -> CheckpointContent:
     """Source of a generator in NVlabs' names.
 
     Args:
@@ -129,7 +129,7 @@ def read_nvlabs(
     kind = "state dict in NVlabs' names"
     if module is not None:
         kind = "NVlabs PyTorch pickle"
-    return Source(
+    return CheckpointContent(
         path,
         kind,
         config,

@@ -35,7 +35,7 @@ OURS = {"conv0": "conv{}_up", "conv1": "conv{}", "torgb": "rgb{}"}
 
 
 @dataclass(frozen=True)
-class Row:
+class ParityRow:
     """error: the largest difference, in standard deviations of the golden."""
 
     name: str
@@ -110,7 +110,7 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[Row]:
+def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRow]:
     """One row for each tensor of a golden that the network has too.
 
     BadFile for codes of another shape.
@@ -164,12 +164,12 @@ def our_layer(network: StyleNetwork, theirs: str) -> str:
     return OURS[match[2]].format(match[1]) if match else ""
 
 
-def not_compared(rows: list[Row], golden: Mapping[str, Tensor]) -> list[str]:
+def not_compared(rows: list[ParityRow], golden: Mapping[str, Tensor]) -> list[str]:
     """Names of a golden that no row is of."""
     return sorted(set(golden) - {row.name for row in rows} - {"z", "c"})
 
 
-def compare(name: str, ours: Tensor, golden: Tensor) -> Row:
+def compare(name: str, ours: Tensor, golden: Tensor) -> ParityRow:
     if ours.shape != golden.shape:
         raise BadFile(
             f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives "
@@ -178,6 +178,6 @@ def compare(name: str, ours: Tensor, golden: Tensor) -> Row:
     # Differences in units of the tensor's own spread, so that one bound serves all.
     std = golden.double().std().item()
     gap = (ours.double() - golden.double()).abs().max().item()
-    return Row(
+    return ParityRow(
         name, tuple(golden.shape), std, gap / std if std > 0 else 0.0 if gap == 0 else math.inf
     )

@@ -33,7 +33,7 @@ AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged|shadow)(_|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Part:
+class GeneratorPart:
     """A generator in a checkpoint.
 
     Args:
@@ -47,7 +47,7 @@ class Part:
     module: Opaque | None = None
 
 
-def find_generators(content: Any) -> list[Part]:
+def find_generators(content: Any) -> list[GeneratorPart]:
     """All generators of a checkpoint, in the order in which they stand there."""
     found = []
     for place, tensors, module in _groups(content):
@@ -55,12 +55,12 @@ def find_generators(content: Any) -> list[Part]:
         for before in prefixes:
             own = _under(tensors, before, prefixes)
             name = f"{place}{before}".rstrip(".")
-            found.append(Part(name, own, _inner(module, before)))
+            found.append(GeneratorPart(name, own, _inner(module, before)))
             found += _dotless_averages(place, tensors, own)
     return found
 
 
-def choose_generator(parts: list[Part], path: Path, chosen: str | None) -> Part:
+def choose_generator(parts: list[GeneratorPart], path: Path, chosen: str | None) -> GeneratorPart:
     """The only generator, or the only averaged one.
 
     Args:
@@ -138,7 +138,7 @@ def _inner(module: Opaque | None, before: str) -> Opaque | None:
 
 def _dotless_averages(
     place: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> list[Part]:
+) -> list[GeneratorPart]:
     """Averages that are kept under the names of a network without their dots (LitEma).
 
     Such a wrapper has the parameters alone; buffers are those of the network.
@@ -157,7 +157,7 @@ def _dotless_averages(
         for short, name in plain.items():
             if before + short in tensors:
                 averages[name] = tensors[before + short]
-        found.append(Part(f"{place}{before}".rstrip("."), {**own, **averages}))
+        found.append(GeneratorPart(f"{place}{before}".rstrip("."), {**own, **averages}))
     return found
 
 

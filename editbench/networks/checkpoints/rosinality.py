@@ -20,8 +20,8 @@ from editbench.networks.checkpoints.assemble import (
     CONV_PARTS,
     RGB_PARTS,
     W_AVG_SAMPLES,
+    CheckpointContent,
     Rule,
-    Source,
     filter_taps,
     layers,
     shape_of,
@@ -44,7 +44,7 @@ def read_rosinality(
     tensors: dict[str, Tensor],
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
-) -> Source:
+) -> CheckpointContent:
     """Source of a generator in rosinality's names.
 
     `tensors` has latent_avg among them where the file has it.
@@ -105,7 +105,7 @@ def read_rosinality(
         if noisy
         else set(filters) | {name for name in tensors if name.endswith(".noise.weight")}
     )
-    return Source(
+    return CheckpointContent(
         path,
         "rosinality",
         config,

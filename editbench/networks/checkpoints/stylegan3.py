@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from editbench.base.errors import BadFile, Unsupported
-from editbench.networks.checkpoints.assemble import Rule, Source, listed, shape_of
+from editbench.networks.checkpoints.assemble import CheckpointContent, Rule, listed, shape_of
 from editbench.networks.checkpoints.nvlabs import (
     as_number,
     half_precision_notes,
@@ -60,7 +60,7 @@ def read_stylegan3(
     module: Opaque | None = None,
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
-) -> Source:
+) -> CheckpointContent:
     """Source of a StyleGAN3 generator.
 
     Args:
@@ -108,7 +108,7 @@ def read_stylegan3(
     kind = "state dict in NVlabs' names, StyleGAN3"
     if module is not None:
         kind = "NVlabs StyleGAN3 pickle"
-    return Source(
+    return CheckpointContent(
         path,
         kind,
         config,

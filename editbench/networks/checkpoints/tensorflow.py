@@ -25,8 +25,8 @@ from editbench.base.errors import BadFile, Unsupported
 from editbench.networks.checkpoints.assemble import (
     CONV_PARTS,
     RGB_PARTS,
+    CheckpointContent,
     Rule,
-    Source,
     filter_taps,
     layers,
     resolution_of,
@@ -87,7 +87,7 @@ def variables_of(network: Opaque, path: Path, prefix: str = "") -> dict[str, Ten
     return found
 
 
-def read_tensorflow(path: Path, network: Opaque) -> Source:
+def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
     """Source of a TensorFlow StyleGAN2 generator.
 
     Raises:
@@ -152,7 +152,7 @@ def read_tensorflow(path: Path, network: Opaque) -> Source:
         ) from error
     noisy = any(re.fullmatch(r"synthesis/noise\d+", name) for name in tensors)
     notes = [("noise", "constant maps" if noisy else "none: the network was made without")]
-    return Source(
+    return CheckpointContent(
         path,
         "TensorFlow StyleGAN2 pickle",
         config,

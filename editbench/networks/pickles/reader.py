@@ -77,7 +77,7 @@ def _read(path: Path, kind: str, limits: Limits) -> Any:
         with tempfile.TemporaryFile() as records:
             _run_child(path, kind, limits, size, records)
             records.seek(0)
-            return Records(records, limits, limits.memory(size)).read()
+            return RecordReader(records, limits, limits.memory(size)).read()
     except Refused as error:
         raise BadFile(f"{path}: {error}") from error
     except OSError as error:
@@ -116,7 +116,7 @@ def _run_child(path: Path, kind: str, limits: Limits, size: int, out: IO[bytes])
         raise Refused(DAMAGED.format(f"the reading process ended with code {done.returncode}"))
 
 
-class Records:
+class RecordReader:
     """Values from the records of child.py.
 
     Args:

@@ -44,7 +44,7 @@ CODE = ("editbench.studies.atlas.bench",)  # what measures, and all that it impo
 
 
 @dataclass(frozen=True)
-class Design:
+class AtlasDesign:
     """What an atlas shows.
 
     Args:
@@ -112,7 +112,7 @@ class Atlas:
     about: dict[str, str]
 
 
-def make_atlas(settings: Settings, design: Design) -> Atlas:
+def make_atlas(settings: Settings, design: AtlasDesign) -> Atlas:
     """Find the directions of a method, and measure each of them.
 
     Args:
@@ -182,7 +182,7 @@ def _built_on(config: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     return next(str(entry) for entry in config["defaults"] if str(entry) in options)
 
 
-def check_samples(bank: Bank, design: Design) -> None:
+def check_samples(bank: Bank, design: AtlasDesign) -> None:
     """Refuse a design that asks for more samples than its split has."""
     split = SPLITS[design.scorer]
     first, last = bank.spec.split(split)
@@ -200,7 +200,7 @@ def both_ways(sizes: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def make_bench(
-    settings: Settings, design: Design, bank: Bank, networks: Networks, space: Space
+    settings: Settings, design: AtlasDesign, bank: Bank, networks: Networks, space: Space
 ) -> Bench:
     """The first samples of the split that the scorer may see."""
     field = networks.generator.start_space(space).value
@@ -223,7 +223,7 @@ def measure_each(
     found: DirectionSet,
     strengths: tuple[float, ...],
     settings: Settings,
-    design: Design,
+    design: AtlasDesign,
     key: Mapping[str, object],
 ) -> Iterator[Measured]:
     """Each direction in turn, from the cache where it was measured before."""
@@ -256,7 +256,7 @@ def join(parts: list[Measured]) -> Measured:
 
 
 def _about(
-    settings: Settings, design: Design, bank: Bank, kept: DirectionSet, available: int
+    settings: Settings, design: AtlasDesign, bank: Bank, kept: DirectionSet, available: int
 ) -> dict[str, str]:
     return {
         "method": str(settings.plain["method"].get("about", settings.method.name)),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from editbench.base.files import write_atomic
 from editbench.report.environment import page_environment
-from editbench.report.explorer import Sheet, css, sheets
+from editbench.report.explorer import SpriteSheet, css, sheets
 from editbench.report.strips import Strip
 from editbench.studies.atlas.make import Atlas
 from editbench.studies.atlas.summary import effect_table, summary_table
@@ -32,7 +32,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Row:
+class DirectionRow:
     """A direction.
 
     Args:
@@ -81,7 +81,7 @@ def render_page(atlas: Atlas) -> str:
     )
 
 
-def sprites(atlas: Atlas) -> dict[str, list[Sheet]]:
+def sprites(atlas: Atlas) -> dict[str, list[SpriteSheet]]:
     """Block of ROWS directions -> a sprite for each sample that is shown."""
     middle = len(atlas.strengths) // 2
     steps = np.insert(np.array(atlas.strengths), middle, 0.0)
@@ -101,7 +101,7 @@ def _with_unedited(edited: Tensor, unedited: Tensor) -> np.ndarray:
     return np.insert(edited.numpy(), len(edited) // 2, unedited.numpy(), axis=0)
 
 
-def page_rows(atlas: Atlas, blocks: dict[str, list[Sheet]]) -> list[Row]:
+def page_rows(atlas: Atlas, blocks: dict[str, list[SpriteSheet]]) -> list[DirectionRow]:
     """What the page shows of each direction."""
     names = atlas.attributes.columns()
     rows = []
@@ -118,11 +118,11 @@ def page_rows(atlas: Atlas, blocks: dict[str, list[Sheet]]) -> list[Row]:
             effects.append((low, high, max(sizes, default=None), shade(low, high)))
         for key in ("effect", "off_target", "ratio", "distance"):
             values[key] = finite(values[key])
-        rows.append(Row(values, strips, effects))
+        rows.append(DirectionRow(values, strips, effects))
     return rows
 
 
-def _frames(sheet: Sheet, row: int) -> list[Frame]:
+def _frames(sheet: SpriteSheet, row: int) -> list[Frame]:
     frames = []
     for column, step in enumerate(sheet.strips[row].steps):
         caption = f"{step:+g}".replace("-", "−")

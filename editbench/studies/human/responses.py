@@ -33,7 +33,7 @@ VOTES = {
 
 
 @dataclass(frozen=True)
-class Sheet:
+class AnswerSheet:
     """One rater's file for one page. answers: question -> asked -> 'left', 'right' or 'none'. The
     counts are of single
     answers: missing ones, ones to questions that this page does not have, and ones that are no
@@ -64,7 +64,7 @@ class Responses:
     """
 
     votes: pd.DataFrame
-    sheets: list[Sheet] = field(default_factory=list)
+    sheets: list[AnswerSheet] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
     doubles: list[tuple[str, str]] = field(default_factory=list)
 
@@ -89,7 +89,7 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
     return Responses(pd.DataFrame(rows, columns=list(VOTES)).astype(VOTES), kept, left, doubles)
 
 
-def read_sheet(path: Path, key: dict) -> Sheet:
+def read_sheet(path: Path, key: dict) -> AnswerSheet:
     """One file. Raises BadFile, with the reason, for a file that is not this study's."""
     told = _json(path)
     # The kind first: any other JSON would give a misleading reason further down.
@@ -131,7 +131,7 @@ def read_sheet(path: Path, key: dict) -> Sheet:
         }
         invalid += len(pairs) - len(good)
         kept[question] = good
-    sheet = Sheet(
+    sheet = AnswerSheet(
         path,
         rater,
         page,
@@ -180,11 +180,11 @@ def _short(value: object) -> str:
     return text + ("..." if len(str(value)) > 80 else "")
 
 
-def _one_each(sheets: list[Sheet]) -> tuple[list[Sheet], list[tuple[str, str]]]:
+def _one_each(sheets: list[AnswerSheet]) -> tuple[list[AnswerSheet], list[tuple[str, str]]]:
     """One file a rater and page: the fullest, then the last saved, as a rater who saves twice means
     it.
     """
-    groups: dict[tuple[str, str], list[Sheet]] = {}
+    groups: dict[tuple[str, str], list[AnswerSheet]] = {}
     for sheet in sheets:
         groups.setdefault((sheet.rater, sheet.page), []).append(sheet)
     kept = []
@@ -212,7 +212,7 @@ def _one_each(sheets: list[Sheet]) -> tuple[list[Sheet], list[tuple[str, str]]]:
     return kept, left
 
 
-def _votes(sheet: Sheet, key: dict) -> list[dict]:
+def _votes(sheet: AnswerSheet, key: dict) -> list[dict]:
     rows = []
     for question, given in sheet.answers.items():
         one = key["questions"][question]

@@ -34,7 +34,7 @@ SHOWN = 256  # pixels of the screen that a small picture is enlarged to, by a wh
 
 
 @dataclass(frozen=True)
-class Design:
+class StudyDesign:
     """pairs: comparisons an attribute, spread over its pairs of methods; sets: pages; split: each
     page gets its share of the comparisons instead of all of them; duplicates: share of a page shown
     twice; asked: 'change', 'identity' or both; title, intro: what raters read, intro above the
@@ -65,7 +65,7 @@ class Design:
 
 
 def make_study(
-    root: Path, out: Path, design: Design, device: str = "cpu", cache: Path | None = None
+    root: Path, out: Path, design: StudyDesign, device: str = "cpu", cache: Path | None = None
 ) -> dict:
     """Draw a study from the records under `root` and write it to the new folder `out`; returns its
     manifest.
@@ -129,7 +129,7 @@ def render(
     asked: list[Question],
     pictures: dict[tuple[str, int, str], Pair],
     study: str,
-    design: Design,
+    design: StudyDesign,
 ) -> str:
     """One page. It holds the questions' ids, attributes, classes and pictures, and nothing of where
     they come from.
@@ -190,7 +190,7 @@ def render(
     return text
 
 
-def _parts(drawn: list[MethodComparison], design: Design) -> list[list[MethodComparison]]:
+def _parts(drawn: list[MethodComparison], design: StudyDesign) -> list[list[MethodComparison]]:
     # Every sets-th one, so that each page gets its share of every attribute and pair.
     return [drawn[k :: design.sets] if design.split else drawn for k in range(design.sets)]
 
@@ -211,7 +211,7 @@ def _pictures(drawn: list[MethodComparison], sources: dict) -> dict[tuple[str, i
     return found
 
 
-def _key(pages: dict[str, list[Question]], design: Design) -> dict:
+def _key(pages: dict[str, list[Question]], design: StudyDesign) -> dict:
     """Everything that the pages leave out."""
     entries = {
         one.id: {
@@ -241,7 +241,7 @@ def _key(pages: dict[str, list[Question]], design: Design) -> dict:
     } | body
 
 
-def _check_words(design: Design, names: set[str]) -> None:
+def _check_words(design: StudyDesign, names: set[str]) -> None:
     """What the organiser writes must not unblind the pages: 'Neural ODE' names neural_ode, too."""
     for option, text in (("--title", design.title), ("--intro", design.intro)):
         for name in sorted(names):

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from editbench.stats.agreement import cohen_kappa
-from editbench.studies.scorer_check.checkup import Checkup, Finding, correlations
+from editbench.studies.scorer_check.checkup import Checkup, ScorerFinding, correlations
 
 # correlations below these are pointed out
 # Of the correlation; below -0.2 chance is no explanation for 100 pictures or more.
@@ -14,7 +14,7 @@ FLIPPED = -0.2
 LOW = 0.5
 
 
-def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding]]:
+def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[ScorerFinding]]:
     """Attributes that both have, by name: share of equal classes, Cohen's kappa, and the correlation
     of log-odds (of many classes the lowest over classes). Pictures that either could not score are
     left out.
@@ -30,7 +30,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
         other = second.attributes[item.name]
         if other.classes != item.classes:
             findings.append(
-                Finding(
+                ScorerFinding(
                     "error",
                     item.name,
                     f"{first.role} has the classes {', '.join(item.classes)} and "
@@ -52,7 +52,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
         rows.append({"attribute": item.name, "agreement": same, "kappa": kappa, "correlation": r})
         if r < FLIPPED:
             findings.append(
-                Finding(
+                ScorerFinding(
                     "error",
                     item.name,
                     f"{first.role} and {second.role} point opposite ways (r = "
@@ -62,7 +62,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[Finding
             )
         elif r < LOW:
             findings.append(
-                Finding(
+                ScorerFinding(
                     "warning",
                     item.name,
                     f"{first.role} and {second.role} agree little (r = {r:.2f}, "

@@ -23,7 +23,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.progress import progress
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.module import ModuleScorer
-from editbench.studies.scorer_check.sources import Pictures
+from editbench.studies.scorer_check.sources import PictureSource
 
 RARE = 0.05  # a class with a smaller share is pointed out
 CONSTANT = 1e-3  # of the logit's range between its 1st and 99th percentile
@@ -45,7 +45,7 @@ ORDER = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
-class Finding:
+class ScorerFinding:
     """level: 'error', 'warning' or 'note'. where: an attribute, or '' for the scorer."""
 
     level: str
@@ -78,7 +78,7 @@ class Checkup:
     quantiles: pd.DataFrame
     correlation: pd.DataFrame
     ranges: list[Ranged] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[ScorerFinding] = field(default_factory=list)
 
     @property
     def worst(self) -> str:
@@ -88,7 +88,7 @@ class Checkup:
 
 
 @torch.no_grad()
-def examine(scorer: Scorer, role: str, pictures: Pictures, batch: int = 64) -> Checkup:
+def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64) -> Checkup:
     """Score all pictures, a batch at a time, and look at the answers."""
     logits = []
     low = math.inf
@@ -132,7 +132,7 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
             if bad
         ]
         findings.append(
-            Finding(
+            ScorerFinding(
                 "error",
                 "",
                 f"NaN or infinity in the logits of {int((~finite).sum())} of "
@@ -167,7 +167,7 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
     for i, j in zip(*np.where(np.triu(np.abs(matrix), 1) > 0.95)):
         if names[i].split(":")[0] != names[j].split(":")[0]:
             findings.append(
-                Finding(
+                ScorerFinding(
                     "warning",
                     names[i],
                     f"moves with {names[j]} (r = {matrix[i, j]:.2f}): no editor "
@@ -198,12 +198,12 @@ def correlations(values: Tensor) -> np.ndarray:
 
 def _of_attribute(
     name: str, classes: tuple[str, ...], shares: list[float], odds: Tensor
-) -> list[Finding]:
+) -> list[ScorerFinding]:
     # Quantiles, as a single odd picture would give a constant head a range.
     spread = torch.quantile(odds.double(), 0.99, 0) - torch.quantile(odds.double(), 0.01, 0)
     if float(spread.max()) < CONSTANT:
         return [
-            Finding(
+            ScorerFinding(
                 "error",
                 name,
                 f"answers the same for every picture (log-odds {float(odds.median()):.3g}): the "
@@ -211,7 +211,7 @@ def _of_attribute(
             )
         ]
     found = [
-        Finding(
+        ScorerFinding(
             "warning",
             name,
             f"'{label}' is {share:.1%} of the pictures: a wrong range or sign, or the "
@@ -223,7 +223,7 @@ def _of_attribute(
     size = float(odds.abs().median())
     if size > SATURATED:
         found.append(
-            Finding(
+            ScorerFinding(
                 "warning",
                 name,
                 f"log-odds are very large (median size {size:.0f}): input_range is too "
@@ -288,7 +288,7 @@ def _ranged(name: str, scorer: ModuleScorer, images: Tensor) -> Ranged:
     )
 
 
-def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
+def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[ScorerFinding]:
     """Whether another range says more than the declared one."""
     declared = ranges[0]
     # Huge logits look informative under any range.
@@ -303,7 +303,7 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
     if best.information - said <= GAIN:
         return []
     return [
-        Finding(
+        ScorerFinding(
             "warning",
             "",
             f"the range may be wrong: declared is input_range {list(scorer.input_range)} (its "
@@ -314,10 +314,10 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[Finding]:
     ]
 
 
-def _of_outputs(scorer: ModuleScorer, low: float, high: float) -> list[Finding]:
+def _of_outputs(scorer: ModuleScorer, low: float, high: float) -> list[ScorerFinding]:
     if not scorer.says_output and 0 <= low <= high <= 1:
         return [
-            Finding(
+            ScorerFinding(
                 "error",
                 "",
                 f"every output lies in [{low:.3g}, {high:.3g}]: these look like "

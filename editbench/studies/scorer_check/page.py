@@ -18,7 +18,7 @@ from editbench.base.files import write_atomic
 from editbench.base.images import to_uint8
 from editbench.report.environment import page_environment
 from editbench.studies.scorer_check.checkup import Checkup
-from editbench.studies.scorer_check.sources import Pictures
+from editbench.studies.scorer_check.sources import PictureSource
 
 SHOWN = 8  # pictures a row
 SIDE = 96  # of a picture on the page, in pixels
@@ -28,7 +28,7 @@ LINE = 14
 
 
 @dataclass
-class Row:
+class PictureRow:
     """Pictures with their log-odds.
 
     caption: what the scorer calls them. image: a PNG as a data address.
@@ -41,15 +41,17 @@ class Row:
 
 
 @dataclass
-class Part:
+class AttributeSection:
     """One attribute on the page."""
 
     name: str
     shares: list[tuple[str, float]]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[PictureRow] = field(default_factory=list)
 
 
-def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[Part]:
+def parts_of(
+    checkup: Checkup, pictures: PictureSource, images: bool = True
+) -> list[AttributeSection]:
     """Rows of every attribute.
 
     Binary ones go from class 0 over the boundary to class 1; others show the surest of each class.
@@ -60,7 +62,7 @@ def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[
     found = []
     for item in checkup.attributes:
         mine = checkup.shares[checkup.shares["attribute"] == item.name]
-        part = Part(item.name, list(zip(mine["class"], mine["share"])))
+        part = AttributeSection(item.name, list(zip(mine["class"], mine["share"])))
         values = checkup.attributes.logits(odds, item.name)
         if item.binary:
             column = values[:, 0]
@@ -93,7 +95,9 @@ def parts_of(checkup: Checkup, pictures: Pictures, images: bool = True) -> list[
                 strip_of(pictures(finite[rows].tolist())) if images else Image.new("RGB", (1, 1))
             )
             part.rows.append(
-                Row(caption, column[rows].tolist(), strip, data_address(strip) if images else "")
+                PictureRow(
+                    caption, column[rows].tolist(), strip, data_address(strip) if images else ""
+                )
             )
         found.append(part)
     return found
@@ -124,7 +128,7 @@ def data_address(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def sheet(parts: list[Part], title: str) -> Image.Image:
+def sheet(parts: list[AttributeSection], title: str) -> Image.Image:
     """The rows of all attributes under each other, with captions and log-odds."""
     # The title, then for each attribute its name and its rows.
     height = LINE + 6 + sum(LINE + 8 + len(part.rows) * (SIDE + LINE + 2) for part in parts)
@@ -150,7 +154,7 @@ def write_page(
     out: Path,
     source: str,
     checkups: list[Checkup],
-    pictures: Pictures,
+    pictures: PictureSource,
     agreements: list[tuple],
     images: bool = True,
 ) -> list[Path]:

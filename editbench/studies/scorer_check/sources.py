@@ -23,7 +23,7 @@ STREAM = "scorer check"
 SHOWN = 3  # names of unreadable files in a message
 
 
-class Pictures(Protocol):
+class PictureSource(Protocol):
     """Pictures by their numbers.
 
     `about` says what they are. A call gives pictures (n, C, H, W) in [-1, 1], or W codes (n, d) for
@@ -57,7 +57,7 @@ class Generated:
         return self.generator.decode(self.generator.latent(z))
 
 
-class Folder:
+class FolderPictures:
     """The first n readable pictures of a folder, in the order of their names, central squares of
     `resolution`.
     """

@@ -110,7 +110,7 @@ class SideBySide:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellPair:
     """The runs of one method and attribute in both folders.
 
     Args:
@@ -133,7 +133,7 @@ class Cell:
         return [getattr(pair, side).run_id for pair in self.pairs]
 
 
-class Numbers:
+class FolderNumbers:
     """The numbers of one folder, seeds pooled within their cell.
 
     Args:
@@ -142,7 +142,7 @@ class Numbers:
         side: 'a' or 'b'.
     """
 
-    def __init__(self, results: Results, cells: list[Cell], side: str) -> None:
+    def __init__(self, results: Results, cells: list[CellPair], side: str) -> None:
         self.side = side
         place = {run: str(k) for k, cell in enumerate(cells) for run in cell.run_ids(side)}
         runs = results.runs[results.runs["run_id"].isin(place)]
@@ -162,12 +162,12 @@ class Numbers:
         for row in rows.to_dict("records"):
             self.rows.setdefault(str(row["run_id"]), {})[key_of(row)] = row
 
-    def of(self, cell: Cell) -> dict[tuple, dict[Any, Any]]:
+    def of(self, cell: CellPair) -> dict[tuple, dict[Any, Any]]:
         """Key -> row of a cell."""
         # The pooled rows of a cell have the run id of its first seed.
         return self.rows.get(cell.run_ids(self.side)[0], {})
 
-    def by_start(self, cell: Cell, key: tuple) -> pd.DataFrame | None:
+    def by_start(self, cell: CellPair, key: tuple) -> pd.DataFrame | None:
         """Values of single starts, (starts, seeds); None where a number is not their mean."""
         columns = {}
         for seed, run in enumerate(cell.run_ids(self.side)):
@@ -180,7 +180,7 @@ class Numbers:
         # A median or a ratio cannot be compared through the values of single starts.
         return table if np.isclose(mean, value, rtol=ROUNDING, atol=ROUNDING) else None
 
-    def starts_of(self, cell: Cell) -> set[int]:
+    def starts_of(self, cell: CellPair) -> set[int]:
         """All starts that the runs of a cell have a value of."""
         run_ids = cell.run_ids(self.side)
         found: set[int] = set()
@@ -189,7 +189,7 @@ class Numbers:
                 found |= set(series.index.tolist())
         return found
 
-    def spread(self, cell: Cell, key: tuple) -> SeedSpread:
+    def spread(self, cell: CellPair, key: tuple) -> SeedSpread:
         """What the seeds of a cell add to the variance of a number."""
         return self.spreads.get((cell.run_ids(self.side)[0], key), SeedSpread())
 
@@ -208,8 +208,8 @@ def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide
     """
     pairing = pair_folders(first, second)
     cells = cells_of(pairing.pairs, by_seed)
-    a = Numbers(pairing.a, cells, "a")
-    b = Numbers(pairing.b, cells, "b")
+    a = FolderNumbers(pairing.a, cells, "a")
+    b = FolderNumbers(pairing.b, cells, "b")
     # The smallest p-value, times the tests of its number, must stay well below SIGNIFICANCE.
     draws = max(DRAWS, PER_PAIR * len(cells))
     rows = []
@@ -226,7 +226,7 @@ def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide
     return SideBySide(first, second, table, pairing, only_in_one(cells, a, b))
 
 
-def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[Cell]:
+def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[CellPair]:
     """Pairs by method and attribute, and by seed where seeds are kept apart."""
     found: dict[tuple, list[Pair]] = {}
     for pair in pairs:
@@ -234,12 +234,14 @@ def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[Cell]:
         key = (pair.method, pair.a.attribute, pair.a.seed if by_seed else None)
         found.setdefault(key, []).append(pair)
     return [
-        Cell(method, attribute, tuple(sorted(group, key=lambda pair: pair.a.seed)))
+        CellPair(method, attribute, tuple(sorted(group, key=lambda pair: pair.a.seed)))
         for (method, attribute, _), group in found.items()
     ]
 
 
-def compare_cell(cell: Cell, a: Numbers, b: Numbers, draws: int) -> list[dict[str, Any]]:
+def compare_cell(
+    cell: CellPair, a: FolderNumbers, b: FolderNumbers, draws: int
+) -> list[dict[str, Any]]:
     """The rows of the table of one cell."""
     same = all(pair.refers_to_same_starts() for pair in cell.pairs)
     # Of all numbers together: accuracy counts every start of a walk, others may lack some of them.
@@ -267,7 +269,7 @@ def compare_cell(cell: Cell, a: Numbers, b: Numbers, draws: int) -> list[dict[st
 
 
 def describe_number(
-    cell: Cell, key: tuple, left: dict[Any, Any], right: dict[Any, Any]
+    cell: CellPair, key: tuple, left: dict[Any, Any], right: dict[Any, Any]
 ) -> dict[str, Any]:
     """One row of the table before any test.
 
@@ -423,7 +425,7 @@ def note_of(left: dict[Any, Any], right: dict[Any, Any]) -> str:
     return join_notes(*parts)
 
 
-def only_in_one(cells: Sequence[Cell], a: Numbers, b: Numbers) -> list[str]:
+def only_in_one(cells: Sequence[CellPair], a: FolderNumbers, b: FolderNumbers) -> list[str]:
     """Metrics that a cell has on one side alone, in words: they have no row in the table."""
     found = []
     for side, own, other in (("A", a, b), ("B", b, a)):

@@ -17,7 +17,7 @@ from editbench.commands.command_line import SHOWING
 from editbench.commands.completion import FLAGS, LAUNCHERS, SCRIPTS, complete_line
 from editbench.commands.list import network_words
 from editbench.run.launch import EXTRAS
-from editbench.run.remembered import recall
+from editbench.run.remembered import recall_answer
 
 ROOT = Path(__file__).parents[1]
 TOY = ["--config-dir", str(ROOT / "tests" / "conf"), "generator=toy", "scorer=toy", "budget=toy"]
@@ -75,9 +75,9 @@ def test_attributes_that_only_the_weights_know(monkeypatch):
 def test_attributes_that_list_has_found_are_remembered_for_the_shell(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["list", "attributes"]) == 0
-    found = recall(["attributes", *network_words("faces32", "faces")])
+    found = recall_answer(["attributes", *network_words("faces32", "faces")])
     assert [item["name"] for item in found][:2] == ["smile", "eyeglasses"]
-    monkeypatch.setattr("editbench.run.remembered.keep", None)  # nothing is looked up anew
+    monkeypatch.setattr("editbench.run.remembered.keep_answer", None)  # nothing is looked up anew
     assert "attribute=smile" in complete_line("editbench run attribute=")
     capsys.readouterr()
 

@@ -6,7 +6,13 @@ import torch
 from editbench.bank.bank import Split
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
-from editbench.methods.shared.control_search import Bounds, Effects, choose, controls, measure
+from editbench.methods.shared.control_search import (
+    Bounds,
+    Effects,
+    choose_control,
+    controls,
+    measure,
+)
 from editbench.methods.shared.picture_distance import PictureDistance
 from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator, load_scorer
@@ -35,7 +41,10 @@ def test_effects_are_those_of_the_linear_world_and_the_best_candidate_is_found()
     torch.testing.assert_close(
         effects.change, expected.expand_as(effects.change), atol=1e-4, rtol=0
     )
-    up, down = choose(effects, data.attributes, "a", 1), choose(effects, data.attributes, "a", 0)
+    up, down = (
+        choose_control(effects, data.attributes, "a", 1),
+        choose_control(effects, data.attributes, "a", 0),
+    )
     assert (up.candidate, up.strength, down.candidate, down.strength) == (
         3,
         3.0,
@@ -62,7 +71,9 @@ def test_classes_of_many_get_their_own_controls_and_a_weak_one_is_named():
 def test_a_diverging_candidate_is_never_chosen():
     data = fit_data(overlap=0.0)
     rows = torch.stack([data.teacher.normals[0] * torch.nan, data.teacher.normals[0]])
-    found = choose(measure(data, apply_rows(data, rows), 2, (3.0,)), data.attributes, "a", 1)
+    found = choose_control(
+        measure(data, apply_rows(data, rows), 2, (3.0,)), data.attributes, "a", 1
+    )
     assert found.candidate == 1 and found.found
 
 
@@ -73,7 +84,7 @@ def test_a_candidate_with_one_broken_logit_is_never_chosen(column, value):
     change = torch.tensor([[2.0, 0.1, 0.1], [1.0, 0.1, 0.1]])[:, None, None].repeat(1, 1, 5, 1)
     change[0, 0, 2, column] = value
     effects = Effects(change, (3.0,), torch.zeros(5, 3, dtype=torch.long), 10)
-    found = choose(effects, BINARY, "a", 1)
+    found = choose_control(effects, BINARY, "a", 1)
     assert found.candidate == 1 and found.found and found.effect == pytest.approx(1.0)
 
 
@@ -84,7 +95,7 @@ def test_a_cleaner_candidate_is_taken_only_within_5_percent_of_the_best_effect(s
         2, 1, 5, 3
     )
     effects = Effects(change, (3.0,), torch.zeros(5, 3, dtype=torch.long), 10)
-    found = choose(effects, BINARY, "a", 1)
+    found = choose_control(effects, BINARY, "a", 1)
     assert found.candidate == chosen
     assert found.effect == pytest.approx(2 * share if chosen else 2.0)
 
@@ -110,14 +121,14 @@ def test_a_direction_that_breaks_the_picture_is_no_control():
     assert effects.distance.shape == (2, 2, 50)
     assert effects.distance[0].mean() < 2 < 100 < effects.distance[1].mean()
     # Looked at by its effect alone, the broken one wins.
-    assert choose(effects, data.attributes, "a", 1).candidate == 1
+    assert choose_control(effects, data.attributes, "a", 1).candidate == 1
     bounds = Bounds(0.5, 2.0)
-    kept = choose(effects, data.attributes, "a", 1, bounds=bounds)
+    kept = choose_control(effects, data.attributes, "a", 1, bounds=bounds)
     assert kept.candidate == 0 and kept.found and kept.distance < 2 and kept.off_target < 0.5
     # Alone it is told, and not counted.
     alone = measure(data, apply_rows(data, rows[1:]), 1, (-3.0, 3.0), 50, distance=distance)
     assert controls(alone, data.attributes, "a")[1].found
-    told = choose(alone, data.attributes, "a", 1, bounds=bounds)
+    told = choose_control(alone, data.attributes, "a", 1, bounds=bounds)
     assert not told.found and told.effect > 10 and told.distance > 100
     with pytest.raises(Unsupported, match=r"with off-target .* 0.5 sigma and a picture distance"):
         controls(alone, data.attributes, "a", bounds=bounds)
@@ -128,8 +139,8 @@ def test_a_direction_that_moves_all_attributes_is_no_control():
     normals = data.teacher.normals
     rows = torch.stack([0.5 * normals[0], normals.sum(0)])
     effects = measure(data, apply_rows(data, rows), 2, (-3.0, 3.0), samples=50)
-    assert choose(effects, data.attributes, "a", 1).candidate == 1
-    kept = choose(effects, data.attributes, "a", 1, bounds=Bounds(off_target=0.2))
+    assert choose_control(effects, data.attributes, "a", 1).candidate == 1
+    kept = choose_control(effects, data.attributes, "a", 1, bounds=Bounds(off_target=0.2))
     assert (
         kept.candidate == 0 and kept.off_target < 0.2 and torch.isnan(torch.tensor(kept.distance))
     )

@@ -24,7 +24,7 @@ from editbench.conformance.toy import BINARY, LinearScorer
 from editbench.methods.gradctrl import GradCtrl
 from editbench.methods.interfacegan import InterFaceGAN
 from editbench.methods.shared import meta_validation
-from editbench.methods.shared.control_search import choose, measure
+from editbench.methods.shared.control_search import choose_control, measure
 from editbench.networks.features import ScorerFeatures
 from editbench.networks.scorer import Scorer
 from editbench.networks.selected import select_attributes
@@ -33,7 +33,7 @@ from editbench.run import fits
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.run.sweep import remarks, tell
+from editbench.run.sweep import describe_outcome, remarks
 from editbench.walk.editor import FitData, FitReport
 from editbench.walk.observation import read_observed
 from editbench.worlds.faces import load_scorer
@@ -163,7 +163,7 @@ def test_searches_and_tunings_look_at_the_evaluated_attributes(pair):
         return Codes(Space.W, codes[at] + strength * moves[candidate])
 
     effects = measure(selected, apply, len(moves), (-1.0, 1.0))
-    control = choose(effects, selected.attributes, target, 1, 0.0)
+    control = choose_control(effects, selected.attributes, target, 1, 0.0)
     change = effects.change[control.candidate, effects.strengths.index(control.strength)]
     lacking = effects.start[:, 0] != 1
     # off-target is the other evaluated attribute alone
@@ -236,7 +236,7 @@ def test_a_run_whose_starts_are_far_warns_in_its_line_and_its_record(tmp_path):
     made = Record.read(tmp_path / outcome.run_id).provenance()
     assert made["start_distance"]["target"] > 0.5
     assert "sigma from the target's boundary" in made["start_warning"]
-    assert "(far starts: 0." in tell(Settings.from_config(cfg), outcome)
+    assert "(far starts: 0." in describe_outcome(Settings.from_config(cfg), outcome)
     near = run_job(toy_config(tmp_path, "starts.near=target", "starts.pool=0.1"))
     assert Record.read(tmp_path / near.run_id).provenance()["start_warning"] == ""
 
@@ -264,7 +264,7 @@ def test_walks_that_become_nan_are_counted_in_the_line_the_tables_and_the_check(
     starts = table["start"].unique()
     told = f"{(starts % 2).sum()} of {len(starts)}"
     assert 0 < (starts % 2).sum() < len(starts)
-    assert f"; not finite: {told} walks)" in tell(Settings.from_config(cfg), outcome)
+    assert f"; not finite: {told} walks)" in describe_outcome(Settings.from_config(cfg), outcome)
     page = report_of(tmp_path / "runs")
     pins = str(tmp_path / "pins.json")
     print_table(load(tmp_path / "runs"))

@@ -17,7 +17,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
 from editbench.commands import fetch as command
 from editbench.networks import registry
-from editbench.networks.fetch import fetch, locate
+from editbench.networks.fetch import fetch_file, locate_file
 from editbench.networks.registry import Published
 
 CONTENT = bytes(range(256)) * 2000  # 512 kB
@@ -90,41 +90,41 @@ def left(folder: Path) -> set[str]:
 
 
 def test_a_file_is_fetched_once_and_found_from_then_on(server: Server, networks: Path) -> None:
-    found = fetch(file_of(server))
+    found = fetch_file(file_of(server))
     assert found.path.read_bytes() == CONTENT and found.sha256 == SHA256
-    assert locate(file_of(server)).path == found.path == networks / "net.pt"
+    assert locate_file(file_of(server)).path == found.path == networks / "net.pt"
     assert len(server.asked) == 1 and left(networks) == {"net.pt"}
 
 
 def test_another_content_is_refused_and_nothing_is_kept(server: Server, networks: Path) -> None:
     server.content = b"<html>please sign in</html>"
     with pytest.raises(BadFile, match=rf"not net\.pt: 27 bytes.*pinned is {SHA256}"):
-        fetch(file_of(server))
+        fetch_file(file_of(server))
     assert left(networks) == set()
 
 
 def test_a_download_that_broke_off_goes_on_where_it_stopped(server: Server, networks: Path) -> None:
     server.limit = 131_072
     with pytest.raises(EditbenchError, match=r"broke off.*131072 bytes are kept"):
-        fetch(file_of(server))
+        fetch_file(file_of(server))
     assert left(networks) == {".partial-net.pt"}
     server.limit = len(CONTENT)
-    assert fetch(file_of(server)).path.read_bytes() == CONTENT
+    assert fetch_file(file_of(server)).path.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=131072-"] and left(networks) == {"net.pt"}
 
 
 def test_capital_digits_of_a_checksum_are_the_same_ones(server: Server, networks: Path) -> None:
     networks.mkdir()
     (networks / ".partial-net.pt").write_bytes(CONTENT[:100_000])
-    assert fetch(file_of(server, SHA256.upper())).sha256 == SHA256
+    assert fetch_file(file_of(server, SHA256.upper())).sha256 == SHA256
     assert server.asked == ["bytes=100000-"]
-    assert locate(file_of(server, SHA256.upper())).path == networks / "net.pt"
+    assert locate_file(file_of(server, SHA256.upper())).path == networks / "net.pt"
 
 
 def test_a_folder_that_cannot_be_made_names_its_variable(server: Server, networks: Path) -> None:
     networks.write_text("in the way")
     with pytest.raises(EditbenchError, match=rf"cannot make .*set \${registry.FOLDER}"):
-        fetch(file_of(server))
+        fetch_file(file_of(server))
 
 
 @pytest.mark.parametrize("partial", [b"of something else", CONTENT + b"more"])
@@ -133,16 +133,16 @@ def test_a_rest_that_does_not_fit_is_thrown_away(
 ) -> None:
     networks.mkdir()
     (networks / ".partial-net.pt").write_bytes(partial)
-    assert fetch(file_of(server)).path.read_bytes() == CONTENT
+    assert fetch_file(file_of(server)).path.read_bytes() == CONTENT
     assert len(server.asked) == 2 and server.asked[1] is None
 
 
 def test_a_server_without_ranges_gives_all_again(server: Server, networks: Path) -> None:
     server.limit, server.ranges = 100_000, False
     with pytest.raises(EditbenchError):
-        fetch(file_of(server))
+        fetch_file(file_of(server))
     server.limit = len(CONTENT)
-    assert fetch(file_of(server)).path.read_bytes() == CONTENT
+    assert fetch_file(file_of(server)).path.read_bytes() == CONTENT
 
 
 def test_no_connection_and_no_such_file_are_said_in_a_line(server: Server, networks: Path) -> None:
@@ -150,9 +150,9 @@ def test_no_connection_and_no_such_file_are_said_in_a_line(server: Server, netwo
     with pytest.raises(
         EditbenchError, match=r"could not fetch net\.pt from http://127.*refused.*put it at"
     ):
-        fetch(nowhere)
+        fetch_file(nowhere)
     with pytest.raises(EditbenchError, match="404"):
-        fetch(file_of(server, name="missing.pt"))
+        fetch_file(file_of(server, name="missing.pt"))
     assert left(networks) <= {".partial-net.pt", ".partial-missing.pt"}
 
 
@@ -160,20 +160,20 @@ def test_without_a_published_checksum_the_first_fetch_pins_it(
     server: Server, networks: Path
 ) -> None:
     file = file_of(server, sha256=None)
-    assert fetch(file).sha256 == SHA256
+    assert fetch_file(file).sha256 == SHA256
     assert json.loads((networks / registry.LOCK).read_text())["net.pt"] == SHA256
     server.content = CONTENT[::-1]
     with pytest.raises(BadFile, match="pinned"):
-        fetch(file, again=True)
-    assert locate(file).sha256 == SHA256  # the old one stays
+        fetch_file(file, again=True)
+    assert locate_file(file).sha256 == SHA256  # the old one stays
     (networks / "net.pt").write_bytes(b"altered")
     with pytest.raises(BadFile, match="pinned"):
-        locate(file)
+        locate_file(file)
 
 
 def test_processes_that_want_the_same_file_fetch_it_once(server: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(fetch, [file_of(server)] * 4))
+        found = list(pool.map(fetch_file, [file_of(server)] * 4))
     assert len(server.asked) == 1 and len({item.path for item in found}) == 1
 
 

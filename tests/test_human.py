@@ -30,7 +30,7 @@ from editbench.stats.intervals import holm
 from editbench.studies.human.agreement import agreement, consistency, krippendorff
 from editbench.studies.human.bradley_terry import connected, fit
 from editbench.studies.human.draw import MethodComparison, questions
-from editbench.studies.human.edits import read
+from editbench.studies.human.edits import read_edits
 from editbench.studies.human.preferences import bootstrap_wins, preferences, win_counts
 from editbench.studies.human.redraw import Redraw, Strips, open_pictures
 from editbench.studies.human.responses import LIMIT, VOTES, read_responses, read_sheet
@@ -280,7 +280,7 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
     """
     runs = copied(root, tmp_path)
     (lazy,), (quick,) = (list(runs.glob(f"{name}-a-*")) for name in ("slowpoke", "quickest"))
-    results, edits, _ = read(runs)
+    results, edits, _ = read_edits(runs)
     one = next(edit for edit in edits if edit.run_id == quick.name)
     good = Redraw(one, quick, results.provenance[quick.name])(sorted(one.crossed)[:2])
     strips = Strips(one, results.strips(quick.name)).found

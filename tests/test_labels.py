@@ -17,7 +17,12 @@ from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.cli import main
 from editbench.worlds.datasets.images import ImageFolder
-from editbench.worlds.datasets.labels import choose, folder_labels, join_classes, read_labels
+from editbench.worlds.datasets.labels import (
+    choose_attributes,
+    folder_labels,
+    join_classes,
+    read_labels,
+)
 from editbench.worlds.datasets.mpi3d import ArrayImages
 from editbench.worlds.datasets.pack import pack
 from editbench.worlds.datasets.vocabulary import (
@@ -216,13 +221,13 @@ def test_bins_join_neighbours_of_ordered_attributes_only() -> None:
         1,
     ]
     both = Attributes([colour, Attribute("still", ("a", "b"))])
-    kept, chosen = choose(both, np.array([[0, 1], [2, 1]]))
+    kept, chosen = choose_attributes(both, np.array([[0, 1], [2, 1]]))
     assert kept.names == ("c",) and chosen.tolist() == [[0], [2]]
     with pytest.raises(EditbenchError, match="none of the attributes c, still varies"):
-        choose(both, np.array([[2, 1], [2, 1]]))
+        choose_attributes(both, np.array([[2, 1], [2, 1]]))
     # A named one is not left out silently.
     with pytest.raises(EditbenchError, match=r"'still' has one value.*leave it out"):
-        choose(both, np.array([[0, 1], [2, 1]]), ["c", "still"])
+        choose_attributes(both, np.array([[0, 1], [2, 1]]), ["c", "still"])
 
 
 # -- the vocabulary --------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from editbench.networks.features import (
     ScorerFeatures,
     VGG16Features,
 )
-from editbench.networks.fetch import locate
+from editbench.networks.fetch import locate_file
 from editbench.networks.perceptual import ScriptedLPIPS
 from editbench.networks.registry import Published
 from editbench.networks.scorers.convnet import ConvScorer
@@ -366,18 +366,18 @@ def test_a_file_lies_at_its_path_or_in_the_folder_and_is_checked(
 ) -> None:
     path = files / "vgg16.pt"
     file = published(path)
-    assert registry.find(file) is None
+    assert registry.find_file(file) is None
     networks.mkdir()
     (networks / "vgg16.pt").write_bytes(path.read_bytes())
-    found = locate(file)
+    found = locate_file(file)
     assert found.path == networks / "vgg16.pt" and found.sha256 == file.sha256
     (networks / "vgg16.pt").write_bytes(path.read_bytes()[:-9])
     with pytest.raises(
         BadFile, match=rf"{path.stat().st_size - 9} bytes of {path.stat().st_size}.*fetch vgg16"
     ):
-        locate(file)
+        locate_file(file)
     with pytest.raises(BadFile, match=r"no such file \(network\.path\)"):
-        locate(file, files / "none.pt")
+        locate_file(file, files / "none.pt")
 
 
 def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Path) -> None:
@@ -395,7 +395,7 @@ def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Pa
         force_add=True,
     )
     with pytest.raises(EditbenchError) as error:
-        registry.require(resolve(cfg))
+        registry.require_files(resolve(cfg))
     for part in (
         "inception-2015-12-05.pt",
         "vgg16.pt",
@@ -405,15 +405,17 @@ def test_offline_names_all_that_is_missing_before_anything_is_built(networks: Pa
     ):
         assert part in str(error.value)
     with pytest.raises(EditbenchError, match="offline=true"):
-        locate(registry.published()["vgg16"])
-    registry.require(resolve(compose_config([])))  # a run that names no such network needs none
+        locate_file(registry.published()["vgg16"])
+    registry.require_files(
+        resolve(compose_config([]))
+    )  # a run that names no such network needs none
     assert not registry.is_offline()
 
 
 def test_the_environment_can_say_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(registry.OFFLINE, "1")
     with pytest.raises(EditbenchError, match=r"missing.*\n.*inception-2015"):
-        locate(registry.published()["inception"])
+        locate_file(registry.published()["inception"])
 
 
 @pytest.mark.parametrize(
@@ -434,7 +436,7 @@ def test_a_pin_of_the_first_fetch_counts(files: Path, networks: Path) -> None:
     file = published(files / "vgg16.pt", sha256=None)
     networks.mkdir()
     (networks / "vgg16.pt").write_bytes((files / "vgg16.pt").read_bytes())
-    locate(file)  # put there by hand: nothing to compare with
+    locate_file(file)  # put there by hand: nothing to compare with
     (networks / registry.LOCK).write_text(json.dumps({"vgg16.pt": "0" * 64}))
     with pytest.raises(BadFile, match="pinned is 0000"):
-        locate(file)
+        locate_file(file)

@@ -15,7 +15,7 @@ from editbench.figures.theme import Theme
 from editbench.report import load, print_table
 from editbench.report.load import Results
 from editbench.report.means import compare_methods
-from editbench.report.paired import compare, leaders, paired
+from editbench.report.paired import find_leaders, paired_differences, paired_table
 from editbench.report.ranking import Ranking, lines
 from editbench.report.ranking import ranking as rank
 from editbench.report.tables import main_table
@@ -52,7 +52,7 @@ def write(root: Path, values: pd.DataFrame, attribute: str) -> None:
 
 def test_all_pairs_at_once_equal_the_single_paired_test() -> None:
     values = outcomes({"a": 0.6, "b": 0.55, "c": 0.55, "random": 0.1})
-    found = compare(values)
+    found = paired_differences(values)
     single = {(a, b): paired_difference(values[a], values[b]) for a, b in found}
     adjusted = holm(np.array([one.p for one in single.values()]))
     for (pair, row), p_holm in zip(found.items(), adjusted):
@@ -65,14 +65,14 @@ def test_all_pairs_at_once_equal_the_single_paired_test() -> None:
 def test_missing_starts_leave_only_their_own_pairs() -> None:
     values = outcomes({"a": 0.6, "b": 0.5, "c": 0.3})
     values.loc[values.index[:120], "c"] = np.nan
-    found = compare(values)
+    found = paired_differences(values)
     whole, part = values, values.iloc[120:]
     assert found["a", "b"][0] == 300 and found["a", "c"][0] == 180
     assert found["a", "b"][1] == pytest.approx((whole["a"] - whole["b"]).mean())
     assert found["a", "c"][1] == pytest.approx((part["a"] - part["c"]).mean())
     p = ttest_rel(part["a"], part["c"])
     assert found["a", "c"][2:4] == pytest.approx(p.confidence_interval(), abs=0.01)
-    nothing = compare(pd.DataFrame({"a": [1.0, np.nan], "b": [np.nan, 1.0]}))["a", "b"]
+    nothing = paired_differences(pd.DataFrame({"a": [1.0, np.nan], "b": [np.nan, 1.0]}))["a", "b"]
     assert nothing[0] == 0 and np.isnan(nothing[1:]).all()
 
 
@@ -80,21 +80,23 @@ def test_p_values_of_noise_of_a_shift_and_of_a_single_start() -> None:
     rng = np.random.default_rng(2)
     noise = rng.normal(size=400)
     shifted = noise + 0.5 + rng.normal(0, 0.5, 400)
-    assert compare(pd.DataFrame({"a": noise, "b": noise}))["a", "b"][4] == 1.0
-    assert compare(pd.DataFrame({"a": shifted, "b": noise}))["a", "b"][4] < 0.001
+    assert paired_differences(pd.DataFrame({"a": noise, "b": noise}))["a", "b"][4] == 1.0
+    assert paired_differences(pd.DataFrame({"a": shifted, "b": noise}))["a", "b"][4] < 0.001
     tests = [pd.DataFrame({"a": rng.normal(size=60), "b": np.zeros(60)}) for _ in range(300)]
-    assert np.mean([compare(table, draws=200)["a", "b"][4] < 0.05 for table in tests]) < 0.1
+    assert (
+        np.mean([paired_differences(table, draws=200)["a", "b"][4] < 0.05 for table in tests]) < 0.1
+    )
     # Every draw of one start is that start: no interval and no test, however far it lies from 0.
-    n, difference, low, high, p, adjusted = compare(pd.DataFrame({"a": [5.0], "b": [1.0]}))[
-        "a", "b"
-    ]
+    n, difference, low, high, p, adjusted = paired_differences(
+        pd.DataFrame({"a": [5.0], "b": [1.0]})
+    )["a", "b"]
     assert (n, difference) == (1, 4.0) and np.isnan([low, high, p, adjusted]).all()
 
 
 def test_sixteen_methods_can_still_be_separated() -> None:
     """120 pairs: the smallest p that 2000 draws give, times 120, is above 0.05."""
     values = outcomes({f"m{k:02d}": 0.9 if k else 0.1 for k in range(16)})
-    assert compare(values)["m00", "m01"][5] < 0.05
+    assert paired_differences(values)["m00", "m01"][5] < 0.05
 
 
 def test_clear_order_and_tie(tmp_path: Path) -> None:
@@ -197,12 +199,17 @@ def test_leaders_are_the_best_and_what_is_not_separated_from_it(tmp_path: Path) 
     values = outcomes({"a": 0.7, "b": 0.7, "random": 0.1})
     write(tmp_path, values, "smile")
     means = values.mean().to_dict()
-    rows = paired(load(tmp_path), ("accuracy",))
-    assert leaders(rows, means, True) == {"a", "b"} and leaders(rows, means, False) == {"random"}
-    assert leaders(rows, {"a": 0.7}, True) == set() and leaders(rows.iloc[:0], means, True) == set()
-    assert leaders(rows, means | {"a": np.nan}, True) == {"b"}
+    rows = paired_table(load(tmp_path), ("accuracy",))
+    assert find_leaders(rows, means, True) == {"a", "b"} and find_leaders(rows, means, False) == {
+        "random"
+    }
+    assert (
+        find_leaders(rows, {"a": 0.7}, True) == set()
+        and find_leaders(rows.iloc[:0], means, True) == set()
+    )
+    assert find_leaders(rows, means | {"a": np.nan}, True) == {"b"}
     # With random a floor, a and b are separated from nobody: there is no best.
-    assert leaders(rows, means, True, {"random"}) == set()
+    assert find_leaders(rows, means, True, {"random"}) == set()
 
 
 def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:

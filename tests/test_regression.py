@@ -16,8 +16,8 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import seal_folder
 from editbench.cli import main
 from editbench.regression import (
-    CheckResult,
     Finding,
+    RegressionResult,
     compare,
     measure,
     pin_runs,
@@ -669,7 +669,9 @@ def test_the_summary_stays_within_what_github_shows():
         Finding(f"m{k} x smile, seed 0", "accuracy", "moved", "é|<b>\n" * 5000, 0.5, 0.1, -0.4)
         for k in range(3000)
     ]
-    text = summary.markdown("title", CheckResult(findings, ["note " * 99] * 400, True), findings)
+    text = summary.markdown(
+        "title", RegressionResult(findings, ["note " * 99] * 400, True), findings
+    )
     assert "2800 further rows failed" in text and "<b>" not in text
     assert max(map(len, text.splitlines())) < 2000
     cut = summary.shortened("é" * summary.LARGEST, summary.LARGEST)

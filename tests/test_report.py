@@ -32,7 +32,7 @@ from editbench.figures.theme import (
 from editbench.report import figures, load, print_table, report
 from editbench.report.cells import Column, cell, number
 from editbench.report.means import compare_methods, summary
-from editbench.report.paired import paired
+from editbench.report.paired import paired_table
 from editbench.report.paper import TALLEST, to_paper
 from editbench.report.tables import main_table, matrix
 from editbench.report.write import csv, print_runs
@@ -316,7 +316,7 @@ def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
             {"metric": "accuracy", "start": np.arange(first, first + 60), "value": values}
         )
         fake_run(tmp_path, name, "smile", samples=samples)
-    found = paired(load(tmp_path)).iloc[0]
+    found = paired_table(load(tmp_path)).iloc[0]
     assert (found["a"], found["b"], found["n"], found["difference"]) == ("alpha", "beta", 40, 1.0)
 
 

@@ -16,7 +16,7 @@ from editbench.figures.theme import Theme, theme_of
 from editbench.report import figure_trade, load, print_table
 from editbench.report.html import facts
 from editbench.report.numbers import Numbers, numbers_of
-from editbench.report.paired import compare, paired
+from editbench.report.paired import paired_differences, paired_table
 from editbench.report.tables import AT_FLOOR, WORSE, main_table
 from editbench.stats.intervals import bootstrap_mean, crossed_share, seed_spread, wilson
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
@@ -269,9 +269,9 @@ def test_seeds_that_differ_keep_two_methods_from_being_separated(tmp_path: Path)
     for name, several in shares.items():
         values = np.stack([outcomes(share, k, 200) for k, share in enumerate(several)], 1)
         seeded(tmp_path, name, values)
-    apart = paired(load(tmp_path), ("accuracy",))
+    apart = paired_table(load(tmp_path), ("accuracy",))
     assert (apart["setting"] == "seed 0").any() and apart["p_holm"].iloc[0] < 0.01
-    pooled = paired(load(tmp_path, by_seed=False), ("accuracy",)).iloc[0]
+    pooled = paired_table(load(tmp_path, by_seed=False), ("accuracy",)).iloc[0]
     assert pooled["difference"] == pytest.approx(0.3, abs=0.05) and pooled["p_holm"] > 0.05
     # The seeds leave the whole range of a share open, and no more.
     ranked = numbers_of("", load(tmp_path, by_seed=False)).ranked.table.set_index("method")
@@ -323,7 +323,7 @@ def test_the_interval_of_a_mean_of_equal_starts_is_the_bootstrap(tmp_path: Path)
 
 def test_one_start_is_no_evidence() -> None:
     table = pd.DataFrame({"a": [0.9, np.nan, np.nan], "b": [0.1, 0.2, 0.3]})
-    n, difference, *tested = compare(table)["a", "b"]
+    n, difference, *tested = paired_differences(table)["a", "b"]
     assert (n, difference) == (1, pytest.approx(0.8)) and np.isnan(tested).all()
 
 

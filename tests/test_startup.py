@@ -66,14 +66,14 @@ def test_an_answer_is_forgotten_when_a_file_behind_it_changes(tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "weights.bin"
     config = {"generator": {"_target_": "editbench.x.Y", "weights": str(file)}}
-    remembered.keep(["a"], {"b": 1}, [config])
-    assert remembered.recall(["a"]) == {"b": 1} and remembered.recall(["b"]) is None
+    remembered.keep_answer(["a"], {"b": 1}, [config])
+    assert remembered.recall_answer(["a"]) == {"b": 1} and remembered.recall_answer(["b"]) is None
     file.write_text("made since")
-    assert remembered.recall(["a"]) is None
-    remembered.keep(["a"], {"b": 2}, [config])
-    assert remembered.recall(["a"]) == {"b": 2}
+    assert remembered.recall_answer(["a"]) is None
+    remembered.keep_answer(["a"], {"b": 2}, [config])
+    assert remembered.recall_answer(["a"]) == {"b": 2}
     monkeypatch.setattr(remembered, "_installed", lambda: "another version")
-    assert remembered.recall(["a"]) is None
+    assert remembered.recall_answer(["a"]) is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_cannot_be_watched_is_not_remembered(config, tmp_path, monkeypatch)
     from editbench.run import remembered
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    remembered.keep(["a"], 1, [config])
-    assert remembered.recall(["a"]) is None
-    remembered.keep(["plan", "seed=${oc.env:SEED}"], 1, [{}])
-    assert remembered.recall(["plan", "seed=${oc.env:SEED}"]) is None
+    remembered.keep_answer(["a"], 1, [config])
+    assert remembered.recall_answer(["a"]) is None
+    remembered.keep_answer(["plan", "seed=${oc.env:SEED}"], 1, [{}])
+    assert remembered.recall_answer(["plan", "seed=${oc.env:SEED}"]) is None

@@ -299,8 +299,8 @@ def test_no_home_folder_is_needed(
     assert main(["fetch", "vgg16"]) == 1
     assert f"put it at {registry.HOMELESS}" in capsys.readouterr().err
     # What list and plan remember has no place then.
-    remembered.keep(["question"], 1, [])
-    assert remembered.recall(["question"]) is None
+    remembered.keep_answer(["question"], 1, [])
+    assert remembered.recall_answer(["question"]) is None
     assert not Path("/nonexistent").exists() and not (homeless / "~").exists()
 
 

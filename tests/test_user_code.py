@@ -82,14 +82,14 @@ def test_every_kind_of_component_is_found(place, tmp_path, monkeypatch, capfd):
 def test_a_run_is_named_by_the_source_of_the_users_file(tmp_path):
     (tmp_path / "own_named.py").write_text("import own_part\n\nclass Mine: ...\n")
     (tmp_path / "own_part.py").write_text("RATE = 3\n")
-    user_code.search(tmp_path)
+    user_code.search_folders(tmp_path)
     assert set(source_hashes("own_named.Mine")) == {"own_named", "own_part"}
 
 
 @pytest.mark.parametrize("name", ["editbench", "torch", "random", "own_file"])
 def test_a_file_never_takes_the_place_of_a_module(name, tmp_path):
     (tmp_path / f"{name}.py").write_text("class Mine: ...\n")
-    user_code.search(tmp_path)
+    user_code.search_folders(tmp_path)
     if name == "own_file":
         assert load_target("method", f"{name}.Mine").__name__ == "Mine"
         return
@@ -101,7 +101,7 @@ def test_a_folder_named_as_the_package_is_passed_over(tmp_path):
     """As beside a checkout that is called `editbench`."""
     (tmp_path / "editbench").mkdir()
     (tmp_path / "editbench" / "__init__.py").write_text("raise RuntimeError\n")
-    user_code.search(tmp_path)
+    user_code.search_folders(tmp_path)
     specs = [finder.find_spec("editbench", None) for finder in sys.meta_path]
     first = next(spec for spec in specs if spec is not None)
     assert Path(first.origin).parents[1] == ROOT
@@ -111,14 +111,14 @@ def test_a_folder_of_results_is_no_module(tmp_path):
     (tmp_path / "wandb" / "latest").mkdir(parents=True)
     (tmp_path / "own_helpers").mkdir()
     (tmp_path / "own_helpers" / "one.py").write_text("ONE = 1\n")
-    user_code.search(tmp_path)
+    user_code.search_folders(tmp_path)
     with pytest.raises(ImportError):
         __import__("wandb.latest")
     assert __import__("own_helpers.one").one.ONE == 1
 
 
 def test_what_is_nowhere_says_where_to_put_it(tmp_path):
-    user_code.search(tmp_path)
+    user_code.search_folders(tmp_path)
     with pytest.raises(EditbenchError, match=r"put own_absent\.py into the current folder"):
         load_target("method", "own_absent.Mine")
 
@@ -135,7 +135,7 @@ def test_what_is_nowhere_says_where_to_put_it(tmp_path):
 )
 def test_a_module_that_cannot_be_imported_says_where(name, text, message, tmp_path, capfd):
     (tmp_path / f"{name}.py").write_text(text)
-    user_code.search(tmp_path)
+    user_code.search_folders(tmp_path)
     with pytest.raises(
         EditbenchError, match=f"_target_={name}.Mine cannot be imported: .*{message}"
     ):
@@ -145,10 +145,10 @@ def test_a_module_that_cannot_be_imported_says_where(name, text, message, tmp_pa
 
 def test_a_worker_finds_what_its_sweep_finds(tmp_path, monkeypatch):
     (tmp_path / "own_worker.py").write_text("ANSWER = 42\n")
-    user_code.search(tmp_path)
-    folders = user_code.searched()
+    user_code.search_folders(tmp_path)
+    folders = user_code.searched_folders()
     monkeypatch.setattr(sys, "meta_path", sys.meta_path[:-1])
-    assert not user_code.searched()
+    assert not user_code.searched_folders()
 
     def task(config):
         return __import__("own_worker").ANSWER

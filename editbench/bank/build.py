@@ -120,8 +120,8 @@ def _build_with_workers(
     pool = ProcessPoolExecutor(
         workers,
         worker_context(),
-        initializer=user_code.search,
-        initargs=tuple(user_code.searched()),
+        initializer=user_code.search_folders,
+        initargs=tuple(user_code.searched_folders()),
     )
     try:
         with progress("bank shards", len(missing)) as advance:

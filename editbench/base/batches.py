@@ -82,11 +82,11 @@ class Batches:
             # Only here the error is gone, and with it the tensors of the part that failed.
             if self.counted is not None:
                 self.counted.decoded = before
-            self.size = halved(rows.stop - first, self.what)
+            self.size = halve_batch(rows.stop - first, self.what)
         return found
 
 
-def halved(size: int, what: str) -> int:
+def halve_batch(size: int, what: str) -> int:
     """Half of a size that was too much; says so, and gives the device's memory back.
 
     Args:

@@ -67,7 +67,7 @@ def _holds_code(spec: ModuleSpec) -> bool:
     return any(list(Path(place).glob("*.py")) for place in spec.submodule_search_locations or ())
 
 
-def search(*folders: Path) -> None:
+def search_folders(*folders: Path) -> None:
     """Let modules be imported from these folders too, for the rest of this process.
 
     Args:
@@ -88,12 +88,12 @@ def search_configuration(folders: Sequence[Path]) -> None:
     """Let modules be imported from the current folder, and from configuration folders and beside
     them.
     """
-    search(Path.cwd())
+    search_folders(Path.cwd())
     for folder in folders:
-        search(folder.absolute().parent, folder)
+        search_folders(folder.absolute().parent, folder)
 
 
-def searched() -> list[Path]:
+def searched_folders() -> list[Path]:
     """The folders, for a process that is to find the same modules."""
     finder = _finder()
     return list(finder.folders) if finder is not None else []

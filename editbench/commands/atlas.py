@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
     # Imported here: torch takes seconds, and `--help` should not wait for it.
-    from editbench.networks.registry import require
+    from editbench.networks.registry import require_files
     from editbench.run.compose import compose_settings
     from editbench.studies.atlas.make import AtlasDesign, make_atlas
     from editbench.studies.atlas.page import write_atlas
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     )
     device = [f"device={args.device}"] if args.device else []
     settings = compose_settings([*args.overrides, *device], args.config_dir)
-    require(settings.plain)  # with offline=true, before anything is made
+    require_files(settings.plain)  # with offline=true, before anything is made
     atlas = make_atlas(settings, design)
     page, table = write_atlas(args.out or Path("runs/atlas") / atlas.method, atlas)
     print(f"{atlas.about['directions']} directions of {atlas.method}; strengths in {atlas.unit}")

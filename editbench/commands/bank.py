@@ -25,7 +25,7 @@ from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
 from editbench.run.sweep import (
-    failure,
+    failed_outcome,
     has_own_log,
     in_sweep,
     join_sweep,
@@ -104,7 +104,7 @@ def build_task(config: DictConfig) -> Outcome:
         if not in_sweep():
             raise
         text = f"error: {error}"
-        outcome = failure(error)
+        outcome = failed_outcome(error)
     if has_own_log() and text:
         print_message(f"{part}: {text}")
     write_outcome_in_sweep(part, outcome, text, number)

@@ -26,7 +26,7 @@ from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.protocol import check_starts, evaluated_names
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
-from editbench.run.sweep import summarise
+from editbench.run.sweep import print_summary
 from editbench.run.workers import default_workers, run_jobs
 
 EXAMPLES = """examples:
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
     outcomes: list[dict[str, Any]] = []
     for settings, outcome in run_jobs(jobs, args.workers or default_workers(args.device)):
         outcomes.append({"job": settings.title, **vars(outcome)})
-    code = summarise(outcomes, again=shlex.join(["editbench", "demo", *argv]))
+    code = print_summary(outcomes, again=shlex.join(["editbench", "demo", *argv]))
     print_message(reuse(bank_found, outcomes, args.out))
     # Records of earlier demos stay in the folder, but in no table of this one.
     runs = {outcome["run_id"] for outcome in outcomes}

@@ -18,7 +18,7 @@ import torch
 from editbench.bank.build import compute_block
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.commands.options import CommandParser, add_config_dir
-from editbench.networks.registry import find, folder, pin, published
+from editbench.networks.registry import find_file, folder, pin, published
 from editbench.run import record as records
 from editbench.run.compose import compose_settings
 from editbench.run.launch import EXTRAS, installed
@@ -129,7 +129,7 @@ def network(name: str, problems: list[str]) -> dict[str, Any]:
     """Where the file of a published network lies, and whether it has the published content."""
     file = published()[name]
     try:
-        found = find(file)
+        found = find_file(file)
     except BadFile as error:
         problems.append(str(error))
         return {"state": "wrong checksum", "path": str(folder() / file.name)}

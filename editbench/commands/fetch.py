@@ -10,14 +10,14 @@ from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.commands.options import CommandParser
 from editbench.networks.digiface import load as digiface
 from editbench.networks.digiface.archives import ARCHIVES, Archive
-from editbench.networks.fetch import fetch
+from editbench.networks.fetch import fetch_file
 from editbench.networks.registry import (
     FOLDER,
     HOMELESS,
     MIRROR,
     OFFLINE,
     Published,
-    find,
+    find_file,
     folder,
     is_offline,
     published,
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     failed = False
     for name, file in chosen.items():
         try:
-            found = fetch(file, args.again)
+            found = fetch_file(file, args.again)
         except EditbenchError as error:  # the others may come through
             print(f"error: {error}", file=sys.stderr)
             failed = True
@@ -139,7 +139,7 @@ def state(file: Published) -> tuple[str, bool]:
     """Whether a file is here and whole, in words; True where it is here with another content."""
     try:
         # A listing goes on past a damaged file, and says so.
-        found = find(file)
+        found = find_file(file)
     except BadFile as error:
         return str(error), True
     return (

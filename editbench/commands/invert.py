@@ -15,7 +15,7 @@ from editbench.commands.options import CommandParser, add_config_dir
 from editbench.inversion.build import build_inversion
 from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
-from editbench.networks.registry import require
+from editbench.networks.registry import require_files
 from editbench.run.compose import compose_config
 from editbench.run.inversions import inversion_task
 from editbench.run.record import peak_memory_mb
@@ -100,7 +100,7 @@ def make(folder: Path, settings: Settings) -> Inversion:
             f"--out {folder} lies in the folder of the images, whose pictures it would add to: "
             "name a folder elsewhere"
         )
-    require(settings.plain)  # with offline=true, before anything is made
+    require_files(settings.plain)  # with offline=true, before anything is made
     began = time.perf_counter()
     inversion = build_inversion(folder, inversion_task(settings))
     print_message(

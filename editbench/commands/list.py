@@ -11,7 +11,7 @@ from editbench.base.conf import check_folders, group_options, groups, option_fil
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.run.option_files import name_files
-from editbench.run.remembered import keep, recall
+from editbench.run.remembered import keep_answer, recall_answer
 
 EXAMPLES = """examples:
   editbench list                     everything
@@ -114,7 +114,7 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
     words, more = name_files(words, more)
     question = [ATTRIBUTES, *words]
     # What a user's own folders hold is not watched.
-    kept = None if more else recall(question)
+    kept = None if more else recall_answer(question)
     if kept is not None:
         return kept
     # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
@@ -124,7 +124,7 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
     settings = compose_settings(words, more)
     attributes = load_networks(settings).judge.attributes.as_config()
     if not more:
-        keep(question, attributes, [settings.plain])
+        keep_answer(question, attributes, [settings.plain])
     return attributes
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import usable_folder, write_json
 from editbench.base.instantiate import build
-from editbench.base.user_code import search
+from editbench.base.user_code import search_folders
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.declaration import read_scorers, scorer_file
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         raise EditbenchError("-n must be 2 or more, and --batch 1 or more")
     check_device(args.device)
     path = scorer_file(args.scorer, args.config_dir)
-    search(path.absolute().parent)  # modules that the YAML names may lie beside it
+    search_folders(path.absolute().parent)  # modules that the YAML names may lie beside it
     cfg = compose_config(
         [f"generator={args.generator}", f"device={args.device}", *args.overrides], args.config_dir
     )
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
     others: dict[str, Scorer] = {}
     if args.against:
         against = scorer_file(args.against, args.config_dir)
-        search(against.absolute().parent)
+        search_folders(against.absolute().parent)
         others = read_scorers(against, context)
     # A scorer in both roles is moved twice, which does nothing.
     for scorer in (*scorers.values(), *others.values()):

@@ -15,7 +15,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.conformance.compare import spelled_out
 from editbench.conformance.subject import Fit, Served, Subject
 from editbench.conformance.testbeds import SPEC, Testbed
-from editbench.conformance.verdicts import Failed, Skipped, explain
+from editbench.conformance.verdicts import Failed, Skipped, describe_error
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.engine import EngineSpec, walk_starts
 
@@ -66,7 +66,7 @@ def blind(subject: Subject) -> str:
         # The global random state may be why, which is another check's matter.
         again = subject.fit(again.testbed)
         if again.error is not None:
-            how = explain(again.error, again.editor)
+            how = describe_error(again.error, again.editor)
             raise Failed(f"with another test split and judge, fit raised {how}", REQUIRED, FIX)
         difference = _differs(subject, served, again)
     # Two ways to find out: the trap sees uses of the objects themselves, the comparison also what

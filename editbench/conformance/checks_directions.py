@@ -8,7 +8,7 @@ from editbench.base.errors import Unsupported
 from editbench.base.spaces import Codes
 from editbench.conformance.compare import close, spelled_out
 from editbench.conformance.subject import Fit, Subject
-from editbench.conformance.verdicts import Failed, Skipped, explain
+from editbench.conformance.verdicts import Failed, Skipped, describe_error
 from editbench.walk.editor import DirectionSet, Editor
 
 SAMPLES = 6
@@ -69,7 +69,7 @@ def _find(subject: Subject, fit: Fit, seed: int) -> DirectionSet:
         raise Skipped(f"has no directions here: {error}") from None
     except Exception as error:
         raise Failed(
-            f"fixed_directions raised {explain(error, editor)}",
+            f"fixed_directions raised {describe_error(error, editor)}",
             "a DirectionSet, from an editor that is not fitted",
             "find the directions from `data` alone, as `fit` does",
         ) from None
@@ -97,7 +97,7 @@ def _apply(
             return editor.apply_direction(found, place, strength, codes.clone())
     except Exception as error:
         raise Failed(
-            f"apply_direction raised {explain(error, editor)}",
+            f"apply_direction raised {describe_error(error, editor)}",
             "Codes of a space of the generator, one for each sample, from `found` alone",
             "put all that the edit needs into the tensors and details of the DirectionSet",
         ) from None

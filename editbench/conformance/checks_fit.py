@@ -9,7 +9,7 @@ from editbench.base.spaces import Space
 from editbench.conformance.compare import close
 from editbench.conformance.subject import Fit, Subject
 from editbench.conformance.testbeds import FAMILIES
-from editbench.conformance.verdicts import Failed, Skipped, Warned, explain
+from editbench.conformance.verdicts import Failed, Skipped, Warned, describe_error
 from editbench.run.fits import learned_auc
 from editbench.walk.editor import Editor, FitData, FitReport
 
@@ -40,7 +40,7 @@ def constructs(subject: Subject) -> str:
                 "implement fit(self, data) and step(self, walk)",
             ) from None
         raise Failed(
-            f"the constructor raised {explain(error)}",
+            f"the constructor raised {describe_error(error)}",
             "an editor from its defaults",
             "give every argument of __init__ a default, or --set key=value, or list it in the YAML",
         ) from None
@@ -114,7 +114,7 @@ def fit(subject: Subject) -> str:
                 what = "two classes and of many, one of them ordered"
             raise Failed(
                 f"on a testbed with attributes of {what}, fit raised "
-                f"{explain(fitted.error, fitted.editor)}",
+                f"{describe_error(fitted.error, fitted.editor)}",
                 "a fit that ends with a FitReport, whatever the attributes of the teacher are",
                 'serve what can be served and raise Unsupported("why") in `check` for the rest',
             )
@@ -131,7 +131,7 @@ def _check_without_pictures(subject: Subject, family: str) -> None:
     if elsewhere is None or isinstance(elsewhere, EditbenchError) or family == FAMILIES[0]:
         return
     raise Warned(
-        f"on a testbed without pictures, fit raised {explain(elsewhere, subject.make())}",
+        f"on a testbed without pictures, fit raised {describe_error(elsewhere, subject.make())}",
         "an answer that can be recorded",
         "raise Unsupported(\"needs pictures\") in `check` when generator.output is not 'image'",
     )
@@ -192,7 +192,7 @@ def determinism(subject: Subject) -> str:
     again = subject.fit(first.testbed, seed=1)
     if again.error is not None:
         raise Failed(
-            f"a second fit of the same data raised {explain(again.error, again.editor)}",
+            f"a second fit of the same data raised {describe_error(again.error, again.editor)}",
             "the same fit as the first",
             "keep no state outside the instance",
         )
@@ -241,7 +241,7 @@ def scores(subject: Subject) -> str:
                 found |= set(learned_auc(editor, data, names))
         except Exception as error:
             raise Failed(
-                f"for {', '.join(names)}, scoring raised {explain(error, editor)}",
+                f"for {', '.join(names)}, scoring raised {describe_error(error, editor)}",
                 "(n, K) scores of the n tune samples, or None for an attribute without any: a job "
                 "asks for those of all attributes when the fit has ended",
                 "in `class_scores` give a row a tune sample and a column a class, from codes alone, "

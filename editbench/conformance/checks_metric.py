@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from editbench.conformance.verdicts import Failed, Skipped, explain
+from editbench.conformance.verdicts import Failed, Skipped, describe_error
 from editbench.conformance.walks import ALONE, diverged, make_walks, many_classes, of_starts
 from editbench.conformance.watch import global_seed
 from editbench.figures.drawing import Drawing
@@ -92,7 +92,7 @@ def constructs(subject: MetricSubject) -> str:
         again = subject.make()
     except Exception as error:
         raise Failed(
-            f"the constructor raised {explain(error)}",
+            f"the constructor raised {describe_error(error)}",
             "a metric from its defaults",
             "give every argument of __init__ a default, or --set key=value, or list it in the YAML",
         ) from None
@@ -401,7 +401,7 @@ def _draw(subject: MetricSubject, records: FewRecords, where: str, fix: str) -> 
                 one.draw().savefig(io.BytesIO(), format="png")
     except Exception as error:
         raise Failed(
-            f"in {where} the figure raised {explain(error)}", "a list of Drawing", fix
+            f"in {where} the figure raised {describe_error(error)}", "a list of Drawing", fix
         ) from None
     return found
 
@@ -451,7 +451,7 @@ def _computed(subject: MetricSubject, walks: Trajectories, where: str, fix: str)
         return subject.result(walks)
     except Exception as error:
         raise Failed(
-            f"{where}, computing raised {explain(error, subject.made)}",
+            f"{where}, computing raised {describe_error(error, subject.made)}",
             "rows, without a number where there is none",
             fix,
         ) from None

@@ -11,7 +11,7 @@ from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
 from editbench.conformance.subject import Fit, Subject
 from editbench.conformance.testbeds import bare_generator, copied
-from editbench.conformance.verdicts import Failed, Warned, explain
+from editbench.conformance.verdicts import Failed, Warned, describe_error
 from editbench.walk.editor import Editor, Walk
 
 
@@ -65,7 +65,7 @@ def _check_tuning(subject: Subject) -> None:
             fresh.tune(served.fit.data, served.attribute)
     except Exception as error:
         raise Failed(
-            f"an editor restored by load_state cannot be tuned: {explain(error, fresh)}",
+            f"an editor restored by load_state cannot be tuned: {describe_error(error, fresh)}",
             required,
             fix,
         ) from None
@@ -99,7 +99,7 @@ def _outcome_of_restored(
         return subject.outcome(fresh, walk, steps)
     except Exception as error:
         raise Failed(
-            f"an editor restored by load_state cannot step: {explain(error, fresh)} (state has "
+            f"an editor restored by load_state cannot step: {describe_error(error, fresh)} (state has "
             f"{', '.join(tensors) or 'nothing'})",
             "an editor that walks without a fit",
             "put everything that `step` reads into `state` and take it back in `load_state`",
@@ -152,7 +152,7 @@ def restored(subject: Subject, fitted: Fit, tensors: dict[str, Tensor]) -> Edito
             fresh.load_state(stored)
     except Exception as error:
         raise Failed(
-            f"load_state(state()) raised {explain(error, fresh)}",
+            f"load_state(state()) raised {describe_error(error, fresh)}",
             "an editor restored from its own state",
             "read in `load_state` exactly the names that `state` writes",
         ) from None
@@ -231,7 +231,7 @@ def _without_a_class(subject: Subject) -> str:
             return f'{what}: answers "{error}"'
         raise Failed(f"{what}, Unsupported without a reason", required, fix) from None
     except Exception as error:
-        raise Failed(f"{what}, {explain(error, fitted.editor)}", required, fix) from None
+        raise Failed(f"{what}, {describe_error(error, fitted.editor)}", required, fix) from None
     finite = after.isfinite().flatten(1).all(1)
     if not finite.all():
         # A mean over no examples is NaN; the walks fail, and the failure is in the numbers.
@@ -270,5 +270,5 @@ def _without_the_space(subject: Subject) -> str:
             return f'{what}: answers "{error}"'
         raise Failed(f"{what}, Unsupported without a reason", required, fix) from None
     except Exception as error:
-        raise Failed(f"{what}, {explain(error, editor)}", required, fix) from None
+        raise Failed(f"{what}, {describe_error(error, editor)}", required, fix) from None
     raise Failed(f"{what}, `check` and `fit` accept", required, fix)

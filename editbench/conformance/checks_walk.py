@@ -12,7 +12,7 @@ from editbench.base.spaces import Codes
 from editbench.conformance.compare import altered, close, snapshot, spelled_out
 from editbench.conformance.subject import Served, Subject
 from editbench.conformance.testbeds import clone_walk
-from editbench.conformance.verdicts import Failed, Skipped, Warned, explain
+from editbench.conformance.verdicts import Failed, Skipped, Warned, describe_error
 from editbench.walk.editor import Walk
 
 STEPS = 10  # of the walk that shows whether an editor steers
@@ -38,7 +38,7 @@ def identity(subject: Subject) -> str:
                 own = generator.decode(Codes(latent, walk.latent))
         except Exception as error:
             raise Failed(
-                f"decoding `codes` at step 0 raised {explain(error, served.editor)}",
+                f"decoding `codes` at step 0 raised {describe_error(error, served.editor)}",
                 "Codes of a space of the generator, one for each sample",
                 "give Codes(space, values), or leave `codes` as the base class has it",
             ) from None
@@ -279,7 +279,7 @@ def dtype_device(subject: Subject) -> str:
             moved = subject.step(served.editor, double)
         except Exception as error:
             raise Failed(
-                f"a step of float64 codes raised {explain(error, served.editor)}",
+                f"a step of float64 codes raised {describe_error(error, served.editor)}",
                 "float64 codes",
                 "compute in a dtype of your own and end with .to(walk.codes)",
             ) from None
@@ -313,7 +313,7 @@ def _check_on_cuda(subject: Subject, served: Served, walk: Walk) -> None:
         moved = subject.step(served.editor, clone_walk(walk, device="cuda"))
     except Exception as error:
         raise Failed(
-            f"a step of codes on CUDA raised {explain(error, served.editor)}",
+            f"a step of codes on CUDA raised {describe_error(error, served.editor)}",
             "codes on CUDA",
             "load_state gives CPU tensors: bring them to the walk with .to(walk.codes)",
         ) from None

@@ -141,7 +141,7 @@ def import_file(path: Path) -> ModuleType:
         raise WrongUsage(f"{path}: no such file; give {FORMS}")
     path = path.resolve()
     # Methods often import a helper that lies beside them.
-    user_code.search(path.parent)
+    user_code.search_folders(path.parent)
     known = sys.modules.get(path.stem)
     if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path:
         return known
@@ -255,7 +255,7 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
     if not path.is_file():
         raise WrongUsage(f"{path}: no such file; give {FORMS}")
     folder = path.resolve().parent
-    user_code.search(folder.parent, folder.parent.parent, folder)
+    user_code.search_folders(folder.parent, folder.parent.parent, folder)
     target = str(read_yaml(path).get("_target_", ""))
     if not target:
         raise WrongUsage(f"{path} has no _target_: name the class there, _target_: module.Class")

@@ -26,10 +26,10 @@ from editbench.conformance.testbeds import (
     other_bank,
     other_judge,
 )
-from editbench.conformance.verdicts import Skipped, explain
+from editbench.conformance.verdicts import Skipped, describe_error
 from editbench.conformance.watch import Tally, Watch
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
-from editbench.walk.walker import Walker, unlike
+from editbench.walk.walker import Walker, kind_mismatch
 
 # Attributes that are walked, of each kind of testbed.
 MIXED_ATTRIBUTES = ("a", "kind", "angle")
@@ -298,9 +298,9 @@ class Subject:
             self.refused[attribute] = str(error) or "(no reason)"
             return None
         except Exception as error:
-            self.crashed[where] = explain(error, fit.editor)
+            self.crashed[where] = describe_error(error, fit.editor)
             return None
-        problem = unlike(after, walk.codes)
+        problem = kind_mismatch(after, walk.codes)
         if problem:
             self.crashed[where] = f"step returned {problem}"
             return None

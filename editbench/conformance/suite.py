@@ -22,7 +22,7 @@ from editbench.conformance import (
 from editbench.conformance.checks_metric import MetricSubject
 from editbench.conformance.subject import Subject
 from editbench.conformance.testbeds import LatentJudge, PictureJudge
-from editbench.conformance.verdicts import CheckResult, Skipped, Verdict, explain
+from editbench.conformance.verdicts import CheckResult, Skipped, Verdict, describe_error
 from editbench.walk.editor import Editor
 from editbench.walk.metric import Metric
 
@@ -294,7 +294,7 @@ def _result(check: Check, subject: Subject | MetricSubject) -> CheckResult:
         return _as_result(
             check,
             "failed",
-            f"Found: {explain(error)}.\nRequired: {check.meaning}.\nFix: the code at that line.\n"
+            f"Found: {describe_error(error)}.\nRequired: {check.meaning}.\nFix: the code at that line.\n"
             f"See {check.place}.",
         )
 

@@ -59,7 +59,7 @@ class Warned(Failed):
     status = "warned"
 
 
-def explain(error: BaseException, culprit: object = None) -> str:
+def describe_error(error: BaseException, culprit: object = None) -> str:
     """An exception in one line, with the file and line of the editor's own code.
 
     Args:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.files import digest as hash_of
-from editbench.networks.fetch import locate
+from editbench.networks.fetch import locate_file
 from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
 from editbench.networks.torchscript import read_torchscript, takes, telling_line
@@ -142,7 +142,9 @@ class _Published(FeatureNetwork):
         self, file: Mapping[str, Any] | Published, path: Path | str | None, dim: int, name: str
     ) -> None:
         super().__init__()
-        found = locate(file if isinstance(file, Published) else Published.from_config(file), path)
+        found = locate_file(
+            file if isinstance(file, Published) else Published.from_config(file), path
+        )
         self.network = read_torchscript(found.path)
         self.name = name
         self.dim = dim

@@ -13,7 +13,7 @@ from editbench.networks.registry import (
     LOCK,
     Found,
     Published,
-    find,
+    find_file,
     is_offline,
     make_folder,
     missing_text,
@@ -32,7 +32,7 @@ SIGNS = {
 }
 
 
-def fetch(file: Published, again: bool = False) -> Found:
+def fetch_file(file: Published, again: bool = False) -> Found:
     """Fetch a file into the folder of networks, or find it there. Processes wait for each other.
 
     A download that broke off goes on where it stopped, if the server can do that.
@@ -48,7 +48,7 @@ def fetch(file: Published, again: bool = False) -> Found:
     place = make_folder() / file.name
     # Two jobs of a sweep would write into one file.
     with lock(place), explain_disk_errors(place):
-        if not again and (found := find(file)) is not None:
+        if not again and (found := find_file(file)) is not None:
             return found
         # The file has its name when its content is right, never before.
         part = place.with_name(f".partial-{file.name}")
@@ -76,7 +76,7 @@ def fetch(file: Published, again: bool = False) -> Found:
         return _accept(file, part, place)
 
 
-def locate(file: Published, path: Path | str | None = None) -> Found:
+def locate_file(file: Published, path: Path | str | None = None) -> Found:
     """The file of a network, fetched if need be.
 
     Args:
@@ -87,12 +87,12 @@ def locate(file: Published, path: Path | str | None = None) -> Found:
         BadFile: the content is wrong, or there is nothing at `path`.
         EditbenchError: it is missing and may not be fetched, or the download failed.
     """
-    found = find(file, path)
+    found = find_file(file, path)
     if found is not None:
         return found
     if is_offline():
         raise EditbenchError(missing_text([file]))
-    return fetch(file)
+    return fetch_file(file)
 
 
 class Interrupted(Exception):

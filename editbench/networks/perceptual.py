@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from editbench.base.errors import BadFile
 from editbench.base.files import digest
 from editbench.networks.external import read_tensors
-from editbench.networks.fetch import locate
+from editbench.networks.fetch import locate_file
 from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
@@ -215,7 +215,9 @@ class ScriptedLPIPS(Perceptual):
         about: str = "",
     ) -> None:
         super().__init__()
-        found = locate(file if isinstance(file, Published) else Published.from_config(file), path)
+        found = locate_file(
+            file if isinstance(file, Published) else Published.from_config(file), path
+        )
         self.network = read_torchscript(found.path)
         self.size = size
         if not takes(self.network, "resize_images", "return_lpips"):

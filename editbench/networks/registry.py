@@ -24,7 +24,7 @@ OFFLINE = "EDITBENCH_OFFLINE"
 MIRROR = "EDITBENCH_MIRROR"
 HOMELESS = Path("runs/cache/networks")  # where no home folder can hold them: beside the banks
 LOCK = "checksums.json"  # file name -> sha256 of what was pinned at its first fetch
-# Set by `require`; downloads happen deep within constructors, which have no configuration.
+# Set by `require_files`; downloads happen deep within constructors, which have no configuration.
 _offline = False  # of the run that this process works on
 
 
@@ -134,7 +134,7 @@ def published() -> dict[str, Published]:
     }
 
 
-def find(file: Published, path: Path | str | None = None) -> Found | None:
+def find_file(file: Published, path: Path | str | None = None) -> Found | None:
     """The file at `path` or in the folder of networks; None where it is not there.
 
     Raises:
@@ -199,7 +199,7 @@ def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
             waiting += node
 
 
-def require(plain: Mapping[str, Any]) -> None:
+def require_files(plain: Mapping[str, Any]) -> None:
     """Take `offline` of a run, and name every file that the run lacks and may not fetch.
 
     This comes before anything is built or fitted, so that a long run does not fail in its middle.
@@ -220,7 +220,7 @@ def require(plain: Mapping[str, Any]) -> None:
         if key == "network" or not isinstance(value, dict):
             continue
         for file, path in files_in(value):
-            if find(file, path) is None:
+            if find_file(file, path) is None:
                 missing[file.name] = file
     if missing and is_offline():
         raise EditbenchError(missing_text(list(missing.values())))

@@ -2,17 +2,17 @@
 (`editbench check`)."""
 
 # The commands use these names only; how a pin is stored can change behind them.
-from editbench.regression.compare import CheckResult, Finding, compare
+from editbench.regression.compare import Finding, RegressionResult, compare
 from editbench.regression.file import Baseline, read_baseline, write_baseline
 from editbench.regression.pins import Pin, PinnedRun, pin_runs, surroundings
 from editbench.regression.tolerance import measure
 
 __all__ = [
     "Baseline",
-    "CheckResult",
     "Finding",
     "Pin",
     "PinnedRun",
+    "RegressionResult",
     "compare",
     "measure",
     "pin_runs",

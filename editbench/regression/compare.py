@@ -63,7 +63,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class CheckResult:
+class RegressionResult:
     """What `compare` found.
 
     Args:
@@ -104,7 +104,7 @@ class CheckResult:
         )
 
 
-def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> CheckResult:
+def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> RegressionResult:
     """Compare every pinned run with its new one."""
     pairs = match(pinned, found)
     # None may be among them, which no found run equals.
@@ -137,7 +137,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> CheckRes
         for new in found
         if new not in taken
     ]
-    return CheckResult(findings, notes, any(new is not None for _, new in pairs))
+    return RegressionResult(findings, notes, any(new is not None for _, new in pairs))
 
 
 def of_records(some: Counter[str], every: Counter[str]) -> str:
@@ -162,9 +162,11 @@ def match(
     """
     # From the strictest on: a variant must not be paired with another while its own is there.
     tests: list[Callable[[PinnedRun, PinnedRun], bool]] = [
-        lambda old, new: not differences(old.options, new.options) and not unlike(old, new),
+        lambda old, new: (
+            not differences(old.options, new.options) and not setting_mismatches(old, new)
+        ),
         lambda old, new: not differences(old.options, new.options),
-        lambda old, new: not unlike(old, new),
+        lambda old, new: not setting_mismatches(old, new),
         lambda old, new: True,
     ]
     partner: dict[PinnedRun, PinnedRun] = {}
@@ -187,7 +189,7 @@ def match(
 def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
     """Findings of a pinned run and its new one: one for the whole run, or one a row."""
     # First of all: under another judge or bank not even the status means the same.
-    unequal = unlike(old, new)
+    unequal = setting_mismatches(old, new)
     if unequal:
         return [Finding(old.label, "", "not comparable", f"other setting: {', '.join(unequal)}")]
     if RANK[new.status] < RANK[old.status]:
@@ -307,7 +309,7 @@ def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
     return float(low), float(high), int(np.isfinite(both).all(1).sum())
 
 
-def unlike(old: PinnedRun, new: PinnedRun) -> list[str]:
+def setting_mismatches(old: PinnedRun, new: PinnedRun) -> list[str]:
     """What forbids a comparison, as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'; a run that was not walked
     has no hashes."""
     found = differences(old.setting, new.setting)

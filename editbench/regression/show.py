@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.files import write_atomic
-from editbench.regression.compare import AGREES, FAILS, TOLD, VERDICTS, CheckResult, Finding
+from editbench.regression.compare import AGREES, FAILS, TOLD, VERDICTS, Finding, RegressionResult
 
 # More rows hide the first ones, which failed, above the top of the screen.
 LONGEST = 60  # rows of the table, unless all are asked for
@@ -23,7 +23,7 @@ UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XM
 
 
 def print_comparison(
-    comparison: CheckResult, console: Console, every: bool = False, title: str = ""
+    comparison: RegressionResult, console: Console, every: bool = False, title: str = ""
 ) -> None:
     """The table, what failed first; rows that agree only with `every`. Then notes and a line of
     counts."""
@@ -71,7 +71,7 @@ def print_comparison(
     console.print(escape(counts(comparison)), soft_wrap=True)
 
 
-def counts(comparison: CheckResult) -> str:
+def counts(comparison: RegressionResult) -> str:
     """'2 moved, 1 missing, 3 not comparable; 540 agree (...)'."""
     parts = [
         f"{comparison.count(kind)} {kind}" for kind in (*FAILS, *TOLD) if comparison.count(kind)
@@ -117,7 +117,7 @@ def sentence(finding: Finding) -> str:
     )
 
 
-def write_junit(path: Path, comparison: CheckResult, failures: Sequence[Finding]) -> None:
+def write_junit(path: Path, comparison: RegressionResult, failures: Sequence[Finding]) -> None:
     """JUnit XML: a test case for each row that was compared. What cannot be compared is skipped, one
     case for all rows of a run that say the same, and what is not to be read is one case of all."""
     # By identity: two findings may hold the same values.
@@ -166,7 +166,7 @@ def _case(suite: ElementTree.Element, group: str, name: str) -> ElementTree.Elem
     )
 
 
-def github(comparison: CheckResult, failures: Sequence[Finding]) -> list[str]:
+def github(comparison: RegressionResult, failures: Sequence[Finding]) -> list[str]:
     """Workflow commands, one a run: ::error with all that failed of it, ::notice with what is to be
     told."""
     failed = {id(finding) for finding in failures}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from editbench.base.files import explain_disk_errors
-from editbench.regression.compare import VERDICTS, CheckResult, Finding
+from editbench.regression.compare import VERDICTS, Finding, RegressionResult
 from editbench.regression.show import counts, difference, merged, number
 
 # The environment variable that names the file, to which every command of a step appends.
@@ -44,7 +44,7 @@ def shortened(text: str, room: int) -> bytes:
     return (whole[:kept].decode(errors="ignore") + CUT).encode()[: max(0, room)]
 
 
-def markdown(title: str, comparison: CheckResult, failures: Sequence[Finding]) -> str:
+def markdown(title: str, comparison: RegressionResult, failures: Sequence[Finding]) -> str:
     """The verdict, what failed with its numbers, and the counts of each method.
 
     Args:
@@ -71,7 +71,7 @@ def markdown(title: str, comparison: CheckResult, failures: Sequence[Finding]) -
     return "\n\n".join(parts) + "\n\n"
 
 
-def verdict(comparison: CheckResult, failures: Sequence[Finding]) -> str:
+def verdict(comparison: RegressionResult, failures: Sequence[Finding]) -> str:
     """The heading."""
     if comparison.blind:
         return "❌ editbench check: nothing could be compared"

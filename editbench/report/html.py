@@ -32,7 +32,7 @@ from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery
 from editbench.report.load import Problem, Results
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers
-from editbench.report.paired import leaders
+from editbench.report.paired import find_leaders
 from editbench.report.published import WHY, published
 from editbench.report.ranking import lines
 from editbench.report.strips import Strip
@@ -338,7 +338,7 @@ def _section(
     # The grid shows accuracy alone, so its bold comes from the tests of accuracy.
     pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
     best = {
-        attribute: leaders(
+        attribute: find_leaders(
             pairs[pairs["attribute"] == attribute],
             dict(zip(wide.index, wide[attribute])),
             True,

@@ -32,7 +32,7 @@ from editbench.report.html import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
 from editbench.report.numbers import Numbers
-from editbench.report.paired import SIGNIFICANCE, leaders
+from editbench.report.paired import SIGNIFICANCE, find_leaders
 from editbench.report.paper import WIDTHS
 from editbench.report.references import Cited
 from editbench.report.style import Style
@@ -468,7 +468,7 @@ def _leaders(numbers: Numbers, records: dict, attribute: str, column: Column) ->
     rows = numbers.paired[
         (numbers.paired["attribute"] == attribute) & (numbers.paired["metric"] == column.key)
     ]
-    return leaders(rows, values, bool(column.better), numbers.floors)
+    return find_leaders(rows, values, bool(column.better), numbers.floors)
 
 
 def _cell(record: Mapping | None, column: Column, bold: bool) -> tuple[Line, ...]:

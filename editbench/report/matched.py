@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from editbench.report.load import Results
-from editbench.report.paired import paired
+from editbench.report.paired import paired_table
 
 PREFIX = "matched_"
 REACHED = "matched_reached"  # a share of all starts; the others are of those that reach the effect
@@ -51,4 +51,4 @@ def matched_differences(results: Results) -> pd.DataFrame:
     """Paired differences of every two methods at each effect, as `paired` gives them."""
     metrics = sorted(set(results.samples["metric"].astype(str)))
     names = tuple(name for name in metrics if name.startswith(PREFIX))
-    return paired(results, names) if names else pd.DataFrame()
+    return paired_table(results, names) if names else pd.DataFrame()

@@ -10,7 +10,7 @@ import pandas as pd
 from editbench.report.costs import cost_table
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison, comparisons, summary
-from editbench.report.paired import paired
+from editbench.report.paired import paired_table
 from editbench.report.ranking import Ranking, ranking
 from editbench.report.tables import main_table
 
@@ -66,7 +66,7 @@ def numbers_of(name: str, results: Results) -> Numbers:
         table,
         compared,
         means,
-        paired(results),
+        paired_table(results),
         ranking(compared["accuracy"], name),
         cost_table(means),
     )

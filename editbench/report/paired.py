@@ -46,7 +46,9 @@ FEWEST = 2  # starts of a test
 SIGNIFICANCE = 0.05  # of the adjusted p-value: below it two methods are separated
 
 
-def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -> pd.DataFrame:
+def paired_table(
+    results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")
+) -> pd.DataFrame:
     """Differences of every two methods.
 
     It is a paired bootstrap, with the starts of a family resampled once for all of its pairs. Starts
@@ -72,7 +74,7 @@ def paired(results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")) -
             seeds = {label: spreads[run, key] for label, run in runs if (run, key) in spreads}
             fields = dict(zip(KEY_COLUMNS, key))
             about = [fields[name] for name in ("metric", "variant", "network", "x")]
-            for pair, found in compare(pd.DataFrame(having).sort_index(), seeds).items():
+            for pair, found in paired_differences(pd.DataFrame(having).sort_index(), seeds).items():
                 rows.append((setting, attribute, *about, *pair, *found))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -116,7 +118,7 @@ def seed_spreads(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
     }
 
 
-def compare(
+def paired_differences(
     table: pd.DataFrame, spreads: Mapping[str, SeedSpread] | None = None, draws: int = DRAWS
 ) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:
     """Paired differences of every two columns.
@@ -180,7 +182,7 @@ def _seed_part(
     return np.stack([own[a] - own[b] for a, b in pairs], 1)
 
 
-def leaders(
+def find_leaders(
     differences: pd.DataFrame,
     values: Mapping[str, float],
     better: bool,

@@ -36,7 +36,7 @@ from editbench.inversion.walks import (
     write_originals,
 )
 from editbench.networks.generator import Generator
-from editbench.networks.registry import require
+from editbench.networks.registry import require_files
 from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.batch import engine_batch
@@ -115,7 +115,7 @@ def find_job(settings: Settings) -> Outcome | None:
         settings: of the job.
     """
     try:
-        require(settings.plain)
+        require_files(settings.plain)
         folder = settings.out / identify(settings).run_id
         if not Record.is_record(folder):
             return None
@@ -211,7 +211,7 @@ def run_job(settings: Settings) -> Outcome:
     root = settings.out
     try:
         # First of all: with offline=true a missing file is named before any time is spent.
-        require(settings.plain)
+        require_files(settings.plain)
         networks = load_networks(settings)
         # Now that the device is known to be there; the networks themselves stay counted.
         forget_peak(settings.device)

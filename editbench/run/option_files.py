@@ -12,7 +12,7 @@ from pathlib import Path
 
 from editbench.base.conf import groups, list_groups, option_names, read_yaml, yaml_text
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.user_code import search
+from editbench.base.user_code import search_folders
 
 YAML = (".yaml", ".yml")
 # What stands between the options of a value, as in [a,b] and a,b.
@@ -53,7 +53,7 @@ def name_files(
     more = list(folders)
     loose: dict[tuple[str, str], Path] = {}
     for (group, name), file in files.items():
-        search(file.parent)
+        search_folders(file.parent)
         # Hydra looks for .yaml alone.
         if file.parent.name != group or file.suffix != ".yaml":
             loose[group, name] = file

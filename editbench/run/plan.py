@@ -10,7 +10,7 @@ from typing import Any
 from editbench.bank.layout import shard_folder, shard_size
 from editbench.run.job_names import JobNames
 from editbench.run.record import Record
-from editbench.run.remembered import keep, recall
+from editbench.run.remembered import keep_answer, recall_answer
 
 STATUSES = ("done", "skipped", "failed", "missing", "impossible")
 TO_RUN = ("failed", "missing")  # jobs of these statuses run; done and skipped ones are found
@@ -95,7 +95,7 @@ def _names(overrides: Sequence[str], more: Sequence[Path]) -> list[JobNames]:
     """The names of every job, as they were kept or found anew."""
     question = ["plan", *overrides]
     # What a user's own folders hold is not watched.
-    kept = None if more else recall(question)
+    kept = None if more else recall_answer(question)
     if kept is not None:
         return [JobNames(**job) for job in kept]
     # Imported here: it loads torch, the networks and the classes of the methods.
@@ -108,7 +108,7 @@ def _names(overrides: Sequence[str], more: Sequence[Path]) -> list[JobNames]:
         configs.append(settings.plain)
     # A reason may go away without any file that is watched having changed.
     if not more and not any(job.reason for job in jobs):
-        keep(question, [asdict(job) for job in jobs], configs)
+        keep_answer(question, [asdict(job) for job in jobs], configs)
     return jobs
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from editbench.bank.bank import read_spec
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.networks.registry import require
+from editbench.networks.registry import require_files
 from editbench.networks.scorer import Scorer
 from editbench.run.settings import Settings
 
@@ -144,7 +144,7 @@ def check_protocols(jobs: Iterable[Settings]) -> None:
 def _scored_by(settings: Settings) -> Attributes | None:
     """What the judge scores; None where it cannot be built here."""
     try:
-        require(settings.plain)  # with offline=true nothing is fetched for a look
+        require_files(settings.plain)  # with offline=true nothing is fetched for a look
         judge: Scorer = settings.scorer.judge.build()
     except EditbenchError:
         return None

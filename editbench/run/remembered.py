@@ -25,7 +25,7 @@ FOLDERS = ("out", "cache", "data")
 MOST = 100  # answers that are kept; the ones that were written first go first
 
 
-def recall(question: Sequence[str]) -> Any:
+def recall_answer(question: Sequence[str]) -> Any:
     """The kept answer, or None where there is none or where something that it follows from changed.
 
     Args:
@@ -46,7 +46,7 @@ def recall(question: Sequence[str]) -> Any:
     return kept["answer"]
 
 
-def keep(question: Sequence[str], answer: Any, configs: Iterable[Mapping[str, Any]]) -> None:
+def keep_answer(question: Sequence[str], answer: Any, configs: Iterable[Mapping[str, Any]]) -> None:
     """Keep an answer for later processes, where all that it follows from can be watched.
 
     Args:

@@ -226,7 +226,7 @@ def _followed(
     """
     if many_processes(launcher):
         with follower.polling(), submitted.waiting_executor() if submitted else nullcontext():
-            yield partial(_in_worker, task, user_code.searched(), submitted is not None)
+            yield partial(_in_worker, task, user_code.searched_folders(), submitted is not None)
         return
 
     def run_and_report(config: DictConfig) -> Outcome:
@@ -288,7 +288,7 @@ def finish_found_jobs(sweep: Sweep, composer: JobComposer, follower: Follower) -
         if found is None:
             waiting.append(number)
             continue
-        told = tell(settings, found)
+        told = describe_outcome(settings, found)
         write_outcome(sweep.folder, number, settings.title, found, told)
         follower.print_outcome(number)
     return waiting
@@ -387,7 +387,7 @@ def _in_worker(
         of_submitit: whether the launcher is one of submitit's.
         config: of the job.
     """
-    user_code.search(*folders)
+    user_code.search_folders(*folders)
     if of_submitit:
         from editbench.run.cluster import stop_is_no_failure
 
@@ -419,11 +419,11 @@ def job_task(config: DictConfig) -> Outcome:
     try:
         outcome = found or run_job(settings)
     except Exception as error:  # one job's trouble is not the sweep's
-        outcome = failure(error)
+        outcome = failed_outcome(error)
     # Nothing was begun and no record says why: an error as one of the settings.
     if outcome.status == "failed" and not outcome.run_id and not in_sweep():
         raise EditbenchError(outcome.reason)
-    told = tell(settings, outcome)
+    told = describe_outcome(settings, outcome)
     if has_own_log():
         print_message(f"{settings.title}: {told}")
     write_outcome_in_sweep(settings.title, outcome, told, number)
@@ -506,19 +506,19 @@ def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told:
 
 def write_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
     """Write the outcome of a job whose settings are wrong."""
-    outcome = failure(error)
+    outcome = failed_outcome(error)
     write_outcome(folder, number, title, outcome, f"failed: {outcome.reason}")
     return outcome
 
 
-def failure(error: Exception) -> Outcome:
+def failed_outcome(error: Exception) -> Outcome:
     """The outcome of a job that failed before it could leave a record."""
     reason = str(error) if isinstance(error, EditbenchError) else one_line(error)
     return Outcome("failed", reason, "", False)
 
 
 # -- lines ---------------------------------------------------------------------------------------
-def tell(settings: Settings, outcome: Outcome) -> str:
+def describe_outcome(settings: Settings, outcome: Outcome) -> str:
     """What is printed behind the title of a job: its status, and its first numbers or its reason."""
     head = outcome.status
     if outcome.reused:
@@ -567,7 +567,7 @@ def headline(record: Record, count: int = 2, most: int = 5) -> str:
     )
 
 
-def summarise(
+def print_summary(
     outcomes: Sequence[dict[str, Any]],
     lost: Sequence[str] = (),
     stopped: bool = False,
@@ -638,7 +638,7 @@ def finish_sweep(
         describe_end: tells of a job's number how it came to leave no outcome, or ''.
 
     Returns:
-        The exit code, as of `summarise`.
+        The exit code, as of `print_summary`.
     """
     # Whatever the launcher returned is not looked at: a worker that was killed returned nothing.
     outcomes = read_outcomes(sweep.folder)
@@ -659,7 +659,7 @@ def finish_sweep(
             end = "" if stopped else describe_end(number)
             lost.append(f"#{number} {own}: {end}" if end else f"#{number} {own}")
     command = again(to_repeat, sweep.jobs) if again and to_repeat else ""
-    return summarise(list(outcomes.values()), lost, stopped, command)
+    return print_summary(list(outcomes.values()), lost, stopped, command)
 
 
 def read_outcomes(folder: Path) -> dict[int, dict[str, Any]]:

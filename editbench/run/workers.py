@@ -23,7 +23,7 @@ from editbench.run.job import Outcome, find_job, run_job
 from editbench.run.job_names import full_title, own_words
 from editbench.run.launch import available_cores
 from editbench.run.settings import Settings
-from editbench.run.sweep import failure, tell
+from editbench.run.sweep import describe_outcome, failed_outcome
 
 MOST = 4  # processes by default: each holds its networks and a split of the bank
 
@@ -57,7 +57,7 @@ def run_jobs(
         settings = jobs[place]
         mark = pace.mark(outcome.reused)
         title = full_title(settings.title, own[place])
-        print_message(f"{mark} {title}: {tell(settings, outcome)}{pace.left()}")
+        print_message(f"{mark} {title}: {describe_outcome(settings, outcome)}{pace.left()}")
         yield settings, outcome
 
 
@@ -82,7 +82,7 @@ def _in_turn(jobs: Mapping[int, Settings]) -> Iterator[tuple[int, Outcome]]:
 
 def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
     threads = max(1, available_cores() // workers)
-    folders = user_code.searched()
+    folders = user_code.searched_folders()
     others = set(multiprocessing.active_children())  # of whoever called this
     pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads, folders))
     try:
@@ -102,7 +102,7 @@ def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[i
 
 
 def _start_worker(threads: int, folders: Sequence[Path]) -> None:
-    user_code.search(*folders)
+    user_code.search_folders(*folders)
     # A terminal sends Ctrl-C to all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     disable_progress()
@@ -113,4 +113,4 @@ def _job(place: int, settings: Settings) -> tuple[int, Outcome]:
     try:
         return place, run_job(settings)
     except Exception as error:  # one job's trouble is not the others'
-        return place, failure(error)
+        return place, failed_outcome(error)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from editbench.base.batches import Batches, halved, is_out_of_memory
+from editbench.base.batches import Batches, halve_batch, is_out_of_memory
 from editbench.base.errors import Unsupported
 from editbench.walk.observed import Observed as Observed
 from editbench.walk.observed import observation_file as observation_file
@@ -281,6 +281,6 @@ def _look(name: str, observation: AfterWalk, context: ObservationContext) -> Obs
 
     found = work(context)
     while found is None:
-        context = replace(context, batch=halved(context.batch, name))
+        context = replace(context, batch=halve_batch(context.batch, name))
         found = work(context)
     return found

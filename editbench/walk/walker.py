@@ -46,7 +46,7 @@ class Walker:
         if self._next is None:
             moved = self.editor.step(self.walk)
             # Broadcasting would hide a wrong shape until much later.
-            problem = unlike(moved, self.walk.codes)
+            problem = kind_mismatch(moved, self.walk.codes)
             if problem:
                 raise EditbenchError(f"{type(self.editor).__name__}.step returned {problem}")
             # A new Walk: whoever keeps the last one, as a path over strength does, keeps it whole.
@@ -81,7 +81,7 @@ class Walker:
         self._next = None  # it held all of the samples
 
 
-def unlike(moved: object, codes: Tensor) -> str:
+def kind_mismatch(moved: object, codes: Tensor) -> str:
     """How the result of a step differs in kind from the codes of the walk; '' where it does not."""
     if not isinstance(moved, Tensor):
         return f"{type(moved).__name__}, expected a tensor: the next codes of every sample"

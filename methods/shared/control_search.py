@@ -172,7 +172,7 @@ def _look(
     return torch.cat(logits).clone(), [part.clone() for part in away]
 
 
-def choose(
+def choose_control(
     effects: Effects,
     attributes: Attributes,
     name: str,
@@ -257,7 +257,7 @@ def controls(
     """
     found = []
     for c in range(len(attributes[name].classes)):
-        found.append(choose(effects, attributes, name, c, min_effect, bounds))
+        found.append(choose_control(effects, attributes, name, c, min_effect, bounds))
     # One class with a control is enough for the attribute to be served.
     if not any(control.found for control in found):
         best = max(found, key=lambda control: control.effect)

@@ -16,7 +16,7 @@ from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
-from editbench.methods.shared.control_search import MIN_EFFECT, Effects, choose, measure
+from editbench.methods.shared.control_search import MIN_EFFECT, Effects, choose_control, measure
 from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import choice, class_counts, class_log_odds
 from editbench.methods.shared.state import group, prefixed
@@ -259,7 +259,7 @@ class StyleSpace(Editor):
                 # All attributes were measured together; a class chooses among its own candidates.
                 positions = [position for position, _ in offered]
                 part = replace(effects, change=effects.change[positions])
-                control = choose(part, data.attributes, name, c, self.min_effect)
+                control = choose_control(part, data.attributes, name, c, self.min_effect)
                 at, said = offered[control.candidate]
                 # The teacher's sign, which need not be that of the exemplars.
                 sign = 1 if control.strength > 0 else -1

@@ -13,8 +13,15 @@ from pathlib import Path
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import file_sha256, lock
 from editbench.base.progress import status
-from editbench.networks.fetch import fetch
-from editbench.networks.registry import MIRROR, Published, find, folder, is_offline, make_folder
+from editbench.networks.fetch import fetch_file
+from editbench.networks.registry import (
+    MIRROR,
+    Published,
+    find_file,
+    folder,
+    is_offline,
+    make_folder,
+)
 
 COMMAND = "editbench fetch digiface"
 TIMEOUT = 600  # seconds for a package manager
@@ -101,7 +108,7 @@ def get_archive(archive: Archive, source: Path | None = None) -> Path:
             raise EditbenchError(f"--from {source}: holds no {archive.name}; {advice()}")
         _check(archive, place)
         return place
-    found = find(archive)
+    found = find_file(archive)
     if found is not None:
         return found.path
     if is_offline():
@@ -109,7 +116,7 @@ def get_archive(archive: Archive, source: Path | None = None) -> Path:
     # A mirror is a folder of files: the package managers know nothing of it.
     if environ.get(MIRROR) is not None:
         try:
-            return fetch(archive).path
+            return fetch_file(archive).path
         except BadFile:
             raise
         except EditbenchError as error:

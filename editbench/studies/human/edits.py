@@ -134,7 +134,7 @@ def crossings(results: Results) -> list[Edits]:
     return found
 
 
-def read(
+def read_edits(
     root: Path, methods: Sequence[str] = (), setting: str | None = None
 ) -> tuple[Results, list[Edits], list[dict[str, str]]]:
     """The records of a runs folder that a study may use, their edits, and the runs left out:

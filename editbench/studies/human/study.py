@@ -25,7 +25,7 @@ from editbench.report.strips import PIXELATED, picture
 from editbench.run.loading import check_device
 from editbench.studies.human import ASKED, FORMAT, RATER, VERSION
 from editbench.studies.human.draw import MethodComparison, Question, comparisons, questions
-from editbench.studies.human.edits import read
+from editbench.studies.human.edits import read_edits
 from editbench.studies.human.redraw import Pair, open_pictures
 
 LARGEST_PAGE = 150_000_000  # bytes: beyond it browsers are slow to open a file
@@ -80,7 +80,7 @@ def make_study(
         raise EditbenchError(
             f"{out} is there already, and answers may belong to it: give --out a new folder"
         )
-    results, edits, left_out = read(root, design.methods, design.setting)
+    results, edits, left_out = read_edits(root, design.methods, design.setting)
     _check_words(design, {*results.runs["method"], *results.runs["label"], *results.runs["run_id"]})
     # Which starts have pictures must be known before starts are drawn.
     opened = [open_pictures(results, one, device, cache) for one in edits]

@@ -23,8 +23,8 @@ from editbench.report.paired import (
     FEWEST,
     PER_PAIR,
     SIGNIFICANCE,
-    compare,
     keyed_values,
+    paired_differences,
     seed_spreads,
 )
 from editbench.report.seeds import ROUNDING, pool_seeds
@@ -353,7 +353,7 @@ def mean_with_interval(values: pd.DataFrame, draws: int) -> tuple[int, float, fl
     # add to its variance.
     pair = pd.DataFrame({"values": values.mean(axis=1), "zero": 0.0})
     spreads = {"values": seed_spread(values.to_numpy(np.float64))}
-    [(n, mean, low, high, p, _)] = compare(pair, spreads, draws).values()
+    [(n, mean, low, high, p, _)] = paired_differences(pair, spreads, draws).values()
     return n, mean, low, high, p
 
 

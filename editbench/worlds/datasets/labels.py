@@ -208,7 +208,7 @@ def join_classes(
     return joined, np.where(labels < 0, labels, runs[labels])
 
 
-def choose(
+def choose_attributes(
     attributes: Attributes,
     labels: np.ndarray,
     names: Sequence[str] | None = None,

@@ -16,7 +16,7 @@ from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import file_sha256, read_json
-from editbench.worlds.datasets.labels import choose
+from editbench.worlds.datasets.labels import choose_attributes
 
 VERSION = 1
 MOST_OPEN = 256  # shards: each takes a file descriptor, of which a process often has 1024
@@ -176,7 +176,7 @@ class Packed:
         """
         # A shallow copy: both share the mapped shards.
         view = copy(self)
-        view.attributes, view.labels = choose(*self.labelled(), names, bins)
+        view.attributes, view.labels = choose_attributes(*self.labelled(), names, bins)
         return view
 
     def verify(self) -> None:

@@ -14,7 +14,8 @@ from editbench.bank import build as building
 from editbench.bank.bank import Bank, BankSpec, ShardedArray
 from editbench.bank.build import build_bank, build_shard
 from editbench.bank.layout import shard_folder
-from editbench.base.errors import BadFile, EditbenchError, NonFinite, Unsupported
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.files import digest, read_json, write_json
 from editbench.base.identity import bank_id
 from editbench.base.seeding import normals
@@ -65,6 +66,31 @@ def test_sigma_streams_to_the_plain_standard_deviation(tmp_path):
     logits = torch.from_numpy(bank.array("judge").range(0, 970)).double()
     expected = ATTRIBUTES.log_odds(logits).std(0).numpy()
     assert np.allclose(bank.sigma["judge"], expected, rtol=1e-12)
+
+
+def test_a_constant_class_of_many_is_refused_whatever_rounding_leaves(tmp_path):
+    one = Attributes([Attribute("kind", ("x", "y", "z"))])
+    shard_folder(tmp_path, 0).mkdir()
+    logits = np.tile(np.float32([0.3, -1.7, 0.9]), (100, 1))
+    odds = one.log_odds(torch.from_numpy(logits).double()).numpy()
+    # What this is about: the plain mean of equal numbers is another number.
+    assert (odds.mean(0) != odds[0]).any()
+    np.save(shard_folder(tmp_path, 0) / "judge.npy", logits)
+    with pytest.raises(BadFile, match="logit 'kind:x' is constant"):
+        building.stream_sigma(tmp_path, BankSpec(100, block=100, shard=100), "judge", one)
+
+
+def test_a_selection_of_a_selection_has_its_own_columns(tmp_path):
+    bank = build(tmp_path / "b", n=100, shard=50)
+    part = bank.select(["b", "c"]).select(["c"])
+    columns = bank.judge_attributes.positions(part.judge_attributes)
+    for role in ("teacher", "judge"):
+        expected = bank.array(role).range(0, 100)[:, columns]
+        assert np.array_equal(part.array(role).range(0, 100), expected)
+        assert np.array_equal(part.array(role).take(np.array([70, 3])), expected[[70, 3]])
+    assert part is bank.select(["c"]) and part.sigma["judge"].shape == (3,)
+    with pytest.raises(UnknownName, match="'a'"):
+        bank.select(["b", "c"]).select(["a"])
 
 
 def test_splits_cover_the_bank_once(tmp_path):

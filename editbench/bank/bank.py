@@ -339,7 +339,6 @@ class SelectedBank(Bank):
             "judge": base.judge_attributes.positions(self.judge_attributes),
         }
         self._splits = {}
-        self._selections = {}
 
     def array(self, field: str) -> ShardedArray:
         """A memory-mapped field; of logits the columns of the kept attributes."""
@@ -352,6 +351,10 @@ class SelectedBank(Bank):
     def sigma(self) -> dict[str, np.ndarray]:
         """Standard deviation of each kept log-odds, 'teacher' and 'judge' -> (width,) float64."""
         return {role: self.base.sigma[role][places] for role, places in self._columns.items()}
+
+    def select(self, names: Sequence[str]) -> Bank:
+        # Of the whole bank: its rows are what the places of columns count in.
+        return self.base.select(self.judge_attributes.select(names).names)
 
     def forget_splits(self) -> None:
         self.base.forget_splits()

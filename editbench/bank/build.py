@@ -45,6 +45,7 @@ Models = tuple[Generator, Scorer, Scorer]  # generator, teacher, judge
 # Largest difference of a logit between two kinds of devices in one bank, in sigmas: what another
 # batch size does, see editbench.walk.engine.
 SAME_DEVICES = 1e-3
+ROUNDING = 1e-13  # of a number of float64 about 1, after some sums
 ENOUGH = 32  # samples from which on values in [0, 1] alone are no logits
 
 
@@ -540,8 +541,9 @@ def stream_sigma(folder: Path, spec: BankSpec, role: str, attributes: Attributes
             mean += gap * n / total
             count = total
     sigma = np.sqrt(m2 / max(count - 1, 1))
-    # Margins are divided by sigma. `not sigma > 0` is also true of NaN.
-    constant = ~(sigma > 0)
+    # Margins are divided by sigma. `not sigma > ...` is also true of NaN. The log-odds of one of many
+    # classes are rounded, and so is their mean: of a constant a rounding is left, not 0.
+    constant = ~(sigma > ROUNDING * np.maximum(np.abs(mean), 1.0))
     if constant.any():
         name = attributes.columns()[int(constant.argmax())]
         raise BadFile(

@@ -80,6 +80,17 @@ def test_inception_is_given_bytes_and_asked_for_features(files: Path) -> None:
     assert torch.equal(network(grey), network(grey.expand(-1, 3, -1, -1).contiguous()))
 
 
+def test_a_picture_that_is_not_finite_has_no_features(files: Path) -> None:
+    path = files / "inception-2015-12-05.pt"
+    network = InceptionFeatures(published(path), path, dim=DIM)
+    images = noise()
+    images[1, 2, 3, 4] = torch.nan
+    images[3] = torch.inf
+    features = network(images)
+    assert torch.equal(features[[0, 2]], network(images[[0, 2]]))
+    assert bool(features[[1, 3]].isnan().all())
+
+
 def test_a_byte_that_was_read_as_a_float_is_itself_again(files: Path) -> None:
     path = files / "inception-2015-12-05.pt"
     levels = torch.arange(256).view(1, 1, 16, 16).expand(1, 3, -1, -1)

@@ -88,6 +88,22 @@ def in_numpy(images: Tensor) -> np.ndarray:
     return np.concatenate([flat, flat[:, :2]], 1).astype(np.float32)
 
 
+def in_bytes(images: Tensor) -> np.ndarray:
+    levels = (images.numpy() * 127.5 + 128).clip(0, 255).astype(np.uint8)
+    return np.resize(levels.mean((1, 2, 3)), (5, len(levels))).T.astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_a_picture_that_is_not_finite_has_no_logits() -> None:
+    scorer = CallableScorer("tests.test_scorer_files.in_bytes", **DECLARED)
+    images = noise(3)
+    images[1, 0, 2, 2] = torch.nan
+    images[2, 1] = torch.inf
+    logits = scorer(images)
+    assert torch.equal(logits[:1], scorer(images[:1])) and bool(logits[0].isfinite().all())
+    assert bool(logits[1:].isnan().all())
+
+
 # -- one network, four ways ------------------------------------------------------------------------------------------
 def by_hand() -> Tensor:
     """Range, normalisation and signs written out, on images resized beforehand."""

@@ -166,7 +166,10 @@ class _Published(FeatureNetwork):
         x = images
         if images.shape[1] == 1:
             x = images.expand(-1, 3, -1, -1)
-        return self.network(self.prepare(x), return_features=True).flatten(1).float()
+        features = self.network(self.prepare(x), return_features=True).flatten(1).float()
+        # Of a NaN a byte is black, and the features would be those of another picture.
+        broken = ~torch.isfinite(images).flatten(1).all(1)
+        return features.masked_fill(broken.unsqueeze(1), torch.nan)
 
     def prepare(self, images: Tensor) -> Tensor:
         """[-1, 1] -> 0..255 as uint8, which the published files take."""

@@ -189,8 +189,12 @@ class ModuleScorer(Scorer):
         )
 
     def outputs(self, decoded: Tensor) -> Tensor:
-        """What the network itself gives: (N, its columns) float32."""
-        return self.network(self.prepare(decoded)).float()
+        """What the network itself gives, NaN of a picture that is not finite: (N, its columns)
+        float32."""
+        out = self.network(self.prepare(decoded)).float()
+        # A network may make bytes of pictures, or clip them: what shows nothing would get a class.
+        broken = ~torch.isfinite(decoded).flatten(1).all(1)
+        return out.masked_fill(broken.unsqueeze(1), torch.nan)
 
     def assess(self, decoded: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.quality is None:

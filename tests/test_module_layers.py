@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch import nn
 
+from editbench.bank.bank import Split
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.cli import main
 from editbench.methods.ganspace import GANSpace
+from editbench.methods.navigan import NaviGAN
 from editbench.methods.sefa import first_weight
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_editor
+from editbench.walk.editor import FitData
 from tests.data_folder import DATA, needs_data
 
 LAYERS = ["body", "body.0", "body.1", "body.2"]
@@ -59,6 +62,21 @@ def test_sefa_reads_the_first_layer_by_its_name() -> None:
     generator = small()
     weight = first_weight(generator, torch.zeros(1, 5))
     assert torch.allclose(torch.from_numpy(weight).T.float(), generator.kernels()["body.0"])
+
+
+def test_navigan_knows_how_a_transposed_convolution_is_stored() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Unflatten(1, (5, 1, 1)), nn.ConvTranspose2d(5, 3, 2, bias=False), nn.Tanh()]
+    generator = ModuleGenerator(layers, 5, (3, 2, 2), check_range=False)
+    z = torch.zeros(4, 5)
+    split = Split(torch.arange(4), z, None, torch.zeros(4, 1))
+    data = FitData(generator, nn.Identity(), split, split, torch.ones(1), 0)
+    found = NaviGAN(layer="1", count=3).fixed_directions(data)
+    # A single singular value, of input positions against outputs, has rank one.
+    for kernel in found.tensors["kernels"]:
+        flat = kernel.permute(2, 3, 0, 1).reshape(-1, 3)  # stored: (inputs, outputs, h, w)
+        sizes = torch.linalg.svdvals(flat)
+        assert sizes[1] < 1e-5 * sizes[0]
 
 
 def test_a_network_that_is_one_layer_has_a_name() -> None:

@@ -49,6 +49,20 @@ def test_singular_directions_rebuild_the_weight_and_are_those_of_numpy(shape):
         )
 
 
+def test_a_transposed_convolution_has_the_directions_of_inputs_by_outputs():
+    w = weight((5, 4, 3, 3))
+    basis = SVDBasis(w.transpose(0, 1).contiguous(), transposed=True)
+    plain = SVDBasis(w)
+    assert basis.size == plain.size == 5
+    d = weight((2, 5))
+    for made, expected in (
+        (basis.direction(3), plain.direction(3).transpose(0, 1)),
+        (basis.combine(d), plain.combine(d).transpose(1, 2)),
+    ):
+        torch.testing.assert_close(made, expected)
+        assert made.is_contiguous()
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_direction_has_unit_norm_and_the_basis_is_orthonormal(shape):
     basis = SVDBasis(weight(shape))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from editbench.base import seeding
 from editbench.base.attributes import Attributes
@@ -280,7 +280,10 @@ class NaviGAN(Editor):
         basis: WeightBasis
         notes: dict[str, object] = {}
         if self.spectrum is None:
-            basis = SVDBasis(data.generator.kernels()[self.at])
+            layer = data.generator.inner(self.at)
+            basis = SVDBasis(
+                data.generator.kernels()[self.at], isinstance(layer, nn.ConvTranspose2d)
+            )
         else:
             basis, notes = self._spectrum(data, self.spectrum)
         if self.training is None:

@@ -45,13 +45,20 @@ class SVDBasis(WeightBasis):
     diag(s) V^T.
 
     u (kx ky Cin, n), s (n,) from large to small, v (n, Cout), n = min(kx ky Cin, Cout).
+
+    Args:
+        weight: of the layer, as it is stored.
+        transposed: whether it is stored as (Cin, Cout, kx, ky), as in nn.ConvTranspose2d.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, transposed: bool = False) -> None:
         self.shape = weight.shape
+        self.transposed = transposed
+        laid_out = weight.transpose(0, 1) if transposed else weight
+        self.layout = laid_out.shape
         # In float64: nearly equal singular values would mix in single precision.
         self.u, self.s, self.v = torch.linalg.svd(
-            flat_kernel(weight.detach().double()), full_matrices=False
+            flat_kernel(laid_out.detach().double()), full_matrices=False
         )
         self.u = self.u.to(weight)
         self.s = self.s.to(weight)
@@ -60,10 +67,15 @@ class SVDBasis(WeightBasis):
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Coefficients d (B, n) -> U diag(d) V^T."""
-        return kernel((self.u * coefficients.unsqueeze(1)) @ self.v, self.shape)
+        return self._stored((self.u * coefficients.unsqueeze(1)) @ self.v)
 
     def direction(self, k: int) -> Tensor:
-        return kernel(torch.outer(self.u[:, k], self.v[k]), self.shape)[0]
+        return self._stored(torch.outer(self.u[:, k], self.v[k]))[0]
+
+    def _stored(self, flat: Tensor) -> Tensor:
+        """(..., kx ky Cin, Cout) -> (B, *shape)."""
+        found = kernel(flat, self.layout)
+        return found.transpose(1, 2).contiguous() if self.transposed else found
 
 
 class VectorBasis(WeightBasis):

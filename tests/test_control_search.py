@@ -6,6 +6,7 @@ import torch
 from editbench.bank.bank import Split
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.methods.random_direction import RandomDirection
 from editbench.methods.shared.control_search import (
     Bounds,
     Effects,
@@ -13,6 +14,7 @@ from editbench.methods.shared.control_search import (
     controls,
     measure,
 )
+from editbench.methods.shared.meta_validation import score_choices
 from editbench.methods.shared.picture_distance import PictureDistance
 from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator, load_scorer
@@ -54,6 +56,15 @@ def test_effects_are_those_of_the_linear_world_and_the_best_candidate_is_found()
     assert up.effect == pytest.approx(3.0 / data.sigma[0].item(), rel=1e-4) and up.off_target < 1e-4
     with pytest.raises(Unsupported, match="no control found for 'b': the best of 4 candidates"):
         controls(effects, data.attributes, "b")
+
+
+def test_an_empty_tune_split_is_named():
+    data = fit_data()
+    data.tune = data.tune.first(0)
+    with pytest.raises(EditbenchError, match=r"tune split is empty.*directions.*bank\.tune"):
+        measure(data, apply_rows(data, data.teacher.normals), 1, (3.0,), what="directions")
+    with pytest.raises(EditbenchError, match=r"tune split is empty.*bank\.tune"):
+        score_choices(RandomDirection(), data, "a", (1, 2), lambda choice: None)
 
 
 def test_classes_of_many_get_their_own_controls_and_a_weak_one_is_named():

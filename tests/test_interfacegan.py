@@ -384,6 +384,15 @@ def test_too_few_for_a_random_side_are_a_reason_with_the_remedy():
             one.check(data.generator, BINARY, "b")
 
 
+def test_one_sample_a_side_is_a_reason():
+    data = fit_data(bias=torch.tensor([0.0, -1.5, 0.0]))
+    data.fit = data.fit.first(3)
+    editor = InterFaceGAN(selection="random")
+    editor.fit(data)
+    with pytest.raises(Unsupported, match="fewer than 2 examples"):
+        editor.check(data.generator, BINARY, "b")
+
+
 def test_the_scores_of_the_classes_are_coordinates_along_the_walked_directions():
     data = fit_data(MIXED, overlap=1.0)
     editor = InterFaceGAN(conditions="all", solver="newton")

@@ -339,7 +339,8 @@ class InterFaceGAN(Editor):
         counts = self.counts[attribute.name]
         if self.selection == "extremes":
             return empty_class(attribute, counts, MIN_EXAMPLES)
-        least = per_side(int(counts.sum()), self.ratio, self.min_per_side)
+        # Of one sample a side there is no boundary.
+        least = max(per_side(int(counts.sum()), self.ratio, self.min_per_side), 2)
         lower = "method.ratio and method.min_per_side"
         return empty_class(attribute, counts, least, lower)
 

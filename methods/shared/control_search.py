@@ -19,6 +19,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import progress
 from editbench.base.spaces import Codes
+from editbench.methods.shared.selection import check_tune
 from editbench.walk.editor import FitData
 
 MIN_EFFECT = 0.5  # of the target's sigma: less than that is no control
@@ -119,7 +120,11 @@ def measure(
         what: the name of the candidates, for the progress line.
         distance: of decoded samples (n, ...) from unedited ones, (n,), see
             editbench.methods.shared.picture_distance; None measures none.
+
+    Raises:
+        EditbenchError: the tune split is empty.
     """
+    check_tune(data, what)
     # What the search decodes is part of the method's cost, and counted from here.
     attributes = data.attributes
     before = data.generator.decoded

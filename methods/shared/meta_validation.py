@@ -15,6 +15,7 @@ from torch import Tensor
 from editbench.bank.starts import draw_classes
 from editbench.base import seeding
 from editbench.base.spaces import Space
+from editbench.methods.shared.selection import check_tune
 from editbench.walk.editor import Editor, FitData, Walk
 from editbench.walk.walker import Walker
 
@@ -106,7 +107,11 @@ def score_choices(
         scores: choice -> share of clean crossings.
         labels: number of labels that were read. It is the whole tune split, since all of them are
             compared to find the examples.
+
+    Raises:
+        EditbenchError: the tune split is empty.
     """
+    check_tune(data, "its options")
     position, source, target = meta_validation(data, attribute)
     labels = data.attributes.labels(data.tune.logits[position])
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)

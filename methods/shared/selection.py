@@ -27,6 +27,15 @@ def choice(key: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
+def check_tune(data: FitData, what: str) -> None:
+    """Raise EditbenchError where there is no tune sample to choose among `what` by."""
+    if not len(data.tune):
+        raise EditbenchError(
+            f"the tune split is empty, and the method chooses among {what} by it: raise bank.tune "
+            "or bank.n"
+        )
+
+
 def class_log_odds(data: FitData, name: str) -> Tensor:
     """Teacher's log-odds of every class over the fit split: (n, K).
 

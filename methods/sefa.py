@@ -198,10 +198,16 @@ def first_weight(generator: Generator, like: Tensor) -> np.ndarray:
         return generator.activation(Codes(Space.Z, z), name).flatten(1).double()
 
     identity = torch.eye(generator.z_dim, device=like.device, dtype=like.dtype)
-    # What remains at zero is the bias; the identity reads one row of the weight each.
-    base = respond(like.new_zeros(1, generator.z_dim))
-    weight = respond(identity) - base
-    twice = respond(2 * identity) - base
+    precision = generator.precision
+    # In a lower precision the weights would be rounded, and a bias would hide that they are linear.
+    generator.precision = "fp32"
+    try:
+        # What remains at zero is the bias; the identity reads one row of the weight each.
+        base = respond(like.new_zeros(1, generator.z_dim))
+        weight = respond(identity) - base
+        twice = respond(2 * identity) - base
+    finally:
+        generator.precision = precision
     if (twice - 2 * weight).norm() > TOLERANCE * twice.norm():
         raise Unsupported(f"the first layer '{name}' is not linear in z: z is changed before it")
     return weight.cpu().numpy()

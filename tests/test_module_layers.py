@@ -60,8 +60,11 @@ def test_names_are_the_same_everywhere() -> None:
 
 def test_sefa_reads_the_first_layer_by_its_name() -> None:
     generator = small()
-    weight = first_weight(generator, torch.zeros(1, 5))
-    assert torch.allclose(torch.from_numpy(weight).T.float(), generator.kernels()["body.0"])
+    for precision in ("fp32", "bf16"):
+        generator.precision = precision
+        weight = first_weight(generator, torch.zeros(1, 5))
+        assert torch.allclose(torch.from_numpy(weight).T.float(), generator.kernels()["body.0"])
+        assert generator.precision == precision
 
 
 def test_navigan_knows_how_a_transposed_convolution_is_stored() -> None:

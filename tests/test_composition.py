@@ -260,6 +260,16 @@ def test_the_metric_by_hand():
     pd.testing.assert_frame_equal(CompositionSuccess(draws=50)(Observed(mixed)).rows, result.rows)
 
 
+def test_a_second_attribute_that_is_not_evaluated_is_named_before_the_walk(tmp_path, monkeypatch):
+    walked = []
+    monkeypatch.setattr(AlongColumn, "step", lambda self, walk: walked.append(walk) or walk.codes)
+    cfg = toy_config(tmp_path, "observation=[composition]", "metric=[crossing_accuracy]")
+    cfg.evaluated, cfg.observation.composition.then = ["a", "b"], "c"
+    outcome = run_job(cfg)
+    expected = "unknown attribute in observation.composition.then 'c'. Available: a, b."
+    assert (outcome.status, outcome.reason, walked) == ("failed", expected, [])
+
+
 def test_in_a_job(tmp_path, monkeypatch):
     graded = []
     monkeypatch.setattr(

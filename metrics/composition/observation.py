@@ -8,6 +8,7 @@ the first order, made once in either order.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from editbench.bank.starts import Starts, draw_classes
 from editbench.base import seeding
 from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.images import to_uint8
 from editbench.base.spaces import Codes, Space
 from editbench.walk.columns import LOGIT
@@ -24,6 +25,9 @@ from editbench.walk.editor import Editor, Walk
 from editbench.walk.engine import EngineSpec, walk_starts
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.walker import walk_own_lengths
+
+if TYPE_CHECKING:
+    from editbench.networks.roles import Networks
 
 # Suffixes of array names: the job's attribute first, and the second attribute first.
 FORWARD = ""
@@ -81,6 +85,16 @@ class CompositionObservation(AfterWalk):
         self.n = int(n)
         self.max_steps = int(max_steps)
         self.pictures = int(pictures)
+
+    def prepare(self, networks: Networks, device: str) -> None:
+        """Look for the second attribute before the job has walked.
+
+        Raises:
+            UnknownName: it is none of the evaluated ones.
+        """
+        known = networks.judge.attributes.names
+        if self.then not in known:
+            raise UnknownName("attribute in observation.composition.then", self.then, known)
 
     def look(self, context: ObservationContext) -> Observed:
         """Walk both orders, then the commutator.

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editbench.base.batches import Batches, is_out_of_memory
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.files import file_sha256
 from editbench.cli import main
@@ -128,6 +129,25 @@ def test_script_export_module_and_function_give_the_same_logits(files: Path) -> 
         assert torch.allclose(scorer(noise()).double(), by_hand(), atol=1e-5), type(scorer)
         assert torch.allclose(scorer(noise()[2:3]), scorer(noise())[2:3], atol=1e-5)
     assert len({scorer.digest for scorer in scorers}) == 4
+
+
+class Hungry(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        # Of more than three pictures no memory has room for what it asks for.
+        if images.shape[0] > 3:
+            images = images + torch.zeros([1 << 46]).sum()
+        means = images.mean((2, 3))
+        return torch.cat([means, means[:, :2]], 1)
+
+
+def test_a_file_that_finds_no_memory_gets_smaller_batches(tmp_path: Path) -> None:
+    scorer = FileScorer(save(Hungry(), tmp_path / "hungry.pt"), **DECLARED)
+    with torch.no_grad():
+        parts = Batches(5, "pictures").run(5, lambda rows: scorer(noise()[rows]))
+    assert list(map(len, parts)) == [2, 2, 1]
+    # What its interpreter says of a GPU: no error of torch's own type.
+    said = "The following operation failed in the TorchScript interpreter.\nCUDA out of memory."
+    assert is_out_of_memory(RuntimeError(said))
 
 
 def test_gradients_with_respect_to_the_image_are_the_eager_ones(files: Path) -> None:

@@ -30,8 +30,9 @@ SHARE_ON_CPU = 0.25
 SHARE_ON_GPU = 0.7
 # Convolutions have workspaces that no tensor shows.
 WORKSPACE = 1.5
-# What torch says where the host has no more memory; it has a type of its own for a GPU alone.
-HOST_MESSAGES = ("not enough memory", "can't allocate memory")
+# What torch says where there is no more memory. It has a type of its own for a GPU alone, which the
+# interpreter of TorchScript does not pass on.
+MESSAGES = ("not enough memory", "can't allocate memory", "out of memory")
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     message = str(error)
-    return isinstance(error, RuntimeError) and any(text in message for text in HOST_MESSAGES)
+    return isinstance(error, RuntimeError) and any(text in message for text in MESSAGES)
 
 
 def check_batch(key: str, value: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from editbench.base.batches import is_out_of_memory
 from editbench.base.errors import EditbenchError
 from editbench.base.files import digest, file_sha256
 from editbench.networks.exported import REMEDY, ExportedNetwork, read_exported
@@ -29,7 +30,7 @@ class Held(nn.Module):
             return self.network(images)
         except (torch.jit.Error, RuntimeError) as error:
             # The batch is too large then; the declaration is right.
-            if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+            if is_out_of_memory(error):
                 raise
             raise EditbenchError(
                 f"{self.source}: the network does not take images {tuple(images.shape)} "

@@ -168,11 +168,25 @@ def test_an_observation_without_a_reference_needs_none():
     class Step(DuringWalk):
         def measure(self, walk, codes, decoded, reference):
             assert reference.shape == (len(walk), 0)
-            return {"step": torch.full((len(walk),), float(walk.steps))}
+            return {"made": torch.full((len(walk),), float(walk.steps))}
 
     observer, w = WalkObserver({"step": Step()}), torch.zeros(3, 8)
     observer.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, Batches(2, "walk"))
-    assert observer.take_columns()["step"].tolist() == [0, 0, 0]
+    assert observer.take_columns()["made"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("given", "column"), [("same", "same"), ("path", "path")])
+def test_a_column_that_is_there_already_is_refused_and_not_lost(given, column):
+    class Named(DuringWalk):
+        def __init__(self, name):
+            self.name = name
+
+        def measure(self, walk, codes, decoded, reference):
+            return {self.name: torch.zeros(len(walk))}
+
+    observer, w = WalkObserver({"one": Named("same"), "two": Named(given)}), torch.zeros(3, 8)
+    with pytest.raises(EditbenchError, match=f"observation two measures the column '{column}'"):
+        observer.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, Batches(2, "walk"))
 
 
 # -- the metric --------------------------------------------------------------------------------------------------------

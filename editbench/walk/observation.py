@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 
 from editbench.base.batches import Batches, halve_batch, is_out_of_memory
-from editbench.base.errors import Unsupported
+from editbench.base.errors import EditbenchError, Unsupported
 from editbench.walk.observed import Observed as Observed
 from editbench.walk.observed import observation_file as observation_file
 from editbench.walk.observed import read_observed as read_observed
+from editbench.walk.trajectory import KEYS
 
 # Metrics import this module to read what was kept. They must not load a generator for it.
 if TYPE_CHECKING:
@@ -227,7 +228,15 @@ class WalkObserver:
         columns: dict[str, Tensor] = {}
         for name, observation in self.observations.items():
             reference = self._references[name][place]
-            columns |= observation.measure(walk, codes, decoded, reference)
+            found = observation.measure(walk, codes, decoded, reference)
+            taken = sorted(found.keys() & {*KEYS, *columns})
+            # One of the two would be lost without a word.
+            if taken:
+                raise EditbenchError(
+                    f"observation {name} measures the column '{taken[0]}', which is there already: "
+                    "give it another name (observation.feature_similarity has a label)"
+                )
+            columns |= found
         self._parts.append(columns)
 
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from editbench.base import identity
+from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
@@ -26,7 +27,7 @@ from editbench.run.settings import Settings
 from editbench.walk.editor import FitReport
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
-from tests.toy_world import AlongColumn, toy_config
+from tests.toy_world import ATTRIBUTES, AlongColumn, ToyScorer, toy_config
 
 
 def folder_of(cfg, outcome):
@@ -198,6 +199,24 @@ def test_a_changed_metric_is_recomputed_without_walking(tmp_path, monkeypatch):
     assert again.reused and again.run_id == first.run_id
     rows = pd.read_parquet(folder_of(cfg, again) / "rows.parquet")
     assert (rows.loc[rows["metric"] == "ad_at", "x"] == 0.5).all()
+
+
+class Turned(ToyScorer):
+    attributes = Attributes(
+        [*ATTRIBUTES.items[:1], Attribute("b", ("yes", "no")), *ATTRIBUTES.items[2:]]
+    )
+
+
+def test_scorers_with_classes_in_another_order_are_told_apart(tmp_path):
+    cfg = toy_config(tmp_path)
+    assert run_job(cfg).status == "done"
+    (folder,) = (tmp_path / "cache" / "banks").glob("*/bank.json")
+    cfg.scorer.judge._target_ = "tests.test_job.Turned"
+    reason = run_job(cfg).reason
+    assert reason.endswith("in the same order: 'b' with the classes no, yes and yes, no")
+    cfg.scorer.teacher._target_ = "tests.test_job.Turned"
+    cfg.bank.path = str(folder.parent)
+    assert run_job(cfg).reason.endswith(": 'b' with the classes no, yes and yes, no")
 
 
 def test_names_that_do_not_exist_get_the_nearest_and_the_list(tmp_path):

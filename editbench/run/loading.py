@@ -13,6 +13,7 @@ import torch
 from editbench.bank.bank import Bank
 from editbench.bank.build import Models, build_bank
 from editbench.base import identity
+from editbench.base.attributes import Attributes
 from editbench.base.devices import check_device_name, is_gpu
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import file_state, named_files
@@ -118,7 +119,7 @@ def _build_networks(
     if teacher.attributes != judge.attributes:
         raise EditbenchError(
             "teacher and judge must have the same attributes in the same order: "
-            f"{teacher.attributes.names} and {judge.attributes.names}"
+            f"{_difference(teacher.attributes, judge.attributes)}"
         )
     if precision != "fp32":
         networks: list[Generator | Scorer] = [generator, teacher]
@@ -129,6 +130,19 @@ def _build_networks(
             # Other logits make another bank. fp32 is what identities without a mark stand for.
             network.digest = f"{network.digest}-{precision}"
     return Networks(generator, teacher, judge)
+
+
+def _difference(one: Attributes, other: Attributes) -> str:
+    """How two sets of attributes differ: by their names, or else by the classes of one of them."""
+    if one.names != other.names:
+        return f"{', '.join(one.names)} and {', '.join(other.names)}"
+    # The names alone would be twice the same, as where the classes are in another order.
+    first, second = next((a, b) for a, b in zip(one, other) if a != b)
+    orders = [" (ordered)" if item.ordered else "" for item in (first, second)]
+    return (
+        f"'{first.name}' with the classes {', '.join(first.classes)}{orders[0]} and "
+        f"{', '.join(second.classes)}{orders[1]}"
+    )
 
 
 def _on_device(config: dict[str, Any], device: str) -> Any:
@@ -186,8 +200,8 @@ def check_bank(bank: Bank, networks: Networks) -> Bank:
             )
     if bank.judge_attributes != networks.judge.attributes:
         raise BadFile(
-            f"bank {bank.folder} has the attributes {', '.join(bank.judge_attributes.names)}, but "
-            f"the judge has {', '.join(networks.judge.attributes.names)}"
+            f"bank {bank.folder} and the judge have different attributes: "
+            f"{_difference(bank.judge_attributes, networks.judge.attributes)}"
         )
     return bank
 

@@ -190,11 +190,11 @@ class SomeRows(AlongColumn):
 
 def test_what_cannot_be_composed_is_said():
     with pytest.raises(Unsupported, match="job's own attribute a"):
-        CompositionObservation("a").theme(context(AlongColumn()))
+        CompositionObservation("a").look(context(AlongColumn()))
     layered = AlongColumn(layers=(0, 1))
     layered.bind(ToyGenerator())
     with pytest.raises(Unsupported, match="without a layer range"):
-        CompositionObservation("b").theme(context(layered))
+        CompositionObservation("b").look(context(layered))
     with pytest.raises(Unsupported, match="without a layer range"):  # which only its codes show
         CompositionObservation("b").look(context(SomeRows()))
     styles = AlongColumn()

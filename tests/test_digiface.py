@@ -256,7 +256,7 @@ def test_a_mirror_goes_before_the_package_manager(tmp_path, monkeypatch):
         asked.append(archive.source)
         raise EditbenchError("could not fetch it")
 
-    monkeypatch.setattr(archives, "fetch", broken)
+    monkeypatch.setattr(archives, "fetch_file", broken)
     with pytest.raises(EditbenchError, match=r"could not fetch it. No connection\? on a machine"):
         archives.get_archive(archives.FACE_API)
     assert asked == [f"http://mirror.invalid/files/{archives.FACE_API.name}"]

@@ -34,6 +34,7 @@ from editbench.report.cells import Column, cell, number
 from editbench.report.means import compare_methods, summary
 from editbench.report.paired import paired_table
 from editbench.report.paper import TALLEST, to_paper
+from editbench.report.settings import add_settings
 from editbench.report.tables import main_table, matrix
 from editbench.report.write import csv, print_runs
 from tests.browser import dump_page, needs_browser
@@ -282,6 +283,26 @@ def test_of_one_job_the_newest_record_is_shown_and_the_older_one_named(
     print_table(results)
     assert note in capsys.readouterr().out and note in page.read_text()
     assert len(load(tmp_path, newest=False).runs) == 4
+
+
+def test_an_observation_that_some_runs_lack_is_told_by_its_name() -> None:
+    observed = {
+        "a": {},
+        "b": {"locality": {"n": 20, "points": 5}},
+        "c": {"locality": {"n": 40, "points": 5}},
+        "d": {"locality": {"n": 20, "points": 5}, "fid": {"n": 60}},
+    }
+    same = {"method": "alpha", "attribute": "smile", "seed": 0, "generator": "faces32"}
+    runs = pd.DataFrame(
+        [same | {"run_id": run, "judged_in": "image", "leaking": False} for run in observed]
+    )
+    found = add_settings(runs, {run: {"observation": seen} for run, seen in observed.items()})
+    assert found.set_index("run_id")["label"].to_dict() == {
+        "a": "alpha (observation=none)",
+        "b": "alpha (observation=locality, observation.locality.n=20)",
+        "c": "alpha (observation=locality, observation.locality.n=40)",
+        "d": "alpha (observation=fid+locality, observation.locality.n=20)",
+    }
 
 
 def test_seeds_are_one_cell_unless_they_are_kept_apart(

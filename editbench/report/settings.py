@@ -16,6 +16,7 @@ import pandas as pd
 from editbench.base.conf import LABELS, WORDING
 from editbench.base.identity import COMPARABLE, WITHOUT_EFFECT
 
+OBSERVATION = "observation"
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
 
 
@@ -161,10 +162,10 @@ def _of_method(flat: dict[str, Any]) -> dict[str, Any]:
 
 def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str, str]:
     """run_id -> label, from the config keys that differ between runs of the same attribute."""
+    flat = {run: flat[run] | {OBSERVATION: _observed(flat[run])} for run in group["run_id"]}
     keys: set[str] = set()
     for _, same in group.groupby("attribute"):
-        own = [flat[run] for run in same["run_id"]]
-        keys |= {key for key in set().union(*own) if len({_text(one.get(key)) for one in own}) > 1}
+        keys |= _varying([flat[run] for run in same["run_id"]])
     # Within a setting variants differ in the method; other keys only where nothing else differs.
     shown = sorted({key for key in keys if key.startswith("method.")} or keys)
     labels = {}
@@ -181,6 +182,25 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
     for run in named.loc[again, "run_id"]:
         labels[run] += f" [{run[-8:]}]"  # they differ in what is not shown: metrics, or code
     return labels
+
+
+def _observed(flat: dict[str, Any]) -> str:
+    """The names of a run's observations."""
+    names = {key.split(".")[1] for key in flat if key.startswith(f"{OBSERVATION}.")}
+    return "+".join(sorted(names)) or "none"
+
+
+def _varying(own: list[dict[str, Any]]) -> set[str]:
+    """The keys in which these runs differ."""
+    found = set()
+    for key in set().union(*own):
+        having = own
+        # An observation that a run lacks is told by its name, and not by every option of it.
+        if key.startswith(f"{OBSERVATION}."):
+            having = [one for one in own if key in one]
+        if len({_text(one.get(key)) for one in having}) > 1:
+            found.add(key)
+    return found
 
 
 def _text(value: object) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from editbench.bank import build as building
-from editbench.bank.bank import Bank, BankSpec, ShardedArray
+from editbench.bank.bank import Bank, BankSpec, ShardedArray, read_spec
 from editbench.bank.build import build_bank, build_shard
 from editbench.bank.layout import shard_folder
 from editbench.base.attributes import Attribute, Attributes
@@ -316,3 +316,9 @@ def test_the_embedded_world_gives_the_same_bytes_for_any_layout_and_number_of_th
         180, -1
     )
     assert np.abs(gap).max() < 1e-5 * np.abs(other.array("judge").range(0, 180)).max()
+
+
+def test_a_folder_without_a_bank_is_named(tmp_path):
+    for read in (Bank, read_spec):
+        with pytest.raises(BadFile, match="nowhere holds no bank"):
+            read(tmp_path / "nowhere")

@@ -353,6 +353,8 @@ def test_ranges_are_carried_over_in_proportion():
         ({"ranges": [[4, 4]]}, "ranges"),
         ({"ranges": [[0, 19]]}, "ranges"),
         ({"ranges": [[0, 4, 6]]}, "ranges"),
+        ({"ranges": [4, 8]}, "ranges"),
+        ({"ranges": ["48"]}, "ranges"),
         ({"space": "s"}, "space"),
         ({"space": "z"}, "method.layer"),
     ],

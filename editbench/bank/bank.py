@@ -179,7 +179,7 @@ class Bank:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.meta = read_json(folder / "bank.json", sealed=True)
+        self.meta = _read_meta(folder)
         if self.meta.get("version") != VERSION:
             raise BadFile(
                 f"{folder} is a bank of format {self.meta.get('version')}, this is {VERSION}: "
@@ -372,7 +372,15 @@ def read_spec(folder: Path) -> BankSpec:
     Raises:
         BadFile: there is no bank, or its bank.json was altered.
     """
-    return BankSpec(**read_json(folder / "bank.json", sealed=True)["spec"])
+    return BankSpec(**_read_meta(folder)["spec"])
+
+
+def _read_meta(folder: Path) -> dict:
+    if not (folder / "bank.json").exists():
+        raise BadFile(
+            f"{folder} holds no bank (bank.json is missing); give the folder of a finished one"
+        )
+    return read_json(folder / "bank.json", sealed=True)
 
 
 # -- shards ----------------------------------------------------------------------------------------

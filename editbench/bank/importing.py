@@ -234,6 +234,8 @@ def read_attributes(path: Path) -> tuple[Attributes, list[float]]:
     Raises:
         BadFile: the file is no list of attributes.
     """
+    if not path.exists():
+        raise BadFile(f"{path}: no such file; give the YAML list of the attributes")
     # A list of anything is valid YAML, so the parts of an entry fail in many ways.
     try:
         items = yaml.safe_load(yaml_text(path))

@@ -85,7 +85,8 @@ def _pack(args: argparse.Namespace) -> int:
     print(f"{args.out}: {describe(data)} in {time.perf_counter() - began:.1f} s")
     left_out = sum(data.counts.get(key, 0) for key in LEFT_OUT)
     if left_out:
-        print(f"{left_out} entries were left out, each with its reason in {args.out / PROBLEMS}")
+        entries = "1 entry was" if left_out == 1 else f"{left_out} entries were"
+        print(f"{entries} left out, each with its reason in {args.out / PROBLEMS}")
     return 0
 
 

@@ -90,10 +90,9 @@ class DirectionSearch(Editor):
                 f"method.search_samples={search_samples} must be at least 1, strength={strength} "
                 f"and step={step} positive"
             )
-        if not ranges or any(len(r) != 2 or not 0 <= r[0] < r[1] <= RANGES_OF for r in ranges):
-            pairs = [list(r) for r in ranges]
+        if not ranges or not all(_is_range(pair) for pair in ranges):
             raise EditbenchError(
-                f"method.ranges={pairs} must be pairs [a, b) with 0 <= a < b <= "
+                f"method.ranges={ranges} must be pairs [a, b) with 0 <= a < b <= "
                 f"{RANGES_OF}: rows out of {RANGES_OF}, carried over to the generator's"
             )
         self.space = walk_space(space)
@@ -297,6 +296,16 @@ class DirectionSearch(Editor):
         self.reasons = {}
         for name, text in group(state, "reason").items():
             self.reasons[name] = bytes(text.tolist()).decode()
+
+
+def _is_range(pair: object) -> bool:
+    """Whether it is a pair [a, b) of rows out of RANGES_OF; a YAML may hold anything."""
+    if not isinstance(pair, Sequence) or len(pair) != 2:
+        return False
+    first, last = pair
+    if not isinstance(first, int) or not isinstance(last, int):
+        return False
+    return 0 <= first < last <= RANGES_OF
 
 
 def _note(control: Control, direction: int, rows: tuple[int, int]) -> dict[str, object]:

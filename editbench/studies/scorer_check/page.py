@@ -179,8 +179,10 @@ def write_page(
     for checkup, parts in shown if images else ():
         stream = io.BytesIO()
         sheet(parts, f"{source}: {checkup.role}; {pictures.about}").save(stream, "PNG")
-        write_atomic(out / f"check-{checkup.role}.png", stream.getvalue())
-        written.append(out / f"check-{checkup.role}.png")
+        # One scorer in both roles is "teacher and judge".
+        picture = out / f"check-{checkup.role.replace(' ', '-')}.png"
+        write_atomic(picture, stream.getvalue())
+        written.append(picture)
     return written
 
 

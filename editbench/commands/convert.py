@@ -39,7 +39,7 @@ examples:
   editbench convert ffhq.pkl --out ffhq.safetensors
   editbench convert 550000.pt --name g_ema --out church.safetensors
   editbench convert e4e_ffhq.pt --out ffhq.safetensors
-  editbench convert celebahq-classifier-*.pkl --out faces.safetensors
+  editbench convert celebahq-classifier-*.pkl --out celebahq.safetensors
   editbench run generator=stylegan2 generator.weights=ffhq.safetensors method=... scorer=...
 """
 

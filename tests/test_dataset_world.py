@@ -177,7 +177,9 @@ def test_from_an_array_to_a_finished_run(
         "generator=toyworld",
         "scorer=toyworld",
     ]
-    assert main(["world", "card", "--out", str(tmp_path / "card"), "-n", "200", *named]) == 0
+    # Overrides on both sides of an option.
+    words = ["world", "card", "--out", str(tmp_path / "card"), *named, "-n", "200", "data=unused"]
+    assert main(words) == 0
     assert "AUC in W, all codes" in capsys.readouterr().out
     card = json.loads((tmp_path / "card" / "card.json").read_text())
     assert (

@@ -93,7 +93,8 @@ def main(argv: list[str]) -> int:
         help="of classifiers: names of their attributes, separated by commas, one a file (default: "
         "from the names of the files)",
     )
-    args = parser.parse_args(argv)
+    # Names may stand before and after the options, which parse_args does not allow.
+    args = parser.parse_intermixed_args(argv)
     if args.out is not None and args.out.suffix != ".safetensors":
         raise EditbenchError(
             f"--out {args.out}: the file is written as safetensors, give it that ending"

@@ -59,7 +59,8 @@ def main(argv: list[str]) -> int:
         help="where the archives of digiface lie; nothing is fetched then",
     )
     parser.add_argument("--again", action="store_true", help="fetch anew what is here")
-    args = parser.parse_args(argv)
+    # Names may stand before and after the options, which parse_args does not allow.
+    args = parser.parse_intermixed_args(argv)
     known = published()
     # All names are checked before the first of them is fetched.
     for name in args.names:

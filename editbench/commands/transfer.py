@@ -36,7 +36,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=usable_folder, default=Path("runs/transfer"), help="folder of the result"
     )
-    args = parser.parse_args(argv)
+    # Names may stand before and after the options, which parse_args does not allow.
+    args = parser.parse_intermixed_args(argv)
     # Read before anything is written: a folder without runs is the usual mistake.
     worlds = read_worlds(args.folders)
     if len(worlds) < 2:

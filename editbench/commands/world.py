@@ -39,7 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         EditbenchError: what a user can act on.
     """
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    # Overrides may stand before and after the options, which argparse does not allow.
+    if "world" in args and not any(word.startswith("-") for word in rest):
+        args.world = [*args.world, *rest]
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     for option, flag in (("images", "--images"), ("faces", "--faces"), ("n", "-n")):
         count = getattr(args, option, None)
         if count is not None:

@@ -30,6 +30,7 @@ from editbench.base.conf import (
     groups,
     known_keys,
     list_groups,
+    main_keys,
     option_names,
     read_yaml,
 )
@@ -190,6 +191,10 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
         elif key.startswith("hydra."):
             _check_hydra_key(bare.partition(".")[2])
         elif not key.startswith(("~", "hydra")):
+            first = bare.partition(".")[0]
+            # Deeper keys depend on the chosen options, and are looked up once these are composed.
+            if first not in known_keys():
+                raise UnknownName("option", first, [*main_keys(), *groups(), "starts", "engine"])
             plain.append(bare)
     return chosen, plain
 

@@ -7,6 +7,7 @@ import itertools
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from editbench.base import progress
@@ -14,6 +15,9 @@ from editbench.base.files import write_json
 from editbench.commands.command_line import CommandLine
 from editbench.run import follow
 from editbench.run.follow import Follower, Pace, again_command
+from editbench.run.record import Record
+from editbench.run.sweep import headline
+from tests.fake_records import fake_run, metric_rows
 
 
 def leave(folder, number, reused=False):
@@ -132,3 +136,18 @@ def test_of_two_bars_the_outer_one_is_drawn(monkeypatch):
     with progress.progress("after", 2) as advance:
         advance()
     assert "after" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue())
+
+
+def test_the_line_of_a_run_shows_no_number_that_is_none(tmp_path):
+    rows = metric_rows(0.5, n=60).head(2)
+    rows["group"] = ["crossing", "swap"]
+    rows["metric"] = ["accuracy", "swapped"]
+    known = fake_run(tmp_path, "alpha", "smile", rows)
+    assert re.fullmatch(
+        r"accuracy 0.500 \[0\.\d+, 0\.\d+\], swapped 0.700 \[.*\]", headline(Record.read(known))
+    )
+    rows.loc[rows["metric"] == "accuracy", ["low", "high"]] = np.nan
+    rows.loc[rows["metric"] == "swapped", ["value", "low", "high"]] = np.nan
+    rows.loc[rows["metric"] == "swapped", "note"] = "needs an observation"
+    lacking = fake_run(tmp_path, "beta", "smile", rows)
+    assert headline(Record.read(lacking)) == "accuracy 0.500, swapped: needs an observation"

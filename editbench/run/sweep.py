@@ -561,10 +561,17 @@ def headline(record: Record, count: int = 2, most: int = 5) -> str:
     # A metric whose first row lies on a curve has no single number to show.
     others = rows[~rows["group"].isin(first["group"])].drop_duplicates("group")
     shown = pd.concat([first, others[others["x"].isna()]]).head(most)
-    return ", ".join(
-        f"{row.metric} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        for row in shown.itertuples()
-    )
+    return ", ".join(_number(row) for row in shown.to_dict("records"))
+
+
+def _number(row: Mapping[Any, Any]) -> str:
+    """'accuracy 0.665 [0.597, 0.727]', without an interval that there is none of."""
+    if pd.isna(row["value"]):
+        return f"{row['metric']}: {row['note'] or 'no number'}"
+    text = f"{row['metric']} {row['value']:.3f}"
+    if pd.isna(row["low"]):
+        return text
+    return f"{text} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def print_summary(

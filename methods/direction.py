@@ -177,7 +177,9 @@ class Direction(Editor):
         reached = torch.zeros(len(rows), 1, dtype=rows.dtype, device=rows.device)
         reached[first:last] = 1.0
         moves = travelled[:, None, None] * (rows * reached)
-        return Codes(Space.W_PLUS, self.bound().w_plus(walk.origin) + moves.to(walk.origin))
+        return Codes(
+            Space.W_PLUS, self.need_generator().w_plus(walk.origin) + moves.to(walk.origin)
+        )
 
     def state(self) -> dict[str, Tensor]:
         out = {"step": torch.tensor(self.length, dtype=torch.float64)}

@@ -44,10 +44,16 @@ def test_looking_things_up_imports_no_library_that_computes(own_cache, capsys):
     for words in commands:
         assert main(words) == 0
     capsys.readouterr()
-    words = [sys.executable, "-c", LOOK, json.dumps(commands), json.dumps(HEAVY)]
+    # A misspelt name is told before anything is loaded that would use it.
+    misspelt = [["run", "method=nosuch"], ["run", "-m", "metod=gradctrl,sefa"]]
+    every = json.dumps([*commands, *misspelt])
+    words = [sys.executable, "-c", LOOK, every, json.dumps(HEAVY)]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {" ".join(words): [0, []] for words in commands}
+    assert json.loads(done.stdout) == {
+        **{" ".join(words): [0, []] for words in commands},
+        **{" ".join(words): [2, []] for words in misspelt},
+    }
 
 
 def test_a_remembered_plan_is_the_plan(own_cache, capsys, monkeypatch):

@@ -188,10 +188,10 @@ class LayeredEditor(Editor):
                 f"decodes {made.space.name} codes, which W+ starts do not have: set inversion.space=w"
             )
         assert walk.latent is not None and flat.latent is not None
-        home = self.bound().w_plus(flat.latent)
+        home = self.need_generator().w_plus(flat.latent)
         # An editor of a range of layers gives W+, where the rows that it leaves are those of home.
         whole = made.space == Space.W
-        rows = self.bound().w_plus(made.values) if whole else made.values
+        rows = self.need_generator().w_plus(made.values) if whole else made.values
         return Codes(Space.W_PLUS, walk.latent + (rows - home), made.shift)
 
     def _flat(self, walk: Walk) -> Walk:

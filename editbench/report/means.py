@@ -91,7 +91,7 @@ class MeanComparison:
         return over(len(self.values), self.asked, self.starts)
 
     def title(self, theme: Theme) -> str:
-        """The number as a look writes it."""
+        """The number as the theme writes it."""
         return theme.column(self.metric, TITLES.get(self.metric, display_name(self.metric)))
 
     def note(self, theme: Theme) -> str:
@@ -302,16 +302,14 @@ def summary(
             row |= {f"{metric}{end}": value for end, value in numbers[metric][method].items()}
         own = done.set_index("attribute").reindex(list(accuracy.attributes))
         compared = method in (*accuracy.methods, *accuracy.floors)
-        for column in (*ALONGSIDE, "peak_memory_mb"):
-            # The same attributes for every method, or nothing.
-            known = compared and bool(np.isfinite(own[column]).all()) and len(own) > 0
-            value = own[column].max() if column == "peak_memory_mb" else own[column].mean()
-            row[column] = float(value) if known else np.nan
-        for column in others:
-            # Whatever metrics there are more. A cell with a note should not be read.
-            cells = own[column].where(own[f"{column}_note"] == "")
-            known = compared and bool(np.isfinite(cells).all()) and len(cells) > 0
-            row[column] = float(cells.mean()) if known else np.nan
+        for column in (*ALONGSIDE, *others):
+            cells = own[column]
+            if column in others:
+                # A number with a note should not be read.
+                cells = cells.where(own[f"{column}_note"] == "")
+            row[column] = float(cells.mean()) if compared and _is_complete(cells) else np.nan
+        peak = own["peak_memory_mb"]
+        row["peak_memory_mb"] = float(peak.max()) if compared and _is_complete(peak) else np.nan
         row["n"] = float(accuracy.starts) if compared else np.nan
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -324,6 +322,11 @@ def summary(
         ascending=[True, True, False, True],
         ignore_index=True,
     )
+
+
+def _is_complete(cells: pd.Series) -> bool:
+    """Whether every attribute has the number: the same ones for every method, or no mean."""
+    return len(cells) > 0 and bool(np.isfinite(cells).all())
 
 
 def comparisons(results: Results, table: pd.DataFrame) -> dict[str, MeanComparison]:
@@ -368,8 +371,8 @@ def lines(found: Iterable[MeanComparison], theme: Theme) -> list[str]:
     for one in found:
         said.append(
             one.note(theme)
-            or f"mean {one.title(theme)}: over {one.over} ({theme.join_attributes(one.attributes)}), the same "
-            "for every method"
+            or f"mean {one.title(theme)}: over {one.over} "
+            f"({theme.join_attributes(one.attributes)}), the same for every method"
         )
         for name, why in one.left(theme).items():
             said.append(f"no mean of {theme.method(name)}: {why}")

@@ -1,4 +1,4 @@
-"""What a job reads and writes, by name."""
+"""What a job is called: in the lines of its sweep, and by what it reads and writes."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
             first = bare.partition(".")[0]
             # Deeper keys depend on the chosen options, and are looked up once these are composed.
             if first not in known_keys():
-                raise UnknownName("option", first, [*main_keys(), *groups(), "starts", "engine"])
+                raise _unknown_key(first)
             plain.append(bare)
     return chosen, plain
 
@@ -257,9 +257,14 @@ def _check_new_key(key: str) -> None:
     if first == "hydra":
         _check_hydra_key(rest)
     elif first not in known_keys():
-        raise UnknownName("option", first, known_keys())
+        raise _unknown_key(first)
     elif first == NUMBER:
         raise EditbenchError(f"{NUMBER} is set by a sweep itself: leave it out")
+
+
+def _unknown_key(name: str) -> UnknownName:
+    """The error for a key at the top that a person cannot set."""
+    return UnknownName("option", name, [*main_keys(), *groups(), "starts", "engine"])
 
 
 def _check_hydra_key(key: str) -> None:
@@ -306,7 +311,7 @@ def check_keys(overrides: Sequence[str], more: Sequence[Path], of_sweep: bool = 
                     chosen_here = [word for word in chosen if word.partition("=")[0] == place]
                     named = chosen_here[-1] if of_sweep and chosen_here else f"'{place}'"
                     raise _unknown_option(place, part, node, named)
-                raise UnknownName("option", part, [*names, *groups()])
+                raise _unknown_key(part)
             path.append(part)
             node = OmegaConf.select(config, ".".join(path), throw_on_missing=False)
 

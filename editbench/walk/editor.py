@@ -334,7 +334,7 @@ class Editor(abc.ABC):
         """Rows of the generator's W+; 0 where it has none, or where the editor is not bound."""
         return 0 if self._generator is None else self._generator.num_ws
 
-    def bound(self) -> Generator:
+    def need_generator(self) -> Generator:
         """The generator of the job.
 
         Raises:
@@ -389,8 +389,8 @@ class Editor(abc.ABC):
         origin = walk.origin
         moved = walk.codes
         if self.space == Space.W:
-            origin = self.bound().w_plus(origin)
-            moved = self.bound().w_plus(moved)
+            origin = self.need_generator().w_plus(origin)
+            moved = self.need_generator().w_plus(moved)
         # The rows out of reach keep the start's codes, the others take those of the walk.
         first, last = rows
         w_plus = origin.clone()

@@ -275,7 +275,7 @@ class DirectionSearch(Editor):
         if choice is not None:
             own = own[choice]
         inside = (row >= own[:, :1]) & (row < own[:, 1:])
-        generator = self.bound()
+        generator = self.need_generator()
         rows = torch.where(inside.unsqueeze(2), generator.w_plus(moved), generator.w_plus(origin))
         return Codes(Space.W_PLUS, rows)
 

@@ -144,11 +144,27 @@ def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path, toy_run):
         assert same == (status["status"] != "failed")
 
 
+def main_without_an_end(words):
+    """`main`, whose job with the seed 7 waits until somebody stops it."""
+    from editbench.run import sweep
+
+    run_job = sweep.run_job
+
+    def run_or_wait(settings):
+        if settings.seed == 7:
+            time.sleep(3600)
+        return run_job(settings)
+
+    sweep.run_job = run_or_wait
+    return main(words)
+
+
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, toy_run, kill):
     seeds = "seed=" + ",".join(map(str, range(8)))
     sweep = ["-m", "method=along", "attribute=a", seeds]
-    process = Started(main, ["run", *toy_words(tmp_path), *sweep])
+    # However late the signal comes, it finds the sweep under way.
+    process = Started(main_without_an_end, ["run", *toy_words(tmp_path), *sweep])
     deadline = time.monotonic() + 60
     while len(records(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
+from editbench.bank.spec import BankSpec
 from editbench.base.spaces import Codes, Space
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_networks

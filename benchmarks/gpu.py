@@ -34,8 +34,9 @@ sys.path.insert(0, str(ROOT))  # for the tests' world, which parity runs on
 
 from editbench.bank.starts import Starts  # noqa: E402
 from editbench.base.batches import fitting_batch, is_out_of_memory  # noqa: E402
+from editbench.base.compute_options import is_gpu  # noqa: E402
 from editbench.base.conf import group_options  # noqa: E402
-from editbench.base.devices import device_kind, forget_peak, is_gpu  # noqa: E402
+from editbench.base.devices import device_kind, forget_peak  # noqa: E402
 from editbench.base.errors import EditbenchError  # noqa: E402
 from editbench.base.files import write_atomic, write_json  # noqa: E402
 from editbench.base.precision import use_precision  # noqa: E402
@@ -46,7 +47,8 @@ from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config  # n
 from editbench.run.machine import fastest, kinds  # noqa: E402
 from editbench.run.record import peak_memory_mb  # noqa: E402
 from editbench.walk.editor import Editor, FitData, FitReport, Walk  # noqa: E402
-from editbench.walk.engine import EngineSpec, walk_starts  # noqa: E402
+from editbench.walk.engine import walk_starts  # noqa: E402
+from editbench.walk.spec import EngineSpec  # noqa: E402
 
 DEVICE_OF_TESTS = "EDITBENCH_TEST_DEVICE"  # what tests/test_gpu.py reads
 MINUTES = 60  # seconds

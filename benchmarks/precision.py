@@ -22,8 +22,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from editbench.base.compute_options import PRECISIONS
 from editbench.base.errors import EditbenchError
-from editbench.base.precision import PRECISIONS
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.roles import Networks

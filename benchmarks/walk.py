@@ -28,7 +28,8 @@ from editbench.networks.scorer import Scorer
 from editbench.run.compose import compose_settings
 from editbench.run.job import start_codes
 from editbench.run.loading import load_bank, load_networks
-from editbench.walk.engine import EngineSpec, walk_starts
+from editbench.walk.engine import walk_starts
+from editbench.walk.spec import EngineSpec
 
 ATTRIBUTE = "smile"
 LENGTH = 0.2  # of a step in W: some starts cross early, some never

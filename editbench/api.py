@@ -31,9 +31,9 @@ from editbench.report import report as write_report
 from editbench.report.load import Results
 from editbench.report.strips import Strip, frame_caption, picture, strips_of_record
 from editbench.run.compose import compose_settings, sweep_settings
-from editbench.run.job import Outcome
 from editbench.run.loading import check_device
 from editbench.run.option_files import name_files
+from editbench.run.outcome import Outcome
 from editbench.run.overrides import check_overrides
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record

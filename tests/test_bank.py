@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from editbench.bank import build as building
-from editbench.bank.bank import Bank, BankSpec, ShardedArray, read_spec
+from editbench.bank.bank import Bank, ShardedArray, read_spec
 from editbench.bank.build import build_bank, build_shard
 from editbench.bank.layout import shard_folder
+from editbench.bank.spec import BankSpec
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.files import digest, read_json, write_json

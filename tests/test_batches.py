@@ -10,21 +10,21 @@ import pandas as pd
 import pytest
 import torch
 
-from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
+from editbench.bank.spec import BankSpec
 from editbench.base import batches
 from editbench.base.batches import Batches, fitting_batch, is_out_of_memory, peak_bytes
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.conformance.testbeds import make_networks
 from editbench.inversion import build
-from editbench.inversion.projector import ProjectionSpec, latent_statistics
+from editbench.inversion.projector import latent_statistics
 from editbench.inversion.schedule import Schedule
+from editbench.inversion.spec import ProjectionSpec
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.roles import Networks
 from editbench.run.compose import compose_settings
 from editbench.run.record import Record
-from editbench.walk.engine import EngineSpec
 from editbench.walk.observation import (
     AfterWalk,
     DuringWalk,
@@ -33,6 +33,7 @@ from editbench.walk.observation import (
     observe_after_walk,
 )
 from editbench.walk.observed import Observed
+from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
 from tests.test_engine import walk

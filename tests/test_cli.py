@@ -146,16 +146,16 @@ def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path, toy_run):
 
 def main_without_an_end(words):
     """`main`, whose job with the seed 7 waits until somebody stops it."""
-    from editbench.run import sweep
+    from editbench.run import job
 
-    run_job = sweep.run_job
+    run_job = job.run_job
 
     def run_or_wait(settings):
         if settings.seed == 7:
             time.sleep(3600)
         return run_job(settings)
 
-    sweep.run_job = run_or_wait
+    job.run_job = run_or_wait
     return main(words)
 
 

@@ -26,7 +26,8 @@ from editbench.methods.random_direction import RandomDirection
 from editbench.methods.stylespace.editor import StyleSpace
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.walk.editor import Editor, FitData
-from editbench.walk.engine import EngineSpec, walk_starts
+from editbench.walk.engine import walk_starts
+from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
 
 

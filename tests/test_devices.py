@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from editbench.bank import build
-from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank, build_shard, fix_layout
 from editbench.bank.layout import shard_folder
+from editbench.bank.spec import BankSpec
 from editbench.base.devices import forget_peak, free_memory, memory, to_device, to_host
 from editbench.base.errors import BadFile
 from editbench.base.precision import use_precision

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.bank.bank import BankSpec
-from editbench.bank.starts import StartsSpec
+from editbench.bank.spec import BankSpec, StartsSpec
 from editbench.base.conf import CONF, group_options, read_yaml
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.spaces import Codes, Space

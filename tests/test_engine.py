@@ -7,7 +7,8 @@ import torch
 
 from editbench.bank.starts import Starts
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.walk.engine import EngineSpec, walk_starts
+from editbench.walk.engine import walk_starts
+from editbench.walk.spec import EngineSpec
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, ToyScorer, V
 
 SIGMA = np.ones(5)

@@ -30,10 +30,10 @@ from editbench.networks.scorer import Scorer
 from editbench.networks.selected import select_attributes
 from editbench.report import load, print_table
 from editbench.run import fits
+from editbench.run.outcome import describe_outcome, remarks
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.run.sweep import describe_outcome, remarks
 from editbench.walk.editor import FitData, FitReport
 from editbench.walk.observation import read_observed
 from editbench.worlds.faces import load_scorer

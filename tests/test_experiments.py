@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from editbench.bank.starts import StartsSpec
+from editbench.bank.spec import StartsSpec
 from editbench.base.conf import CONF, group_options, read_yaml
 from editbench.base.files import seal_folder
 from editbench.base.instantiate import LABELS

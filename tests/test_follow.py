@@ -15,8 +15,8 @@ from editbench.base.files import write_json
 from editbench.commands.command_line import CommandLine
 from editbench.run import follow
 from editbench.run.follow import Follower, Pace, again_command
+from editbench.run.outcome import headline
 from editbench.run.record import Record
-from editbench.run.sweep import headline
 from tests.fake_records import fake_run, metric_rows
 
 

@@ -8,14 +8,9 @@ from editbench.base.errors import NonFinite, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.inversion.noise import NoiseMaps, autocorrelation, decode_with
-from editbench.inversion.projector import (
-    ProjectionSpec,
-    decode_inverted,
-    invert,
-    jitter,
-    latent_statistics,
-)
+from editbench.inversion.projector import decode_inverted, invert, jitter, latent_statistics
 from editbench.inversion.schedule import Schedule
+from editbench.inversion.spec import ProjectionSpec
 from editbench.inversion.store import psnr
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import FeatureDistance, PixelDistance

@@ -6,8 +6,8 @@ import torch
 
 from editbench.base.errors import EditbenchError
 from editbench.inversion.noise import autocorrelation
-from editbench.inversion.projector import ProjectionSpec
 from editbench.inversion.schedule import Schedule
+from editbench.inversion.spec import ProjectionSpec
 from tests.test_inversion import normal
 
 

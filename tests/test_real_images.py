@@ -9,7 +9,8 @@ import pytest
 import torch
 from omegaconf import open_dict
 
-from editbench.bank.starts import Starts, StartsSpec
+from editbench.bank.spec import StartsSpec
+from editbench.bank.starts import Starts
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
@@ -23,7 +24,8 @@ from editbench.inversion.walks import (
 )
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport, Walk
-from editbench.walk.engine import EngineSpec, walk_starts
+from editbench.walk.engine import walk_starts
+from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import (
     inversion_task,

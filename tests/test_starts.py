@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
 from editbench.bank.near import far_starts
-from editbench.bank.starts import StartsSpec, boundary_distance, draw_targets
+from editbench.bank.spec import BankSpec, StartsSpec
+from editbench.bank.starts import boundary_distance, draw_targets
 from editbench.base.errors import EditbenchError, UnknownName
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer
 

@@ -44,15 +44,21 @@ def test_looking_things_up_imports_no_library_that_computes(own_cache, capsys):
     for words in commands:
         assert main(words) == 0
     capsys.readouterr()
-    # A misspelt name is told before anything is loaded that would use it.
+    # A misspelt name or a wrong value is told before anything is loaded that would use it.
     misspelt = [["run", "method=nosuch"], ["run", "-m", "metod=gradctrl,sefa"]]
-    every = json.dumps([*commands, *misspelt])
+    wrong = [
+        ["run", "starts.n=abc"],
+        ["run", "-m", "attribute=smile,age", "engine.max_steps=0"],
+        ["bank", "bank.n=-1"],
+    ]
+    every = json.dumps([*commands, *misspelt, *wrong])
     words = [sys.executable, "-c", LOOK, every, json.dumps(HEAVY)]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         **{" ".join(words): [0, []] for words in commands},
         **{" ".join(words): [2, []] for words in misspelt},
+        **{" ".join(words): [1, []] for words in wrong},
     }
 
 

@@ -15,9 +15,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from editbench.api import run
-from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank, build_shard
 from editbench.bank.layout import shard_folder
+from editbench.bank.spec import BankSpec
 from editbench.base.files import claim_folder, lock
 from editbench.cli import main
 from editbench.run import launch

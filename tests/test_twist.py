@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
-from editbench.bank.starts import StartsSpec, draw_targets
+from editbench.bank.spec import BankSpec, StartsSpec
+from editbench.bank.starts import draw_targets
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift

@@ -12,9 +12,9 @@ from sklearn.metrics import cohen_kappa_score
 from torch import nn
 
 from editbench.bank.agreement import scorer_agreement
-from editbench.bank.bank import BankSpec
 from editbench.bank.build import build_bank
-from editbench.bank.starts import StartsSpec, draw_targets, set_target
+from editbench.bank.spec import BankSpec, StartsSpec
+from editbench.bank.starts import draw_targets, set_target
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.methods.random_direction import RandomDirection

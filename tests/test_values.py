@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from editbench.bank import build as building
-from editbench.bank.bank import Bank, BankSpec
+from editbench.bank.bank import Bank
 from editbench.bank.build import build_bank
+from editbench.bank.spec import BankSpec
 from editbench.bank.values import log_odds, recognise
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main

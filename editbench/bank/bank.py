@@ -17,71 +17,13 @@ import torch
 from torch import Tensor
 
 from editbench.bank.layout import shard_folder
+from editbench.bank.spec import BankSpec
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import check_file, read_json, read_seal
 from editbench.base.spaces import Space
-from editbench.base.validation import check_at_least, check_fields
 
 VERSION = 1  # of the format of bank.json and of the shards
-SPLITS = ("fit", "tune", "test")  # in the order of the index
-
-
-@dataclass(frozen=True)
-class BankSpec:
-    """What a bank holds.
-
-    Args:
-        n: samples.
-        seed: of the samples; sample i depends on (seed, i) alone.
-        fit: share of the index range that editors learn from.
-        tune: share that they choose their options on; the rest is the test split.
-        block: samples that are computed together unless `bank.batch` says otherwise, and summed
-            together in any case. Blocks start at multiples of it, so that the number of shards and
-            workers changes no bit.
-        shard: samples a shard, a multiple of `block`. It only lays out files.
-
-    Raises:
-        EditbenchError: a field is out of its range, or of the wrong kind.
-    """
-
-    n: int
-    seed: int = 0
-    fit: float = 0.6
-    tune: float = 0.1
-    block: int = 64
-    shard: int = 6400
-
-    def __post_init__(self) -> None:
-        check_fields("bank", self)
-        check_at_least("bank.n", self.n, 1)
-        check_at_least("bank.block", self.block, 1)
-        check_at_least("bank.shard", self.shard, 1)
-        # Blocks would begin elsewhere with another shard size, and another batch may change bits.
-        if self.shard % self.block:
-            raise EditbenchError(
-                f"bank.shard={self.shard} must be a multiple of bank.block={self.block}"
-            )
-        if not (self.fit > 0 and self.tune >= 0 and self.fit + self.tune < 1):
-            raise EditbenchError(
-                f"bank.fit={self.fit} and bank.tune={self.tune} must leave a test split"
-            )
-
-    @property
-    def shards(self) -> int:
-        """Number of shards; the last one may be shorter than `shard`."""
-        return -(-self.n // self.shard)
-
-    def range_of(self, shard: int) -> tuple[int, int]:
-        """First and last + 1 index of a shard."""
-        return shard * self.shard, min(self.n, (shard + 1) * self.shard)
-
-    def split(self, name: str) -> tuple[int, int]:
-        """First and last + 1 index of a split: one of SPLITS."""
-        # Rounded sums, not sums of rounded shares: neighbouring splits then meet without a gap.
-        ends = [0, round(self.fit * self.n), round((self.fit + self.tune) * self.n), self.n]
-        position = SPLITS.index(name)
-        return ends[position], ends[position + 1]
 
 
 @dataclass

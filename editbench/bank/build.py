@@ -18,8 +18,9 @@ import torch
 from filelock import Timeout
 from torch import Tensor
 
-from editbench.bank.bank import VERSION, Bank, BankSpec, check_shard
+from editbench.bank.bank import VERSION, Bank, check_shard
 from editbench.bank.layout import LAYOUT, shard_folder, shard_size
+from editbench.bank.spec import BankSpec
 from editbench.bank.values import recognise
 from editbench.base import user_code
 from editbench.base.attributes import Attributes

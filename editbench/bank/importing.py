@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from editbench.bank.bank import VERSION, Bank, BankSpec
+from editbench.bank.bank import VERSION, Bank
 from editbench.bank.build import stream_sigma
 from editbench.bank.layout import shard_folder
 from editbench.bank.published.npy import read_npy
+from editbench.bank.spec import BankSpec
 from editbench.bank.values import ROWS, Values
 from editbench.base.attributes import Attributes
 from editbench.base.conf import yaml_text

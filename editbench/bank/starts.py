@@ -27,89 +27,10 @@ import numpy as np
 import torch
 
 from editbench.bank.bank import Bank
+from editbench.bank.spec import StartsSpec
 from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
-from editbench.base.validation import check_at_least, check_choice, check_fields
-
-NEAR = ("joint", "target", "any")  # how starts are chosen, see above
-
-
-@dataclass(frozen=True)
-class StartsSpec:
-    """How starts are drawn.
-
-    Args:
-        n: starts of all attributes together.
-        pool: share of the candidates, which are the usable samples of the test split, that counts as
-            near. near='any' has no pool.
-        seed: of the draw.
-        near: 'joint', 'target' or 'any'; see the module.
-        min_quality: samples that the judge can judge less well than this are no starts; None takes
-            all. The number is in the unit of the judge, see its YAML.
-
-    Raises:
-        EditbenchError: a field is out of its range, or of the wrong kind.
-    """
-
-    n: int = 3000
-    pool: float = 0.03
-    seed: int = 0
-    near: str = "joint"
-    min_quality: float | None = None
-
-    def __post_init__(self) -> None:
-        check_fields("starts", self)
-        check_at_least("starts.n", self.n, 1)
-        if not 0 < self.pool <= 1:
-            raise EditbenchError(
-                f"starts.pool={self.pool} must lie in (0, 1]: a share of the test split"
-            )
-        check_choice("starts.near", self.near, NEAR)
-
-    def pool_size(self, candidates: int) -> int:
-        """How many of the candidates count as near; all of them with near='any'."""
-        if self.near == "any":
-            return candidates
-        return min(max(round(self.pool * candidates), 1), candidates)
-
-    def counts(self, attributes: int) -> list[int]:
-        """Starts of each attribute: n dealt in turn, so that the first ones have one more."""
-        return [len(range(k, self.n, attributes)) for k in range(attributes)]
-
-    def check_enough(self, candidates: int, attributes: int, what: str = "the test split") -> None:
-        """Refuse more starts than there are; it needs no bank.
-
-        Args:
-            candidates: number of samples that starts are drawn from.
-            attributes: number of evaluated attributes.
-            what: the candidates are called.
-
-        Raises:
-            EditbenchError: a pool is smaller than what is drawn from it.
-        """
-        pool = self.pool_size(candidates)
-        if self.near == "any":
-            if self.n > pool:
-                raise EditbenchError(
-                    f"starts.n={self.n} exceeds the {pool} samples of {what}: raise bank.n, or "
-                    "lower starts.n"
-                )
-            return
-        about = f"starts.pool={self.pool} of the {candidates} samples of {what}"
-        remedy = "raise bank.n or starts.pool, or lower starts.n"
-        if self.near == "joint" and self.n > pool:
-            raise EditbenchError(
-                f"starts.n={self.n} exceeds the pool of {pool} samples near all evaluated "
-                f"attributes ({about}): {remedy}"
-            )
-        # Each attribute has a pool of its own; the first attributes have the most starts.
-        most = self.counts(attributes)[0]
-        if self.near == "target" and most > pool:
-            raise EditbenchError(
-                f"starts.n={self.n} over {attributes} attributes are {most} of an attribute, which "
-                f"exceed its pool of {pool} near samples ({about}): {remedy}"
-            )
 
 
 @dataclass(frozen=True)

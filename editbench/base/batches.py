@@ -15,12 +15,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from editbench.base.devices import free_memory, is_gpu
-from editbench.base.errors import EditbenchError
+from editbench.base.compute_options import is_gpu
+from editbench.base.devices import free_memory
 from editbench.base.progress import print_message
-from editbench.base.validation import check_at_least, check_kind
 
-AUTO = "auto"
 # Most samples that a size of `auto` takes: more are no faster, on a CPU far earlier than on a GPU.
 MOST_ON_CPU = 64
 MOST_ON_GPU = 256
@@ -107,16 +105,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     message = str(error)
     return isinstance(error, RuntimeError) and any(text in message for text in MESSAGES)
-
-
-def check_batch(key: str, value: object) -> None:
-    """Refuse what is no size of a batch: a whole number from 1 on, or 'auto'."""
-    if value == AUTO:
-        return
-    if isinstance(value, str):
-        raise EditbenchError(f"{key}={value} must be a whole number, or {AUTO}")
-    check_kind(key, value, "int", 64)
-    check_at_least(key, value, 1)  # type: ignore[arg-type]
 
 
 # -- how many fit ----------------------------------------------------------------------------------

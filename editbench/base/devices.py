@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from editbench.base.errors import EditbenchError
+from editbench.base.compute_options import is_gpu
 
 # Where a container's limit of memory stands: version 2 of cgroups, then version 1.
 MEMORY_LIMITS = (
@@ -17,28 +17,9 @@ MEMORY_LIMITS = (
 )
 
 
-def is_gpu(device: str | torch.device) -> bool:
-    """Whether a device is a CUDA GPU."""
-    return str(device).startswith("cuda")
-
-
 def device_kind(device: str | torch.device) -> str:
     """What computes: 'cpu', or the model of a GPU. Kinds may differ in the last digits."""
     return torch.cuda.get_device_name(device) if is_gpu(device) else "cpu"
-
-
-def check_device_name(name: str) -> None:
-    """Refuse what names no device of editbench. Whether the machine has it is not looked at.
-
-    Raises:
-        EditbenchError: it is neither the CPU nor a CUDA GPU.
-    """
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        kind = ""
-    if kind != "cpu" and not is_gpu(kind):
-        raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0")
 
 
 # -- copies ----------------------------------------------------------------------------------------

@@ -18,10 +18,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.utils.deterministic
 
-from editbench.base.devices import is_gpu
-from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.compute_options import is_gpu, without_tf32
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 # How much another batch size changes a logit, as a multiple of the change in fp32.
 COARSER = {"fp32": 1, "tf32": 50, "bf16": 200, "fp16": 50}
 # tf32 is no dtype of torch: its numbers are float32, and a mode of the GPU rounds them.
@@ -50,31 +48,6 @@ def exact(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def check_precision(precision: str, device: str) -> None:
-    """Refuse a precision that a processor does not have. No GPU is looked at, which may be another
-    machine's.
-
-    Args:
-        precision: one of PRECISIONS.
-        device: a name of torch, such as 'cpu' or 'cuda:0'.
-
-    Raises:
-        UnknownName: the precision is not one of PRECISIONS.
-        EditbenchError: tf32 or fp16 on a processor.
-    """
-    if precision not in PRECISIONS:
-        raise UnknownName("precision", precision, PRECISIONS)
-    if is_gpu(device):
-        return
-    if precision == "tf32":
-        raise _without_tf32(device)
-    if precision == "fp16":
-        raise EditbenchError(
-            f"precision=fp16 with device={device}: half precision is for GPUs, on a processor it is "
-            "slower than float32 and no better than bf16; use precision=fp32 or bf16"
-        )
-
-
 def use_precision(precision: str, device: str) -> None:
     """Set the modes of the process for a precision on a GPU; a processor has none.
 
@@ -89,19 +62,12 @@ def use_precision(precision: str, device: str) -> None:
         return
     tf32 = precision == "tf32"
     if tf32 and torch.cuda.get_device_capability(device)[0] < AMPERE:
-        raise _without_tf32(device)
+        raise without_tf32(device)
     repeat_numbers()
     # Matrix products and the convolutions of cuDNN have a flag each. Both are also switched off,
     # since an earlier run of the same process may have left them on.
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
-
-
-def _without_tf32(device: str) -> EditbenchError:
-    return EditbenchError(
-        f"precision=tf32 with device={device}: TF32 is a mode of NVIDIA GPUs from Ampere on; use "
-        "precision=fp32, or bf16"
-    )
 
 
 def repeat_numbers() -> None:

@@ -5,31 +5,23 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from omegaconf import DictConfig
 
-from editbench.bank.bank import Bank
-from editbench.bank.importing import import_bank
-from editbench.bank.published.gradctrl import import_gradctrl
-from editbench.bank.published.interfacegan import import_scores
-from editbench.bank.values import KINDS, OPTION
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import print_message
 from editbench.commands.command_line import CommandLine
 from editbench.commands.options import CommandParser
-from editbench.run.job import Outcome
 from editbench.run.job_names import PART
-from editbench.run.loading import bank_folder, load_bank, load_networks
+from editbench.run.outcome import Outcome, failed_outcome
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
-from editbench.run.sweep import (
-    failed_outcome,
+from editbench.run.sweep import run_hydra
+from editbench.run.task import (
     has_own_log,
     in_sweep,
     join_sweep,
-    run_hydra,
     take_number,
     write_outcome_in_sweep,
 )
@@ -52,6 +44,10 @@ examples:
   editbench bank import --w w.npy --logits logits.npy --attributes attributes.yaml --out runs/my_bank
 """
 PARTS = "--parts"
+
+# What needs torch is imported where it is used: a wrong value is told before.
+if TYPE_CHECKING:
+    from editbench.bank.bank import Bank
 
 
 def main(argv: list[str]) -> int:
@@ -121,6 +117,8 @@ def build(settings: Settings, part: str) -> tuple[Outcome, str]:
     Returns:
         The outcome, and what there is to say of a part.
     """
+    from editbench.run.loading import bank_folder, load_bank, load_networks
+
     # Loading the networks counts as well: it is what a user waits for.
     began = time.perf_counter()
     folder, _ = bank_folder(settings)
@@ -168,6 +166,9 @@ def describe(bank: Bank) -> None:
 
 def class_counts(bank: Bank) -> dict[str, dict[str, int]]:
     """Attribute -> class -> samples that the judge puts there."""
+    import numpy as np
+    import torch
+
     attributes = bank.judge_attributes
     counts = {item.name: np.zeros(len(item.classes), np.int64) for item in attributes}
     # Shard by shard: the logits of half a million samples need not be in memory together.
@@ -183,6 +184,11 @@ def class_counts(bank: Bank) -> dict[str, dict[str, int]]:
 
 
 def import_main(argv: list[str]) -> int:
+    from editbench.bank.importing import import_bank
+    from editbench.bank.published.gradctrl import import_gradctrl
+    from editbench.bank.published.interfacegan import import_scores
+    from editbench.bank.values import KINDS, OPTION
+
     parser = CommandParser(
         "editbench bank import",
         description="Make a bank of latents and logits that you "
@@ -265,6 +271,8 @@ def named_files(words: list[str]) -> dict[str, Path]:
 
 
 def info_main(argv: list[str]) -> int:
+    from editbench.bank.bank import Bank
+
     parser = CommandParser(
         "editbench bank info", description="Verify a bank's checksums and describe it."
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
+from editbench.base.progress import print_message
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.inversion.build import build_inversion
 from editbench.inversion.page import print_inversion
@@ -20,7 +21,6 @@ from editbench.run.compose import compose_config
 from editbench.run.inversions import inversion_task
 from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
-from editbench.run.sweep import print_message
 from editbench.studies.real_images import compare_runs
 
 EXAMPLES = """examples:

@@ -68,7 +68,8 @@ def main(argv: list[str]) -> int:
     if line.flags:
         return show(line)
     from editbench.run.follow import again_command
-    from editbench.run.sweep import job_task, run_hydra
+    from editbench.run.sweep import run_hydra
+    from editbench.run.task import job_task
 
     def again(failed: Sequence[Sequence[str]], jobs: Sequence[Sequence[str]]) -> str:
         # Values that stand as files have other names in the jobs: then it is the same command.

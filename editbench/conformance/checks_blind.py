@@ -17,7 +17,8 @@ from editbench.conformance.subject import Fit, Served, Subject
 from editbench.conformance.testbeds import SPEC, Testbed
 from editbench.conformance.verdicts import Failed, Skipped, describe_error
 from editbench.walk.editor import Editor, Walk
-from editbench.walk.engine import EngineSpec, walk_starts
+from editbench.walk.engine import walk_starts
+from editbench.walk.spec import EngineSpec
 
 STARTS = 12
 STEPS = 3

@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.bank.bank import Bank, BankSpec, Split
+from editbench.bank.bank import Bank, Split
 from editbench.bank.build import build_bank
 from editbench.bank.layout import shard_folder
+from editbench.bank.spec import BankSpec
 from editbench.base.attributes import Attributes
 from editbench.base.files import seal_folder
 from editbench.base.spaces import Codes, Space

@@ -36,12 +36,12 @@ from editbench.inversion.images import ImageBatch, Images
 from editbench.inversion.page import write_page
 from editbench.inversion.projector import (
     Inverted,
-    ProjectionSpec,
     Statistics,
     decode_inverted,
     invert,
     latent_statistics,
 )
+from editbench.inversion.spec import ProjectionSpec
 from editbench.inversion.store import VERSION, Inversion, block_folder, psnr
 from editbench.networks.perceptual import Perceptual
 from editbench.networks.roles import Networks

@@ -15,8 +15,9 @@ from editbench.base.spaces import Codes
 from editbench.base.validation import check_kind
 from editbench.inversion.build import Task, build_inversion
 from editbench.inversion.images import open_images
-from editbench.inversion.projector import ProjectionSpec, check_invertible
+from editbench.inversion.projector import check_invertible
 from editbench.inversion.schedule import Schedule
+from editbench.inversion.spec import ProjectionSpec
 from editbench.inversion.store import Inversion
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks

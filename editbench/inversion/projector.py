@@ -10,72 +10,23 @@ neighbours change no more than the last bit of a sum.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from editbench.base.devices import to_device
-from editbench.base.errors import EditbenchError, NonFinite, Unsupported
+from editbench.base.errors import NonFinite, Unsupported
 from editbench.base.progress import Advance
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
-from editbench.base.validation import check_kind
 from editbench.inversion.noise import NoiseMaps, decode_with, rows_of_normals
-from editbench.inversion.schedule import Schedule
+from editbench.inversion.spec import ProjectionSpec
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import Perceptual
 
-NOISES = ("const", "optimise")
 BLOCK = 500  # latents mapped together for the statistics
-
-
-@dataclass(frozen=True)
-class ProjectionSpec:
-    """How images are inverted. The defaults are the paper's, but for `noise`.
-
-    Args:
-        space: 'w', 'w_plus' or 'z'.
-        noise: 'const' decodes with the generator's own noise, as the benchmark does; 'optimise' (the
-            paper) makes the noise maps variables.
-        noise_weight: of the regulariser of optimised noise.
-        pixel_weight: of the mean squared difference of pixels, which is added to the perceptual
-            distance; the paper has none.
-        samples: latents from which the mean and the spread are estimated.
-        seed: of all draws.
-        schedule: learning rate and jitter over the steps.
-    """
-
-    space: str = "w"
-    noise: str = "const"
-    noise_weight: float = 1e5
-    pixel_weight: float = 0.0
-    samples: int = 10_000
-    seed: int = 0
-    schedule: Schedule = field(default_factory=Schedule)
-
-    def __post_init__(self) -> None:
-        kinds = {
-            "space": "str",
-            "noise": "str",
-            "noise_weight": "float",
-            "pixel_weight": "float",
-            "samples": "int",
-            "seed": "int",
-        }
-        for name, kind in kinds.items():
-            check_kind(f"inversion.{name}", getattr(self, name), kind)
-        if self.space not in (Space.Z, Space.W, Space.W_PLUS):
-            raise EditbenchError(f"inversion.space must be w, w_plus or z, got '{self.space}'")
-        if self.noise not in NOISES:
-            raise EditbenchError(
-                f"inversion.noise must be one of {', '.join(NOISES)}, got '{self.noise}'"
-            )
-        if self.noise_weight < 0 or self.pixel_weight < 0 or self.samples < 2:
-            raise EditbenchError(
-                f"inversion weights must not be negative and samples at least 2: {self}"
-            )
 
 
 @dataclass(frozen=True)

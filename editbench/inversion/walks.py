@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from editbench.bank.bank import Bank
-from editbench.bank.starts import Candidates, Starts, StartsSpec, draw_among
+from editbench.bank.spec import StartsSpec
+from editbench.bank.starts import Candidates, Starts, draw_among
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import digest

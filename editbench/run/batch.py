@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from editbench.base.batches import AUTO, fitting_batch
+from editbench.base.batches import fitting_batch
+from editbench.base.compute_options import AUTO
 from editbench.base.spaces import Codes
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer

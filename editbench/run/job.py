@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from editbench.bank.bank import Bank, BankSpec
+from editbench.bank.bank import Bank
+from editbench.bank.spec import BankSpec
 from editbench.bank.starts import Starts, draw_targets, set_target
 from editbench.base import identity
 from editbench.base.devices import forget_peak
@@ -50,37 +51,22 @@ from editbench.run.loading import (
     load_observations,
 )
 from editbench.run.measure import compute_metrics, is_outdated, refresh_metrics
+from editbench.run.outcome import Outcome
 from editbench.run.protocol import check_protocol, target_class, with_named_target
 from editbench.run.provenance import costs_to_crossing, not_finite_walks, provenance
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
-from editbench.walk.engine import EngineSpec, WalkResult, walk_starts
+from editbench.walk.engine import WalkResult, walk_starts
 from editbench.walk.observation import (
     Observation,
     ObservationContext,
     WalkObserver,
     observe_after_walk,
 )
+from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
 from editbench.worlds.bars import card_verdict
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job.
-
-    Args:
-        status: 'done', 'skipped' or 'failed'.
-        reason: of a job that was skipped or failed.
-        run_id: name of its record; '' where the job failed before it had one.
-        reused: whether an earlier record was found.
-    """
-
-    status: str
-    reason: str
-    run_id: str
-    reused: bool
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from editbench.bank.bank import Bank
 from editbench.bank.build import Models, build_bank
 from editbench.base import identity
 from editbench.base.attributes import Attributes
-from editbench.base.devices import check_device_name, is_gpu
+from editbench.base.compute_options import check_device_name, is_gpu
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import file_state, named_files
 from editbench.base.instantiate import build

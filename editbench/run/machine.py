@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.base.devices import free_memory, is_gpu, memory
+from editbench.base.compute_options import is_gpu
+from editbench.base.devices import free_memory, memory
 from editbench.run.launch import available_cores
 from editbench.run.record import processor as processor_model
 

@@ -313,7 +313,7 @@ def environment(device: str = "cuda") -> dict:
 def _gpu_name(device: str) -> str:
     import torch
 
-    from editbench.base.devices import is_gpu
+    from editbench.base.compute_options import is_gpu
 
     # A job on the CPU tells the GPU that the machine has.
     return torch.cuda.get_device_name(device if is_gpu(device) else None)
@@ -363,7 +363,7 @@ def peak_memory_mb(device: str) -> float:
     allocation there. MiB."""
     import torch
 
-    from editbench.base.devices import is_gpu
+    from editbench.base.compute_options import is_gpu
 
     if is_gpu(device):
         return torch.cuda.max_memory_allocated(device) / 2**20

@@ -15,25 +15,27 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from editbench.bank.bank import BankSpec
-from editbench.bank.starts import StartsSpec
-from editbench.base.batches import check_batch
+from editbench.bank.spec import BankSpec, StartsSpec
+from editbench.base.compute_options import (
+    PRECISIONS,
+    check_batch,
+    check_device_name,
+    check_precision,
+)
 from editbench.base.conf import LABELS, known_keys
-from editbench.base.devices import check_device_name
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported, first_line
 from editbench.base.files import usable_folder
 from editbench.base.instantiate import build
-from editbench.base.precision import PRECISIONS, check_precision
 from editbench.base.validation import (
     check_at_least,
     check_choice,
     check_kind,
     check_options,
 )
-from editbench.inversion.projector import ProjectionSpec
 from editbench.inversion.schedule import Schedule
+from editbench.inversion.spec import ProjectionSpec
 from editbench.run.record import MOVED_STARTS, moved_attributes
-from editbench.walk.engine import EngineSpec
+from editbench.walk.spec import EngineSpec
 
 # Groups whose options set keys at the top and leave none below their own names.
 GLOBAL_GROUPS = ("budget", "experiment", "preset")
@@ -91,8 +93,9 @@ class Component:
         """Build it. EditbenchError with the message of whoever refuses the options."""
         return build({"name": self.name, **self.config})
 
-    def check_values(self) -> None:
-        """Let the constructor look at the values. It must be cheap: editors and metrics are.
+    def checked(self) -> Component:
+        """This component, whose constructor has looked at the values. It must be cheap: editors and
+        metrics are.
 
         Raises:
             EditbenchError: with the key and the value that the constructor refuses.
@@ -100,9 +103,10 @@ class Component:
         try:
             self.build()
         except (BadFile, Unsupported):
-            return  # no wrong value: the job itself is then failed or skipped, with this reason
+            pass  # no wrong value: the job itself is then failed or skipped, with this reason
         except EditbenchError as error:
             raise EditbenchError(self._explained(str(error))) from error
+        return self
 
     def _explained(self, message: str) -> str:
         """A constructor's message behind the key and the value that it is about."""
@@ -249,37 +253,39 @@ class Settings:
             if key not in known:
                 raise UnknownName("option", key, known)
         _check_unread(plain)
-        # The order of the checks is that of the fields, so the message is the same every time.
         values = _Values(plain)
+        device = _one_device(plain.get("device"))
+        precision = values.choice("precision", PRECISIONS, "fp32")
+        check_precision(precision, device)
+        # Values are checked in this order, whatever else is wrong. Components come last, and metrics
+        # after the method: their classes import torch, and those of metrics torchmetrics, for which a
+        # person with a wrong number should not wait.
         settings = cls(
             name=values.text("name", "run"),
             attribute=_one_attribute(plain.get("attribute")),
             evaluated=_evaluated(plain.get("evaluated")),
             target=_one_target(plain.get("target")),
             seed=_one_seed(plain.get("seed")),
-            device=_one_device(plain.get("device")),
-            precision=values.choice("precision", PRECISIONS, "fp32"),
+            device=device,
+            precision=precision,
             out=usable_folder(Path(values.text("out", "runs"))),
             cache=usable_folder(Path(values.text("cache", "runs/cache"))),
             offline=values.flag("offline", False),
             save_codes=values.flag("save_codes", True),
-            generator=Component.from_config("generator", plain.get("generator")),
-            scorer=_scorer(plain.get("scorer")),
             bank=_bank(plain.get("bank")),
             starts=_starts(plain.get("starts")),
             engine=_engine(plain.get("engine")),
-            method=Component.from_config("method", plain.get("method")),
-            metrics=_components("metric", plain.get("metric")),
-            observations=_components("observation", plain.get("observation")),
             inversion=_inversion(plain.get("inversion")),
+            generator=Component.from_config("generator", plain.get("generator")),
+            scorer=_scorer(plain.get("scorer")),
+            method=Component.from_config("method", plain.get("method")).checked(),
+            metrics=_metrics(plain.get("metric")),
+            observations=_components("observation", plain.get("observation")),
             plain=plain,
         )
-        check_precision(settings.precision, settings.device)
-        if not settings.metrics:
-            raise EditbenchError("metric=[] leaves nothing to measure: set metric=[NAME,...]")
-        # Editors and metrics are cheap to build, and a metric is otherwise built after the walk.
-        for component in (settings.method, *settings.metrics.values()):
-            component.check_values()
+        # A network is built by the metric that refers to it, if there is one.
+        if plain.get("network") is not None:
+            Component.from_config("network", plain["network"])
         return settings
 
     @property
@@ -310,9 +316,6 @@ def _check_unread(plain: Mapping[str, Any]) -> None:
     for group in GLOBAL_GROUPS:
         if isinstance(plain.get(group), dict) and plain[group]:
             raise UnknownName(f"option of '{group}'", str(next(iter(plain[group]))), [])
-    # A network is built by the metric that refers to it, if there is one.
-    if plain.get("network") is not None:
-        Component.from_config("network", plain["network"])
 
 
 def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
@@ -501,6 +504,14 @@ def _components(group: str, value: object) -> dict[str, Component]:
     for name, part in value.items():
         found[name] = Component.from_config(f"{group}.{name}", part, name)
     return found
+
+
+def _metrics(value: object) -> dict[str, Component]:
+    """The metrics, whose values are checked: a metric is otherwise built after the walk."""
+    found = _components("metric", value)
+    if not found:
+        raise EditbenchError("metric=[] leaves nothing to measure: set metric=[NAME,...]")
+    return {name: component.checked() for name, component in found.items()}
 
 
 def _inversion(value: object) -> InversionSettings:

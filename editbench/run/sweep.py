@@ -7,23 +7,19 @@ runs it and on whatever machine. The summary is read from these files.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
 from hydra._internal.callbacks import Callbacks  # a launcher must be given them
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base import user_code
@@ -33,43 +29,34 @@ from editbench.base.files import (
     claim_folder,
     explain_disk_errors,
     read_json,
-    write_json,
 )
-from editbench.base.progress import disable_progress, print_message
+from editbench.base.progress import print_message
 from editbench.run.compose import (
     JobComposer,
     check_sweep,
     compose_master,
 )
 from editbench.run.follow import Follower, outcome_numbers
-from editbench.run.job import Outcome, find_job, run_job
 from editbench.run.job_names import full_title, own_words
 from editbench.run.launch import (
     CHOICE,
     available_cores,
     batch_size,
-    dealt_device,
-    end_with_parent,
-    ends_with_its_sweep,
     local_workers,
     many_processes,
     submitit_cluster,
-    used_gpu_memory,
     worker_threads,
 )
 from editbench.run.option_files import keep_copies
+from editbench.run.outcome import Outcome, describe_outcome, write_failure, write_outcome
 from editbench.run.overrides import NUMBER, check_single, hydra_application
-from editbench.run.protocol import check_protocols
-from editbench.run.record import Record
-from editbench.run.settings import Settings
-from editbench.stats.agreement import contradicted
+from editbench.run.task import STARTER, job_task
 
 if TYPE_CHECKING:
     from editbench.run.cluster import SubmittedJobs
 
 # Both reach the workers through the environment, which every launcher hands on.
 THREADS = "OMP_NUM_THREADS"
-STARTER = "EDITBENCH_SWEEP_PID"  # process id of the sweep
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1: show tracebacks of Hydra and its launchers
 LISTED = 20  # unfinished jobs that the summary names
 STOPPED = "stopped: finished jobs and bank shards are kept; the same command goes on from here"
@@ -159,6 +146,8 @@ def run_sweep(
         composer = JobComposer(hydra.config_loader, master, more)
         composed = check_sweep(composer, jobs)
         if task is job_task:  # a task of another command draws no starts
+            from editbench.run.protocol import check_protocols  # torch, so after the settings
+
             check_protocols(composed)
         launcher = str(master.hydra.launcher["_target_"])
         submitted = _submitted_jobs(master.hydra.launcher)
@@ -276,6 +265,8 @@ def finish_found_jobs(sweep: Sweep, composer: JobComposer, follower: Follower) -
     Returns:
         The numbers of the other jobs.
     """
+    from editbench.run.job import find_job  # torch, so after the settings
+
     waiting: list[int] = []
     for number, words in enumerate(sweep.jobs):
         try:
@@ -395,185 +386,7 @@ def _in_worker(
     return task(config)
 
 
-# -- one job -------------------------------------------------------------------------------------
-def job_task(config: DictConfig) -> Outcome:
-    """One job under a Hydra launcher.
-
-    Its outcome is printed and, in a sweep, left for the summary.
-
-    Raises:
-        EditbenchError: a single job's settings are wrong, or it cannot begin. In a sweep this is its
-            outcome.
-    """
-    number = take_number(config)
-    try:
-        settings = join_sweep(Settings.from_config(config))
-    except EditbenchError as error:
-        if not in_sweep():
-            raise
-        # Without settings there is no method's name and no attribute: the words must do.
-        title = " ".join(HydraConfig.get().overrides.task)
-        return write_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
-    # The jobs of a sweep that are found have their outcomes before its launcher starts.
-    found = None if in_sweep() else find_job(settings)
-    try:
-        outcome = found or run_job(settings)
-    except Exception as error:  # one job's trouble is not the sweep's
-        outcome = failed_outcome(error)
-    # Nothing was begun and no record says why: an error as one of the settings.
-    if outcome.status == "failed" and not outcome.run_id and not in_sweep():
-        raise EditbenchError(outcome.reason)
-    told = describe_outcome(settings, outcome)
-    if has_own_log():
-        print_message(f"{settings.title}: {told}")
-    write_outcome_in_sweep(settings.title, outcome, told, number)
-    return outcome
-
-
-def take_number(config: DictConfig) -> int:
-    """Which job of its sweep this is; 0 outside of a sweep.
-
-    Args:
-        config: of the job, which loses the number: it is none of its settings.
-    """
-    with open_dict(config):
-        return int(config.pop(NUMBER, 0))
-
-
-def in_sweep() -> bool:
-    """Whether this process works on a job of a sweep."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def has_own_log() -> bool:
-    """Whether this process tells of its job itself: it is no job of a sweep, whose starting process
-    prints the lines, or writes to a log of its own, as jobs of submitit do."""
-    if not in_sweep():
-        return True
-    launcher = str(HydraConfig.get().launcher["_target_"])
-    return many_processes(launcher) and not ends_with_its_sweep(launcher)
-
-
-def join_sweep(settings: Settings) -> Settings:
-    """Prepare a worker of a sweep for its jobs.
-
-    With device=cuda it takes the GPU that is this job's in turn. Under joblib it ends with the
-    process that started the sweep.
-    """
-    if not in_sweep():
-        return settings
-    launcher = str(HydraConfig.get().launcher["_target_"])
-    if not many_processes(launcher):
-        return settings
-    # In the sweep's own process the device stays: its jobs run one after the other.
-    number = HydraConfig.get().job.num
-    device = settings.device
-    if device == "cuda":
-        # The driver's order, so that its numbers and CUDA's mean the same GPUs.
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        used = used_gpu_memory(os.environ)
-        device = dealt_device(device, number, torch.cuda.device_count(), used)
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)
-    starter = int(os.environ.get(STARTER, 0))
-    # With one job at a time, joblib runs it in the starter itself.
-    if ends_with_its_sweep(launcher) and os.getpid() != starter:
-        disable_progress()  # the terminal is the same for all
-        # A terminal sends Ctrl-C to all processes. A worker that it stops while it hands over its
-        # result leaves the starter waiting for the rest of it; the starter ends the workers.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        end_with_parent(starter)
-    return settings.with_device(device)
-
-
-def write_outcome_in_sweep(title: str, outcome: Outcome, told: str, number: int) -> None:
-    """In a sweep, write the outcome where the process that started the sweep reads it.
-
-    Args:
-        title: of the job.
-        outcome: of the job.
-        told: what is printed behind the title.
-        number: of the job in its sweep.
-    """
-    if in_sweep():
-        write_outcome(Path(HydraConfig.get().sweep.dir), number, title, outcome, told)
-
-
-def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told: str) -> None:
-    """Write the outcome of job `number` of the sweep in `folder`, and what to print of it."""
-    write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "told": told})
-
-
-def write_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
-    """Write the outcome of a job whose settings are wrong."""
-    outcome = failed_outcome(error)
-    write_outcome(folder, number, title, outcome, f"failed: {outcome.reason}")
-    return outcome
-
-
-def failed_outcome(error: Exception) -> Outcome:
-    """The outcome of a job that failed before it could leave a record."""
-    reason = str(error) if isinstance(error, EditbenchError) else one_line(error)
-    return Outcome("failed", reason, "", False)
-
-
-# -- lines ---------------------------------------------------------------------------------------
-def describe_outcome(settings: Settings, outcome: Outcome) -> str:
-    """What is printed behind the title of a job: its status, and its first numbers or its reason."""
-    head = outcome.status
-    if outcome.reused:
-        head += " (found)"
-    if outcome.status != "done":
-        return f"{head}: {outcome.reason}"
-    record = Record.read(settings.out / outcome.run_id)
-    told = "; ".join(remarks(record.provenance()))
-    return f"{head}: {headline(record)}" + (f" ({told})" if told else "")
-
-
-def remarks(made: Mapping[str, Any]) -> list[str]:
-    """What makes the numbers of a run mean less than they seem to, in a few words each.
-
-    The report says what it means and what helps: here it may stand in every line of a sweep.
-
-    Args:
-        made: the provenance of a record; one of an earlier version lacks some keys.
-    """
-    found = []
-    if made.get("start_warning"):
-        found.append(f"far starts: {made['start_distance']['target']:.2f} sigma")
-    if made.get("walks_not_finite"):
-        found.append(f"not finite: {made['walks_not_finite']} of {made['starts']} walks")
-    for name, kappa in contradicted(made.get("agreement") or {}).items():
-        found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
-    return found
-
-
-def headline(record: Record, count: int = 2, most: int = 5) -> str:
-    """The main numbers of a record, as text.
-
-    Args:
-        record: whose numbers they are.
-        count: scalar rows that are taken first, whatever their metrics.
-        most: rows altogether. The first row of each further metric is added, where it is a scalar.
-    """
-    rows = record.rows()
-    first = rows[rows["x"].isna()].head(count)
-    # A metric whose first row lies on a curve has no single number to show.
-    others = rows[~rows["group"].isin(first["group"])].drop_duplicates("group")
-    shown = pd.concat([first, others[others["x"].isna()]]).head(most)
-    return ", ".join(_number(row) for row in shown.to_dict("records"))
-
-
-def _number(row: Mapping[Any, Any]) -> str:
-    """'accuracy 0.665 [0.597, 0.727]', without an interval that there is none of."""
-    if pd.isna(row["value"]):
-        return f"{row['metric']}: {row['note'] or 'no number'}"
-    text = f"{row['metric']} {row['value']:.3f}"
-    if pd.isna(row["low"]):
-        return text
-    return f"{text} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
+# -- the summary ---------------------------------------------------------------------------------
 def print_summary(
     outcomes: Sequence[dict[str, Any]],
     lost: Sequence[str] = (),

@@ -19,11 +19,11 @@ from editbench.base.errors import EditbenchError
 from editbench.base.progress import disable_progress, print_message
 from editbench.base.workers import worker_context
 from editbench.run.follow import Pace
-from editbench.run.job import Outcome, find_job, run_job
+from editbench.run.job import find_job, run_job
 from editbench.run.job_names import full_title, own_words
 from editbench.run.launch import available_cores
+from editbench.run.outcome import Outcome, describe_outcome, failed_outcome
 from editbench.run.settings import Settings
-from editbench.run.sweep import describe_outcome, failed_outcome
 
 MOST = 4  # processes by default: each holds its networks and a split of the bank
 

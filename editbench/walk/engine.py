@@ -20,43 +20,24 @@ from torch import Tensor
 
 from editbench.bank.starts import Starts
 from editbench.base.attributes import Attributes
-from editbench.base.batches import Batches, check_batch
+from editbench.base.batches import Batches
 from editbench.base.changes import change_counts
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.images import to_bytes
 from editbench.base.precision import COARSER
 from editbench.base.progress import progress
-from editbench.base.validation import check_at_least, check_fields
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import WalkObserver
+from editbench.walk.spec import EngineSpec
 from editbench.walk.walker import Walker
 
 # Largest difference of a start's logits from the bank's, in sigmas of each logit. Another batch
 # size moves float32 logits by less; another image moves them by more.
 IDENTITY_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class EngineSpec:
-    """How far and in what portions starts walk."""
-
-    max_steps: int = 50  # a start that has not crossed by then is a failure
-    # Every start walks so far, also past its crossing, but never beyond `max_steps`: dependency needs
-    # a range of effects.
-    sweep_steps: int = 0
-    batch: int | str = 64  # samples decoded together; 'auto' is replaced by a number before a walk
-    pictures: int = 6  # starts whose images are kept
-
-    def __post_init__(self) -> None:
-        check_fields("engine", self)
-        check_at_least("engine.max_steps", self.max_steps, 1)
-        check_batch("engine.batch", self.batch)
-        check_at_least("engine.sweep_steps", self.sweep_steps, 0)
-        check_at_least("engine.pictures", self.pictures, 0)
 
 
 class Pictures:

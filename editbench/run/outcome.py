@@ -1,0 +1,107 @@
+"""What became of a job: the file that a sweep reads, and the line that a person reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from editbench.base.errors import EditbenchError, one_line
+from editbench.base.files import write_json
+from editbench.run.record import Record
+from editbench.run.settings import Settings
+from editbench.stats.agreement import contradicted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Args:
+        status: 'done', 'skipped' or 'failed'.
+        reason: of a job that was skipped or failed.
+        run_id: name of its record; '' where the job failed before it had one.
+        reused: whether an earlier record was found.
+    """
+
+    status: str
+    reason: str
+    run_id: str
+    reused: bool
+
+
+def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told: str) -> None:
+    """Write the outcome of job `number` of the sweep in `folder`, and what to print of it."""
+    write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "told": told})
+
+
+def write_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
+    """Write the outcome of a job whose settings are wrong."""
+    outcome = failed_outcome(error)
+    write_outcome(folder, number, title, outcome, f"failed: {outcome.reason}")
+    return outcome
+
+
+def failed_outcome(error: Exception) -> Outcome:
+    """The outcome of a job that failed before it could leave a record."""
+    reason = str(error) if isinstance(error, EditbenchError) else one_line(error)
+    return Outcome("failed", reason, "", False)
+
+
+def describe_outcome(settings: Settings, outcome: Outcome) -> str:
+    """What is printed behind the title of a job: its status, and its first numbers or its reason."""
+    head = outcome.status
+    if outcome.reused:
+        head += " (found)"
+    if outcome.status != "done":
+        return f"{head}: {outcome.reason}"
+    record = Record.read(settings.out / outcome.run_id)
+    told = "; ".join(remarks(record.provenance()))
+    return f"{head}: {headline(record)}" + (f" ({told})" if told else "")
+
+
+def remarks(made: Mapping[str, Any]) -> list[str]:
+    """What makes the numbers of a run mean less than they seem to, in a few words each.
+
+    The report says what it means and what helps: here it may stand in every line of a sweep.
+
+    Args:
+        made: the provenance of a record; one of an earlier version lacks some keys.
+    """
+    found = []
+    if made.get("start_warning"):
+        found.append(f"far starts: {made['start_distance']['target']:.2f} sigma")
+    if made.get("walks_not_finite"):
+        found.append(f"not finite: {made['walks_not_finite']} of {made['starts']} walks")
+    for name, kappa in contradicted(made.get("agreement") or {}).items():
+        found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
+    return found
+
+
+def headline(record: Record, count: int = 2, most: int = 5) -> str:
+    """The main numbers of a record, as text.
+
+    Args:
+        record: whose numbers they are.
+        count: scalar rows that are taken first, whatever their metrics.
+        most: rows altogether. The first row of each further metric is added, where it is a scalar.
+    """
+    rows = record.rows()
+    first = rows[rows["x"].isna()].head(count)
+    # A metric whose first row lies on a curve has no single number to show.
+    others = rows[~rows["group"].isin(first["group"])].drop_duplicates("group")
+    scalars = others[others["x"].isna()]
+    shown = rows.loc[[*first.index, *scalars.index][:most]]
+    return ", ".join(_number(row) for row in shown.to_dict("records"))
+
+
+def _number(row: Mapping[Any, Any]) -> str:
+    """'accuracy 0.665 [0.597, 0.727]', without an interval that there is none of."""
+    if math.isnan(row["value"]):
+        return f"{row['metric']}: {row['note'] or 'no number'}"
+    text = f"{row['metric']} {row['value']:.3f}"
+    if math.isnan(row["low"]):
+        return text
+    return f"{text} [{row['low']:.3f}, {row['high']:.3f}]"

@@ -1,0 +1,141 @@
+"""What a launcher of Hydra calls for each job."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+from editbench.base.errors import EditbenchError
+from editbench.base.progress import disable_progress, print_message
+from editbench.run.launch import (
+    dealt_device,
+    end_with_parent,
+    ends_with_its_sweep,
+    many_processes,
+    used_gpu_memory,
+)
+from editbench.run.outcome import (
+    Outcome,
+    describe_outcome,
+    failed_outcome,
+    write_failure,
+    write_outcome,
+)
+from editbench.run.overrides import NUMBER
+from editbench.run.settings import Settings
+
+STARTER = "EDITBENCH_SWEEP_PID"  # process id of the sweep, in the environment of its workers
+
+
+def job_task(config: DictConfig) -> Outcome:
+    """One job under a Hydra launcher.
+
+    Its outcome is printed and, in a sweep, left for the summary.
+
+    Raises:
+        EditbenchError: a single job's settings are wrong, or it cannot begin. In a sweep this is its
+            outcome.
+    """
+    number = take_number(config)
+    try:
+        settings = join_sweep(Settings.from_config(config))
+    except EditbenchError as error:
+        if not in_sweep():
+            raise
+        # Without settings there is no method's name and no attribute: the words must do.
+        title = " ".join(HydraConfig.get().overrides.task)
+        return write_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
+    # Imported here, since it imports torch: wrong settings are told before.
+    from editbench.run.job import find_job, run_job
+
+    # The jobs of a sweep that are found have their outcomes before its launcher starts.
+    found = None if in_sweep() else find_job(settings)
+    try:
+        outcome = found or run_job(settings)
+    except Exception as error:  # one job's trouble is not the sweep's
+        outcome = failed_outcome(error)
+    # Nothing was begun and no record says why: an error as one of the settings.
+    if outcome.status == "failed" and not outcome.run_id and not in_sweep():
+        raise EditbenchError(outcome.reason)
+    told = describe_outcome(settings, outcome)
+    if has_own_log():
+        print_message(f"{settings.title}: {told}")
+    write_outcome_in_sweep(settings.title, outcome, told, number)
+    return outcome
+
+
+def take_number(config: DictConfig) -> int:
+    """Which job of its sweep this is; 0 outside of a sweep.
+
+    Args:
+        config: of the job, which loses the number: it is none of its settings.
+    """
+    with open_dict(config):
+        return int(config.pop(NUMBER, 0))
+
+
+def in_sweep() -> bool:
+    """Whether this process works on a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def has_own_log() -> bool:
+    """Whether this process tells of its job itself: it is no job of a sweep, whose starting process
+    prints the lines, or writes to a log of its own, as jobs of submitit do."""
+    if not in_sweep():
+        return True
+    launcher = str(HydraConfig.get().launcher["_target_"])
+    return many_processes(launcher) and not ends_with_its_sweep(launcher)
+
+
+def join_sweep(settings: Settings) -> Settings:
+    """Prepare a worker of a sweep for its jobs.
+
+    With device=cuda it takes the GPU that is this job's in turn. Under joblib it ends with the
+    process that started the sweep.
+    """
+    if not in_sweep():
+        return settings
+    launcher = str(HydraConfig.get().launcher["_target_"])
+    if not many_processes(launcher):
+        return settings
+    # In the sweep's own process the device stays: its jobs run one after the other.
+    number = HydraConfig.get().job.num
+    device = settings.device
+    if device.startswith("cuda"):
+        import torch  # after the settings: a wrong one is told before
+
+    if device == "cuda":
+        # The driver's order, so that its numbers and CUDA's mean the same GPUs.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        used = used_gpu_memory(os.environ)
+        device = dealt_device(device, number, torch.cuda.device_count(), used)
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    starter = int(os.environ.get(STARTER, 0))
+    # With one job at a time, joblib runs it in the starter itself.
+    if ends_with_its_sweep(launcher) and os.getpid() != starter:
+        disable_progress()  # the terminal is the same for all
+        # A terminal sends Ctrl-C to all processes. A worker that it stops while it hands over its
+        # result leaves the starter waiting for the rest of it; the starter ends the workers.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_with_parent(starter)
+    return settings.with_device(device)
+
+
+def write_outcome_in_sweep(title: str, outcome: Outcome, told: str, number: int) -> None:
+    """In a sweep, write the outcome where the process that started the sweep reads it.
+
+    Args:
+        title: of the job.
+        outcome: of the job.
+        told: what is printed behind the title.
+        number: of the job in its sweep.
+    """
+    if in_sweep():
+        write_outcome(Path(HydraConfig.get().sweep.dir), number, title, outcome, told)

@@ -1,0 +1,27 @@
+"""What a configuration says of walks. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from editbench.base.compute_options import check_batch
+from editbench.base.validation import check_at_least, check_fields
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """How far and in what portions starts walk."""
+
+    max_steps: int = 50  # a start that has not crossed by then is a failure
+    # Every start walks so far, also past its crossing, but never beyond `max_steps`: dependency needs
+    # a range of effects.
+    sweep_steps: int = 0
+    batch: int | str = 64  # samples decoded together; 'auto' is replaced by a number before a walk
+    pictures: int = 6  # starts whose images are kept
+
+    def __post_init__(self) -> None:
+        check_fields("engine", self)
+        check_at_least("engine.max_steps", self.max_steps, 1)
+        check_batch("engine.batch", self.batch)
+        check_at_least("engine.sweep_steps", self.sweep_steps, 0)
+        check_at_least("engine.pictures", self.pictures, 0)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import ToyGenerator
@@ -91,9 +92,20 @@ def test_the_published_table_keeps_its_proportion_and_serves_only_what_it_names(
     editor = GradCtrl(layers="ffhq")
     editor.bind(ToyGenerator(16, num_ws=18))
     assert editor.rows("smile") == (2, 8) and editor.rows("age") == (4, 10)
-    editor.bind(ToyGenerator(16, num_ws=8))
-    assert editor.rows("smile") == (1, 4) and editor.rows("age") == (2, 4)
+    # StyleGAN2-FFHQ of 256 pixels.
+    editor.bind(ToyGenerator(16, num_ws=14))
+    assert editor.rows("smile") == (2, 6) and editor.rows("age") == (3, 8)
     data = fit_data()
-    editor.bind(data.generator)
+    data.generator = ToyGenerator(16, num_ws=14)
+    assert "18 rows of W+: in proportion for 14" in editor.fit(data).notes["layers"]
     with pytest.raises(Unsupported, match="table of layers has no 'a'"):
         editor.check(data.generator, data.attributes, "a")
+
+
+def test_the_published_table_is_refused_where_it_means_nothing():
+    editor = GradCtrl(layers="ffhq")
+    smile = Attributes([Attribute("smile", ("no", "yes"))])
+    generator = ToyGenerator(16, num_ws=8)
+    editor.bind(generator)
+    with pytest.raises(EditbenchError, match=r"method.layers=ffhq .* has 8, .* to null, to tuned"):
+        editor.check(generator, smile, "smile")

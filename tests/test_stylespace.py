@@ -296,6 +296,13 @@ def test_a_generator_without_styles_is_a_reason():
         StyleSpace().check(LatentOnly(8), attributes, "a")
 
 
+def test_more_channels_than_there_are_is_an_error_before_the_fit():
+    data = planted({0: {7: 1.0}})
+    StyleSpace(channels=[1, DIM - RGB]).check(data.generator, BINARY, "a")
+    with pytest.raises(EditbenchError, match=rf"channels=\[1, {DIM}\]: .* has {DIM - RGB} style"):
+        StyleSpace(channels=[1, DIM]).check(data.generator, BINARY, "a")
+
+
 def test_bad_options():
     for options in (
         {"positives": 0},
@@ -304,6 +311,8 @@ def test_bad_options():
         {"negative": "x"},
         {"channels": []},
         {"channels": [0]},
+        {"channels": [2.5]},
+        {"channels": 5},
         {"candidates": 0},
         {"strengths": []},
         {"strengths": [-5.0]},

@@ -22,6 +22,7 @@ from editbench.base.spaces import Space
 from editbench.base.validation import check_positive
 from editbench.methods.gradctrl.exclusion import (
     FFHQ_LAYERS,
+    FFHQ_ROWS,
     Exclude,
     check_names,
     excluded_channels,
@@ -37,6 +38,7 @@ from editbench.methods.gradctrl.latent_classifier import (
 )
 from editbench.methods.gradctrl.tuning import choose_count
 from editbench.methods.shared.layer_choice import (
+    RANGES_OF,
     check_tuned,
     choose_layers,
     layers_state,
@@ -94,9 +96,9 @@ class GradCtrl(Editor):
         heads: file of published heads, used instead of a fit; see latent_classifier.load_heads.
         head_attributes: their names, in order.
         head_signs: +1 or -1 for each, for scorers that flip an attribute.
-        layers: as in Editor; or 'ffhq', the published code's own table, in proportion to the
-            rows (of a generator without W+ the whole code moves); or 'tuned', by
-            editbench.methods.shared.layer_choice.
+        layers: as in Editor; or 'ffhq', the published code's own table for StyleGAN2-FFHQ of
+            1024 pixels, in proportion to the rows of one of 256 or 512 (of a generator without W+
+            the whole code moves); or 'tuned', by editbench.methods.shared.layer_choice.
 
     Raises:
         EditbenchError: an option is out of its range or unknown.
@@ -174,8 +176,14 @@ class GradCtrl(Editor):
             check_names(self.exclude, attributes.names)
         report = self._load(data) if self.head_file else self._train(data)
         report.notes["step"] = self.length
-        if self.published_layers and Space.W_PLUS not in data.generator.spaces:
-            report.notes["layers"] = "the generator has no W+: the whole code moves"
+        if self.published_layers:
+            if Space.W_PLUS not in data.generator.spaces:
+                report.notes["layers"] = "the generator has no W+: the whole code moves"
+            elif data.generator.num_ws != RANGES_OF:
+                report.notes["layers"] = (
+                    f"the published table is of {RANGES_OF} rows of W+: in proportion for "
+                    f"{data.generator.num_ws}"
+                )
         return report
 
     def _load(self, data: FitData) -> FitReport:
@@ -328,12 +336,8 @@ class GradCtrl(Editor):
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         check_tuned(self.tune_layers, generator)
-        has_rows = Space.W_PLUS in generator.spaces
-        if self.published_layers and has_rows and attribute not in FFHQ_LAYERS:
-            raise Unsupported(
-                f"the published table of layers has no '{attribute}', only "
-                f"{', '.join(FFHQ_LAYERS)}: set method.layers to a range or to null"
-            )
+        if self.published_layers and Space.W_PLUS in generator.spaces:
+            self._check_table(generator, attribute)
         if self.classifier is not None and attribute not in self.classifier.names:
             reason = ""
             if attribute in self.counts:
@@ -342,6 +346,21 @@ class GradCtrl(Editor):
                 known = ", ".join(self.classifier.names)
                 reason = f"no latent classifier of '{attribute}': the heads are {known}"
             raise Unsupported(reason)
+
+    def _check_table(self, generator: Generator, attribute: str) -> None:
+        """Refuse a generator or an attribute that the published table of layers is not for."""
+        if generator.num_ws < FFHQ_ROWS:
+            raise EditbenchError(
+                f"method.layers=ffhq is the published code's table for StyleGAN2-FFHQ, of "
+                f"{RANGES_OF} rows of W+ ({FFHQ_ROWS} at 256 pixels); this generator has "
+                f"{generator.num_ws}, for which it means nothing: set method.layers to null, to "
+                "tuned or to a range"
+            )
+        if attribute not in FFHQ_LAYERS:
+            raise Unsupported(
+                f"the published table of layers has no '{attribute}', only "
+                f"{', '.join(FFHQ_LAYERS)}: set method.layers to a range or to null"
+            )
 
     def _too_few(self, attribute: Attribute) -> str:
         """Why an attribute has no latent classifier; '' when it has."""

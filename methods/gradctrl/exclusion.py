@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.validation import check_kind
 from editbench.methods.gradctrl.latent_classifier import LatentClassifier
 
 PAPER_DIM = 512  # the width of W for which the papers give counts
@@ -31,6 +32,8 @@ FFHQ_LAYERS: dict[str, tuple[int, int]] = {
     "eyeglasses": (1, 4),
     "age": (4, 10),
 }
+# Rows of the smallest StyleGAN2-FFHQ that there is, of 256 pixels. The embedded world has 8.
+FFHQ_ROWS = 14
 
 Exclude = int | str | Mapping[str, Mapping[str, int]]
 
@@ -39,25 +42,38 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
     """The option `exclude`: a count for all, 'ffhq', or target -> {other: count}.
 
     Raises:
-        EditbenchError: another word; a negative count.
+        EditbenchError: another word; a count that is negative or above PAPER_DIM.
     """
-    if isinstance(exclude, str):
-        if exclude != "ffhq":
-            raise EditbenchError(
-                f"exclude: '{exclude}' is neither a count, nor 'ffhq', nor a mapping"
-            )
+    if exclude == "ffhq":
         exclude = FFHQ_EXCLUDE
-    if isinstance(exclude, int):
-        lowest = exclude
-        parsed: int | dict[str, dict[str, int]] = exclude
-    else:
+    parsed: int | dict[str, dict[str, int]]
+    if isinstance(exclude, Mapping):
         # Copies: configuration objects must not leak into the editor.
-        parsed = {target: dict(others) for target, others in exclude.items()}
-        lowest = 0
-        for others in parsed.values():
-            lowest = min([lowest, *others.values()])
-    if lowest < 0:
-        raise EditbenchError("exclude: a count of channels cannot be negative")
+        parsed = {}
+        counts = []
+        for target, others in exclude.items():
+            if not isinstance(others, Mapping):
+                raise EditbenchError(
+                    f"method.exclude.{target}={others} must be a mapping of the other attributes "
+                    f"to counts, as in exclude={{{target}: {{age: 100}}}}"
+                )
+            parsed[target] = dict(others)
+            counts += parsed[target].values()
+    elif isinstance(exclude, int):
+        parsed = exclude
+        counts = [exclude]
+    else:
+        raise EditbenchError(
+            f"method.exclude={exclude} is neither a count, nor 'ffhq', nor a mapping"
+        )
+    for count in counts:
+        check_kind("method.exclude: a count", count, "int")
+        # More channels than there are would leave none to move: no walk would leave its start.
+        if not 0 <= count <= PAPER_DIM:
+            raise EditbenchError(
+                f"method.exclude: a count of {count} channels must be 0 to {PAPER_DIM}; it is out "
+                f"of {PAPER_DIM}, carried over to the generator's in proportion"
+            )
     return parsed
 
 

@@ -26,6 +26,7 @@ from editbench.methods.stylespace.channels import (
     ChannelMoments,
     ChannelRanking,
     channel_moments,
+    movable,
     positive_bank,
     rank_for_class,
 )
@@ -99,9 +100,10 @@ class StyleSpace(Editor):
             raise EditbenchError(
                 "candidates, samples, strengths (both signs are tried) and step must be positive"
             )
-        if channels is not None and (not channels or min(channels) < 1):
+        if channels is not None and not _are_counts(channels):
             raise EditbenchError(
-                f"channels={channels} must be null or numbers of channels, each at least 1"
+                f"channels={channels} must be null or a list of numbers of channels, each at least "
+                "1, as in channels=[1,5,10]"
             )
         check_kind("verify", verify, "bool")
         self.positives = float(positives)
@@ -313,6 +315,12 @@ class StyleSpace(Editor):
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
+        there = int(movable(generator).sum())
+        if self.channels is not None and max(self.channels) > there:
+            raise EditbenchError(
+                f"method.channels={list(self.channels)}: the generator has {there} style channels "
+                "that may move (without ToRGB), and fewer that vary: ask for fewer of them"
+            )
         if not self.counts:
             return  # not fitted yet
         if attribute not in self.directions:
@@ -348,3 +356,10 @@ class StyleSpace(Editor):
         self.effects = group(state, "effect")
         self.offered = group(state, "offered")
         self.counts = group(state, "count")
+
+
+def _are_counts(values: object) -> bool:
+    """Whether it is a list of one whole number or more, each at least 1; a YAML may hold anything."""
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        return False
+    return all(type(value) is int and value >= 1 for value in values)

@@ -455,20 +455,35 @@ def test_generators_and_layers_that_do_not_fit():
         ({"count": 0}, "count=0"),
         ({"limit": -1.0}, "limit"),
         ({"training": {}}, "training: variant 'svd' has no such part"),
-        ({"variant": "hybrid", "spectrum": {"latent": 3}}, "spectrum: .*latent"),
+        ({"variant": "hybrid", "spectrum": {"latent": 3}}, "'latent'. Did you mean 'latents'"),
         ({"variant": "spectrum", "spectrum": {"perceptual": "vgg"}}, "spectrum.perceptual"),
         (
             {"variant": "spectrum", "spectrum": {"method": "lanczos"}},
             "spectrum.method: 'lanczos' is not one of block",
         ),
-        ({"variant": "spectrum", "spectrum": {"radius": 0.0}}, "radius positive"),
+        (
+            {"variant": "spectrum", "spectrum": {"radius": 0.0}},
+            "^spectrum.radius=0.0 must be positive$",
+        ),
+        (
+            {"variant": "spectrum", "spectrum": {"block": 0}},
+            "^spectrum.block=0 must be at least 1$",
+        ),
+        ({"variant": "spectrum", "spectrum": 5}, "spectrum=5 must be null or a mapping"),
         ({"variant": "hybrid", "spectrum": {"unit": 1}}, "spectrum.unit=1 must be true or false"),
         (
             {"variant": "optimisation", "training": {"reconstructor": "big"}},
             "training.reconstructor",
         ),
-        ({"variant": "optimisation", "training": {"lr": 0.0}}, "training.iterations and"),
+        (
+            {"variant": "optimisation", "training": {"lr": 0.0}},
+            "^training.lr=0.0 must be positive$",
+        ),
         ({"variant": "optimisation", "training": {"iterations": 1.5}}, "whole number"),
+        (
+            {"variant": "optimisation", "training": {"batch": 1}},
+            "^training.batch=1 must be at least",
+        ),
     ],
 )
 def test_bad_options(options, message):

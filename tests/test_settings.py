@@ -61,7 +61,7 @@ WRONG = [
     ("offline=perhaps", "offline=perhaps must be true or false"),
     ("metric=[]", "leaves nothing to measure"),
     ("method=[gradctrl,random]", "one method a job; sweep with -m method=gradctrl,random"),
-    ("inversion.lr=-1", "inversion.steps must be at least 1, lr positive"),
+    ("inversion.lr=-1", "inversion.lr=-1 must be positive"),
     ("inversion.block=0", "inversion.block=0 must be at least 1"),
     ("method._target_=no.such.Class", "method._target_=no.such.Class cannot be imported"),
     ("generator=null", "unknown generator 'null'"),
@@ -120,6 +120,22 @@ def test_a_sweep_over_methods_has_the_options_of_its_own_methods():
     words[0] = "method=stylespace,stylespace_multi"
     found = [settings.method.options["exemplars"] for _, settings in sweep_settings(words)]
     assert found == [30, 30]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("method.spectrum.latents=0", "method.spectrum.latents=0 must be at least 1"),
+        ("method.spectrum.unit=1", "method.spectrum.unit=1 must be true or false"),
+        ("method.spectrum.method=x", "method.spectrum.method: 'x' is not one of block, power"),
+        ("+method.spectrum.lat=5", "unknown option of 'method.spectrum' 'lat'. Did you mean 'lat"),
+        ("inversion.rampup=2", "inversion.rampup=2 must be in (0, 1]"),
+    ],
+)
+def test_of_options_within_options_the_wrong_one_alone_is_named(word, message):
+    with pytest.raises(EditbenchError) as caught:
+        compose_settings(["method=navigan_spectrum", word])
+    assert str(caught.value).startswith(message) and "gauss_newton" not in str(caught.value)
 
 
 def test_several_values_without_m_say_what_is_missing(capsys):

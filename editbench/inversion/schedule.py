@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from editbench.base.errors import EditbenchError
-from editbench.base.validation import check_fields
+from editbench.base.validation import check_at_least, check_fields, check_positive
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,13 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_fields("inversion", self)
-        if (
-            self.steps < 1
-            or not self.lr > 0
-            or not 0 < self.rampup <= 1
-            or not 0 < self.rampdown <= 1
-        ):
-            raise EditbenchError(
-                "inversion.steps must be at least 1, lr positive, rampup and rampdown in (0, 1]: "
-                f"{self}"
-            )
-        if not self.jitter >= 0 or not 0 < self.jitter_ramp <= 1:
-            raise EditbenchError(
-                f"inversion.jitter must not be negative and jitter_ramp lies in (0, 1]: {self}"
-            )
+        check_at_least("inversion.steps", self.steps, 1)
+        check_positive("inversion.lr", self.lr)
+        check_at_least("inversion.jitter", self.jitter, 0)
+        for name in ("rampup", "rampdown", "jitter_ramp"):
+            share = getattr(self, name)
+            if not 0 < share <= 1:
+                raise EditbenchError(f"inversion.{name}={share} must be in (0, 1]")
 
     def rate(self, t: float) -> float:
         """Learning rate at t: 0 at both ends, `lr` between the ramps."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Space
-from editbench.base.validation import check_kind
+from editbench.base.validation import check_at_least, check_kind
 from editbench.inversion.schedule import Schedule
 
 NOISES = ("const", "optimise")
@@ -53,7 +53,6 @@ class ProjectionSpec:
             raise EditbenchError(
                 f"inversion.noise must be one of {', '.join(NOISES)}, got '{self.noise}'"
             )
-        if self.noise_weight < 0 or self.pixel_weight < 0 or self.samples < 2:
-            raise EditbenchError(
-                f"inversion weights must not be negative and samples at least 2: {self}"
-            )
+        check_at_least("inversion.noise_weight", self.noise_weight, 0)
+        check_at_least("inversion.pixel_weight", self.pixel_weight, 0)
+        check_at_least("inversion.samples", self.samples, 2)

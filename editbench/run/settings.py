@@ -110,7 +110,8 @@ class Component:
 
     def _explained(self, message: str) -> str:
         """A constructor's message behind the key and the value that it is about."""
-        if message.startswith(f"{self.key}."):
+        # UnknownName has the key in quotation marks.
+        if message.startswith(f"{self.key}.") or f"'{self.key}." in message:
             return message
         # A message about two options, "ratio=5 must be ... and min_per_side=1 ...", is put under the
         # one that it names first.
@@ -123,8 +124,11 @@ class Component:
             return f"{self.key}={self.name}: {message}"
         option = places[min(places)]
         value = f"{option}={self.options[option]}"
-        if message.startswith(value):  # it has all but the group already
+        # It has all but the group already, be it of an option within this one.
+        if message.startswith((value, f"{option}.")):
             return f"{self.key}.{message}"
+        if isinstance(self.options[option], dict):
+            value = option  # a whole mapping would hide the one wrong value in it
         return f"{self.key}.{value}: {message}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device, to_host
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.base.validation import check_fields, check_kind
+from editbench.base.validation import check_at_least, check_fields, check_kind, check_positive
 from editbench.methods.navigan import curvature, reconstructor
 from editbench.methods.navigan.spectrum import METHODS, spectrum
 from editbench.methods.navigan.training import Training, learn
@@ -95,10 +95,9 @@ class SpectrumOptions:
         choice("spectrum.perceptual", self.perceptual, ("lpips", "teacher", "pixels"))
         choice("spectrum.method", self.method, METHODS)
         choice("spectrum.products", self.products, curvature.PRODUCTS)
-        if min(self.size, self.latents, self.minibatch) < 1 or not self.radius > 0:
-            raise EditbenchError(
-                f"spectrum.size, latents and minibatch must be at least 1, radius positive: {self}"
-            )
+        for name in ("size", "latents", "iterations", "block", "minibatch"):
+            check_at_least(f"spectrum.{name}", getattr(self, name), 1)
+        check_positive("spectrum.radius", self.radius)
 
     def distance(self, teacher: Scorer) -> Perceptual:
         """The perceptual distance that is named."""
@@ -457,10 +456,15 @@ def _options(
         if given is not None:
             raise EditbenchError(f"{key}: variant '{variant}' has no such part; leave it null")
         return None
-    try:
-        return kind(**(given or {}))
-    except TypeError as error:
-        raise EditbenchError(f"{key}: {error}") from error
+    if given is None:
+        return kind()
+    if not isinstance(given, Mapping):
+        raise EditbenchError(f"{key}={given} must be null or a mapping of options")
+    known = [item.name for item in fields(kind)]
+    for name in given:
+        if name not in known:
+            raise UnknownName(f"option of 'method.{key}'", str(name), known)
+    return kind(**given)
 
 
 def _note(control: Control) -> dict[str, object]:

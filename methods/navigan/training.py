@@ -20,7 +20,7 @@ from editbench.base.errors import EditbenchError, NonFinite, Unsupported
 from editbench.base.progress import progress
 from editbench.base.seeding import stream_key
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.base.validation import check_fields
+from editbench.base.validation import check_at_least, check_fields, check_positive
 from editbench.methods.navigan.reconstructor import RECONSTRUCTORS
 from editbench.methods.navigan.weight_bases import WeightBasis, paper_scale
 from editbench.methods.shared.selection import choice
@@ -70,16 +70,12 @@ class Training:
         choice("training.reconstructor", self.reconstructor, tuple(RECONSTRUCTORS))
         choice("training.shift_unit", self.shift_unit, ("raw", "limit"))
         # Batch normalisation needs two pairs at least.
-        enough = min(self.iterations, self.batch - 1, self.fresh) >= 1
-        if not enough or min(self.lr, self.direction_lr) <= 0:
-            raise EditbenchError(
-                "training.iterations and fresh must be at least 1, batch at least 2 and both "
-                f"learning rates positive: {self}"
-            )
-        if min(self.shift_weight, self.min_shift, self.resolution) < 0:
-            raise EditbenchError(
-                f"training.shift_weight, min_shift and resolution must not be negative: {self}"
-            )
+        least = {"iterations": 1, "batch": 2, "fresh": 1}
+        least |= {"shift_weight": 0, "min_shift": 0, "resolution": 0}
+        for name, bound in least.items():
+            check_at_least(f"training.{name}", getattr(self, name), bound)
+        check_positive("training.lr", self.lr)
+        check_positive("training.direction_lr", self.direction_lr)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
     if exclude == "ffhq":
         exclude = FFHQ_EXCLUDE
     parsed: int | dict[str, dict[str, int]]
+    counts: list[int]
     if isinstance(exclude, Mapping):
         # Copies: configuration objects must not leak into the editor.
         parsed = {}

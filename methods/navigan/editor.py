@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -20,7 +20,13 @@ from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.base.validation import check_at_least, check_fields, check_kind, check_positive
+from editbench.base.validation import (
+    arguments_of,
+    check_at_least,
+    check_fields,
+    check_kind,
+    check_positive,
+)
 from editbench.methods.navigan import curvature, reconstructor
 from editbench.methods.navigan.spectrum import METHODS, spectrum
 from editbench.methods.navigan.training import Training, learn
@@ -460,7 +466,7 @@ def _options(
         return kind()
     if not isinstance(given, Mapping):
         raise EditbenchError(f"{key}={given} must be null or a mapping of options")
-    known = [item.name for item in fields(kind)]
+    known, _ = arguments_of(kind)
     for name in given:
         if name not in known:
             raise UnknownName(f"option of 'method.{key}'", str(name), known)

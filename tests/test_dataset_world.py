@@ -109,8 +109,12 @@ def test_layouts_follow_the_resolution() -> None:
         StyleGAN2Config(resolution, tuple(gan_channels(resolution)))
     assert scorer_training("teacher", 32).widths == (32, 48, 64)
     assert scorer_training("judge", 128).widths == (32, 64, 96, 96, 96)
-    with pytest.raises(EditbenchError, match="the data have 48"):
-        scorer_training("judge", 48)
+    for resolution, near in ((48, "32 or 64"), (8, "16"), (17, "16 or 32"), (65, "64 or 128")):
+        with pytest.raises(EditbenchError, match=rf"the data have {resolution}: .*, {near}$"):
+            scorer_training("judge", resolution)
+    for resolution, near in ((48, "32 or 64"), (3, "4"), (5, "4 or 8")):
+        with pytest.raises(ValueError, match=rf"of two .* got {resolution}; near it: {near}$"):
+            StyleGAN2Config(resolution, tuple(gan_channels(resolution)))
 
 
 # -- the commands ------------------------------------------------------------------------------------------------------

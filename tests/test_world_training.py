@@ -394,6 +394,16 @@ def test_the_card_of_the_faces_needs_two_pictures_and_other_correlations_once(tm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_size_that_no_generator_has_is_refused_with_the_nearest(tmp_path):
+    for size, message in (
+        ("48", "got 48; near it: 32 or 64; set --resolution and --channels"),
+        ("0", "--resolution=0 must be at least 1"),
+    ):
+        with pytest.raises(EditbenchError, match=message):
+            world.main(["train-gan", "--resolution", size, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
     [

@@ -94,6 +94,20 @@ def check_multiple(key: str, value: float, of: str, part: float) -> None:
         )
 
 
+def near_powers_of_two(value: int, least: int) -> str:
+    """The powers of two on both sides of a size that is none, for a message: '32 or 64'.
+
+    Args:
+        value: the size.
+        least: smallest power that will do, itself a power of two.
+    """
+    above = least
+    while above < value:
+        above *= 2
+    below = above // 2
+    return f"{below} or {above}" if below >= least else str(above)
+
+
 def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
     """Refuse a value that is not among `choices`."""
     known = list(choices)

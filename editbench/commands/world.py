@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.world = [*args.world, *rest]
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    for option, flag in (("images", "--images"), ("faces", "--faces"), ("n", "-n")):
+    counts = {"images": "--images", "faces": "--faces", "resolution": "--resolution", "n": "-n"}
+    for option, flag in counts.items():
         count = getattr(args, option, None)
         if count is not None:
             check_at_least(flag, count, 1)

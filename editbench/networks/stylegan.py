@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.precision import exact
 from editbench.base.spaces import WeightShift
+from editbench.base.validation import near_powers_of_two
 from editbench.networks.stylegan2.layers import EqualLinear
 from editbench.networks.stylegan2.ops import scaled_leaky_relu
 from editbench.networks.weights import load_strict, load_tensors, tensors_digest
@@ -79,7 +80,8 @@ def check_architecture(config: StyleConfig) -> None:
     """
     if config.resolution < 4 or config.resolution & (config.resolution - 1):
         raise ValueError(
-            f"resolution must be a power of two of at least 4, got {config.resolution}"
+            f"resolution must be a power of two (4, 8, 16, ...), got {config.resolution}; near it: "
+            f"{near_powers_of_two(config.resolution, 4)}"
         )
     sizes = (*config.channels, config.z_dim, config.w_dim, config.mapping_layers)
     # These are 0 where a network lacks the part, or takes the usual size.

@@ -22,6 +22,7 @@ from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError
 from editbench.base.files import digest, lock, read_json, write_atomic, write_json
 from editbench.base.seeding import stream_key
+from editbench.base.validation import near_powers_of_two
 from editbench.networks.scorer import Scorer
 from editbench.worlds.datasets.packed import Epochs, Packed
 from editbench.worlds.train_scorers import ROLES, ScorerTraining, augment
@@ -50,8 +51,8 @@ def scorer_training(role: str, resolution: int) -> ScorerTraining:
     recipe = ROLES[role]
     if resolution < 16 or resolution & (resolution - 1):
         raise EditbenchError(
-            "a world is trained on pictures of 16, 32, 64, ... pixels, the data have "
-            f"{resolution}: pack them with another --resolution"
+            f"a world is trained on pictures of 16, 32, 64, ... pixels, the data have {resolution}: "
+            f"pack them with another --resolution, {near_powers_of_two(resolution, 16)}"
         )
     deeper = max(0, resolution.bit_length() - 3 - len(recipe.widths))
     widths = recipe.widths + recipe.widths[-1:] * deeper

@@ -231,8 +231,13 @@ def test_starts_are_drawn_among_the_images(config, layered):
     )  # the same images, into W
     assert all((flat[name].index == one.index).all() for name, one in drawn.items())
     assert sum(map(len, draw_inverted(StartsSpec(4, pool=0.5), layered, bank).values())) == 4
-    for spec in (StartsSpec(13, near="any"), StartsSpec(4, pool=0.03)):
-        with pytest.raises(EditbenchError, match="12 inverted images"):
+    found = "12 samples of the inverted images"
+    for spec, remedy in (
+        (StartsSpec(13, near="any"), "invert more images, or lower starts.n"),
+        (StartsSpec(13, pool=1.0), "invert more images, or lower starts.n"),
+        (StartsSpec(4, pool=0.03), "invert more images, raise starts.pool, or lower starts.n"),
+    ):
+        with pytest.raises(EditbenchError, match=rf"{found}.*: {remedy}$"):
             draw_inverted(spec, layered, bank)
 
 

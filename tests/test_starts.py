@@ -186,9 +186,15 @@ def test_a_selection_of_the_bank_draws_near_its_own_boundaries_alone(bank):
 
 def test_too_many_starts_and_a_wrong_rule_say_what_to_change(bank):
     with pytest.raises(
-        EditbenchError, match=r"starts\.n=500 exceeds the pool of 60.*raise bank\.n or starts\.pool"
+        EditbenchError,
+        match=r"starts\.n=601 exceeds the pool of 60.*: raise bank\.n, or lower starts\.n$",
     ):
-        draw_targets(StartsSpec(500, pool=0.1), bank)
+        draw_targets(StartsSpec(601, pool=0.1), bank)
+    with pytest.raises(
+        EditbenchError,
+        match=r"pool of 60 .*: raise bank\.n, raise starts\.pool, or lower starts\.n$",
+    ):
+        draw_targets(StartsSpec(61, pool=0.1), bank)
     with pytest.raises(
         EditbenchError,
         match=r"starts\.n=190 over 3 attributes are 64 of an attribute.*its pool of 60",

@@ -110,13 +110,20 @@ class StartsSpec:
         """Starts of each attribute: n dealt in turn, so that the first ones have one more."""
         return [len(range(k, self.n, attributes)) for k in range(attributes)]
 
-    def check_enough(self, candidates: int, attributes: int, what: str = "the test split") -> None:
+    def check_enough(
+        self,
+        candidates: int,
+        attributes: int,
+        what: str = "the test split",
+        more: str = "raise bank.n",
+    ) -> None:
         """Refuse more starts than there are; it needs no bank.
 
         Args:
             candidates: number of samples that starts are drawn from.
             attributes: number of evaluated attributes.
             what: the candidates are called.
+            more: how there would be more of them.
 
         Raises:
             EditbenchError: a pool is smaller than what is drawn from it.
@@ -125,21 +132,24 @@ class StartsSpec:
         if self.near == "any":
             if self.n > pool:
                 raise EditbenchError(
-                    f"starts.n={self.n} exceeds the {pool} samples of {what}: raise bank.n, or "
-                    "lower starts.n"
+                    f"starts.n={self.n} exceeds the {pool} samples of {what}: "
+                    f"{more}, or lower starts.n"
                 )
             return
         about = f"starts.pool={self.pool} of the {candidates} samples of {what}"
-        remedy = "raise bank.n or starts.pool, or lower starts.n"
-        if self.near == "joint" and self.n > pool:
+        # Each attribute has a pool of its own; the first attributes have the most starts.
+        most = self.counts(attributes)[0] if self.near == "target" else self.n
+        if most <= pool:
+            return
+        # Where all candidates together are too few, no larger share of them is enough.
+        larger = ", raise starts.pool" if most <= candidates else ""
+        remedy = f"{more}{larger}, or lower starts.n"
+        if self.near == "joint":
             raise EditbenchError(
                 f"starts.n={self.n} exceeds the pool of {pool} samples near all evaluated "
                 f"attributes ({about}): {remedy}"
             )
-        # Each attribute has a pool of its own; the first attributes have the most starts.
-        most = self.counts(attributes)[0]
-        if self.near == "target" and most > pool:
-            raise EditbenchError(
-                f"starts.n={self.n} over {attributes} attributes are {most} of an attribute, which "
-                f"exceed its pool of {pool} near samples ({about}): {remedy}"
-            )
+        raise EditbenchError(
+            f"starts.n={self.n} over {attributes} attributes are {most} of an attribute, which "
+            f"exceed its pool of {pool} near samples ({about}): {remedy}"
+        )

@@ -25,7 +25,7 @@ from editbench.bank.bank import Bank
 from editbench.bank.spec import StartsSpec
 from editbench.bank.starts import Candidates, Starts, draw_among
 from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import Unsupported
 from editbench.base.files import digest
 from editbench.base.spaces import Codes, Space
 from editbench.inversion.store import Inversion
@@ -48,14 +48,7 @@ def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[st
         EditbenchError: there are fewer images than starts.
     """
     n = len(inversion)
-    try:
-        spec.check_enough(n, len(bank.judge_attributes))
-    except EditbenchError as error:
-        raise EditbenchError(
-            f"starts.n={spec.n} exceeds those of {n} inverted images that can be starts "
-            f"(starts.near={spec.near}, starts.pool={spec.pool}): invert more, lower starts.n, or set "
-            "starts.near=any or a larger starts.pool"
-        ) from error
+    spec.check_enough(n, len(bank.judge_attributes), "the inverted images", "invert more images")
     images = digest(inversion.meta["identity"])
     candidates = Candidates(
         np.arange(n),

@@ -100,6 +100,13 @@ def test_list_takes_flags_and_overrides_in_any_order_and_names_what_is_shown(cap
     assert capsys.readouterr().out.startswith("layers of generator faces32_rho00 ")
 
 
+def test_list_prints_nothing_but_the_error_where_there_is_one(capsys):
+    for words in (["attributes", "--scorer", "nope"], ["--scorer", "nope"]):
+        assert main(["list", *words]) == 2
+        captured = capsys.readouterr()
+        assert not captured.out and captured.err.startswith("error: unknown scorer 'nope'. Avail")
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [

@@ -54,13 +54,16 @@ def main(argv: list[str]) -> int:
             f"{' '.join(args.overrides)}: overrides belong to {ATTRIBUTES} and {LAYERS}"
         )
     words = [*network_words(args.generator, args.scorer, args.data), *args.overrides]
+    lines = []
     for title, group in kinds.items():
         if args.kind in (None, title):
-            print_group(title, group, args.config_dir)
+            lines += group_lines(title, group, args.config_dir)
     if args.kind in (None, ATTRIBUTES):
-        print_attributes(words, args.config_dir)
+        lines += attribute_lines(words, args.config_dir)
     if args.kind == LAYERS:
-        print_layers(words, args.config_dir)
+        lines += layer_lines(words, args.config_dir)
+    # All at once: an error stands alone, and not below a heading.
+    print("\n".join(lines))
     return 0
 
 
@@ -69,11 +72,13 @@ def network_words(generator: str, scorer: str, data: str = DATA) -> list[str]:
     return [f"generator={generator}", f"scorer={scorer}", f"data={quoted(data)}"]
 
 
-def print_group(title: str, group: str, more: Sequence[Path]) -> None:
+def group_lines(title: str, group: str, more: Sequence[Path]) -> list[str]:
     """The options of a group, by the `about` of their YAML or its first comment."""
-    print(f"{title} ({group}=NAME)")
+    lines = [f"{title} ({group}=NAME)"]
     for name, config in group_options(group, more).items():
-        print(f"  {name:26} {config.get('about') or headline(option_file(group, name, more))}")
+        about = config.get("about") or headline(option_file(group, name, more))
+        lines.append(f"  {name:26} {about}")
+    return lines
 
 
 def headline(file: Path) -> str:
@@ -89,19 +94,19 @@ def _chosen(words: Sequence[str], group: str) -> str:
     return [word.partition("=")[2] for word in words if word.startswith(f"{group}=")][-1]
 
 
-def print_attributes(words: Sequence[str], more: Sequence[Path]) -> None:
+def attribute_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
     """The attributes of a scorer and their classes; words: overrides that choose the networks."""
-    print(f"attributes of scorer {_chosen(words, 'scorer')} (attribute=NAME)")
+    lines = [f"attributes of scorer {_chosen(words, 'scorer')} (attribute=NAME)"]
     try:
         attributes = find_attributes(words, more)
     except UnknownName:
         raise  # a wrong name on the command line
     except EditbenchError as error:  # third-party data that is not here
-        print(f"  not available: {error}")
-        return
+        return [*lines, f"  not available: {error}"]
     for attribute in attributes:
         ordered = " (ordered)" if attribute["ordered"] else ""
-        print(f"  {attribute['name']:26} {', '.join(attribute['classes'])}{ordered}")
+        lines.append(f"  {attribute['name']:26} {', '.join(attribute['classes'])}{ordered}")
+    return lines
 
 
 def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dict[str, Any]]:
@@ -128,7 +133,7 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
     return attributes
 
 
-def print_layers(words: Sequence[str], more: Sequence[Path]) -> None:
+def layer_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
     """The layers of a generator by the names that methods take, and the weights among them; words:
     overrides that choose the networks.
     """
@@ -137,9 +142,10 @@ def print_layers(words: Sequence[str], more: Sequence[Path]) -> None:
 
     found = build(compose_settings(words, more).generator.config)
     kernels = found.kernels()
-    print(f"layers of generator {_chosen(words, 'generator')} (method.layer=NAME)")
+    lines = [f"layers of generator {_chosen(words, 'generator')} (method.layer=NAME)"]
     for name in found.layers():
         shape = ""
         if name in kernels:
             shape = f"weight {' x '.join(map(str, kernels[name].shape))}"
-        print(f"  {name:26} {shape}".rstrip())
+        lines.append(f"  {name:26} {shape}".rstrip())
+    return lines

@@ -123,11 +123,14 @@ def test_a_wrong_word_gets_the_nearest_and_the_list(word, expected, capsys):
     assert expected in capsys.readouterr().err
 
 
-def test_an_unknown_attribute_fails_with_the_list(tmp_path, toy_run):
-    run = toy_run("method=along", "attribute=aa")
-    assert run.returncode == 1
-    assert run.stderr.startswith("error: unknown attribute 'aa'. Did you mean 'a'? Available: a, b")
-    assert "Traceback" not in run.stderr and not records(tmp_path)
+def test_an_unknown_attribute_is_wrong_usage_with_the_list_be_it_a_sweep_or_not(tmp_path, toy_run):
+    for words in ([], ["-m"]):
+        run = toy_run(*words, "method=along", "attribute=aa")
+        assert run.returncode == 2
+        assert run.stderr.startswith(
+            "error: unknown attribute 'aa'. Did you mean 'a'? Available: a, b"
+        )
+        assert "Traceback" not in run.stderr and not records(tmp_path)
 
 
 def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path, toy_run):

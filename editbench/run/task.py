@@ -38,6 +38,7 @@ def job_task(config: DictConfig) -> Outcome:
     Its outcome is printed and, in a sweep, left for the summary.
 
     Raises:
+        UnknownName: a single job's attribute does not exist.
         EditbenchError: a single job's settings are wrong, or it cannot begin. In a sweep this is its
             outcome.
     """
@@ -52,6 +53,7 @@ def job_task(config: DictConfig) -> Outcome:
         return write_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
     # Imported here, since it imports torch: wrong settings are told before.
     from editbench.run.job import find_job, run_job
+    from editbench.run.protocol import check_protocols
 
     # The jobs of a sweep that are found have their outcomes before its launcher starts.
     found = None if in_sweep() else find_job(settings)
@@ -61,6 +63,7 @@ def job_task(config: DictConfig) -> Outcome:
         outcome = failed_outcome(error)
     # Nothing was begun and no record says why: an error as one of the settings.
     if outcome.status == "failed" and not outcome.run_id and not in_sweep():
+        check_protocols([settings])  # raises what a sweep of the same words would end with
         raise EditbenchError(outcome.reason)
     told = describe_outcome(settings, outcome)
     if has_own_log():

@@ -11,23 +11,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from editbench.bank.importing import import_bank
 from editbench.base import identity
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.report import load, metric_figures
+from editbench.report.doubts import foreign_logits
+from editbench.report.style import Style
+from editbench.report.write import by_name
 from editbench.run import job, record
 from editbench.run.loading import load_bank
 from editbench.run.record import Record
 from editbench.run.settings import Settings
+from editbench.run.sweep import remarks
 from editbench.walk.editor import FitReport
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
-from tests.toy_world import ATTRIBUTES, AlongColumn, ToyScorer, toy_config
+from tests.toy_world import ATTRIBUTES, DIM, AlongColumn, ToyScorer, toy_config
 
 
 def folder_of(cfg, outcome):
@@ -354,6 +360,31 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
         outcome.status == "failed"
         and "was built with another generator (toy) than this run's" in outcome.reason
     )
+
+
+@pytest.mark.parametrize("mistake", ["", "teacher", "judge"])
+def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path):
+    w = torch.randn(1000, DIM, generator=torch.Generator().manual_seed(0))
+    own = ToyScorer()(w)
+    other = own.clone()
+    other[:100, 0] *= -1
+    np.save(tmp_path / "w.npy", w.numpy())
+    for role in ("teacher", "judge"):
+        np.save(tmp_path / f"{role}.npy", (other if role == mistake else own).numpy())
+    (tmp_path / "attributes.yaml").write_text(yaml.safe_dump(ATTRIBUTES.as_config()))
+    files = [tmp_path / name for name in ("w.npy", "teacher.npy", "attributes.yaml", "judge.npy")]
+    import_bank(tmp_path / "bank", *files)
+    cfg = toy_config(tmp_path)
+    cfg.bank.path = str(tmp_path / "bank")
+    outcome = run_job(cfg)
+    made = json.loads((folder_of(cfg, outcome) / "provenance.json").read_text())
+    # 100 of the 256 samples that are scored again.
+    told = [f"the bank's a is of another {mistake}: 61% equal"] if mistake else []
+    assert [word for word in remarks(made) if "another" in word] == told
+    results = load(Path(cfg.out))
+    (said,) = foreign_logits(results, by_name(results, Style())) or [""]
+    assert (f"a of the {mistake} (61% equal classes)" in said) == bool(mistake)
+    assert bool(said) == bool(mistake)
 
 
 class Diligent(AlongColumn):

@@ -1,4 +1,4 @@
-"""Agreement of teacher and judge over a bank."""
+"""Agreement of teacher and judge over a bank, and of an imported bank with the scorers of a run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import math
 import numpy as np
 import torch
 
-from editbench.bank.bank import Bank
+from editbench.bank.bank import IMPORTED, Bank
 from editbench.base.attributes import Attributes
+from editbench.base.spaces import Codes, Space
+from editbench.networks.roles import Networks
+from editbench.networks.scorer import Scorer
 from editbench.stats.agreement import cohen_kappa
+
+ROLES = ("teacher", "judge")
+RESCORED = 256  # samples of an imported bank that are scored again
+BLOCK = 16  # of them together: pictures may be large
 
 
 def scorer_agreement(bank: Bank) -> dict[str, dict[str, float | None]]:
@@ -37,6 +44,41 @@ def scorer_agreement(bank: Bank) -> dict[str, dict[str, float | None]]:
             # JSON has no NaN.
             "kappa": None if math.isnan(kappa) else round(kappa, 6),
         }
+    return found
+
+
+@torch.inference_mode()
+def imported_agreement(
+    bank: Bank, networks: Networks, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
+    """How far the logits of an imported bank are those of a run's scorers.
+
+    The bank does not know whose logits it holds, so its first samples are scored again.
+
+    Args:
+        bank: any, with the attributes of the scorers.
+        networks: of the run.
+        device: of the networks.
+
+    Returns:
+        Role -> attribute -> share of equal classes; empty for a bank that was built.
+    """
+    imported = [role for role in ROLES if bank.meta[role] == IMPORTED]
+    equal = {role: torch.zeros(len(bank.judge_attributes)) for role in imported}
+    rows = min(len(bank), RESCORED)
+    for first in range(0, rows if imported else 0, BLOCK):
+        part = slice(first, min(first + BLOCK, rows))
+        w = torch.from_numpy(np.array(bank.array("w").range(part.start, part.stop)))
+        decoded = networks.generator.decode(Codes(Space.W, w.to(device)))
+        for role in imported:
+            scorer: Scorer = getattr(networks, role)
+            said = torch.from_numpy(np.array(bank.array(role).range(part.start, part.stop)))
+            known = scorer.attributes
+            equal[role] += (known.labels(said) == known.labels(scorer(decoded).cpu())).sum(0)
+    found = {}
+    for role in imported:
+        shares = (equal[role] / rows).tolist()
+        found[role] = dict(zip(bank.judge_attributes.names, shares))
     return found
 
 

@@ -24,6 +24,7 @@ from editbench.base.files import check_file, read_json, read_seal
 from editbench.base.spaces import Space
 
 VERSION = 1  # of the format of bank.json and of the shards
+IMPORTED = "imported"  # in place of the digest of a network that made what a bank holds
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from editbench.bank.bank import VERSION, Bank
+from editbench.bank.bank import IMPORTED, VERSION, Bank
 from editbench.bank.build import stream_sigma
 from editbench.bank.layout import shard_folder
 from editbench.bank.published.npy import read_npy
@@ -170,9 +170,9 @@ def write_bank(
                 "spec": vars(spec),
                 "fields": sorted(arrays),
                 "sigma": sigma,
-                "generator": "imported",
-                "teacher": "imported",
-                "judge": "imported",
+                "generator": IMPORTED,
+                "teacher": IMPORTED,
+                "judge": IMPORTED,
                 "output": "w",
                 "teacher_attributes": layout.as_config(),
                 "judge_attributes": layout.as_config(),

@@ -11,15 +11,19 @@ from typing import Any
 from editbench.figures.theme import Theme
 from editbench.report.cells import number
 from editbench.report.load import Results
-from editbench.stats.agreement import SLIGHT, contradicted
+from editbench.stats.agreement import SLIGHT, contradicted, foreign
 
 # A note on every run of a sweep would fill the screen.
 NAMED = 6  # runs that a note names
 
 
 def doubts(results: Results, theme: Theme) -> list[str]:
-    """`not_finite` and `contradictions`, those that there are."""
-    return [*not_finite(results, theme), *contradictions(results, theme)]
+    """`not_finite`, `contradictions` and `foreign_logits`, those that there are."""
+    return [
+        *not_finite(results, theme),
+        *contradictions(results, theme),
+        *foreign_logits(results, theme),
+    ]
 
 
 def not_finite(results: Results, theme: Theme) -> list[str]:
@@ -65,6 +69,26 @@ def contradictions(results: Results, theme: Theme) -> list[str]:
         f"Teacher and judge agree hardly more than chance, or less (Cohen's κ at most {SLIGHT:g}): "
         f"{listed(list(found))}. What a method learns of such an attribute is not what it is judged "
         "by."
+    ]
+
+
+def foreign_logits(results: Results, theme: Theme) -> list[str]:
+    """One sentence on imported logits that are not those of the runs' scorers, or none.
+
+    Args:
+        results: of any settings.
+        theme: how attributes are written.
+    """
+    found: dict[str, None] = {}
+    for run in results.runs.to_dict("records"):
+        for made in _provenance(results, run):
+            for (role, name), share in foreign(made.get("imported_agreement") or {}).items():
+                found[f"{theme.attribute(name)} of the {role} ({share:.0%} equal classes)"] = None
+    if not found:
+        return []
+    return [
+        f"The logits of an imported bank are not those of the scorer: {listed(list(found))}. Starts "
+        "and labels are then of another boundary than the edits are judged by."
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from editbench.bank.bank import Bank
+from editbench.bank.bank import IMPORTED, Bank
 from editbench.bank.build import Models, build_bank
 from editbench.base import identity
 from editbench.base.attributes import Attributes
@@ -192,8 +192,8 @@ def load_bank(settings: Settings) -> Bank:
 def check_bank(bank: Bank, networks: Networks) -> Bank:
     """Refuse a bank given by its path that was made by other networks."""
     for role, network in vars(networks).items():
-        # An imported bank has no network behind it that could be compared.
-        if bank.meta[role] not in (network.digest, "imported"):
+        # An imported bank has no network behind it that could be compared; see imported_agreement.
+        if bank.meta[role] not in (network.digest, IMPORTED):
             raise BadFile(
                 f"bank {bank.folder} was built with another {role} ({bank.meta[role]}) than this "
                 f"run's ({network.digest}): unset bank.path to use or build the right one"

@@ -12,7 +12,7 @@ from editbench.base.errors import EditbenchError, one_line
 from editbench.base.files import write_json
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.stats.agreement import contradicted
+from editbench.stats.agreement import contradicted, foreign
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def remarks(made: Mapping[str, Any]) -> list[str]:
         found.append(f"not finite: {made['walks_not_finite']} of {made['starts']} walks")
     for name, kappa in contradicted(made.get("agreement") or {}).items():
         found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
+    for (role, name), share in foreign(made.get("imported_agreement") or {}).items():
+        found.append(f"the bank's {name} is of another {role}: {share:.0%} equal")
     return found
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 # Kappa up to here is "slight" agreement (Landis & Koch 1977); below 0 it is contradiction.
 SLIGHT = 0.2
+# Share of equal classes below which logits are not those of a scorer. Rounding moves hardly any.
+SAME = 0.98
 
 
 def cohen_kappa(first: np.ndarray, second: np.ndarray) -> float:
@@ -51,4 +53,21 @@ def contradicted(agreement: Mapping[str, Mapping[str, Any]]) -> dict[str, float]
         kappa = values.get("kappa")
         if kappa is not None and kappa <= SLIGHT:
             found[name] = float(kappa)
+    return found
+
+
+def foreign(imported: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:
+    """Logits of an imported bank that are not those of the run's own scorer.
+
+    Args:
+        imported: role -> attribute -> share of equal classes.
+
+    Returns:
+        (role, attribute) -> share, of those whose share is below SAME.
+    """
+    found = {}
+    for role, shares in imported.items():
+        for name, share in shares.items():
+            if share < SAME:
+                found[role, name] = share
     return found

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from editbench.base.errors import EditbenchError
+from editbench.base.attributes import Attribute, Attributes
+from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.inversion.walks import LayeredEditor
 from editbench.methods.direction import Direction
+from editbench.methods.neural_ode import NeuralODE
 from editbench.methods.random_searched import RandomSearched
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
@@ -102,6 +104,17 @@ def test_rows_of_an_inverted_image_move_by_what_their_mean_moves(generator, w):
     expected[2] = PSI
     expected[3:5] = 1.0
     torch.testing.assert_close(moved, (expected * MOVE).expand(SAMPLES, -1, -1))
+
+
+def test_a_flow_of_each_row_is_refused_where_the_rows_are_truncated(generator):
+    smile = Attributes([Attribute("smile", ("no", "yes"))])
+    with pytest.raises(Unsupported, match=r"w_plus .*cutoff.*method\.space=w, with"):
+        NeuralODE(space="w_plus").check(generator, smile, "smile")
+    NeuralODE(space="w", layers=EDITED).check(generator, smile, "smile")
+    # A cutoff that truncates nothing leaves every row a w.
+    for options in ({}, {"truncation_psi": PSI}, {"truncation_cutoff": CUTOFF}):
+        plain = StyleGAN2Generator(generator.network, **options)
+        NeuralODE(space="w_plus").check(plain, smile, "smile")
 
 
 def test_an_editor_that_was_not_bound_says_so(w):

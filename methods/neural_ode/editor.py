@@ -50,7 +50,8 @@ class NeuralODE(Editor):
         scale_step: scale the paper's units to the spread of this space; otherwise they are
             taken for this space's own.
         space: 'w'; 'w_plus': trained in W, each row of W+ in `layers` flows by itself (for real
-            images the paper moves rows 0 to 6 of 14); 'z', which the paper does not try.
+            images the paper moves rows 0 to 6 of 14; not with a truncation cutoff, whose first rows
+            are no w); 'z', which the paper does not try.
         layers: rows [a, b) of W+ that an edit reaches; None for all.
 
     `horizon` to `times` are the arguments of editbench.methods.neural_ode.training.Training;
@@ -214,6 +215,12 @@ class NeuralODE(Editor):
     # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
+        if self.space == Space.W_PLUS and not _repeats_w(generator):
+            raise Unsupported(
+                "method.space=w_plus lets each row of W+ flow as a w does, and this generator's rows "
+                "are no such w (generator.truncation_cutoff truncates the first ones): set "
+                "method.space=w, with method.layers for some rows, or generator.truncation_cutoff=null"
+            )
         if attribute in self.diverged and bool(self.diverged[attribute].any()):
             raise Unsupported(
                 f"the flow diverged while it was trained for '{attribute}': lower method.lr"
@@ -308,3 +315,12 @@ class NeuralODE(Editor):
             self.fields[name] = Field(weight, biases[name])
         self.routes = group(state, "route")
         self.diverged = group(state, "diverged")
+
+
+@torch.no_grad()
+def _repeats_w(generator: Generator) -> bool:
+    """Whether the rows of a sample's W+ are its w: an affine map is seen by where it sends 0 and 1."""
+    like = next(generator.parameters(), torch.empty(0))
+    probe = torch.tensor([[0.0], [1.0]], dtype=like.dtype, device=like.device)
+    rows = generator.w_plus(probe.expand(-1, generator.w_dim))
+    return torch.allclose(rows, probe.unsqueeze(1).expand_as(rows), atol=1e-6)

@@ -107,5 +107,5 @@ def test_the_published_table_is_refused_where_it_means_nothing():
     smile = Attributes([Attribute("smile", ("no", "yes"))])
     generator = ToyGenerator(16, num_ws=8)
     editor.bind(generator)
-    with pytest.raises(EditbenchError, match=r"method.layers=ffhq .* has 8, .* to null, to tuned"):
+    with pytest.raises(Unsupported, match=r"method.layers=ffhq .* has 8, .* to null, to tuned"):
         editor.check(generator, smile, "smile")

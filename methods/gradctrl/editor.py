@@ -350,7 +350,7 @@ class GradCtrl(Editor):
     def _check_table(self, generator: Generator, attribute: str) -> None:
         """Refuse a generator or an attribute that the published table of layers is not for."""
         if generator.num_ws < FFHQ_ROWS:
-            raise EditbenchError(
+            raise Unsupported(
                 f"method.layers=ffhq is the published code's table for StyleGAN2-FFHQ, of "
                 f"{RANGES_OF} rows of W+ ({FFHQ_ROWS} at 256 pixels); this generator has "
                 f"{generator.num_ws}, for which it means nothing: set method.layers to null, to "

@@ -14,12 +14,21 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from rich.console import Console
 
+import editbench.report as reports
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.figures.drawing import Drawing, Records
 from editbench.figures.panels import new_figure
 from editbench.figures.theme import Theme
-from editbench.report import Style, every_setting, latex, load, print_table, report
+from editbench.report import (
+    Style,
+    every_setting,
+    latex,
+    load,
+    metric_figures,
+    print_table,
+    report,
+)
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 
@@ -249,6 +258,22 @@ def test_a_figure_of_damaged_pictures_costs_itself_alone(tmp_path: Path) -> None
     fake_run(tmp_path, "alpha", "smile", metrics={"m": {"figure": f"{__name__}.damaged"}})
     page = report(tmp_path, files=False).read_text(encoding="utf-8")
     assert "these pictures are damaged" in page and "<h3>Accuracy</h3>" in page
+
+
+def test_a_figure_that_a_metric_gains_later_draws_finished_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "_draw", lambda *_: "<svg/>")  # its title tells enough
+    options = {"_target_": "a.Metric"}
+    fake_run(tmp_path, "alpha", "smile", metrics={"m": options, "locality": options})
+    (tmp_path / "conf" / "metric").mkdir(parents=True)
+    file = tmp_path / "conf" / "metric" / "m.yaml"
+    file.write_text(f"_target_: a.Metric\nfigure: {__name__}.only_wide\n")
+    style = Style(folders=(tmp_path / "conf",))
+    assert "<h3>Wide</h3>" in report_of(tmp_path, draws=("only_wide",), style=style).read_text()
+    # That of a metric of the package is known without a folder.
+    shipped = {"locality": "editbench.metrics.locality.figure.draw"}
+    assert metric_figures(load(tmp_path)) == shipped
 
 
 def test_no_figure_of_means_where_there_are_none(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from editbench.report.references import cited_in
 from editbench.report.strips import pages, strips
 from editbench.report.style import Style
 from editbench.report.tables import curves
+from editbench.report.titles import Wording
 from editbench.report.write import csv, markdown, print_table
 
 __all__ = ["Results", "Style", "every_setting", "load", "print_table", "report", "write_report"]
@@ -157,10 +158,10 @@ def write_report(
             written += _write_latex(out / "latex", tables, suffix, style)
         except Exception as error:  # as for a figure
             problems.append(Problem("LaTeX tables" + suffix, f"{type(error).__name__}: {error}"))
-        drawings = _drawings(numbers, theme, problems)
+        drawings = _drawings(numbers, theme, problems, style.folders)
         narrow = {}
         if printed_theme is not theme:
-            narrow = _by_file(_drawings(numbers, printed_theme, []))
+            narrow = _by_file(_drawings(numbers, printed_theme, [], style.folders))
         for one in drawings:
             path = out / "figures" / f"{_slug(one.file)}{suffix}"
             # What cannot be made narrow is printed as it is on the page.
@@ -228,13 +229,16 @@ def _write_latex(folder: Path, tables: Mapping[str, str], suffix: str, style: St
     return names
 
 
-def _drawings(numbers: Numbers, theme: Theme, problems: list[Problem]) -> list[Drawing]:
+def _drawings(
+    numbers: Numbers, theme: Theme, problems: list[Problem], folders: Sequence[Path] = ()
+) -> list[Drawing]:
     """Every figure that the records have data for.
 
     Args:
         numbers: of one setting.
         theme: of the methods.
         problems: figures of metrics that cannot be prepared are added to it.
+        folders: a user's own configuration folders.
     """
     table = numbers.table
     results = numbers.results
@@ -248,7 +252,7 @@ def _drawings(numbers: Numbers, theme: Theme, problems: list[Problem]) -> list[D
         title = "Accuracy against side effects and cost"
         found.append(Drawing("trade", title, CAPTIONS["trade"], trade, first=True))
     # Metrics that bring a figure are drawn by it, and their curves are not drawn a second time.
-    own = metric_figures(results)
+    own = metric_figures(results, folders)
     for group, name in own.items():
         try:
             found += find_function(name)(results, theme)
@@ -272,17 +276,17 @@ def _by_file(drawings: Iterable[Drawing]) -> dict[str, Callable[[], Figure]]:
     return found
 
 
-def metric_figures(results: Results) -> dict[str, str]:
-    """Metric -> dotted name of the function that draws it, as the runs' configurations say."""
+def metric_figures(results: Results, folders: Sequence[Path] = ()) -> dict[str, str]:
+    """Metric -> dotted name of the function that draws it.
+
+    Args:
+        results: the records.
+        folders: a user's own configuration folders.
+    """
     found: dict[str, str] = {}
-    for run in results.runs["run_id"]:
-        metrics = results.configs.get(run, {}).get("metric")
-        # A record of somebody else's harness may hold anything here.
-        if not isinstance(metrics, dict):
-            continue
-        for name, options in metrics.items():
-            if isinstance(options, dict) and options.get("figure"):
-                found.setdefault(str(name), str(options["figure"]))
+    for name, wording in Wording(results, folders).metrics():
+        if wording.get("figure"):
+            found.setdefault(name, str(wording["figure"]))
     return dict(sorted(found.items()))
 
 

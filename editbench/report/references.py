@@ -65,10 +65,8 @@ def cited_in(results: Results, folders: Sequence[Path] = ()) -> Cited:
         methods[run["label"]] = _keys(method.get("cite"))
     for run, generator in wording.by_run("generator"):
         worlds[run["generator"]] = _keys(generator.get("cite"))
-    for run_id in results.runs["run_id"]:
-        own = results.configs.get(run_id, {}).get("metric")
-        for name, recorded in own.items() if isinstance(own, dict) else ():
-            metrics[name] = _keys(wording.of("metric", recorded, name).get("cite"))
+    for name, metric in wording.metrics():
+        metrics[name] = _keys(metric.get("cite"))
     lists = [*methods.values(), *metrics.values(), *worlds.values()]
     keys = sorted({key for keys in lists for key in keys})
     known = _known(folders)

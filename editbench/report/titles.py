@@ -1,5 +1,5 @@
-"""How methods, attributes and worlds are written, and which papers they are of: the wording of
-their YAML files.
+"""How methods, attributes and worlds are written, which papers they are of, and what draws a
+metric: what the report reads of their YAML files.
 
 A name is the key everywhere: of files, of columns in CSV, of colours. Its title is read from the
 YAML of today where the option is still there, so that a changed word needs no new run, and else
@@ -17,9 +17,12 @@ from editbench.base.conf import WORDING, option_file, read_yaml
 from editbench.base.errors import BadFile, UnknownName
 from editbench.report.load import Results
 
+# Of these a changed word needs no new run.
+READ = (*WORDING, "figure")
+
 
 class Wording:
-    """The keys WORDING of the options that stand in some records.
+    """The keys READ of the options that stand in some records.
 
     Args:
         results: the records.
@@ -44,6 +47,15 @@ class Wording:
             # The row has the option's name as well, for records without a configuration.
             yield run, self.of(group, recorded, run[group])
 
+    def metrics(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every metric of the records' configurations, with the wording of its option."""
+        for run in self._runs:
+            own = self.results.configs.get(run["run_id"], {}).get("metric")
+            # A record of somebody else's harness may hold anything here.
+            if isinstance(own, dict):
+                for name, recorded in own.items():
+                    yield str(name), self.of("metric", recorded, str(name))
+
     def of(self, group: str, recorded: object, name: str) -> dict[str, Any]:
         """The wording of one option.
 
@@ -57,7 +69,7 @@ class Wording:
         if (group, name) not in self._files:
             self._files[group, name] = self._read(group, name)
         both = {**own, **self._files[group, name]}
-        return {key: both[key] for key in WORDING if both.get(key)}
+        return {key: both[key] for key in READ if both.get(key)}
 
     def _read(self, group: str, name: str) -> dict[str, Any]:
         try:

@@ -234,6 +234,48 @@ def test_the_second_line_of_a_name_keeps_its_first_letter(tmp_path: Path) -> Non
     assert "\n{*}best &" in text and "\n{[}b{]} &" in text
 
 
+def test_what_is_in_doubt_is_told_below_the_first_table(tmp_path: Path) -> None:
+    made = {
+        "agreement": {"smile": {"agreement": 0.31, "kappa": -0.38}},
+        "start_warning": "far",
+        "start_distance": {"target": 0.9},
+        "walks_not_finite": 7,
+    }
+    for name in ("alpha", "beta"):
+        for attribute in ("smile", "hat"):
+            fake_run(tmp_path, name, attribute, leaking=True, made=made)
+    fake_run(tmp_path, "alpha", "age", status="skipped", reason="no control", leaking=True)
+    results = load(tmp_path)
+    (numbers,) = every_setting(results)
+    # The main number has the first table; where it is not asked for, another one has.
+    for columns, first in (((), "accuracy"), (("path_length",), "means")):
+        style = Style(columns=columns)
+        made_tables = latex.tables(numbers, style.theme(results), style)
+        assert next(iter(made_tables)) == first
+        for said in (
+            r"smile in Cartoon faces ($\kappa$ $-$0.38)",
+            r"further than hat 0.9, smile 0.9 $\sigma$ from",
+            "alpha on smile 7 of 200; beta on smile 7 of 200",
+            "skipped: alpha on age: no control",
+            "leaking: the judge is the teacher",
+        ):
+            assert [name for name, text in made_tables.items() if said in text] == [first], said
+        check_structure(made_tables[first])
+
+
+def test_marks_stand_where_they_are_explained(tmp_path: Path) -> None:
+    for name in ("alpha", "beta"):
+        fake_run(tmp_path, name, "smile", samples=accuracy(0.5), made={"learned": 0.5})
+    results = load(tmp_path)
+    (numbers,) = every_setting(results)
+    for columns, marked in (((), True), (("accuracy",), True), (("ad_at", "path_length"), False)):
+        style = Style(columns=columns)
+        made = latex.tables(numbers, style.theme(results), style)
+        texts = [text for text in made.values() if r"\ddag" in text]
+        assert bool(texts) == marked == any("not learned" in text for text in made.values())
+        assert all("not learned" in text for text in texts)
+
+
 def compiled(folder: Path, name: str) -> str:
     """What the engine said of a file that it could make a PDF of."""
     options = [] if ENGINE == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]

@@ -327,6 +327,21 @@ def test_one_start_is_no_evidence() -> None:
     assert (n, difference) == (1, pytest.approx(0.8)) and np.isnan(tested).all()
 
 
+def test_nothing_is_said_of_numbers_that_no_run_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = metric_rows()
+    fake_run(tmp_path, "alpha", "smile", rows[rows["metric"] == "accuracy"])
+    page = report_of(tmp_path)
+    print_table(load(tmp_path))
+    texts = [capsys.readouterr().out, (page.parent / "table.md").read_text(), page.read_text()]
+    for text in texts:
+        assert "over 200 starts" in text
+        assert "readable" not in text and "AD over" not in text and "that crossed" not in text
+    note = pd.read_csv(page.parent / "means.csv")["ad_at_note"]
+    assert note.tolist() == ["no run has a metric that measures AD"]
+
+
 def test_any_metric_has_a_mean_over_the_attributes_of_accuracy(tmp_path: Path) -> None:
     for k, attribute in enumerate(ATTRIBUTES[:3]):
         for method in ("alpha", "beta"):

@@ -195,6 +195,23 @@ def test_nothing_is_said_of_columns_that_are_left_out(tmp_path: Path) -> None:
     assert "path over the starts that crossed" in outputs["some"]
 
 
+@pytest.mark.parametrize(
+    "columns, marks", [("accuracy, path_length", ["accuracy"]), ("path_length", [])]
+)
+def test_the_floor_is_told_of_the_columns_that_are_shown(
+    tmp_path: Path, columns: str, marks: list[str]
+) -> None:
+    """Accuracy and AD of both methods are the floor's."""
+    for method in ("alpha", "random"):
+        fake_run(tmp_path, method, "smile")
+    (tmp_path / "report.yaml").write_text(f"columns: [{columns}]")
+    page = report_of(tmp_path, style=Style.of_runs(tmp_path))
+    text = (page.parent / "table.md").read_text()
+    assert "Floor: Random direction" in text and ("at the floor" in text) == bool(marks)
+    (row,) = re.findall(r"^\| smile \| alpha \| (.*) \|$", text, re.M)
+    assert row.split(" | ")[len(columns.split(", ")) :] == marks
+
+
 def test_options_stand_above_the_file(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

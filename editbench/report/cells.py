@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from editbench.figures.theme import Theme
 from editbench.report.means import over
 from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity, scalars_of
 
@@ -228,13 +227,18 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
     return Cell(number(value, column.digits), interval, float(value), note, floor, tag)
 
 
-def above_floor(record: Mapping[Any, Any], theme: Theme) -> str:
-    """Which numbers of a row are not clear of the floor: 'accuracy, AD (worse)', or ''."""
-    titles = {column.key: theme.column(column.key, column.title) for column in COLUMNS}
+def above_floor(record: Mapping[Any, Any], columns: Iterable[Column]) -> str:
+    """Which numbers of a row are not clear of the floor: 'accuracy, AD (worse)', or ''.
+
+    Args:
+        record: row of `main_table` or of the means.
+        columns: that are shown.
+    """
+    titles = {column.key: column.title for column in columns}
     found = []
     for key in ABOVE_FLOOR:
         mark = record.get(f"{key}_floor")
-        if mark:
+        if mark and key in titles:
             found.append(f"{titles[key]} (worse)" if mark == WORSE else titles[key])
     return ", ".join(found)
 
@@ -271,6 +275,20 @@ def number(value: float, digits: int | None = None) -> str:
         return "<0.001"
     # Three significant digits below 100; :.3g would write whole numbers above 1,000 as powers.
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def spread(values: Collection[float]) -> str:
+    """'200', or '180–220'."""
+    numbers = sorted(float(value) for value in values if math.isfinite(value))
+    # Empty where no run tells it, so that the callers can leave the phrase out.
+    if not numbers:
+        return ""
+    texts = [
+        f"{value:,.0f}" if value == int(value) else f"{value:.2g}"
+        for value in (numbers[0], numbers[-1])
+    ]
+    # Compared as written: 1.001 and 1.002 are one text.
+    return texts[0] if texts[0] == texts[1] else "–".join(texts)
 
 
 def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:

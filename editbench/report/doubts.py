@@ -1,28 +1,55 @@
 """Sentences on runs whose numbers mean less than they seem to, from what their provenance says.
 
-Terminal, Markdown, page and `editbench check` print the same ones.
+Terminal, Markdown, LaTeX, page and `editbench check` print the same ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from editbench.bank.near import NEARBY
 from editbench.figures.theme import Theme
-from editbench.report.cells import number
+from editbench.report.cells import number, spread
 from editbench.report.load import Results
-from editbench.stats.agreement import SLIGHT, contradicted, foreign
+from editbench.run.doubts import Doubts, doubts_of
+from editbench.stats.agreement import SLIGHT
 
 # A note on every run of a sweep would fill the screen.
 NAMED = 6  # runs that a note names
 
 
 def doubts(results: Results, theme: Theme) -> list[str]:
-    """`not_finite`, `contradictions` and `foreign_logits`, those that there are."""
+    """`far_starts`, `not_finite`, `contradictions` and `foreign_logits`, those that there are."""
     return [
+        *far_starts(results, theme),
         *not_finite(results, theme),
         *contradictions(results, theme),
         *foreign_logits(results, theme),
+    ]
+
+
+def far_starts(results: Results, theme: Theme) -> list[str]:
+    """One sentence on the runs whose starts were asked to be near a boundary and lie far from it,
+    or none.
+
+    Args:
+        results: of any settings.
+        theme: how attributes are written.
+    """
+    far: dict[str, set[float]] = {}
+    for run, every in _by_run(results):
+        for one in every:
+            if one.far is not None:
+                far.setdefault(str(run["attribute"]), set()).add(one.far)
+    if not far:
+        return []
+    # Methods share their starts, but two settings may differ.
+    told = ", ".join(f"{theme.attribute(name)} {spread(far[name])}" for name in sorted(far))
+    return [
+        f"Starts are not near their boundary: half of them lie further than {told} σ from the "
+        f"target's, where {NEARBY:g} σ counts as near. A larger bank or a smaller starts.pool brings "
+        "them nearer, and so does starts.near=target."
     ]
 
 
@@ -34,13 +61,12 @@ def not_finite(results: Results, theme: Theme) -> list[str]:
         theme: how methods and attributes are written.
     """
     found = []
-    for run in results.runs.to_dict("records"):
-        every = _provenance(results, run)
-        count = sum(one.get("walks_not_finite") or 0 for one in every)
+    for run, every in _by_run(results):
+        count = sum(one.not_finite for one in every)
         if count:
-            starts = sum(one["starts"] for one in every if "walks_not_finite" in one)
+            walks = sum(one.walks for one in every)
             name = f"{theme.method(run['label'])} on {theme.attribute(run['attribute'])}"
-            found.append(f"{name} {count:,} of {starts:,}")
+            found.append(f"{name} {count:,} of {walks:,}")
     if not found:
         return []
     return [
@@ -57,10 +83,10 @@ def contradictions(results: Results, theme: Theme) -> list[str]:
         theme: how attributes and worlds are written.
     """
     found: dict[str, None] = {}
-    for run in results.runs.to_dict("records"):
-        for made in _provenance(results, run):
-            for name, kappa in contradicted(made.get("agreement") or {}).items():
-                world = theme.world(str(run["generator"]))
+    for run, every in _by_run(results):
+        world = theme.world(str(run["generator"]))
+        for one in every:
+            for name, kappa in one.contradicted.items():
                 # The runs of a world tell the same.
                 found[f"{theme.attribute(name)} in {world} (κ {number(kappa, 2)})"] = None
     if not found:
@@ -80,9 +106,9 @@ def foreign_logits(results: Results, theme: Theme) -> list[str]:
         theme: how attributes are written.
     """
     found: dict[str, None] = {}
-    for run in results.runs.to_dict("records"):
-        for made in _provenance(results, run):
-            for (role, name), share in foreign(made.get("imported_agreement") or {}).items():
+    for _, every in _by_run(results):
+        for one in every:
+            for (role, name), share in one.foreign.items():
                 found[f"{theme.attribute(name)} of the {role} ({share:.0%} equal classes)"] = None
     if not found:
         return []
@@ -98,10 +124,8 @@ def listed(items: Sequence[str]) -> str:
     return "; ".join(items[:NAMED]) + more
 
 
-def _provenance(results: Results, run: Mapping[Any, Any]) -> list[dict]:
-    """What the records behind a row of `results.runs` say; several where seeds are pooled."""
-    found = []
-    for run_id in run["run_ids"]:
-        if run_id in results.provenance:
-            found.append(results.provenance[run_id])
-    return found
+def _by_run(results: Results) -> Iterator[tuple[Mapping[Any, Any], list[Doubts]]]:
+    """Every row of `results.runs`, with the doubts of its records; several where seeds are pooled."""
+    for run in results.runs.to_dict("records"):
+        made = [results.provenance[one] for one in run["run_ids"] if one in results.provenance]
+        yield run, [doubts_of(one) for one in made]

@@ -5,13 +5,11 @@ template.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from editbench.bank.near import NEARBY
 from editbench.figures.theme import Theme
 from editbench.report import dial
 from editbench.report.cells import (
@@ -24,6 +22,7 @@ from editbench.report.cells import (
     not_learned,
     number,
     over_what,
+    spread,
 )
 from editbench.report.costs import COSTS, SUMMED
 from editbench.report.doubts import doubts
@@ -117,7 +116,6 @@ def page(
         problems=problems,
         warnings=[
             *warnings(table),
-            *far_starts(whole, theme),
             *doubts(whole, theme),
             *whole.notes,
         ],
@@ -151,13 +149,11 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
         }
     )
     # Runs that were skipped or failed have no provenance.
-    sizes = _spread({one["bank_n"] for one in made if one.get("bank_n")})
-    pools = _spread(
-        {one["pool_threshold"] for one in made if one.get("pool_threshold") is not None}
-    )
+    sizes = spread({one["bank_n"] for one in made if one.get("bank_n")})
+    pools = spread({one["pool_threshold"] for one in made if one.get("pool_threshold") is not None})
     own = start_distances(results, "target")
     other = start_distances(results, "nearest_other")
-    starts = _spread(set(table["n"].dropna()))
+    starts = spread(set(table["n"].dropna()))
     seeds = sorted({seed for several in results.runs["seeds"] for seed in several})
     # Always in this order, whichever is most frequent.
     counts = table["status"].value_counts()
@@ -241,30 +237,6 @@ def warnings(table: pd.DataFrame) -> list[str]:
     return found
 
 
-def far_starts(results: Results, theme: Theme) -> list[str]:
-    """Of runs whose starts were asked to be near a boundary and lie far from it: one line, or none.
-
-    Args:
-        results: of all settings.
-        theme: how attributes are written.
-    """
-    far: dict[str, list[float]] = {}
-    for run in results.runs.to_dict("records"):
-        made = results.provenance.get(run["run_id"], {})
-        if made.get("start_warning"):
-            distance = float(made["start_distance"]["target"])
-            far.setdefault(str(run["attribute"]), []).append(distance)
-    if not far:
-        return []
-    # Methods share their starts, but two settings may differ.
-    told = ", ".join(f"{theme.attribute(name)} {_spread(set(far[name]))}" for name in sorted(far))
-    return [
-        f"Starts are not near their boundary: half of them lie further than {told} σ from the "
-        f"target's, where {NEARBY:g} σ counts as near. A larger bank or a smaller starts.pool brings "
-        "them nearer, and so does starts.near=target."
-    ]
-
-
 def start_distances(results: Results, key: str) -> str:
     """Spread over the runs of a median distance of their starts; '' where no run tells it.
 
@@ -277,7 +249,7 @@ def start_distances(results: Results, key: str) -> str:
         value = (made.get("start_distance") or {}).get(key)
         if isinstance(value, int | float):
             found.add(float(value))
-    return _spread(found)
+    return spread(found)
 
 
 def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -467,17 +439,3 @@ def _grid_cell(record: dict | None, best: bool, accuracy: Column) -> dict[str, A
 
 def _share(which: pd.Series) -> str:
     return "All runs were" if which.all() else f"{int(which.sum())} of {len(which)} runs were"
-
-
-def _spread(values: set) -> str:
-    """'200', or '180–220'."""
-    numbers = sorted(float(value) for value in values if math.isfinite(value))
-    # Empty where no run tells it, so that the callers can leave the phrase out.
-    if not numbers:
-        return ""
-    texts = [
-        f"{value:,.0f}" if value == int(value) else f"{value:.2g}"
-        for value in (numbers[0], numbers[-1])
-    ]
-    # Compared as written: 1.001 and 1.002 are one text.
-    return texts[0] if texts[0] == texts[1] else "–".join(texts)

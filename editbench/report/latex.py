@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from editbench.report.cells import (
     over_what,
 )
 from editbench.report.costs import SUMMED
+from editbench.report.doubts import doubts
 from editbench.report.html import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
@@ -73,6 +75,7 @@ SPECIAL = {
     "σ": r"$\sigma$",
     "ρ": r"$\rho$",
     "λ": r"$\lambda$",
+    "κ": r"$\kappa$",
     "–": "--",
     "—": "---",
     "−": "$-$",
@@ -110,6 +113,8 @@ BOLD = (
     "Bold: the best of a column, and whatever the paired bootstrap over starts does not separate "
     f"from it (Holm, adjusted p below {SIGNIFICANCE:g}); of means accuracy alone is tested."
 )
+# Columns that ‡ stands in, as on the page.
+OF_LEARNED = ("accuracy", "learned")
 FLOORS = {
     "○": "the interval overlaps that of the best floor",
     "●": "it lies on the wrong side of the best floor",
@@ -148,11 +153,13 @@ class Grid:
     """A table before it is LaTeX.
 
     Attributes:
+        caption: its sentences.
         heads: of the columns, that of the names first.
         rows: (name, cells); a cell is one line or several below each other.
         notes: lines below the table.
     """
 
+    caption: Sequence[str]
     heads: Sequence[str]
     rows: Sequence[tuple[str, Sequence[tuple[Line, ...]]]]
     notes: Sequence[str] = ()
@@ -207,20 +214,22 @@ def tables(
     """
     comments = _comments(numbers, theme, cited)
     paper = Paper(numbers, theme, style or Style(), suffix, comments)
-    found = {}
+    makers: dict[str, Callable[[Paper], Grid | None]] = {}
     for column in (column for column in COLUMNS if column.key in WHAT):
-        chosen = not paper.style.columns or column.key in paper.style.columns
-        if chosen and numbers.table[column.key].notna().any():
+        if paper.style.shows(column.key) and numbers.table[column.key].notna().any():
             # The column is called ad_at, the file and the label of the table ad.
             name = "ad" if column.key == AT_EFFECT else column.key
-            found[name] = _attribute_table(paper, name, paper.style.column_of(column))
-    for name, made in (
-        ("means", _means_table(paper)),
-        ("cost", _cost_table(paper)),
-        ("ranking", _ranking_table(paper)),
-    ):
-        if made:
-            found[name] = made
+            makers[name] = partial(_attribute_table, column=paper.style.column_of(column))
+    makers |= {"means": _means_table, "cost": _cost_table, "ranking": _ranking_table}
+    found: dict[str, str] = {}
+    for name, make in makers.items():
+        grid = make(paper)
+        if grid is None:
+            continue
+        # What concerns all tables is said once, below the first, which has the main number.
+        if not found:
+            grid = replace(grid, notes=[*_notes_of_all(paper), *grid.notes])
+        found[name] = _float(paper, name, grid)
     return found
 
 
@@ -277,7 +286,17 @@ WHAT = {
 }
 
 
-def _attribute_table(paper: Paper, name: str, column: Column) -> str:
+def _notes_of_all(paper: Paper) -> list[str]:
+    """What was not done, what the marks beside names mean, and what is in doubt."""
+    numbers = paper.numbers
+    found = not_done(numbers.table, paper.theme)
+    # A dictionary, so that a mark on many rows is explained once.
+    meanings = dict(mark for record in numbers.means.to_dict("records") for mark in marks(record))
+    found += [f"{name}: {meaning}" for name, meaning in meanings.items()]
+    return [*found, *doubts(numbers.results, paper.theme)]
+
+
+def _attribute_table(paper: Paper, column: Column) -> Grid:
     """Methods x attributes and the mean: the value, and below it its interval."""
     numbers = paper.numbers
     table = numbers.table
@@ -299,13 +318,10 @@ def _attribute_table(paper: Paper, name: str, column: Column) -> str:
     heads = ["method", *map(paper.theme.attribute, attributes)]
     if compared.values:
         heads.append("mean")
-    # Only one table lists what was not done: said once, beside the main number.
-    notes = not_done(table, paper.theme) if column.key == "accuracy" else []
-    grid = Grid(heads, rows, [*notes, *_cell_notes(paper, column, compared)])
     effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
     caption = [WHAT[column.key].format(effect=effects) + _over(table, column.interval) + "."]
     caption.append(_mean(paper, compared))
-    return _float(paper, name, caption, grid)
+    return Grid(caption, heads, rows, _cell_notes(paper, column, compared))
 
 
 def _cell_notes(paper: Paper, column: Column, compared: MeanComparison) -> list[str]:
@@ -319,7 +335,7 @@ def _cell_notes(paper: Paper, column: Column, compared: MeanComparison) -> list[
         for note, group in noted.groupby(f"{column.key}_note"):
             notes.append(f"†{note} ({where(group, paper.theme)})")
     weak = table[(table["status"] == "done") & (table["learned"] < LEAST_LEARNED)]
-    if len(weak):
+    if len(weak) and column.key in OF_LEARNED:
         notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, paper.theme)})")
     # A note for all methods is the caption's; these are of single ones.
     for method, why in compared.left(paper.theme).items():
@@ -327,8 +343,8 @@ def _cell_notes(paper: Paper, column: Column, compared: MeanComparison) -> list[
     return notes
 
 
-def _means_table(paper: Paper) -> str:
-    """Methods x numbers, means over attributes; '' where there is none."""
+def _means_table(paper: Paper) -> Grid | None:
+    """Methods x numbers, means over attributes; None where there is no number."""
     numbers = paper.numbers
     means = numbers.means
     columns = [
@@ -340,14 +356,15 @@ def _means_table(paper: Paper) -> str:
         and (column.narrow or column.key in paper.style.columns)
     ]
     if not columns:
-        return ""
+        return None
+    marked = any(column.key in OF_LEARNED for column in columns)
     rows = []
     weak = []
     for row in means.to_dict("records"):
         bold = row["method"] in numbers.ranked.bold
         cells = [_cell(row, column, bold and column.key == "accuracy") for column in columns]
         rows.append((paper.name(row), cells))
-        if not_learned(row):
+        if marked and not_learned(row):
             weak.append(paper.theme.method(row["method"]))
     hints = []
     over = {}
@@ -366,14 +383,14 @@ def _means_table(paper: Paper) -> str:
     notes = []
     if weak:
         notes.append(f"‡{NOT_LEARNED_MEANS} ({', '.join(weak)})")
-    return _float(paper, "means", caption, Grid(["method", *map(heading, columns)], rows, notes))
+    return Grid(caption, ["method", *map(heading, columns)], rows, notes)
 
 
-def _cost_table(paper: Paper) -> str:
+def _cost_table(paper: Paper) -> Grid | None:
     costs = paper.numbers.costs.to_dict("records")
     shown = paper.style.costs_of(paper.numbers)
     if not shown:
-        return ""
+        return None
     rows = []
     for row in costs:
         cells = [(Line(cell(row, column).text),) for column in shown]
@@ -382,13 +399,13 @@ def _cost_table(paper: Paper) -> str:
     over = f" ({over_what(known[0], 'accuracy')})" if known else ""
     hints = "; ".join(f"{column.title}: {column.hint}" for column in shown)
     caption = [f"Costs: {SUMMED}{over}. {hints}. Measured once a run, on one machine; no test."]
-    return _float(paper, "cost", caption, Grid(["method", *map(heading, shown)], rows))
+    return Grid(caption, ["method", *map(heading, shown)], rows)
 
 
-def _ranking_table(paper: Paper) -> str:
+def _ranking_table(paper: Paper) -> Grid | None:
     ranked = paper.numbers.ranked
     if not len(ranked.table):
-        return ""
+        return None
     number = paper.style.column_of(COLUMNS[0])
     methods = ranked.table["method"].tolist()
     rows = []
@@ -412,7 +429,7 @@ def _ranking_table(paper: Paper) -> str:
     left = []
     for method, why in ranked.compared.left(paper.theme).items():
         left.append(f"not ranked: {paper.theme.method(method)}: {why}")
-    return _float(paper, "ranking", caption, Grid(heads, rows, left))
+    return Grid(caption, heads, rows, left)
 
 
 # -- parts of a caption ----------------------------------------------------------------------------
@@ -479,7 +496,7 @@ def _cell(record: Mapping | None, column: Column, bold: bool) -> tuple[Line, ...
     if record.get("status", "done") != "done":
         return (Line(str(record["status"]), "emph"),)
     value = cell(record, column)
-    text = value.text + _marks_of(record, value)
+    text = value.text + _marks_of(record, value, column)
     lines = [Line(text, "textbf" if bold else "")]
     if value.interval:
         # Smaller type keeps the column narrow and the value in front.
@@ -487,11 +504,11 @@ def _cell(record: Mapping | None, column: Column, bold: bool) -> tuple[Line, ...
     return tuple(lines)
 
 
-def _marks_of(record: Mapping, value: Cell) -> str:
+def _marks_of(record: Mapping, value: Cell, column: Column) -> str:
     """† a note, ‡ not learnt, ○ at the floor, ● worse than it."""
     # Why a mean is missing stands below the table; a cell's note is found there by its dagger.
     found = "†" if value.mark and "status" in record else ""
-    if not_learned(record):
+    if column.key in OF_LEARNED and not_learned(record):
         found += "‡"
     if value.floor:
         found += "●" if value.floor == WORSE else "○"
@@ -499,17 +516,16 @@ def _marks_of(record: Mapping, value: Cell) -> str:
 
 
 # -- LaTeX -----------------------------------------------------------------------------------------
-def _float(paper: Paper, name: str, caption: Sequence[str], grid: Grid) -> str:
+def _float(paper: Paper, name: str, grid: Grid) -> str:
     """The fragment.
 
     Args:
         paper: what all tables share.
         name: of the table.
-        caption: its sentences.
         grid: its numbers.
     """
     style = paper.style
-    sentences = [part for part in caption if part]
+    sentences = [part for part in grid.caption if part]
     # Only what stands in the table is explained.
     if any(line.form == "textbf" for line in grid.lines):
         sentences.append(BOLD)

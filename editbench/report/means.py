@@ -62,6 +62,7 @@ class MeanComparison:
         unreadable: method compared -> the attributes on which its number is not readable.
         lacking: floor without a mean -> the attributes of which it lacks starts.
         shared: on how many attributes all methods compared share enough starts.
+        measured: whether any run was asked for the number.
     """
 
     metric: str
@@ -74,6 +75,7 @@ class MeanComparison:
     unreadable: Mapping[str, Sequence[str]] = field(default_factory=dict)
     lacking: Mapping[str, Sequence[str]] = field(default_factory=dict)
     shared: int = 0
+    measured: bool = True
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -103,6 +105,8 @@ class MeanComparison:
         if self.values:
             return ""
         title = self.title(theme)
+        if not self.measured:
+            return f"no run has a metric that measures {title}"
         if not self.unreadable:
             return (
                 f"no method has a readable {title} on more than half of the {self.asked} attributes"
@@ -179,8 +183,11 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanC
         table: their `main_table`.
         metric: the number: a column of the table with values of single starts.
     """
-    series = _readable_values(results, table, metric)
     asked = sorted(set(table["attribute"]))
+    # Without a run that is done it is not known what was asked for.
+    if len(results.rows) and metric not in set(results.rows["metric"]):
+        return MeanComparison(metric, len(asked), measured=False)
+    series = _readable_values(results, table, metric)
     floors = sorted(set(table.loc[table["floor"], "method"]))
     few = {}
     unreadable = {}

@@ -39,7 +39,15 @@ from editbench.report.paired import SIGNIFICANCE
 from editbench.report.published import lines
 from editbench.report.ranking import lines as ranking_lines
 from editbench.report.style import Style
-from editbench.report.tables import AT_FLOOR, WORSE, Quantity, main_table, quantities
+from editbench.report.tables import (
+    ABOVE_FLOOR,
+    AT_EFFECT,
+    AT_FLOOR,
+    WORSE,
+    Quantity,
+    main_table,
+    quantities,
+)
 
 UNBOUNDED = 10_000  # columns; no table is that wide
 WIDE = 140  # columns of a terminal that takes the costs too
@@ -116,7 +124,7 @@ def _print_setting(numbers: Numbers, console: Console, style: Style, theme: Them
     told = [
         *missed_bars(numbers.results),
         over_starts(table, theme, style),
-        *_floor_lines(table, theme),
+        *_floor_lines(table, theme, style),
     ]
     heads, rows = _means(numbers, columns, "terminal", theme)
     out = _rich(heads, "mean over attributes, the same for every method", wrapped=range(len(heads)))
@@ -212,7 +220,7 @@ def markdown(
         told = [
             *missed_bars(numbers.results),
             over_starts(table, theme, style),
-            *_floor_lines(table, theme),
+            *_floor_lines(table, theme, style),
         ]
         parts += [_sentence(line) for line in told]
         parts.append("Mean over attributes, the same for every method:")
@@ -299,7 +307,7 @@ def _runs(
     table: pd.DataFrame, columns: list[Column], kind: str, theme: Theme
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the main table."""
-    marked = [above_floor(record, theme) for record in table.to_dict("records")]
+    marked = [above_floor(record, columns) for record in table.to_dict("records")]
     heads = ["attribute", "method", *map(heading, columns)]
     rows = []
     for record, mark in zip(table.to_dict("records"), marked):
@@ -316,7 +324,7 @@ def _means(
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the means: each says how many attributes and starts it is over."""
     records = numbers.means.to_dict("records")
-    marked = [above_floor(record, theme) for record in records]
+    marked = [above_floor(record, columns) for record in records]
     titles = {column.key: column.title for column in columns}
     shown = [metric for metric in numbers.compared if metric in titles]
     heads = ["method", "served", *map(heading, columns)]
@@ -341,8 +349,13 @@ def _last(heads: list[str]) -> tuple[int, ...]:
 
 
 def compared_of(numbers: Numbers, style: Style) -> list[MeanComparison]:
-    """What the means are over, of the numbers that the tables show; the ranking shows accuracy."""
-    return [one for key, one in numbers.compared.items() if key == "accuracy" or style.shows(key)]
+    """What the means are over, of the numbers that the tables show; the ranking shows accuracy, over
+    whose attributes all other means are."""
+    found = []
+    for key, one in numbers.compared.items():
+        if key == "accuracy" or (one.measured and style.shows(key)):
+            found.append(one)
+    return found
 
 
 def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
@@ -355,12 +368,15 @@ def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
     several = ", ".join(map(str, seeds))
     pooled = f" and {several} seeds, mean and interval over both" if seeds[-1] > 1 else ", one seed"
-    crossed = [title_of(key, theme) for key in OVER_CROSSED if style.shows(key)]
+    # What no run was asked for has a column without a number.
+    known = [key for key in (*OVER_CROSSED, AT_EFFECT) if table[key].notna().any()]
+    shown = [key for key in known if style.shows(key)]
+    crossed = [title_of(key, theme) for key in OVER_CROSSED if key in shown]
     others = []
     if crossed:
         others.append(f"{' and '.join(crossed)} over the starts that crossed")
-    if style.shows("ad_at"):
-        others.append(f"{title_of('ad_at', theme)} over those that reach its effect")
+    if AT_EFFECT in shown:
+        others.append(f"{title_of(AT_EFFECT, theme)} over those that reach its effect")
     told = f"each row: over {n} starts{pooled}"
     return f"{told}; {', '.join(others)}" if others else told
 
@@ -370,10 +386,13 @@ def title_of(key: str, theme: Theme) -> str:
     return theme.column(key, TITLES.get(key, key))
 
 
-def _floor_lines(table: pd.DataFrame, theme: Theme) -> list[str]:
-    """What the marks of the floor mean, where there is a floor."""
+def _floor_lines(table: pd.DataFrame, theme: Theme, style: Style) -> list[str]:
+    """Which methods are floors, and what the marks of the floor mean where a column has them."""
     floors = floors_of(table, theme)
-    return [f"floor: {', '.join(floors)}; {FLOOR_RULE}"] if floors else []
+    if not floors:
+        return []
+    rule = f"; {FLOOR_RULE}" if any(map(style.shows, ABOVE_FLOOR)) else ""
+    return [f"floor: {', '.join(floors)}{rule}"]
 
 
 def csv(results: Results) -> str:
@@ -402,9 +421,9 @@ def legend(
     found = dict(mark for record in table.to_dict("records") for mark in marks(record))
     lines = [f"{name}: {meaning}" for name, meaning in found.items()]
     effects = sorted(set(table["ad_at_effect"].dropna()))
-    if effects and style.shows("ad_at"):
+    if effects and style.shows(AT_EFFECT):
         lines.append(
-            f"{title_of('ad_at', theme)}: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
+            f"{title_of(AT_EFFECT, theme)}: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
     weak = any(not_learned(record) for record in table.to_dict("records"))
     if weak and style.shows("learned"):

@@ -10,9 +10,9 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError, one_line
 from editbench.base.files import write_json
+from editbench.run.doubts import remarks
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.stats.agreement import contradicted, foreign
 
 
 @dataclass(frozen=True)
@@ -60,26 +60,6 @@ def describe_outcome(settings: Settings, outcome: Outcome) -> str:
     record = Record.read(settings.out / outcome.run_id)
     told = "; ".join(remarks(record.provenance()))
     return f"{head}: {headline(record)}" + (f" ({told})" if told else "")
-
-
-def remarks(made: Mapping[str, Any]) -> list[str]:
-    """What makes the numbers of a run mean less than they seem to, in a few words each.
-
-    The report says what it means and what helps: here it may stand in every line of a sweep.
-
-    Args:
-        made: the provenance of a record; one of an earlier version lacks some keys.
-    """
-    found = []
-    if made.get("start_warning"):
-        found.append(f"far starts: {made['start_distance']['target']:.2f} sigma")
-    if made.get("walks_not_finite"):
-        found.append(f"not finite: {made['walks_not_finite']} of {made['starts']} walks")
-    for name, kappa in contradicted(made.get("agreement") or {}).items():
-        found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
-    for (role, name), share in foreign(made.get("imported_agreement") or {}).items():
-        found.append(f"the bank's {name} is of another {role}: {share:.0%} equal")
-    return found
 
 
 def headline(record: Record, count: int = 2, most: int = 5) -> str:

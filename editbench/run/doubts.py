@@ -1,0 +1,69 @@
+"""What makes the numbers of a run mean less than they seem to, as its provenance tells it.
+
+The line of a run has it in a few words (`remarks`), since it may stand in every line of a sweep. The
+report says what it means and what helps: `editbench.report.doubts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from editbench.stats.agreement import contradicted, foreign
+
+
+class Doubts(NamedTuple):
+    """What is in doubt of one run.
+
+    Attributes:
+        far: median distance of the starts from the target's boundary, in sigmas; None where they
+            are as near as was asked for.
+        not_finite: walks that became NaN or infinite.
+        walks: of how many; 0 in records of earlier versions, which do not count them.
+        contradicted: attribute -> Cohen's kappa, where teacher and judge agree hardly more than
+            chance.
+        foreign: (role, attribute) -> share of equal classes, where the logits of an imported bank are
+            not those of the run's scorer.
+    """
+
+    far: float | None
+    not_finite: int
+    walks: int
+    contradicted: dict[str, float]
+    foreign: dict[tuple[str, str], float]
+
+
+def doubts_of(made: Mapping[str, Any]) -> Doubts:
+    """The doubts of a run.
+
+    Args:
+        made: the provenance of its record; one of an earlier version lacks some keys.
+    """
+    far = float(made["start_distance"]["target"]) if made.get("start_warning") else None
+    walks = int(made["starts"]) if "walks_not_finite" in made else 0
+    return Doubts(
+        far=far,
+        not_finite=made.get("walks_not_finite") or 0,
+        walks=walks,
+        contradicted=contradicted(made.get("agreement") or {}),
+        foreign=foreign(made.get("imported_agreement") or {}),
+    )
+
+
+def remarks(made: Mapping[str, Any]) -> list[str]:
+    """The doubts of a run in a few words each.
+
+    Args:
+        made: the provenance of its record.
+    """
+    doubts = doubts_of(made)
+    found = []
+    if doubts.far is not None:
+        found.append(f"far starts: {doubts.far:.2f} sigma")
+    if doubts.not_finite:
+        found.append(f"not finite: {doubts.not_finite} of {doubts.walks} walks")
+    for name, kappa in doubts.contradicted.items():
+        found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
+    for (role, name), share in doubts.foreign.items():
+        found.append(f"the bank's {name} is of another {role}: {share:.0%} equal")
+    return found

@@ -617,11 +617,9 @@ def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(co
     assert len(list((tmp_path / "references").glob("*.safetensors"))) == 2
 
 
-def test_a_small_reference_has_no_floor_and_one_that_is_too_small_says_so(context, tmp_path):
+def test_a_small_reference_has_no_floor(context, tmp_path):
     here = replace(context, cache=tmp_path)
     assert "floor_sum" not in statistics(here, Normal(count=60), Pixels(), 50, 10, 4)
-    with pytest.raises(EditbenchError, match="has 60 pictures, fewer than n=70"):
-        statistics(here, Normal(count=60), Pixels(), 70, 10, 4)
 
 
 def test_renders_and_the_bank_and_a_folder_give_their_pictures(context, tmp_path):
@@ -656,10 +654,14 @@ def test_codes_without_pictures_are_not_served(context):
         observation().look(replace(context, generator=latent))
 
 
-def test_too_few_samples_are_told_before_anything_is_computed(context):
+def test_too_few_samples_and_pictures_are_told_before_anything_is_computed(context):
     reference = Normal()
-    with pytest.raises(EditbenchError, match="lower the observation's n"):
-        observation(n=5_000, reference=reference).look(context)
+    asked = r"observation.frechet_distance.n=5000: "
+    with pytest.raises(EditbenchError, match=asked + "the test split .*: raise bank.n, or set"):
+        observation(n=5_000, reference=reference).check(context)
+    reference = Normal(count=20)
+    with pytest.raises(EditbenchError, match=r"n=40: reference 'normal' has 20 pictures: set it"):
+        observation(n=40, reference=reference).check(context)
     assert not reference.calls
 
 

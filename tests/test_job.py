@@ -112,6 +112,12 @@ def test_fits_are_reused_across_attributes_and_say_so(tmp_path):
     assert notes[0]["fit_seconds"] == notes[1]["fit_seconds"] and notes[1]["labels_used"] == 600
 
 
+def test_a_draw_without_starts_is_told_before_the_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "fit_editor", None)  # would fail with another message
+    outcome = run_job(toy_config(tmp_path, "attribute=b", "starts.n=1"))
+    assert outcome.reason == "no start was drawn for b: raise starts.n=1"
+
+
 def test_a_broken_fit_cache_is_fitted_again(tmp_path):
     cfg = toy_config(tmp_path)
     run_job(cfg)

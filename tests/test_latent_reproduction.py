@@ -333,6 +333,14 @@ def test_a_space_that_is_not_there_has_a_reason(context):
     assert "no W_PLUS" in rows_of(found).loc["reproduction_w_plus", "note"]
 
 
+@pytest.mark.parametrize("name", ["held_out", "samples"])
+def test_too_few_samples_are_told_before_the_editor_is_fitted(context, name):
+    asked = LatentReproductionObservation(**FAST | {name: 10_000})
+    reason = f"observation.latent_reproduction.{name}=10000: the test split .*: raise bank.n, or"
+    with pytest.raises(EditbenchError, match=reason):
+        asked.check(replace(context, editor=Weights(MIX)))
+
+
 def test_only_editors_of_the_weights_are_asked(context):
     with pytest.raises(Unsupported, match="walks in W"):
         LatentReproductionObservation(**FAST).look(context)

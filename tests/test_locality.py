@@ -88,6 +88,12 @@ def value(found: Observed, name: str, x: float | None = None, **own) -> float:
     return float(rows["value"].iloc[0])
 
 
+def test_too_few_samples_are_told_before_the_editor_is_fitted(context):
+    reason = "observation.locality.n=10000: the test split .*: raise bank.n, or set"
+    with pytest.raises(EditbenchError, match=reason):
+        observation(n=10_000).check(context)
+
+
 # -- the observation ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("points", [6, 7])
 def test_a_linear_generator_has_the_closed_form(context, points):

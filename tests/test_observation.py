@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.networks.roles import Networks
 from editbench.run import job
 from editbench.run.compose import compose_config
 from editbench.run.overrides import check_overrides
@@ -33,6 +34,7 @@ from editbench.walk.strength import (
     calibrate,
     edited_codes,
     measure_effect,
+    require_samples,
     sides,
     start_logits,
     start_walks,
@@ -53,9 +55,17 @@ class Peek(AfterWalk):
         if fail == "wrong option":
             raise EditbenchError("n is wrong")
 
-    def look(self, context: ObservationContext) -> Observed:
+    def prepare(self, networks: Networks, device: str) -> None:
+        if self.fail == "no second attribute":
+            raise EditbenchError("no such attribute")
+
+    def check(self, context: ObservationContext) -> None:
         if self.fail == "unsupported":
             raise Unsupported("nothing to see")
+        require_samples(context, "observation.peek.n", self.n)
+
+    def look(self, context: ObservationContext) -> Observed:
+        self.check(context)
         if self.fail == "error":
             raise EditbenchError("a file is missing")
         total = sum(
@@ -201,10 +211,20 @@ def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the
     assert (outcome.status, outcome.reason) == ("failed", "a file is missing")
 
 
-def test_a_wrong_option_of_an_observation_is_told_before_the_work(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        ({"fail": "wrong option"}, "n is wrong"),
+        ({"fail": "no second attribute"}, "no such attribute"),
+        ({"n": 10_000}, "observation.peek.n=10000: the test split of bank.n="),
+    ],
+)
+def test_a_wrong_option_of_an_observation_is_told_before_the_work(
+    tmp_path, monkeypatch, options, reason
+):
     monkeypatch.setattr(job, "fit_editor", None)  # would fail with another message
-    outcome = run_job(with_observation(toy_config(tmp_path), fail="wrong option"))
-    assert outcome.status == "failed" and "n is wrong" in outcome.reason
+    outcome = run_job(with_observation(toy_config(tmp_path), **options))
+    assert outcome.status == "failed" and reason in outcome.reason
 
 
 def test_a_record_with_a_lost_or_cut_observation_is_run_again(tmp_path):
@@ -326,7 +346,7 @@ def test_the_two_sides_of_an_attribute(name, target, expected):
 
 
 def test_too_few_samples_name_the_bank(context):
-    with pytest.raises(EditbenchError, match="lower the observation's n"):
+    with pytest.raises(EditbenchError, match=r"n=10000: the test split .*: raise bank.n, or set"):
         list(edited_codes(context, [0.0], 10_000))
 
 

@@ -59,9 +59,9 @@ from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
 from editbench.walk.engine import WalkResult, walk_starts
 from editbench.walk.observation import (
-    Observation,
     ObservationContext,
     WalkObserver,
+    check_observations,
     observe_after_walk,
 )
 from editbench.walk.spec import EngineSpec
@@ -277,18 +277,19 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     editor = load_editor(settings)
     editor.bind(networks.generator)
     job.check(editor)
-    # Before the fit, whose time a wrong option of an observation would waste.
+    # Before the fit, whose time a wrong option would waste.
     observations = load_observations(settings)
     real = load_inversion(settings)  # None: walks start from the bank's own samples
     if real is not None:
         check_walk(editor, real)
+    for observation in observations.values():
+        observation.prepare(networks, settings.device)
+    check_observations(observations, _context(job, editor, batch=1))
+    starts = _draw_starts(job, real)
     fitted = fit_editor(editor, settings, job.bank, networks, settings.attribute)
     job.check(editor)  # the fit may have found no control
 
-    starts = _draw_starts(job, real)
     inputs = _prepare_walk(job, editor, real, starts, folder)
-    for observation in observations.values():
-        observation.prepare(networks, settings.device)  # no cost of the walk
     batch = engine_batch(settings, networks)
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
@@ -306,7 +307,7 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     if real is not None:
         made["inversion"] = _about_inversion(real)
     # The costs above are counted: what an observation decodes from here is none of the method's.
-    observed = _observe(job, editor, observations, folder, batch)
+    observed = observe_after_walk(folder, observations, _context(job, editor, batch))
     if observed:
         made["observations"] = observed
     write_json(folder / Record.PROVENANCE, made)
@@ -400,17 +401,21 @@ def _about_inversion(real: Inversion) -> dict[str, Any]:
     }
 
 
-def _observe(
-    job: Job, editor: Editor, observations: dict[str, Observation], folder: Path, batch: int
-) -> dict[str, Any]:
-    """Let observations look at pictures after the walk. Name -> seconds, calls and reason."""
+def _context(job: Job, editor: Editor, batch: int) -> ObservationContext:
+    """What observations may look at after the walk.
+
+    Args:
+        job: whose walk it is.
+        editor: of the job.
+        batch: samples decoded together.
+    """
     settings = job.settings
     networks = job.networks
 
     def editor_for(attribute: str) -> Editor:
         return fitted_editor(settings, job.bank, networks, attribute)
 
-    context = ObservationContext(
+    return ObservationContext(
         editor,
         networks.generator,
         networks.teacher,
@@ -424,7 +429,6 @@ def _observe(
         settings.cache,
         editor_for,
     )
-    return observe_after_walk(folder, observations, context)
 
 
 def start_codes(

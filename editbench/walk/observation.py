@@ -19,6 +19,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ class Observation:
     citation: str = ""
 
     def prepare(self, networks: Networks, device: str) -> None:
-        """Get ready for a job; called once before its walk.
+        """Get ready for a job; called once before its fit.
 
         Args:
             networks: generator, teacher and judge of the job.
@@ -116,6 +117,17 @@ class AfterWalk(Observation, abc.ABC):
 
     Any batch size must leave the same arrays, to float tolerance.
     """
+
+    def check(self, context: ObservationContext) -> None:
+        """Refuse what `look` would refuse whatever the editor learns; called before its fit.
+
+        Args:
+            context: as of `look`; the editor is bound to the generator and not fitted yet.
+
+        Raises:
+            EditbenchError: such as too few samples; the job fails with this message.
+            Unsupported: there is nothing to look at. The job goes on, and `look` gives the reason.
+        """
 
     @abc.abstractmethod
     def look(self, context: ObservationContext) -> Observed:
@@ -241,6 +253,25 @@ class WalkObserver:
 
 
 # -- after the walk
+def check_observations(
+    observations: Mapping[str, Observation], context: ObservationContext
+) -> None:
+    """Let every observation that looks after the walk refuse the job before its fit.
+
+    Args:
+        observations: all of the job, by name.
+        context: what they may look at; the editor is not fitted yet.
+
+    Raises:
+        EditbenchError: one of them cannot work.
+    """
+    for observation in observations.values():
+        if isinstance(observation, AfterWalk):
+            # Nothing to look at is a result, with its reason in the record.
+            with suppress(Unsupported), torch.no_grad():
+                observation.check(context)
+
+
 def observe_after_walk(
     folder: Path, observations: Mapping[str, Observation], context: ObservationContext
 ) -> dict[str, dict]:

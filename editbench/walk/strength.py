@@ -57,6 +57,22 @@ def sides(attribute: Attribute, target: int | None = None) -> tuple[int, int]:
     return backward, forward
 
 
+def require_samples(context: ObservationContext, key: str, n: int) -> None:
+    """Raise EditbenchError where the test split is smaller than what an option asks for.
+
+    Args:
+        context: of the observation.
+        key: of the option, such as observation.locality.n.
+        n: its value.
+    """
+    first, last = context.bank.spec.split("test")
+    if n > last - first:
+        raise EditbenchError(
+            f"{key}={n}: the test split of bank.n={len(context.bank)} has {last - first} samples: "
+            f"raise bank.n, or set {key}={last - first} or less"
+        )
+
+
 def start_walks(context: ObservationContext, n: int) -> Iterator[tuple[slice, Walk, Tensor]]:
     """The first n samples of the test split, in batches.
 
@@ -73,12 +89,8 @@ def start_walks(context: ObservationContext, n: int) -> Iterator[tuple[slice, Wa
     Raises:
         EditbenchError: the test split has fewer samples.
     """
-    first, last = context.bank.spec.split("test")
-    if n > last - first:
-        raise EditbenchError(
-            f"an observation needs {n} samples, but the test split of bank.n={len(context.bank)} has "
-            f"{last - first}: raise bank.n, or lower the observation's n"
-        )
+    require_samples(context, "samples of an observation", n)
+    first = context.bank.spec.split("test")[0]
     generator = context.generator
     space = context.editor.space
     field = generator.start_space(space).value

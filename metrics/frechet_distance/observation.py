@@ -28,6 +28,7 @@ from editbench.walk.strength import (
     calibrate,
     edited_codes,
     measure_effect,
+    require_samples,
     sides,
     start_logits,
 )
@@ -141,20 +142,39 @@ class FrechetDistanceObservation(AfterWalk):
         if isinstance(network, FeatureNetwork):
             self._check_size(network)
 
+    def check(self, context: ObservationContext) -> None:
+        """Ask for pictures, enough samples, and a reference that serves.
+
+        Raises:
+            Unsupported: there are no pictures, or the reference is of another kind.
+            EditbenchError: there are too few samples or pictures, or the moments would be larger
+                than LARGEST.
+        """
+        if context.generator.output != "image":
+            raise Unsupported("there are no pictures: the judge scores codes")
+        classes = context.judge.attributes[context.attribute].classes
+        # Two sets of pictures, each as it is and edited, by class.
+        self._check_size(self._network(context), 4 * len(classes) if self.matched else 0)
+        self.reference.check(context)
+        require_samples(context, "observation.frechet_distance.n", self.n)
+        size = self.reference.size(context)
+        if size < self.n:
+            raise EditbenchError(
+                f"observation.frechet_distance.n={self.n}: reference '{self.reference.name}' has "
+                f"{size} pictures: set it to {size} or less, or give a larger reference (raise "
+                "bank.n, where it is the bank)"
+            )
+
     def look(self, context: ObservationContext) -> Observed:
         """Take the features of real pictures and of edits, and their sums.
 
         Raises:
-            Unsupported: there are no pictures, or the reference is of another kind.
-            EditbenchError: there are too few samples or pictures.
+            Unsupported, EditbenchError: as of `check`; or the pictures of the reference have
+                another shape.
         """
-        if context.generator.output != "image":
-            raise Unsupported("there are no pictures: the judge scores codes")
+        self.check(context)
         network = self._network(context)
         classes = context.judge.attributes[context.attribute].classes
-        # Two sets of pictures, each as it is and edited, by class.
-        self._check_size(network, 4 * len(classes) if self.matched else 0)
-        self.reference.check(context)
         resolution = self._check_shapes(context)
         # Real pictures are the same for all jobs: their statistics come from the cache.
         stats = statistics(context, self.reference, network, self.n, self.kernel, resolution)
@@ -214,7 +234,6 @@ class FrechetDistanceObservation(AfterWalk):
 
     def _check_shapes(self, context: ObservationContext) -> int:
         """Decode one picture before the long work; the resolution of the generator's pictures."""
-        # The first batch of edited_codes raises, too, where the test split is smaller than n.
         _, _, codes = next(edited_codes(replace(context, batch=1), [0.0], self.n))
         picture = context.generator.decode(codes)[0]
         real = self.reference.images(context, 0, 1, picture.shape[-1])[0]

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.errors import BadFile, Unsupported
 from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import progress
 from editbench.base.sources import source_digest
@@ -235,7 +235,7 @@ def statistics(
         context: what is edited.
         reference: the pictures.
         network: whose features are taken.
-        n: pictures behind the moments.
+        n: pictures behind the moments; the reference has as many.
         kernel: pictures whose features are kept, for the kernel distance.
         resolution: of the pictures.
 
@@ -245,14 +245,8 @@ def statistics(
         features: (kernel, d) float32, of the first pictures.
 
     Raises:
-        EditbenchError: the reference has fewer than n pictures.
         Unsupported: a picture has features that are not finite.
     """
-    if reference.size(context) < n:
-        raise EditbenchError(
-            f"reference '{reference.name}' has {reference.size(context)} pictures, fewer than n={n}: "
-            "lower the observation's n, or give a larger reference"
-        )
     key = reference_key(context, reference, network, n, resolution) | {"kernel": kernel}
     return cached(
         context.cache, key, lambda: _compute(context, reference, network, n, kernel, resolution)

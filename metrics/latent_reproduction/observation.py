@@ -31,7 +31,7 @@ from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.walk.editor import Editor, FitData
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
-from editbench.walk.strength import calibrate
+from editbench.walk.strength import calibrate, require_samples
 
 # Mean effect in sigmas below which the weight shift does nothing: what is left is rounding.
 LEAST = 1e-3
@@ -126,17 +126,29 @@ class LatentReproductionObservation(AfterWalk):
         self.comparator = comparator
         self.pictures = pictures
 
-    def look(self, context: ObservationContext) -> Observed:
-        """Calibrate the weight shift, and search for a latent shift in every space.
+    def check(self, context: ObservationContext) -> None:
+        """Ask for an editor of weights, and for enough samples.
 
         Raises:
-            Unsupported: the editor does not edit weights, or its edit changes nothing.
+            Unsupported: the editor does not edit weights.
+            EditbenchError: the test split has too few samples.
         """
         if context.editor.space is not Space.THETA:
             raise Unsupported(
                 f"walks in {context.editor.space.name}: latent reproduction is of editors that shift "
                 "weights"
             )
+        for name in ("held_out", "samples"):
+            require_samples(context, f"observation.latent_reproduction.{name}", getattr(self, name))
+
+    def look(self, context: ObservationContext) -> Observed:
+        """Calibrate the weight shift, and search for a latent shift in every space.
+
+        Raises:
+            Unsupported: the editor does not edit weights, or its edit changes nothing.
+            EditbenchError: as of `check`.
+        """
+        self.check(context)
         reach = calibrate(context, 1, self.effect, self.samples, self.tolerance, self.cap)
         # A weaker edit than the wanted one is still an edit that a shift may reproduce.
         if not reach.reached and reach.effect < LEAST:

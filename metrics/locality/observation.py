@@ -21,7 +21,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
 from editbench.networks.generator import Generator
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
-from editbench.walk.strength import Reach, calibrate, edited_codes, sides
+from editbench.walk.strength import Reach, calibrate, edited_codes, require_samples, sides
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
 from editbench.worlds.parser import RegionParser
@@ -101,14 +101,25 @@ class LocalityObservation(AfterWalk):
         self.tolerance = float(tolerance)
         self.cap = cap
 
+    def check(self, context: ObservationContext) -> None:
+        """Ask for pictures, and for enough samples.
+
+        Raises:
+            Unsupported: there are no pictures.
+            EditbenchError: the test split has fewer than n samples.
+        """
+        if context.generator.output != "image":
+            raise Unsupported("there are no pictures: the judge scores codes")
+        require_samples(context, "observation.locality.n", self.n)
+
     def look(self, context: ObservationContext) -> Observed:
         """Find the ends of both sides, and sum the energy over the strengths between.
 
         Raises:
             Unsupported: there are no pictures, or the edit changes nothing that the judge sees.
+            EditbenchError: as of `check`, or the parser takes no such pictures.
         """
-        if context.generator.output != "image":
-            raise Unsupported("there are no pictures: the judge scores codes")
+        self.check(context)
         down = self._end(context, -1)
         up = self._end(context, 1)
         # A side may lead nowhere, of an editor that knows one way only; both may not.

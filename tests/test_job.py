@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -19,8 +20,10 @@ from editbench.bank.importing import import_bank
 from editbench.base import identity
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import file_state
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
+from editbench.metrics.crossing_accuracy import CrossingAccuracy
 from editbench.report import load, metric_figures
 from editbench.report.doubts import foreign_logits
 from editbench.report.style import Style
@@ -140,6 +143,59 @@ def test_a_metric_that_is_added_to_a_finished_run_brings_its_figure(tmp_path):
     assert Record.open(folder_of(more, again)).config() == OmegaConf.to_container(
         more, resolve=True
     )
+
+
+class Fragile(CrossingAccuracy):
+    """A metric that raises what the test asks for."""
+
+    raises: BaseException | None = None
+
+    def compute(self):
+        if self.raises is not None:
+            raise self.raises
+        return super().compute()
+
+
+def with_fragile(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.metric = {"fragile": {"_target_": "tests.test_job.Fragile"}}
+    return cfg
+
+
+@pytest.mark.parametrize("raised", [KeyError("effect"), KeyboardInterrupt()])
+def test_a_metric_that_fails_on_a_finished_run_leaves_it_as_it_was(tmp_path, monkeypatch, raised):
+    first = toy_config(tmp_path)
+    folder = folder_of(first, run_job(first))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(Fragile, "raises", raised)
+    expected = EditbenchError if isinstance(raised, Exception) else KeyboardInterrupt
+    with pytest.raises(expected) as error:
+        run_job(with_fragile(tmp_path))
+    if expected is EditbenchError:
+        assert re.match(
+            r"metric fragile: KeyError: 'effect' \(.*test_job\.py:\d+\)", str(error.value)
+        )
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert run_job(first).reused
+
+
+def test_walks_are_kept_where_a_metric_alone_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Fragile, "raises", KeyError("effect"))
+    failed = run_job(with_fragile(tmp_path))
+    assert failed.status == "failed" and "metric fragile: KeyError: 'effect'" in failed.reason
+    folder = tmp_path / failed.run_id
+    walks = file_state(folder / "trajectory.parquet")
+    assert "Traceback" in (folder / "log.txt").read_text()
+    assert Record.read(folder).status["status"] == "failed"
+    monkeypatch.undo()
+    again = run_job(with_fragile(tmp_path))
+    assert (again.status, again.reused, again.reason) == ("done", True, "")
+    assert file_state(folder / "trajectory.parquet") == walks
+    # The same numbers as where nothing failed.
+    other = toy_config(tmp_path / "other", "metric=[crossing_accuracy]")
+    expected = Record.read(folder_of(other, run_job(other))).rows().drop(columns="group")
+    found = Record.open(folder).rows().drop(columns="group")
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_trajectories_of_another_format_are_refused(tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ from editbench.run.loading import (
     load_networks,
     load_observations,
 )
-from editbench.run.measure import compute_metrics, is_outdated, refresh_metrics
+from editbench.run.measure import MetricFailed, compute_metrics, is_outdated, refresh_metrics
 from editbench.run.outcome import Outcome
 from editbench.run.protocol import check_protocol, target_class, with_named_target
 from editbench.run.provenance import costs_to_crossing, not_finite_walks, provenance
@@ -163,11 +163,12 @@ def identify(settings: Settings) -> Identified:
 def _finished(settings: Settings, folder: Path) -> Record | None:
     """The record of a job where it is a result and keeps all that is asked for."""
     found = Record.open(folder)
-    # A failure is kept for reading and never taken for a result: it runs again.
-    if found is None or not found.final:
+    # A failure is kept for reading and never taken for a result: it runs again. Where a metric alone
+    # failed, the metrics do.
+    if found is None or not (found.final or found.walked):
         return None
     # Neither changes a number, so neither is in the name of the record.
-    if found.status["status"] == "done":
+    if found.status["status"] != "skipped":
         kept = found.config()
         pictures = (kept.get("engine") or {}).get("pictures", EngineSpec.pictures)
         if pictures < settings.engine.pictures:
@@ -182,7 +183,7 @@ def _found(settings: Settings, folder: Path) -> Outcome | None:
     found = _finished(settings, folder)
     if found is None:
         return None
-    refresh_metrics(found, settings)
+    found = refresh_metrics(found, settings)
     return Outcome(found.status["status"], found.status["reason"], folder.name, True)
 
 
@@ -229,6 +230,7 @@ def _run(job: Job, folder: Path) -> Outcome:
     began = time.time()
     status = "done"
     reason = ""
+    about = _about(job, folder.name)
     # The folder gets its name when it is whole, so a killed job leaves no half of a record.
     with atomic_folder(folder, {}) as partial:
         records.write_config(partial, job.settings.plain)
@@ -238,6 +240,11 @@ def _run(job: Job, folder: Path) -> Outcome:
         except Unsupported as error:
             status = "skipped"
             reason = str(error)
+        except MetricFailed as error:
+            status = "failed"
+            reason = f"{error} (see {folder / Record.LOG})"
+            write_atomic(partial / Record.LOG, traceback.format_exc())
+            about[Record.WALKED] = True
         except EditbenchError as error:
             status = "failed"
             reason = str(error)
@@ -247,7 +254,7 @@ def _run(job: Job, folder: Path) -> Outcome:
             reason = f"{one_line(error)} (see {folder / Record.LOG})"
             write_atomic(partial / Record.LOG, traceback.format_exc())
         seconds = round(time.time() - began, 3)
-        records.write_status(partial, status, reason, seconds=seconds, **_about(job, folder.name))
+        records.write_status(partial, status, reason, seconds=seconds, **about)
     return Outcome(status, reason, folder.name, False)
 
 
@@ -311,7 +318,7 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     if observed:
         made["observations"] = observed
     write_json(folder / Record.PROVENANCE, made)
-    compute_metrics(folder, trajectories, settings)
+    compute_metrics(folder, trajectories, settings).write(folder)
 
 
 def _draw_starts(job: Job, real: Inversion | None) -> Starts:

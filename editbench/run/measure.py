@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from editbench.base.files import digest, write_json
+from editbench.base.errors import EditbenchError, Unsupported, one_line
+from editbench.base.files import digest, write_atomic, write_json
 from editbench.run import record as records
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
@@ -18,29 +21,73 @@ if TYPE_CHECKING:
     from editbench.walk.metric import Metric
 
 
-def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings) -> None:
-    """Write rows and samples of every metric that the settings name.
+OUTCOME = ("status", "reason", Record.WALKED)  # what status.json says of the outcome
+
+
+class MetricFailed(EditbenchError):
+    """A metric raised an error, which is the cause."""
+
+
+class Measured(NamedTuple):
+    """What the metrics of a record gave, not yet written.
+
+    Attributes:
+        tables: name of a file -> its content.
+        key: `metrics_key`.
+    """
+
+    tables: dict[str, bytes]
+    key: str
+
+    def write(self, folder: Path) -> None:
+        """Write rows and samples of every metric to the folder of the record."""
+        for name, table in self.tables.items():
+            write_atomic(folder / name, table)
+        # `refresh_metrics` compares this key, and computes the rows again where it differs.
+        write_json(folder / Record.METRICS, {"key": self.key})
+
+
+def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings) -> Measured:
+    """Compute every metric that the settings name.
 
     Args:
         folder: of the record; what observations kept is read from there.
         trajectories: of the record.
         settings: of the job.
+
+    Raises:
+        MetricFailed: a metric raised an error.
     """
     # Imported here: torchmetrics takes seconds, and a wrong setting is named before.
     from editbench.walk.metric import ObservationMetric
 
     metrics = load_metrics(settings)
-    results = {}
+    measured = []
     for name, metric in metrics.items():
-        if isinstance(metric, ObservationMetric):
-            metric.update(read_observed(folder, metric.observation))
-        else:
-            metric.update(trajectories)
-        results[name] = metric.compute()
-    kinds = {name: (metric.version, metric.produces) for name, metric in metrics.items()}
-    records.write_metrics(folder, results, kinds)
-    # `refresh_metrics` compares this key, and computes the rows again where it differs.
-    write_json(folder / Record.METRICS, {"key": metrics_key(settings, metrics)})
+        try:
+            if isinstance(metric, ObservationMetric):
+                metric.update(read_observed(folder, metric.observation))
+            else:
+                metric.update(trajectories)
+            measured.append(records.labelled(name, metric, metric.compute()))
+        except Unsupported:
+            raise
+        except EditbenchError as error:
+            raise MetricFailed(f"metric {name}: {error}") from error
+        except Exception as error:
+            raise MetricFailed(
+                f"metric {name}: {one_line(error)}{_own_line(metric, error)}"
+            ) from error
+    return Measured(records.metric_tables(measured), metrics_key(settings, metrics))
+
+
+def _own_line(metric: Metric, error: Exception) -> str:
+    """The last line of the metric's own file that an error passed, in brackets; '' for none."""
+    own = inspect.getfile(type(metric))
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own
+    ]
+    return f" ({own}:{lines[-1]})" if lines else ""
 
 
 def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
@@ -54,19 +101,32 @@ def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
 
 def is_outdated(record: Record, settings: Settings) -> bool:
     """Whether the metrics of a finished record are of other options or versions than today's."""
-    # A run that was skipped or failed has no trajectories.
-    if record.status["status"] != "done":
+    # Other runs that were skipped or failed have no trajectories.
+    if record.status["status"] != "done" and not record.walked:
         return False
     return record.metrics_key() != metrics_key(settings, load_metrics(settings))
 
 
-def refresh_metrics(record: Record, settings: Settings) -> None:
-    """Recompute the metrics of a finished record when options or versions have changed."""
+def refresh_metrics(record: Record, settings: Settings) -> Record:
+    """Recompute the metrics of a finished record when options or versions have changed.
+
+    Returns:
+        The record as it is now: done, where it was a failure of a metric.
+
+    Raises:
+        EditbenchError: a metric failed; the record stays as it was.
+    """
     if is_outdated(record, settings):
-        # Read first: reading compares checksums, and the update takes the seal away.
+        # All of it before the update takes the seal away: a record without one counts as unfinished,
+        # and a metric that fails or is interrupted would take the walks with it.
         trajectories = record.trajectories()
         config = record.config() | {"metric": settings.plain["metric"]}
+        measured = compute_metrics(record.folder, trajectories, settings)
         with record.updating() as folder:
             # Figures and papers of the metrics are looked up there.
             records.write_config(folder, config)
-            compute_metrics(folder, trajectories, settings)
+            measured.write(folder)
+            if record.walked:
+                about = {key: value for key, value in record.status.items() if key not in OUTCOME}
+                records.write_status(folder, "done", **about)
+    return Record.read(record.folder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from editbench.walk.engine import Pictures
-    from editbench.walk.metric import MetricResult
+    from editbench.walk.metric import Metric, MetricResult
     from editbench.walk.trajectory import Trajectories
 
 MOVED_STARTS = "attributes"  # option of `starts` that is now the key `evaluated`
@@ -81,6 +81,7 @@ class Record:
     PICTURES: ClassVar[str] = "strips.safetensors"
     ORIGINALS: ClassVar[str] = "originals.parquet"
     LOG: ClassVar[str] = "log.txt"
+    WALKED: ClassVar[str] = "walked"  # key of the status, see `walked`
     # The codes of every step are by far the largest file, and only redrawing needs them: they are
     # compared with their checksum when they are used.
     COMPARED_ON_USE: ClassVar[tuple[str, ...]] = (CODES,)
@@ -89,6 +90,11 @@ class Record:
     def final(self) -> bool:
         """Whether the record is a result. A failure is kept for reading and run again."""
         return self.status["status"] in ("done", "skipped")
+
+    @property
+    def walked(self) -> bool:
+        """Whether the record is a failure of a metric alone: its walks are whole and kept."""
+        return bool(self.status.get(self.WALKED))
 
     @classmethod
     def is_record(cls, folder: Path) -> bool:
@@ -213,36 +219,31 @@ def write_config(folder: Path, plain: dict[str, Any]) -> None:
     write_atomic(folder / Record.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 
-def write_metrics(
-    folder: Path,
-    results: Mapping[str, MetricResult],
-    kinds: Mapping[str, tuple[int, Mapping[str, bool | None]]],
-) -> None:
-    """Write rows.parquet and samples.parquet.
+def labelled(name: str, metric: Metric, result: MetricResult) -> MetricResult:
+    """A result whose rows say the metric's option as `group`, its version, and what is better."""
+    # A direction may be None, which a column of booleans cannot hold.
+    better = result.rows["metric"].map(dict(metric.produces)).astype(object)
+    rows = result.rows.assign(group=name, version=metric.version, higher_is_better=better)
+    return result._replace(rows=rows)
+
+
+def metric_tables(results: Sequence[MetricResult]) -> dict[str, bytes]:
+    """The contents of rows.parquet and samples.parquet.
 
     Args:
-        folder: of the record.
-        results: metric -> what it computed.
-        kinds: metric -> its version, and each name of its rows -> whether higher is better. Both
-            stand in the rows, beside the metric's name as `group`.
+        results: of all metrics, `labelled`.
     """
     import pandas as pd
 
-    rows = []
-    samples = []
-    for name, result in results.items():
-        version, directions = kinds[name]
-        # A direction may be None, which a column of booleans cannot hold.
-        better = result.rows["metric"].map(dict(directions)).astype(object)
-        rows.append(result.rows.assign(group=name, version=version, higher_is_better=better))
-        # pandas cannot join a table without rows to others without losing the types.
-        if len(result.samples):
-            samples.append(result.samples)
+    # pandas cannot join a table without rows to others without losing the types.
+    samples = [result.samples for result in results if len(result.samples)]
     # One empty table gives the file its columns where no metric has samples.
     if not samples:
-        samples = [result.samples for result in results.values()][:1]
-    for name, parts in (("rows", rows), ("samples", samples)):
-        write_atomic(folder / f"{name}.parquet", pd.concat(parts, ignore_index=True).to_parquet())
+        samples = [result.samples for result in results][:1]
+    parts = {Record.ROWS: [result.rows for result in results], Record.SAMPLES: samples}
+    return {
+        name: pd.concat(tables, ignore_index=True).to_parquet() for name, tables in parts.items()
+    }
 
 
 def write_pictures(

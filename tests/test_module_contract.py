@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes, Space
+from editbench.networks.generator import Generator
 from editbench.networks.module_generator import ModuleGenerator
+from editbench.run.compose import compose_config
+from tests.by_config import load_networks
 
 
 class Noisy(nn.Module):
@@ -47,3 +53,56 @@ def test_a_fixed_label_makes_another_generator() -> None:
     assert (
         not torch.equal(first.decode(Codes(Space.Z, z)), expected) and first.digest != second.digest
     )
+
+
+class Painted(nn.Module):
+    """The gain is no tensor of the module: a trace has it in its code alone."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(12, 3 * 32 * 32)
+        self.gain = gain
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.gain * torch.tanh(self.layer(z))
+
+
+class Hidden(nn.Module):
+    """Keeps what it read where `nn.Module` sees no parameters."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.inner = [torch.jit.load(path)]
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.inner[0](z)
+
+
+@pytest.mark.parametrize(
+    "target", ["editbench.networks.torchscript.read_torchscript", f"{__name__}.Hidden"]
+)
+def test_another_file_makes_another_generator(target: str, tmp_path: Path) -> None:
+    traces = {}
+    for gain in (0.9, 0.5):
+        torch.jit.trace(Painted(gain), torch.randn(2, 12)).save(str(tmp_path / "gan.pt"))
+        traces[gain] = (tmp_path / "gan.pt").read_bytes()
+
+    def loaded(gain: float) -> Generator:
+        (tmp_path / "gan.pt").write_bytes(traces[gain])
+        declared = {
+            "name": "painted",
+            "_target_": "editbench.networks.module_generator.ModuleGenerator",
+            "network": {"_target_": target, "path": str(tmp_path / "gan.pt")},
+            "z_dim": 12,
+            "image_shape": [3, 32, 32],
+        }
+        (tmp_path / "painted.yaml").write_text(yaml.safe_dump(declared))
+        return load_networks(compose_config([f"generator={tmp_path / 'painted.yaml'}"])).generator
+
+    first = loaded(0.9)
+    second = loaded(0.5)
+    z = Codes(Space.Z, torch.randn(4, 12))
+    torch.testing.assert_close(first.decode(z) * 5 / 9, second.decode(z))
+    assert first.digest != second.digest
+    assert loaded(0.9).digest == first.digest

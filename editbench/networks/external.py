@@ -88,7 +88,11 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
         if set(tensors) != set(network.state_dict()):
             tensors = unwrapped(tensors)
         load_strict(network, tensors, weights)
-    return network.eval().requires_grad_(False)
+    network.eval()
+    # Not `network.requires_grad_`, which a TorchScript module refuses.
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from editbench.base import identity
 from editbench.base.attributes import Attributes
 from editbench.base.compute_options import check_device_name, is_gpu
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import file_state, named_files
+from editbench.base.files import digest, file_sha256, file_state, named_files
 from editbench.base.instantiate import build
 from editbench.base.precision import use_precision
 from editbench.networks.generator import Generator
@@ -146,7 +146,25 @@ def _difference(one: Attributes, other: Attributes) -> str:
 
 
 def _on_device(config: dict[str, Any], device: str) -> Any:
-    return build(config).to(device).eval().requires_grad_(False)
+    network = build(config).to(device).eval().requires_grad_(False)
+    files = _own_files(config)
+    # Without such files the identity is the network's own.
+    if files:
+        network.digest = f"{network.digest}-{digest(files, 12)}"
+    return network
+
+
+def _own_files(config: dict[str, Any]) -> list[str]:
+    """Hashes of the files that code of a user's own is given, in the order of the configuration.
+
+    A network of editbench knows what it was read from. Of a module that a user's code makes from a
+    file only the parameters are seen, which a traced or exported graph need not have.
+    """
+    parts: list[object] = [config]
+    if str(config.get("_target_", "")).startswith("editbench."):
+        parts = [value for value in config.values() if isinstance(value, dict | list)]
+    names = [name for name in named_files(parts) if file_state(name) is not None]
+    return [file_sha256(Path(name)) for name in names]
 
 
 # -- banks ---------------------------------------------------------------------------------------

@@ -114,8 +114,14 @@ def _words(overrides: str | Sequence[str]) -> list[str]:
         words = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
     except ValueError as error:  # a quotation mark that is never closed
         raise EditbenchError(f"overrides {overrides!r} are no command line: {error}") from error
-    if "-m" in words:
-        words.remove("-m")  # harmless: here commas alone make a sweep
+    # Harmless: here commas alone make a sweep.
+    words = [word for word in words if word not in ("-m", "--multirun")]
+    for word in words:
+        if word.startswith("-"):
+            raise EditbenchError(
+                f"{word} is a flag of the command, and run takes overrides: folders with options of "
+                "your own are its argument config_dirs"
+            )
     return [word[1:] if word.startswith("+experiment=") else word for word in words]
 
 
@@ -196,6 +202,7 @@ class Runs:
         if chosen.empty:
             chosen = of_attribute[of_attribute["method"] == method]
         if seed:
+            _check_whole("seed", seed[0])
             chosen = chosen[chosen["seed"] == seed[0]]
         if chosen.empty:
             known = [f"{row.label}, {row.attribute}, {row.seed}" for row in table.itertuples()]
@@ -386,8 +393,7 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
         >>> len(figure.axes) > 1
         True
     """
-    if not isinstance(start, int | np.integer):
-        raise WrongType(f"start={start!r} must be a whole number, as in start=0")
+    _check_whole("start", start)
     kept = _kept_strips(walks)
     if not 0 <= start < len(kept):
         raise EditbenchError(
@@ -395,6 +401,11 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
             "engine.pictures sets how many"
         )
     return _draw_strip(kept[start])
+
+
+def _check_whole(name: str, value: object) -> None:
+    if not isinstance(value, int | np.integer):
+        raise WrongType(f"{name}={value!r} must be a whole number, as in {name}=0")
 
 
 def _kept_strips(walks: pd.DataFrame | Run) -> Sequence[Strip]:
@@ -477,9 +488,15 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
         >>> start.values.shape[0]
         5
     """
+    if not isinstance(gan, Generator):
+        raise WrongType(
+            f"codes takes a generator, as generator('faces32'), and was given {type(gan).__name__}"
+        )
+    _check_whole("count", count)
+    _check_whole("seed", seed)
     check_at_least("count", count, 0)
-    source = torch.Generator().manual_seed(seed)
-    z: Tensor = torch.randn(count, gan.z_dim, generator=source)
+    source = torch.Generator().manual_seed(int(seed))
+    z: Tensor = torch.randn(int(count), gan.z_dim, generator=source)
     z = z.to(device_of(gan))
     with torch.no_grad():
         return gan.latent(z)

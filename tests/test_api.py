@@ -64,6 +64,11 @@ def test_run_is_a_function_however_its_package_was_imported(monkeypatch):
     assert inspect.ismodule(eb.run) and eb.run.job.run_job.__name__ == "run_job"
     monkeypatch.setattr(api, "run", lambda *overrides: overrides)
     assert eb.run("seed=0") == ("seed=0",)
+    monkeypatch.undo()
+    # What help and notebooks show is the function's.
+    assert inspect.signature(eb.run) == inspect.signature(api.run)
+    assert inspect.getdoc(api.run) in eb.run.__doc__
+    monkeypatch.setattr(api, "run", lambda *overrides: overrides)
     monkeypatch.delattr(eb, "run")  # as before any module of the package was imported
     assert eb.run("seed=0") == ("seed=0",) and not inspect.ismodule(eb.run)
 
@@ -148,6 +153,8 @@ def test_what_cannot_be_meant_is_said(here):
         eb.run("method=random", workers=0)
     with pytest.raises(EditbenchError, match="no_such_folder: no such folder"):
         eb.run("method=random", config_dirs="no_such_folder")
+    with pytest.raises(EditbenchError, match=r"--config-dir is a flag .* argument config_dirs"):
+        eb.run("method=random --config-dir mine")
 
 
 def test_a_value_of_another_type_is_told_what_is_wanted(here):
@@ -156,6 +163,10 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
     codes = eb.codes(gan, count=1)
     wrong = [
         (lambda: eb.strip(run, start=1.0), r"start=1\.0 must be a whole number"),
+        (lambda: eb.load("runs")["random", "smile", "0"], r"seed='0' must be a whole number"),
+        (lambda: eb.codes(gan, count=1.5), r"count=1\.5 must be a whole number"),
+        (lambda: eb.codes(gan, count=1, seed="a"), r"seed='a' must be a whole number"),
+        (lambda: eb.codes("faces32", count=1), r"a generator, .* given str"),
         (lambda: eb.strip([run]), "strip shows a run, .* was given list"),
         (lambda: gan.decode(codes.values), r"decode takes Codes, .* was given Tensor"),
         (lambda: judge(np.zeros((1, 3, 32, 32), np.uint8)), r"images in \[-1, 1\] .* given uint8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from editbench.cli import main
 from editbench.conformance import METRIC_CHECKS, conform_metric
 from editbench.conformance.load import load_factory
 from editbench.conformance.toy import MIXED
+from editbench.conformance.verdicts import describe_error
 from editbench.conformance.walks import diverged, make_walks, of_starts
 from editbench.walk.metric import ObservationMetric
 
@@ -54,6 +56,16 @@ def of_status(results, status):
 def test_the_sound_metric_passes_everything():
     results = checked(BROKEN_METRICS / "mean_steps.py")
     assert list(results) == list(METRIC_CHECKS) == of_status(results, "passed")
+
+
+def test_an_error_from_a_library_names_the_users_line(tmp_path):
+    """The metric's class may call functions of other files of the user's."""
+    file = tmp_path / "helper.py"
+    file.write_text("import pandas\n\ndef column():\n    return pandas.DataFrame()['effect']\n")
+    names = runpy.run_path(str(file))
+    with pytest.raises(KeyError) as caught:
+        names["column"]()
+    assert describe_error(caught.value) == f"KeyError: 'effect' ({file}:4)"
 
 
 @pytest.mark.parametrize("name", BROKEN)

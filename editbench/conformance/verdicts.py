@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sysconfig
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,15 +72,24 @@ def describe_error(error: BaseException, culprit: object = None) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = _source_file(culprit)
-    # The last frame in the editor's file says more than the library call below it.
+    # The last frame in the editor's file says more than the library call below it, and one in any file
+    # of the user's more than one in a library.
     place = frames[-1] if frames else None
-    for frame in frames:
-        if frame.filename == own:
-            place = frame
+    for is_telling in (_is_of_a_user, own.__eq__):
+        for frame in frames:
+            if is_telling(frame.filename):
+                place = frame
     where = ""
     if place is not None and Path(place.filename).parent != HERE:
         where = f" ({place.filename}:{place.lineno})"
     return f"{type(error).__name__}: {error}{where}"
+
+
+def _is_of_a_user(file: str) -> bool:
+    """Whether a file of source is neither Python's, nor installed, nor editbench's own."""
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    others = ("<", str(HERE.parent), *libraries)
+    return not file.startswith(others)
 
 
 def _source_file(culprit: object) -> str:

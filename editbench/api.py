@@ -59,7 +59,9 @@ def run(
     """Run one job, or every job of a sweep, and return their records.
 
     A job whose record exists is found, not repeated. A job that cannot serve its attribute is
-    skipped, and one that fails keeps its reason: both stand in `Runs.status()`.
+    skipped, and one that fails keeps its reason: both stand in `Runs.status()`. Of a module of your
+    own that was edited the process keeps what it imported, until `importlib.reload` or a new
+    process.
 
     Args:
         overrides: the words of `editbench run`, as one text or as a list. Comma-separated values

@@ -179,6 +179,20 @@ def test_a_metric_that_fails_on_a_finished_run_leaves_it_as_it_was(tmp_path, mon
     assert run_job(first).reused
 
 
+def test_a_metric_of_ones_own_is_computed_again_where_its_source_changed(tmp_path, monkeypatch):
+    cfg = with_fragile(tmp_path)
+    folder = folder_of(cfg, run_job(cfg))
+    rows = file_state(folder / "rows.parquet")
+    assert run_job(cfg).reused and file_state(folder / "rows.parquet") == rows
+    monkeypatch.setattr("editbench.run.measure.code_of", lambda config: "another")
+    assert run_job(cfg).reused and file_state(folder / "rows.parquet") != rows
+    shipped = toy_config(tmp_path)
+    run_job(shipped)
+    rows = file_state(folder / "rows.parquet")
+    monkeypatch.undo()
+    assert run_job(shipped).reused and file_state(folder / "rows.parquet") == rows
+
+
 def test_walks_are_kept_where_a_metric_alone_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(Fragile, "raises", KeyError("effect"))
     failed = run_job(with_fragile(tmp_path))

@@ -13,7 +13,7 @@ import pytest
 
 from editbench.base.errors import UnknownName
 from editbench.base.sources import source_digest, source_hashes
-from tests.by_config import run_job
+from tests.by_config import load_networks, run_job
 from tests.toy_world import toy_config
 
 METHOD = """
@@ -126,6 +126,37 @@ def test_a_process_keeps_the_text_that_it_loaded(folder, monkeypatch):
     for name in ("helper", "mine", "constants", "lazily", "package", "package.near"):
         sys.modules.pop(name, None)
     assert source_digest("mine.Mine") != before
+
+
+def test_a_module_that_is_reloaded_counts_as_it_is_now(folder, monkeypatch):
+    """As a notebook does it: the module object stays the same."""
+    monkeypatch.syspath_prepend(str(folder))
+    import helper
+
+    before = source_digest("mine.Mine")
+    (folder / "helper.py").write_text("def direction():\n    return 77\n")
+    importlib.reload(helper)
+    assert helper.direction() == 77
+    assert source_digest("mine.Mine") == digest_in_new_process(folder) != before
+    del sys.modules["helper"]
+
+
+def test_a_network_that_is_reloaded_is_built_again(tmp_path, monkeypatch):
+    text = (
+        "from tests import toy_world\n\nclass Generator(toy_world.ToyGenerator):\n    mark = {}\n"
+    )
+    (tmp_path / "own_world.py").write_text(text.format(1))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg = toy_config(tmp_path)
+    cfg.generator["_target_"] = "own_world.Generator"
+    import own_world
+
+    assert load_networks(cfg).generator.mark == 1
+    assert load_networks(cfg).generator is load_networks(cfg).generator
+    (tmp_path / "own_world.py").write_text(text.format(22))
+    importlib.reload(own_world)
+    assert load_networks(cfg).generator.mark == 22
+    del sys.modules["own_world"]
 
 
 def test_no_module_is_executed(folder, monkeypatch):

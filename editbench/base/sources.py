@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 from editbench.base.errors import UnknownName
 
@@ -181,7 +180,7 @@ class _SeenText:
 
     text_hash: str
     imported: tuple[str, ...]
-    loaded: ModuleType | None
+    loaded: object | None  # which load of the module it stands for, see `_load_of`
     stamp: tuple[int, int]  # size and time of the file
 
 
@@ -191,11 +190,19 @@ class _SeenText:
 _SEEN: dict[Path, _SeenText] = {}
 
 
+def _load_of(name: str) -> object | None:
+    """An object that every load of a module has of its own; None where it is not loaded."""
+    module = sys.modules.get(name)
+    # `importlib.reload`, and so a notebook's %autoreload, keeps the module and makes its spec anew.
+    return getattr(module, "__spec__", None) or module
+
+
 def _read_module(name: str, file: Path) -> _SeenText:
     """The hash of a module's text, and the names that it imports."""
-    loaded = sys.modules.get(name)
+    loaded = _load_of(name)
     seen = _SEEN.get(file)
-    if seen is not None and loaded is not None and seen.loaded in (None, loaded):
+    # `is`, since two specs of one file are equal.
+    if seen is not None and loaded is not None and (seen.loaded is None or seen.loaded is loaded):
         if seen.loaded is None:
             _SEEN[file] = replace(seen, loaded=loaded)
         return seen

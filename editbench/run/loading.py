@@ -46,7 +46,11 @@ def load_networks(settings: Settings) -> Networks:
     parts = _network_parts(settings)
     # As text, since a mapping cannot be the key of a cache.
     return _build_networks(
-        json.dumps(parts), settings.precision, settings.device, _file_stamps(parts)
+        json.dumps(parts),
+        settings.precision,
+        settings.device,
+        _file_stamps(parts),
+        identity.code_of(parts),
     )
 
 
@@ -98,10 +102,14 @@ def _file_stamps(config: object) -> tuple[tuple[str, int, int, int], ...]:
 
 
 # Jobs of one process share their networks: loading them takes as long as a short job. The key holds
-# all that the networks are made of, files included, so the cache decides no result.
+# all that the networks are made of, files and code included, so the cache decides no result.
 @lru_cache(maxsize=4)
 def _build_networks(
-    description: str, precision: str, device: str, stamps: tuple[tuple[str, int, int, int], ...]
+    description: str,
+    precision: str,
+    device: str,
+    stamps: tuple[tuple[str, int, int, int], ...],
+    code: str,
 ) -> Networks:
     parts = json.loads(description)
     generator: Generator = _on_device(parts["generator"], device)

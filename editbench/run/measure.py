@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from editbench.base.errors import EditbenchError, Unsupported, one_line
 from editbench.base.files import digest, write_atomic, write_json
+from editbench.base.identity import code_of
 from editbench.run import record as records
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
@@ -91,12 +93,24 @@ def _own_line(metric: Metric, error: Exception) -> str:
 
 
 def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
-    """Hash of what decides the rows: versions and options of the metrics, and the columns."""
+    """Hash of what decides the rows: versions and options of the metrics, and the columns.
+
+    Of metrics that do not ship their source as well: who writes one changes it many times before it
+    has a second version.
+    """
     versions = {name: metric.version for name, metric in metrics.items()}
     # The name of a figure is among the labels that components do not have: a drawing changes no
     # number. Rows of other columns, written by an older version, are computed again.
     options = {name: part.config for name, part in settings.metrics.items()}
-    return digest({"versions": versions, "config": options, "columns": ROW_COLUMNS})
+    key = {"versions": versions, "config": options, "columns": ROW_COLUMNS}
+    own = {name: config for name, config in options.items() if not _ships(config)}
+    if own:
+        key["code"] = code_of(own)
+    return digest(key)
+
+
+def _ships(config: Mapping[str, Any]) -> bool:
+    return str(config.get("_target_", "")).startswith("editbench.")
 
 
 def is_outdated(record: Record, settings: Settings) -> bool:

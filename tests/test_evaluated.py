@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from editbench.base.attributes import Attributes
+from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
@@ -32,7 +32,7 @@ from editbench.report import load, print_table
 from editbench.run import fits
 from editbench.run.doubts import remarks
 from editbench.run.outcome import describe_outcome
-from editbench.run.protocol import check_protocols
+from editbench.run.protocol import check_evaluated, check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import FitData, FitReport
@@ -229,6 +229,15 @@ def test_the_list_is_part_of_the_identity_and_all_names_are_the_same_as_none(tmp
     part = run_job(toy_config(tmp_path, "evaluated=[a,b]"))
     assert not part.reused and part.run_id != plain.run_id
     assert len(list((tmp_path / "cache" / "fits").glob("*.safetensors"))) == 2
+
+
+def test_an_attribute_that_no_folder_can_be_named_after_is_refused(tmp_path):
+    settings = Settings.from_config(toy_config(tmp_path, "attribute=left/right"))
+    attributes = Attributes(
+        [Attribute("left/right", ("left", "right")), Attribute("b", ("n", "y"))]
+    )
+    with pytest.raises(EditbenchError, match="change its name in the scorer's YAML"):
+        check_evaluated(settings, attributes)
 
 
 def test_a_run_whose_starts_are_far_warns_in_its_line_and_its_record(tmp_path):

@@ -65,6 +65,10 @@ WRONG = [
     ("inversion.block=0", "inversion.block=0 must be at least 1"),
     ("method._target_=no.such.Class", "method._target_=no.such.Class cannot be imported"),
     ("generator=null", "unknown generator 'null'"),
+    ("method.name=mine/first", "method.name=mine/first names folders and files"),
+    ("method.name=.mine", "nor begin with a dot: change `name` in its YAML"),
+    ("method.name=''", "method.name is missing: add `name: NAME` to the method's YAML"),
+    ("~method.name", "method.name is missing: add `name: NAME` to the method's YAML"),
     ("~generator", "generator=None is no option of 'generator'"),
 ]
 

@@ -14,7 +14,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.networks.registry import require_files
 from editbench.networks.scorer import Scorer
-from editbench.run.settings import Settings
+from editbench.run.settings import Settings, check_file_name
 
 
 def check_protocol(settings: Settings, attributes: Attributes) -> list[str]:
@@ -43,6 +43,7 @@ def check_evaluated(settings: Settings, attributes: Attributes) -> list[str]:
             f"attribute={settings.attribute} is not evaluated, evaluated=[{','.join(names)}]: edit "
             "one of these, or add it to the list"
         )
+    check_file_name("attribute", settings.attribute, "change its name in the scorer's YAML")
     check_starts(settings, len(names))
     return names
 

@@ -42,6 +42,22 @@ GLOBAL_GROUPS = ("budget", "experiment", "preset")
 NO_INVERSION = "none"  # option of the group `inversion`: walks start from the bank's own samples
 
 
+def check_file_name(key: str, name: str, remedy: str) -> None:
+    """Refuse a name that the folder of a record could not begin with, or have in it.
+
+    Args:
+        key: that gives the name.
+        name: of a method or an attribute.
+        remedy: the end of the message.
+    """
+    # A folder whose name begins with a dot counts as one that is still being written.
+    if "/" in name or name.startswith("."):
+        raise EditbenchError(
+            f"{key}={name} names folders and files, and can neither hold a / nor begin with a dot: "
+            f"{remedy}"
+        )
+
+
 @dataclass(frozen=True)
 class Component:
     """One option of a group that names a class or function by `_target_`.
@@ -282,7 +298,7 @@ class Settings:
             inversion=_inversion(plain.get("inversion")),
             generator=Component.from_config("generator", plain.get("generator")),
             scorer=_scorer(plain.get("scorer")),
-            method=Component.from_config("method", plain.get("method")).checked(),
+            method=_method(plain.get("method")),
             metrics=_metrics(plain.get("metric")),
             observations=_components("observation", plain.get("observation")),
             plain=plain,
@@ -508,6 +524,16 @@ def _components(group: str, value: object) -> dict[str, Component]:
     for name, part in value.items():
         found[name] = Component.from_config(f"{group}.{name}", part, name)
     return found
+
+
+def _method(value: object) -> Component:
+    """The method, whose values are checked, with a name that the folder of a record can have."""
+    method = Component.from_config("method", value)
+    # A component without a name has that of its key, which says nothing of a record.
+    if not cast(dict, value).get("name"):
+        raise EditbenchError("method.name is missing: add `name: NAME` to the method's YAML")
+    check_file_name("method.name", method.name, "change `name` in its YAML")
+    return method.checked()
 
 
 def _metrics(value: object) -> dict[str, Component]:

@@ -152,7 +152,7 @@ def load(root: PathLike = "runs") -> Runs:
 
 
 class Runs:
-    """Records of one runs folder, sorted by attribute and method.
+    """Records of one runs folder, sorted by setting and seed, then by attribute and method.
 
     Iterating gives each `Run`; `runs[method, attribute]` and `runs[method, attribute, seed]` find
     one. A record that cannot be read stands in `problems` and stops nothing.

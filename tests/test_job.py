@@ -131,6 +131,13 @@ def test_a_broken_fit_cache_is_fitted_again(tmp_path):
     assert provenance["fit_cached"] is False
 
 
+def test_a_folder_without_a_whole_record_says_so(tmp_path):
+    with pytest.raises(BadFile, match="nowhere does not exist; name the folder of a record"):
+        Record.read(tmp_path / "nowhere")
+    with pytest.raises(BadFile, match=r"checksums\.json is missing: no record, or no whole one; "):
+        Record.read(tmp_path)
+
+
 def test_a_metric_that_is_added_to_a_finished_run_brings_its_figure(tmp_path):
     first = run_job(toy_config(tmp_path))
     assert "dependency_matrix" not in metric_figures(load(tmp_path))

@@ -57,7 +57,7 @@ class Results:
 
     Args:
         root: the runs folder.
-        runs: one row a run, sorted by attribute and method: run_id (the folder's name), the keys of
+        runs: one row a run, sorted by setting, attribute and method: run_id (the folder's name), the keys of
             status.json, the costs of provenance.json (NaN where unknown), scorer, bank, and from
             editbench.report.settings `setting` (runs of one setting can be compared) and `label`
             (the method, told apart from its other variants). `floor` says whether the method is a

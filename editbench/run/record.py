@@ -111,6 +111,10 @@ class Record:
         Raises:
             BadFile: it has no record, or its status was altered.
         """
+        if not folder.is_dir():
+            raise BadFile(f"{folder} does not exist; name the folder of a record")
+        if not (folder / SEAL).is_file():
+            raise BadFile(f"{folder / SEAL} is missing: no record, or no whole one; {REMEDY}")
         status = read_json(check_file(folder, cls.STATUS, REMEDY))
         if status.get("status") not in STATUSES:
             raise BadFile(

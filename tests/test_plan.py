@@ -116,6 +116,13 @@ def test_the_table_says_what_is_there(toy, tmp_path, capsys):
     assert "6 jobs: 1 done, 1 skipped, 1 failed, 3 missing; to run: 4; fits to make: 2" in text
 
 
+def test_a_list_in_brackets_is_shown(toy, tmp_path, capsys):
+    words = [*toy, f"out={tmp_path}/runs", "attribute=a", "method=along"]
+    assert main(["plan", *words, "evaluated=[a,b],[a,c]"]) == 0
+    text = capsys.readouterr().out
+    assert "evaluated=[a,b]" in text and "evaluated=[a,c]" in text
+
+
 def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
     words = ["budget=demo", f"cache={tmp_path}", f"out={tmp_path}/runs"]
     _, found = plan(capsys, *words, "method=gradctrl", "attribute=smile,age")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.errors import EditbenchError
@@ -103,8 +104,9 @@ def job_table(jobs: Sequence[PlannedJob]) -> Table:
         cells = [job.method, job.attribute, str(job.seed)]
         if more:
             cells.append(words)
-        # In a pipe rich leaves the colour out.
-        cells += [f"[{COLOURS[job.status]}]{job.status}[/]", job.run_id]
+        # Lists in brackets would be read as markup; the colour is. In a pipe rich leaves it out.
+        cells = [escape(cell) for cell in cells]
+        cells += [f"[{COLOURS[job.status]}]{job.status}[/]", escape(job.run_id)]
         cells += [bank_cell(job), fit_cell(job)]
         table.add_row(*cells)
     return table

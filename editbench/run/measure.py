@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,10 +85,10 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
 
 def _own_line(metric: Metric, error: Exception) -> str:
     """The last line of the metric's own file that an error passed, in brackets; '' for none."""
-    own = inspect.getfile(type(metric))
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own
-    ]
+    # None for a class that has no file, such as one of an interpreter's prompt.
+    own = getattr(sys.modules.get(type(metric).__module__), "__file__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == own]
     return f" ({own}:{lines[-1]})" if lines else ""
 
 

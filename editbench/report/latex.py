@@ -113,8 +113,8 @@ BOLD = (
     "Bold: the best of a column, and whatever the paired bootstrap over starts does not separate "
     f"from it (Holm, adjusted p below {SIGNIFICANCE:g}); of means accuracy alone is tested."
 )
-# Columns that ‡ stands in, as on the page.
-OF_LEARNED = ("accuracy", "learned")
+# Columns that ‡ stands in.
+OF_LEARNED = ("accuracy", AT_EFFECT, "learned")
 FLOORS = {
     "○": "the interval overlaps that of the best floor",
     "●": "it lies on the wrong side of the best floor",

@@ -268,7 +268,11 @@ def test_marks_stand_where_they_are_explained(tmp_path: Path) -> None:
         fake_run(tmp_path, name, "smile", samples=accuracy(0.5), made={"learned": 0.5})
     results = load(tmp_path)
     (numbers,) = every_setting(results)
-    for columns, marked in (((), True), (("accuracy",), True), (("success_rate", "path_length"), False)):
+    for columns, marked in (
+        ((), True),
+        (("accuracy",), True),
+        (("success_rate", "path_length"), False),
+    ):
         style = Style(columns=columns)
         made = latex.tables(numbers, style.theme(results), style)
         texts = [text for text in made.values() if r"\ddag" in text]

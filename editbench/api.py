@@ -449,7 +449,7 @@ def generator(name: str = "faces32", device: str = "cpu", **options: Any) -> Gen
     """A generator by its name, in evaluation mode and without gradients of its weights.
 
     Args:
-        name: an option of the group `generator`; `options("generator")` lists them.
+        name: an option of the group `generator`, which `options("generator")` lists, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
         **options: keys of its configuration, such as `weights` or `truncation_psi`.
 
@@ -508,7 +508,7 @@ def judge(name: str = "faces", device: str = "cpu") -> Scorer:
     """The judge of a scorer option: the classifier that the benchmark measures with.
 
     Args:
-        name: an option of the group `scorer`.
+        name: an option of the group `scorer`, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
 
     Returns:

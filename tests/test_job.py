@@ -511,9 +511,36 @@ class Listing(AlongColumn):
         return {"rows": [1, 2]}
 
 
+class Tupled(AlongColumn):
+    def fit(self, data):
+        return replace(super().fit(data), notes={("a", 1): 2})
+
+
+class Sharing(AlongColumn):
+    """A part of a tensor beside the whole, and one that is not contiguous."""
+
+    def state(self):
+        whole = torch.arange(6.0).reshape(2, 3)
+        return {**super().state(), "whole": whole, "part": whole[:1], "turned": whole.T}
+
+    def load_state(self, state):
+        assert torch.equal(state["part"], torch.tensor([[0.0, 1.0, 2.0]]))
+        assert torch.equal(state["turned"], state["whole"].T)
+        names = ("whole", "part", "turned")
+        super().load_state({name: value for name, value in state.items() if name not in names})
+
+
+def test_a_state_whose_tensors_share_memory_is_stored(tmp_path):
+    for attribute, cached in (("a", False), ("b", True)):
+        cfg = toy_config(tmp_path, f"attribute={attribute}", _target_="tests.test_job.Sharing")
+        made = Record.read(folder_of(cfg, run_job(cfg))).provenance()
+        assert made["fit_cached"] == cached
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
+        ("Tupled", "gave notes after fitting along that JSON cannot hold (keys must be str"),
         ("Changing", "changes its samples in place, which other methods share"),
         ("Counting", "Counting gave FitReport(labels=-5)"),
         ("Listing", "Listing.state()['rows'] is list: give tensors"),

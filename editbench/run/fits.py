@@ -17,7 +17,7 @@ from safetensors.torch import save
 from editbench.bank.bank import Bank
 from editbench.base import identity
 from editbench.base.changes import change_counts
-from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.errors import BadFile, EditbenchError, Unsupported, first_line
 from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import status
 from editbench.networks.roles import Networks
@@ -197,6 +197,13 @@ def _check_report(editor: Editor, report: object, told: str) -> None:
             f"{name} gave FitReport(labels={report.labels!r}) after {told}: give the number of "
             "samples whose logits were read, a whole number"
         )
+    try:
+        json.dumps(report.notes, default=str)
+    except (TypeError, ValueError) as error:
+        raise EditbenchError(
+            f"{name} gave notes after {told} that JSON cannot hold ({first_line(error)}): give "
+            "FitReport(notes=...) text for keys, and numbers, text, lists and mappings for values"
+        ) from error
 
 
 def _checked_state(editor: Editor) -> dict[str, torch.Tensor]:
@@ -240,10 +247,10 @@ def _cached(
         )
         # A measurement by the harness, and no cost of the method.
         fitted = replace(fitted, learned=learned_auc(editor, data, names))
-        # safetensors refuses tensors that are not contiguous. The device is no part of the key, so
-        # a job on another device may load the file.
+        # safetensors refuses tensors that are not contiguous, and parts of one tensor. The device is
+        # no part of the key, so a job on another device may load the file.
         state = {
-            name: tensor.detach().cpu().contiguous()
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in _checked_state(editor).items()
         }
         # The costs stand in the file, since a job that loads the fit reports them as well.

@@ -7,6 +7,7 @@ is not pinned. Numbers are those of the CPU, to the bit.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ import torch.utils.backend_registration as backends
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from editbench.base import compute_options
 
 ROOT = Path(__file__).parents[1]
 NAME = "cudax"  # begins as the names of real GPUs do, so that the branches for them are taken
@@ -280,6 +283,7 @@ def pretend_gpu() -> Iterator[Waits]:
         # Tensors of inference mode have no version, which a wrapper needs. Below the decorator, which
         # functions have had since they were imported.
         patch.setattr(torch._C, "_InferenceMode", _NoGrad)
+        patch.setattr(compute_options, "DEVICE", re.compile(rf"cpu|{NAME}(:0)?"))
         cuda = torch.cuda
         patch.setattr(cuda, "_lazy_init", lambda: None)
         patch.setattr(cuda, "is_available", lambda: True)

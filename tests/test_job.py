@@ -29,10 +29,10 @@ from editbench.report.doubts import foreign_logits
 from editbench.report.style import Style
 from editbench.report.write import by_name
 from editbench.run import job, record
+from editbench.run.doubts import remarks
 from editbench.run.loading import load_bank
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.run.sweep import remarks
 from editbench.walk.editor import FitReport
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from io import StringIO
 from pathlib import Path
 
@@ -195,21 +196,33 @@ def test_mixed_metric_versions_are_named_and_the_rest_is_made(tmp_path: Path) ->
     assert load(tmp_path / "worlds").problems == ()  # never in one table
 
 
-def test_leaders_are_the_best_and_what_is_not_separated_from_it(tmp_path: Path) -> None:
+def leaders(
+    pairs: pd.DataFrame, means: dict[str, float], better: bool = True, floors: Collection[str] = ()
+) -> set[str]:
+    """`find_leaders` of methods whose intervals are 0.4 wide."""
+    records = [
+        {"method": method, "status": "done", "m": m, "m_low": m - 0.2, "m_high": m + 0.2}
+        for method, m in means.items()
+    ]
+    return find_leaders(pairs, records, "m", better, floors)
+
+
+def test_leaders_are_the_best_and_what_is_not_behind_it(tmp_path: Path) -> None:
     values = outcomes({"a": 0.7, "b": 0.7, "random": 0.1})
     write(tmp_path, values, "smile")
     means = values.mean().to_dict()
-    rows = paired_table(load(tmp_path), ("accuracy",))
-    assert find_leaders(rows, means, True) == {"a", "b"} and find_leaders(rows, means, False) == {
-        "random"
-    }
-    assert (
-        find_leaders(rows, {"a": 0.7}, True) == set()
-        and find_leaders(rows.iloc[:0], means, True) == set()
-    )
-    assert find_leaders(rows, means | {"a": np.nan}, True) == {"b"}
-    # With random a floor, a and b are separated from nobody: there is no best.
-    assert find_leaders(rows, means, True, {"random"}) == set()
+    pairs = paired_table(load(tmp_path), ("accuracy",))
+    assert leaders(pairs, means) == {"a", "b"} and leaders(pairs, means, False) == {"random"}
+    assert leaders(pairs, {"a": 0.7}) == set() and leaders(pairs.iloc[:0], means) == set()
+    assert leaders(pairs, means | {"a": np.nan}) == {"b"}
+    # With random a floor, nobody is behind a and b: there is no best.
+    assert leaders(pairs, means, floors={"random"}) == set()
+    # Whatever the test could not separate: an interval beside the best's is behind it, one that
+    # reaches into it is not.
+    untested = pairs.assign(p_holm=1.0)
+    assert leaders(untested, {"a": 0.9, "b": 0.55, "random": 0.45}) == {"a", "b"}
+    assert leaders(untested, {"a": 0.1, "b": 0.45, "random": 0.55}, better=False) == {"a", "b"}
+    assert leaders(untested, {"a": 0.9, "b": 0.55}) == set()
 
 
 def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:

@@ -312,7 +312,8 @@ def _section(
     best = {
         attribute: find_leaders(
             pairs[pairs["attribute"] == attribute],
-            dict(zip(wide.index, wide[attribute])),
+            table[table["attribute"] == attribute].to_dict("records"),
+            "accuracy",
             True,
             numbers.floors,
         )
@@ -400,7 +401,7 @@ def accuracy_conclusion(
         best = [theme.method(method) for method, cells in grid if cells[place]["best"]]
         name = theme.attribute(attribute)
         found.append(f"on {name} {', '.join(best)}" if best else f"on {name} nothing is separated")
-    conclusion = f"Best, with what the test does not separate from it: {'; '.join(found)}."
+    conclusion = f"In bold, the best and what is not behind it: {'; '.join(found)}."
     rivals = [cells for method, cells in grid if not theme[method].floor]
     done = [cell for cells in rivals for cell in cells if cell["status"] == "done"]
     # Without a floor, or with nothing but floors, no cell is compared with one.

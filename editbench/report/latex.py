@@ -110,8 +110,9 @@ FIT = (
     r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
 )
 BOLD = (
-    "Bold: the best of a column, and whatever the paired bootstrap over starts does not separate "
-    f"from it (Holm, adjusted p below {SIGNIFICANCE:g}); of means accuracy alone is tested."
+    "Bold: the best of a column, and whatever has an interval that overlaps the best's and is not "
+    f"separated from it by the paired bootstrap over starts (Holm, adjusted p below {SIGNIFICANCE:g}); "
+    "of means accuracy alone is tested."
 )
 # Columns that ‡ stands in.
 OF_LEARNED = ("accuracy", AT_EFFECT, "learned")
@@ -307,7 +308,7 @@ def _attribute_table(paper: Paper, column: Column) -> Grid:
     compared = numbers.compared.get(column.key, numbers.compared["accuracy"])
     # Each attribute has its own paired test, so each column has its own bold. Of the means only
     # those of accuracy have a test over attributes.
-    bold = {a: _leaders(numbers, records, a, column) for a in attributes}
+    bold = {a: _leaders(numbers, a, column) for a in attributes}
     bold_means = numbers.ranked.bold if column.key == "accuracy" else frozenset()
     rows = []
     for method in numbers.order:
@@ -475,17 +476,13 @@ def _ranges(places: Sequence[int]) -> str:
 
 
 # -- cells -----------------------------------------------------------------------------------------
-def _leaders(numbers: Numbers, records: dict, attribute: str, column: Column) -> set[str]:
-    """The methods in bold; a value with a note is no candidate."""
-    values = {}
-    for method in numbers.order:
-        row = records.get((method, attribute))
-        if row and row["status"] == "done" and not row.get(f"{column.key}_note"):
-            values[method] = row[column.key]
-    rows = numbers.paired[
+def _leaders(numbers: Numbers, attribute: str, column: Column) -> set[str]:
+    """The methods in bold."""
+    records = numbers.table[numbers.table["attribute"] == attribute].to_dict("records")
+    pairs = numbers.paired[
         (numbers.paired["attribute"] == attribute) & (numbers.paired["metric"] == column.key)
     ]
-    return find_leaders(rows, values, bool(column.better), numbers.floors)
+    return find_leaders(pairs, records, column.key, bool(column.better), numbers.floors)
 
 
 def _cell(record: Mapping | None, column: Column, bold: bool) -> tuple[Line, ...]:

@@ -6,8 +6,9 @@ draws of a method carry what the choice of its seeds adds (`editbench.stats.inte
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -184,34 +185,44 @@ def _seed_part(
 
 def find_leaders(
     differences: pd.DataFrame,
-    values: Mapping[str, float],
+    records: Iterable[Mapping[Any, Any]],
+    key: str,
     better: bool,
     floors: Collection[str] = (),
 ) -> set[str]:
-    """The methods in bold: the best of `values` and all that its paired test does not separate from
-    it.
+    """The methods in bold: the best one and all that are not behind it.
+
+    A method is behind the best where the paired test separates the two, or where their intervals do
+    not overlap. The second is for methods of few seeds: their test has little power after it is
+    adjusted for all pairs, and a bold number far outside the best's interval would mislead.
 
     Args:
-        differences: rows of `paired` of one attribute and metric.
-        values: method -> value.
+        differences: rows of `paired_table` of one attribute and metric.
+        records: rows of the main table, of one attribute; what was not run, or has a note, is no
+            candidate.
+        key: of the number, such as 'accuracy'; its interval is in `key_low` and `key_high`.
         better: whether higher is better.
         floors: methods that are never bold.
 
     Returns:
-        Empty where the test separates the best from no other method but floors: where nothing is
-        separated there is no best to show.
+        Empty where no other method is behind the best but floors: there is then no best to show.
     """
-    finite = {
-        method: value
-        for method, value in values.items()
-        if np.isfinite(value) and method not in floors
-    }
+    finite = {}
+    for record in records:
+        is_read = record["status"] == "done" and not record.get(f"{key}_note")
+        if is_read and np.isfinite(record[key]) and record["method"] not in floors:
+            finite[str(record["method"])] = record
     if len(finite) < 2 or differences.empty:
         return set()
-    best = sorted(
-        finite, key=lambda method: (-finite[method] if better else finite[method], method)
-    )[0]
+    sign = 1 if better else -1
+    best = min(finite, key=lambda method: (-sign * finite[method][key], method))
     apart = differences[differences["p_holm"] < SIGNIFICANCE]
     # A pair is stored once, so the best may stand on either side.
-    beaten = set(apart.loc[apart["a"] == best, "b"]) | set(apart.loc[apart["b"] == best, "a"])
-    return set(finite) - beaten if beaten & set(finite) else set()
+    behind = set(apart.loc[apart["a"] == best, "b"]) | set(apart.loc[apart["b"] == best, "a"])
+    for method, record in finite.items():
+        # Comparisons with NaN, which is no interval, are false.
+        above = record[f"{key}_low"] > finite[best][f"{key}_high"]
+        below = record[f"{key}_high"] < finite[best][f"{key}_low"]
+        if above or below:
+            behind.add(method)
+    return set(finite) - behind if behind & set(finite) else set()

@@ -46,7 +46,7 @@ class Ranking:
     Args:
         table: columns COLUMNS, best first, floors last; empty where nothing can be ranked.
         compared: what the means are over.
-        bold: the best and whatever it is not separated from; empty where it is separated from none.
+        bold: the best and whatever is not behind it; empty where nothing is.
         ties: method -> those that it is not separated from, best first.
     """
 
@@ -139,6 +139,8 @@ def _ranked(
             }
         )
     first = order[0]
-    bold = frozenset(methods[k] for k in order if k < ranked and not apart[first, k])
+    # As of a single attribute, see `paired.find_leaders`.
+    behind = apart[first] | (high < low[first])
+    bold = frozenset(methods[k] for k in order if k < ranked and not behind[k])
     table = pd.DataFrame(rows).astype({"best_rank": "Int64", "worst_rank": "Int64"})
     return table, bold if len(bold) < ranked else frozenset(), ties

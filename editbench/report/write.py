@@ -54,9 +54,9 @@ WIDE = 140  # columns of a terminal that takes the costs too
 # The biased ones: the legend warns of them only.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
 BOLD = (
-    "Bold: the best of a column and whatever the paired bootstrap does not separate from it (Holm, "
-    f"adjusted p below {SIGNIFICANCE:g}); nothing where it separates the best from no other method. A floor "
-    "is never bold."
+    "Bold: the best of a column and whatever has an interval that overlaps the best's and is not "
+    f"separated from it by the paired bootstrap (Holm, adjusted p below {SIGNIFICANCE:g}); nothing where no "
+    "other method is behind the best. A floor is never bold."
 )
 FLOOR_RULE = f"“{AT_FLOOR}”: the interval overlaps that of the best floor; “{WORSE}”: it lies on the wrong side."
 NOT_LEARNED_MEANS = (

@@ -41,7 +41,7 @@ def caption_of(table: str) -> str:
 
 
 def conclusion(page: Path) -> str:
-    return re.findall(r"<p>(Best, .*?)</p>", page.read_text(encoding="utf-8"))[0]
+    return re.findall(r"<p>(In bold, .*?)</p>", page.read_text(encoding="utf-8"))[0]
 
 
 # -- names -----------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-import editbench.report as reports
 from editbench.base.files import seal_folder
+from editbench.report import report
+from editbench.report.files import ReportFiles
 from editbench.report.load import ROW_TYPES, SAMPLE_TYPES
 from editbench.report.style import Style
 
@@ -215,11 +216,11 @@ def report_of(
     style: Style | None = None,
 ) -> Path:
     """`report` with the figures of these names alone: drawing takes most of a report's time."""
-    draw = reports._draw
+    draw = ReportFiles._draw_one
 
-    def draw_some(path: Path, *others: object) -> str:
-        return draw(path, *others) if path.name in draws else ""
+    def draw_some(written: ReportFiles, path: Path, *others: object) -> str:
+        return draw(written, path, *others) if path.name in draws else ""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reports, "_draw", draw_some)
-        return reports.report(root, out, by_seed=by_seed, files=bool(draws), style=style)
+        patch.setattr(ReportFiles, "_draw_one", draw_some)
+        return report(root, out, by_seed=by_seed, files=bool(draws), style=style)

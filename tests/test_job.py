@@ -24,8 +24,9 @@ from editbench.base.files import file_state
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.metrics.crossing_accuracy import CrossingAccuracy
-from editbench.report import load, metric_figures
+from editbench.report import load
 from editbench.report.doubts import foreign_logits
+from editbench.report.drawings import metric_figures
 from editbench.report.style import Style
 from editbench.report.write import by_name
 from editbench.run import job, record

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from rich.console import Console
 
-import editbench.report as reports
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.figures.drawing import Drawing, Records
@@ -25,10 +24,11 @@ from editbench.report import (
     every_setting,
     latex,
     load,
-    metric_figures,
     print_table,
     report,
 )
+from editbench.report.drawings import metric_figures
+from editbench.report.files import ReportFiles
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 
@@ -263,7 +263,7 @@ def test_a_figure_of_damaged_pictures_costs_itself_alone(tmp_path: Path) -> None
 def test_a_figure_that_a_metric_gains_later_draws_finished_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "_draw", lambda *_: "<svg/>")  # its title tells enough
+    monkeypatch.setattr(ReportFiles, "_draw_one", lambda *_: "<svg/>")  # its title tells enough
     options = {"_target_": "a.Metric"}
     fake_run(tmp_path, "alpha", "smile", metrics={"m": options, "locality": options})
     (tmp_path / "conf" / "metric").mkdir(parents=True)

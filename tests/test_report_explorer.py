@@ -20,9 +20,10 @@ from safetensors.numpy import load_file, save_file
 
 from editbench.base.files import seal_folder
 from editbench.figures.theme import make_theme
-from editbench.report import _write_pages, load
+from editbench.report import load
 from editbench.report.environment import OUTLINES
 from editbench.report.explorer import WAYS, SpriteSheet, explorer, gallery, sheets
+from editbench.report.files import write_pages
 from editbench.report.paper import TALLEST, WIDTHS
 from editbench.report.strips import Strip, pages, strips
 from editbench.report.style import Style
@@ -205,7 +206,7 @@ def test_strips_in_files_are_no_taller_than_a_page(
 def test_a_shorter_report_leaves_no_page_of_a_longer_one(tmp_path: Path) -> None:
     first = tmp_path / "strips_smile.png"
     for parts in ([b"1", b"2", b"3"], [b"4"], [b"5", b"6"]):
-        _write_pages(first, parts)
+        write_pages(first, parts)
         names = ["strips_smile.png", "strips_smile_2.png", "strips_smile_3.png"][: len(parts)]
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == dict(
             zip(names, parts)

@@ -18,7 +18,7 @@ from editbench.methods.neural_ode.field import Field
 from editbench.metrics.singular_entropy.figure import STAND_IN, draw, entropies, sentence
 from editbench.metrics.singular_entropy.metric import SingularEntropy, entropy
 from editbench.metrics.singular_entropy.observation import SingularEntropyObservation
-from editbench.report import _drawings
+from editbench.report.drawings import drawings_of
 from editbench.report.load import load
 from editbench.report.numbers import numbers_of
 from editbench.stats.rank_correlation import spearman
@@ -232,7 +232,7 @@ def test_the_report_orders_the_attributes_and_tests_the_order(tmp_path):
     # The entropies are those of the nonlinear flow, and have its colour.
     assert theme["neural_ode"].colour != theme["neural_ode_linear"].colour
     assert left.lines[0].get_color() == theme["neural_ode"].colour
-    found = _drawings(numbers_of("", results), make_theme(results.runs["label"]), [])
+    found = drawings_of(numbers_of("", results), make_theme(results.runs["label"]), [])
     drawn = [one.file for one in found]
     assert drawn.count("singular_entropy") == 1 and "singular_entropy_kept" not in drawn
 
@@ -256,7 +256,7 @@ def test_human_answers_take_the_place_of_the_stand_in(tmp_path):
             draw(load(tmp_path), {})
         problems = []  # what fails is listed, and the rest of the report is made
         results = load(tmp_path)
-        drawn = _drawings(numbers_of("", results), make_theme(results.runs["label"]), problems)
+        drawn = drawings_of(numbers_of("", results), make_theme(results.runs["label"]), problems)
         assert "accuracy" in [one.file for one in drawn]
         assert problems[0].name == "figure of singular_entropy"
         assert "columns attribute and gain" in problems[0].reason

@@ -400,7 +400,9 @@ def accuracy_conclusion(
     for place, attribute in enumerate(attributes):
         best = [theme.method(method) for method, cells in grid if cells[place]["best"]]
         name = theme.attribute(attribute)
-        found.append(f"on {name} {', '.join(best)}" if best else f"on {name} none, as nothing is behind")
+        found.append(
+            f"on {name} {', '.join(best)}" if best else f"on {name} none, as nothing is behind"
+        )
     conclusion = f"In bold, the best and what is not behind it: {'; '.join(found)}."
     rivals = [cells for method, cells in grid if not theme[method].floor]
     done = [cell for cells in rivals for cell in cells if cell["status"] == "done"]

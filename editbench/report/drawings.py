@@ -1,0 +1,97 @@
+"""Which figures a report has, with their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from editbench.figures.curves import caption_of_groups
+from editbench.figures.drawing import Drawing
+from editbench.figures.theme import Theme, display_name
+from editbench.report import figure_trade, figures
+from editbench.report.load import Problem, Results
+from editbench.report.numbers import Numbers
+from editbench.report.tables import curves
+from editbench.report.titles import Wording
+
+CAPTIONS = {
+    "accuracy": "Share of starts whose target was reached with every other attribute kept, at the "
+    "first crossing; whiskers are 95 % intervals. A cross: skipped or failed.",
+    # The limit that this names is FEWEST of editbench.figures.panels.
+    "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
+    "σ; lower is better. A start counts once in a bin, where its walk first passes the centre. Bands "
+    "are 95 % intervals over starts; bins of fewer than 30 starts are hidden.",
+    "trade": figure_trade.CAPTION,
+}
+CURVE_CAPTION = "Against the achieved effect on the target; bands are 95 % intervals."
+CURVE_TITLES = {
+    "ad": "Attribute dependency",
+    "ad_max": "Largest attribute dependency",
+    "ad_signed": "Signed attribute dependency",
+}
+ORDER = ("accuracy", "ad", "trade")  # these figures come first, in this order
+
+
+def drawings_of(
+    numbers: Numbers, theme: Theme, problems: list[Problem], folders: Sequence[Path] = ()
+) -> list[Drawing]:
+    """Every figure that the records have data for.
+
+    Args:
+        numbers: of one setting.
+        theme: of the methods.
+        problems: figures of metrics that cannot be prepared are added to it.
+        folders: a user's own configuration folders.
+    """
+    table = numbers.table
+    results = numbers.results
+    found = []
+    if table["accuracy"].notna().any():
+        accuracy = partial(figures.accuracy_figure, table, theme)
+        found.append(Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True))
+    # Where too few attributes are readable there are cells and no means.
+    if numbers.costs["accuracy"].notna().any():
+        trade = partial(figure_trade.trade_figure, numbers.costs, theme)
+        title = "Accuracy against side effects and cost"
+        found.append(Drawing("trade", title, CAPTIONS["trade"], trade, first=True))
+    # Metrics that bring a figure are drawn by it, and their curves are not drawn a second time.
+    own = metric_figures(results, folders)
+    for group, name in own.items():
+        try:
+            found += find_function(name)(results, theme)
+        except Exception as error:  # somebody's figure is never worth the report
+            problems.append(Problem(f"figure of {group}", f"{type(error).__name__}: {error}"))
+    for name, curve in curves(results, without=own).items():
+        title = CURVE_TITLES.get(name, display_name(name))
+        label = "AD, σ" if name.startswith("ad") else display_name(name)
+        draw = partial(figures.curve_figure, curve, theme, label)
+        caption = CAPTIONS.get(name, CURVE_CAPTION)
+        caption += caption_of_groups(set(curve["method"]), theme)
+        found.append(Drawing(name, title, caption, draw, first=name in CAPTIONS))
+    return sorted(found, key=lambda one: [*ORDER, one.file].index(one.file))
+
+
+def metric_figures(results: Results, folders: Sequence[Path] = ()) -> dict[str, str]:
+    """Metric -> dotted name of the function that draws it.
+
+    Args:
+        results: the records.
+        folders: a user's own configuration folders.
+    """
+    found: dict[str, str] = {}
+    for name, wording in Wording(results, folders).metrics():
+        if wording.get("figure"):
+            found.setdefault(name, str(wording["figure"]))
+    return dict(sorted(found.items()))
+
+
+def find_function(name: str) -> Callable[[Results, Theme], list[Drawing]]:
+    """The function with a dotted name.
+
+    Raises:
+        ImportError, AttributeError: there is no such module, or no such function in it.
+    """
+    module, _, function = name.rpartition(".")
+    return getattr(import_module(module), function)

@@ -1,0 +1,196 @@
+"""The files of a report: figures, strips and LaTeX tables of its settings."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from editbench.base.files import digest, write_atomic
+from editbench.figures.drawing import Drawing
+from editbench.figures.panels import FONTS, STYLE
+from editbench.figures.theme import Theme
+from editbench.report import figures, latex
+from editbench.report.drawings import drawings_of
+from editbench.report.html import Section
+from editbench.report.load import Problem
+from editbench.report.numbers import Numbers
+from editbench.report.paper import SCALE, TALLEST, WIDTHS, to_paper
+from editbench.report.references import Cited
+from editbench.report.strips import pages, strips
+from editbench.report.style import Style
+
+LONGEST_NAME = 80  # characters of a setting or attribute in the name of a file
+
+# Gives the figures of a theme. Those that cannot be prepared are added to the list.
+Drawings = Callable[[Theme, list[Problem]], list[Drawing]]
+
+
+class ReportFiles:
+    """Writes the files of a report beside its page. What fails is a problem and stops nothing else.
+
+    Args:
+        out: folder of the report.
+        theme: how methods and attributes are written and coloured.
+        style: font, and column of a paper.
+        figure_files: whether figures and strips are written too; else they are made for the page.
+        problems: what failed before.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        theme: Theme,
+        style: Style,
+        figure_files: bool,
+        problems: Sequence[Problem] = (),
+    ) -> None:
+        self.out = out
+        self.theme = theme
+        self.style = style
+        self.figure_files = figure_files
+        self.problems = list(problems)
+        self.tables: list[str] = []  # names of the LaTeX tables that were written
+        self.printed_theme = theme
+        if figure_files and style.column == "one":
+            # Fewer panels side by side: the same figure made narrow could not be read.
+            self.printed_theme = theme.with_width(WIDTHS["one"] / SCALE)
+
+    def write_section(self, numbers: Numbers, cited: Cited) -> Section:
+        """Write the files of one setting, and return what the page shows of it.
+
+        Args:
+            numbers: of the setting.
+            cited: papers that its tables cite.
+        """
+        section = Section(numbers)
+        suffix = f"_{slug(numbers.name)}" if numbers.name else ""
+        self._write_latex(numbers, cited, suffix)
+
+        def drawings(theme: Theme, problems: list[Problem]) -> list[Drawing]:
+            return drawings_of(numbers, theme, problems, self.style.folders)
+
+        for one, svg in self.draw(drawings, suffix):
+            place = section.figures if one.first else section.more
+            place.append((one.title, one.caption, svg))
+        section.strips, unreadable = strips(numbers.results, self.theme)
+        self.problems += unreadable
+        if self.figure_files:
+            self._write_strips(section, suffix)
+        return section
+
+    def draw(self, drawings: Drawings, suffix: str = "") -> list[tuple[Drawing, str]]:
+        """Draw figures, and write them where files are asked for.
+
+        Args:
+            drawings: the figures.
+            suffix: of the names of files.
+
+        Returns:
+            The figures that could be drawn, each with its SVG for the page.
+        """
+        narrow = {}
+        if self.printed_theme is not self.theme:
+            # What cannot be prepared is told once, by the page's own.
+            for one in drawings(self.printed_theme, []):
+                narrow[one.file] = one.draw
+        found = []
+        for one in drawings(self.theme, self.problems):
+            path = self.out / "figures" / f"{slug(one.file)}{suffix}"
+            # What cannot be made narrow is printed as it is on the page.
+            svg = self._draw_one(path, one.draw, narrow.get(one.file, one.draw))
+            if svg:
+                found.append((one, svg))
+        return found
+
+    def _draw_one(
+        self, path: Path, draw: Callable[[], Figure], draw_printed: Callable[[], Figure]
+    ) -> str:
+        """The SVG for the page, or '' when it failed.
+
+        Args:
+            path: of the files, without a suffix.
+            draw: makes the figure.
+            draw_printed: makes it for print; `draw` itself, where it is the same.
+
+        Raises:
+            EditbenchError: a file cannot be written.
+        """
+        made = {}
+        font = {"font.family": FONTS[self.style.font]}
+        try:
+            with matplotlib.rc_context(STYLE | font):  # type: ignore[arg-type]
+                figure = draw()
+                # Rendered before to_paper, which shrinks the figure in place.
+                svg = figures.render(figure, "svg")
+                drawn = figures.for_page(svg)
+                if self.figure_files:
+                    made["svg"] = svg
+                    if draw_printed is not draw:
+                        figure = draw_printed()
+                    to_paper(figure, self.style.column)
+                    made["png"] = figures.render(figure, "png")
+                    # Both have one layout, which takes as long as the drawing.
+                    figure.set_layout_engine(None)
+                    made["pdf"] = figures.render(figure, "pdf")
+        except Exception as error:  # a plot is never worth the tables
+            self._add_problem(f"figure {path.name}", error)
+            return ""
+        # A full disk or a missing permission would hit every other file too, so it ends the report.
+        for kind, data in made.items():
+            write_atomic(path.with_name(f"{path.name}.{kind}"), data)
+        return drawn
+
+    def _write_latex(self, numbers: Numbers, cited: Cited, suffix: str) -> None:
+        """Write the tables of a setting, and for each a document that compiles it alone."""
+        folder = self.out / "latex"
+        try:
+            tables = latex.tables(numbers, self.theme, self.style, cited, suffix)
+            for key, text in tables.items():
+                name = f"{key}{suffix}"
+                write_atomic(folder / f"{name}.tex", text)
+                alone = latex.document([latex.input_of(name)], self.style.column)
+                write_atomic(folder / f"{name}_standalone.tex", alone)
+                self.tables.append(name)
+        except Exception as error:  # as for a figure
+            self._add_problem("LaTeX tables" + suffix, error)
+
+    def _write_strips(self, section: Section, suffix: str) -> None:
+        # As wide as the text of a paper, and then no taller.
+        ratio = TALLEST / WIDTHS[self.style.column or "two"]
+        for attribute, starts in section.strips.items():
+            path = self.out / "figures" / f"strips_{slug(attribute)}{suffix}.png"
+            try:
+                write_pages(path, pages(starts, self.theme.attribute(attribute), self.theme, ratio))
+            except (ValueError, MemoryError) as error:
+                self.problems.append(Problem(f"strips of {attribute}", str(error)))
+
+    def _add_problem(self, what: str, error: Exception) -> None:
+        self.problems.append(Problem(what, f"{type(error).__name__}: {error}"))
+
+
+def write_pages(path: Path, parts: Sequence[bytes]) -> None:
+    """Write a file a page: the first has the plain name, further ones end in _2, _3 and so on. What
+    a longer report left there is removed."""
+    for number in itertools.count(1):
+        file = path if number == 1 else path.with_stem(f"{path.stem}_{number}")
+        if number <= len(parts):
+            write_atomic(file, parts[number - 1])
+        elif file.exists():
+            file.unlink()
+        else:
+            return
+
+
+def slug(text: str) -> str:
+    """A short file name; never a path."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
+    if text.isascii() and len(plain) <= LONGEST_NAME:
+        return plain or "x"
+    # Two long settings, or two attributes in another script, would have one name and one file.
+    end = f"-{digest(text, 8)}"
+    return (plain or "x")[: LONGEST_NAME - len(end)] + end

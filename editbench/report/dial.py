@@ -18,10 +18,11 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from scipy.special import ndtri
 
-from editbench.figures.curves import caption_of_groups, curve_groups, draw_pale, share_limits
+from editbench.figures.curves import Group, caption_of_groups, curve_groups, draw_pale, share_limits
 from editbench.figures.drawing import Drawing
 from editbench.figures.panels import FEWEST, STYLE, TYPE
 from editbench.figures.theme import Theme
@@ -384,43 +385,18 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
             quantity = shown[place // len(attributes)]
             attribute = attributes[place % len(attributes)]
             mine = found[(found["quantity"] == quantity) & (found["attribute"] == attribute)]
-            lines = dict(list(mine.groupby("method")))
-            pale = [lines[name] for name in group.pale if name in lines]
-            draw_pale(axes, [(line["dial"], line["value"]) for line in pale])
-            for position, method in enumerate(group.methods):
-                if method not in lines:
-                    continue
-                line = lines[method]
-                colour, marker = theme[method][:2]
-                x = line["dial"] + (position - (len(group.methods) - 1) / 2) * gap
-                axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
-                axes.plot(
-                    x,
-                    line["value"],
-                    color=colour,
-                    linewidth=1.5,
-                    linestyle=theme[method].dash,
-                    marker=marker,
-                    markersize=4.5,
-                    markeredgewidth=0,
-                )
+            _draw_lines(axes, mine, group, theme, gap)
             if quantity == "entanglement":
                 # Zero is the answer of an editor that takes nothing along.
                 axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
             # Other panels are empty where too few starts reach the effect, which the caption says.
             if mine.empty and quantity == "entanglement" and partners[attribute] is None:
-                axes.text(
-                    0.5,
-                    0.5,
-                    "tied to\nno other",
-                    transform=axes.transAxes,
-                    ha="center",
-                    va="center",
-                    alpha=0.7,
-                )
+                tied = "tied to\nno other"
+                where = {"ha": "center", "va": "center", "transform": axes.transAxes}
+                axes.text(0.5, 0.5, tied, alpha=0.7, **where)
             if place < len(attributes):
-                pair = partners[attribute]
                 name = theme.attribute(attribute)
+                pair = partners[attribute]
                 if pair:
                     name += f" (with {theme.attribute(pair[0])})"
                 if tall:
@@ -436,6 +412,30 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
     share_limits(groups)
     drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
     return drawing
+
+
+def _draw_lines(axes: Axes, found: pd.DataFrame, group: Group, theme: Theme, gap: float) -> None:
+    """The lines of a group's methods in one panel, beside each other by `gap`, with whiskers."""
+    lines = dict(list(found.groupby("method")))
+    pale = [lines[name] for name in group.pale if name in lines]
+    draw_pale(axes, [(line["dial"], line["value"]) for line in pale])
+    for position, method in enumerate(group.methods):
+        if method not in lines:
+            continue
+        line = lines[method]
+        colour, marker = theme[method][:2]
+        x = line["dial"] + (position - (len(group.methods) - 1) / 2) * gap
+        axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
+        axes.plot(
+            x,
+            line["value"],
+            color=colour,
+            linewidth=1.5,
+            linestyle=theme[method].dash,
+            marker=marker,
+            markersize=4.5,
+            markeredgewidth=0,
+        )
 
 
 def _panels(part: FigureBase, quantities: int, attributes: int, tall: bool) -> np.ndarray:

@@ -13,6 +13,7 @@ from editbench.base.validation import check_options
 from editbench.cli import main
 from editbench.run import loading
 from editbench.run.compose import compose_config, compose_settings, sweep_settings
+from editbench.run.overrides import check_single
 from editbench.run.record import upgrade
 from editbench.run.settings import Settings
 from tests.toy_world import AlongColumn, toy_config
@@ -48,16 +49,22 @@ WRONG = [
     ("attribute=3", "attribute=3 must be text"),
     ("target=[a,b]", "target=[a,b]: one class a job; sweep with -m target=a,b"),
     ("target=1.5", "target=1.5 must be a class by its name, or a whole number"),
-    ("target=true", "target=True must be a class by its name, or a whole number"),
+    ("target=true", "target=true must be a class by its name, or a whole number"),
     ("seed=[1,2]", "seed=[1,2]: one seed a job; sweep with -m seed=1,2"),
     ("seed=abc", "seed=abc must be a whole number, as in seed=0"),
+    ("seed='0'", "seed='0' must be a whole number, as in seed=0"),
+    ("seed=null", "seed=null must be a whole number"),
+    ("starts.n=true", "starts.n=true must be a whole number"),
+    ("method.delta='1e-3'", "method.delta='1e-3' must be a number"),
+    ("engine.batch='64'", "engine.batch='64' must be a whole number, or auto"),
+    ("save_codes='false'", "save_codes='false' must be true or false"),
     ("device=[cpu,cuda]", "device=[cpu,cuda]: one device a job"),
     ("device=gpu", "device=gpu is no device: use cpu, cuda or cuda:0"),
     ("device=meta", "device=meta is no device: use cpu, cuda or cuda:0"),
     ("device=mps", "device=mps is no device: use cpu, cuda or cuda:0"),
     ("precision=tf32", "precision=tf32 with device=cpu: TF32 is a mode of NVIDIA GPUs"),
     ("precision=fp8", "precision=fp8 must be one of fp32, tf32, bf16, fp16"),
-    ("out=''", "out=None must be text, as in out=runs"),
+    ("out=''", "out=null must be text, as in out=runs"),
     ("offline=perhaps", "offline=perhaps must be true or false"),
     ("metric=[]", "leaves nothing to measure"),
     ("method=[gradctrl,random]", "one method a job; sweep with -m method=gradctrl,random"),
@@ -69,7 +76,7 @@ WRONG = [
     ("method.name=.mine", "nor begin with a dot: change `name` in its YAML"),
     ("method.name=''", "method.name is missing: add `name: NAME` to the method's YAML"),
     ("~method.name", "method.name is missing: add `name: NAME` to the method's YAML"),
-    ("~generator", "generator=None is no option of 'generator'"),
+    ("~generator", "generator=null is no option of 'generator'"),
 ]
 
 
@@ -78,6 +85,12 @@ def test_a_wrong_value_is_one_line_with_key_value_and_remedy(word, message):
     with pytest.raises(EditbenchError) as caught:
         compose_settings([word])
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_hydras_grammar_refuses_is_told_once():
+    with pytest.raises(EditbenchError) as caught:
+        check_single(["method.delta=tag(a,0.6,0.3)"])
+    assert str(caught.value).count("float is incompatible with") == 1
 
 
 @pytest.fixture(scope="module")

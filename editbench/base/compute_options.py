@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.validation import check_at_least, check_kind
+from editbench.base.validation import check_at_least, check_kind, in_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +70,6 @@ def check_batch(key: str, value: object) -> None:
     if value == AUTO:
         return
     if isinstance(value, str):
-        raise EditbenchError(f"{key}={value} must be a whole number, or {AUTO}")
+        raise EditbenchError(f"{key}={in_yaml(value)} must be a whole number, or {AUTO}")
     check_kind(key, value, "int", 64)
     check_at_least(key, value, 1)  # type: ignore[arg-type]

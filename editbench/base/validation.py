@@ -19,6 +19,8 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
     "bool": ((bool,), "true or false"),
 }
+# Words that are no text without quotes.
+NO_TEXT = ("", "null", "true", "false")
 # Keys of a component that Hydra's `instantiate` reads itself; all begin like this.
 HYDRA_PREFIX = "_"
 
@@ -39,13 +41,31 @@ def check_kind(key: str, value: object, kind: str, example: object = None) -> No
     is_bool_for_number = isinstance(value, bool) and kind != "bool"
     if isinstance(value, types) and not is_bool_for_number:
         return
-    raise EditbenchError(f"{key}={value} must be {words}{_as_in(key, example)}")
+    raise EditbenchError(f"{key}={in_yaml(value)} must be {words}{_as_in(key, example)}")
+
+
+def in_yaml(value: object) -> object:
+    """A value as a message shows it: null, true and false as in YAML, and text in quotes where it
+    would be read as one of these or as a number; other values as they are."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        is_number = False
+    else:
+        is_number = True
+    return repr(value) if is_number or value.lower() in NO_TEXT else value
 
 
 def _as_in(key: str, example: object) -> str:
     if example is None:
         return ""
-    return f", as in {key}={example}"
+    return f", as in {key}={in_yaml(example)}"
 
 
 def check_fields(group: str, spec: Any) -> None:
@@ -112,7 +132,7 @@ def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
     """Refuse a value that is not among `choices`."""
     known = list(choices)
     if value not in known:
-        raise EditbenchError(f"{key}={value} must be one of {', '.join(known)}")
+        raise EditbenchError(f"{key}={in_yaml(value)} must be one of {', '.join(known)}")
 
 
 def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
@@ -244,4 +264,4 @@ def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> No
     example = argument.default
     if example is argument.empty:
         example = None
-    raise EditbenchError(f"{key}={value} must be {words}{_as_in(key, example)}")
+    raise EditbenchError(f"{key}={in_yaml(value)} must be {words}{_as_in(key, example)}")

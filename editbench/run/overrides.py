@@ -105,7 +105,8 @@ def _not_composed(error: Exception) -> EditbenchError:
     """What Hydra or OmegaConf says of a configuration and of the cause, in one line."""
     lines = str(error).splitlines()
     if error.__cause__ is not None:
-        lines += str(error.__cause__).splitlines()
+        # Hydra repeats the cause's message behind words of its own, and does not always.
+        lines += [line for line in str(error.__cause__).splitlines() if line not in str(error)]
     # Where a value stands in their own classes helps nobody who typed it.
     told = [
         line.strip()

@@ -31,6 +31,7 @@ from editbench.base.validation import (
     check_choice,
     check_kind,
     check_options,
+    in_yaml,
 )
 from editbench.inversion.schedule import Schedule
 from editbench.inversion.spec import ProjectionSpec
@@ -86,13 +87,13 @@ class Component:
         # `~method` or method=null leaves nothing where a mapping is needed.
         if not isinstance(config, dict):
             raise EditbenchError(
-                f"{key}={config} is no option of '{group}': choose one with {group}=NAME "
+                f"{key}={in_yaml(config)} is no option of '{group}': choose one with {group}=NAME "
                 "(see `editbench list`)"
             )
         target = config.get("_target_")
         if not isinstance(target, str):
             raise EditbenchError(
-                f"{key}._target_={target} must be the dotted name of a class, as in "
+                f"{key}._target_={in_yaml(target)} must be the dotted name of a class, as in "
                 "_target_: my_package.my_module.MyClass"
             )
         unlabelled = {name: value for name, value in config.items() if name not in LABELS}
@@ -406,7 +407,7 @@ def _one_target(value: object) -> str | int | None:
         return value
     if isinstance(value, bool) or not isinstance(value, int):  # a bool is an int in Python
         raise EditbenchError(
-            f"target={value} must be a class by its name, or a whole number: its index"
+            f"target={in_yaml(value)} must be a class by its name, or a whole number: its index"
         )
     return value
 
@@ -435,7 +436,7 @@ TOP_VALUES = {"attribute": _one_attribute, "target": _one_target, "seed": _one_s
 def _mapping(group: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise EditbenchError(
-            f"{group}={value} must be a mapping of options: choose them with budget=NAME or "
+            f"{group}={in_yaml(value)} must be a mapping of options: choose them with budget=NAME or "
             f"{group}.KEY=VALUE"
         )
     return {key: item for key, item in value.items() if key not in LABELS}
@@ -486,7 +487,7 @@ def _evaluated(value: object) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise EditbenchError(
-            f"evaluated={value} must be null or a list of names, as in evaluated=[smile,age]"
+            f"evaluated={in_yaml(value)} must be null or a list of names, as in evaluated=[smile,age]"
         )
     words = ",".join(value)
     twice = sorted({name for name in value if value.count(name) > 1})
@@ -519,7 +520,9 @@ def _components(group: str, value: object) -> dict[str, Component]:
     if not value:
         return {}
     if not isinstance(value, dict):
-        raise EditbenchError(f"{group}={value} must name options, as in {group}=[NAME,NAME]")
+        raise EditbenchError(
+            f"{group}={in_yaml(value)} must name options, as in {group}=[NAME,NAME]"
+        )
     found: dict[str, Component] = {}
     for name, part in value.items():
         found[name] = Component.from_config(f"{group}.{name}", part, name)

@@ -169,8 +169,8 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
         (lambda: eb.codes("faces32", count=1), r"a generator, .* given str"),
         (lambda: eb.strip([run]), "strip shows a run, .* was given list"),
         (lambda: gan.decode(codes.values), r"decode takes Codes, .* was given Tensor"),
-        (lambda: judge(np.zeros((1, 3, 32, 32), np.uint8)), r"images in \[-1, 1\] .* given uint8"),
-        (lambda: judge(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), r"given torch\.uint8"),
+        (lambda: judge(np.zeros((1, 3, 32, 32))), r"in \[-1, 1\] .* given ndarray of float64"),
+        (lambda: judge(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), r"given Tensor of torch\.u"),
         (lambda: judge(codes), "given Codes"),
         (lambda: CrossingAccuracy().update(run.trajectory()), r"no table: give it Traj"),
     ]
@@ -186,6 +186,12 @@ def test_a_generator_takes_options_of_its_configuration(tmp_path):
     assert spread.item() == pytest.approx(0.5, rel=1e-3)
     with pytest.raises(EditbenchError, match="not there"):
         eb.generator("faces32", weights=str(tmp_path / "it's not there.safetensors"))
+
+
+@pytest.mark.parametrize("get", [eb.generator, eb.judge, eb.teacher])
+def test_the_folder_of_ones_own_files_can_be_given(get, tmp_path):
+    with pytest.raises(EditbenchError, match=re.escape(f"{tmp_path}/mine: no such folder")):
+        get("ffhq", data=tmp_path / "mine")
 
 
 def test_the_notebook_runs(here):

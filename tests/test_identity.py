@@ -175,6 +175,16 @@ def test_an_observation_without_a_reference_needs_none():
     assert observer.take_columns()["made"].tolist() == [0, 0, 0]
 
 
+def test_what_is_no_mapping_of_columns_is_told():
+    class Bare(DuringWalk):
+        def measure(self, walk, codes, decoded, reference):
+            return torch.zeros(len(walk))
+
+    observer, w = WalkObserver({"bare": Bare()}), torch.zeros(3, 8)
+    with pytest.raises(EditbenchError, match=r"observation bare: Bare\.measure .* gave Tensor"):
+        observer.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, Batches(2, "walk"))
+
+
 @pytest.mark.parametrize(("given", "column"), [("same", "same"), ("path", "path")])
 def test_a_column_that_is_there_already_is_refused_and_not_lost(given, column):
     class Named(DuringWalk):

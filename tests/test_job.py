@@ -32,6 +32,7 @@ from editbench.report.write import by_name
 from editbench.run import job, record
 from editbench.run.doubts import remarks
 from editbench.run.loading import load_bank
+from editbench.run.outcome import describe_outcome
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import FitReport
@@ -170,6 +171,15 @@ def with_fragile(tmp_path):
     return cfg
 
 
+def test_a_metric_that_gives_something_else_is_told_what_to_give(tmp_path, monkeypatch):
+    monkeypatch.setattr(Fragile, "compute", lambda self: {"accuracy": 1.0})
+    failed = run_job(with_fragile(tmp_path))
+    assert failed.reason.startswith(
+        "metric fragile: Fragile.compute must return a MetricResult, as ResultBuilder().result() "
+        "gives it, and gave dict (see "
+    )
+
+
 @pytest.mark.parametrize("raised", [KeyError("effect"), KeyboardInterrupt()])
 def test_a_metric_that_fails_on_a_finished_run_leaves_it_as_it_was(tmp_path, monkeypatch, raised):
     first = toy_config(tmp_path)
@@ -213,6 +223,7 @@ def test_walks_are_kept_where_a_metric_alone_failed(tmp_path, monkeypatch):
     again = run_job(with_fragile(tmp_path))
     assert (again.status, again.reused, again.reason) == ("done", True, "")
     assert file_state(folder / "trajectory.parquet") == walks
+    assert not (folder / "log.txt").exists() and not again.removed
     # The same numbers as where nothing failed.
     other = toy_config(tmp_path / "other", "metric=[crossing_accuracy]")
     expected = Record.read(folder_of(other, run_job(other))).rows().drop(columns="group")
@@ -278,6 +289,20 @@ def test_what_a_killed_job_left_is_swept_and_not_believed(tmp_path):
     again = run_job(cfg)
     assert (again.status, again.reused) == ("done", False)
     assert not half.exists() and Record.open(folder).final
+
+
+def test_the_line_of_a_run_names_the_metrics_whose_rows_it_removed(tmp_path):
+    cfg = toy_config(tmp_path)
+    folder = folder_of(cfg, run_job(cfg))
+    before = set(Record.read(folder).rows()["group"])
+    fewer = toy_config(tmp_path, "metric=[crossing_accuracy]")
+    outcome = run_job(fewer)
+    left = set(Record.read(folder).rows()["group"])
+    assert left == {"crossing_accuracy"} and set(outcome.removed) == before - left != set()
+    told = describe_outcome(Settings.from_config(fewer), outcome)
+    assert f"removed the rows of {', '.join(outcome.removed)}: " in told
+    # Found as it is, nothing more is taken.
+    assert not run_job(fewer).removed and not run_job(cfg).removed
 
 
 def test_a_changed_metric_is_recomputed_without_walking(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Observations after the walk: what a job measures on pictures, at strengths that mean the same for every method."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,10 @@ class Peek(AfterWalk):
         self.check(context)
         if self.fail == "error":
             raise EditbenchError("a file is missing")
+        if self.fail == "mapping":
+            return {"mean": 1.0}  # type: ignore[return-value]
+        if self.fail == "numbers of numpy":
+            return Observed({}, {"n": np.int64(self.n)})
         total = sum(
             context.generator.decode(codes).double().sum(0)
             for _, _, codes in edited_codes(context, [0.0], self.n)
@@ -209,6 +214,18 @@ def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the
     assert outcome.status == "done" and number(cfg, outcome)["note"] == "no use here"
     outcome = run_job(with_observation(toy_config(tmp_path), fail="error"))
     assert (outcome.status, outcome.reason) == ("failed", "a file is missing")
+
+
+@pytest.mark.parametrize(
+    "fail, reason",
+    [
+        ("mapping", r"observation peek: Peek\.look must return .*Observed.* and gave dict"),
+        ("numbers of numpy", r"observation-peek.*JSON cannot hold the meta .*int64"),
+    ],
+)
+def test_what_an_observation_cannot_keep_is_told_with_what_to_give(tmp_path, fail, reason):
+    outcome = run_job(with_observation(toy_config(tmp_path), fail=fail))
+    assert outcome.status == "failed" and re.match(reason, outcome.reason)
 
 
 @pytest.mark.parametrize(

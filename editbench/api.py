@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from editbench.base.conf import group_options, groups, quoted
+from editbench.base.conf import describe_options, groups, quoted
 from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.base.spaces import Codes
@@ -445,12 +445,15 @@ def _draw_strip(shown: Strip) -> Figure:
 
 
 # -- networks ------------------------------------------------------------------------------------
-def generator(name: str = "faces32", device: str = "cpu", **options: Any) -> Generator:
+def generator(
+    name: str = "faces32", device: str = "cpu", *, data: PathLike | None = None, **options: Any
+) -> Generator:
     """A generator by its name, in evaluation mode and without gradients of its weights.
 
     Args:
         name: an option of the group `generator`, which `options("generator")` lists, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
+        data: folder of third-party inputs, the key `data` of a run; None takes that key's default.
         **options: keys of its configuration, such as `weights` or `truncation_psi`.
 
     Raises:
@@ -464,7 +467,7 @@ def generator(name: str = "faces32", device: str = "cpu", **options: Any) -> Gen
         >>> tuple(images.shape)
         (2, 3, 32, 32)
     """
-    words = [f"generator={name}"]
+    words = [f"generator={name}", *_words_of_data(data)]
     words += [f"generator.{key}={_written(value)}" for key, value in options.items()]
     network: Generator = _ready(compose_settings(words).generator, device)
     return network
@@ -504,12 +507,13 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
         return gan.latent(z)
 
 
-def judge(name: str = "faces", device: str = "cpu") -> Scorer:
+def judge(name: str = "faces", device: str = "cpu", *, data: PathLike | None = None) -> Scorer:
     """The judge of a scorer option: the classifier that the benchmark measures with.
 
     Args:
         name: an option of the group `scorer`, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
+        data: folder of third-party inputs, the key `data` of a run; None takes that key's default.
 
     Returns:
         A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). `attributes` says what the
@@ -526,11 +530,12 @@ def judge(name: str = "faces", device: str = "cpu") -> Scorer:
         >>> judge.attributes.labels(logits, "smile").shape[0]
         2
     """
-    scorer: Scorer = _ready(compose_settings([f"scorer={name}"]).scorer.judge, device)
+    settings = compose_settings([f"scorer={name}", *_words_of_data(data)])
+    scorer: Scorer = _ready(settings.scorer.judge, device)
     return scorer
 
 
-def teacher(name: str = "faces", device: str = "cpu") -> Scorer:
+def teacher(name: str = "faces", device: str = "cpu", *, data: PathLike | None = None) -> Scorer:
     """The teacher of a scorer option: the classifier that methods learn from.
 
     Args, Returns and Raises: as `judge`.
@@ -540,8 +545,13 @@ def teacher(name: str = "faces", device: str = "cpu") -> Scorer:
         >>> eb.teacher("faces").attributes.names == eb.judge("faces").attributes.names
         True
     """
-    scorer: Scorer = _ready(compose_settings([f"scorer={name}"]).scorer.teacher, device)
+    settings = compose_settings([f"scorer={name}", *_words_of_data(data)])
+    scorer: Scorer = _ready(settings.scorer.teacher, device)
     return scorer
+
+
+def _words_of_data(data: PathLike | None) -> list[str]:
+    return [] if data is None else [f"data={quoted(os.fspath(data))}"]
 
 
 def _ready(component: Any, device: str) -> Any:
@@ -580,5 +590,4 @@ def options(group: str = "method") -> pd.Series:
     """
     if group not in groups():
         raise UnknownName("group", group, groups())
-    about = {name: str(config.get("about", "")) for name, config in group_options(group).items()}
-    return pd.Series(about, name="about", dtype="str").rename_axis(group)
+    return pd.Series(describe_options(group), name="about", dtype="str").rename_axis(group)

@@ -129,6 +129,7 @@ def test_wrong_names_have_the_nearest_right_one(here):
         eb.generator("faces23")
     with pytest.raises(UnknownName, match="method"):
         eb.options("metod")
+    assert eb.options("experiment")["demo"].startswith("What `editbench demo` runs")
     with pytest.raises(AttributeError):
         eb.rnu  # noqa: B018
 

@@ -15,7 +15,7 @@ from editbench.cli import main
 from editbench.commands.demo import demo_methods
 from editbench.commands.invert import invert_settings
 from editbench.networks.scorers.declaration import scorer_file
-from editbench.run.compose import compose_settings
+from editbench.run.compose import compose_settings, sweep_settings
 from editbench.run.option_files import name_files
 from editbench.run.overrides import check_overrides
 
@@ -63,6 +63,25 @@ def test_a_metric_in_a_list_is_placed_by_its_name(tmp_path, monkeypatch):
     Path("my_accuracy.yaml").write_text(METRIC)
     words = [*TOY, "method=along", "metric=[attribute_dependency,my_accuracy.yaml]"]
     assert set(compose_settings(words, [CONF]).metrics) == {"attribute_dependency", "my_accuracy"}
+
+
+def test_an_experiment_says_what_it_is_about(tmp_path, capsys):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nname: mine\nseed: 3\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text + "about: smiles in the dark\n")
+    (tmp_path / "experiment" / "bare.yaml").write_text(text)
+    words, folders = [*TOY, "method=along"], [tmp_path, CONF]
+    plain = []
+    for name in ("mine", "bare"):
+        found = compose_settings([*words, f"experiment={name}"], folders)
+        assert found.seed == 3
+        plain.append(found.plain)
+    # It belongs to no job, so that another word makes no other run.
+    assert plain[0] == plain[1]
+    (_, swept) = next(iter(sweep_settings([*words, "experiment=mine"], folders)))
+    assert swept.plain == plain[0]
+    assert main(["list", "experiments", "--config-dir", str(tmp_path)]) == 0
+    assert "mine                       smiles in the dark\n" in capsys.readouterr().out
 
 
 def test_in_a_folder_a_metric_says_where_it_belongs(tmp_path):

@@ -54,6 +54,28 @@ def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
     return {file.stem: read_yaml(file) for file in _group_files(group, more)}
 
 
+def describe_options(group: str, more: Sequence[Path] = ()) -> dict[str, str]:
+    """A line about each option of a group: the `about` of its YAML, or its first comment.
+
+    Args:
+        group: name of a Hydra group, such as 'method'.
+        more: a user's own configuration folders.
+    """
+    found = {}
+    for file in _group_files(group, more):
+        about = read_yaml(file).get("about")
+        found[file.stem] = str(about) if about else _headline(file)
+    return found
+
+
+def _headline(file: Path) -> str:
+    """First comment of an option's YAML that is not for Hydra; '' where there is none."""
+    for line in read_text(file).splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line[1:].strip()
+    return ""
+
+
 def option_names(group: str, more: Sequence[Path] = ()) -> list[str]:
     """Names of the options of a group, sorted; no file is read.
 

@@ -295,7 +295,8 @@ def compare_checksum(path: Path, expected: str, remedy: str) -> None:
 
 @contextmanager
 def unsealed_folder(folder: Path) -> Iterator[None]:
-    """Let files of a sealed folder be written anew; the folder is sealed again when the block ends well.
+    """Let files of a sealed folder be written anew or deleted; the folder is sealed again when the
+    block ends well.
 
     The seal is taken away first, so that a kill at any moment leaves a folder without one, which is
     taken for unfinished and never for right. Files that the block does not write keep their
@@ -305,6 +306,10 @@ def unsealed_folder(folder: Path) -> Iterator[None]:
     before = {name: file_state(folder / name) for name in seal["files"]}
     (folder / SEAL).unlink()
     yield
+    for name, state in before.items():
+        # A file that was missing before stays listed, so that it is missed.
+        if state is not None and not (folder / name).exists():
+            del seal["files"][name]
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
         if file.is_file() and before.get(name) != file_state(file):

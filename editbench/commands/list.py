@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from editbench.base.conf import check_folders, group_options, groups, option_file, quoted
+from editbench.base.conf import check_folders, describe_options, groups, quoted
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.run.option_files import name_files
@@ -73,20 +73,11 @@ def network_words(generator: str, scorer: str, data: str = DATA) -> list[str]:
 
 
 def group_lines(title: str, group: str, more: Sequence[Path]) -> list[str]:
-    """The options of a group, by the `about` of their YAML or its first comment."""
+    """The options of a group, a line each."""
     lines = [f"{title} ({group}=NAME)"]
-    for name, config in group_options(group, more).items():
-        about = config.get("about") or headline(option_file(group, name, more))
+    for name, about in describe_options(group, more).items():
         lines.append(f"  {name:26} {about}")
     return lines
-
-
-def headline(file: Path) -> str:
-    """First comment of an option's YAML that is not for Hydra; '' where there is none."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and "@package" not in line:
-            return line[1:].strip()
-    return ""
 
 
 def _chosen(words: Sequence[str], group: str) -> str:

@@ -55,7 +55,10 @@ class Scorer(nn.Module, abc.ABC):
     def __call__(self, decoded: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Here and not in forward, so that each subclass is covered.
         if not isinstance(decoded, Tensor) or not decoded.is_floating_point():
-            kind = getattr(decoded, "dtype", type(decoded).__name__)
+            kind = type(decoded).__name__
+            # Of an array of floats the type is what is wrong, of a tensor of bytes the dtype.
+            if hasattr(decoded, "dtype"):
+                kind = f"{kind} of {decoded.dtype}"
             values = "codes" if self.input == "w" else "images in [-1, 1]"
             raise WrongType(
                 f"{type(self).__name__} scores a tensor of floats, {values} as a generator decodes "

@@ -183,8 +183,9 @@ def _found(settings: Settings, folder: Path) -> Outcome | None:
     found = _finished(settings, folder)
     if found is None:
         return None
-    found = refresh_metrics(found, settings)
-    return Outcome(found.status["status"], found.status["reason"], folder.name, True)
+    found, removed = refresh_metrics(found, settings)
+    status = found.status
+    return Outcome(status["status"], status["reason"], folder.name, True, tuple(removed))
 
 
 def run_job(settings: Settings) -> Outcome:

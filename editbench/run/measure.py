@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from editbench.base.errors import EditbenchError, Unsupported, one_line
+from editbench.base.errors import EditbenchError, Unsupported, WrongType, one_line
 from editbench.base.files import digest, write_atomic, write_json
 from editbench.base.identity import code_of
 from editbench.run import record as records
@@ -61,7 +61,7 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
         MetricFailed: a metric raised an error.
     """
     # Imported here: torchmetrics takes seconds, and a wrong setting is named before.
-    from editbench.walk.metric import ObservationMetric
+    from editbench.walk.metric import MetricResult, ObservationMetric
 
     metrics = load_metrics(settings)
     measured = []
@@ -71,7 +71,13 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
                 metric.update(read_observed(folder, metric.observation))
             else:
                 metric.update(trajectories)
-            measured.append(records.labelled(name, metric, metric.compute()))
+            result = metric.compute()
+            if not isinstance(result, MetricResult):
+                raise WrongType(
+                    f"{type(metric).__name__}.compute must return a MetricResult, as "
+                    f"ResultBuilder().result() gives it, and gave {type(result).__name__}"
+                )
+            measured.append(records.labelled(name, metric, result))
         except Unsupported:
             raise
         except EditbenchError as error:
@@ -121,20 +127,25 @@ def is_outdated(record: Record, settings: Settings) -> bool:
     return record.metrics_key() != metrics_key(settings, load_metrics(settings))
 
 
-def refresh_metrics(record: Record, settings: Settings) -> Record:
+def refresh_metrics(record: Record, settings: Settings) -> tuple[Record, list[str]]:
     """Recompute the metrics of a finished record when options or versions have changed.
 
     Returns:
-        The record as it is now: done, where it was a failure of a metric.
+        The record as it is now: done, where it was a failure of a metric; and the metrics that the
+        settings leave out, whose rows it had and has no more.
 
     Raises:
         EditbenchError: a metric failed; the record stays as it was.
     """
+    removed: list[str] = []
     if is_outdated(record, settings):
         # All of it before the update takes the seal away: a record without one counts as unfinished,
         # and a metric that fails or is interrupted would take the walks with it.
         trajectories = record.trajectories()
-        config = record.config() | {"metric": settings.plain["metric"]}
+        config = record.config()
+        if record.has(Record.ROWS):
+            removed = [name for name in config.get("metric") or {} if name not in settings.metrics]
+        config["metric"] = settings.plain["metric"]
         measured = compute_metrics(record.folder, trajectories, settings)
         with record.updating() as folder:
             # Figures and papers of the metrics are looked up there.
@@ -143,4 +154,6 @@ def refresh_metrics(record: Record, settings: Settings) -> Record:
             if record.walked:
                 about = {key: value for key, value in record.status.items() if key not in OUTCOME}
                 records.write_status(folder, "done", **about)
-    return Record.read(record.folder)
+                # It tells of the failure.
+                (folder / Record.LOG).unlink(missing_ok=True)
+    return Record.read(record.folder), removed

@@ -24,12 +24,14 @@ class Outcome:
         reason: of a job that was skipped or failed.
         run_id: name of its record; '' where the job failed before it had one.
         reused: whether an earlier record was found.
+        removed: metrics whose rows that record had, and lost since this job was not asked for them.
     """
 
     status: str
     reason: str
     run_id: str
     reused: bool
+    removed: tuple[str, ...] = ()
 
 
 def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told: str) -> None:
@@ -58,7 +60,11 @@ def describe_outcome(settings: Settings, outcome: Outcome) -> str:
     if outcome.status != "done":
         return f"{head}: {outcome.reason}"
     record = Record.read(settings.out / outcome.run_id)
-    told = "; ".join(remarks(record.provenance()))
+    notes = remarks(record.provenance())
+    if outcome.removed:
+        names = ", ".join(outcome.removed)
+        notes.append(f"removed the rows of {names}: metric=[...] does not name them")
+    told = "; ".join(notes)
     return f"{head}: {headline(record)}" + (f" ({told})" if told else "")
 
 

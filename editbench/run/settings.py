@@ -268,6 +268,8 @@ class Settings:
             EditbenchError: a wrong value: key, value and remedy in one line.
         """
         plain = resolve(config)
+        # Of an experiment, a budget or a preset, whose keys stand at the top. Only `list` reads it.
+        plain.pop("about", None)
         # `+key=value` adds any key to a Hydra configuration, and nothing would ever read it.
         known = known_keys()
         for key in plain:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.batches import Batches, halve_batch, is_out_of_memory
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, Unsupported, WrongType
 from editbench.walk.observed import Observed as Observed
 from editbench.walk.observed import observation_file as observation_file
 from editbench.walk.observed import read_observed as read_observed
@@ -241,6 +241,11 @@ class WalkObserver:
         for name, observation in self.observations.items():
             reference = self._references[name][place]
             found = observation.measure(walk, codes, decoded, reference)
+            if not isinstance(found, Mapping):
+                raise WrongType(
+                    f"observation {name}: {type(observation).__name__}.measure must return a "
+                    f"mapping of column names to tensors and gave {type(found).__name__}"
+                )
             taken = sorted(found.keys() & {*KEYS, *columns})
             # One of the two would be lost without a word.
             if taken:
@@ -309,7 +314,7 @@ def _look(name: str, observation: AfterWalk, context: ObservationContext) -> Obs
         before = context.generator.decoded
         try:
             with torch.no_grad():
-                return observation.look(context)
+                found = observation.look(context)
         except Unsupported as error:
             # Nothing to look at is a result; any other error is a defect, and fails the job.
             return Observed(reason=str(error))
@@ -318,6 +323,13 @@ def _look(name: str, observation: AfterWalk, context: ObservationContext) -> Obs
                 raise
             context.generator.decoded = before
             return None
+        if not isinstance(found, Observed):
+            raise WrongType(
+                f"observation {name}: {type(observation).__name__}.look must return "
+                "editbench.walk.observation.Observed(arrays, meta) and gave "
+                f"{type(found).__name__}"
+            )
+        return found
 
     found = work(context)
     while found is None:

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, first_line
 from editbench.base.files import write_atomic
 
 
@@ -23,10 +23,22 @@ class Observed:
     reason: str = ""  # why the observation could not look; then there are no arrays
 
     def save(self, path: Path) -> None:
-        """Write arrays and facts into one safetensors file."""
+        """Write arrays and facts into one safetensors file.
+
+        Raises:
+            EditbenchError: JSON cannot hold the facts.
+        """
+        try:
+            meta = json.dumps(self.meta)
+        except (TypeError, ValueError) as error:
+            raise EditbenchError(
+                f"{path.name}: JSON cannot hold the meta of the observation ({first_line(error)}): "
+                "give Observed(arrays, meta) text for keys, and numbers of Python, text, lists and "
+                "mappings for values"
+            ) from error
         # safetensors stores the memory of an array as it lies, whatever its strides.
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        write_atomic(path, save(arrays, {"meta": json.dumps(self.meta), "reason": self.reason}))
+        write_atomic(path, save(arrays, {"meta": meta, "reason": self.reason}))
 
     @classmethod
     def load(cls, path: Path) -> Observed:

@@ -131,6 +131,15 @@ def test_script_export_module_and_function_give_the_same_logits(files: Path) -> 
     assert len({scorer.digest for scorer in scorers}) == 4
 
 
+@pytest.mark.parametrize(
+    "wrapped", [lambda program: program, lambda program: [nn.Identity(), program.module()]]
+)
+def test_a_program_that_ones_own_code_loads_is_a_network(files: Path, wrapped: Callable) -> None:
+    scorer = ModuleScorer(wrapped(torch.export.load(files / "net.pt2")), **DECLARED)
+    scorer.to("cpu").train().eval().requires_grad_(False)  # as a run loads it
+    assert torch.allclose(scorer(noise()).double(), by_hand(), atol=1e-5)
+
+
 class Hungry(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         # Of more than three pictures no memory has room for what it asks for.

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MethodType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -61,7 +62,12 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
 
 
 def as_module(network: nn.Module | Sequence[nn.Module]) -> nn.Module:
-    """A module, or a list of layers that become one nn.Sequential (names 0., 1., ...)."""
+    """A module, or a list of layers that become one nn.Sequential (names 0., 1., ...).
+
+    Of a program of torch.export its graph.
+    """
+    if isinstance(network, torch.export.ExportedProgram):
+        network = network.module()
     if isinstance(network, nn.Module):
         return network
     if isinstance(network, Sequence) and all(isinstance(layer, nn.Module) for layer in network):
@@ -88,10 +94,20 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
         if set(tensors) != set(network.state_dict()):
             tensors = unwrapped(tensors)
         load_strict(network, tensors, weights)
+    for part in network.modules():
+        # A graph of torch.export refuses both: its mode was fixed when it was exported.
+        if isinstance(part, torch.fx.GraphModule) and {"train", "eval"} <= vars(part).keys():
+            part.train = MethodType(_keep_mode, part)  # type: ignore[method-assign]
+            part.eval = MethodType(_keep_mode, part)  # type: ignore[method-assign]
     network.eval()
     # Not `network.requires_grad_`, which a TorchScript module refuses.
     for parameter in network.parameters():
         parameter.requires_grad_(False)
+    return network
+
+
+def _keep_mode(network: nn.Module, mode: bool = False) -> nn.Module:
+    """`train` and `eval` of a network that has no modes."""
     return network
 
 

@@ -27,6 +27,7 @@ from editbench.worlds.faces import attributes as face_attributes
 from editbench.worlds.faces.factors import FactorLaw
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
+from editbench.worlds.parser import RegionParser
 from tests.fake_records import fake_run
 from tests.test_observation import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
@@ -92,6 +93,15 @@ def test_too_few_samples_are_told_before_the_editor_is_fitted(context):
     reason = "observation.locality.n=10000: the test split .*: raise bank.n, or set"
     with pytest.raises(EditbenchError, match=reason):
         observation(n=10_000).check(context)
+
+
+def test_pictures_that_the_parser_does_not_take_are_told_before_the_editor_is_fitted(context):
+    before = context.generator.decoded
+    observation().check(context)
+    assert context.generator.decoded == before
+    reason = r"multiples of 4, got \(1, 1, 2, 4\); set observation\.locality\.parser=null"
+    with pytest.raises(EditbenchError, match=reason):
+        observation(parser=RegionParser()).check(context)
 
 
 # -- the observation ---------------------------------------------------------------------------------------------------------

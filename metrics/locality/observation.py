@@ -102,22 +102,35 @@ class LocalityObservation(AfterWalk):
         self.cap = cap
 
     def check(self, context: ObservationContext) -> None:
-        """Ask for pictures, and for enough samples.
+        """Ask for pictures that the parser takes, and for enough samples.
 
         Raises:
             Unsupported: there are no pictures.
-            EditbenchError: the test split has fewer than n samples.
+            EditbenchError: the test split has fewer than n samples, or the parser takes no such
+                pictures.
         """
         if context.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
         require_samples(context, "observation.locality.n", self.n)
+        _, labels = self._regions(context)
+        generator = context.generator
+        # Exact masks are not read off the picture.
+        if labels is None or isinstance(generator, RenderGenerator):
+            return
+        first = context.bank.spec.split("test")[0]
+        stored = np.array(context.bank.array(generator.latent_space.value).range(first, first + 1))
+        codes = Codes(generator.latent_space, torch.from_numpy(stored).to(context.device))
+        before = generator.decoded
+        labels(codes, clamped(generator, codes))
+        # A trial, and no cost of what is measured.
+        generator.decoded = before
 
     def look(self, context: ObservationContext) -> Observed:
         """Find the ends of both sides, and sum the energy over the strengths between.
 
         Raises:
             Unsupported: there are no pictures, or the edit changes nothing that the judge sees.
-            EditbenchError: as of `check`, or the parser takes no such pictures.
+            EditbenchError: as of `check`.
         """
         self.check(context)
         down = self._end(context, -1)

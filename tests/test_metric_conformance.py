@@ -125,3 +125,17 @@ def test_the_command_takes_metrics(capsys):
     assert {one["name"] for one in listed if one["of"] == "metric"} == set(METRIC_CHECKS)
     with pytest.raises(UnknownName, match="Did you mean 'merge'"):
         conform_metric(lambda: None, ["merg"])
+
+
+def test_one_crash_in_several_checks_is_told_once(tmp_path, capsys):
+    file = tmp_path / "crashing.py"
+    file.write_text(
+        "from editbench.metrics.crossing_accuracy import CrossingAccuracy\n\n\n"
+        "class Crashing(CrossingAccuracy):\n"
+        "    def update(self, trajectories):\n"
+        "        raise KeyError('effect')\n"
+    )
+    assert main(["conform", str(file), "--only", "samples,merge,reset"]) == 1
+    told = capsys.readouterr().out
+    assert told.count("KeyError: 'effect'") == 1 and "\nsamples, merge, reset failed\n" in told
+    assert "3 checks: 3 failed" in told

@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -20,6 +20,7 @@ from editbench.commands.options import CommandParser, add_config_dir
 
 if TYPE_CHECKING:
     from editbench.conformance.suite import Check
+    from editbench.conformance.verdicts import CheckResult
 
 EXAMPLES = """examples:
   editbench conform mean_difference.py                       the one editor of a file, with its default arguments
@@ -116,7 +117,14 @@ def show_list(suites: Mapping[str, Iterable[Check]], as_json: bool) -> None:
     results_console().print(table)
 
 
-def show(results: list) -> None:
+def found_and_fix(result: CheckResult) -> tuple[str, str]:
+    """What a message says that may hold for several checks: what was found, and the fix."""
+    found, _, rest = result.message.partition("\nRequired: ")
+    fix = rest.partition("\nFix: ")[2].partition("\nSee ")[0]
+    return found, f"Fix: {fix}"
+
+
+def show(results: Sequence[CheckResult]) -> None:
     """The table, then what is to be done, then the count."""
     table = columns("check", "result", "remark")
     console = results_console()
@@ -127,12 +135,17 @@ def show(results: list) -> None:
         # Messages hold brackets, which rich would read as markup.
         table.add_row(result.name, f"[{colour}]{result.status}[/{colour}]", escape(remark))
     console.print(table)
+    # A crash of what every check calls fails most of them: it is told once.
+    alike: dict[tuple[str, ...], list[CheckResult]] = {}
     for result in results:
         if result.status in ("failed", "warned"):
-            colour = COLOURS[result.status]
-            console.print(
-                f"\n[{colour}]{result.name} {result.status}[/{colour}]\n{escape(result.message)}",
-                highlight=False,
-            )
+            alike.setdefault((result.status, *found_and_fix(result)), []).append(result)
+    for (status_, *told), group in alike.items():
+        message = "\n".join(told) if len(group) > 1 else group[0].message
+        names = ", ".join(result.name for result in group)
+        colour = COLOURS[status_]
+        console.print(
+            f"\n[{colour}]{names} {status_}[/{colour}]\n{escape(message)}", highlight=False
+        )
     counts = [f"{n} {name}" for name in COLOURS if (n := sum(r.status == name for r in results))]
     console.print(f"\n{len(results)} checks: " + ", ".join(counts), highlight=False)

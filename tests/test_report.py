@@ -305,6 +305,27 @@ def test_an_observation_that_some_runs_lack_is_told_by_its_name() -> None:
     }
 
 
+def test_a_note_names_the_setting_where_there_are_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = {"walks_not_finite": 3, "starts": 40}
+    for n in (40, 77):
+        rows = metric_rows(note="few starts")
+        own = {"starts_n": n, "tag": f"{n:010}"}
+        fake_run(tmp_path, "alpha", "smile", rows, made=lost, **own)
+        fake_run(tmp_path, "beta", "smile", status="skipped", reason="no control", **own)
+    assert main([str(tmp_path), "--table"]) == 0
+    told = capsys.readouterr().out
+    for n in (40, 77):
+        assert f"alpha/smile (starts.n {n})" in told
+        assert f"skipped: beta on smile (starts.n {n}): no control" in told
+        assert f"alpha on smile (starts.n {n}) 3 of 40" in told
+    alone = tmp_path / "alone"
+    fake_run(alone, "alpha", "smile", metric_rows(note="few starts"), made=lost)
+    assert main([str(alone), "--table"]) == 0
+    assert "few starts (alpha/smile)" in capsys.readouterr().out
+
+
 def test_seeds_are_one_cell_unless_they_are_kept_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

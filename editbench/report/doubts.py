@@ -61,11 +61,14 @@ def not_finite(results: Results, theme: Theme) -> list[str]:
         theme: how methods and attributes are written.
     """
     found = []
+    several = results.runs["setting"].nunique() > 1
     for run, every in _by_run(results):
         count = sum(one.not_finite for one in every)
         if count:
             walks = sum(one.walks for one in every)
             name = f"{theme.method(run['label'])} on {theme.attribute(run['attribute'])}"
+            if several:
+                name += f" ({run['setting']})"
             found.append(f"{name} {count:,} of {walks:,}")
     if not found:
         return []

@@ -437,6 +437,7 @@ def legend(
             "vary more; the kernel distance, in table.csv and the figures, has no such bias"
         )
     noted = [f"{key}_note" for key, one in chosen.items() if one.metric not in HIDDEN]
+    several = table["setting"].nunique() > 1
     # In the order of the columns, as a reader looks from the table to the note.
     for key in (name for name in table.columns if name in noted):
         with_note = table[key] != ""
@@ -445,15 +446,22 @@ def legend(
             continue
         for note, group in table[with_note].groupby(key):
             name = key.removesuffix("_note")
-            lines.append(f"† {title_of(name, theme)}: {note} ({where(group, theme)})")
+            lines.append(f"† {title_of(name, theme)}: {note} ({where(group, theme, several)})")
     return lines
 
 
-def where(group: pd.DataFrame, theme: Theme) -> str:
-    """'method/attribute, ...' of the first rows, and how many more there are."""
+def where(group: pd.DataFrame, theme: Theme, several: bool = False) -> str:
+    """'method/attribute, ...' of the first rows, and how many more there are.
+
+    Args:
+        group: rows of `main_table`.
+        theme: how methods and attributes are written.
+        several: whether the rows are of several settings, which are then named.
+    """
     found = []
-    for method, attribute in zip(group["method"], group["attribute"]):
-        found.append(f"{theme.method(method)}/{theme.attribute(attribute)}")
+    for method, attribute, setting in zip(group["method"], group["attribute"], group["setting"]):
+        name = f"{theme.method(method)}/{theme.attribute(attribute)}"
+        found.append(f"{name} ({setting})" if several else name)
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(found[:NAMED]) + more
 
@@ -466,9 +474,12 @@ def not_done(table: pd.DataFrame, theme: Theme) -> list[str]:
         theme: how methods and attributes are written.
     """
     found = []
+    several = table["setting"].nunique() > 1
     for row in table[table["reason"] != ""].to_dict("records"):
         state = state_of(row)
         run = f"{theme.method(row['method'])} on {theme.attribute(row['attribute'])}"
+        if several:
+            run += f" ({row['setting']})"
         found.append(f"{state}: {run}: {row['reason']}")
     return found
 

@@ -24,6 +24,7 @@ from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownNam
 from editbench.base.files import file_sha256
 from editbench.cli import main
 from editbench.networks.exported import SIZE, known_operator, read_exported, rebuild
+from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.callable import CallableScorer, identity, resolve, source_sha256
 from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
@@ -138,6 +139,24 @@ def test_a_program_that_ones_own_code_loads_is_a_network(files: Path, wrapped: C
     scorer = ModuleScorer(wrapped(torch.export.load(files / "net.pt2")), **DECLARED)
     scorer.to("cpu").train().eval().requires_grad_(False)  # as a run loads it
     assert torch.allclose(scorer(noise()).double(), by_hand(), atol=1e-5)
+
+
+class Own(Scorer):
+    """A scorer of one's own around such a program."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.inner = program.module()
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        return self.inner(decoded)
+
+
+def test_a_scorer_of_ones_own_holds_such_a_program(files: Path) -> None:
+    scorer = Own(torch.export.load(files / "net.pt2"))
+    scorer.to("cpu").eval().requires_grad_(False)  # as a run loads it
+    expected = Classifier().double()(noise(size=12).double()).detach()
+    assert torch.allclose(scorer(noise(size=12)).double(), expected, atol=1e-5)
 
 
 class Hungry(nn.Module):

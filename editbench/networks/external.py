@@ -94,16 +94,21 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
         if set(tensors) != set(network.state_dict()):
             tensors = unwrapped(tensors)
         load_strict(network, tensors, weights)
-    for part in network.modules():
-        # A graph of torch.export refuses both: its mode was fixed when it was exported.
-        if isinstance(part, torch.fx.GraphModule) and {"train", "eval"} <= vars(part).keys():
-            part.train = MethodType(_keep_mode, part)  # type: ignore[method-assign]
-            part.eval = MethodType(_keep_mode, part)  # type: ignore[method-assign]
+    fix_modes(network)
     network.eval()
     # Not `network.requires_grad_`, which a TorchScript module refuses.
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network
+
+
+def fix_modes(network: nn.Module) -> None:
+    """Let graphs of torch.export within a network take `train` and `eval`, which they refuse: their
+    mode was fixed when they were exported."""
+    for part in network.modules():
+        if isinstance(part, torch.fx.GraphModule) and {"train", "eval"} <= vars(part).keys():
+            part.train = MethodType(_keep_mode, part)  # type: ignore[method-assign]
+            part.eval = MethodType(_keep_mode, part)  # type: ignore[method-assign]
 
 
 def _keep_mode(network: nn.Module, mode: bool = False) -> nn.Module:

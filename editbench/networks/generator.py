@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+from typing import Self
 
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName, WrongType
 from editbench.base.precision import casting
 from editbench.base.spaces import Codes, Space
+from editbench.networks.external import fix_modes
 
 
 class Generator(nn.Module, abc.ABC):
@@ -43,6 +45,10 @@ class Generator(nn.Module, abc.ABC):
     @property
     def samples_digest(self) -> str:
         return self.digest
+
+    def train(self, mode: bool = True) -> Self:
+        fix_modes(self)
+        return super().train(mode)
 
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> w (N, w_dim), truncated as the generator is configured."""

@@ -6,13 +6,14 @@ A teacher is a scorer that editors learn from, a judge one that metrics measure 
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import WrongType
 from editbench.base.precision import casting
+from editbench.networks.external import fix_modes
 
 
 class Scorer(nn.Module, abc.ABC):
@@ -51,6 +52,10 @@ class Scorer(nn.Module, abc.ABC):
     def whole(self) -> Scorer:
         """The network itself, with all that it scores; see `editbench.networks.selected`."""
         return self
+
+    def train(self, mode: bool = True) -> Self:
+        fix_modes(self)
+        return super().train(mode)
 
     def __call__(self, decoded: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Here and not in forward, so that each subclass is covered.

@@ -55,7 +55,7 @@ from editbench.run.task import STARTER, job_task
 if TYPE_CHECKING:
     from editbench.run.cluster import SubmittedJobs
 
-# Both reach the workers through the environment, which every launcher hands on.
+# It and STARTER reach the workers through the environment, which every launcher hands on.
 THREADS = "OMP_NUM_THREADS"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1: show tracebacks of Hydra and its launchers
 LISTED = 20  # unfinished jobs that the summary names

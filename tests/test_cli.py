@@ -123,13 +123,20 @@ def test_a_wrong_word_gets_the_nearest_and_the_list(word, expected, capsys):
     assert expected in capsys.readouterr().err
 
 
-def test_an_unknown_attribute_is_wrong_usage_with_the_list_be_it_a_sweep_or_not(tmp_path, toy_run):
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (["attribute=aa"], "unknown attribute 'aa'. Did you mean 'a'? Available: a, b"),
+        (["attribute=c", "target=zz"], "unknown class of attribute 'c' 'zz'. Did you mean 'z'?"),
+    ],
+)
+def test_an_unknown_name_is_wrong_usage_with_the_list_be_it_a_sweep_or_not(
+    word, message, tmp_path, toy_run
+):
     for words in ([], ["-m"]):
-        run = toy_run(*words, "method=along", "attribute=aa")
+        run = toy_run(*words, "method=along", *word)
         assert run.returncode == 2
-        assert run.stderr.startswith(
-            "error: unknown attribute 'aa'. Did you mean 'a'? Available: a, b"
-        )
+        assert run.stderr.startswith(f"error: {message}")
         assert "Traceback" not in run.stderr and not records(tmp_path)
 
 

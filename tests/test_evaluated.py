@@ -151,7 +151,8 @@ def test_the_mask_is_of_the_evaluated_attributes(pair):
         editor.fit(data)
         assert set(editor.excluded(target)) == protected
     with pytest.raises(UnknownName, match=f"method.exclude '{third}'"):
-        GradCtrl(epochs=2, exclude={target: {third: 50}}).fit(selected)
+        editor = GradCtrl(exclude={target: {third: 50}})
+        editor.check(selected.generator, selected.attributes, target)
 
 
 def test_searches_and_tunings_look_at_the_evaluated_attributes(pair):
@@ -348,6 +349,7 @@ def words(tmp_path):
         (["attribute=a,b", "starts.n=200"], "exceeds the pool of 180"),
         (["attribute=a,b", "starts.attributes=[a,b]"], "set evaluated=[a,b]"),
         (["attribute=a,bb"], "unknown attribute 'bb'. Did you mean 'b'?"),
+        (["attribute=a,c", "target=zz"], "'zz'. Did you mean 'z'?"),
     ],
 )
 def test_a_sweep_finds_it_once_and_before_a_bank_is_built(more, message, words, tmp_path, capsys):
@@ -355,6 +357,16 @@ def test_a_sweep_finds_it_once_and_before_a_bank_is_built(more, message, words, 
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and message in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_class_is_unknown_where_no_attribute_of_the_sweep_has_it(tmp_path):
+    def jobs(target, *attributes):
+        words = [(f"attribute={name}", f"target={target}") for name in attributes]
+        return [Settings.from_config(toy_config(tmp_path, *pair)) for pair in words]
+
+    check_protocols(jobs("z", "c", "a"))  # the jobs of `a` fail by themselves
+    with pytest.raises(UnknownName, match="unknown class of attribute 'a' 'z'"):
+        check_protocols(jobs("z", "a"))
 
 
 def test_near_target_serves_as_many_starts_as_its_pools_hold_together(tmp_path):

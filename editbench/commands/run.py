@@ -37,8 +37,8 @@ examples:
 A configuration can name any Python (_target_), which is then run: use --config-dir, and YAML files of others,
 only from people you trust.
 
-exit code: 0; 1 where a job failed or cannot begin; 2 for a name that does not exist, of a method, an attribute, an
-option; 130 after Ctrl-C
+exit code: 0; 1 where a job failed or cannot begin; 2 for a name that does not exist, of a method, an attribute, a
+class, an option; 130 after Ctrl-C
 
 groups:  {groups}
 keys:    {keys}

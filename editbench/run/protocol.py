@@ -113,17 +113,22 @@ def check_starts(settings: Settings, evaluated: int) -> None:
 def check_protocols(jobs: Iterable[Settings]) -> None:
     """`check_evaluated` of the jobs of a sweep, once and before the first of them.
 
+    A target class of some of the sweep's attributes is no wrong word: its other jobs fail by
+    themselves.
+
     What cannot be looked up here, such as a scorer whose file lies on the machine that runs the
     jobs, is left to the jobs.
 
     Raises:
         UnknownName: an evaluated attribute that the scorer lacks; an attribute that every scorer of
-            the sweep lacks.
+            the sweep lacks; a target that is a class of none of its attributes.
         EditbenchError: an attribute is not evaluated, or there are fewer samples than starts.
     """
     found: dict[str, Attributes | None] = {}  # by the scorer's configuration
     lacking: dict[str, Attributes] = {}  # attribute -> what a scorer has instead
     known: set[str] = set()
+    classless: dict[str, UnknownName] = {}  # target -> what an attribute has instead
+    placed: set[str] = set()  # targets that are a class of some attribute
     for settings in jobs:
         key = json.dumps(settings.scorer.judge.config, sort_keys=True, default=str)
         if key not in found:
@@ -131,15 +136,26 @@ def check_protocols(jobs: Iterable[Settings]) -> None:
         attributes = found[key]
         if attributes is None:
             known.add(settings.attribute)  # perhaps
+            placed.add(str(settings.target))
         elif settings.attribute in attributes.names:
             known.add(settings.attribute)
             check_evaluated(settings, attributes)
+            try:
+                target_class(settings, attributes)
+                placed.add(str(settings.target))
+            except UnknownName as unknown:
+                classless[str(settings.target)] = unknown
+            except EditbenchError:  # an index out of range is no name: the job's own error
+                placed.add(str(settings.target))
         else:
             lacking[settings.attribute] = attributes
     # A sweep over scorers may have attributes of one of them, whose other jobs fail by themselves.
     for name, attributes in lacking.items():
         if name not in known:
             attributes[name]  # raises UnknownName
+    for target, error in classless.items():
+        if target not in placed:
+            raise error
 
 
 def _scored_by(settings: Settings) -> Attributes | None:

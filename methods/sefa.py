@@ -106,6 +106,12 @@ class SeFa(DirectionSearch):
             )
         if self.space == Space.Z:
             first_layer(generator)  # raises Unsupported, before the search for nothing
+        dim = generator.code_dim(self.space)
+        if self.semantics > dim:
+            raise EditbenchError(
+                f"method.semantics={self.semantics} eigenvectors were asked for, but "
+                f"{self.space.name} has {dim} channels, and so many eigenvectors: lower it"
+            )
 
 
 def eigenvectors(weight: np.ndarray, count: int, normalise: bool) -> tuple[np.ndarray, np.ndarray]:

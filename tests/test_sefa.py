@@ -119,6 +119,15 @@ def test_of_a_generator_with_styles_nothing_is_factorised_in_z(generator):
         SeFa(space="z").check(generator, load_scorer("teacher").attributes, "smile")
 
 
+def test_more_eigenvectors_than_channels_are_refused_before_the_fit(generator):
+    attributes = load_scorer("teacher").attributes
+    SeFa(semantics=generator.w_dim).check(generator, attributes, "smile")
+    with pytest.raises(EditbenchError, match=rf"semantics={generator.w_dim + 1} .*W has 128"):
+        SeFa(semantics=generator.w_dim + 1).check(generator, attributes, "smile")
+    with pytest.raises(EditbenchError, match=r"semantics=5 .*Z has 4"):
+        SeFa(semantics=5, space="z").check(Small(False), attributes, "smile")
+
+
 def test_wrong_options_are_named():
     with pytest.raises(EditbenchError, match=r"method.semantics=0"):
         SeFa(semantics=0)

@@ -436,8 +436,14 @@ def test_generators_and_layers_that_do_not_fit():
         toy_editor().check(latent_only, BINARY, "a")
     with pytest.raises(UnknownName, match=r"unknown layer 'conv9'.*Available: conv"):
         toy_editor(layer="conv9").check(data.generator, BINARY, "a")
+    # Before the fit, which would spend its time first.
     with pytest.raises(EditbenchError, match="has 24 singular values: lower count"):
-        toy_editor(count=25).fit(data)
+        toy_editor(count=25).check(data.generator, BINARY, "a")
+    with pytest.raises(EditbenchError, match=r"'conv.*' has 576 numbers: lower count"):
+        toy_editor(variant="spectrum", count=577).check(data.generator, BINARY, "a")
+    few = {"size": 9, "iterations": 2, "block": 4}
+    with pytest.raises(EditbenchError, match="2 blocks of 4 cannot hold 9 eigenvectors"):
+        toy_editor(variant="hybrid", spectrum=few).check(data.generator, BINARY, "a")
     with pytest.raises(EditbenchError, match="LPIPS needs"):
         toy_editor(
             variant="spectrum", count=2, spectrum={"perceptual": "lpips", "vgg": "missing.pth"}

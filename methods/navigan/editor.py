@@ -28,7 +28,7 @@ from editbench.base.validation import (
     check_positive,
 )
 from editbench.methods.navigan import curvature, reconstructor
-from editbench.methods.navigan.spectrum import METHODS, spectrum
+from editbench.methods.navigan.spectrum import METHODS, check_count, spectrum
 from editbench.methods.navigan.training import Training, learn
 from editbench.methods.navigan.weight_bases import (
     SVDBasis,
@@ -36,6 +36,7 @@ from editbench.methods.navigan.weight_bases import (
     WeightBasis,
     layer_name,
     paper_scale,
+    singular_values,
 )
 from editbench.methods.shared.control_search import (
     Bounds,
@@ -201,6 +202,7 @@ class NaviGAN(Editor):
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         weight = self._locate(data.generator)
+        self._check_count(data.generator, self.at)
         direction, notes = self._find(data)
         # The tune split's own latents: the search must see the pictures that are edited.
         latents = data.latents(data.tune)
@@ -260,6 +262,7 @@ class NaviGAN(Editor):
     def fixed_directions(self, data: FitData) -> DirectionSet:
         """The K directions; a strength of 1 is T, the end of the paper's range."""
         self._locate(data.generator)
+        self._check_count(data.generator, self.at)
         direction, _ = self._find(data)
         kernels = torch.stack([direction(k) for k in range(self.count)])
         return DirectionSet(
@@ -292,11 +295,6 @@ class NaviGAN(Editor):
         else:
             basis, notes = self._spectrum(data, self.spectrum)
         if self.training is None:
-            if self.count > basis.size:
-                raise EditbenchError(
-                    f"count={self.count} directions were asked for, but the weight of '{self.at}' "
-                    f"has {basis.size} singular values: lower count"
-                )
             return basis.direction, notes
         # The variants 'optimisation' and 'hybrid' differ in the basis alone (sections 3.2 and 3.4).
         network = reconstructor.RECONSTRUCTORS[self.training.reconstructor]
@@ -323,11 +321,15 @@ class NaviGAN(Editor):
         }
         return lambda k: basis.unit(learned.coefficients[k : k + 1])[0], notes
 
+    def _eigenvectors(self, options: SpectrumOptions) -> int:
+        """How many the variant takes of the spectrum."""
+        return options.size if self.variant == "hybrid" else self.count
+
     def _spectrum(
         self, data: FitData, options: SpectrumOptions
     ) -> tuple[WeightBasis, dict[str, object]]:
         """Top eigenvectors over fresh z."""
-        size = options.size if self.variant == "hybrid" else self.count
+        size = self._eigenvectors(options)
         # The paper: 512 fixed z for the whole spectrum.
         rng = seeding.rng(data.seed, "navigan/spectrum")
         weight = data.generator.kernels()[self.at]
@@ -378,10 +380,31 @@ class NaviGAN(Editor):
     # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
-        layer_name(generator, self.layer)
+        self._check_count(generator, layer_name(generator, self.layer))
         if self.effects is not None:
             # Raises where no class of the attribute has a control.
             controls(self.effects, attributes, attribute, self.min_effect, self.bounds)
+
+    def _check_count(self, generator: Generator, layer: str) -> None:
+        """Raise EditbenchError where the layer has fewer directions than are asked for."""
+        weight = generator.kernels()[layer]
+        if self.spectrum is not None:
+            check_count(
+                self._eigenvectors(self.spectrum),
+                weight.numel(),
+                layer,
+                self.spectrum.method,
+                self.spectrum.block,
+                self.spectrum.iterations,
+            )
+        elif self.training is None:
+            transposed = isinstance(generator.inner(layer), nn.ConvTranspose2d)
+            there = singular_values(weight, transposed)
+            if self.count > there:
+                raise EditbenchError(
+                    f"count={self.count} directions were asked for, but the weight of '{layer}' "
+                    f"has {there} singular values: lower count"
+                )
 
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.tables:

@@ -48,6 +48,35 @@ class Spectrum:
     converged: bool
 
 
+def check_count(
+    count: int, size: int, layer: str, method: str, block: int, iterations: int
+) -> None:
+    """Refuse more eigenvectors than there are, or than the blocks hold.
+
+    Args:
+        count: eigenvectors that are wanted.
+        size: numbers of the layer's weight.
+        layer: its name.
+        method: see `spectrum`.
+        block: see `spectrum`.
+        iterations: see `spectrum`.
+
+    Raises:
+        EditbenchError: there are too many.
+    """
+    if not 1 <= count <= size:
+        raise EditbenchError(
+            f"count={count} eigenvectors were asked for, but the weight of '{layer}' has "
+            f"{size} numbers: lower count"
+        )
+    # A layer may have fewer weights than a block has rows.
+    block = min(block, size)
+    if method == "block" and iterations * block < count:
+        raise EditbenchError(
+            f"{iterations} blocks of {block} cannot hold {count} eigenvectors: raise iterations"
+        )
+
+
 def spectrum(
     generator: Generator,
     latents: Codes | Tensor,
@@ -99,11 +128,7 @@ def spectrum(
     """
     choice("method", method, METHODS)
     curvature = Curvature(generator, latents, layer, perceptual, products, minibatch, radius, unit)
-    if not 1 <= count <= curvature.size:
-        raise EditbenchError(
-            f"count={count} eigenvectors were asked for, but the weight of '{layer}' has "
-            f"{curvature.size} numbers: lower count"
-        )
+    check_count(count, curvature.size, layer, method, block, iterations)
     # A layer may have fewer weights than a block has rows.
     block = min(block, curvature.size)
     noise = seeding.rng(seed, "spectrum", layer)
@@ -112,10 +137,6 @@ def spectrum(
         return torch.from_numpy(noise.standard_normal((rows, curvature.size))).to(curvature.weight)
 
     if method == "block":
-        if iterations * block < count:
-            raise EditbenchError(
-                f"{iterations} blocks of {block} cannot hold {count} eigenvectors: raise iterations"
-            )
         vectors, values, residuals = _block_lanczos(
             curvature, draw, count, block, tolerance, iterations
         )

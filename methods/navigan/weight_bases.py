@@ -54,7 +54,7 @@ class SVDBasis(WeightBasis):
     def __init__(self, weight: Tensor, transposed: bool = False) -> None:
         self.shape = weight.shape
         self.transposed = transposed
-        laid_out = weight.transpose(0, 1) if transposed else weight
+        laid_out = _laid_out(weight, transposed)
         self.layout = laid_out.shape
         # In float64: nearly equal singular values would mix in single precision.
         self.u, self.s, self.v = torch.linalg.svd(
@@ -76,6 +76,15 @@ class SVDBasis(WeightBasis):
         """(..., kx ky Cin, Cout) -> (B, *shape)."""
         found = kernel(flat, self.layout)
         return found.transpose(1, 2).contiguous() if self.transposed else found
+
+
+def singular_values(weight: Tensor, transposed: bool = False) -> int:
+    """How many singular values a weight has: the size of its `SVDBasis`, without an SVD."""
+    return min(flat_kernel(_laid_out(weight, transposed)).shape)
+
+
+def _laid_out(weight: Tensor, transposed: bool) -> Tensor:
+    return weight.transpose(0, 1) if transposed else weight
 
 
 class VectorBasis(WeightBasis):

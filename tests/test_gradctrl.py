@@ -308,9 +308,21 @@ def test_tuned_count_goes_with_the_state():
         assert name != "angle" or ((source - target).abs() == 1).all()
 
 
+def test_the_record_says_for_whom_the_published_table_excludes_nothing():
+    two = Attributes([Attribute("smile", ("no", "yes")), Attribute("beard", ("no", "yes"))])
+    notes = GradCtrl(exclude="ffhq", epochs=1).fit(fit_data(two, n=200)).notes
+    assert "no beard:" in notes["exclude"]
+    assert "exclude" not in GradCtrl(epochs=1).fit(fit_data(two, n=200)).notes
+
+
 def test_bad_options():
-    with pytest.raises(UnknownName, match="Available"):
-        GradCtrl(exclude={"a": {"nobody": 3}}).fit(fit_data())
+    data = fit_data()
+    with pytest.raises(UnknownName, match=r"method.exclude 'nobody'.*Available"):
+        GradCtrl(exclude={"a": {"nobody": 3}}).check(data.generator, BINARY, "a")
+    with pytest.raises(EditbenchError, match=r"^method.exclude.a.b=x must be a whole number"):
+        GradCtrl(exclude={"a": {"b": "x"}})
+    with pytest.raises(EditbenchError, match=r"^method.exclude=513 must be 0 to 512 channels"):
+        GradCtrl(exclude=513)
     for options in (
         {"selection": "x"},
         {"exclude": "car"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import ToyGenerator
 from editbench.methods.gradctrl.editor import GradCtrl
@@ -78,6 +78,14 @@ def test_another_word_is_refused():
     for editor in (InterFaceGAN, GradCtrl):
         with pytest.raises(EditbenchError, match="layers: 'tunde' is not one of"):
             editor(layers="tunde")
+
+
+def test_a_misspelt_attribute_among_the_layers_is_refused():
+    data = fit_data()
+    for method in (InterFaceGAN, GradCtrl):
+        method(layers={"a": [1, 3]}).check(data.generator, data.attributes, "a")
+        with pytest.raises(UnknownName, match=r"method.layers 'aa'\. Did you mean 'a'\?"):
+            method(layers={"aa": [1, 3]}).check(data.generator, data.attributes, "a")
 
 
 def test_a_generator_without_rows_is_a_reason():

@@ -135,6 +135,25 @@ def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
         raise EditbenchError(f"{key}={in_yaml(value)} must be one of {', '.join(known)}")
 
 
+def check_attributes(key: str, named: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a name that is no attribute, where an option names attributes.
+
+    A misspelt one would have no effect, and nobody would see it.
+
+    Args:
+        key: dotted name of the option, for the message.
+        named: the names that it has.
+        known: the attributes.
+
+    Raises:
+        UnknownName: one is no attribute, with the nearest one.
+    """
+    known = list(known)
+    for name in named:
+        if name not in known:
+            raise UnknownName(f"attribute in {key}", str(name), known)
+
+
 def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
     """Compare the options of a component with the arguments of what `_target_` names.
 

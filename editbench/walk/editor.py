@@ -29,6 +29,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.batches import Batches
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_attributes
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
@@ -251,6 +252,7 @@ class Editor(abc.ABC):
 
         Raises:
             Unsupported: it cannot, for a reason; the job is then recorded as skipped.
+            UnknownName: an option names an attribute that does not exist.
             EditbenchError: an option is wrong.
         """
         if self.space not in generator.spaces:
@@ -258,6 +260,8 @@ class Editor(abc.ABC):
                 f"needs {self.space.name} codes; the generator has "
                 f"{', '.join(s.name for s in generator.spaces)}{self._remedy(generator)}"
             )
+        if isinstance(self.layers, Mapping):
+            check_attributes("method.layers", self.layers, attributes.names)
         rows = self.rows(attribute)
         if rows is None:
             return

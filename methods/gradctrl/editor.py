@@ -21,6 +21,7 @@ from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.base.validation import check_positive
 from editbench.methods.gradctrl.exclusion import (
+    FFHQ_EXCLUDE,
     FFHQ_LAYERS,
     FFHQ_ROWS,
     Exclude,
@@ -78,7 +79,7 @@ class GradCtrl(Editor):
             those 5 %.
         exclude: channels left alone for every other attribute, for 512 channels (in proportion
             for other widths); or target -> {other: count}; or 'ffhq', the published code's own
-            table.
+            table (of a target outside it every channel moves, which a note of the fit says).
         tune_exclusion: choose one count out of 50..250 for each target on 30 tune samples, scored
             by the teacher.
         ties: see editbench.methods.gradctrl.exclusion.excluded_channels.
@@ -129,8 +130,9 @@ class GradCtrl(Editor):
         self.tune_layers = layers == "tuned"
         self.published_layers = layers == "ffhq"
         if isinstance(layers, str):
+            choice("layers", layers, ("ffhq", "tuned"))
             # 'tuned' begins without ranges; `tune` enters one for each attribute.
-            layers = {} if choice("layers", layers, ("ffhq", "tuned")) == "tuned" else FFHQ_LAYERS
+            layers = {}
         super().__init__(layers)
         check_positive("delta", delta)
         if n_per_class < 1 or epochs < 0:
@@ -147,8 +149,7 @@ class GradCtrl(Editor):
         self.ties = choice("ties", ties, ("exact", "all"))
         self.multiclass = choice("multiclass", multiclass, ("max", "predicted"))
         self.objective = choice("objective", objective, ("log_softmax", "probability", "logit"))
-        # The published table may name attributes nobody scores here
-        self.lenient_names = isinstance(exclude, str)
+        self.published_exclude = exclude == "ffhq"
         self.exclude = parse_exclude(exclude)
         self.tune_exclusion = tune_exclusion
         self.delta = float(delta)
@@ -172,10 +173,16 @@ class GradCtrl(Editor):
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
         # Their classes are walked one after the other.
         self.ordered = {item.name for item in attributes if item.ordered}
-        if not self.lenient_names:
-            check_names(self.exclude, attributes.names)
         report = self._load(data) if self.head_file else self._train(data)
         report.notes["step"] = self.length
+        # A tuned count takes the place of the table.
+        if self.published_exclude and not self.tune_exclusion:
+            outside = [name for name in self._fitted().names if name not in FFHQ_EXCLUDE]
+            if outside:
+                report.notes["exclude"] = (
+                    f"the published table has no {', '.join(outside)}: no channel is left alone "
+                    "for them"
+                )
         if self.published_layers:
             if Space.W_PLUS not in data.generator.spaces:
                 report.notes["layers"] = "the generator has no W+: the whole code moves"
@@ -327,14 +334,20 @@ class GradCtrl(Editor):
 
     # -- walk -----------------------------------------------------------------
     def rows(self, attribute: str) -> tuple[int, int] | None:
-        found = super().rows(attribute)
-        if not self.published_layers or found is None:
-            return found
+        if not self.published_layers:
+            return super().rows(attribute)
+        # The published table may name attributes that nobody scores here: it is none of `layers`.
+        found = FFHQ_LAYERS.get(attribute)
+        if found is None:
+            return None
         # Of W codes alone there are no rows, and the whole code moves.
         return scale_ranges([found], self.num_ws)[0] if self.num_ws else None
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
+        # The published table may name attributes that nobody scores here.
+        if not self.published_exclude:
+            check_names(self.exclude, attributes.names)
         check_tuned(self.tune_layers, generator)
         if self.published_layers and Space.W_PLUS in generator.spaces:
             self._check_table(generator, attribute)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.validation import check_kind
+from editbench.base.errors import EditbenchError
+from editbench.base.validation import check_attributes, check_kind
 from editbench.methods.gradctrl.latent_classifier import LatentClassifier
 
 PAPER_DIM = 512  # the width of W for which the papers give counts
@@ -47,11 +47,11 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
     if exclude == "ffhq":
         exclude = FFHQ_EXCLUDE
     parsed: int | dict[str, dict[str, int]]
-    counts: list[int]
+    counts: dict[str, int]  # by the key that gives them
     if isinstance(exclude, Mapping):
         # Copies: configuration objects must not leak into the editor.
         parsed = {}
-        counts = []
+        counts = {}
         for target, others in exclude.items():
             if not isinstance(others, Mapping):
                 raise EditbenchError(
@@ -59,21 +59,22 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
                     f"to counts, as in exclude={{{target}: {{age: 100}}}}"
                 )
             parsed[target] = dict(others)
-            counts += parsed[target].values()
+            for other, count in parsed[target].items():
+                counts[f"method.exclude.{target}.{other}"] = count
     elif isinstance(exclude, int):
         parsed = exclude
-        counts = [exclude]
+        counts = {"method.exclude": exclude}
     else:
         raise EditbenchError(
             f"method.exclude={exclude} is neither a count, nor 'ffhq', nor a mapping"
         )
-    for count in counts:
-        check_kind("method.exclude: a count", count, "int")
+    for key, count in counts.items():
+        check_kind(key, count, "int", 100)
         # More channels than there are would leave none to move: no walk would leave its start.
         if not 0 <= count <= PAPER_DIM:
             raise EditbenchError(
-                f"method.exclude: a count of {count} channels must be 0 to {PAPER_DIM}; it is out "
-                f"of {PAPER_DIM}, carried over to the generator's in proportion"
+                f"{key}={count} must be 0 to {PAPER_DIM} channels; it is out of {PAPER_DIM}, "
+                "carried over to the generator's in proportion"
             )
     return parsed
 
@@ -83,9 +84,7 @@ def check_names(exclude: int | dict[str, dict[str, int]], known: tuple[str, ...]
     if isinstance(exclude, int):
         return
     for target, others in exclude.items():
-        for name in (target, *others):
-            if name not in known:
-                raise UnknownName("attribute in method.exclude", name, known)
+        check_attributes("method.exclude", (target, *others), known)
 
 
 def scaled_count(count: int, dim: int) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from editbench.networks.stylegan3.network import StyleGAN3
 
-WIDTHS = {4: 6, 8: 5, 16: 4}
+WIDTHS = {4: 6, 8: 5, 16: 4, 32: 3, 64: 2, 128: 2, 256: 2}
 
 
 def numbers(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from editbench.networks.celebahq.network import average_blocks
 from editbench.networks.celebahq.read import read_classifier
 from editbench.networks.checkpoints import assemble, read_content, read_source
 from tests.celebahq_files import tensorflow_classifier, torch_classifier
@@ -20,14 +21,18 @@ NVIDIA = {
 }
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder: Path, resolution: int = 16) -> Path:
     """Write the files; the boundary of each classifier runs through the middle of the pictures."""
     folder.mkdir(exist_ok=True)
     network = assemble(
-        read_source(nvlabs_pickle(folder / "stylegan2-ffhq-config-f.pkl", nvlabs_state()))
+        read_source(nvlabs_pickle(folder / "stylegan2-ffhq-config-f.pkl", nvlabs_state(resolution)))
     )
-    z = torch.randn(200, network.config.z_dim, generator=torch.Generator().manual_seed(1))
-    images = network(z)
+    z = torch.randn(
+        200 if resolution < 64 else 50,
+        network.config.z_dim,
+        generator=torch.Generator().manual_seed(1),
+    )
+    images = average_blocks(network(z), 16)  # the classifiers' size
     for seed, name in enumerate(NVIDIA.values()):
         options = {"fused": bool(seed % 2), "statistic": bool(seed // 2), "seed": seed}
         path = tensorflow_classifier(folder / name, **options)

@@ -265,8 +265,12 @@ def test_a_rater_answers_by_keys_closes_the_tab_and_saves(tmp_path: Path, open_b
     }
     assert browser.js("state.answers") == wanted
 
-    browser.load("Page.reload")  # a tab that is closed and opened again
-    assert browser.js("state.answers") == wanted and browser.text("#place") == "3 of 5"
+    def reopened() -> bool:
+        browser.load("Page.reload")  # a tab that is closed and opened again
+        return browser.js("state.answers") == wanted
+
+    # The browser stores in a process of its own, which may be behind a reload that comes at once.
+    assert browser.wait(reopened) and browser.text("#place") == "3 of 5"
     assert browser.js("document.getElementById('bar').value") == 3
     browser.press("ArrowRight", "ArrowRight")  # the open screen's answers again: Q1 and Q2
     browser.press("1", "2", "3", "ArrowDown")

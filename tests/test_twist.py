@@ -14,6 +14,7 @@ from editbench.bank.starts import draw_targets
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.base.validation import in_yaml
 from editbench.methods.sefa import affine_weights
 from editbench.networks.twist import Twist
 from editbench.worlds.faces import load_generator, load_scorer
@@ -142,7 +143,9 @@ def test_settings_have_identities_of_their_own():
     ],
 )
 def test_a_wrong_curvature_is_named(curvature, wanted):
-    with pytest.raises(EditbenchError, match=f"generator.curvature={curvature} must be {wanted}"):
+    with pytest.raises(
+        EditbenchError, match=f"generator.curvature={in_yaml(curvature)} must be {wanted}"
+    ):
         load_curved(curvature)
 
 

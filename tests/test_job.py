@@ -472,7 +472,7 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("mistake", ["", "teacher", "judge"])
-def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path):
+def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypatch):
     w = torch.randn(1000, DIM, generator=torch.Generator().manual_seed(0))
     own = ToyScorer()(w)
     other = own.clone()
@@ -485,7 +485,18 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path):
     import_bank(tmp_path / "bank", *files)
     cfg = toy_config(tmp_path)
     cfg.bank.path = str(tmp_path / "bank")
+    cfg.engine.batch = 7
+    sizes = []
+    forward = ToyScorer.forward
+
+    def counted(self, decoded):
+        sizes.append(len(decoded))
+        return forward(self, decoded)
+
+    monkeypatch.setattr(ToyScorer, "forward", counted)
     outcome = run_job(cfg)
+    # Pictures of another size of batch might not fit the memory.
+    assert max(sizes) <= 7
     made = json.loads((folder_of(cfg, outcome) / "provenance.json").read_text())
     # 100 of the 256 samples that are scored again.
     told = [f"the bank's a is of another {mistake}: 61% equal"] if mistake else []

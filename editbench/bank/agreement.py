@@ -16,7 +16,6 @@ from editbench.stats.agreement import cohen_kappa
 
 ROLES = ("teacher", "judge")
 RESCORED = 256  # samples of an imported bank that are scored again
-BLOCK = 16  # of them together: pictures may be large
 
 
 def scorer_agreement(bank: Bank) -> dict[str, dict[str, float | None]]:
@@ -49,7 +48,7 @@ def scorer_agreement(bank: Bank) -> dict[str, dict[str, float | None]]:
 
 @torch.inference_mode()
 def imported_agreement(
-    bank: Bank, networks: Networks, device: str = "cpu"
+    bank: Bank, networks: Networks, device: str, batch: int
 ) -> dict[str, dict[str, float]]:
     """How far the logits of an imported bank are those of a run's scorers.
 
@@ -59,20 +58,23 @@ def imported_agreement(
         bank: any, with the attributes of the scorers.
         networks: of the run.
         device: of the networks.
+        batch: samples decoded together.
 
     Returns:
         Role -> attribute -> share of equal classes; empty for a bank that was built.
     """
     imported = [role for role in ROLES if bank.meta[role] == IMPORTED]
+    if not imported:
+        return {}
     equal = {role: torch.zeros(len(bank.judge_attributes)) for role in imported}
     rows = min(len(bank), RESCORED)
-    for first in range(0, rows if imported else 0, BLOCK):
-        part = slice(first, min(first + BLOCK, rows))
-        w = torch.from_numpy(np.array(bank.array("w").range(part.start, part.stop)))
+    for first in range(0, rows, batch):
+        last = min(first + batch, rows)
+        w = torch.from_numpy(np.array(bank.array("w").range(first, last)))
         decoded = networks.generator.decode(Codes(Space.W, w.to(device)))
         for role in imported:
             scorer: Scorer = getattr(networks, role)
-            said = torch.from_numpy(np.array(bank.array(role).range(part.start, part.stop)))
+            said = torch.from_numpy(np.array(bank.array(role).range(first, last)))
             known = scorer.attributes
             equal[role] += (known.labels(said) == known.labels(scorer(decoded).cpu())).sum(0)
     found = {}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from editbench.bank.agreement import imported_agreement
 from editbench.bank.bank import Bank
 from editbench.bank.spec import BankSpec
 from editbench.bank.starts import Starts, draw_targets, set_target
@@ -194,7 +195,8 @@ def run_job(settings: Settings) -> Outcome:
     Errors of the job become a failed record; Ctrl-C passes.
 
     Raises:
-        EditbenchError: the folder of the records cannot be written.
+        EditbenchError: the folder of the records cannot be written, or a metric failed on the walks
+            that a record keeps.
     """
     root = settings.out
     try:
@@ -312,6 +314,8 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
     made = _provenance(job, fitted, starts, result, walk_calls)
+    # In batches of the walk, which the memory is known to hold; the memory is noted above.
+    made["imported_agreement"] = imported_agreement(job.bank, networks, settings.device, batch)
     if real is not None:
         made["inversion"] = _about_inversion(real)
     # The costs above are counted: what an observation decodes from here is none of the method's.

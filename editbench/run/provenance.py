@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from editbench.bank.agreement import imported_agreement, scorer_agreement
+from editbench.bank.agreement import scorer_agreement
 from editbench.bank.bank import Bank
 from editbench.bank.near import far_starts
 from editbench.bank.starts import Starts
@@ -58,7 +58,6 @@ def provenance(
         "starts_refused": starts.refused,
         # Of one network in both roles this says nothing.
         "agreement": {} if networks.leaking else scorer_agreement(bank),
-        "imported_agreement": imported_agreement(bank, networks, device),
         "fit_seconds": fitted.seconds,
         "fit_cached": fitted.cached,
         "fit_generator_calls": fitted.decoded,

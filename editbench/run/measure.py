@@ -137,23 +137,24 @@ def refresh_metrics(record: Record, settings: Settings) -> tuple[Record, list[st
     Raises:
         EditbenchError: a metric failed; the record stays as it was.
     """
+    if not is_outdated(record, settings):
+        return record, []
     removed: list[str] = []
-    if is_outdated(record, settings):
-        # All of it before the update takes the seal away: a record without one counts as unfinished,
-        # and a metric that fails or is interrupted would take the walks with it.
-        trajectories = record.trajectories()
-        config = record.config()
-        if record.has(Record.ROWS):
-            removed = [name for name in config.get("metric") or {} if name not in settings.metrics]
-        config["metric"] = settings.plain["metric"]
-        measured = compute_metrics(record.folder, trajectories, settings)
-        with record.updating() as folder:
-            # Figures and papers of the metrics are looked up there.
-            records.write_config(folder, config)
-            measured.write(folder)
-            if record.walked:
-                about = {key: value for key, value in record.status.items() if key not in OUTCOME}
-                records.write_status(folder, "done", **about)
-                # It tells of the failure.
-                (folder / Record.LOG).unlink(missing_ok=True)
+    # All of it before the update takes the seal away: a record without one counts as unfinished, and
+    # a metric that fails or is interrupted would take the walks with it.
+    trajectories = record.trajectories()
+    config = record.config()
+    if record.has(Record.ROWS):
+        removed = [name for name in config.get("metric") or {} if name not in settings.metrics]
+    config["metric"] = settings.plain["metric"]
+    measured = compute_metrics(record.folder, trajectories, settings)
+    with record.updating() as folder:
+        # Figures and papers of the metrics are looked up there.
+        records.write_config(folder, config)
+        measured.write(folder)
+        if record.walked:
+            about = {key: value for key, value in record.status.items() if key not in OUTCOME}
+            records.write_status(folder, "done", **about)
+            # It tells of the failure.
+            (folder / Record.LOG).unlink(missing_ok=True)
     return Record.read(record.folder), removed

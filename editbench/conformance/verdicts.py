@@ -75,10 +75,10 @@ def describe_error(error: BaseException, culprit: object = None) -> str:
     # The last frame in the editor's file says more than the library call below it, and one in any file
     # of the user's more than one in a library.
     place = frames[-1] if frames else None
-    for is_telling in (_is_of_a_user, own.__eq__):
-        for frame in frames:
-            if is_telling(frame.filename):
-                place = frame
+    of_users = [frame for frame in frames if _is_of_a_user(frame.filename)]
+    in_own = [frame for frame in frames if frame.filename == own]
+    if in_own or of_users:
+        place = (in_own or of_users)[-1]
     where = ""
     if place is not None and Path(place.filename).parent != HERE:
         where = f" ({place.filename}:{place.lineno})"
@@ -87,9 +87,11 @@ def describe_error(error: BaseException, culprit: object = None) -> str:
 
 def _is_of_a_user(file: str) -> bool:
     """Whether a file of source is neither Python's, nor installed, nor editbench's own."""
-    libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    others = ("<", str(HERE.parent), *libraries)
-    return not file.startswith(others)
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    others = [HERE.parent, *libraries]
+    if file.startswith("<"):  # code without a file
+        return False
+    return not any(Path(file).is_relative_to(folder) for folder in others)
 
 
 def _source_file(culprit: object) -> str:

@@ -89,7 +89,7 @@ def start_walks(context: ObservationContext, n: int) -> Iterator[tuple[slice, Wa
     Raises:
         EditbenchError: the test split has fewer samples.
     """
-    require_samples(context, "samples of an observation", n)
+    require_samples(context, "an observation's n", n)
     first = context.bank.spec.split("test")[0]
     generator = context.generator
     space = context.editor.space

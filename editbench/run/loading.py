@@ -163,10 +163,12 @@ def _on_device(config: dict[str, Any], device: str) -> Any:
 
 
 def _own_files(config: dict[str, Any]) -> list[str]:
-    """Hashes of the files that code of a user's own is given, in the order of the configuration.
+    """Hashes of the files that a network's parts, or a class of a user's own, are read from, in the
+    order of the configuration.
 
-    A network of editbench knows what it was read from. Of a module that a user's code makes from a
-    file only the parameters are seen, which a traced or exported graph need not have.
+    A network of editbench hashes what it reads itself. Of a module that it is given, such as one
+    from a TorchScript file, it sees the parameters alone, and not the code of a traced or exported
+    graph.
     """
     parts: list[object] = [config]
     if str(config.get("_target_", "")).startswith("editbench."):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from editbench.bank.importing import import_bank
@@ -43,6 +43,13 @@ from tests.toy_world import ATTRIBUTES, DIM, AlongColumn, ToyScorer, toy_config
 
 def folder_of(cfg, outcome):
     return Path(cfg.out) / outcome.run_id
+
+
+def refusal(config: DictConfig) -> str:
+    """Why a job cannot begin."""
+    with pytest.raises(EditbenchError) as caught:
+        run_job(config)
+    return str(caught.value)
 
 
 def test_a_job_leaves_a_whole_record(tmp_path):
@@ -327,25 +334,21 @@ def test_scorers_with_classes_in_another_order_are_told_apart(tmp_path):
     assert run_job(cfg).status == "done"
     (folder,) = (tmp_path / "cache" / "banks").glob("*/bank.json")
     cfg.scorer.judge._target_ = "tests.test_job.Turned"
-    reason = run_job(cfg).reason
-    assert reason.endswith("in the same order: 'b' with the classes no, yes and yes, no")
+    assert refusal(cfg).endswith("in the same order: 'b' with the classes no, yes and yes, no")
     cfg.scorer.teacher._target_ = "tests.test_job.Turned"
     cfg.bank.path = str(folder.parent)
-    assert run_job(cfg).reason.endswith(": 'b' with the classes no, yes and yes, no")
+    assert refusal(cfg).endswith(": 'b' with the classes no, yes and yes, no")
 
 
 def test_names_that_do_not_exist_get_the_nearest_and_the_list(tmp_path):
     cfg = toy_config(tmp_path)
     cfg.attribute = "aa"
-    outcome = run_job(cfg)
-    assert outcome.status == "failed"
-    assert "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in outcome.reason
+    assert "unknown attribute 'aa'. Did you mean 'a'? Available: a, b, c." in refusal(cfg)
     cfg = toy_config(tmp_path)
     cfg.evaluated = ["b", "c"]
-    assert "attribute=a is not evaluated, evaluated=[b,c]" in run_job(cfg).reason
+    assert "attribute=a is not evaluated, evaluated=[b,c]" in refusal(cfg)
     cfg.evaluated = ["a", "bb"]
-    reason = run_job(cfg).reason
-    assert "unknown attribute in 'evaluated' 'bb'. Did you mean 'b'?" in reason
+    assert "unknown attribute in 'evaluated' 'bb'. Did you mean 'b'?" in refusal(cfg)
     # all of it is known from the options and the scorer: nothing was built
     assert not (tmp_path / "cache" / "banks").exists()
 
@@ -391,11 +394,8 @@ def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     assert other.trajectories().table.equals(table)
     assert by_index_alone.run_id == by_name.run_id
     assert other.config()["target"] == "z"
-    outcome = run_job(toy_config(tmp_path, "attribute=c", "target=3"))
-    assert outcome.status == "failed"
-    assert (
-        "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in outcome.reason
-    )
+    reason = refusal(toy_config(tmp_path, "attribute=c", "target=3"))
+    assert "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in reason
 
 
 def test_what_changes_no_number_makes_no_record_of_its_own(tmp_path):
@@ -428,7 +428,7 @@ def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path
     if not torch.cuda.is_available():
         cfg = toy_config(tmp_path)
         cfg.device = "cuda:7"
-        assert "no CUDA device" in run_job(cfg).reason
+        assert "no CUDA device" in refusal(cfg)
 
 
 def test_an_unwritable_place_is_explained(tmp_path):
@@ -464,11 +464,7 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
     other.bank.path = str(bank)
     assert run_job(other).status == "done"
     other.generator.digest = "another"
-    outcome = run_job(other)
-    assert (
-        outcome.status == "failed"
-        and "was built with another generator (toy) than this run's" in outcome.reason
-    )
+    assert "was built with another generator (toy) than this run's" in refusal(other)
 
 
 @pytest.mark.parametrize("mistake", ["", "teacher", "judge"])

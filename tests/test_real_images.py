@@ -323,5 +323,5 @@ def test_an_inversion_by_path_must_be_of_these_networks(config, home):
     for wrong in ("7", "true"):
         with pytest.raises(EditbenchError, match="must be text"):
             run_job(config(f"inversion.path={wrong}"))
-    outcome = run_job(config("inversion.images=null"))
-    assert outcome.status == "failed" and "inversion.images is not set" in outcome.reason
+    with pytest.raises(EditbenchError, match=r"inversion\.images is not set"):
+        run_job(config("inversion.images=null"))

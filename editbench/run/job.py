@@ -195,24 +195,23 @@ def run_job(settings: Settings) -> Outcome:
     Errors of the job become a failed record; Ctrl-C passes.
 
     Raises:
-        EditbenchError: the folder of the records cannot be written, or a metric failed on the walks
-            that a record keeps.
+        UnknownName: no such attribute or class.
+        EditbenchError: the job cannot begin, so that there is no record to keep the reason in; the
+            folder of the records cannot be written; or a metric failed on the walks that a record
+            keeps.
     """
     root = settings.out
-    try:
-        # First of all: with offline=true a missing file is named before any time is spent.
-        require_files(settings.plain)
-        networks = load_networks(settings)
-        # Now that the device is known to be there; the networks themselves stay counted.
-        forget_peak(settings.device)
-        # Before the bank is built: editor, observations and metrics see these attributes alone.
-        names = check_protocol(settings, networks.judge.attributes)
-        settings = with_named_target(settings, networks.judge.attributes)
-        networks = networks.select(names)
-        bank = load_bank(settings).select(names)
-        run_id = make_run_id(settings, bank.id, names)
-    except EditbenchError as error:  # without an identity there is no record to keep the reason in
-        return Outcome("failed", str(error), "", False)
+    # First of all: with offline=true a missing file is named before any time is spent.
+    require_files(settings.plain)
+    networks = load_networks(settings)
+    # Now that the device is known to be there; the networks themselves stay counted.
+    forget_peak(settings.device)
+    # Before the bank is built: editor, observations and metrics see these attributes alone.
+    names = check_protocol(settings, networks.judge.attributes)
+    settings = with_named_target(settings, networks.judge.attributes)
+    networks = networks.select(names)
+    bank = load_bank(settings).select(names)
+    run_id = make_run_id(settings, bank.id, names)
     folder = root / run_id
     # Two sweeps may hold the same job: the second waits here and then finds the record.
     with explain_disk_errors(root), lock(folder):

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, one_line
 from editbench.base.progress import disable_progress, print_message
 from editbench.run.launch import (
     dealt_device,
@@ -38,7 +38,7 @@ def job_task(config: DictConfig) -> Outcome:
     Its outcome is printed and, in a sweep, left for the summary.
 
     Raises:
-        UnknownName: a single job's attribute does not exist.
+        UnknownName: a single job's attribute or class does not exist.
         EditbenchError: a single job's settings are wrong, or it cannot begin. In a sweep this is its
             outcome.
     """
@@ -53,18 +53,19 @@ def job_task(config: DictConfig) -> Outcome:
         return write_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
     # Imported here, since it imports torch: wrong settings are told before.
     from editbench.run.job import find_job, run_job
-    from editbench.run.protocol import check_protocols
 
     # The jobs of a sweep that are found have their outcomes before its launcher starts.
     found = None if in_sweep() else find_job(settings)
     try:
         outcome = found or run_job(settings)
-    except Exception as error:  # one job's trouble is not the sweep's
-        outcome = failed_outcome(error)
-    # Nothing was begun and no record says why: an error as one of the settings.
-    if outcome.status == "failed" and not outcome.run_id and not in_sweep():
-        check_protocols([settings])  # raises what a sweep of the same words would end with
-        raise EditbenchError(outcome.reason)
+    except Exception as error:
+        # Nothing was begun, and no record says why.
+        if in_sweep():  # one job's trouble is not the sweep's
+            outcome = failed_outcome(error)
+        elif isinstance(error, EditbenchError):
+            raise
+        else:
+            raise EditbenchError(one_line(error)) from error
     told = describe_outcome(settings, outcome)
     if has_own_log():
         print_message(f"{settings.title}: {told}")

@@ -70,7 +70,7 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
         )
     for key, count in counts.items():
         check_kind(key, count, "int", 100)
-        # More channels than there are would leave none to move: no walk would leave its start.
+        # There are no more channels than these; with all of them no walk leaves its start.
         if not 0 <= count <= PAPER_DIM:
             raise EditbenchError(
                 f"{key}={count} must be 0 to {PAPER_DIM} channels; it is out of {PAPER_DIM}, "

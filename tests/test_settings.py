@@ -69,6 +69,8 @@ WRONG = [
     ("metric=[]", "leaves nothing to measure"),
     ("method=[gradctrl,random]", "one method a job; sweep with -m method=gradctrl,random"),
     ("inversion.lr=-1", "inversion.lr=-1 must be positive"),
+    ("inversion.lr=inf", "inversion.lr=inf must be finite"),
+    ("inversion.jitter=inf", "inversion.jitter=inf must be finite"),
     ("inversion.block=0", "inversion.block=0 must be at least 1"),
     ("method._target_=no.such.Class", "method._target_=no.such.Class cannot be imported"),
     ("generator=null", "unknown generator 'null'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -86,15 +87,22 @@ def check_fields(group: str, spec: Any) -> None:
 
 
 def check_at_least(key: str, value: float, least: float) -> None:
-    """Refuse a number below `least`."""
+    """Refuse a number below `least`, NaN and infinity."""
     if not value >= least:  # also refuses NaN
         raise EditbenchError(f"{key}={value} must be at least {least}")
+    _check_finite(key, value)
 
 
 def check_positive(key: str, value: float) -> None:
-    """Refuse a number that is not above 0."""
+    """Refuse a number that is not above 0, NaN and infinity."""
     if not value > 0:  # also refuses NaN
         raise EditbenchError(f"{key}={value} must be positive")
+    _check_finite(key, value)
+
+
+def _check_finite(key: str, value: float) -> None:
+    if value == math.inf:
+        raise EditbenchError(f"{key}={value} must be finite")
 
 
 def check_multiple(key: str, value: float, of: str, part: float) -> None:

@@ -16,7 +16,6 @@ went on from the world's own; docs/entanglement_dial.md and docs/linearity_dial.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
@@ -134,7 +133,5 @@ def load_curved(
     key = "generator.curvature"
     check_kind(key, curvature, "float", CURVATURES[1])
     check_at_least(key, curvature, 0)
-    if math.isinf(curvature):
-        raise EditbenchError(f"{key}={curvature} must be finite: radians a standard deviation")
     network = StyleGAN2.from_file(weights or faces_path("generator"))
     return TwistedGenerator(network, curvature, TURNED, truncation_psi).to(device)

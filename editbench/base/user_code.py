@@ -21,6 +21,11 @@ from pathlib import Path
 from types import ModuleType
 
 
+def is_ours(target: object) -> bool:
+    """Whether the dotted name of a class or function is one of editbench, and none of a user's."""
+    return str(target).startswith("editbench.")
+
+
 class UserCode(MetaPathFinder):
     """Finds top-level modules in a user's folders. What lies below a package, the package finds.
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, Unsupported
+from editbench.networks.external import fix_modes
 from editbench.networks.torchscript import (
     COPY_AGAIN,
     DAMAGE,
@@ -75,6 +76,7 @@ class ExportedNetwork(nn.Module):
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         super().__init__()
         self.graph = program.module()
+        fix_modes(self.graph)
         for parameter in self.graph.parameters():
             parameter.requires_grad_(False)
         inputs = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
@@ -92,10 +94,6 @@ class ExportedNetwork(nn.Module):
         self.batch = None
         if isinstance(first, int):
             self.batch = first
-
-    def train(self, mode: bool = True) -> ExportedNetwork:
-        self.training = mode  # and not its graph, which would refuse
-        return self
 
     def forward(self, images: Tensor) -> Any:
         if self.batch is not None and len(images) != self.batch:

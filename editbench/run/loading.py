@@ -19,6 +19,7 @@ from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest, file_sha256, file_state, named_files
 from editbench.base.instantiate import build
 from editbench.base.precision import use_precision
+from editbench.base.user_code import is_ours
 from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
@@ -171,7 +172,7 @@ def _own_files(config: dict[str, Any]) -> list[str]:
     graph.
     """
     parts: list[object] = [config]
-    if str(config.get("_target_", "")).startswith("editbench."):
+    if is_ours(config.get("_target_")):
         parts = [value for value in config.values() if isinstance(value, dict | list)]
     names = [name for name in named_files(parts) if file_state(name) is not None]
     return [file_sha256(Path(name)) for name in names]

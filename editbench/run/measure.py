@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from editbench.base.errors import EditbenchError, Unsupported, WrongType, one_line
 from editbench.base.files import digest, write_atomic, write_json
 from editbench.base.identity import code_of
+from editbench.base.user_code import is_ours
 from editbench.run import record as records
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
@@ -109,14 +109,10 @@ def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
     # number. Rows of other columns, written by an older version, are computed again.
     options = {name: part.config for name, part in settings.metrics.items()}
     key = {"versions": versions, "config": options, "columns": ROW_COLUMNS}
-    own = {name: config for name, config in options.items() if not _ships(config)}
+    own = {name: config for name, config in options.items() if not is_ours(config["_target_"])}
     if own:
         key["code"] = code_of(own)
     return digest(key)
-
-
-def _ships(config: Mapping[str, Any]) -> bool:
-    return str(config.get("_target_", "")).startswith("editbench.")
 
 
 def is_outdated(record: Record, settings: Settings) -> bool:

@@ -125,36 +125,37 @@ def check_protocols(jobs: Iterable[Settings]) -> None:
         EditbenchError: an attribute is not evaluated, or there are fewer samples than starts.
     """
     found: dict[str, Attributes | None] = {}  # by the scorer's configuration
-    lacking: dict[str, Attributes] = {}  # attribute -> what a scorer has instead
-    known: set[str] = set()
-    classless: dict[str, UnknownName] = {}  # target -> what an attribute has instead
-    placed: set[str] = set()  # targets that are a class of some attribute
+    # A sweep over scorers may have attributes of one of them, and one over attributes targets of one:
+    # a word is wrong where it serves no job. Words are (key, value).
+    serving: set[tuple[str, object]] = set()
+    unknown: dict[tuple[str, object], UnknownName] = {}
     for settings in jobs:
         key = json.dumps(settings.scorer.judge.config, sort_keys=True, default=str)
         if key not in found:
             found[key] = _scored_by(settings)
         attributes = found[key]
+        attribute = ("attribute", settings.attribute)
+        target = ("target", settings.target)
         if attributes is None:
-            known.add(settings.attribute)  # perhaps
-            placed.add(str(settings.target))
-        elif settings.attribute in attributes.names:
-            known.add(settings.attribute)
-            check_evaluated(settings, attributes)
-            try:
-                target_class(settings, attributes)
-                placed.add(str(settings.target))
-            except UnknownName as unknown:
-                classless[str(settings.target)] = unknown
-            except EditbenchError:  # an index out of range is no name: the job's own error
-                placed.add(str(settings.target))
+            serving |= {attribute, target}  # perhaps
+            continue
+        try:
+            attributes[settings.attribute]
+        except UnknownName as error:
+            unknown[attribute] = error
+            continue
+        serving.add(attribute)
+        check_evaluated(settings, attributes)
+        try:
+            target_class(settings, attributes)
+        except UnknownName as error:
+            unknown[target] = error
+        except EditbenchError:
+            serving.add(target)  # an index out of range is no name: the job's own error
         else:
-            lacking[settings.attribute] = attributes
-    # A sweep over scorers may have attributes of one of them, whose other jobs fail by themselves.
-    for name, attributes in lacking.items():
-        if name not in known:
-            attributes[name]  # raises UnknownName
-    for target, error in classless.items():
-        if target not in placed:
+            serving.add(target)
+    for word, error in unknown.items():
+        if word not in serving:
             raise error
 
 

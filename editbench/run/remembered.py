@@ -18,6 +18,7 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import digest, file_state, named_files, read_json, user_cache, write_json
+from editbench.base.user_code import is_ours
 
 PACKAGES = ("editbench", "editbench.methods", "editbench.metrics", "editbench.conf")
 # Folders that a configuration names and whose files it names one by one, or not at all.
@@ -102,7 +103,7 @@ def _installed() -> str:
 def _can_be_watched(config: Mapping[str, Any]) -> bool:
     """Whether a configuration names our own classes alone, and no folder whose content counts."""
     for key, value in _items(config):
-        if key == "_target_" and not str(value).startswith("editbench."):
+        if key == "_target_" and not is_ours(value):
             return False
         # A published network, which may lie in a folder of the user that is not named here.
         if key == "url":

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from editbench.base.compute_options import is_gpu
 from editbench.base.errors import EditbenchError, one_line
 from editbench.base.progress import disable_progress, print_message
 from editbench.run.launch import (
@@ -109,18 +110,9 @@ def join_sweep(settings: Settings) -> Settings:
     if not many_processes(launcher):
         return settings
     # In the sweep's own process the device stays: its jobs run one after the other.
-    number = HydraConfig.get().job.num
     device = settings.device
-    if device.startswith("cuda"):
-        import torch  # after the settings: a wrong one is told before
-
-    if device == "cuda":
-        # The driver's order, so that its numbers and CUDA's mean the same GPUs.
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        used = used_gpu_memory(os.environ)
-        device = dealt_device(device, number, torch.cuda.device_count(), used)
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)
+    if is_gpu(device):
+        device = take_gpu(device, HydraConfig.get().job.num)
     starter = int(os.environ.get(STARTER, 0))
     # With one job at a time, joblib runs it in the starter itself.
     if ends_with_its_sweep(launcher) and os.getpid() != starter:
@@ -130,6 +122,25 @@ def join_sweep(settings: Settings) -> Settings:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         end_with_parent(starter)
     return settings.with_device(device)
+
+
+def take_gpu(device: str, number: int) -> str:
+    """Make a GPU this process's own, and name it.
+
+    Args:
+        device: 'cuda:1', or 'cuda' for the one that is dealt to the job.
+        number: of the job in its sweep.
+    """
+    import torch  # after the settings: a wrong one is told before
+
+    if device == "cuda":
+        # The driver's order, so that its numbers and CUDA's mean the same GPUs.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        used = used_gpu_memory(os.environ)
+        device = dealt_device(device, number, torch.cuda.device_count(), used)
+    if device != "cuda":  # it stays where no GPU has a number
+        torch.cuda.set_device(device)
+    return device
 
 
 def write_outcome_in_sweep(title: str, outcome: Outcome, told: str, number: int) -> None:

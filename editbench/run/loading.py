@@ -51,7 +51,7 @@ def load_networks(settings: Settings) -> Networks:
         settings.precision,
         settings.device,
         _file_stamps(parts),
-        identity.code_of(parts),
+        networks_code(settings),
     )
 
 

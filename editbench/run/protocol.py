@@ -154,9 +154,9 @@ def check_protocols(jobs: Iterable[Settings]) -> None:
             serving.add(target)  # an index out of range is no name: the job's own error
         else:
             serving.add(target)
-    for word, error in unknown.items():
+    for word, reason in unknown.items():
         if word not in serving:
-            raise error
+            raise reason
 
 
 def _scored_by(settings: Settings) -> Attributes | None:

@@ -403,9 +403,9 @@ def test_a_method_that_draws_its_examples_has_several_seeds_in_the_demo(tmp_path
     for job in jobs:
         if job.attribute == "age":
             seeds[job.method.name].append(job.seed)
-    drawn = {"gradctrl": [0, 1, 2], "gradctrl_random": [0, 1, 2]}
+    drawn = {"gradctrl": [0, 1, 2, 3, 4], "gradctrl_random": [0, 1, 2, 3, 4]}
     assert seeds == drawn | {"gradctrl_500": [0], "interfacegan": [0]}
-    assert len(jobs) == 16
+    assert len(jobs) == 24
     (later,) = demo_settings(["gradctrl"], tmp_path, "cpu", ["seed=5", "method.seeds=2"])
     assert demo_seeds(later) == [5, 6]
     (wrong,) = demo_settings(["gradctrl"], tmp_path, "cpu", ["method.seeds=0"])

@@ -399,6 +399,21 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
     assert usual[key("accuracy")].origin == "default"
 
 
+def test_a_run_is_measured_by_runs_of_its_own_seed_where_there_are_any(tmp_path):
+    record(tmp_path / "runs")
+    record(tmp_path / "runs", outcome(won=30), seed=1)
+    for seed in (0, 2):
+        record(tmp_path / "other", outcome(won=30), seed=seed)
+    path = tmp_path / "b.json"
+    assert pin(tmp_path / "runs", path, "--spread", tmp_path / "other") == 0
+    first, second = read_baseline(path).runs
+    # Seed 0 has its own run there; seed 1 has none, and both others are as it is.
+    assert first.rows[key("accuracy")].tolerance == pytest.approx(2 * 0.15)
+    assert second.rows[key("accuracy")].origin == "floor"
+    spread = json.loads(path.read_text())["tolerance"]["spread"]
+    assert spread == {"other": {"runs": 3, "varied": {"seed": ["1 -> 0", "1 -> 2"]}}}
+
+
 def test_a_record_is_no_spread_of_itself(tmp_path, monkeypatch, capsys):
     record(tmp_path / "runs")
     # The folder by another name of it: its own name is empty.

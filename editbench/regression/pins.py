@@ -29,7 +29,6 @@ DIGITS = 9
 SAMPLE_DIGITS = 4
 KEY_DIGITS = 6
 Key = tuple  # what a number is: the fields KEY_COLUMNS of editbench.walk.metric, None for none
-LABELS = ("method.name", "method.demo")  # for people, beside what `flatten` leaves out
 # Weights that must agree before numbers can be compared. The bank's id is left out: it follows the
 # code, and comparing numbers across two versions of the code is what the check is for. What the
 # bank holds is told by its options, which are part of the setting. An imported bank has only its
@@ -193,7 +192,9 @@ def _pin(
         setting["hash.bank"] = str(hashes["bank"])
     # Names and descriptions are for people; a changed word must not make another method.
     options = {
-        key: value for key, value in flat.items() if key.startswith("method.") and key not in LABELS
+        key: value
+        for key, value in flat.items()
+        if key.startswith("method.") and key != "method.name"
     }
     # The seed is among them, since runs of other seeds measure the spread of a pinned one.
     changed = {"batch": (config.get("engine") or {}).get("batch"), "seed": run["seed"]}

@@ -77,7 +77,10 @@ def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
 
 
 def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> list[PinnedRun]:
-    """The done runs of the same job with any seed, batch, thread count or hardware.
+    """The done runs of the same job with any batch, thread count or hardware.
+
+    They have the run's seed, or other seeds where none has it: with another seed a fit is another
+    one, and its deviation many times that of another processor.
 
     Raises:
         EditbenchError: all are of other code, or one of another metric version: that deviation is
@@ -100,6 +103,7 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
             f"{run.run_id}: spread is measured with one code; run the jobs again"
         )
     same = [other for other in same if other.source == run.source]
+    same = [other for other in same if other.seed == run.seed] or same
     for other in same:
         for key in run.rows.keys() & other.rows.keys():
             versions = run.rows[key].version, other.rows[key].version

@@ -17,6 +17,8 @@ from editbench.base.conf import LABELS, WORDING
 from editbench.base.identity import COMPARABLE, WITHOUT_EFFECT
 
 OBSERVATION = "observation"
+# What a method's YAML says to people, to the report and to the demo, such as its number of seeds.
+METHOD_LABELS = tuple(f"method.{label}" for label in LABELS if label != "name")
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
 
 
@@ -123,8 +125,7 @@ def effective(run: Mapping[str, Any], config: dict) -> str:
         config: operative configuration.
     """
     flat = flatten(config)
-    for name in LABELS:
-        flat.pop(f"method.{name}", None)
+    flat.pop("method.name", None)  # it is among the fields
     fields = {name: run[name] for name in ("method", "attribute", *STATUS_FIELDS)}
     return json.dumps([fields, flat], sort_keys=True, default=str)
 
@@ -136,7 +137,9 @@ def flatten(config: object, prefix: str = "") -> dict[str, Any]:
     worlds.
     """
     # Paths, workers and the like would make every run a setting of its own.
-    if prefix in WITHOUT_EFFECT or prefix.rpartition(".")[2] in WORDING:
+    if prefix in WITHOUT_EFFECT or prefix in METHOD_LABELS:
+        return {}
+    if prefix.rpartition(".")[2] in WORDING:
         return {}
     if not isinstance(config, dict) or not config or prefix.startswith("generator."):
         return {prefix: config}

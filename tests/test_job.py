@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,19 +188,18 @@ def test_a_metric_that_gives_something_else_is_told_what_to_give(tmp_path, monke
     )
 
 
-@pytest.mark.parametrize("raised", [KeyError("effect"), KeyboardInterrupt()])
+@pytest.mark.parametrize("raised", [KeyError("effect"), SystemExit(2), KeyboardInterrupt()])
 def test_a_metric_that_fails_on_a_finished_run_leaves_it_as_it_was(tmp_path, monkeypatch, raised):
     first = toy_config(tmp_path)
     folder = folder_of(first, run_job(first))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr(Fragile, "raises", raised)
-    expected = EditbenchError if isinstance(raised, Exception) else KeyboardInterrupt
-    with pytest.raises(expected) as error:
+    stopped = isinstance(raised, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt if stopped else EditbenchError) as error:
         run_job(with_fragile(tmp_path))
-    if expected is EditbenchError:
-        assert re.match(
-            r"metric fragile: KeyError: 'effect' \(.*test_job\.py:\d+\)", str(error.value)
-        )
+    if not stopped:
+        told = {KeyError: "KeyError: 'effect'", SystemExit: "SystemExit: 2"}[type(raised)]
+        assert re.match(rf"metric fragile: {told} \(.*test_job\.py:\d+\)", str(error.value))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert run_job(first).reused
 
@@ -218,14 +218,23 @@ def test_a_metric_of_ones_own_is_computed_again_where_its_source_changed(tmp_pat
     assert run_job(shipped).reused and file_state(folder / "rows.parquet") == rows
 
 
-def test_walks_are_kept_where_a_metric_alone_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(Fragile, "raises", KeyError("effect"))
-    failed = run_job(with_fragile(tmp_path))
-    assert failed.status == "failed" and "metric fragile: KeyError: 'effect'" in failed.reason
-    folder = tmp_path / failed.run_id
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (KeyError("effect"), "metric fragile: KeyError: 'effect'"),
+        (KeyboardInterrupt(), "stopped while its metrics were computed"),
+    ],
+)
+def test_walks_are_kept_where_a_metric_alone_failed(tmp_path, monkeypatch, raised, reason):
+    monkeypatch.setattr(Fragile, "raises", raised)
+    stopped = isinstance(raised, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
+        run_job(with_fragile(tmp_path))
+    (folder,) = (path.parent for path in tmp_path.glob("along*/status.json"))
     walks = file_state(folder / "trajectory.parquet")
-    assert "Traceback" in (folder / "log.txt").read_text()
-    assert Record.read(folder).status["status"] == "failed"
+    assert stopped or "Traceback" in (folder / "log.txt").read_text()
+    status = Record.read(folder).status
+    assert status["status"] == "failed" and reason in status["reason"]
     monkeypatch.undo()
     again = run_job(with_fragile(tmp_path))
     assert (again.status, again.reused, again.reason) == ("done", True, "")

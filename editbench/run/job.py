@@ -228,25 +228,38 @@ def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:
 
 
 def _run(job: Job, folder: Path) -> Outcome:
-    """Walk, measure and leave the record; whatever happens, it has a status."""
+    """Walk, measure and leave the record; whatever happens, it has a status.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C. The record is there where its walks had ended.
+    """
     began = time.time()
     status = "done"
     reason = ""
+    walked = False
+    interrupted = False
     about = _about(job, folder.name)
     # The folder gets its name when it is whole, so a killed job leaves no half of a record.
     with atomic_folder(folder, {}) as partial:
         records.write_config(partial, job.settings.plain)
         try:
             with explain_disk_errors(folder):
-                _walk_and_measure(job, partial)
+                trajectories = _walk_and_observe(job, partial)
+                walked = True
+                compute_metrics(partial, trajectories, job.settings).write(partial)
         except Unsupported as error:
             status = "skipped"
             reason = str(error)
+        except KeyboardInterrupt:
+            if not walked:
+                raise
+            interrupted = True
+            status = "failed"
+            reason = "stopped while its metrics were computed: the same command computes them"
         except MetricFailed as error:
             status = "failed"
             reason = f"{error} (see {folder / Record.LOG})"
             write_atomic(partial / Record.LOG, traceback.format_exc())
-            about[Record.WALKED] = True
         except EditbenchError as error:
             status = "failed"
             reason = str(error)
@@ -255,8 +268,12 @@ def _run(job: Job, folder: Path) -> Outcome:
             status = "failed"
             reason = f"{one_line(error)} (see {folder / Record.LOG})"
             write_atomic(partial / Record.LOG, traceback.format_exc())
+        if walked and status == "failed":
+            about[Record.WALKED] = True
         seconds = round(time.time() - began, 3)
         records.write_status(partial, status, reason, seconds=seconds, **about)
+    if interrupted:
+        raise KeyboardInterrupt
     return Outcome(status, reason, folder.name, False)
 
 
@@ -279,8 +296,12 @@ def _about(job: Job, run_id: str) -> dict[str, Any]:
     return about
 
 
-def _walk_and_measure(job: Job, folder: Path) -> None:
-    """Fit the editor, walk from the starts, and leave trajectories, pictures and metric rows."""
+def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
+    """Fit the editor, walk from the starts, and leave all of a record but its metric rows.
+
+    Returns:
+        What the metrics are computed from.
+    """
     settings = job.settings
     networks = job.networks
     editor = load_editor(settings)
@@ -322,7 +343,7 @@ def _walk_and_measure(job: Job, folder: Path) -> None:
     if observed:
         made["observations"] = observed
     write_json(folder / Record.PROVENANCE, made)
-    compute_metrics(folder, trajectories, settings).write(folder)
+    return trajectories
 
 
 def _draw_starts(job: Job, real: Inversion | None) -> Starts:

@@ -82,14 +82,14 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
             raise
         except EditbenchError as error:
             raise MetricFailed(f"metric {name}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise MetricFailed(
                 f"metric {name}: {one_line(error)}{_own_line(metric, error)}"
             ) from error
     return Measured(records.metric_tables(measured), metrics_key(settings, metrics))
 
 
-def _own_line(metric: Metric, error: Exception) -> str:
+def _own_line(metric: Metric, error: BaseException) -> str:
     """The last line of the metric's own file that an error passed, in brackets; '' for none."""
     # None for a class that has no file, such as one of an interpreter's prompt.
     own = getattr(sys.modules.get(type(metric).__module__), "__file__", None)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from editbench.bank.bank import IMPORTED
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest
 from editbench.base.seeding import normals
@@ -44,7 +45,7 @@ from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.truth import exchange, margins, to_codes, to_factors
 from tests.fake_records import fake_run, metric_rows
 from tests.test_observation import DELTA, scene_of
-from tests.toy_world import DIM, AlongColumn, V, toy_config
+from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
 
 N, B = 120, 6
 rng = np.random.default_rng(0)
@@ -635,6 +636,13 @@ def test_renders_and_the_bank_and_a_folder_give_their_pictures(context, tmp_path
     assert load_dial(0.9).law == law(0.9) and Renders().law(context) == FactorLaw()
     made = BankImages().images(context, 2, 5, 4).flatten(1)
     torch.testing.assert_close(made, torch.tensor(context.bank.array("w").range(2, 5)))
+    # The id of an imported bank says nothing of the generator.
+    imported = SimpleNamespace(id="files", meta={"generator": IMPORTED})
+    one, other = (
+        BankImages().identity(SimpleNamespace(bank=imported, generator=ToyGenerator(digest=name)))
+        for name in ("one", "other")
+    )
+    assert one != other
     for k in range(3):
         Image.new("RGB", (8, 8), (100 * k, 255, 0)).save(tmp_path / f"{k}.png")
     found = Folder(str(tmp_path)).images(context, 1, 3, 8)

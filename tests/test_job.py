@@ -1,5 +1,6 @@
 """Jobs: records that are whole or absent, found instead of repeated; a failure stays a failure of its own job."""
 
+import copy
 import hashlib
 import json
 import re
@@ -30,7 +31,7 @@ from editbench.report.doubts import foreign_logits
 from editbench.report.drawings import metric_figures
 from editbench.report.style import Style
 from editbench.report.write import by_name
-from editbench.run import job, record
+from editbench.run import job, loading, record
 from editbench.run.doubts import remarks
 from editbench.run.loading import load_bank
 from editbench.run.outcome import describe_outcome
@@ -471,13 +472,18 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
     (bank,) = (tmp_path / "cache" / "banks").glob("[!.]*")
     other = toy_config(tmp_path)
     other.bank.path = str(bank)
-    assert run_job(other).status == "done"
+    assert run_job(other).reused
     other.generator.digest = "another"
     assert "was built with another generator (toy) than this run's" in refusal(other)
 
 
-@pytest.mark.parametrize("mistake", ["", "teacher", "judge"])
-def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypatch):
+def with_imported_bank(tmp_path: Path, mistake: str = "") -> DictConfig:
+    """A job on an imported bank.
+
+    Args:
+        tmp_path: folder of the bank.
+        mistake: role whose logits of the first 100 samples are not those of the scorer.
+    """
     w = torch.randn(1000, DIM, generator=torch.Generator().manual_seed(0))
     own = ToyScorer()(w)
     other = own.clone()
@@ -490,6 +496,28 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypat
     import_bank(tmp_path / "bank", *files)
     cfg = toy_config(tmp_path)
     cfg.bank.path = str(tmp_path / "bank")
+    return cfg
+
+
+def test_runs_and_fits_on_an_imported_bank_follow_the_networks(tmp_path, monkeypatch):
+    cfg = with_imported_bank(tmp_path)
+    first = run_job(cfg)
+    assert run_job(cfg).reused
+    other = copy.deepcopy(cfg)
+    other.scorer.judge.digest = "another"
+    second = run_job(other)
+    assert not second.reused and second.run_id != first.run_id
+    # Code of one's own may change without any weights.
+    monkeypatch.setattr(loading, "networks_code", lambda settings: "another")
+    third = run_job(cfg)
+    assert third.run_id not in (first.run_id, second.run_id)
+    made = json.loads((folder_of(cfg, third) / "provenance.json").read_text())
+    assert not made["fit_cached"]
+
+
+@pytest.mark.parametrize("mistake", ["", "teacher", "judge"])
+def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypatch):
+    cfg = with_imported_bank(tmp_path, mistake)
     cfg.engine.batch = 7
     sizes = []
     forward = ToyScorer.forward

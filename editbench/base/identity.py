@@ -116,7 +116,8 @@ def fit_key(
 
     Args:
         config: the resolved configuration of the job.
-        bank: id of the bank, which stands for the networks' code too.
+        bank: key of the bank, which stands for the networks' code too, see
+            `editbench.run.loading.bank_key`.
         networks: 'generator', 'teacher' -> hash of the network's weights.
         attributes: names of the evaluated attributes, the only ones that a fit sees.
     """
@@ -138,7 +139,7 @@ def run_id(
 
     Args:
         config: the resolved configuration of the job.
-        bank: id of the bank.
+        bank: key of the bank, which stands for the networks, see `editbench.run.loading.bank_key`.
         attributes: names of the evaluated attributes.
         inversion: id of the inversion that walks start from; '' where they start from the bank.
     """

@@ -23,7 +23,7 @@ from editbench.base.progress import status
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.batch import fit_batch
-from editbench.run.loading import load_editor
+from editbench.run.loading import bank_key, load_editor
 from editbench.run.settings import Settings
 from editbench.stats.ordering import mean_auc
 from editbench.walk.editor import Editor, FitData, FitReport
@@ -133,7 +133,8 @@ def fit_files(
     """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
     digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
     attributes = networks.teacher.attributes.names
-    key = identity.fit_key(settings.plain, bank_id, digests, attributes)
+    bank = bank_key(settings, bank_id)
+    key = identity.fit_key(settings.plain, bank, digests, attributes)
     # A method without a `tune` of its own has nothing to keep that belongs to one attribute.
     keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
     return [settings.cache / "fits" / f"{digest(each)}.safetensors" for each in keys]

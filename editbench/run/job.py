@@ -46,6 +46,7 @@ from editbench.run.fits import Fitted, fit_editor, fitted_editor, scored
 from editbench.run.inversions import inversion_id, load_inversion
 from editbench.run.loading import (
     bank_folder,
+    bank_key,
     load_bank,
     load_editor,
     load_networks,
@@ -224,7 +225,8 @@ def run_job(settings: Settings) -> Outcome:
 
 def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:
     """Name of the record of a job, see `editbench.base.identity.run_id`."""
-    return identity.run_id(settings.plain, bank_id, names, inversion_id(settings))
+    key = bank_key(settings, bank_id)
+    return identity.run_id(settings.plain, key, names, inversion_id(settings))
 
 
 def _run(job: Job, folder: Path) -> Outcome:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from editbench.bank.bank import IMPORTED, Bank
+from editbench.bank.bank import IMPORTED, Bank, read_spec
 from editbench.bank.build import Models, build_bank
+from editbench.bank.spec import BankSpec
 from editbench.base import identity
 from editbench.base.attributes import Attributes
 from editbench.base.compute_options import check_device_name, is_gpu
@@ -186,10 +187,36 @@ _OPEN_BANKS: dict[tuple[Path, int], Bank] = {}
 
 def bank_folder(settings: Settings) -> tuple[Path, str]:
     """Where the bank of a job lies or will lie, and its identity."""
-    networks = load_networks(settings)
-    digests = {role: network.digest for role, network in vars(networks).items()}
-    name = identity.bank_id(vars(settings.bank.spec), digests, networks_code(settings))
+    name = _own_bank_id(settings, settings.bank.spec)
     return settings.cache / "banks" / name, name
+
+
+def bank_key(settings: Settings, bank_id: str) -> str:
+    """What the results of a job depend on beside its method: the samples, and the networks.
+
+    Args:
+        settings: of the job.
+        bank_id: identity of its bank. An imported bank has that of its files alone, and one that is
+            given by its path may be of an earlier source of the networks.
+
+    Raises:
+        BadFile: bank.path names no bank.
+    """
+    if settings.bank.path is None:
+        return bank_id
+    if bank_id == _own_bank_id(settings, read_spec(settings.bank.path)):
+        return bank_id
+    return digest([bank_id, _digests(settings), networks_code(settings)])
+
+
+def _own_bank_id(settings: Settings, spec: BankSpec) -> str:
+    """The identity of the bank that the networks of a job make."""
+    return identity.bank_id(vars(spec), _digests(settings), networks_code(settings))
+
+
+def _digests(settings: Settings) -> dict[str, str]:
+    """Role -> hash of the network's weights."""
+    return {role: network.digest for role, network in vars(load_networks(settings)).items()}
 
 
 def load_bank(settings: Settings) -> Bank:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from editbench.bank.bank import IMPORTED
 from editbench.base.errors import BadFile, Unsupported
 from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import progress
@@ -207,7 +208,11 @@ class BankImages(Reference):
     name = "bank"
 
     def identity(self, context: ObservationContext) -> object:
-        return ["bank", context.bank.id]
+        named = ["bank", context.bank.id]
+        # The id of an imported bank says nothing of the generator.
+        if context.bank.meta["generator"] == IMPORTED:
+            named += [context.generator.digest, _source_of(context.generator)]
+        return named
 
     def size(self, context: ObservationContext) -> int:
         first, last = context.bank.spec.split("fit")
@@ -269,15 +274,20 @@ def reference_key(
         n: pictures.
         resolution: of the pictures.
     """
-    # The source is in the key, since a user may write a reference of their own and change it.
-    kind = type(reference)
     return {
         "reference": reference.identity(context),
-        "source": source_digest(f"{kind.__module__}.{kind.__qualname__}"),
+        # In the key, since a user may write a reference of their own and change it.
+        "source": _source_of(reference),
         "network": network.digest,
         "n": n,
         "resolution": resolution,
     }
+
+
+def _source_of(part: object) -> str:
+    """Hash of the source behind the class of an object."""
+    kind = type(part)
+    return source_digest(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def cached(

@@ -31,7 +31,7 @@ from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
 from editbench.run.batch import engine_batch
 from editbench.run.fits import fit_data
-from editbench.run.loading import load_bank, load_editor, load_networks
+from editbench.run.loading import bank_key, load_bank, load_editor, load_networks
 from editbench.run.protocol import evaluated_names
 from editbench.run.settings import Settings
 from editbench.studies.atlas.bench import Bench, Measured
@@ -143,7 +143,7 @@ def make_atlas(settings: Settings, design: AtlasDesign) -> Atlas:
     bank = load_bank(settings).select(names)
     check_samples(bank, design)
     digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
-    key = identity.fit_key(settings.plain, bank.id, digests, names)
+    key = identity.fit_key(settings.plain, bank_key(settings, bank.id), digests, names)
     found = find_directions(editor, settings, bank, networks, key)
     kept = found.first(design.directions)
     strengths = both_ways(design.strengths or found.strengths)

@@ -538,6 +538,14 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypat
     (said,) = foreign_logits(results, by_name(results, Style())) or [""]
     assert (f"a of the {mistake} (61% equal classes)" in said) == bool(mistake)
     assert bool(said) == bool(mistake)
+    # Another job of the sweep takes the answer; one with another scorer does not.
+    monkeypatch.setattr("editbench.bank.agreement._score_again", None)
+    cfg.seed = 1
+    again = run_job(cfg)
+    kept = json.loads((folder_of(cfg, again) / "provenance.json").read_text())
+    assert kept["imported_agreement"] == made["imported_agreement"]
+    cfg.scorer.judge.digest = "another"
+    assert "'NoneType' object is not callable" in run_job(cfg).reason
 
 
 class Diligent(AlongColumn):

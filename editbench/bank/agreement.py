@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from editbench.bank.bank import IMPORTED, Bank
 from editbench.base.attributes import Attributes
+from editbench.base.errors import BadFile
+from editbench.base.files import digest, lock, read_json, sweep_partials, write_json
+from editbench.base.identity import modules_digest
 from editbench.base.spaces import Codes, Space
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
@@ -46,19 +51,21 @@ def scorer_agreement(bank: Bank) -> dict[str, dict[str, float | None]]:
     return found
 
 
-@torch.inference_mode()
 def imported_agreement(
-    bank: Bank, networks: Networks, device: str, batch: int
+    bank: Bank, networks: Networks, key: str, device: str, batch: int, cache: Path
 ) -> dict[str, dict[str, float]]:
     """How far the logits of an imported bank are those of a run's scorers.
 
-    The bank does not know whose logits it holds, so its first samples are scored again.
+    The bank does not know whose logits it holds, so its first samples are scored again, once for
+    all jobs that share a cache.
 
     Args:
         bank: any, with the attributes of the scorers.
         networks: of the run.
+        key: stands for the bank and the networks, see `editbench.run.loading.bank_key`.
         device: of the networks.
         batch: samples decoded together.
+        cache: folder that jobs share.
 
     Returns:
         Role -> attribute -> share of equal classes; empty for a bank that was built.
@@ -66,6 +73,32 @@ def imported_agreement(
     imported = [role for role in ROLES if bank.meta[role] == IMPORTED]
     if not imported:
         return {}
+    about = [key, bank.judge_attributes.names, modules_digest([__name__])]
+    path = cache / "agreement" / f"{digest(about)}.json"
+    # Of the jobs of a sweep one scores, the others wait.
+    with lock(path):
+        try:
+            return read_json(path, sealed=True)
+        except BadFile:  # absent, or damaged and as good as none
+            sweep_partials(path)
+        found = _score_again(bank, networks, imported, device, batch)
+        write_json(path, found)
+        return found
+
+
+@torch.inference_mode()
+def _score_again(
+    bank: Bank, networks: Networks, imported: Sequence[str], device: str, batch: int
+) -> dict[str, dict[str, float]]:
+    """Role -> attribute -> share of the first samples that the run's scorer gives the same class.
+
+    Args:
+        bank: with the attributes of the scorers.
+        networks: of the run.
+        imported: roles whose logits are compared.
+        device: of the networks.
+        batch: samples decoded together.
+    """
     equal = {role: torch.zeros(len(bank.judge_attributes)) for role in imported}
     rows = min(len(bank), RESCORED)
     for first in range(0, rows, batch):

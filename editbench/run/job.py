@@ -337,7 +337,10 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
     records.write_pictures(folder, result.pictures, trajectories)
     made = _provenance(job, fitted, starts, result, walk_calls)
     # In batches of the walk, which the memory is known to hold; the memory is noted above.
-    made["imported_agreement"] = imported_agreement(job.bank, networks, settings.device, batch)
+    key = bank_key(settings, job.bank.id)
+    made["imported_agreement"] = imported_agreement(
+        job.bank, networks, key, settings.device, batch, settings.cache
+    )
     if real is not None:
         made["inversion"] = _about_inversion(real)
     # The costs above are counted: what an observation decodes from here is none of the method's.

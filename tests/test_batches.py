@@ -166,7 +166,7 @@ def test_an_observation_looks_again_in_smaller_batches(tmp_path, capfd):
     context = ObservationContext(
         *[SimpleNamespace(decoded=0)] * 5, "a", None, 0, "cpu", 16, tmp_path
     )
-    costs = observe_after_walk(tmp_path, {"look": Look()}, context)
+    costs = observe_after_walk(tmp_path, {"look": Look()}, context, {})
     assert Observed.load(tmp_path / "observation-look.safetensors").arrays["batch"] == 4
     assert costs["look"]["reason"] == "" and capfd.readouterr().err.count("too much") == 2
 

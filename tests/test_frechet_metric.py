@@ -659,7 +659,7 @@ def test_codes_without_pictures_are_not_served(context):
     latent = type(context.generator)()
     latent.output = "w"
     with pytest.raises(Unsupported, match="no pictures"):
-        observation().look(replace(context, generator=latent))
+        observation().check(replace(context, generator=latent))
 
 
 def test_too_few_samples_and_pictures_are_told_before_anything_is_computed(context):
@@ -683,7 +683,7 @@ def test_pictures_of_another_kind_are_no_reference(context):
     ):
         observation(reference=Coloured()).look(context)
     with pytest.raises(Unsupported, match="faces of the embedded world, which has no a"):
-        observation(reference=None).look(context)
+        observation(reference=None).check(context)
 
 
 def test_moments_that_would_fill_the_disk_are_refused():

@@ -343,7 +343,7 @@ def test_too_few_samples_are_told_before_the_editor_is_fitted(context, name):
 
 def test_only_editors_of_the_weights_are_asked(context):
     with pytest.raises(Unsupported, match="walks in W"):
-        LatentReproductionObservation(**FAST).look(context)
+        LatentReproductionObservation(**FAST).check(context)
     with pytest.raises(Unsupported, match="changes nothing"):
         LatentReproductionObservation(**FAST).look(
             replace(context, editor=Weights(torch.zeros(DIM, DIM), torch.zeros(DIM)))

@@ -66,7 +66,8 @@ class Peek(AfterWalk):
         require_samples(context, "observation.peek.n", self.n)
 
     def look(self, context: ObservationContext) -> Observed:
-        self.check(context)
+        if self.fail in ("unsupported", "late"):
+            raise Unsupported("nothing to see after the fit")
         if self.fail == "error":
             raise EditbenchError("a file is missing")
         if self.fail == "mapping":
@@ -204,14 +205,28 @@ def test_without_its_observation_a_metric_says_so_and_the_rest_is_there(tmp_path
     assert rows.loc[rows["metric"] == "accuracy", "value"].notna().all()
 
 
-def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the_job(tmp_path):
-    cfg = with_observation(toy_config(tmp_path), fail="unsupported")
-    outcome = run_job(cfg)
-    assert outcome.status == "done" and number(cfg, outcome)["note"] == "nothing to see"
-    assert run_job(cfg).reused
-    cfg = with_observation(toy_config(tmp_path), fail="from the start")
-    outcome = run_job(cfg)
-    assert outcome.status == "done" and number(cfg, outcome)["note"] == "no use here"
+def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the_job(
+    tmp_path, monkeypatch
+):
+    checked = []
+    check = Peek.check
+
+    def counted(self, context):
+        checked.append(self.fail)
+        check(self, context)
+
+    monkeypatch.setattr(Peek, "check", counted)
+    reasons = {
+        "unsupported": "nothing to see",  # and it does not look
+        "late": "nothing to see after the fit",
+        "from the start": "no use here",
+    }
+    for fail, reason in reasons.items():
+        cfg = with_observation(toy_config(tmp_path), fail=fail)
+        outcome = run_job(cfg)
+        assert outcome.status == "done" and number(cfg, outcome)["note"] == reason
+        assert run_job(cfg).reused
+    assert checked == ["unsupported", "late"]
     outcome = run_job(with_observation(toy_config(tmp_path), fail="error"))
     assert (outcome.status, outcome.reason) == ("failed", "a file is missing")
 

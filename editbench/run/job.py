@@ -316,7 +316,7 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
         check_walk(editor, real)
     for observation in observations.values():
         observation.prepare(networks, settings.device)
-    check_observations(observations, _context(job, editor, batch=1))
+    refused = check_observations(observations, _context(job, editor, batch=1))
     starts = _draw_starts(job, real)
     fitted = fit_editor(editor, settings, job.bank, networks, settings.attribute)
     job.check(editor)  # the fit may have found no control
@@ -344,7 +344,8 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
     if real is not None:
         made["inversion"] = _about_inversion(real)
     # The costs above are counted: what an observation decodes from here is none of the method's.
-    observed = observe_after_walk(folder, observations, _context(job, editor, batch))
+    context = _context(job, editor, batch)
+    observed = observe_after_walk(folder, observations, context, refused)
     if observed:
         made["observations"] = observed
     write_json(folder / Record.PROVENANCE, made)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,21 +118,22 @@ class AfterWalk(Observation, abc.ABC):
     """
 
     def check(self, context: ObservationContext) -> None:
-        """Refuse what `look` would refuse whatever the editor learns; called before its fit.
+        """Refuse what cannot be looked at whatever the editor learns; called once, before its fit.
 
         Args:
             context: as of `look`; the editor is bound to the generator and not fitted yet.
 
         Raises:
             EditbenchError: such as too few samples; the job fails with this message.
-            Unsupported: there is nothing to look at. The job goes on, and `look` gives the reason.
+            Unsupported: there is nothing to look at. The reason is kept, and the job goes on
+                without `look`.
         """
 
     @abc.abstractmethod
     def look(self, context: ObservationContext) -> Observed:
         """Decode, measure, and keep small arrays; statistics that add up in float64.
 
-        Gradients are off.
+        Called where `check` refused nothing. Gradients are off.
 
         Raises:
             Unsupported: this editor, or these networks, have nothing to look at. The reason is
@@ -260,25 +260,36 @@ class WalkObserver:
 # -- after the walk
 def check_observations(
     observations: Mapping[str, Observation], context: ObservationContext
-) -> None:
+) -> dict[str, str]:
     """Let every observation that looks after the walk refuse the job before its fit.
 
     Args:
         observations: all of the job, by name.
         context: what they may look at; the editor is not fitted yet.
 
+    Returns:
+        Name -> reason, of those that have nothing to look at.
+
     Raises:
         EditbenchError: one of them cannot work.
     """
-    for observation in observations.values():
-        if isinstance(observation, AfterWalk):
-            # Nothing to look at is a result, with its reason in the record.
-            with suppress(Unsupported), torch.no_grad():
+    refused = {}
+    for name, observation in observations.items():
+        if not isinstance(observation, AfterWalk):
+            continue
+        try:
+            with torch.no_grad():
                 observation.check(context)
+        except Unsupported as error:
+            refused[name] = str(error)
+    return refused
 
 
 def observe_after_walk(
-    folder: Path, observations: Mapping[str, Observation], context: ObservationContext
+    folder: Path,
+    observations: Mapping[str, Observation],
+    context: ObservationContext,
+    refused: Mapping[str, str],
 ) -> dict[str, dict]:
     """Run every observation that looks after the walk, and write its file.
 
@@ -286,6 +297,7 @@ def observe_after_walk(
         folder: of the record.
         observations: all of the job, by name; those that look during the walk are left out.
         context: what they may look at.
+        refused: what `check_observations` gave.
 
     Returns:
         Name -> seconds, generator calls and reason, for the provenance.
@@ -296,7 +308,11 @@ def observe_after_walk(
             continue
         began = time.perf_counter()
         before = context.generator.decoded
-        found = _look(name, observation, context)
+        if name in refused:
+            # Nothing to look at is a result, with its reason in the record.
+            found = Observed(reason=refused[name])
+        else:
+            found = _look(name, observation, context)
         found.save(observation_file(folder, name))
         costs[name] = {
             "seconds": time.perf_counter() - began,

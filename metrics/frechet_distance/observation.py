@@ -169,10 +169,8 @@ class FrechetDistanceObservation(AfterWalk):
         """Take the features of real pictures and of edits, and their sums.
 
         Raises:
-            Unsupported, EditbenchError: as of `check`; or the pictures of the reference have
-                another shape.
+            Unsupported: the pictures of the reference have another shape.
         """
-        self.check(context)
         network = self._network(context)
         classes = context.judge.attributes[context.attribute].classes
         resolution = self._check_shapes(context)

@@ -145,10 +145,8 @@ class LatentReproductionObservation(AfterWalk):
         """Calibrate the weight shift, and search for a latent shift in every space.
 
         Raises:
-            Unsupported: the editor does not edit weights, or its edit changes nothing.
-            EditbenchError: as of `check`.
+            Unsupported: the edit changes nothing.
         """
-        self.check(context)
         reach = calibrate(context, 1, self.effect, self.samples, self.tolerance, self.cap)
         # A weaker edit than the wanted one is still an edit that a shift may reproduce.
         if not reach.reached and reach.effect < LEAST:

@@ -129,10 +129,8 @@ class LocalityObservation(AfterWalk):
         """Find the ends of both sides, and sum the energy over the strengths between.
 
         Raises:
-            Unsupported: there are no pictures, or the edit changes nothing that the judge sees.
-            EditbenchError: as of `check`.
+            Unsupported: the edit changes nothing that the judge sees.
         """
-        self.check(context)
         down = self._end(context, -1)
         up = self._end(context, 1)
         # A side may lead nowhere, of an editor that knows one way only; both may not.

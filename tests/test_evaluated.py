@@ -53,6 +53,7 @@ def test_a_selected_scorer_gives_the_columns_of_its_attributes_and_all_else_of_t
     part = select_attributes(whole, ["hair_color", "smile"])
     images = torch.rand(3, 3, 32, 32) * 2 - 1
     assert part.attributes.names == ("smile", "hair_color")
+    assert part.attributes.known == whole.attributes.names
     logits = whole(images)
     for name in part.attributes.names:
         expected = whole.attributes.logits(logits, name)

@@ -88,6 +88,18 @@ def test_a_misspelt_attribute_among_the_layers_is_refused():
             method(layers={"aa": [1, 3]}).check(data.generator, data.attributes, "a")
 
 
+def test_options_may_name_attributes_of_the_scorer_that_are_not_evaluated():
+    data = fit_data()
+    known = data.attributes
+    evaluated = known.select(["a", "b", "c"]).select(["a", "b"])
+    options = {"layers": {"a": [1, 3], "c": [2, 4]}, "exclude": {"a": {"b": 3}, "b": {"c": 3}}}
+    GradCtrl(**options).check(data.generator, evaluated, "a")
+    with pytest.raises(UnknownName, match="Available: " + ", ".join(sorted(known.names))):
+        GradCtrl(layers={"aa": [1, 3]}).check(data.generator, evaluated, "a")
+    with pytest.raises(UnknownName, match=r"method.exclude 'bb'\. Did you mean 'b'"):
+        GradCtrl(exclude={"b": {"bb": 3}}).check(data.generator, evaluated, "a")
+
+
 def test_a_generator_without_rows_is_a_reason():
     data = fit_data()
     data.generator.spaces = (Space.W,)

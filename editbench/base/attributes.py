@@ -62,14 +62,17 @@ class Attributes(Sequence[Attribute]):
 
     Args:
         items: the attributes, in the order of their columns.
+        known: names of all attributes of the scorer that these are some of; None: of these alone.
 
     Raises:
         EditbenchError: two attributes have the same name.
     """
 
-    def __init__(self, items: Sequence[Attribute]) -> None:
+    def __init__(self, items: Sequence[Attribute], known: Sequence[str] | None = None) -> None:
         self.items = tuple(items)
         self.names = tuple(item.name for item in self.items)
+        # An option may name an attribute that a job does not evaluate. Another name is misspelt.
+        self.known = self.names if known is None else tuple(known)
         if len(set(self.names)) != len(self.names):
             raise EditbenchError(f"attribute names must differ, got {', '.join(self.names)}")
         # Name -> its columns in a logit row. The attributes lie side by side, without gaps.
@@ -198,7 +201,7 @@ class Attributes(Sequence[Attribute]):
         """
         for name in names:
             self[name]  # raises UnknownName, which lists the names
-        return Attributes([item for item in self.items if item.name in names])
+        return Attributes([item for item in self.items if item.name in names], self.known)
 
     def positions(self, part: Attributes) -> list[int]:
         """Where the logit columns of a selection stand in a row: (part.width,) indices."""

@@ -247,7 +247,7 @@ class Editor(abc.ABC):
 
         Args:
             generator: of the job.
-            attributes: that the scorers know.
+            attributes: the evaluated ones.
             attribute: that is to be edited.
 
         Raises:
@@ -261,7 +261,7 @@ class Editor(abc.ABC):
                 f"{', '.join(s.name for s in generator.spaces)}{self._remedy(generator)}"
             )
         if isinstance(self.layers, Mapping):
-            check_attributes("method.layers", self.layers, attributes.names)
+            check_attributes("method.layers", self.layers, attributes.known)
         rows = self.rows(attribute)
         if rows is None:
             return

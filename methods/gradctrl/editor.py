@@ -347,7 +347,7 @@ class GradCtrl(Editor):
         super().check(generator, attributes, attribute)
         # The published table may name attributes that nobody scores here.
         if not self.published_exclude:
-            check_names(self.exclude, attributes.names)
+            check_names(self.exclude, attributes, attribute)
         check_tuned(self.tune_layers, generator)
         if self.published_layers and Space.W_PLUS in generator.spaces:
             self._check_table(generator, attribute)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 from editbench.base.validation import check_attributes, check_kind
 from editbench.methods.gradctrl.latent_classifier import LatentClassifier
@@ -79,12 +80,25 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
     return parsed
 
 
-def check_names(exclude: int | dict[str, dict[str, int]], known: tuple[str, ...]) -> None:
-    """Raise UnknownName unless every name of a mapping is an attribute."""
+def check_names(
+    exclude: int | dict[str, dict[str, int]], attributes: Attributes, target: str
+) -> None:
+    """Check the names of a mapping.
+
+    Args:
+        exclude: as `parse_exclude` gives it.
+        attributes: the evaluated ones.
+        target: that is to be edited.
+
+    Raises:
+        UnknownName: one is no attribute; or it is one that the target is to leave alone and that is
+            not evaluated, so that there is no classifier of it.
+    """
     if isinstance(exclude, int):
         return
-    for target, others in exclude.items():
-        check_attributes("method.exclude", (target, *others), known)
+    for name, others in exclude.items():
+        check_attributes("method.exclude", (name, *others), attributes.known)
+    check_attributes("method.exclude", exclude.get(target, ()), attributes.names)
 
 
 def scaled_count(count: int, dim: int) -> int:

@@ -31,6 +31,7 @@ from editbench.conformance.testbeds import (
     other_bank,
     other_judge,
 )
+from editbench.methods.interfacegan import InterFaceGAN
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
 from tests.tiny_pictures import save_random_heads, shrink
@@ -238,6 +239,14 @@ def files_for(config, folder):
 def compose_method(method, *words):
     """A method's settings, which no test may change."""
     return compose_config([f"method={method}", *words]).method
+
+
+def test_options_that_name_attributes_of_another_world_are_no_fault():
+    results = conform(lambda: InterFaceGAN(layers={"smile": [1, 3]}), ("moves",))
+    (moves,) = results
+    assert (
+        moves.status == "skipped" and "unknown attribute in method.layers 'smile'" in moves.message
+    )
 
 
 @pytest.mark.parametrize("method", group_options("method"))

@@ -335,6 +335,7 @@ def test_bad_options():
         {"layers": "car"},
         {"objective": "x"},
         {"n_per_class": 0},
+        {"head_attributes": ["a"]},
     ):
         with pytest.raises(EditbenchError):
             GradCtrl(**options)

@@ -416,5 +416,6 @@ def test_bad_options():
     ):
         with pytest.raises(EditbenchError):
             InterFaceGAN(**options)
-    with pytest.raises(EditbenchError, match="unknown attribute 'smlie'"):
-        InterFaceGAN(conditions=["smlie"]).fit(fit_data())
+    data = fit_data()
+    with pytest.raises(EditbenchError, match=r"unknown attribute in method.conditions 'bb'\. Did"):
+        InterFaceGAN(conditions=["bb"]).check(data.generator, data.attributes, "a")

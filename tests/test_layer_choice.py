@@ -94,7 +94,7 @@ def test_options_may_name_attributes_of_the_scorer_that_are_not_evaluated():
     evaluated = known.select(["a", "b", "c"]).select(["a", "b"])
     options = {"layers": {"a": [1, 3], "c": [2, 4]}, "exclude": {"a": {"b": 3}, "b": {"c": 3}}}
     GradCtrl(**options).check(data.generator, evaluated, "a")
-    with pytest.raises(UnknownName, match="Available: " + ", ".join(sorted(known.names))):
+    with pytest.raises(UnknownName, match="Available: " + ", ".join(sorted(known.known))):
         GradCtrl(layers={"aa": [1, 3]}).check(data.generator, evaluated, "a")
     with pytest.raises(UnknownName, match=r"method.exclude 'bb'\. Did you mean 'b'"):
         GradCtrl(exclude={"b": {"bb": 3}}).check(data.generator, evaluated, "a")

@@ -19,6 +19,7 @@ from editbench.metrics.locality.figure import draw, heatmap_figure, heats
 from editbench.metrics.locality.metric import Locality, entropy, top_share
 from editbench.metrics.locality.observation import LocalityObservation
 from editbench.report.load import load
+from editbench.run import job
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport
 from editbench.walk.observation import Observed, observation_file
@@ -28,6 +29,7 @@ from editbench.worlds.faces.factors import FactorLaw
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
 from editbench.worlds.parser import RegionParser
+from tests.by_config import run_job
 from tests.fake_records import fake_run
 from tests.test_observation import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
@@ -374,6 +376,20 @@ def test_a_wrong_declaration_or_option_is_named(context):
             observation(**wrong)
     with pytest.raises(EditbenchError, match="whole number"):
         observation(blocks=2.5)
+
+
+def test_a_misspelt_attribute_is_refused_before_the_work(tmp_path, monkeypatch):
+    cfg = toy_config(tmp_path, "metric=[crossing_accuracy,locality]")
+    # The regions of the faces, which the YAML declares for every scorer.
+    assert "smile" in cfg.metric.locality.regions
+    cfg.metric.locality.regions["aa"] = ["mouth"]
+    monkeypatch.setattr(job, "load_bank", None)  # would fail with another message
+    with pytest.raises(UnknownName, match=r"metric.locality.regions 'aa'\. Did you mean 'a'\?"):
+        run_job(cfg)
+    monkeypatch.undo()
+    del cfg.metric.locality.regions["aa"]
+    cfg.metric.locality.regions["a"] = ["mouth"]
+    assert run_job(cfg).status == "done"
 
 
 def test_declared_regions_are_the_worlds():

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, iqr
 
+from editbench.base.errors import EditbenchError
 from editbench.figures.theme import make_theme
 from editbench.methods.random_direction import RandomDirection
 from editbench.metrics.logit_scatter.figure import scatter_figure, scatter_points
@@ -201,6 +202,26 @@ def test_a_pair_that_is_none_says_so():
     empty = LogitScatter("a")(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
     assert empty.rows["count"].eq(0).all() and not len(empty.samples)
     assert LogitScatter("b")(HAND).rows["note"].str.contains("fewer than 30").sum() == 3
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        ({"other": "bb"}, "attribute in metric.logit_scatter.other 'bb'. Did you mean 'b'"),
+        ({"other": "b", "target": "aa"}, "metric.logit_scatter.target 'aa'. Did you mean 'a'"),
+        ({"other": "b", "source": "yess"}, "class of attribute 'a' 'yess'. Did you mean 'yes'"),
+        ({"other": "b", "other_class": 2}, "class 2 is out of range for attribute 'b'"),
+    ],
+)
+def test_what_there_is_not_is_refused_before_the_work(options, reason):
+    with pytest.raises(EditbenchError, match=reason):
+        LogitScatter(**options).check(BINARY, "a")
+
+
+def test_what_is_not_drawn_of_a_job_is_not_refused():
+    # A sweep over attributes draws the edits of one of them.
+    LogitScatter("b", source="yess", target="b").check(BINARY, "a")
+    LogitScatter("b").check(BINARY.select(["a", "c"]), "a")
 
 
 def test_the_figure_draws_every_start_from_its_cross_to_its_dot(tmp_path):

@@ -254,6 +254,10 @@ def test_who_cannot_be_served():
         LocalisedStyleSpace(SideParser(), REGIONS).check(fit_data().generator, BINARY, "a")
     with pytest.raises(UnknownName, match=r"region of the parser 'lfet'.*'left'"):
         LocalisedStyleSpace(SideParser(), {"a": ["lfet"]})
+    with pytest.raises(UnknownName, match=r"attribute in method.regions 'aa'\. Did you mean 'a'"):
+        LocalisedStyleSpace(SideParser(), REGIONS | {"aa": ["left"]}).check(
+            data.generator, BINARY, "a"
+        )
     with pytest.raises(EditbenchError, match="images=0"):
         LocalisedStyleSpace(SideParser(), REGIONS, images=0)
     strict = LocalisedStyleSpace(

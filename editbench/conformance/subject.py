@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from editbench.bank.bank import Bank
-from editbench.base.errors import Unsupported
+from editbench.base.errors import UnknownName, Unsupported
 from editbench.base.spaces import Codes
 from editbench.conformance.compare import altered, snapshot, spelled_out
 from editbench.conformance.testbeds import (
@@ -181,7 +181,8 @@ class Subject:
         try:
             with self.watch.running(0):
                 editor.check(testbed.generator, attributes, attribute)
-        except Unsupported as error:
+        except (Unsupported, UnknownName) as error:
+            # Attributes that an option names may be those of another world.
             return str(error) or "(no reason)"
         return ""
 

@@ -21,14 +21,17 @@ from editbench.networks.scorer import Scorer
 from editbench.networks.stylegan2.layers import shifted
 from editbench.walk.editor import FitData, Walk
 
-BINARY = Attributes([Attribute(name, ("no", "yes")) for name in ("a", "b", "c")])
+# Of both sets together: an option of an editor may name attributes of either.
+KNOWN = ("a", "b", "c", "kind", "angle")
+BINARY = Attributes([Attribute(name, ("no", "yes")) for name in ("a", "b", "c")], KNOWN)
 # One attribute of each kind: of two classes, of many, and of many in an order.
 MIXED = Attributes(
     [
         Attribute("a", ("no", "yes")),
         Attribute("kind", ("x", "y", "z")),
         Attribute("angle", ("left", "half", "front", "right"), ordered=True),
-    ]
+    ],
+    KNOWN,
 )
 RGB = 3  # the last channels of S belong to a layer that gives colours
 TUNE = 200  # tune samples of `fit_data`

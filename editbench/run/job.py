@@ -49,6 +49,7 @@ from editbench.run.loading import (
     bank_key,
     load_bank,
     load_editor,
+    load_metrics,
     load_networks,
     load_observations,
 )
@@ -211,6 +212,8 @@ def run_job(settings: Settings) -> Outcome:
     names = check_protocol(settings, networks.judge.attributes)
     settings = with_named_target(settings, networks.judge.attributes)
     networks = networks.select(names)
+    for metric in load_metrics(settings).values():
+        metric.check(networks.judge.attributes, settings.attribute)
     bank = load_bank(settings).select(names)
     run_id = make_run_id(settings, bank.id, names)
     folder = root / run_id

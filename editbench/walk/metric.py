@@ -25,6 +25,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 
+from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, WrongType
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.observed import Observed
@@ -159,6 +160,17 @@ class Metric(torchmetrics.Metric):
     def __init__(self, **options: Any) -> None:
         # The cache of torchmetrics would outlive `merge_state`.
         super().__init__(compute_with_cache=False, **options)
+
+    def check(self, attributes: Attributes, attribute: str) -> None:
+        """Refuse options that name what there is not; called before a job has begun, optional.
+
+        Args:
+            attributes: the evaluated ones.
+            attribute: that the job edits.
+
+        Raises:
+            EditbenchError: an option is wrong; the job fails with this message.
+        """
 
     def update(self, trajectories: Trajectories) -> None:
         """Add the walks of some starts. Every start comes whole, in one call."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.validation import check_positive
+from editbench.base.validation import check_attributes, check_positive
 from editbench.methods.interfacegan.boundaries import (
     MIN_EXAMPLES,
     Boundary,
@@ -355,6 +355,9 @@ class InterFaceGAN(Editor):
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
+        if not isinstance(self.conditions, str):
+            # Of one that is not evaluated there is no boundary to project out.
+            check_attributes("method.conditions", self.conditions, attributes.names)
         check_tuned(self.tune_layers, generator)
         if self.counts and attribute not in self.directions:
             reason = self._too_few(attributes[attribute]) if attribute in self.counts else ""

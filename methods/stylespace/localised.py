@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Space
+from editbench.base.validation import check_attributes
 from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.stylespace.channels import Candidates, ChannelMoments, channel_name, movable
 from editbench.methods.stylespace.editor import StyleSpace
 from editbench.methods.stylespace.regions import DISCOUNT, MIN_MARGIN, MIN_RATE, localise
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
+from editbench.worlds import faces
 
 
 class Parser(Protocol):
@@ -146,6 +148,9 @@ class LocalisedStyleSpace(StyleSpace):
         return out
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        # The YAML names the regions of the faces of the embedded world for every scorer.
+        known = [*attributes.known, *faces.attributes().names]
+        check_attributes("method.regions", self.regions, known)
         if self.parser is None or generator.output != "image":
             raise Unsupported(
                 "localised channels need pictures and a parser of their regions: set method.parser"

@@ -29,10 +29,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.validation import check_attributes
 from editbench.stats.intervals import percentiles, resampled_sums
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.observation import Observed
+from editbench.worlds import faces
 
 TOP = 0.1
 CHUNK = 8_000_000  # pixels of maps held at once
@@ -96,6 +99,16 @@ class Locality(ObservationMetric):
             raise EditbenchError(f"metric.locality.draws={draws} must be at least 1")
         self.draws = int(draws)
         self.add_facts("channels")
+
+    def check(self, attributes: Attributes, attribute: str) -> None:
+        """Refuse regions of an attribute that nobody has.
+
+        Raises:
+            UnknownName: an attribute that neither the scorer nor the embedded world has, whose
+                regions the YAML declares for every scorer.
+        """
+        known = [*attributes.known, *faces.attributes().names]
+        check_attributes("metric.locality.regions", self.regions, known)
 
     def update(self, found: Observed) -> None:  # type: ignore[override]
         super().update(found)

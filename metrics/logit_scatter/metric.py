@@ -24,6 +24,8 @@ import numpy as np
 import torch
 
 from editbench.base import seeding
+from editbench.base.attributes import Attributes
+from editbench.base.validation import check_attributes
 from editbench.stats.intervals import (
     DRAWS,
     NO_INTERVAL,
@@ -106,6 +108,22 @@ class LogitScatter(Metric):
         self.draws = int(draws)
         self.add_columns("start", "crossed", "sign", *POINTS)
         self.add_facts("pair")
+
+    def check(self, attributes: Attributes, attribute: str) -> None:
+        """Refuse attributes and classes that there are not. `other` need not be evaluated.
+
+        Raises:
+            UnknownName: no such attribute, or no class of this name.
+            EditbenchError: the index of a class is out of range.
+        """
+        check_attributes("metric.logit_scatter.other", [self.other], attributes.known)
+        if self.target is not None:
+            check_attributes("metric.logit_scatter.target", [self.target], attributes.known)
+        if self.target not in (None, attribute):
+            return  # nothing is drawn of this job
+        for name, value in ((attribute, self.source), (self.other, self.other_class)):
+            if value is not None and name in attributes.names:
+                attributes.class_index(name, value)
 
     def update(self, trajectories: Trajectories) -> None:
         begins, _ = start_rows(trajectories)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable
+from traceback import FrameSummary
 
 # Share of equal characters from which a name counts as a misspelling of another (difflib's ratio).
 CLOSE = 0.5
@@ -20,8 +22,29 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
 
 
+def frames_of(error: BaseException, is_wanted: Callable[[str], bool]) -> list[FrameSummary]:
+    """The lines that an error passed, the one that raised it last.
+
+    Args:
+        error: that was raised.
+        is_wanted: tells of a file whether its lines count.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if is_wanted(frame.filename)]
+
+
+def at_line(frame: FrameSummary) -> str:
+    """A line of source behind an error's message: ' (FILE:LINE)'."""
+    return f" ({frame.filename}:{frame.lineno})"
+
+
 class EditbenchError(Exception):
     """Base of all errors that are printed without a traceback."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What to tell of an error: the whole message of one of ours, else `one_line`."""
+    return str(error) if isinstance(error, EditbenchError) else one_line(error)
 
 
 class UnknownName(EditbenchError, KeyError):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
 from editbench.base import user_code
-from editbench.base.errors import EditbenchError, UnknownName, one_line
+from editbench.base.errors import EditbenchError, UnknownName, at_line, frames_of, one_line
 
 # Kind of a plain value -> the types that it may have, and the words of the message.
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -221,13 +220,8 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return ""  # its message has the line
     passed_by = (__file__, importlib.__file__)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        frame
-        for frame in frames
-        if frame.filename not in passed_by and not frame.filename.startswith("<frozen ")
-    ]
-    return f" ({own[0].filename}:{own[0].lineno})" if own else ""
+    own = frames_of(error, lambda file: file not in passed_by and not file.startswith("<frozen "))
+    return at_line(own[0]) if own else ""
 
 
 def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from omegaconf import OmegaConf
 
 from editbench.base import user_code
 from editbench.base.conf import check_folders, option_file, option_names, read_yaml
-from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError, UnknownName, frames_of
 from editbench.base.instantiate import build, plain
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
@@ -174,10 +173,7 @@ def _import(work: Callable[[], Any], what: str) -> Any:
     except Exception as error:
         # Frames of this module and of the import system say nothing to a user.
         skip = (str(Path(__file__)), "<frozen", str(Path(importlib.__file__ or "").parent))
-        frames = []
-        for frame in traceback.extract_tb(error.__traceback__):
-            if not frame.filename.startswith(skip):
-                frames.append(frame)
+        frames = frames_of(error, lambda file: not file.startswith(skip))
         if not frames:
             raise WrongUsage(
                 f"cannot import {what}: {type(error).__name__}: {error}; give {FORMS}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sysconfig
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
+
+from editbench.base.errors import at_line, frames_of
 
 HERE = Path(__file__).parent
 STATUSES = ("passed", "failed", "skipped", "warned")
@@ -70,18 +71,17 @@ def describe_error(error: BaseException, culprit: object = None) -> str:
     Returns:
         Type, message and, where the exception did not come from the suite itself, the place.
     """
-    frames = traceback.extract_tb(error.__traceback__)
     own = _source_file(culprit)
     # The last frame in the editor's file says more than the library call below it, and one in any file
     # of the user's more than one in a library.
-    place = frames[-1] if frames else None
-    of_users = [frame for frame in frames if _is_of_a_user(frame.filename)]
-    in_own = [frame for frame in frames if frame.filename == own]
-    if in_own or of_users:
-        place = (in_own or of_users)[-1]
+    frames = (
+        frames_of(error, lambda file: file == own)
+        or frames_of(error, _is_of_a_user)
+        or frames_of(error, lambda file: True)
+    )
     where = ""
-    if place is not None and Path(place.filename).parent != HERE:
-        where = f" ({place.filename}:{place.lineno})"
+    if frames and Path(frames[-1].filename).parent != HERE:
+        where = at_line(frames[-1])
     return f"{type(error).__name__}: {error}{where}"
 
 

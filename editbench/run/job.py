@@ -20,7 +20,7 @@ from editbench.bank.spec import BankSpec
 from editbench.bank.starts import Starts, draw_targets, set_target
 from editbench.base import identity
 from editbench.base.devices import forget_peak
-from editbench.base.errors import EditbenchError, Unsupported, one_line
+from editbench.base.errors import EditbenchError, Unsupported, reason_of
 from editbench.base.files import (
     atomic_folder,
     explain_disk_errors,
@@ -261,18 +261,14 @@ def _run(job: Job, folder: Path) -> Outcome:
             interrupted = True
             status = "failed"
             reason = "stopped while its metrics were computed: the same command computes them"
-        except MetricFailed as error:
-            status = "failed"
-            reason = f"{error} (see {folder / Record.LOG})"
-            write_atomic(partial / Record.LOG, traceback.format_exc())
-        except EditbenchError as error:
-            status = "failed"
-            reason = str(error)
         except (Exception, SystemExit) as error:
             # Any defect of a method is a result of that method, not the end of the sweep.
             status = "failed"
-            reason = f"{one_line(error)} (see {folder / Record.LOG})"
-            write_atomic(partial / Record.LOG, traceback.format_exc())
+            reason = reason_of(error)
+            # Of a message of ours the traceback says no more, but for a metric's own error.
+            if isinstance(error, MetricFailed) or not isinstance(error, EditbenchError):
+                reason = f"{reason} (see {folder / Record.LOG})"
+                write_atomic(partial / Record.LOG, traceback.format_exc())
         if walked and status == "failed":
             about[Record.WALKED] = True
         seconds = round(time.time() - began, 3)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from editbench.base.errors import EditbenchError, Unsupported, WrongType, one_line
+from editbench.base.errors import (
+    EditbenchError,
+    Unsupported,
+    WrongType,
+    at_line,
+    frames_of,
+    one_line,
+)
 from editbench.base.files import digest, write_atomic, write_json
 from editbench.base.identity import code_of
 from editbench.base.user_code import is_ours
@@ -93,9 +99,8 @@ def _own_line(metric: Metric, error: BaseException) -> str:
     """The last line of the metric's own file that an error passed, in brackets; '' for none."""
     # None for a class that has no file, such as one of an interpreter's prompt.
     own = getattr(sys.modules.get(type(metric).__module__), "__file__", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == own]
-    return f" ({own}:{lines[-1]})" if lines else ""
+    frames = frames_of(error, lambda file: file == own)
+    return at_line(frames[-1]) if frames else ""
 
 
 def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editbench.base.errors import EditbenchError, one_line
+from editbench.base.errors import EditbenchError, reason_of
 from editbench.base.files import write_json
 from editbench.run.doubts import remarks
 from editbench.run.record import Record
@@ -48,8 +48,7 @@ def write_failure(folder: Path, number: int, title: str, error: EditbenchError) 
 
 def failed_outcome(error: Exception) -> Outcome:
     """The outcome of a job that failed before it could leave a record."""
-    reason = str(error) if isinstance(error, EditbenchError) else one_line(error)
-    return Outcome("failed", reason, "", False)
+    return Outcome("failed", reason_of(error), "", False)
 
 
 def describe_outcome(settings: Settings, outcome: Outcome) -> str:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from editbench.bank.bank import Bank
-from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.errors import BadFile, EditbenchError, Unsupported, reason_of
 from editbench.base.images import to_uint8
 from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
@@ -241,9 +241,7 @@ def open_pictures(
     except (
         Exception
     ) as error:  # a record may be of networks that are not here any more: any reason is a reason
-        reason = (
-            str(error) if isinstance(error, EditbenchError) else f"{type(error).__name__}: {error}"
-        )
+        reason = reason_of(error)
     try:
         strips = Strips(edits, results.strips(edits.run_id))
     except EditbenchError as error:

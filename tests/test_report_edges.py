@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import LayoutEngine
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -22,6 +23,7 @@ from editbench.figures.theme import Theme
 from editbench.report import (
     Style,
     every_setting,
+    figures,
     latex,
     load,
     print_table,
@@ -281,3 +283,36 @@ def test_no_figure_of_means_where_there_are_none(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "age", status="skipped", reason="no control")
     page = report(tmp_path, files=False).read_text(encoding="utf-8")
     assert "<h3>Accuracy</h3>" in page and "figure trade" not in page
+
+
+class Shaky(LayoutEngine):
+    """Places panels as the solver does, to rounding."""
+
+    _adjust_compatible = False
+    _colorbar_gridspec = True
+
+    def __init__(self, error: float) -> None:
+        super().__init__()
+        self.error = error
+
+    def execute(self, fig: Figure) -> None:
+        (part,) = fig.subfigs
+        places = np.array([[0.1 + self.error, 0.1], [0.9, 0.9 - self.error]])
+        part.bbox_relative.set_points(places)
+        for axes in fig.axes:
+            axes.set_position([0.2, 0.2 + self.error, 0.7, 0.7 - self.error])
+            axes.set_in_layout(True)
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf"])
+def test_the_last_digits_of_a_layout_change_no_byte(kind):
+    made = set()
+    for error in (0.0, 1e-13, -1e-13):
+        figure = new_figure(4.0, 3.0)
+        figure.set_layout_engine(Shaky(error))
+        axes = figure.subfigures(1, 1).subplots()
+        axes.plot([0, 1], [1 / 3, 2 / 3])
+        made.add(figures.render(figure, kind))
+        # A smaller figure is laid out again.
+        assert axes.get_in_layout()
+    assert len(made) == 1

@@ -12,7 +12,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.transforms import Bbox
 
 from editbench.figures.curves import draw_pale, groups_of_attributes, share_limits
 from editbench.figures.legend import put_legend
@@ -21,6 +22,7 @@ from editbench.figures.theme import BAND, INK, LINE, MethodStyle, Theme, order_m
 
 DPI = 300  # of a PNG, at the size of a paper's column
 MOST_COLUMNS = 4  # of panels
+PLACES = 6  # decimals of shares of a figure; far finer than a pixel
 
 
 def accuracy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
@@ -167,10 +169,28 @@ def render(figure: Figure, kind: str) -> bytes:
         engine = figure.get_layout_engine()
         if engine is not None:
             engine.execute(figure)
+            _round_layout(figure)
             figure.set_layout_engine(None)
         figure.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
         figure.set_layout_engine(engine)
     return buffer.getvalue()
+
+
+def _round_layout(figure: Figure | SubFigure) -> None:
+    """Round the places of subfigures and axes, as shares of what they lie in.
+
+    The solver of the layout adds in the order of addresses in memory: the last digits differ from
+    one drawing of a figure to the next, and with them the bytes of its files.
+    """
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(PLACES))
+        _round_layout(part)
+    for axes in figure.axes:
+        place = axes.get_position(original=True)
+        kept = axes.get_in_layout()
+        axes.set_position(Bbox(place.get_points().round(PLACES)))
+        # Setting a position takes the axes out of the layout, which a smaller figure needs again.
+        axes.set_in_layout(kept)
 
 
 def for_page(svg: bytes) -> str:

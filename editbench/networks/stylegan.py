@@ -7,11 +7,12 @@ affine map -> image (N, C, R, R) in about [-1, 1].
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,65 +34,91 @@ FOREIGN = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
 State = tuple[Tensor, Tensor | None]
 
 
-class StyleConfig(Protocol):
-    """What the configurations of all these networks say."""
+@dataclasses.dataclass(frozen=True)
+class StyleConfig(abc.ABC):
+    """The part of an architecture that all these networks have.
 
-    @property
-    def resolution(self) -> int: ...
-    @property
-    def z_dim(self) -> int: ...
-    @property
-    def w_dim(self) -> int: ...
-    @property
-    def num_ws(self) -> int: ...
-    @property
-    def c_dim(self) -> int: ...
-    @property
-    def embed_dim(self) -> int: ...
-    @property
-    def mapping_layers(self) -> int: ...
-    @property
-    def mapping_lr(self) -> float: ...
-    @property
-    def mapping_width(self) -> int: ...
-    @property
-    def channels(self) -> tuple[int, ...]: ...
-    @property
-    def img_channels(self) -> int: ...
-    @property
-    def summary(self) -> str:
-        """The architecture in a few words."""
-
-    @property
-    def conv_clamp(self) -> float | None: ...
-
-    def facts(self) -> dict[str, str]:
-        """What else a listing shows of the architecture."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """What files and digests hold."""
-
-
-def check_architecture(config: StyleConfig) -> None:
-    """Check what the configurations of all these networks say.
+    Args:
+        resolution: of the image, a power of two.
+        channels: the widths.
+        z_dim: size of z.
+        w_dim: size of w.
+        mapping_layers: of the mapping.
+        mapping_lr: learning-rate multiplier of the mapping.
+        img_channels: of the image.
+        c_dim: size of the label; 0 of an unconditional network.
 
     Raises:
         ValueError: a size that no network has.
     """
-    if config.resolution < 4 or config.resolution & (config.resolution - 1):
-        raise ValueError(
-            f"resolution must be a power of two (4, 8, 16, ...), got {config.resolution}; near it: "
-            f"{near_powers_of_two(config.resolution, 4)}"
-        )
-    sizes = (*config.channels, config.z_dim, config.w_dim, config.mapping_layers)
-    # These are 0 where a network lacks the part, or takes the usual size.
-    optional = (config.c_dim, config.embed_dim, config.mapping_width)
-    if min(*sizes, config.img_channels) < 1 or min(optional) < 0:
-        raise ValueError(f"sizes and the number of layers are at least 1: {config}")
-    if not (math.isfinite(config.mapping_lr) and config.mapping_lr > 0):
-        raise ValueError(f"mapping_lr is positive, got {config.mapping_lr}")
-    if config.conv_clamp is not None and not config.conv_clamp > 0:
-        raise ValueError(f"conv_clamp is positive, or none at all, got {config.conv_clamp}")
+
+    # Options that `as_dict` holds even where they have their defaults.
+    stated: ClassVar[tuple[str, ...]] = ()
+
+    resolution: int
+    channels: tuple[int, ...]
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 8
+    mapping_lr: float = 0.01
+    img_channels: int = 3
+    c_dim: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if self.resolution < 4 or self.resolution & (self.resolution - 1):
+            raise ValueError(
+                f"resolution must be a power of two (4, 8, 16, ...), got {self.resolution}; near it: "
+                f"{near_powers_of_two(self.resolution, 4)}"
+            )
+        sizes = (*self.channels, self.z_dim, self.w_dim, self.mapping_layers)
+        # These are 0 where a network lacks the part, or takes the usual size.
+        optional = (self.c_dim, self.embed_dim, self.mapping_width)
+        if min(*sizes, self.img_channels) < 1 or min(optional) < 0:
+            raise ValueError(f"sizes and the number of layers are at least 1: {self}")
+        if not (math.isfinite(self.mapping_lr) and self.mapping_lr > 0):
+            raise ValueError(f"mapping_lr is positive, got {self.mapping_lr}")
+        if self.conv_clamp is not None and not self.conv_clamp > 0:
+            raise ValueError(f"conv_clamp is positive, or none at all, got {self.conv_clamp}")
+
+    # Fields of the subclasses: files and digests have them in an order that differs.
+    @property
+    @abc.abstractmethod
+    def embed_dim(self) -> int:
+        """Size of the embedded label; 0 is w_dim."""
+
+    @property
+    @abc.abstractmethod
+    def mapping_width(self) -> int:
+        """Width of the hidden layers of the mapping; 0 is w_dim."""
+
+    @property
+    @abc.abstractmethod
+    def conv_clamp(self) -> float | None:
+        """Bound of the output of each layer; None for none."""
+
+    @property
+    @abc.abstractmethod
+    def num_ws(self) -> int:
+        """Rows of w_plus."""
+
+    @property
+    @abc.abstractmethod
+    def summary(self) -> str:
+        """The architecture in a few words."""
+
+    @abc.abstractmethod
+    def facts(self) -> dict[str, str]:
+        """What else a listing shows of the architecture."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What files and digests hold: the sizes, and of the options those that are not as above."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name in self.stated or value != defaults[name]
+        }
 
 
 def unit_moment(x: Tensor) -> Tensor:
@@ -223,7 +250,7 @@ class StyleNetwork(nn.Module):
     """The network alone; `editbench.networks.style_generator` wraps it for the harness."""
 
     kind: ClassVar[str]  # of its files, and of its generator in the configuration
-    config_type: ClassVar[Callable[..., StyleConfig]]
+    config_type: ClassVar[type[StyleConfig]]
     makers: ClassVar[str] = "make one with `editbench convert`"  # what writes its files
 
     config: StyleConfig

@@ -11,19 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from editbench.base.precision import DTYPES, exact
 from editbench.base.spaces import WeightShift
-from editbench.networks.stylegan import (
-    State,
-    StyleNetwork,
-    StyleSynthesis,
-    check_architecture,
-)
+from editbench.networks.stylegan import State, StyleConfig, StyleNetwork, StyleSynthesis
 from editbench.networks.stylegan2.layers import Skip, StyledConv, ToRGB
 from editbench.networks.stylegan2.ops import FIR, fir_kernel, fir_upsample
 
@@ -31,18 +25,12 @@ ARCHITECTURES = ("skip", "resnet", "orig")
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleGAN2Config:
-    """Architecture.
+class StyleGAN2Config(StyleConfig):
+    """Architecture; `channels` are the widths at 4, 8, ..., resolution pixels.
+
+    The first eight arguments are those of `StyleConfig`.
 
     Args:
-        resolution: of the image, a power of two.
-        channels: the width at 4, 8, ..., resolution pixels.
-        z_dim: size of z.
-        w_dim: size of w.
-        mapping_layers: of the mapping.
-        mapping_lr: learning-rate multiplier of the mapping.
-        img_channels: of the image.
-        c_dim: size of the label; 0 of an unconditional network.
         architecture: 'skip' sums a ToRGB of every resolution; 'resnet' has residual blocks, 'orig'
             neither, and both of them one ToRGB at the end (Karras et al. 2020, fig. 7).
         fir: taps of the low-pass filter.
@@ -51,14 +39,8 @@ class StyleGAN2Config:
         mapping_width: of the hidden layers of the mapping; 0 is w_dim.
     """
 
-    resolution: int
-    channels: tuple[int, ...]
-    z_dim: int = 512
-    w_dim: int = 512
-    mapping_layers: int = 8
-    mapping_lr: float = 0.01
-    img_channels: int = 3
-    c_dim: int = 0
+    stated = ("z_dim", "w_dim", "mapping_layers", "mapping_lr")
+
     architecture: str = "skip"
     fir: tuple[float, ...] = FIR
     conv_clamp: float | None = None
@@ -66,9 +48,8 @@ class StyleGAN2Config:
     mapping_width: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "fir", tuple(float(tap) for tap in self.fir))
-        check_architecture(self)
+        super().__post_init__()
         if len(self.channels) != self.blocks:
             raise ValueError(
                 f"a {self.resolution}x{self.resolution} generator has {self.blocks} blocks, "
@@ -98,19 +79,6 @@ class StyleGAN2Config:
         return {
             "widths": " ".join(f"{4 << k}:{width}" for k, width in enumerate(self.channels)),
             "low-pass filter": " ".join(f"{tap:g}" for tap in self.fir),
-        }
-
-    def as_dict(self) -> dict[str, Any]:
-        """What files and digests hold:
-
-        the sizes, and of the options those that are not as above.
-        """
-        fields = {field.name: field.default for field in dataclasses.fields(self)}
-        values = dataclasses.asdict(self)
-        return {
-            name: value
-            for position, (name, value) in enumerate(values.items())
-            if position < 6 or value != fields[name]
         }
 
     @classmethod
@@ -195,7 +163,7 @@ class Synthesis(StyleSynthesis):
 
 
 class StyleGAN2(StyleNetwork):
-    """The network alone; `editbench.networks.generator.Generator` wraps it for the harness."""
+    """The network alone; `StyleGAN2Generator` wraps it for the harness."""
 
     kind = "stylegan2"
     config_type = StyleGAN2Config

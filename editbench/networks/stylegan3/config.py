@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
-from editbench.networks.stylegan import check_architecture
+from editbench.networks.stylegan import StyleConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +68,12 @@ class LayerDesign:
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleGAN3Config:
-    """Architecture.
+class StyleGAN3Config(StyleConfig):
+    """Architecture; `channels` are the widths of the layers but ToRGB. The input has the first one.
+
+    The first eight arguments are those of `StyleConfig`.
 
     Args:
-        resolution: of the image, a power of two.
-        channels: the width of each layer but ToRGB; the input has that of the first.
-        z_dim: size of z.
-        w_dim: size of w.
-        mapping_layers: of the mapping.
-        mapping_lr: learning-rate multiplier of the mapping.
-        img_channels: of the image.
-        c_dim: size of the label; 0 of an unconditional network.
         embed_dim: size of the embedded label; 0 is w_dim.
         mapping_width: of the hidden layers of the mapping; 0 is w_dim.
         num_critical: layers at the end, before ToRGB, that filter at the very limit of the rate.
@@ -96,14 +89,7 @@ class StyleGAN3Config:
         output_scale: of ToRGB's output.
     """
 
-    resolution: int
-    channels: tuple[int, ...]
-    z_dim: int = 512
-    w_dim: int = 512
     mapping_layers: int = 2
-    mapping_lr: float = 0.01
-    img_channels: int = 3
-    c_dim: int = 0
     embed_dim: int = 0
     mapping_width: int = 0
     num_critical: int = 2
@@ -119,8 +105,7 @@ class StyleGAN3Config:
     output_scale: float = 0.25
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
-        check_architecture(self)
+        super().__post_init__()
         if not 0 <= self.num_critical < len(self.channels):
             raise ValueError(
                 f"num_critical={self.num_critical} of {len(self.channels)} layers; it lies between "
@@ -233,15 +218,6 @@ class StyleGAN3Config:
                 )
             )
         return designs
-
-    def as_dict(self) -> dict[str, Any]:
-        """What files and digests hold: the sizes, and of the options those that are not as above."""
-        fields = {field.name: field.default for field in dataclasses.fields(self)}
-        return {
-            name: value
-            for name, value in dataclasses.asdict(self).items()
-            if fields[name] is dataclasses.MISSING or value != fields[name]
-        }
 
     @classmethod
     def published(cls, resolution: int, configuration: str = "t") -> StyleGAN3Config:

@@ -15,7 +15,6 @@ from editbench.networks.weights import (
     file_digest,
     load_strict,
     load_tensors,
-    save_module,
     save_tensors,
     tensors_digest,
 )
@@ -23,13 +22,15 @@ from editbench.networks.weights import (
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    save_module(tmp_path / "net.safetensors", nn.Linear(3, 2), "linear", {"sizes": [3, 2]})
+    save_tensors(
+        tmp_path / "net.safetensors", nn.Linear(3, 2).state_dict(), "linear", {"sizes": [3, 2]}
+    )
     return tmp_path / "net.safetensors"
 
 
 def test_round_trip_keeps_every_bit_and_the_layout_does_not_matter(tmp_path: Path) -> None:
     net = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    save_module(tmp_path / "a", net, "conv", {"width": 6})
+    save_tensors(tmp_path / "a", net.state_dict(), "conv", {"width": 6})
     config, tensors = load_tensors(tmp_path / "a", "conv")
     assert config == {"width": 6}
     assert tensors.keys() == net.state_dict().keys()
@@ -104,7 +105,7 @@ def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="power"):
-        save_module(path, nn.Linear(3, 2), "linear", {})
+        save_tensors(path, nn.Linear(3, 2).state_dict(), "linear", {})
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]

@@ -9,11 +9,16 @@ from pathlib import Path
 from types import MethodType
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.networks.weights import file_digest, load_strict, tensors_digest
+from editbench.networks.weights import (
+    check_finite,
+    file_digest,
+    load_strict,
+    read_safetensors,
+    tensors_digest,
+)
 
 REMEDY = (
     "check the path (relative ones start at the working directory; data=FOLDER moves ${data}), or "
@@ -26,8 +31,11 @@ WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel, DDP and AveragedModel; 
 
 
 def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Tensors, on the host, of a safetensors file by anybody; floating ones as float32. Runs no
-    code from the file.
+    """Tensors, on the host, of a safetensors file by anybody; floating ones as float32.
+
+    Args:
+        path: of the file; no code from it is run.
+        needed: names that it must hold.
 
     Raises:
         BadFile: the file is missing, truncated or not safetensors, lacks a name of `needed`, or
@@ -36,13 +44,7 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
     path = Path(path)
     if not path.is_file():
         raise BadFile(f"{path}: no such file; {REMEDY}")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            # safe_open is not iterable and has no items().
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BadFile(f"{path}: not a complete safetensors file ({error}); {REMEDY}") from error
+    _, tensors = read_safetensors(path, REMEDY)
     # All that are missing at once, so that one message is enough.
     missing = [name for name in needed if name not in tensors]
     if missing:
@@ -55,9 +57,7 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
     }
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise BadFile(f"{path}: its tensor '{name}' holds NaN or infinity; {REMEDY}")
+    check_finite(path, tensors, REMEDY)
     return tensors
 
 

@@ -7,7 +7,7 @@ module}. Reading runs no code from the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,48 @@ def save_tensors(
     write_atomic(Path(path), save(plain, metadata=header))
 
 
-def save_module(path: Path | str, module: nn.Module, kind: str, config: dict[str, Any]) -> None:
-    """`save_tensors` of the state of a module."""
-    save_tensors(path, module.state_dict(), kind, config)
+def save_checked(
+    path: Path | str, tensors: Mapping[str, Tensor], kind: str, config: dict[str, Any]
+) -> None:
+    """`save_tensors` with a checksum of all content, which `is_altered` compares."""
+    save_tensors(path, tensors, kind, {**config, "checksum": _checksum(config, tensors)})
+
+
+def is_altered(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether what `load_tensors` gave is not what `save_checked` wrote; takes the checksum away."""
+    return config.pop("checksum", None) != _checksum(config, tensors)
+
+
+def _checksum(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    # As text: a tuple that is written comes back as a list.
+    return tensors_digest(tensors, json.dumps(config, sort_keys=True))
+
+
+def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """(text of the header, tensors on the host) of a safetensors file by anybody.
+
+    Args:
+        path: of the file; no code from it is run.
+        remedy: what an error recommends.
+
+    Raises:
+        BadFile: it is not a complete safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            # safe_open is not iterable and has no items().
+            names = list(file.keys())
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadFile(f"{path}: not a complete safetensors file ({error}); {remedy}") from error
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor], remedy: str) -> None:
+    """Raise BadFile for the first tensor of a file that holds NaN or infinity."""
+    # NaN would spread to every picture or logit, and a metric of NaN names no cause.
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise BadFile(f"{path}: its tensor '{name}' holds NaN or infinity; {remedy}")
 
 
 def load_tensors(
@@ -67,15 +106,7 @@ def load_tensors(
     remedy = remedy or "check the path, or copy the file again from where it came"
     if not path.is_file():
         raise BadFile(f"{path}: no such {kind} file; {remedy}")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-
-            # safe_open is not iterable and has no items().
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BadFile(f"{path}: not a complete safetensors file ({error}); {remedy}") from error
+    metadata, tensors = read_safetensors(path, remedy)
     if METADATA_KEY not in metadata:
         raise BadFile(
             f"{path}: a safetensors file without an '{METADATA_KEY}' header, so not written by "
@@ -93,10 +124,7 @@ def load_tensors(
         raise BadFile(
             f"{path}: holds a '{found}', a '{kind}' is needed; give the path of a {kind} file"
         )
-    # NaN would spread to every picture or logit, and a metric of NaN names no cause.
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise BadFile(f"{path}: its tensor '{name}' holds NaN or infinity; {remedy}")
+    check_finite(path, tensors, remedy)
     return config, tensors
 
 
@@ -110,9 +138,10 @@ def read_kind(path: Path | str) -> str | None:
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Copy tensors into a module whose names and shapes must match exactly.
+    """Copy tensors into a module.
 
-    Otherwise BadFile lists the differences.
+    Raises:
+        BadFile: names or shapes are not the module's; the message lists the differences.
     """
     state = module.state_dict()
     problems = {
@@ -124,12 +153,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
             if tensors[name].shape != state[name].shape
         ],
     }
-    # Names alone do not help where hundreds differ; the first few do.
-    lines = []
-    for what, names in problems.items():
-        if names:
-            more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            lines.append(f"  {what}: {', '.join(names[:SHOWN])}{more}")
+    lines = [f"  {what}: {listed(names)}" for what, names in problems.items() if names]
     if lines:
         raise BadFile(
             "\n".join(
@@ -137,6 +161,12 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
             )
         )
     module.load_state_dict(dict(tensors))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first SHOWN of some names, and how many more there are, for a message."""
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) or "nothing") + more
 
 
 def file_digest(path: Path | str) -> str:

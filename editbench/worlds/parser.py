@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from editbench.base.devices import to_device
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import stream_key
-from editbench.networks.weights import load_strict, load_tensors, save_module
+from editbench.networks.weights import load_strict, load_tensors, save_tensors
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import render
@@ -89,7 +89,8 @@ class RegionParser(nn.Module):
 
     # -- files ----------------------------------------------------------------
     def save(self, path: Path | str) -> None:
-        save_module(path, self, KIND, {"names": list(self.names), "widths": list(self.widths)})
+        config = {"names": list(self.names), "widths": list(self.widths)}
+        save_tensors(path, self.state_dict(), KIND, config)
 
     @classmethod
     def from_file(cls, path: Path | str, device: torch.device | str = "cpu") -> RegionParser:

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile
 from editbench.networks.celebahq.network import CelebAHQClassifier, ClassifierConfig
-from editbench.networks.checkpoints.assemble import listed, resolution_of, shape_of
+from editbench.networks.checkpoints.assemble import resolution_of, shape_of
 from editbench.networks.checkpoints.parts import flat
 from editbench.networks.checkpoints.tensorflow import is_network, variables_of
 from editbench.networks.external import unwrapped
-from editbench.networks.weights import load_strict
+from editbench.networks.weights import listed, load_strict
 
 TENSORFLOW = "TensorFlow CelebA-HQ classifier"
 PYTORCH = "PyTorch CelebA-HQ classifier (net_best.pth)"

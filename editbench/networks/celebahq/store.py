@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -17,10 +16,10 @@ from editbench.networks.celebahq.read import TENSORFLOW, ReadClassifier
 from editbench.networks.stylegan import FOREIGN
 from editbench.networks.weights import (
     group,
+    is_altered,
     load_strict,
     load_tensors,
-    save_tensors,
-    tensors_digest,
+    save_checked,
 )
 
 KIND = "celebahq-classifiers"
@@ -76,8 +75,7 @@ def save_classifiers(path: Path, found: Sequence[ReadClassifier], names: Sequenc
                 "sha256": file_sha256(item.path),
             }
         )
-    config: dict[str, Any] = {"classifiers": entries}
-    save_tensors(path, tensors, KIND, {**config, "checksum": _checksum(config, tensors)})
+    save_checked(path, tensors, KIND, {"classifiers": entries})
 
 
 def load_classifiers(
@@ -99,8 +97,7 @@ def load_classifiers(
             "and name that file"
         )
     config, tensors = load_tensors(path, KIND, "run `editbench convert` again")
-    checksum = config.pop("checksum", None)
-    if checksum != _checksum(config, tensors):
+    if is_altered(config, tensors):
         raise BadFile(f"{path}: its content is not what was converted; run `editbench convert`")
     entries = config["classifiers"]
     found = []
@@ -139,8 +136,3 @@ def scorer_yaml(yaml: Path, path: Path, found: Sequence[ReadClassifier], names: 
         yaml=yaml,
         attributes="\n".join(entries),
     )
-
-
-def _checksum(config: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    # As text: a tuple that is written comes back as a list.
-    return tensors_digest(tensors, json.dumps(config, sort_keys=True))

@@ -14,7 +14,7 @@ from editbench.base.seeding import normals
 from editbench.networks.stylegan import StyleConfig, StyleNetwork
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.networks.stylegan2.ops import FIR
-from editbench.networks.weights import SHOWN
+from editbench.networks.weights import listed
 
 # of z that the mean w is measured over; rosinality's generate.py takes 4,096
 W_AVG_SAMPLES = 10_000
@@ -228,8 +228,3 @@ def mean_w(network: StyleNetwork) -> Tensor:
     if config.c_dim:
         label = torch.eye(config.c_dim)[torch.arange(len(z)) % config.c_dim]
     return network.mapping(z, label).double().mean(0).float()
-
-
-def listed(names: list[str]) -> str:
-    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (", ".join(names[:SHOWN]) or "nothing") + more

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from editbench.base.errors import BadFile, UnknownName
-from editbench.networks.checkpoints.assemble import CheckpointContent, listed
+from editbench.networks.checkpoints.assemble import CheckpointContent
 from editbench.networks.checkpoints.nvlabs import (
     class_name,
     module_state,
@@ -29,7 +28,7 @@ from editbench.networks.checkpoints.rosinality import MEAN, read_rosinality
 from editbench.networks.checkpoints.stylegan3 import is_stylegan3, read_stylegan3
 from editbench.networks.checkpoints.tensorflow import is_network, read_tensorflow
 from editbench.networks.pickles import Opaque, read_pickle
-from editbench.networks.weights import METADATA_KEY
+from editbench.networks.weights import METADATA_KEY, listed, read_safetensors
 
 USUAL = (
     "G_ema",
@@ -88,7 +87,16 @@ def read_source(
 def read_content(path: Path) -> Any:
     """What a checkpoint holds, in plain containers; see `read_pickle`."""
     # The ending decides, as a safetensors file has no signature.
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    if path.suffix != ".safetensors":
+        return read_pickle(path)
+    header, tensors = read_safetensors(path, "copy it again from where it came")
+    # The layout would not match, and the message would mislead.
+    if METADATA_KEY in header:
+        raise BadFile(
+            f"{path}: was written by editbench already; use it with generator=stylegan2, or "
+            f"stylegan3, and generator.weights={path}"
+        )
+    return tensors
 
 
 def source_of(
@@ -182,25 +190,6 @@ def usual_part(content: Any) -> Any:
         if isinstance(content, Mapping) and content.get(key) is not None:
             return content[key]
     return content
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            # The layout would not match, and the message would mislead.
-            if METADATA_KEY in (file.metadata() or {}):
-                raise BadFile(
-                    f"{path}: was written by editbench already; use it with generator=stylegan2, "
-                    f"or stylegan3, and generator.weights={path}"
-                )
-
-            # safe_open is not iterable and has no items().
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BadFile(
-            f"{path}: not a complete safetensors file ({error}); copy it again from where it came"
-        ) from error
 
 
 def pick(content: Any, name: str | None, path: Path) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from editbench.base.errors import BadFile, Unsupported
-from editbench.networks.checkpoints.assemble import CheckpointContent, Rule, listed, shape_of
+from editbench.networks.checkpoints.assemble import CheckpointContent, Rule, shape_of
 from editbench.networks.checkpoints.nvlabs import (
     as_number,
     half_precision_notes,
@@ -28,6 +28,7 @@ from editbench.networks.checkpoints.nvlabs import (
 from editbench.networks.pickles import Opaque
 from editbench.networks.stylegan3.config import LayerDesign, StyleGAN3Config
 from editbench.networks.stylegan3.network import INPUT, StyleGAN3
+from editbench.networks.weights import listed
 
 # number, pixels of a side, channels
 LAYER = re.compile(r"synthesis\.(L(\d+)_(\d+)_(\d+))\.weight")

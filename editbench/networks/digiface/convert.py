@@ -23,7 +23,7 @@ from editbench.networks.digiface.graph import (
     weights_of,
 )
 from editbench.networks.digiface.tfjs import read_weights
-from editbench.networks.weights import load_tensors, save_tensors, tensors_digest
+from editbench.networks.weights import is_altered, load_tensors, save_checked
 
 LARGEST = 64 << 20  # bytes of one member of an archive; the largest that is read has 14 million
 KIND = "digiface"  # of the converted files
@@ -178,8 +178,7 @@ def save_converted(
     path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], archive: str
 ) -> None:
     """Write a converted network with the sha256 of its archive and a checksum of its own."""
-    checked = {**config, "archive": archive}
-    save_tensors(path, tensors, KIND, {**checked, "checksum": _checksum(checked, tensors)})
+    save_checked(path, tensors, KIND, {**config, "archive": archive})
 
 
 def load_converted(
@@ -196,14 +195,8 @@ def load_converted(
         BadFile: it is missing, damaged or altered, or comes from another archive.
     """
     config, tensors = load_tensors(path, KIND, remedy)
-    checksum = config.pop("checksum", None)
-    if checksum != _checksum(config, tensors):
+    if is_altered(config, tensors):
         raise BadFile(f"{path}: its content is not what was converted; delete it, and {remedy}")
     if config.pop("archive", None) != archive:
         raise BadFile(f"{path}: was converted from another archive; delete it, and {remedy}")
     return config, tensors
-
-
-def _checksum(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    # As text: a tuple that is written comes back as a list.
-    return tensors_digest(tensors, json.dumps(config, sort_keys=True))

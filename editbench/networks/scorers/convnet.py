@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.networks.scorer import Scorer
-from editbench.networks.weights import load_strict, load_tensors, save_module, tensors_digest
+from editbench.networks.weights import load_strict, load_tensors, save_tensors, tensors_digest
 
 KIND = "convnet"
 
@@ -123,7 +123,7 @@ class ConvScorer(Scorer):
         }
 
     def save(self, path: Path | str) -> None:
-        save_module(path, self, KIND, self.config())
+        save_tensors(path, self.state_dict(), KIND, self.config())
 
     @classmethod
     def from_file(cls, path: Path | str, device: torch.device | str = "cpu") -> ConvScorer:

@@ -204,7 +204,7 @@ def test_the_training_of_the_gan_waits_once_a_step(monkeypatch):
 
     with pretend_gpu() as waits:
         witness = training.Witness()
-        shares = ShareSteering(witness, torch.zeros(10, 3, dtype=torch.int64))
+        shares = ShareSteering(witness.attributes, torch.zeros(10, 3, dtype=torch.int64))
         trainer = GANTrainer(
             training.CONFIG,
             replace(training.OPTIONS, bfloat16=False),

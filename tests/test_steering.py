@@ -38,8 +38,8 @@ def test_joint_shares_count_pairs_of_labels():
 
 def test_with_no_memory_the_gradient_is_that_of_the_divergence():
     x, y = images(50).requires_grad_(True), labels()
-    steering = ShareSteering(ToyScorer(), y, memory=1)
-    (got,) = torch.autograd.grad(steering.loss(x), x)
+    steering = ShareSteering(ATTRIBUTES, y, memory=1)
+    (got,) = torch.autograd.grad(steering.loss(ToyScorer()(x)), x)
     p, q = shares(x), steering.data
     parts = [(p.diagonal(), q.diagonal())]
     parts += [(p[BLOCKS[i], BLOCKS[j]], q[BLOCKS[i], BLOCKS[j]]) for i, j in ("ab", "ac", "bc")]
@@ -52,11 +52,11 @@ def test_with_no_memory_the_gradient_is_that_of_the_divergence():
 
 def test_descending_it_brings_shares_and_pairs_to_the_data():
     x, y = images(400).requires_grad_(True), labels()
-    steering = ShareSteering(ToyScorer(), y, memory=400)
+    steering = ShareSteering(ATTRIBUTES, y, memory=400)
     optimiser = torch.optim.Adam([x], 0.05)
     for _ in range(200):
         optimiser.zero_grad()
-        steering.loss(x).backward()
+        steering.loss(ToyScorer()(x)).backward()
         optimiser.step()
     off = torch.ones_like(steering.data, dtype=torch.bool)
     for block in BLOCKS.values():
@@ -66,11 +66,12 @@ def test_descending_it_brings_shares_and_pairs_to_the_data():
 
 
 def test_at_the_data_it_is_silent_and_its_state_survives():
-    steering = ShareSteering(ToyScorer(), labels(), memory=10**9)
-    assert steering.loss(images(20)).abs().item() < 1e-5
-    moved = ShareSteering(ToyScorer(), labels(), memory=100)
-    moved.loss(images(80))
-    other = ShareSteering(ToyScorer(), labels(), memory=100)
+    steering = ShareSteering(ATTRIBUTES, labels(), memory=10**9)
+    assert steering.loss(ToyScorer()(images(20))).abs().item() < 1e-5
+    moved = ShareSteering(ATTRIBUTES, labels(), memory=100)
+    moved.loss(ToyScorer()(images(80)))
+    other = ShareSteering(ATTRIBUTES, labels(), memory=100)
     other.load_state_dict(moved.state_dict())
     x = images(30, seed=1)
-    assert other.loss(x).item() == pytest.approx(moved.loss(x).item())
+    logits = ToyScorer()(x)
+    assert other.loss(logits).item() == pytest.approx(moved.loss(logits).item())

@@ -22,7 +22,7 @@ from editbench.worlds.card import associations, cramers_v, largest_gap, marginal
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
-from editbench.worlds.faces.training import read_start
+from editbench.worlds.generator_training import read_start
 from editbench.worlds.steering import ShareSteering
 from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
 from tests.toy_world import ATTRIBUTES
@@ -60,7 +60,7 @@ def trainer(**changes: float) -> GANTrainer:
     witness = Witness()
     labels = torch.zeros(10, 3, dtype=torch.int64)
     return GANTrainer(
-        CONFIG, options, reals, steering=ShareSteering(witness, labels), witness=witness
+        CONFIG, options, reals, steering=ShareSteering(ATTRIBUTES, labels), witness=witness
     )
 
 

@@ -284,15 +284,8 @@ def _train_gan(args: argparse.Namespace) -> int:
         args.out or Path("runs/world/gan"),
         options,
         law,
-        resolution=args.resolution or 32,
-        channels=args.channels,
-        device=args.device,
-        witness=args.witness,
-        steer=args.steer,
-        init=args.init,
-        warmup_kimg=args.warmup_kimg,
-        mapping_layers=args.mapping_layers,
-        keep=args.keep,
+        args.resolution or 32,
+        world_data.generator_setup(args),
     )
     return 0
 
@@ -412,7 +405,7 @@ def _print_bars(card: dict) -> None:
 
 def _pack(args: argparse.Namespace) -> int:
     from editbench.worlds.faces import weights_path
-    from editbench.worlds.faces.training import read_averaged
+    from editbench.worlds.generator_training import read_averaged
 
     generator, kimg = read_averaged(args.checkpoint)
     out = args.out or weights_path("generator")

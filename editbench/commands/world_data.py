@@ -13,6 +13,7 @@ from editbench.base.errors import EditbenchError
 if TYPE_CHECKING:
     from editbench.worlds.datasets.opening import Reading
     from editbench.worlds.datasets.packed import Packed
+    from editbench.worlds.generator_training import GeneratorSetup
     from editbench.worlds.train_gan import GANTraining
 
 CACHE = Path("runs/cache")
@@ -140,6 +141,22 @@ def training_options(args: argparse.Namespace) -> GANTraining:
     )
 
 
+def generator_setup(args: argparse.Namespace) -> GeneratorSetup:
+    """What the command line says that a generator's training begins with."""
+    from editbench.worlds.generator_training import GeneratorSetup
+
+    return GeneratorSetup(
+        channels=args.channels,
+        mapping_layers=args.mapping_layers,
+        init=args.init,
+        warmup_kimg=args.warmup_kimg,
+        witness=args.witness,
+        steer=args.steer,
+        device=args.device,
+        keep=args.keep,
+    )
+
+
 def train_gan(args: argparse.Namespace) -> int:
     from editbench.worlds.datasets.opening import open_data
     from editbench.worlds.datasets.world import train_generator, world_name
@@ -152,18 +169,7 @@ def train_gan(args: argparse.Namespace) -> int:
     out = args.out or Path("runs/world") / name
     data = open_data(args.data, reading(args), args.resolution, args.cache)
     weights, generator = train_generator(
-        data,
-        name,
-        out,
-        training_options(args),
-        channels=args.channels,
-        device=args.device,
-        witness=args.witness,
-        steer=args.steer,
-        init=args.init,
-        warmup_kimg=args.warmup_kimg,
-        mapping_layers=args.mapping_layers,
-        keep=args.keep,
+        data, name, out, training_options(args), generator_setup(args)
     )
     # The digest is what a record will say of the generator.
     print(f"generator: {weights}, digest {generator.digest[:12]}")

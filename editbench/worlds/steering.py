@@ -17,7 +17,6 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device
-from editbench.networks.scorer import Scorer
 
 FLOOR = 1e-3  # shares below it count as this much: the logarithm stays finite
 
@@ -44,19 +43,19 @@ class ShareSteering:
     """A loss that pulls the class shares of a generator to those of data.
 
     Args:
-        witness: gives the class probabilities; it is frozen.
+        attributes: of the witness, whose logits give the class probabilities.
         labels: (n, A) of the data, which give the shares to reach.
         weight: of the term beside the GAN loss.
         memory: of the running shares, in images.
     """
 
     def __init__(
-        self, witness: Scorer, labels: Tensor, weight: float = 1.0, memory: int = 2000
+        self, attributes: Attributes, labels: Tensor, weight: float = 1.0, memory: int = 2000
     ) -> None:
-        self.witness = witness.eval().requires_grad_(False)
+        self.attributes = attributes
         self.weight = weight
         self.memory = memory
-        sizes = [len(attribute.classes) for attribute in witness.attributes]
+        sizes = [len(attribute.classes) for attribute in attributes]
         one_hot = [torch.nn.functional.one_hot(labels[:, k], size) for k, size in enumerate(sizes)]
         self.data = joint_shares(torch.cat(one_hot, 1).float())
         # The running shares begin at the goal, where the term vanishes.
@@ -66,13 +65,9 @@ class ShareSteering:
         # Each pair of attributes stands twice in the table
         self.scale = (1 - same) / 2 + torch.eye(len(same))
 
-    def loss(self, images: Tensor) -> Tensor:
-        """Pictures (N, 3, R, R) -> scalar; moves the running shares towards this batch's."""
-        return self.loss_of_logits(self.witness(images))
-
-    def loss_of_logits(self, logits: Tensor) -> Tensor:
-        """The same from the witness's logits (N, width), where they are known already."""
-        batch = joint_shares(class_probabilities(logits.float(), self.witness.attributes))
+    def loss(self, logits: Tensor) -> Tensor:
+        """The witness's logits (N, width) -> scalar; moves the running shares to this batch's."""
+        batch = joint_shares(class_probabilities(logits.float(), self.attributes))
         step = min(1.0, len(logits) / self.memory)
         # Moved once: only the first pictures say where the training is.
         for name in ("shares", "data", "scale"):

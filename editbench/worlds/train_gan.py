@@ -28,11 +28,9 @@ from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.seeding import normals, uniforms
 from editbench.networks.scorer import Scorer
-from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.worlds.discriminator import Discriminator
 from editbench.worlds.linearity import LinearTerm
-from editbench.worlds.separability import watch
 from editbench.worlds.steering import ShareSteering
 
 # The path length costs a second backward pass: it is taken of a batch that is so much smaller.
@@ -120,7 +118,7 @@ class GANTrainer:
         device: where to train.
         steering: of the class shares; None: none.
         start: a trained network to go on from; None: a new one.
-        witness: scores pictures for the linear term; None: that of the steering, if any.
+        witness: scores pictures for the steering and the linear term; it is frozen.
         critic: tensors of a trained discriminator to go on from; None: a new one.
 
     Raises:
@@ -150,9 +148,7 @@ class GANTrainer:
         if critic is not None:
             self.d.load_state_dict(critic)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
-        self.witness = witness
-        if witness is None and steering is not None:
-            self.witness = steering.witness
+        self.witness = None if witness is None else witness.eval().requires_grad_(False)
         self.linear = self._linear_term()
         # Lazy regularisation adds a step of R1 to every `r1_every` others: the rate and the
         # betas are corrected for it.
@@ -177,7 +173,6 @@ class GANTrainer:
             raise EditbenchError(
                 "the linear term reads traits off the pictures: give --witness, or --linearity 0"
             )
-        self.witness.eval().requires_grad_(False)
         return LinearTerm(
             self.witness.attributes, self.g.config.w_dim, self.options.linearity, self.device
         )
@@ -315,7 +310,7 @@ class GANTrainer:
             image = self._picture(w.unsqueeze(1).expand(-1, self.g.config.num_ws, -1))
             logits = self.witness(image)
         if self.steering is not None and self._steers():
-            terms["steer"] = (1.0, self.steering.loss_of_logits(logits))
+            terms["steer"] = (1.0, self.steering.loss(logits))
         if self.linear is not None:
             centred = w.float() - self.g.mapping.w_avg
             terms["linear"] = (self.linear.weight, self.linear.loss(centred, logits))
@@ -447,37 +442,6 @@ def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) 
             f"{path} is of another training ({'; '.join(changed)}); "
             "give the same options or another --out"
         )
-
-
-def check_witness(witness: Path | None, steer: bool, linearity: float) -> None:
-    """Raise EditbenchError where a term of the training needs a witness and none is given."""
-    if witness is None and (steer or linearity):
-        raise EditbenchError(
-            "--steer and --linearity read traits off the pictures: give --witness WEIGHTS, made by "
-            "`editbench world train-scorers --role witness`"
-        )
-
-
-def at_checkpoint(out: Path, witness: Scorer | None, keep: bool) -> Callable[[GANTrainer], dict]:
-    """What a training does at each checkpoint.
-
-    Args:
-        out: folder of the training.
-        witness: measures the averaged generator for the log; None: nothing is measured.
-        keep: whether the averaged generator is kept, packed, in out/kept.
-
-    Returns:
-        A function that gives more entries of the log's line.
-    """
-    look = None if witness is None else watch(witness)
-
-    def note(trainer: GANTrainer) -> dict:
-        generator = StyleGAN2Generator(trainer.ema)
-        if keep:
-            generator.save(out / "kept" / f"generator_{trainer.kimg:06.1f}.safetensors")
-        return {} if look is None else look(generator)
-
-    return note
 
 
 def _plain(value: object) -> object:

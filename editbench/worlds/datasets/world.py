@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from editbench.base.errors import EditbenchError
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
-from editbench.networks.stylegan2.network import StyleGAN2Config
 from editbench.worlds.datasets.packed import Packed
 from editbench.worlds.datasets.training import (
     check_apart,
@@ -26,16 +26,8 @@ from editbench.worlds.datasets.training import (
     write_generator_conf,
     write_scorer_conf,
 )
-from editbench.worlds.faces.training import read_start
-from editbench.worlds.steering import ShareSteering
-from editbench.worlds.train_gan import (
-    GANTrainer,
-    GANTraining,
-    at_checkpoint,
-    check_checkpoint,
-    check_witness,
-    train,
-)
+from editbench.worlds.generator_training import GeneratorSetup, run_training
+from editbench.worlds.train_gan import GANTraining
 from editbench.worlds.train_scorers import train_scorer
 
 
@@ -70,18 +62,7 @@ def weights_path(out: Path, part: str, data: Packed) -> Path:
 
 
 def train_generator(
-    data: Packed,
-    name: str,
-    out: Path,
-    options: GANTraining,
-    channels: Sequence[int] | None = None,
-    device: str = "cpu",
-    witness: Path | None = None,
-    steer: bool = False,
-    init: Path | None = None,
-    warmup_kimg: float = 0.0,
-    mapping_layers: int | None = None,
-    keep: bool = False,
+    data: Packed, name: str, out: Path, options: GANTraining, setup: GeneratorSetup
 ) -> tuple[Path, StyleGAN2Generator]:
     """Train the generator, or go on from its last checkpoint.
 
@@ -89,17 +70,9 @@ def train_generator(
         data: the pictures.
         name: of the world.
         out: folder of the world.
-        options: of the training; the data's digest, and what follows from `steer` and `init`,
+        options: of the training; the data's digest, and from when on the class shares are steered,
             are set here.
-        channels: widths at 4, 8, ... pixels; None: the default of the size.
-        device: where to train.
-        witness: weights of the scorer that the steering, the linear term and the log ask; None:
-            none of them.
-        steer: whether the class shares are steered.
-        init: packed generator, or checkpoint of a training, to go on from; None: a new network.
-        warmup_kimg: with `init`, how long only the new discriminator learns.
-        mapping_layers: depth of the map from z to w; None: 8, with `init` the generator's.
-        keep: whether the averaged generator of every checkpoint is kept in out/kept.
+        setup: what the training begins with.
 
     Returns the path of the weights, and the generator.
 
@@ -107,38 +80,26 @@ def train_generator(
         EditbenchError: an option does not fit the data or the checkpoint.
     """
     try:
-        widths = tuple(channels or gan_channels(data.resolution))
-        config = StyleGAN2Config(
-            data.resolution, widths, z_dim=128, w_dim=128, mapping_layers=mapping_layers or 8
-        )
+        config = setup.architecture(data.resolution, gan_channels(data.resolution))
     except ValueError as error:
         raise EditbenchError(
             f"{error}; set --channels, or pack the data with another --resolution"
         ) from error
-    options = replace(options, data=data.digest, steer=steer)
-    if steer:
+    options = replace(options, data=data.digest)
+    if setup.steer:
         # Shares mean something once the pictures do: in the later half.
         options = replace(options, steer_from_kimg=options.total_kimg / 2)
-    start = None
-    critic = None
-    if init is not None:
-        start, critic = read_start(init, data.resolution, channels, mapping_layers)
-        config = start.config
-        options = replace(options, warmup_kimg=warmup_kimg, steer_from_kimg=0)
-    check_checkpoint(out / "checkpoint.pt", config, options)
-    check_witness(witness, steer, options.linearity)
-    scorer = None
-    steering = None
-    if witness is not None:
-        scorer = load_witness(witness, data, device)
-        if steer:
-            _, labels = data.labelled()
-            steering = ShareSteering(scorer, torch.from_numpy(labels), options.steer_weight)
-    trainer = GANTrainer(
-        config, options, reals(data, options.seed), device, steering, start, scorer, critic
+
+    def labels() -> Tensor:
+        return torch.from_numpy(data.labelled()[1])
+
+    def read_witness(path: Path) -> ConvScorer:
+        return load_witness(path, data, setup.device)
+
+    trainer = run_training(
+        out, config, options, setup, reals(data, options.seed), labels, read_witness
     )
-    network = train(trainer, out, at_checkpoint(out, scorer, keep))
-    generator = StyleGAN2Generator(network.to("cpu"))
+    generator = StyleGAN2Generator(trainer.ema.to("cpu"))
     weights = weights_path(out, "generator", data)
     generator.save(weights)
     about = f"StyleGAN2 trained on {trainer.kimg:g} thousand pictures of {name}."

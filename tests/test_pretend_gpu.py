@@ -169,8 +169,7 @@ def test_the_card_of_a_world_of_the_device_is_that_of_the_host(tmp_path, monkeyp
     for device in ("cpu", DEVICE):
         with pretend_gpu():
             networks = load_networks(tiny_config(tmp_path, "random", f"device={device}"))
-            three = (networks.generator, networks.teacher, networks.judge)
-            cards[device] = other_card(tmp_path / device, 96, *three, "tiny")
+            cards[device] = other_card(tmp_path / device, 96, networks, "tiny")
     assert cards[DEVICE] == cards["cpu"] and "path_length" in cards["cpu"]
     pictures = [(tmp_path / device / "sheet.png").read_bytes() for device in cards]
     assert pictures[0] == pictures[1]

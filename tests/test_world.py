@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from editbench.networks.roles import Networks
 from editbench.worlds import card as cards
 from editbench.worlds.faces import load_generator, load_scorer, weights_path
 from editbench.worlds.faces.factors import BINARY, FactorLaw, sample_factors
@@ -13,10 +14,10 @@ N = 1000
 
 @pytest.fixture(scope="module")
 def card():
-    networks = load_generator(), load_scorer("teacher"), load_scorer("judge")
+    networks = Networks(load_generator(), load_scorer("teacher"), load_scorer("judge"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cards, "PATHS", 10)  # no test reads their length
-        return cards.measure(N, *networks, seed=77)
+        return cards.measure(N, networks, FactorLaw(), seed=77)
 
 
 @pytest.mark.parametrize("role", ["judge", "teacher"])

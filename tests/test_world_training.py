@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.seeding import normals
 from editbench.commands import world
+from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
@@ -349,7 +350,7 @@ def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator = StyleGAN2Generator(StyleGAN2(StyleGAN2Config(32, (8, 8, 8, 8), 8, 8, 2)))
     teacher, judge = (ConvScorer(attributes(), 32, (4, 4, 4), 8).seal() for _ in range(2))
-    card = world_card(tmp_path, 100, generator, teacher, judge)
+    card = world_card(tmp_path, 100, Networks(generator, teacher, judge), FactorLaw())
     page = (tmp_path / "index.html").read_text()
     assert json.loads((tmp_path / "card.json").read_text())["n"] == 100
     assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"

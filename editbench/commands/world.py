@@ -328,6 +328,7 @@ def _train_parser(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
+    from editbench.networks.roles import Networks
     from editbench.worlds.card import world_card
     from editbench.worlds.faces import load_generator, load_scorer
     from editbench.worlds.faces.training import read_law
@@ -336,14 +337,12 @@ def _card(args: argparse.Namespace) -> int:
         return _other_card(args)
     # The Fréchet distance needs a covariance.
     check_at_least("-n", args.n, 2)
-    card = world_card(
-        args.out,
-        args.n,
+    networks = Networks(
         load_generator(args.generator),
         load_scorer("teacher", args.teacher),
         load_scorer("judge", args.judge),
-        law=read_law(args.correlation),
     )
+    card = world_card(args.out, args.n, networks, read_law(args.correlation))
     frechet = card["frechet"]
     # The worst attribute decides whether the world can be used.
     accuracy = min(card["accuracy"]["judge"]["world law"].values())
@@ -375,14 +374,7 @@ def _other_card(args: argparse.Namespace) -> int:
         )
     settings = compose_settings(args.world, args.config_dir)
     networks = load_networks(settings)
-    card = other_card(
-        args.out,
-        args.n,
-        networks.generator,
-        networks.teacher,
-        networks.judge,
-        settings.generator.name,
-    )
+    card = other_card(args.out, args.n, networks, settings.generator.name)
     print(f"{args.out / 'index.html'}: {card['world']}, {card['n']} generated pictures")
     _print_bars(card)
     return 0

@@ -29,16 +29,17 @@ from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
-from editbench.networks.scorer import Scorer
+from editbench.networks.roles import Networks
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.stats.frechet import frechet_distance, moments
 from editbench.worlds.bars import bars
-from editbench.worlds.faces import RESOLUTION, load_generator, load_scorer
+from editbench.worlds.faces import RESOLUTION
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
 from editbench.worlds.separability import path_lengths, separability
 from editbench.worlds.train_scorers import agreement
 
+SEED = 5_005  # of renders and latents
 BATCH = 64
 # Renders whose labels nobody would dispute: half-way from a threshold to the class centre.
 UNDISPUTED = 0.5
@@ -107,10 +108,9 @@ def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
 
 
 @torch.inference_mode()
-def judged(
-    batches: Iterator[Tensor], teacher: Scorer, judge: Scorer, advance: Advance
-) -> dict[str, Tensor]:
+def judged(batches: Iterator[Tensor], networks: Networks, advance: Advance) -> dict[str, Tensor]:
     """Logits of teacher and judge, and the judge's features if it has any, on the host."""
+    judge = networks.judge
     parts: dict[str, list[Tensor]] = {"teacher": [], "judge": [], "features": []}
     for images in batches:
         if isinstance(judge, ConvScorer):
@@ -120,31 +120,21 @@ def judged(
             parts["judge"].append(judge.head(features).float().cpu())
         else:
             parts["judge"].append(judge(images).cpu())
-        parts["teacher"].append(teacher(images).cpu())
+        parts["teacher"].append(networks.teacher(images).cpu())
         advance(len(images))
     return {name: torch.cat(part) for name, part in parts.items() if part}
 
 
-def measure(
-    n: int,
-    generator: Generator,
-    teacher: Scorer,
-    judge: Scorer,
-    seed: int = 5_005,
-    law: FactorLaw | None = None,
-) -> dict:
+def measure(n: int, networks: Networks, law: FactorLaw, seed: int = SEED) -> dict:
     """Everything the card of the faces' world shows as numbers.
 
     Args:
         n: renders, other renders for the floor of the Fréchet distance, and generated faces.
-        generator: of the world.
-        teacher: of the world.
-        judge: of the world.
+        networks: of the world; the judge has features.
+        law: of the renders.
         seed: of renders and latents.
-        law: of the renders; None: the world's own.
     """
-    attributes = judge.attributes
-    law = law or FactorLaw()
+    attributes = networks.judge.attributes
     laws = {
         "world law": law,
         "undisputed": replace(law, margin=UNDISPUTED),
@@ -154,14 +144,14 @@ def measure(
     renders = {}
     with progress("pictures judged", 5 * n) as advance:
         for title, one in laws.items():
-            renders[title] = judged(_renders(one, seed, 0, n), teacher, judge, advance)
+            renders[title] = judged(_renders(one, seed, 0, n), networks, advance)
         # Two samples of the same law: their distance is what n pictures cannot resolve.
-        other = judged(_renders(law, seed, n, 2 * n), teacher, judge, advance)
-        made = judged(_generated(generator, seed, n), teacher, judge, advance)
+        other = judged(_renders(law, seed, n, 2 * n), networks, advance)
+        made = judged(_generated(networks.generator, seed, n), networks, advance)
     data = renders["world law"]
     # A margin moves amounts and no classes: the labels are those of all three laws.
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
-    card = _of_generated(made, n, generator, teacher, judge, seed)
+    card = _of_generated(made, n, networks, seed)
     data_labels = attributes.labels(data["judge"]).numpy()
     for name, labels in (("truth", truth), ("data", data_labels)):
         card["marginals"][name] = marginals(labels, attributes)
@@ -191,35 +181,13 @@ def _shares_right(logits: Tensor, truth: np.ndarray, attributes: Attributes) -> 
     return dict(zip(attributes.names, right.tolist()))
 
 
-def measure_alone(
-    n: int, generator: Generator, teacher: Scorer, judge: Scorer, seed: int = 5_005, name: str = ""
-) -> dict:
-    """The card of a world whose data are not at hand: what n generated pictures say by themselves.
-
-    Args:
-        n: generated pictures.
-        generator: of the world.
-        teacher: of the world.
-        judge: of the world.
-        seed: of the latents.
-        name: of the world.
-    """
-    with progress("pictures judged", n) as advance:
-        made = judged(_generated(generator, seed, n), teacher, judge, advance)
-    card = _of_generated(made, n, generator, teacher, judge, seed)
-    card["world"] = name
-    card["bars"] = [bar.as_dict() for bar in bars(card)]
-    return card
-
-
-def _of_generated(
-    made: dict[str, Tensor], n: int, generator: Generator, teacher: Scorer, judge: Scorer, seed: int
-) -> dict:
+def _of_generated(made: dict[str, Tensor], n: int, networks: Networks, seed: int) -> dict:
     """The part of a card that needs no data.
 
     `made` is what `judged` says of the generated pictures.
     """
-    attributes = judge.attributes
+    generator = networks.generator
+    attributes = networks.judge.attributes
     labels = attributes.labels(made["judge"]).numpy()
     z = torch.cat([codes.values for codes in _codes(generator, seed, n)])
     spaces = {"Z": z}
@@ -231,8 +199,8 @@ def _of_generated(
     card = {
         "n": n,
         "generator": generator.digest,
-        "teacher": teacher.digest,
-        "judge": judge.digest,
+        "teacher": networks.teacher.digest,
+        "judge": networks.judge.digest,
         "attributes": attributes.as_config(),
         "marginals": {"generated": marginals(labels, attributes)},
         "associations": {"generated": associations(labels, attributes).tolist()},
@@ -283,60 +251,49 @@ def sheet(batches: Iterator[Tensor]) -> np.ndarray:
     return x.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1).numpy()
 
 
-def world_card(
-    out: Path,
-    n: int = 10_000,
-    generator: Generator | None = None,
-    teacher: ConvScorer | None = None,
-    judge: ConvScorer | None = None,
-    seed: int = 5_005,
-    law: FactorLaw | None = None,
-) -> dict:
+def world_card(out: Path, n: int, networks: Networks, law: FactorLaw) -> dict:
     """Write index.html, card.json and sheet.png (renders left, generated right) to `out`.
 
     Args:
         out: the folder.
         n: pictures of each kind.
-        generator: None: the package's.
-        teacher: None: the package's.
-        judge: None: the package's.
-        seed: of renders and latents.
-        law: of the renders; None: the world's own.
+        networks: of the faces' world.
+        law: of the renders.
 
     Returns the content of card.json.
     """
-    generator = generator or load_generator()
-    teacher = teacher or load_scorer("teacher")
-    judge = judge or load_scorer("judge")
-    card = measure(n, generator, teacher, judge, seed, law)
-    left = sheet(_renders(law or FactorLaw(), seed, 0, SHEET))
-    right = sheet(_generated(generator, seed, SHEET))
+    card = measure(n, networks, law)
+    left = sheet(_renders(law, SEED, 0, SHEET))
+    right = sheet(_generated(networks.generator, SEED, SHEET))
     # A white gap between renders and generated faces.
     gutter = np.full((left.shape[0], 16, 3), 255, np.uint8)
     return _write(out, card, np.concatenate([left, gutter, right], 1))
 
 
-def other_card(
-    out: Path,
-    n: int,
-    generator: Generator,
-    teacher: Scorer,
-    judge: Scorer,
-    name: str,
-    seed: int = 5_005,
-) -> dict:
+def other_card(out: Path, n: int, networks: Networks, name: str) -> dict:
     """The same for a world whose data are not at hand: of one's own, or an imported network.
+
+    Args:
+        out: the folder.
+        n: generated pictures.
+        networks: of the world.
+        name: of the world.
 
     Raises:
         EditbenchError: the generator has no Z to draw from, or gives no pictures.
     """
+    generator = networks.generator
     if Space.Z not in generator.spaces or generator.output != "image":
         raise EditbenchError(
             f"a card is measured on pictures of random z, and the generator of '{name}' has "
             f"{', '.join(space.name for space in generator.spaces)} and gives '{generator.output}'"
         )
-    card = measure_alone(n, generator, teacher, judge, seed, name)
-    return _write(out, card, sheet(_generated(generator, seed, SHEET)))
+    with progress("pictures judged", n) as advance:
+        made = judged(_generated(generator, SEED, n), networks, advance)
+    card = _of_generated(made, n, networks, SEED)
+    card["world"] = name
+    card["bars"] = [bar.as_dict() for bar in bars(card)]
+    return _write(out, card, sheet(_generated(generator, SEED, SHEET)))
 
 
 def _write(out: Path, card: dict, pictures: np.ndarray) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.utils import get_class
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -80,6 +80,7 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
         )
     whole = OmegaConf.create({**context, "scorer": text})
     found: dict[str, Scorer] = {}
+    configs: dict[str, Any] = {}
     # judge: ${scorer.teacher} gives equal configurations, and then one network.
     for role in ("scorer",) if single else ROLES:
         part = whole.scorer if single else whole.scorer.get(role)
@@ -92,15 +93,9 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
             config = OmegaConf.to_container(part, resolve=True)
         except OmegaConfBaseException as error:
             raise EditbenchError(f"{where}: {str(error).splitlines()[0]}") from error
-        same = next(
-            (
-                name
-                for name in found
-                if OmegaConf.to_container(whole.scorer[name], resolve=True) == config
-            ),
-            "",
-        )
-        found[role] = found[same] if same else build_scorer(config, where)
+        same = [name for name, other in configs.items() if other == config]
+        found[role] = found[same[0]] if same else build_scorer(config, where)
+        configs[role] = config
     return found
 
 
@@ -112,17 +107,15 @@ def build_scorer(config: Any, where: str) -> Scorer:
             "editbench.networks.scorers.exported.FileScorer"
         )
     try:
-        cls = None
-        if inspect.isclass(_object(config["_target_"])):
-            cls = get_class(config["_target_"])
+        target = get_object(config["_target_"])
     except Exception as error:  # Hydra wraps what an import raises
         raise EditbenchError(
             f"{where}: _target_ {config['_target_']} cannot be imported "
             f"({str(error).splitlines()[0]})"
         ) from error
     # A function as _target_ has no class whose arguments could be listed.
-    if cls is not None:
-        known = keys_of(cls)
+    if inspect.isclass(target):
+        known = keys_of(target)
         for key in config:
             if not str(key).startswith("_") and key not in (*known, "name", *WORDING):
                 raise UnknownName(f"key of {where}", str(key), known)
@@ -145,10 +138,7 @@ def build_scorer(config: Any, where: str) -> Scorer:
 
 
 def keys_of(cls: type) -> dict[str, bool]:
-    """Arguments of a class, and whether they are needed.
-
-    Those of its bases where it passes on any.
-    """
+    """Arguments of a class, and whether they are needed; those of its bases where it passes on any."""
     found: dict[str, bool] = {}
     # **declared passes arguments on to the class above.
     for base in cls.__mro__:
@@ -160,15 +150,8 @@ def keys_of(cls: type) -> dict[str, bool]:
                 found.setdefault(item.name, item.default is item.empty)
         if not any(item.kind is item.VAR_KEYWORD for item in parameters):
             break
-    if (
-        "path" in found or "function" in found
-    ):  # a scorer of a file or a function makes its own network
+    # A scorer of a file or a function makes its own network.
+    if "path" in found or "function" in found:
         for key in ("network", "weights", "source"):
             found.pop(key, None)
     return found
-
-
-def _object(name: str) -> object:
-    from hydra.utils import get_object
-
-    return get_object(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,10 +42,17 @@ class Rule:
 class CheckpointContent:
     """What a reader found in a file.
 
-    tensors: by the names of the file. rules: a Rule for each of our names; None where the file
-        lacks what the network can do without (noise becomes zero, w_avg is measured). beside: names
-        that say what the configuration already has, as low-pass filters. notes: (what, value) lines
-        to show. assumed: configuration that such a file does not hold. network: what it is of.
+    Args:
+        path: of the file.
+        format: in words.
+        config: the architecture that its shapes and options say.
+        tensors: by the names of the file.
+        rules: a Rule for each of our names; None where the file lacks what the network can do
+            without (noise becomes zero, w_avg is measured).
+        beside: names that say what the configuration already has, as low-pass filters.
+        notes: (what, value) lines to show.
+        assumed: configuration that such a file does not hold.
+        network: what it is of.
     """
 
     path: Path
@@ -70,10 +78,7 @@ def layers(config: StyleGAN2Config) -> Iterator[tuple[str, str, int]]:
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) -> tuple[int, ...]:
-    """Shape of a tensor that the architecture is read from.
-
-    BadFile where it is missing or has other axes.
-    """
+    """Shape of a tensor that the architecture is read from; BadFile where it has other axes."""
     if name not in tensors:
         raise BadFile(
             f"{path}: lacks '{name}', so it is not a whole generator; it holds "
@@ -105,38 +110,60 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
     """
     found: Tensor | None = None
     for name, value in filters.items():
-        value = value.double()
-        # A square filter of one row of taps has row sums proportional to the taps.
-        taps = value.reshape(-1) if value.dim() == 1 else value.sum(0)
-        if (
-            value.dim() not in (1, 2)
-            or not torch.isfinite(value).all()
-            or not taps.sum() > 0
-            or len(taps) < 2
-        ):
-            raise BadFile(f"{path}: '{name}' {tuple(value.shape)} is no low-pass filter")
-        # Gains differ by layer (1 or 4) and are applied by our own operations.
-        taps = taps / taps.sum()
-        whole = torch.outer(taps, taps)
-        square = whole.shape == value.shape and torch.allclose(
-            value / value.sum(), whole, atol=1e-6
-        )
-        if value.dim() == 2 and not square:
-            raise BadFile(
-                f"{path}: the filter '{name}' is not one row of taps for both axes, which alone is "
-                "known"
-            )
-        if found is not None and (
-            found.shape != taps.shape or not torch.allclose(found, taps, atol=1e-6)
-        ):
+        taps = _taps_of(name, value.double(), path)
+        if found is not None and not _alike(found, taps):
             raise BadFile(f"{path}: its layers have different low-pass filters; one is needed")
         found = taps
     common = torch.tensor(FIR, dtype=torch.float64)
-    if found is None or (
-        found.shape == common.shape and torch.allclose(found, common / common.sum(), atol=1e-6)
-    ):
+    if found is None or _alike(found, common / common.sum()):
         return FIR
     return tuple(found.tolist())
+
+
+def _taps_of(name: str, value: Tensor, path: Path) -> Tensor:
+    """The taps (L,) of a filter (L,) or (L, L), of unit sum."""
+    # A square filter of one row of taps has row sums proportional to the taps.
+    taps = value.sum(0) if value.dim() != 1 else value
+    if (
+        value.dim() not in (1, 2)
+        or not torch.isfinite(value).all()
+        or not taps.sum() > 0
+        or len(taps) < 2
+    ):
+        raise BadFile(f"{path}: '{name}' {tuple(value.shape)} is no low-pass filter")
+    # Gains differ by layer (1 or 4) and are applied by our own operations.
+    taps = taps / taps.sum()
+    if value.dim() == 2 and not _alike(value / value.sum(), torch.outer(taps, taps)):
+        raise BadFile(
+            f"{path}: the filter '{name}' is not one row of taps for both axes, which alone is "
+            "known"
+        )
+    return taps
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, atol=1e-6)
+
+
+@contextmanager
+def explain_architecture(path: Path, network: str) -> Iterator[None]:
+    """Raise BadFile for what a configuration refuses in this block.
+
+    Args:
+        path: of the file.
+        network: what the file should hold, such as 'StyleGAN2'.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise BadFile(
+            f"{path}: its shapes and options are not those of a {network} ({error})"
+        ) from error
+
+
+def size_option(size: int, w_dim: int) -> int:
+    """A size as a configuration has it: 0 where it is that of w."""
+    return 0 if size == w_dim else size
 
 
 def assemble(source: CheckpointContent) -> StyleNetwork:

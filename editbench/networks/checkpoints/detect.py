@@ -149,7 +149,7 @@ def read_layout(
         return read_stylegan3(path, tensors, part.module, mapping_lr, conv_clamp)
     if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
         return read_nvlabs(path, tensors, part.module, mapping_lr, conv_clamp)
-    mean = find_mean(content, MEAN, place)
+    mean = find_mean(content, place)
     if mean is not None and MEAN not in tensors:
         tensors[MEAN] = mean
     return read_rosinality(path, tensors, mapping_lr, conv_clamp)

@@ -23,10 +23,12 @@ from editbench.networks.checkpoints.assemble import (
     RGB_PARTS,
     CheckpointContent,
     Rule,
+    explain_architecture,
     filter_taps,
     layers,
     resolution_of,
     shape_of,
+    size_option,
 )
 from editbench.networks.pickles import Opaque
 from editbench.networks.stylegan2.network import StyleGAN2Config
@@ -85,15 +87,19 @@ def module_tensors(value: Any) -> dict[str, Tensor]:
 def read_nvlabs(
     path: Path,
     tensors: dict[str, Tensor],
-    module: Opaque | None = None,
-    mapping_lr: float = 0.01,
-    conv_clamp: float | None = None,
+    module: Opaque | None,
+    mapping_lr: float,
+    conv_clamp: float | None,
 ) -> CheckpointContent:
     """Source of a generator in NVlabs' names.
 
     Args:
+        path: of the file.
+        tensors: of the generator, by their names.
         module: the pickled generator that the tensors are of, which also tells the gain of the
-            mapping and the clamp; a bare state dict does not, and takes mapping_lr and conv_clamp.
+            mapping and the clamp; None for a state dict, which does not.
+        mapping_lr: of the mapping, of a state dict.
+        conv_clamp: of the layers, of a state dict.
     """
     resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
     # Blocks double from 4 x 4.
@@ -102,14 +108,15 @@ def read_nvlabs(
         shape_of(tensors, f"synthesis.b{size}.conv1.weight", path, 4)[0] for size in sizes
     )
     w_dim = shape_of(tensors, "synthesis.b4.conv1.affine.weight", path, 2)[1]
-    facts = (
-        pickled_facts(path, module)
-        if module is not None
-        else {"mapping_lr": mapping_lr, "conv_clamp": conv_clamp}
-    )
+    if module is None:
+        kind = "state dict in NVlabs' names"
+        facts: dict[str, Any] = {"mapping_lr": mapping_lr, "conv_clamp": conv_clamp}
+    else:
+        kind = "NVlabs PyTorch pickle"
+        facts = pickled_facts(path, module)
     rgb = f"synthesis.b{resolution}.torgb.weight"
     filters = {name: value for name, value in tensors.items() if name.endswith(".resample_filter")}
-    try:
+    with explain_architecture(path, "StyleGAN2"):
         config = StyleGAN2Config(
             resolution,
             channels,
@@ -119,25 +126,18 @@ def read_nvlabs(
             **mapping_sizes(path, tensors, w_dim),
             **facts,
         )
-    except ValueError as error:
-        raise BadFile(
-            f"{path}: its shapes and options are not those of a StyleGAN2 ({error})"
-        ) from error
     noisy = any(name.endswith(".noise_const") for name in tensors)
     notes = [("noise", "constant maps" if noisy else "none: the network was made without")]
     notes += half_precision_notes(module)
-    kind = "state dict in NVlabs' names"
-    if module is not None:
-        kind = "NVlabs PyTorch pickle"
     return CheckpointContent(
         path,
         kind,
         config,
         tensors,
         nvlabs_rules(config, noisy),
-        set(filters),
-        notes,
-        () if module is not None else ("mapping_lr", "conv_clamp"),
+        beside=set(filters),
+        notes=notes,
+        assumed=("mapping_lr", "conv_clamp") if module is None else (),
     )
 
 
@@ -162,15 +162,9 @@ def mapping_sizes(path: Path, tensors: dict[str, Tensor], w_dim: int) -> dict[st
         "w_dim": w_dim,
         "mapping_layers": depth,
         "c_dim": embed[1],
-        "embed_dim": other(embed[0], w_dim),
-        "mapping_width": other(first[0], w_dim) if depth > 1 else 0,
+        "embed_dim": size_option(embed[0], w_dim),
+        "mapping_width": size_option(first[0], w_dim) if depth > 1 else 0,
     }
-
-
-def other(size: int, usual: int) -> int:
-    if size == usual:
-        return 0
-    return size
 
 
 def architecture(tensors: dict[str, Tensor], resolution: int) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile
 from editbench.networks.checkpoints.nvlabs import module_state, module_tensors
+from editbench.networks.checkpoints.rosinality import MEAN
 from editbench.networks.pickles import Opaque
 
 # Names that only a generator has: NVlabs' StyleGAN2, NVlabs' StyleGAN3.
@@ -161,12 +162,11 @@ def _dotless_averages(
     return found
 
 
-def find_mean(content: Any, key: str, name: str) -> Tensor | None:
-    """The mean w that stands beside a generator, or beside one of its wrappers.
+def find_mean(content: Any, name: str) -> Tensor | None:
+    """rosinality's mean w, which stands beside a generator or beside one of its wrappers.
 
     Args:
         content: of the file.
-        key: of the mean.
         name: of the generator in the file.
 
     Returns:
@@ -175,11 +175,11 @@ def find_mean(content: Any, key: str, name: str) -> Tensor | None:
     found = None
     nearest = -1
     for place, tensors, _ in _groups(content):
-        for before in [full.removesuffix(key) for full in tensors if full.endswith(key)]:
+        for before in [full.removesuffix(MEAN) for full in tensors if full.endswith(MEAN)]:
             around = f"{place}{before}"
             # Of a wrapper: its own name is how that of the generator begins.
             if f"{name}.".startswith(around) and len(around) > nearest:
-                found = tensors[f"{before}{key}"]
+                found = tensors[f"{before}{MEAN}"]
                 nearest = len(around)
     return found
 

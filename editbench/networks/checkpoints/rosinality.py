@@ -22,9 +22,11 @@ from editbench.networks.checkpoints.assemble import (
     W_AVG_SAMPLES,
     CheckpointContent,
     Rule,
+    explain_architecture,
     filter_taps,
     layers,
     shape_of,
+    size_option,
 )
 from editbench.networks.stylegan2.network import StyleGAN2Config
 
@@ -35,25 +37,23 @@ PART = {
     "affine.bias": "conv.modulation.bias",
     "noise_strength": "noise.weight",
 }
+CONV = re.compile(r"convs\.(\d+)\.conv\.weight")
 FILTERS = (".blur.kernel", ".upsample.kernel")
 MEAN = "latent_avg"
 
 
 def read_rosinality(
-    path: Path,
-    tensors: dict[str, Tensor],
-    mapping_lr: float = 0.01,
-    conv_clamp: float | None = None,
+    path: Path, tensors: dict[str, Tensor], mapping_lr: float, conv_clamp: float | None
 ) -> CheckpointContent:
     """Source of a generator in rosinality's names.
 
-    `tensors` has latent_avg among them where the file has it.
+    Args:
+        path: of the file.
+        tensors: of the generator, by their names, latent_avg among them where the file has it.
+        mapping_lr: of the mapping, which the file does not say.
+        conv_clamp: of the layers, which the file does not say.
     """
-    convs = [
-        int(m[1])
-        for m in (re.fullmatch(r"convs\.(\d+)\.conv\.weight", name) for name in tensors)
-        if m
-    ]
+    convs = [int(m[1]) for m in map(CONV.fullmatch, tensors) if m]
     if sorted(convs) != list(range(len(convs))) or len(convs) % 2:
         raise BadFile(
             f"{path}: it has the convolutions {sorted(convs)}, where 0, 1, ... are needed, two a "
@@ -71,49 +71,37 @@ def read_rosinality(
     # style.0 is the normalisation, without weights.
     depth = sum(1 for name in tensors if re.fullmatch(r"style\.\d+\.weight", name))
     filters = {name: value for name, value in tensors.items() if name.endswith(FILTERS)}
-    try:
+    with explain_architecture(path, "StyleGAN2"):
         config = StyleGAN2Config(
             4 << (blocks - 1),
             channels,
-            first[1],
-            w_dim,
-            depth,
-            mapping_lr,
-            shape_of(tensors, rgb, path, 5)[1],
+            z_dim=first[1],
+            w_dim=w_dim,
+            mapping_layers=depth,
+            mapping_lr=mapping_lr,
+            img_channels=shape_of(tensors, rgb, path, 5)[1],
             fir=filter_taps(filters, path),
             conv_clamp=conv_clamp,
-            mapping_width=0 if first[0] == w_dim else first[0],
+            mapping_width=size_option(first[0], w_dim),
         )
-    except ValueError as error:
-        raise BadFile(
-            f"{path}: its shapes and options are not those of a StyleGAN2 ({error})"
-        ) from error
     # Files from before the maps were stored have none.
     noisy = any(name.startswith("noises.") for name in tensors)
-    notes = [
-        (
-            "noise",
-            "constant maps"
-            if noisy
-            else "the file has strengths but no maps: decoded without noise",
-        )
-    ]
+    beside = set(filters)
+    notes = [("noise", "constant maps")]
+    if not noisy:
+        beside |= {name for name in tensors if name.endswith(".noise.weight")}
+        notes = [("noise", "the file has strengths but no maps: decoded without noise")]
     if MEAN not in tensors:
         notes.append(("w_avg", f"the file has no {MEAN}: the mean of {W_AVG_SAMPLES:,} w"))
-    beside = (
-        set(filters)
-        if noisy
-        else set(filters) | {name for name in tensors if name.endswith(".noise.weight")}
-    )
     return CheckpointContent(
         path,
         "rosinality",
         config,
         tensors,
         rosinality_rules(config, noisy, MEAN in tensors),
-        beside,
-        notes,
-        ("mapping_lr", "conv_clamp"),
+        beside=beside,
+        notes=notes,
+        assumed=("mapping_lr", "conv_clamp"),
     )
 
 

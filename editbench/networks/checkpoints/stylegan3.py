@@ -16,7 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from editbench.base.errors import BadFile, Unsupported
-from editbench.networks.checkpoints.assemble import CheckpointContent, Rule, shape_of
+from editbench.networks.checkpoints.assemble import (
+    CheckpointContent,
+    Rule,
+    explain_architecture,
+    shape_of,
+)
 from editbench.networks.checkpoints.nvlabs import (
     as_number,
     half_precision_notes,
@@ -58,9 +63,9 @@ def is_stylegan3(tensors: dict[str, Tensor]) -> bool:
 def read_stylegan3(
     path: Path,
     tensors: dict[str, Tensor],
-    module: Opaque | None = None,
-    mapping_lr: float = 0.01,
-    conv_clamp: float | None = None,
+    module: Opaque | None,
+    mapping_lr: float,
+    conv_clamp: float | None,
 ) -> CheckpointContent:
     """Source of a StyleGAN3 generator.
 
@@ -89,36 +94,30 @@ def read_stylegan3(
         )
     facts = shape_facts(path, tensors, names)
     if module is None:
+        kind = "state dict in NVlabs' names, StyleGAN3"
         facts |= {"mapping_lr": mapping_lr}
         if conv_clamp is not None:
             facts |= {"conv_clamp": conv_clamp}
     else:
+        kind = "NVlabs StyleGAN3 pickle"
         facts |= pickled_facts(path, module, tuple(f".{name}." for name in names))
         facts |= design_facts(path, module, names[0])
-    try:
+    with explain_architecture(path, "StyleGAN3"):
         config = StyleGAN3Config(**facts)
         designs = config.layers()
-    except (ValueError, ArithmeticError) as error:
-        raise BadFile(
-            f"{path}: its shapes and options are not those of a StyleGAN3 ({error})"
-        ) from error
     check_names(path, names, designs)
     if module is not None:
         check_designs(path, module, dict(zip(names, designs)))
     notes = [("noise", "none: StyleGAN3 has no noise"), *half_precision_notes(module)]
-    kind = "state dict in NVlabs' names, StyleGAN3"
-    if module is not None:
-        kind = "NVlabs StyleGAN3 pickle"
     return CheckpointContent(
         path,
         kind,
         config,
         tensors,
         stylegan3_rules(config, names),
-        set(),
-        notes,
-        () if module is not None else ("mapping_lr", "conv_clamp", "bands"),
-        StyleGAN3,
+        notes=notes,
+        assumed=("mapping_lr", "conv_clamp", "bands") if module is None else (),
+        network=StyleGAN3,
     )
 
 

@@ -27,10 +27,12 @@ from editbench.networks.checkpoints.assemble import (
     RGB_PARTS,
     CheckpointContent,
     Rule,
+    explain_architecture,
     filter_taps,
     layers,
     resolution_of,
     shape_of,
+    size_option,
 )
 from editbench.networks.pickles import Opaque
 from editbench.networks.stylegan2.network import StyleGAN2Config
@@ -111,45 +113,39 @@ def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
                 "known"
             )
     resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
-    conv = {
-        size: f"synthesis/{size}x{size}/Conv{'' if size == 4 else '1'}"
-        for size in (4 * 2**k for k in range(resolution.bit_length() - 2))
-    }
+    conv = ["synthesis/4x4/Conv"]
+    for k in range(1, resolution.bit_length() - 2):
+        conv.append(f"synthesis/{4 << k}x{4 << k}/Conv1")
     w_dim = shape_of(tensors, "synthesis/4x4/Conv/mod_weight", path, 2)[0]
     first = shape_of(tensors, "mapping/Dense0/weight", path, 2)
     label = "mapping/LabelEmbed/weight"
     embed = shape_of(tensors, label, path, 2) if label in tensors else (0, 0)
     depth = sum(1 for name in tensors if re.fullmatch(r"mapping/Dense\d+/weight", name))
-    how = (
-        "resnet"
-        if any(name.endswith("/Skip/weight") for name in tensors)
-        else "skip"
-        if "synthesis/4x4/ToRGB/weight" in tensors and resolution > 4
-        else "orig"
-    )
-    try:
+    architecture = "orig"
+    if any(name.endswith("/Skip/weight") for name in tensors):
+        architecture = "resnet"
+    elif "synthesis/4x4/ToRGB/weight" in tensors and resolution > 4:
+        architecture = "skip"
+    rgb = f"synthesis/{resolution}x{resolution}/ToRGB/weight"
+    with explain_architecture(path, "StyleGAN2"):
         # None in the file means no smoothing, a box of two pixels.
         taps = torch.tensor([float(tap) for tap in kwargs.get("resample_kernel", FIR) or BOX])
         clamp = kwargs.get("conv_clamp")
         config = StyleGAN2Config(
             resolution,
-            tuple(shape_of(tensors, f"{name}/weight", path, 4)[3] for name in conv.values()),
-            first[0] - embed[1],
-            w_dim,
-            depth,
-            float(kwargs.get("mapping_lrmul", 0.01)),
-            shape_of(tensors, f"synthesis/{resolution}x{resolution}/ToRGB/weight", path, 4)[3],
-            embed[0],
-            how,
-            filter_taps({"resample_kernel": taps}, path),
-            None if clamp is None else float(clamp),
-            0 if embed[1] == w_dim else embed[1],
-            0 if first[1] == w_dim else first[1],
+            tuple(shape_of(tensors, f"{name}/weight", path, 4)[3] for name in conv),
+            z_dim=first[0] - embed[1],
+            w_dim=w_dim,
+            mapping_layers=depth,
+            mapping_lr=float(kwargs.get("mapping_lrmul", 0.01)),
+            img_channels=shape_of(tensors, rgb, path, 4)[3],
+            c_dim=embed[0],
+            architecture=architecture,
+            fir=filter_taps({"resample_kernel": taps}, path),
+            conv_clamp=None if clamp is None else float(clamp),
+            embed_dim=size_option(embed[1], w_dim),
+            mapping_width=size_option(first[1], w_dim),
         )
-    except (ValueError, TypeError) as error:
-        raise BadFile(
-            f"{path}: its shapes and options are not those of a StyleGAN2 ({error})"
-        ) from error
     noisy = any(re.fullmatch(r"synthesis/noise\d+", name) for name in tensors)
     notes = [("noise", "constant maps" if noisy else "none: the network was made without")]
     return CheckpointContent(
@@ -158,8 +154,8 @@ def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
         config,
         tensors,
         tensorflow_rules(config, noisy),
-        {UNUSED},
-        notes,
+        beside={UNUSED},
+        notes=notes,
     )
 
 

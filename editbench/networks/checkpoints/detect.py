@@ -164,10 +164,8 @@ def refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def refuse(path: Path, part: Any) -> NoReturn:
     """Raise BadFile for a part without a generator, saying what it is."""
-    module = None
-    if module_state(part) is not None:
-        module = part
-    tensors = module_tensors(part) if module is not None else flat(part)
+    is_module = module_state(part) is not None
+    tensors = module_tensors(part) if is_module else flat(part)
     if not tensors:
         raise BadFile(
             f"{path}: {what(part)}, where a generator or its state dict is needed; choose one with "
@@ -175,9 +173,7 @@ def refuse(path: Path, part: Any) -> NoReturn:
         )
     # nn.DataParallel and training scripts put a name before all others.
     refuse_others(path, without_prefix(tensors))
-    about = "a state dict"
-    if module is not None:
-        about = f"a {class_name(module)}"
+    about = f"a {class_name(part)}" if is_module else "a state dict"
     raise BadFile(
         f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 or StyleGAN3 generator "
         "of a layout known here (NVlabs' PyTorch or TensorFlow, rosinality)"

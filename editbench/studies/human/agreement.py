@@ -9,8 +9,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from editbench.stats.intervals import wilson
+from editbench.studies.human.preferences import ALL, scopes
 
-EVERYONE = "all"
 CONSISTENCY = (
     "asked",
     "rater",
@@ -30,15 +30,16 @@ AGREEMENT = ("asked", "attribute", "raters", "comparisons", "pairs", "percent", 
 def consistency(votes: pd.DataFrame) -> pd.DataFrame:
     """Columns CONSISTENCY, a row a question asked and rater, and one for all raters.
 
-    alike: repeats, shown with swapped sides, that got the same method or twice none, of those with
-    both answers; share with Wilson's interval; left_share: of the first showings that were no tie,
-    with an exact binomial p against 1/2;
-    seconds: median of a screen.
+    - alike: repeats, shown with swapped sides, that got the same method or twice none, of those
+      with both answers; share, low, high: with Wilson's interval.
+    - left_share: of the first showings that were no tie, with left_p, an exact binomial p against
+      1/2.
+    - seconds: median of a screen.
     """
     rows = []
     for asked, part in votes.groupby("asked"):
         # Raters one by one as well: one who answers at random is hidden in the mean.
-        groups = [(EVERYONE, part), *((str(name), own) for name, own in part.groupby("rater"))]
+        groups = [(ALL, part), *((str(name), own) for name, own in part.groupby("rater"))]
         for rater, own in groups:
             # A repeat's sides follow from its first showing, on which sides and ties are counted.
             first = own[own["repeat_of"] == ""]
@@ -84,28 +85,25 @@ def agreement(votes: pd.DataFrame) -> pd.DataFrame:
     Krippendorff's, nominal. The answers are: the method that comes first in the alphabet, the other
     one, none.
     """
-    # A comparison may stand on several pages; a rater's vote on it counts once.
-    first = votes[votes["repeat_of"] == ""].drop_duplicates(["asked", "rater", "comparison"])
     rows = []
-    for asked, part in first.groupby("asked"):
-        for attribute, own in [(EVERYONE, part), *part.groupby("attribute")]:
-            # By method and not by side, since raters may have seen the pair on swapped sides.
-            answer = np.select([own["winner"] == "", own["winner"] == own["a"]], [0, 1], 2)
-            counts = pd.crosstab(own["comparison"], answer).to_numpy(np.float64)
-            # One answer alone makes no pair and says nothing of agreement.
-            counts = counts[counts.sum(1) > 1]
-            percent, alpha, pairs = krippendorff(counts)
-            rows.append(
-                {
-                    "asked": asked,
-                    "attribute": attribute,
-                    "raters": own["rater"].nunique(),
-                    "comparisons": len(counts),
-                    "pairs": pairs,
-                    "percent": percent,
-                    "alpha": alpha,
-                }
-            )
+    for asked, attribute, own in scopes(votes):
+        # By method and not by side, since raters may have seen the pair on swapped sides.
+        answer = np.select([own["winner"] == "", own["winner"] == own["a"]], [0, 1], 2)
+        counts = pd.crosstab(own["comparison"], answer).to_numpy(np.float64)
+        # One answer alone makes no pair and says nothing of agreement.
+        counts = counts[counts.sum(1) > 1]
+        percent, alpha, pairs = krippendorff(counts)
+        rows.append(
+            {
+                "asked": asked,
+                "attribute": attribute,
+                "raters": own["rater"].nunique(),
+                "comparisons": len(counts),
+                "pairs": pairs,
+                "percent": percent,
+                "alpha": alpha,
+            }
+        )
     return pd.DataFrame(rows, columns=list(AGREEMENT))
 
 
@@ -121,9 +119,8 @@ def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
     if not len(counts):
         return float("nan"), float("nan"), 0
     same = (counts * (counts - 1) / 2).sum(1)
-    seen = (
-        2 * (pairs - same) / (size - 1)
-    ).sum()  # observed disagreement, a unit weighs its raters
+    # Observed disagreement; a unit weighs its raters.
+    seen = (2 * (pairs - same) / (size - 1)).sum()
     totals = counts.sum(0)
     n = size.sum()
     # Disagreement of pairs drawn from all answers without replacement, hence n - 1.

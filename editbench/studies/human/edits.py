@@ -19,9 +19,18 @@ from editbench.walk.trajectory import Trajectories
 class Edits:
     """The first crossings of one run.
 
-    label: the method's name in reports; walks: indexed by start, columns source, target (classes)
-    and step (of the first crossing, <NA> where there was none); usable: the starts whose pictures
-    can be had.
+    Args:
+        run_id: of the record.
+        label: the method's name in reports.
+        attribute: that was edited.
+        classes: of the attribute.
+        walks: indexed by start, columns source, target (classes) and step (of the first crossing,
+            <NA> where there was none).
+        trajectories: of the record.
+        config: of the record.
+        usable: the starts whose pictures can be had.
+        pictures: where they come from, or why there are none, for people: manifest.json and the
+            summary print it as it is.
     """
 
     run_id: str
@@ -32,8 +41,7 @@ class Edits:
     trajectories: Trajectories
     config: dict[str, Any]
     usable: frozenset[int] = frozenset()
-    # For people: manifest.json and the summary print it as it is.
-    pictures: str = ""  # where they come from, or why there are none
+    pictures: str = ""
 
     @property
     def crossed(self) -> frozenset[int]:

@@ -61,7 +61,8 @@ OPEN = 0.025  # share of draws without finite strengths beyond which an interval
 
 def scopes(votes: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """(asked, attribute or 'all', its first showings: one vote a rater and comparison)."""
-    # A repeat is there to measure the rater; as a second vote it would count twice.
+    # A repeat is there to measure the rater; as a second vote it would count twice. A comparison
+    # may stand on several pages, and counts once too.
     first = votes[votes["repeat_of"] == ""].drop_duplicates(["asked", "rater", "comparison"])
     for asked, part in first.groupby("asked"):
         yield str(asked), ALL, part

@@ -125,11 +125,9 @@ class Redraw:
             ) from error
         codes = torch.from_numpy(values[rows]).to(self.settings.device)
         generator = self.networks.generator
-        return (
-            codes.reshape(-1, generator.num_ws, generator.w_dim)
-            if self.editor.space == Space.W_PLUS
-            else codes
-        )
+        if self.editor.space == Space.W_PLUS:
+            return codes.reshape(-1, generator.num_ws, generator.w_dim)
+        return codes
 
     def _walk(self, starts: list[int], origin: torch.Tensor) -> Walk:
         device = self.settings.device
@@ -238,9 +236,8 @@ def open_pictures(
             cache,
         )
         return edits.with_pictures(edits.crossed, "redrawn from the stored codes"), redraw
-    except (
-        Exception
-    ) as error:  # a record may be of networks that are not here any more: any reason is a reason
+    # A record may be of networks that are not here any more: any reason is a reason.
+    except Exception as error:
         reason = reason_of(error)
     try:
         strips = Strips(edits, results.strips(edits.run_id))

@@ -34,10 +34,19 @@ VOTES = {
 
 @dataclass(frozen=True)
 class AnswerSheet:
-    """One rater's file for one page. answers: question -> asked -> 'left', 'right' or 'none'. The
-    counts are of single
-    answers: missing ones, ones to questions that this page does not have, and ones that are no
-        answer.
+    """One rater's file for one page.
+
+    Args:
+        path: of the file.
+        rater: their code.
+        page: name of the page.
+        saved: when, as the page wrote it.
+        answers: question -> asked -> 'left', 'right' or 'none'.
+        seconds: question -> how long its screen was open.
+        missing: single answers that were not given.
+        unknown: answers to questions that this page does not have.
+        invalid: answers that are none.
+        note: on other files of this rater, for people.
     """
 
     path: Path
@@ -58,9 +67,14 @@ class AnswerSheet:
 
 @dataclass(frozen=True)
 class Responses:
-    """votes: a row a single answer, columns VOTES (winner: a method, '' for none / both / not
-    applicable; repeat_of: '' or the question that was shown again); sheets: the files kept; left:
-    (file, why it cannot be counted); doubles: (file, which other one of the same rater counts).
+    """The answers of all raters.
+
+    Args:
+        votes: a row a single answer, columns VOTES; winner is a method, '' for none / both / not
+            applicable, repeat_of '' or the question that was shown again.
+        sheets: the files kept.
+        left: (file, why it cannot be counted).
+        doubles: (file, which other one of the same rater counts).
     """
 
     votes: pd.DataFrame

@@ -35,10 +35,22 @@ SHOWN = 256  # pixels of the screen that a small picture is enlarged to, by a wh
 
 @dataclass(frozen=True)
 class StudyDesign:
-    """pairs: comparisons an attribute, spread over its pairs of methods; sets: pages; split: each
-    page gets its share of the comparisons instead of all of them; duplicates: share of a page shown
-    twice; asked: 'change', 'identity' or both; title, intro: what raters read, intro above the
-    instructions (consent, whom to ask).
+    """What a study asks of whom.
+
+    Args:
+        methods: labels or names; none takes all.
+        pairs: comparisons an attribute, spread over its pairs of methods.
+        sets: pages.
+        split: each page gets its share of the comparisons instead of all of them.
+        duplicates: share of a page that is shown twice.
+        seed: of all that is drawn.
+        asked: 'change', 'identity' or both.
+        title: of the pages.
+        intro: stands above the instructions (consent, whom to ask).
+        setting: of the runs; None where there is one alone.
+
+    Raises:
+        EditbenchError: an option is out of its range.
     """
 
     methods: tuple[str, ...] = ()
@@ -166,9 +178,6 @@ def render(
         "questions": shown,
     }
     environment = page_environment("studies/human")
-    parts = {
-        part: Markup(_source(part)) for part in ("page.css", "page.js")
-    }  # our own files, not text of a record
     text = environment.get_template("page.html").render(
         title=design.title,
         intro=design.intro.strip(),
@@ -178,8 +187,9 @@ def render(
         asked=design.asked,
         pixelated=side <= PIXELATED,
         rater=RATER,
-        css=parts["page.css"],
-        js=parts["page.js"],
+        # Our own files, not text of a record.
+        css=Markup(_source("page.css")),
+        js=Markup(_source("page.js")),
     )
     # Found here and not by the rater whose browser hangs.
     if len(text) > LARGEST_PAGE:

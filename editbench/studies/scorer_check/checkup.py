@@ -66,9 +66,15 @@ class Ranged:
 class Checkup:
     """What was found of one scorer.
 
-    logits: (n, width). shares: attribute, class, share. quantiles: of the log-odds, a row a column.
-        correlation: of the log-odds. ranges: what was tried; empty for a scorer without a declared
-        range.
+    Args:
+        role: of the scorer, for tables.
+        attributes: of the scorer.
+        logits: (n, width).
+        shares: columns attribute, class, share.
+        quantiles: of the log-odds, a row a column of the logits.
+        correlation: of the log-odds, (width, width).
+        ranges: what was tried; empty for a scorer without a declared range.
+        findings: the worst first.
     """
 
     role: str

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -44,14 +43,9 @@ WIDTH = 140.0  # units of the drawing of an interval
 PAGE = "index.html"
 
 
-def print_side_by_side(found: SideBySide, console: Console | None = None) -> None:
-    """The terminal's table: accuracy and AD, then the conclusion and what is not compared.
-
-    Args:
-        found: the comparison.
-        console: to print to; None is the terminal, or a pipe.
-    """
-    console = console or results_console()
+def print_side_by_side(found: SideBySide) -> None:
+    """The terminal's table: accuracy and AD, then the conclusion and what is not compared."""
+    console = results_console()
     for line in (f"A: {found.first}", f"B: {found.second}", *changes(found)):
         console.print(escape(line), soft_wrap=True)
     for name, part in found.parts():

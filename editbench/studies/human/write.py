@@ -84,117 +84,101 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
 
 def shown(found: Analysis) -> list[Shown]:
     """The tables that have rows, as text; the last is that of the files."""
-    tables: list[Shown] = []
+    tables = []
     for asked in found.asked:
-        rates = found.tables["win_rates"].query("asked == @asked")
-        tables.append(
-            (
-                ASKED[asked],
-                [
-                    "attribute",
-                    "methods",
-                    "rate",
-                    "Wilson",
-                    "bootstrap",
-                    "wins",
-                    "ties",
-                    "raters",
-                    "p (Holm)",
-                ],
-                [
-                    [
-                        row["attribute"],
-                        # The rate is of the first of the two.
-                        f"{row['a']} : {row['b']}",
-                        _number(row["rate_a"]),
-                        _interval(row["low"], row["high"]),
-                        _interval(row["boot_low"], row["boot_high"]),
-                        f"{row['wins_a']} : {row['wins_b']}",
-                        # Told here, since the rate leaves them out.
-                        f"{row['ties']} ({100 * row['tie_share']:.0f} %)",
-                        str(row["raters"]),
-                        _p(row["p_holm"]),
-                    ]
-                    for row in rates.to_dict("records")
-                ],
-            )
-        )
-        strong = found.tables["strengths"].query("asked == @asked")
-        # It has rows where more than two methods took part.
-        tables.append(
-            (
-                f"{ASKED[asked]}: Bradley-Terry strengths, log-odds",
-                ["attribute", "method", "strength", "bootstrap", "wins", "losses", "note"],
-                [
-                    [
-                        row["attribute"],
-                        row["method"],
-                        _number(row["strength"], 2),
-                        _interval(row["low"], row["high"], 2),
-                        str(row["wins"]),
-                        str(row["losses"]),
-                        row["note"],
-                    ]
-                    for row in strong.to_dict("records")
-                ],
-            )
-        )
-    tables.append(
-        (
-            "Raters: repeats answered alike, sides",
-            ["question", "rater", "alike", "Wilson", "left", "p of left", "ties", "s a screen"],
-            [
-                [
-                    row["asked"],
-                    row["rater"],
-                    f"{row['alike']} of {row['repeats']}",
-                    _interval(row["low"], row["high"]),
-                    _number(row["left_share"]),
-                    _p(row["left_p"]),
-                    _number(row["tie_share"]),
-                    _number(row["seconds"], 1),
-                ]
-                for row in found.tables["consistency"].to_dict("records")
-            ],
-        )
-    )
-    # Without a comparison that two raters answered there is no agreement to tell.
-    shared = found.tables["agreement"].query("comparisons > 0")
-    tables.append(
-        (
-            "Agreement of raters",
-            [
-                "question",
-                "attribute",
-                "raters",
-                "comparisons",
-                "same answer",
-                "Krippendorff's alpha",
-            ],
-            [
-                [
-                    row["asked"],
-                    row["attribute"],
-                    str(row["raters"]),
-                    str(row["comparisons"]),
-                    _number(row["percent"]),
-                    _number(row["alpha"]),
-                ]
-                for row in shared.to_dict("records")
-            ],
-        )
-    )
-    tables.append(
-        (
-            "Files",
-            ["file", "rater", "page", "answers", "missing", "unknown", "invalid", "note"],
-            [
-                [str(value) for value in row.values()]
-                for row in found.tables["files"].to_dict("records")
-            ],
-        )
-    )
+        tables += [_rates(found, asked), _strengths(found, asked)]
+    tables += [_raters(found), _agreement(found), _files(found)]
     return [table for table in tables if table[2]]
+
+
+def _rates(found: Analysis, asked: str) -> Shown:
+    headings = [
+        *("attribute", "methods", "rate", "Wilson", "bootstrap"),
+        *("wins", "ties", "raters", "p (Holm)"),
+    ]
+    rows = []
+    for row in found.tables["win_rates"].query("asked == @asked").to_dict("records"):
+        rows.append(
+            [
+                row["attribute"],
+                # The rate is of the first of the two.
+                f"{row['a']} : {row['b']}",
+                _number(row["rate_a"]),
+                _interval(row["low"], row["high"]),
+                _interval(row["boot_low"], row["boot_high"]),
+                f"{row['wins_a']} : {row['wins_b']}",
+                # Told here, since the rate leaves them out.
+                f"{row['ties']} ({100 * row['tie_share']:.0f} %)",
+                str(row["raters"]),
+                _p(row["p_holm"]),
+            ]
+        )
+    return ASKED[asked], headings, rows
+
+
+def _strengths(found: Analysis, asked: str) -> Shown:
+    """It has rows where more than two methods took part."""
+    headings = ["attribute", "method", "strength", "bootstrap", "wins", "losses", "note"]
+    rows = []
+    for row in found.tables["strengths"].query("asked == @asked").to_dict("records"):
+        rows.append(
+            [
+                row["attribute"],
+                row["method"],
+                _number(row["strength"], 2),
+                _interval(row["low"], row["high"], 2),
+                str(row["wins"]),
+                str(row["losses"]),
+                row["note"],
+            ]
+        )
+    return f"{ASKED[asked]}: Bradley-Terry strengths, log-odds", headings, rows
+
+
+def _raters(found: Analysis) -> Shown:
+    headings = ["question", "rater", "alike", "Wilson", "left", "p of left", "ties", "s a screen"]
+    rows = []
+    for row in found.tables["consistency"].to_dict("records"):
+        rows.append(
+            [
+                row["asked"],
+                row["rater"],
+                f"{row['alike']} of {row['repeats']}",
+                _interval(row["low"], row["high"]),
+                _number(row["left_share"]),
+                _p(row["left_p"]),
+                _number(row["tie_share"]),
+                _number(row["seconds"], 1),
+            ]
+        )
+    return "Raters: repeats answered alike, sides", headings, rows
+
+
+def _agreement(found: Analysis) -> Shown:
+    headings = [
+        *("question", "attribute", "raters", "comparisons", "same answer"),
+        "Krippendorff's alpha",
+    ]
+    rows = []
+    # Without a comparison that two raters answered there is no agreement to tell.
+    for row in found.tables["agreement"].query("comparisons > 0").to_dict("records"):
+        rows.append(
+            [
+                row["asked"],
+                row["attribute"],
+                str(row["raters"]),
+                str(row["comparisons"]),
+                _number(row["percent"]),
+                _number(row["alpha"]),
+            ]
+        )
+    return "Agreement of raters", headings, rows
+
+
+def _files(found: Analysis) -> Shown:
+    headings = ["file", "rater", "page", "answers", "missing", "unknown", "invalid", "note"]
+    rows = found.tables["files"].astype(str).to_numpy().tolist()
+    return "Files", headings, rows
 
 
 def print_analysis(found: Analysis, console: Console) -> None:

@@ -1,1 +1,1 @@
-"""Architectures of third-party weights, for `network: {_target_: ...}` in a configuration."""
+"""Generators, scorers and feature networks: their contracts, architectures and files."""

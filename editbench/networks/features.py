@@ -135,16 +135,14 @@ class ScorerFeatures(FeatureNetwork):
         return (x.mean(tuple(range(2, x.dim()))) if x.dim() > 2 else x).float()
 
 
-class _Published(FeatureNetwork):
+class _PublishedFeatures(FeatureNetwork):
     """A published TorchScript detector: (images, return_features=True) -> (N, dim)."""
 
     def __init__(
         self, file: Mapping[str, Any] | Published, path: Path | str | None, dim: int, name: str
     ) -> None:
         super().__init__()
-        found = locate_file(
-            file if isinstance(file, Published) else Published.from_config(file), path
-        )
+        found = locate_file(file, path)
         self.network = read_torchscript(found.path)
         self.name = name
         self.dim = dim
@@ -176,7 +174,7 @@ class _Published(FeatureNetwork):
         return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
-class InceptionFeatures(_Published):
+class InceptionFeatures(_PublishedFeatures):
     """The Inception network of FID (Heusel et al. 2017; TensorFlow's inception-2015-12-05), as
     TorchScript by NVIDIA.
 
@@ -205,7 +203,7 @@ class InceptionFeatures(_Published):
         super().__init__(file, path, dim, name)
 
 
-class VGG16Features(_Published):
+class VGG16Features(_PublishedFeatures):
     """The 4096 features of VGG16's second linear layer, as precision and recall take them
     (Kynkaanniemi et al. 2019).
 

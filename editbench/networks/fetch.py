@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pooch
 
@@ -76,17 +78,19 @@ def fetch_file(file: Published, again: bool = False) -> Found:
         return _accept(file, part, place)
 
 
-def locate_file(file: Published, path: Path | str | None = None) -> Found:
+def locate_file(file: Published | Mapping[str, Any], path: Path | str | None = None) -> Found:
     """The file of a network, fetched if need be.
 
     Args:
-        file: what is looked for.
+        file: what is looked for, or its configuration.
         path: where it must be; by default the folder of networks.
 
     Raises:
         BadFile: the content is wrong, or there is nothing at `path`.
         EditbenchError: it is missing and may not be fetched, or the download failed.
     """
+    if not isinstance(file, Published):
+        file = Published.from_config(file)
     found = find_file(file, path)
     if found is not None:
         return found

@@ -215,9 +215,7 @@ class ScriptedLPIPS(Perceptual):
         about: str = "",
     ) -> None:
         super().__init__()
-        found = locate_file(
-            file if isinstance(file, Published) else Published.from_config(file), path
-        )
+        found = locate_file(file, path)
         self.network = read_torchscript(found.path)
         self.size = size
         if not takes(self.network, "resize_images", "return_lpips"):

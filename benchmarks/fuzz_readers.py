@@ -195,7 +195,7 @@ def run_cases(first: int, last: int, seed: int, data: Path) -> dict:
             counts[f"{'golden' if name in golden else name}: {outcome}"] += 1
         growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     # Of the largest file; most cases have far less.
-    bound = FLOOR + RATIO * largest
+    bound = 2 * (FLOOR + RATIO * largest)
     return {
         "counts": counts,
         "slowest": slowest,

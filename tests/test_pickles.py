@@ -156,6 +156,13 @@ def test_dict_likes_are_dicts_and_other_classes_are_opaque(tmp_path, protocol, m
     assert same(odd.state, {"x": np.arange(3)}) and odd_list.items == [1, 2]
 
 
+def test_keys_and_members_that_are_numpy_numbers_are_plain(tmp_path):
+    value = {(np.int64(1), np.float32(0.5)): 1, np.int64(2): {np.str_("a")}, ("b", (3,)): 2}
+    found = read_pickle(written(tmp_path, value))
+    assert same(found, {(1, 0.5): 1, 2: {"a"}, ("b", (3,)): 2})
+    assert [type(key) for key in [*next(iter(found)), list(found)[1]]] == [int, float, int]
+
+
 def test_named_arguments_are_kept_aside(tmp_path):
     found = read_pickle(written(tmp_path, Keyword(size=4)))
     assert found.name.endswith("Keyword") and found.args == () and found.kwargs == {"size": 4}

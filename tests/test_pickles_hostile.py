@@ -8,6 +8,8 @@ import copyreg
 import io
 import os
 import pickle
+import subprocess
+import zipfile
 
 import numpy as np
 import pytest
@@ -155,6 +157,47 @@ def test_the_payloads_are_live(canary, name):
     except Exception as error:
         assert canary.exists() or LOUD, repr(error)
     assert canary.exists() or LOUD
+
+
+def test_an_extension_that_the_caller_has_used_is_not_called(tmp_path, canary):
+    """The caller's unpickler would take it from a cache, without asking for its name."""
+    path = tmp_path / "payload.pkl"
+    content = payloads(str(canary))["extension"]
+    pickle.loads(content)
+    canary.rmdir()
+    path.write_bytes(content)
+    with pytest.raises(BadFile, match="unregistered extension"):
+        read_pickle(path)
+    assert not canary.exists()
+
+
+def test_a_storage_keeps_its_own_size(tmp_path):
+    """Whatever state a file hands to it is data."""
+    path = tmp_path / "storage.pt"
+    state = b"N}(Vsize\nJ\0\0\0\x10Vdtype\nVint64\nu\x86b"
+    with zipfile.ZipFile(path, "w") as archive:
+        identity = b"(Vstorage\n" + glob("torch", "FloatStorage") + b"V0\nVcpu\nK\x03tQ"
+        archive.writestr("a/data.pkl", b"\x80\x02" + identity + state + b".")
+        archive.writestr("a/data/0", bytes(12))
+    found = read_torch(path)
+    assert found.name == "torch.FloatStorage"
+    assert found.state == (None, {"size": 1 << 28, "dtype": "int64"})
+    assert torch.equal(found.flat, torch.zeros(3))
+
+
+def test_a_file_that_changes_after_its_trial_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "value.pkl"
+    path.write_bytes(pickle.dumps(1))
+    run = subprocess.run
+
+    def run_and_change(*args, **kwargs):
+        done = run(*args, **kwargs)
+        path.write_bytes(pickle.dumps([1, 2]))
+        return done
+
+    monkeypatch.setattr(subprocess, "run", run_and_change)
+    with pytest.raises(BadFile, match="changed while it was read"):
+        read_pickle(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -2,6 +2,6 @@
 
 from editbench.networks.pickles.limits import Limits
 from editbench.networks.pickles.reader import read_pickle, read_torch
-from editbench.networks.pickles.standins import Global, Opaque
+from editbench.networks.pickles.unpickle import Global, Opaque
 
 __all__ = ["Global", "Limits", "Opaque", "read_pickle", "read_torch"]

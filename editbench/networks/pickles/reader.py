@@ -28,7 +28,7 @@ from editbench.networks.pickles.unpickle import Global, Opaque, Refused, Storage
 
 CHILD = Path(__file__).with_name("child.py")
 WAIT = 20  # wall-clock seconds for one second of processor time, on a machine with much to do
-COST = 200  # bytes that remembering a container and its extent takes
+COST = 200  # bytes that a container takes while it waits for its parts, and when it is done
 DEEPEST_KEY = 8  # tuples within tuples as keys of a dict
 SAME_HASH = 100  # keys with NumPy numbers in one dict; 34 floats have the hash of 1, 2 or 4
 LEAVES = {type(None), bool, int, float, complex, str, bytes, bytearray}
@@ -142,6 +142,7 @@ class Rebuilder:
                 if type(part) not in LEAVES and id(part) not in self.done:
                     if id(part) in within:
                         raise Refused("its objects contain themselves; save data without cycles")
+                    self.check_bytes(COST)
                     within.add(id(part))
                     path.append((part, iter(parts_of(part))))
                     break
@@ -176,7 +177,6 @@ class Rebuilder:
             nodes += more_nodes
             levels = max(levels, more_levels + 1)
             size += more_size
-        self.check_bytes(COST)
         if isinstance(value, Opaque):
             made = self.made_from_opaque(value)
         elif isinstance(value, type):

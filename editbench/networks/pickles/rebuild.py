@@ -84,7 +84,7 @@ def from_buffer(raw: Any, dtype: Any, lengths: Any, order: Any, *axes: Any) -> n
     if len(raw) != number * kind.itemsize or not kind.itemsize:
         raise damaged(f"an array of {number:,} x {kind.itemsize} bytes comes with {len(raw):,}")
     # astype copies, as the raw data can be shared and are not always writeable.
-    values = np.frombuffer(raw or bytearray(kind.itemsize), kind, count=number)
+    values = np.frombuffer(raw, kind) if raw else np.empty(0, kind)
     values = values.astype(kind.newbyteorder("="))
     if kind.kind == "b" and values.view(np.uint8).max(initial=0) > 1:
         raise damaged("an array of booleans has other bytes than 0 and 1")
@@ -137,14 +137,7 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *others: A
 
 
 def rebuild_tensor_v3(
-    storage: Any,
-    offset: Any,
-    size: Any,
-    stride: Any,
-    grad: Any,
-    hooks: Any,
-    dtype: Any,
-    *others: Any,
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *more: Any
 ) -> Tensor:
     """Of an untyped storage and a dtype given by name."""
     if not isinstance(storage, Storage) or storage.flat.dtype != torch.uint8:
@@ -154,7 +147,7 @@ def rebuild_tensor_v3(
     # A view of the same memory, so that tensors of one storage stay tied; torch refuses bytes that
     # are not a whole number of elements.
     flat = storage.flat.view(getattr(torch, dtype.name.removeprefix("torch.")))
-    return view_elements(flat, offset, size, stride, *others)
+    return view_elements(flat, offset, size, stride, *more)
 
 
 def view_elements(

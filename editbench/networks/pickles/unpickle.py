@@ -151,10 +151,10 @@ class PlainDict(dict):
 
     def __init__(self, pairs: Any = ()) -> None:
         # dict() would take sets, too, whose order differs from process to process.
-        ordered = isinstance(pairs, dict) or all(
-            isinstance(part, (list, tuple)) for part in (pairs, *pairs)
+        plain = isinstance(pairs, dict) or all(
+            type(part) in (list, tuple) for part in [pairs, *pairs]
         )
-        if not ordered:
+        if not plain:
             raise damaged("a dict is made from something else than pairs")
         super().__init__(pairs)
 

@@ -1,6 +1,7 @@
 """Tensors and arrays that the restricted reader gives, against torch's safe reader and NumPy."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -76,6 +77,22 @@ def test_torch_files_equal_the_safe_reader_of_torch(tmp_path, zipped):
     assert same(read_pickle(path), found)
     found["shared"][0][2] = 99.0
     assert found["shared"][1][0] == 99.0 and found["shared"][2][0, 2] == 99.0
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_elements_are_held_once_while_they_are_read(tmp_path, zipped):
+    path = tmp_path / "value.pt"
+    value = {str(k): torch.full((1 << 20,), float(k)) for k in range(3)}
+    torch.save(value, path, _use_new_zipfile_serialization=zipped)
+    tracemalloc.start()
+    try:
+        found = read_torch(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert same(found, value)
+    size = sum(tensor.nbytes for tensor in value.values())
+    assert size <= peak <= size + (4 << 20)
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))

@@ -8,7 +8,7 @@ from editbench.base.errors import Unsupported
 from editbench.base.spaces import Codes
 from editbench.conformance.compare import close, spelled_out
 from editbench.conformance.subject import Fit, Subject
-from editbench.conformance.verdicts import Failed, Skipped, describe_error
+from editbench.conformance.verdicts import Failed, Skipped, describe_error, must_not_raise
 from editbench.walk.editor import DirectionSet, Editor
 
 SAMPLES = 6
@@ -92,12 +92,11 @@ def _apply(
     codes: torch.Tensor,
 ) -> Codes:
     """Codes of one direction at one strength."""
-    try:
-        with torch.no_grad(), subject.watch.running(0):
-            return editor.apply_direction(found, place, strength, codes.clone())
-    except Exception as error:
-        raise Failed(
-            f"apply_direction raised {describe_error(error, editor)}",
-            "Codes of a space of the generator, one for each sample, from `found` alone",
-            "put all that the edit needs into the tensors and details of the DirectionSet",
-        ) from None
+    guard = must_not_raise(
+        "apply_direction",
+        "Codes of a space of the generator, one for each sample, from `found` alone",
+        "put all that the edit needs into the tensors and details of the DirectionSet",
+        editor,
+    )
+    with guard, torch.no_grad(), subject.watch.running(0):
+        return editor.apply_direction(found, place, strength, codes.clone())

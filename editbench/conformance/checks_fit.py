@@ -9,7 +9,7 @@ from editbench.base.spaces import Space
 from editbench.conformance.compare import close
 from editbench.conformance.subject import Fit, Subject
 from editbench.conformance.testbeds import FAMILIES
-from editbench.conformance.verdicts import Failed, Skipped, Warned, describe_error
+from editbench.conformance.verdicts import Failed, Skipped, Warned, describe_error, must_not_raise
 from editbench.run.fits import learned_auc
 from editbench.walk.editor import Editor, FitData, FitReport
 
@@ -236,17 +236,16 @@ def scores(subject: Subject) -> str:
         asked.setdefault(id(served.editor), (served.editor, data, [served.attribute]))
     found: set[str] = set()
     for editor, data, names in asked.values():
-        try:
-            with subject.watch.running(0):
-                found |= set(learned_auc(editor, data, names))
-        except Exception as error:
-            raise Failed(
-                f"for {', '.join(names)}, scoring raised {describe_error(error, editor)}",
-                "(n, K) scores of the n tune samples, or None for an attribute without any: a job "
-                "asks for those of all attributes when the fit has ended",
-                "in `class_scores` give a row a tune sample and a column a class, from codes alone, "
-                "and None where the fit learnt none",
-            ) from None
+        guard = must_not_raise(
+            f"for {', '.join(names)}, scoring",
+            "(n, K) scores of the n tune samples, or None for an attribute without any: a job "
+            "asks for those of all attributes when the fit has ended",
+            "in `class_scores` give a row a tune sample and a column a class, from codes alone, "
+            "and None where the fit learnt none",
+            editor,
+        )
+        with guard, subject.watch.running(0):
+            found |= set(learned_auc(editor, data, names))
     return "scores " + (", ".join(sorted(found)) or "no attribute")
 
 

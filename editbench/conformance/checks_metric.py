@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from editbench.conformance.verdicts import Failed, Skipped, describe_error
+from editbench.conformance.verdicts import Failed, Skipped, must_not_raise
 from editbench.conformance.walks import ALONE, diverged, make_walks, many_classes, of_starts
 from editbench.conformance.watch import global_seed
 from editbench.figures.drawing import Drawing
@@ -87,15 +87,13 @@ class MetricSubject:
 # -- construction and results ----------------------------------------------------------------------
 def constructs(subject: MetricSubject) -> str:
     """Make two metrics, and check what they say about themselves."""
-    try:
+    with must_not_raise(
+        "the constructor",
+        "a metric from its defaults",
+        "give every argument of __init__ a default, or --set key=value, or list it in the YAML",
+    ):
         metric = subject.make()
         again = subject.make()
-    except Exception as error:
-        raise Failed(
-            f"the constructor raised {describe_error(error)}",
-            "a metric from its defaults",
-            "give every argument of __init__ a default, or --set key=value, or list it in the YAML",
-        ) from None
     if again is metric:
         raise Failed(
             "the same object twice", "a new metric at every call", "make a new instance every time"
@@ -394,15 +392,11 @@ def figure(subject: MetricSubject) -> str:
 
 def _draw(subject: MetricSubject, records: FewRecords, where: str, fix: str) -> Sequence[Drawing]:
     assert subject.figure is not None
-    try:
-        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-            found = list(subject.figure(records, theme_of(records.runs)))
-            for one in found:
-                one.draw().savefig(io.BytesIO(), format="png")
-    except Exception as error:
-        raise Failed(
-            f"in {where} the figure raised {describe_error(error)}", "a list of Drawing", fix
-        ) from None
+    guard = must_not_raise(f"in {where} the figure", "a list of Drawing", fix)
+    with guard, matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        found = list(subject.figure(records, theme_of(records.runs)))
+        for one in found:
+            one.draw().savefig(io.BytesIO(), format="png")
     return found
 
 
@@ -447,14 +441,9 @@ def _computed(subject: MetricSubject, walks: Trajectories, where: str, fix: str)
     except Failed:
         # One cause, one failed check: the others point to it.
         raise Skipped("rows of sound walks are wrong already; see `rows`") from None
-    try:
+    required = "rows, without a number where there is none"
+    with must_not_raise(f"{where}, computing", required, fix, subject.made):
         return subject.result(walks)
-    except Exception as error:
-        raise Failed(
-            f"{where}, computing raised {describe_error(error, subject.made)}",
-            "rows, without a number where there is none",
-            fix,
-        ) from None
 
 
 def _check_rows(subject: MetricSubject, found: MetricResult, where: str) -> None:

@@ -11,7 +11,7 @@ from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
 from editbench.conformance.subject import Fit, Subject
 from editbench.conformance.testbeds import bare_generator, copied
-from editbench.conformance.verdicts import Failed, Warned, describe_error
+from editbench.conformance.verdicts import Failed, Warned, describe_error, must_not_raise
 from editbench.walk.editor import Editor, Walk
 
 
@@ -147,15 +147,14 @@ def restored(subject: Subject, fitted: Fit, tensors: dict[str, Tensor]) -> Edito
     # Through the bytes of a file, as the cache of fits does it.
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     stored = load(save(flat))
-    try:
-        with subject.watch.running(0):
-            fresh.load_state(stored)
-    except Exception as error:
-        raise Failed(
-            f"load_state(state()) raised {describe_error(error, fresh)}",
-            "an editor restored from its own state",
-            "read in `load_state` exactly the names that `state` writes",
-        ) from None
+    guard = must_not_raise(
+        "load_state(state())",
+        "an editor restored from its own state",
+        "read in `load_state` exactly the names that `state` writes",
+        fresh,
+    )
+    with guard, subject.watch.running(0):
+        fresh.load_state(stored)
     return fresh
 
 

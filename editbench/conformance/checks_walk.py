@@ -12,7 +12,7 @@ from editbench.base.spaces import Codes
 from editbench.conformance.compare import altered, close, snapshot, spelled_out
 from editbench.conformance.subject import Served, Subject
 from editbench.conformance.testbeds import clone_walk
-from editbench.conformance.verdicts import Failed, Skipped, Warned, describe_error
+from editbench.conformance.verdicts import Failed, Skipped, Warned, must_not_raise
 from editbench.walk.editor import Walk
 
 STEPS = 10  # of the walk that shows whether an editor steers
@@ -29,19 +29,18 @@ def identity(subject: Subject) -> str:
         generator = served.fit.data.generator
         latent = generator.start_space(served.editor.space)
         assert walk.latent is not None
-        try:
+        with must_not_raise(
+            "decoding `codes` at step 0",
+            "Codes of a space of the generator, one for each sample",
+            "give Codes(space, values), or leave `codes` as the base class has it",
+            served.editor,
+        ):
             codes = subject.codes(served.editor, walk)
             if not isinstance(codes, Codes):
                 raise TypeError(f"codes gave {type(codes).__name__}, not Codes")
             with torch.no_grad():
                 seen = generator.decode(codes)
                 own = generator.decode(Codes(latent, walk.latent))
-        except Exception as error:
-            raise Failed(
-                f"decoding `codes` at step 0 raised {describe_error(error, served.editor)}",
-                "Codes of a space of the generator, one for each sample",
-                "give Codes(space, values), or leave `codes` as the base class has it",
-            ) from None
         # Exactly 0, not nearly: the same codes in the same batch decode to the same bits.
         gap = (seen - own).abs().max().item() if seen.shape == own.shape else float("inf")
         if gap > 0 or not seen.isfinite().all():
@@ -275,14 +274,9 @@ def dtype_device(subject: Subject) -> str:
         walk = served.walk()
         single = subject.step(served.editor, walk)
         double = clone_walk(walk, torch.float64)
-        try:
+        fix = "compute in a dtype of your own and end with .to(walk.codes)"
+        with must_not_raise("a step of float64 codes", "float64 codes", fix, served.editor):
             moved = subject.step(served.editor, double)
-        except Exception as error:
-            raise Failed(
-                f"a step of float64 codes raised {describe_error(error, served.editor)}",
-                "float64 codes",
-                "compute in a dtype of your own and end with .to(walk.codes)",
-            ) from None
         if moved.dtype != torch.float64:
             raise Failed(
                 f"a step of float64 codes gives {moved.dtype}",
@@ -309,14 +303,9 @@ def dtype_device(subject: Subject) -> str:
 
 def _check_on_cuda(subject: Subject, served: Served, walk: Walk) -> None:
     """A step on CUDA of the editor as it was fitted on the CPU: a cached fit looks like this."""
-    try:
+    fix = "load_state gives CPU tensors: bring them to the walk with .to(walk.codes)"
+    with must_not_raise("a step of codes on CUDA", "codes on CUDA", fix, served.editor):
         moved = subject.step(served.editor, clone_walk(walk, device="cuda"))
-    except Exception as error:
-        raise Failed(
-            f"a step of codes on CUDA raised {describe_error(error, served.editor)}",
-            "codes on CUDA",
-            "load_state gives CPU tensors: bring them to the walk with .to(walk.codes)",
-        ) from None
     here = subject.step(served.editor, walk)
     size = (here - walk.codes).abs().amax()
     away = moved.device.type != "cuda"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,22 @@ class Warned(Failed):
     """The contract is kept, but a user will want to know."""
 
     status = "warned"
+
+
+@contextlib.contextmanager
+def must_not_raise(what: str, required: str, fix: str, culprit: object = None) -> Iterator[None]:
+    """Raise Failed for any exception of this block.
+
+    Args:
+        what: was done, such as 'load_state(state())'.
+        required: see `Failed`.
+        fix: see there.
+        culprit: see `describe_error`.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise Failed(f"{what} raised {describe_error(error, culprit)}", required, fix) from None
 
 
 def describe_error(error: BaseException, culprit: object = None) -> str:

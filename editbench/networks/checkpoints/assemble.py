@@ -24,6 +24,10 @@ CONV_PARTS = ("affine.weight", "affine.bias", "weight", "bias", "noise_strength"
 RGB_PARTS = CONV_PARTS[:4]
 
 
+def unchanged(value: Tensor) -> Tensor:
+    return value
+
+
 @dataclass(frozen=True)
 class Rule:
     """Where one of our tensors comes from.
@@ -34,8 +38,7 @@ class Rule:
     """
 
     source: str
-    # Most tensors are taken as they are.
-    change: Callable[[Tensor], Tensor] = lambda value: value
+    change: Callable[[Tensor], Tensor] = unchanged
 
 
 @dataclass

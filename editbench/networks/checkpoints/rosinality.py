@@ -10,6 +10,7 @@ were stored have strengths alone, and no picture of theirs can be had again: noi
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,15 +28,23 @@ from editbench.networks.checkpoints.assemble import (
     layers,
     shape_of,
     size_option,
+    unchanged,
 )
 from editbench.networks.stylegan2.network import StyleGAN2Config
 
-# Our name of a part -> theirs.
+# Our name of a part of a convolution -> theirs.
 PART = {
     "weight": "conv.weight",
+    "bias": "activate.bias",
     "affine.weight": "conv.modulation.weight",
     "affine.bias": "conv.modulation.bias",
     "noise_strength": "noise.weight",
+}
+# What is stored with axes of one.
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "weight": lambda value: value.squeeze(0),
+    "noise": lambda value: value.squeeze(0).squeeze(0),
+    "noise_strength": lambda value: value.squeeze(),
 }
 CONV = re.compile(r"convs\.(\d+)\.conv\.weight")
 FILTERS = (".blur.kernel", ".upsample.kernel")
@@ -128,33 +137,17 @@ def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[s
         }
     for name, kind, size in layers(config):
         block = size.bit_length() - 3
+        number = 2 * block - (kind == "up")  # of the convolution, the 4x4 one being 0
+        # The first of either sort has a name of its own, the others are numbered.
         if kind == "rgb":
-            # The first ToRGB has a name of its own, the others are numbered.
-            theirs = "to_rgb1" if not block else f"to_rgbs.{block - 1}"
+            theirs = f"to_rgbs.{block - 1}" if block else "to_rgb1"
         else:
-            number = 2 * block - (kind == "up")  # of the convolution, the 4x4 one being 0
-            theirs = "conv1"
-            if number:
-                theirs = f"convs.{number - 1}"
+            theirs = f"convs.{number - 1}" if number else "conv1"
         for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
-            ours = f"synthesis.layers.{name}.{part}"
-            if part == "bias":
-                rules[ours] = (
-                    Rule(f"{theirs}.bias", lambda value: value.reshape(-1))
-                    if kind == "rgb"
-                    else Rule(f"{theirs}.activate.bias")
-                )
-            elif part.startswith("noise") and not noisy:
-                rules[ours] = None
-            elif part == "noise":
-                rules[ours] = Rule(
-                    f"noises.noise_{number}", lambda value: value.squeeze(0).squeeze(0)
-                )
-            elif part == "noise_strength":
-                rules[ours] = Rule(f"{theirs}.{PART[part]}", lambda value: value.squeeze())
-            else:
-                rules[ours] = Rule(
-                    f"{theirs}.{PART[part]}",
-                    (lambda value: value.squeeze(0)) if part == "weight" else lambda value: value,
-                )
+            source = f"noises.noise_{number}" if part == "noise" else f"{theirs}.{PART[part]}"
+            rule = Rule(source, CHANGES.get(part, unchanged))
+            if kind == "rgb" and part == "bias":
+                rule = Rule(f"{theirs}.bias", lambda value: value.reshape(-1))
+            absent = part.startswith("noise") and not noisy
+            rules[f"synthesis.layers.{name}.{part}"] = None if absent else rule
     return rules

@@ -33,6 +33,7 @@ from editbench.networks.checkpoints.assemble import (
     resolution_of,
     shape_of,
     size_option,
+    unchanged,
 )
 from editbench.networks.pickles import Opaque
 from editbench.networks.stylegan2.network import StyleGAN2Config
@@ -224,9 +225,8 @@ def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | N
                 if part == "noise"
                 else f"{theirs}/{own}/{PART.get(part, part)}"
             )
-            rule = Rule(source, changes.get(part, lambda value: value))
-            rules[f"synthesis.layers.{name}.{part}"] = rule
-            if part.startswith("noise") and not noisy:
-                rules[f"synthesis.layers.{name}.{part}"] = None
+            rule = Rule(source, changes.get(part, unchanged))
+            absent = part.startswith("noise") and not noisy
+            rules[f"synthesis.layers.{name}.{part}"] = None if absent else rule
         rules[f"synthesis.skips.{name}.weight"] = Rule(f"{theirs}/Skip/weight", turned)
     return rules

@@ -178,15 +178,13 @@ def assemble(source: CheckpointContent) -> StyleNetwork:
     """
     # Shapes without memory: a network of 1024 x 1024 has 30 million parameters.
     with torch.device("meta"):
-        shapes = {
-            name: tuple(value.shape)
-            for name, value in source.network(source.config).state_dict().items()
-        }
+        expected = source.network(source.config).state_dict()
     state: dict[str, Tensor] = {}
     missing = []
     wrong = []
     used = set(source.beside)
-    for name, shape in shapes.items():
+    for name, like in expected.items():
+        shape = tuple(like.shape)
         rule = source.rules.get(name)
         if rule is None:
             state[name] = torch.zeros(shape)
@@ -209,24 +207,18 @@ def assemble(source: CheckpointContent) -> StyleNetwork:
     }
     lines = [f"  {what}: {listed(names)}" for what, names in problems.items() if names]
     if lines:
-        raise BadFile(
-            "\n".join(
-                [
-                    f"{source.path}: its tensors are not those of the {source.network.__name__} "
-                    f"that its shapes describe ({source.format}, "
-                    f"{source.config.resolution}x{source.config.resolution}, "
-                    f"{source.config.summary})",
-                    *lines,
-                ]
-            )
+        size = source.config.resolution
+        title = (
+            f"{source.path}: its tensors are not those of the {source.network.__name__} that its "
+            f"shapes describe ({source.format}, {size}x{size}, {source.config.summary})"
         )
+        raise BadFile("\n".join([title, *lines]))
     for name, value in state.items():
         if not torch.isfinite(value).all():
             rule = source.rules[name]
             raise BadFile(
                 f"{source.path}: '{rule.source if rule else name}' holds NaN or infinity; the "
-                "training "
-                "diverged or the file is damaged: take another checkpoint, or copy it again"
+                "training diverged or the file is damaged: take another checkpoint, or copy it again"
             )
     network = source.network(source.config)
     network.load_state_dict(state)

@@ -39,6 +39,25 @@ def numbers(key: str, values: object, count: int) -> list[float]:
     return found
 
 
+def _picture_size(input_size: Sequence[int] | None) -> tuple[int, int] | None:
+    if input_size is None:
+        return None
+    height, width = numbers("input_size", input_size, 2)
+    if min(height, width) < 1 or not (height.is_integer() and width.is_integer()):
+        raise EditbenchError(f"scorer.input_size is [height, width] in pixels; got {input_size}")
+    return int(height), int(width)
+
+
+def _black_and_white(input_range: Sequence[float]) -> tuple[float, float]:
+    black, white = numbers("input_range", input_range, 2)
+    # Black above white would turn the picture into its negative.
+    if not black < white:
+        raise EditbenchError(
+            f"scorer.input_range is [black, white], black below white; got {list(input_range)}"
+        )
+    return black, white
+
+
 class ModuleScorer(Scorer):
     """Images (N, C, H, W) in [-1, 1] -> channels, size and range of the network -> logits (N,
     width).
@@ -96,28 +115,13 @@ class ModuleScorer(Scorer):
                 "scorer.channels is 1 or 3, and scorer.antialias true or false, without quotes; "
                 f"got {channels!r} and {antialias!r}"
             )
-        size = None
-        if input_size is not None:
-            size = [int(v) for v in numbers("input_size", input_size, 2)]
-        if size is not None and (min(size) < 1 or size != [*map(float, input_size or ())]):
-            raise EditbenchError(
-                f"scorer.input_size is [height, width] in pixels; got {input_size}"
-            )
-        # Black above white would turn the picture into its negative.
-        black, white = numbers("input_range", input_range, 2)
-        if not black < white:
-            raise EditbenchError(
-                f"scorer.input_range is [black, white], black below white; got {list(input_range)}"
-            )
+        self.input_size = _picture_size(input_size)
+        self.input_range = _black_and_white(input_range)
         self.attributes, signs = declare(attributes)
         if any("head" in entry for entry in attributes):
             raise EditbenchError(
                 "'head' of an attribute is for heads of W codes; choose outputs with columns: [...]"
             )
-        self.input_size = None
-        if size is not None:
-            self.input_size = (size[0], size[1])
-        self.input_range = (black, white)
         self.channels = channels
         self.antialias = antialias
         if quality is not None and (type(quality) is not int or quality < 0):
@@ -209,8 +213,7 @@ class ModuleScorer(Scorer):
         # Without this an editor would move by zero, and be blamed.
         if decoded.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise Unsupported(
-                f"the scorer {self.source} gives no gradients with respect to the image, which "
-                "this "
+                f"the scorer {self.source} gives no gradients with respect to the image, which this "
                 "editor needs: use a teacher that does (one that is not made of numpy, rounding or "
                 "torch.no_grad)"
             )

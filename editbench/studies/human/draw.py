@@ -17,9 +17,7 @@ from editbench.studies.human.edits import Edits
 
 @dataclass(frozen=True)
 class MethodComparison:
-    """Two methods (a before b in the alphabet) on one start and attribute, each at its own first
-    crossing.
-    """
+    """Two methods (a before b in the alphabet) on one start, each at its own first crossing."""
 
     id: str
     attribute: str
@@ -32,15 +30,13 @@ class MethodComparison:
 
 @dataclass(frozen=True)
 class Question:
-    """A comparison as one page shows it; duplicate_of: the question that it repeats with swapped
-    sides, or None.
-    """
+    """A comparison as one page shows it."""
 
     id: str
     comparison: MethodComparison
-    left: str
+    left: str  # method
     right: str
-    duplicate_of: str | None = None
+    duplicate_of: str | None = None  # the question that it repeats with swapped sides
 
 
 def comparisons(
@@ -58,55 +54,31 @@ def comparisons(
     for attribute in sorted({one.attribute for one in edits}):
         runs = {one.label: one for one in edits if one.attribute == attribute}
         couples = list(combinations(sorted(runs), 2))
-        # An attribute that one method alone serves has nothing to compare.
-        if not couples:
-            continue
         # What is left after an even share goes to pairs by lot, not to the first in the alphabet.
         extra = seeding.rng(seed, "human spread", attribute).permutation(len(couples))
         for k, (a, b) in enumerate(couples):
             quota = pairs // len(couples) + int(extra[k] < pairs % len(couples))
             one = runs[a]
             two = runs[b]
-            both = sorted(one.crossed & two.crossed)
             usable = sorted(one.usable & two.usable)
             # A stream of its own, so that other pairs do not change the order of this one's starts.
             rng = seeding.rng(seed, "human starts", attribute, a, b)
             # No start twice: that would be a repeat which is not counted as one.
             picked = sorted(rng.permutation(usable)[:quota].tolist()) if usable else []
-            shared = len(set(one.walks.index) & set(two.walks.index))
             counts.append(
                 {
                     "attribute": attribute,
                     "a": a,
                     "b": b,
-                    "shared_starts": shared,
-                    "both_crossed": len(both),
+                    "shared_starts": len(set(one.walks.index) & set(two.walks.index)),
+                    "both_crossed": len(one.crossed & two.crossed),
                     "with_pictures": len(usable),
                     "asked": quota,
                     "drawn": len(picked),
                 }
             )
             for start in picked:
-                way, other = (
-                    tuple(run.walks.loc[start, ["source", "target"]]) for run in (one, two)
-                )
-                # Opposite directions of a binary attribute are different tasks.
-                if way != other:
-                    raise EditbenchError(
-                        f"{a} and {b} walk start {start} of {attribute} towards other classes: "
-                        "they cannot be compared"
-                    )
-                drawn.append(
-                    MethodComparison(
-                        f"c{len(drawn):05d}",
-                        attribute,
-                        int(start),
-                        one.classes[way[0]],
-                        one.classes[way[1]],
-                        a,
-                        b,
-                    )
-                )
+                drawn.append(_comparison(f"c{len(drawn):05d}", int(start), one, two))
     if not drawn:
         raise EditbenchError(
             "no start was brought to the target by two methods with pictures at hand: nothing can "
@@ -118,6 +90,25 @@ def comparisons(
             )
         )
     return drawn, counts
+
+
+def _comparison(name: str, start: int, one: Edits, two: Edits) -> MethodComparison:
+    way, other = (tuple(run.walks.loc[start, ["source", "target"]]) for run in (one, two))
+    # Opposite directions of a binary attribute are different tasks.
+    if way != other:
+        raise EditbenchError(
+            f"{one.label} and {two.label} walk start {start} of {one.attribute} towards other "
+            "classes: they cannot be compared"
+        )
+    return MethodComparison(
+        name,
+        one.attribute,
+        start,
+        one.classes[way[0]],
+        one.classes[way[1]],
+        one.label,
+        two.label,
+    )
 
 
 def questions(drawn: list[MethodComparison], name: str, share: float, seed: int) -> list[Question]:
@@ -140,9 +131,8 @@ def questions(drawn: list[MethodComparison], name: str, share: float, seed: int)
         one = drawn[row]
         left, right = (one.b, one.a) if swapped[row] else (one.a, one.b)
         first.append(Question(ids[place], one, left, right))
-    slots: list[list[Question]] = [
-        [] for _ in range(n + 1)
-    ]  # repeats that come before place k of the first showings
+    # Repeats that come before place k of the first showings.
+    slots: list[list[Question]] = [[] for _ in range(n + 1)]
     # Only the first half of a page is repeated: of what comes later no place is half a page away.
     for number, place in enumerate(sorted(rng.permutation((n + 1) // 2)[:repeats].tolist())):
         shown = first[place]

@@ -28,6 +28,7 @@ from editbench.studies.scorer_check.sources import PictureSource
 RARE = 0.05  # a class with a smaller share is pointed out
 CONSTANT = 1e-3  # of the logit's range between its 1st and 99th percentile
 SATURATED = 25.0  # median size of a log-odds; a sigmoid is 1 to 1e-11 there
+SAME = 0.95  # correlation beyond which two log-odds are one
 GAIN = 0.1  # nats by which another range must say more
 TRIED = 256  # pictures that other ranges are tried on
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
@@ -152,7 +153,6 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
         )
     odds = attributes.log_odds(kept)
     shares = []
-    rows = []
     for item in attributes:
         counts = torch.bincount(
             attributes.labels(kept, item.name), minlength=len(item.classes)
@@ -162,34 +162,37 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
         findings += _of_attribute(
             item.name, item.classes, counts.tolist(), attributes.logits(odds, item.name)
         )
-    for column, name in enumerate(attributes.columns()):
-        values = torch.quantile(
-            odds[:, column].double(), torch.tensor(QUANTILES, dtype=torch.float64)
-        ).tolist()
-        rows.append({"column": name, **{f"{q:.0%}": value for q, value in zip(QUANTILES, values)}})
-    matrix = correlations(odds)
     names = attributes.columns()
-    # Above the diagonal, so that each pair is named once.
-    for i, j in zip(*np.where(np.triu(np.abs(matrix), 1) > 0.95)):
-        if names[i].split(":")[0] != names[j].split(":")[0]:
-            findings.append(
-                ScorerFinding(
-                    "warning",
-                    names[i],
-                    f"moves with {names[j]} (r = {matrix[i, j]:.2f}): no editor "
-                    "can part them, or both read the same output",
-                )
-            )
+    quantiles = torch.quantile(odds.double(), torch.tensor(QUANTILES, dtype=torch.float64), 0)
+    matrix = correlations(odds)
+    findings += _of_pairs(matrix, names)
     return Checkup(
         role,
         attributes,
         logits,
         pd.DataFrame(shares),
-        pd.DataFrame(rows).set_index("column"),
+        pd.DataFrame(
+            quantiles.T.numpy(),
+            pd.Index(names, name="column"),
+            [f"{q:.0%}" for q in QUANTILES],
+        ),
         pd.DataFrame(matrix, names, names),
-        [],
-        findings,
+        findings=findings,
     )
+
+
+def _of_pairs(matrix: np.ndarray, names: list[str]) -> list[ScorerFinding]:
+    """Log-odds of two attributes that move together."""
+    found = []
+    # Above the diagonal, so that each pair is named once.
+    for i, j in zip(*np.where(np.triu(np.abs(matrix), 1) > SAME)):
+        if names[i].split(":")[0] != names[j].split(":")[0]:
+            text = (
+                f"moves with {names[j]} (r = {matrix[i, j]:.2f}): no editor can part them, or both "
+                "read the same output"
+            )
+            found.append(ScorerFinding("warning", names[i], text))
+    return found
 
 
 def correlations(values: Tensor) -> np.ndarray:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from editbench.networks.stylegan2.layers import EqualLinear
 from editbench.networks.stylegan2.ops import scaled_leaky_relu
 
+GROUP = 8  # samples whose standard deviation is taken together, at most
+
 
 class EqualConv(nn.Module):
     """Convolution with equalised learning rate that keeps the size of the picture."""
@@ -49,12 +51,10 @@ class Discriminator(nn.Module):
 
     Args:
         channels: widths at 4, 8, ..., R pixels, as in the generator.
-        group: samples whose standard deviation is taken together, at most.
     """
 
-    def __init__(self, channels: tuple[int, ...], group: int = 8) -> None:
+    def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.group = group
         self.rgb = EqualConv(3, channels[-1], 1)
         # From R pixels down to 4: the generator's widths backwards.
         blocks = [DownBlock(a, b) for a, b in zip(channels[::-1], channels[-2::-1])]
@@ -79,7 +79,7 @@ class Discriminator(nn.Module):
         """
         n = len(x)
         # The last batch of a data set may not divide into groups.
-        size = math.gcd(n, self.group)
+        size = math.gcd(n, GROUP)
         grouped = x.float().reshape(size, n // size, *x.shape[1:])
         spread = grouped.var(0, unbiased=False).add(1e-8).sqrt()
         value = spread.mean((1, 2, 3)).repeat(size)

@@ -225,25 +225,21 @@ def train_parser(
 
 @torch.inference_mode()
 def parser_quality(
-    parser: RegionParser,
-    n: int = 2000,
-    seed: int = 9_003,
-    resolution: int = 32,
-    law: FactorLaw | None = None,
+    parser: RegionParser, n: int = 2000, seed: int = 9_003
 ) -> dict[str, dict[str, float]]:
-    """How well a parser finds the regions of held-out renders.
+    """How well a parser finds the regions of held-out renders of the world's own law.
 
     Args:
         parser: to be measured.
         n: renders.
         seed: of the renders.
-        resolution: of the renders.
-        law: of the renders; None: the world's own.
 
     Returns region -> share of its pixels that are found, and IoU; `all` holds the share of right
     pixels and the mean IoU over regions.
     """
-    images, masks = faces_and_masks(law or FactorLaw(), seed, n, resolution, "parser/held-out")
+    images, masks = faces_and_masks(
+        FactorLaw(), seed, n, ParserTraining.resolution, "parser/held-out"
+    )
     # In parts, which bounds the memory of the activations.
     found = torch.cat([parser(part) for part in images.split(250)])
     k = len(parser.names)

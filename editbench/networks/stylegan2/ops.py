@@ -58,6 +58,6 @@ def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
     return x
 
 
-def scaled_leaky_relu(x: Tensor, inplace: bool = False) -> Tensor:
+def scaled_leaky_relu(x: Tensor) -> Tensor:
     """Leaky ReLU of slope 0.2 with the gain sqrt(2) that keeps the variance."""
-    return F.leaky_relu(x, 0.2, inplace) * ACTIVATION_GAIN
+    return F.leaky_relu(x, 0.2) * ACTIVATION_GAIN

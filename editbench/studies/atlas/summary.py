@@ -87,7 +87,7 @@ def summary_table(atlas: Atlas) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def best_directions(atlas: Atlas, least: float = 0.5) -> pd.DataFrame:
+def best_directions(atlas: Atlas, least: float) -> pd.DataFrame:
     """For each log-odds and side the direction with the largest ratio of effect to off-target.
 
     Args:

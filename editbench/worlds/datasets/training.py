@@ -112,12 +112,10 @@ def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tup
 
 
 @torch.inference_mode()
-def held_out_accuracy(
-    scorer: Scorer, data: Packed, device: str = "cpu", most: int = MEASURED
-) -> dict[str, float]:
+def held_out_accuracy(scorer: Scorer, data: Packed, device: str) -> dict[str, float]:
     """Share of right labels of each attribute on pictures that neither role was trained on."""
     attributes, labels = data.labelled()
-    rows = split(len(data), data.twins)["held_out"][:most]
+    rows = split(len(data), data.twins)["held_out"][:MEASURED]
     right = torch.zeros(len(attributes), dtype=torch.float64)
     for first in range(0, len(rows), BATCH):
         part = rows[first : first + BATCH]
@@ -126,10 +124,10 @@ def held_out_accuracy(
     return dict(zip(attributes.names, (right / len(rows)).tolist()))
 
 
-def commonest(data: Packed, most: int = MEASURED) -> dict[str, float]:
+def commonest(data: Packed) -> dict[str, float]:
     """Accuracy on the same pictures of always naming the data's commonest class, by attribute."""
     attributes, labels = data.labelled()
-    rows = split(len(data), data.twins)["held_out"][:most]
+    rows = split(len(data), data.twins)["held_out"][:MEASURED]
     shares = {}
     for i, name in enumerate(attributes.names):
         most_common = np.bincount(labels[:, i]).argmax()

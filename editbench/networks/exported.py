@@ -86,14 +86,9 @@ class ExportedNetwork(nn.Module):
             for name in program.graph_signature.user_inputs
             if isinstance(inputs[str(name)].meta.get("val"), Tensor)
         ]
-        self.shapes = [tuple(shape) for shape in shapes]
+        sizes = tuple(shapes[0]) if shapes else ()
         # A symbol where any number of images is taken, an integer where one alone is.
-        first = None
-        if self.shapes and self.shapes[0]:
-            first = self.shapes[0][0]
-        self.batch = None
-        if isinstance(first, int):
-            self.batch = first
+        self.batch = sizes[0] if sizes and isinstance(sizes[0], int) else None
 
     def forward(self, images: Tensor) -> Any:
         if self.batch is not None and len(images) != self.batch:

@@ -140,20 +140,31 @@ def fixed_batch(network: Callable[[Tensor], object], shape: Sequence[int]) -> in
     return found[0] if len(found) == 1 else None
 
 
-def fixed_batch_text(source: str, batch: int, samples: str) -> str:
-    """What is wrong with a network that takes one number of samples alone, and the remedy.
+def refuse_fixed_batch(
+    network: Callable[[Tensor], object],
+    shape: Sequence[int],
+    source: str,
+    samples: str,
+    cause: Exception | None,
+) -> None:
+    """Raise EditbenchError, with the remedy, where a network takes one number of samples alone.
 
     Args:
-        source: of the network.
-        batch: the number.
+        network: see `fixed_batch`.
+        shape: see there.
+        source: of the network, for the message.
         samples: what it takes, in the plural.
+        cause: what it raised at another number.
     """
-    return (
+    batch = fixed_batch(network, shape)
+    if batch is None:
+        return
+    raise EditbenchError(
         f"{source}: takes exactly {batch} {samples} at once, the benchmark gives any number: it was "
         f"traced at a batch of {batch}, where its shapes became constants. Save it with "
         "torch.jit.script(module.eval()), or trace it after writing x.flatten(1) or "
         "x.view(x.shape[0], -1) for its reshapes, and try it on two batches of different sizes"
-    )
+    ) from cause
 
 
 def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from editbench.base.errors import EditbenchError, NonFinite, UnknownName
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.networks.external import (
-    fixed_batch,
-    fixed_batch_text,
-    load_network,
-    network_digest,
-)
+from editbench.networks.external import load_network, network_digest, refuse_fixed_batch
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.layers import contribution
 from editbench.networks.torchscript import telling_line
@@ -207,9 +202,7 @@ class ModuleGenerator(Generator):
 
     def _refuse_fixed_batch(self, cause: Exception | None = None) -> None:
         """Raise EditbenchError where the network takes one number of z alone."""
-        batch = fixed_batch(self.network, (self.z_dim,))
-        if batch is not None:
-            raise EditbenchError(fixed_batch_text(self.source, batch, "z")) from cause
+        refuse_fixed_batch(self.network, (self.z_dim,), self.source, "z", cause)
 
     def _check_range(self, low: float, high: float) -> None:
         black, white = self.image_range

@@ -13,12 +13,7 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.precision import casting
-from editbench.networks.external import (
-    fixed_batch,
-    fixed_batch_text,
-    load_network,
-    network_digest,
-)
+from editbench.networks.external import load_network, network_digest, refuse_fixed_batch
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.columns import Columns
 from editbench.networks.scorers.declared import declare
@@ -222,9 +217,9 @@ class ModuleScorer(Scorer):
     def refuse_fixed_batch(self, cause: Exception | None = None) -> None:
         """Raise EditbenchError where the network takes one number of images alone."""
         shape = (self.channels, *(self.input_size or (64, 64)))
-        batch = fixed_batch(lambda images: self.network(self.prepare(images)), shape)
-        if batch is not None:
-            raise EditbenchError(fixed_batch_text(self.source, batch, "images")) from cause
+        refuse_fixed_batch(
+            lambda images: self.network(self.prepare(images)), shape, self.source, "images", cause
+        )
 
     @torch.no_grad()
     def _check(self) -> None:

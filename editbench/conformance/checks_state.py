@@ -9,7 +9,7 @@ from torch import Tensor
 
 from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
-from editbench.conformance.subject import Fit, Subject
+from editbench.conformance.subject import NO_REASON, Fit, Subject
 from editbench.conformance.testbeds import bare_generator, copied
 from editbench.conformance.verdicts import Failed, Warned, describe_error, must_not_raise
 from editbench.walk.editor import Editor, Walk
@@ -177,7 +177,7 @@ def skip(subject: Subject) -> str:
     # An editor that serves nothing may still be sound: every reason is then a record.
     found = subject.served  # it tries all attributes, and fills `refused`
     for name, reason in subject.refused.items():
-        if reason == "(no reason)":
+        if reason == NO_REASON:
             raise Failed(
                 f"Unsupported without a reason for '{name}'",
                 "a reason: it is the record of the job",
@@ -216,7 +216,7 @@ def _without_a_class(subject: Subject) -> str:
             raise fitted.error
         editor = subject.tune(fitted, name)
         reason = subject.answer(editor, testbed, name)
-        if reason == "(no reason)":
+        if reason == NO_REASON:
             raise Failed(f"{what}, Unsupported without a reason", required, fix)
         _check_same_answer(subject, fitted, name, reason)
         if reason:

@@ -34,6 +34,7 @@ from editbench.walk.walker import Walker, kind_mismatch
 # Attributes that are walked, of each kind of testbed.
 MIXED_ATTRIBUTES = ("a", "kind", "angle")
 BINARY_ATTRIBUTES = ("a", "b")
+NO_REASON = "(no reason)"  # of an Unsupported without any
 
 
 @dataclass
@@ -183,7 +184,7 @@ class Subject:
                 editor.check(testbed.generator, attributes, attribute)
         except (Unsupported, UnknownName) as error:
             # Attributes that an option names may be those of another world.
-            return str(error) or "(no reason)"
+            return str(error) or NO_REASON
         return ""
 
     def step(self, editor: Editor, walk: Walk, seed: int = 0) -> Tensor:
@@ -296,7 +297,7 @@ class Subject:
             walk = served.walk()
             after = self.step(editor, walk)
         except Unsupported as error:
-            self.refused[attribute] = str(error) or "(no reason)"
+            self.refused[attribute] = str(error) or NO_REASON
             return None
         except Exception as error:
             self.crashed[where] = describe_error(error, fit.editor)

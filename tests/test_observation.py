@@ -12,9 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.metrics.frechet_distance.observation import FrechetDistanceObservation
+from editbench.metrics.frechet_distance.reference import BankImages
+from editbench.metrics.identity.observation import FeatureSimilarity
+from editbench.networks.features import FeatureNetwork
 from editbench.networks.roles import Networks
 from editbench.run import job
 from editbench.run.compose import compose_config
@@ -434,3 +439,66 @@ def test_an_effect_out_of_reach_is_a_result_with_the_largest_one(context):
     assert (found.strength, found.effect, found.reached) == (0.0, 0.0, False)
     found = calibrate(replace(context, editor=AlongColumn(DELTA, fail="nan")), 1, 1.0, 20)
     assert (found.strength, found.reached) == (0.0, False)
+
+
+# -- networks of features of one's own -----------------------------------------------------------------
+class Scaled(nn.Module):
+    """Has no parameter: what it computes is in its graph alone."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :3] * self.factor
+
+
+class Exported(FeatureNetwork):
+    """A graph of torch.export, which refuses to change its mode."""
+
+    name, dim, resize, digest = "mine", 3, "none", "mine"
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.graph = torch.export.load(path).module()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.graph(images)
+
+
+def test_a_network_of_features_may_hold_an_exported_graph_and_is_told_by_its_file(tmp_path):
+    file = tmp_path / "features.pt2"
+    images = (torch.rand(4, 1, 2, 4),)
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    seen = set()
+    for factor in (1.0, 2.0):
+        made = torch.export.export(Scaled(factor), images, dynamic_shapes=batch)
+        torch.export.save(made, file)
+        cfg = toy_config(tmp_path)
+        cfg.observation = {
+            "frechet_distance": {
+                "_target_": f"{FrechetDistanceObservation.__module__}.FrechetDistanceObservation",
+                "network": {"_target_": f"{__name__}.Exported", "path": str(file)},
+                "reference": {"_target_": f"{BankImages.__module__}.BankImages"},
+                **{"n": 40, "points": 3, "samples": 40, "blocks": 2, "subsets": 2, "kernel": 10},
+            }
+        }
+        outcome = run_job(cfg)
+        assert outcome.status == "done", outcome.reason
+        found = read_observed(tmp_path / outcome.run_id, "frechet_distance")
+        seen.add((outcome.run_id, found.meta["network"], found.arrays["reference_sum"].sum()))
+    for values in zip(*seen):
+        assert len(set(values)) == 2
+
+
+def test_similarity_takes_a_graph_as_it_is(tmp_path):
+    images = torch.rand(4, 1, 2, 4)
+    traced = torch.jit.trace(Scaled(2.0), images)
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Scaled(2.0), (images,), dynamic_shapes=batch)
+    networks = load_networks(toy_config(tmp_path))
+    for network in (traced, program):
+        seen = FeatureSimilarity(network)
+        seen.prepare(networks, "cpu")
+        expected = torch.nn.functional.normalize(images.flatten(1)[:, :3], dim=1)
+        torch.testing.assert_close(seen.reference(images), expected)

@@ -19,6 +19,7 @@ from editbench.inversion.projector import check_invertible
 from editbench.inversion.schedule import Schedule
 from editbench.inversion.spec import ProjectionSpec
 from editbench.inversion.store import Inversion
+from editbench.networks.external import frozen
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks
 
@@ -138,7 +139,7 @@ def distance_of(option: object, networks: Networks, device: str) -> tuple[Percep
         raise EditbenchError(
             f"inversion.perceptual: {option['_target_']} is no editbench.networks.perceptual.Perceptual"
         )
-    made = made.to(device).eval().requires_grad_(False)
+    made = frozen(made, device)
     return made, [described(option), getattr(made, "digest", made.about)]
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MethodType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +95,22 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
         if set(tensors) != set(network.state_dict()):
             tensors = unwrapped(tensors)
         load_strict(network, tensors, weights)
+    return cast(nn.Module, frozen(network))
+
+
+def frozen(network: object, device: torch.device | str | None = None) -> Any:
+    """A network of anybody: in evaluation mode, constant, on a device.
+
+    Args:
+        network: a module, a program of torch.export, or a function, which stays as it is.
+        device: where it goes; None leaves it where it is.
+    """
+    if isinstance(network, torch.export.ExportedProgram):
+        network = network.module()
+    if not isinstance(network, nn.Module):
+        return network
     fix_modes(network)
-    network.eval()
+    network.to(device).eval()
     # Not `network.requires_grad_`, which a TorchScript module refuses.
     for parameter in network.parameters():
         parameter.requires_grad_(False)

@@ -21,11 +21,12 @@ from editbench.base.files import digest, file_sha256, file_state, named_files
 from editbench.base.instantiate import build
 from editbench.base.precision import use_precision
 from editbench.base.user_code import is_ours
+from editbench.networks.features import FeatureNetwork
 from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.batch import bank_batch
-from editbench.run.settings import Settings
+from editbench.run.settings import Component, Settings
 from editbench.walk.editor import Editor
 from editbench.walk.observation import Observation, Unavailable
 
@@ -157,11 +158,18 @@ def _difference(one: Attributes, other: Attributes) -> str:
 
 def _on_device(config: dict[str, Any], device: str) -> Any:
     network = build(config).to(device).eval().requires_grad_(False)
-    files = _own_files(config)
+    _identify_by_files(network, config)
+    return network
+
+
+def _identify_by_files(
+    network: Generator | Scorer | FeatureNetwork, *configs: dict[str, Any]
+) -> None:
+    """Add the files that a network's own code does not hash to its identity."""
+    files = [file for config in configs for file in _own_files(config)]
     # Without such files the identity is the network's own.
     if files:
         network.digest = f"{network.digest}-{digest(files, 12)}"
-    return network
 
 
 def _own_files(config: dict[str, Any]) -> list[str]:
@@ -297,7 +305,22 @@ def load_observations(settings: Settings) -> dict[str, Observation]:
     observations: dict[str, Observation] = {}
     for name, part in settings.observations.items():
         try:
-            observations[name] = part.build()
+            observations[name] = _built(part)
         except Unsupported as error:
             observations[name] = Unavailable(str(error))
     return observations
+
+
+def _built(part: Component) -> Observation:
+    """An observation, whose network of features is identified by its files too."""
+    made: Observation = part.build()
+    network = getattr(made, "network", None)
+    config = part.options.get("network")
+    if isinstance(network, FeatureNetwork) and isinstance(config, dict):
+        # Of features of a scorer, the scorer is a network as the judge is.
+        scorer = config.get("scorer")
+        parts = [config]
+        if isinstance(scorer, dict):
+            parts = [{key: value for key, value in config.items() if key != "scorer"}, scorer]
+        _identify_by_files(network, *parts)
+    return made

@@ -21,6 +21,7 @@ from editbench.methods.neural_ode.training import Embedding, Training, starts_of
 from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import choice
 from editbench.methods.shared.state import group
+from editbench.networks.external import frozen
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
@@ -208,9 +209,7 @@ class NeuralODE(Editor):
                 f"other: identity needs an embedding, and the teacher {teacher} "
                 "has no features: set method.embedding"
             )
-        if isinstance(embedding, torch.nn.Module):
-            embedding.to(data.fit.logits.device).eval().requires_grad_(False)
-        return embedding
+        return frozen(embedding, data.fit.logits.device)
 
     # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:

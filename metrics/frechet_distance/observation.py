@@ -20,6 +20,7 @@ from editbench.base.progress import progress
 from editbench.base.validation import check_kind
 from editbench.metrics.frechet_distance.by_class import class_statistics
 from editbench.metrics.frechet_distance.reference import Reference, Renders, statistics
+from editbench.networks.external import frozen
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
 from editbench.stats.moments import Kernel, Moments, block_ends, in_blocks
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
@@ -111,9 +112,10 @@ class FrechetDistanceObservation(AfterWalk):
         for name, value in whole.items():
             check_kind(name, value, "int")
         check_kind("matched", matched, "bool")
-        if isinstance(network, str) and network not in SCORERS:
+        if network not in SCORERS and not isinstance(network, FeatureNetwork):
+            told = network if isinstance(network, str) else type(network).__name__
             raise EditbenchError(
-                f"observation.frechet_distance.network={network}: take judge, teacher, or a "
+                f"observation.frechet_distance.network={told}: take judge, teacher, or a "
                 "FeatureNetwork by its _target_"
             )
         # Two pictures a block: a covariance of one is not defined.
@@ -212,7 +214,7 @@ class FrechetDistanceObservation(AfterWalk):
     def _network(self, context: ObservationContext) -> FeatureNetwork:
         if isinstance(self.network, str):
             return ScorerFeatures(getattr(context, self.network), name=self.network)
-        return self.network.to(context.device).eval().requires_grad_(False)
+        return frozen(self.network, context.device)
 
     def _check_size(self, network: FeatureNetwork, groups: int = 0) -> None:
         """Refuse moments that would fill the memory.

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
+from editbench.networks.external import frozen
 from editbench.networks.features import ScorerFeatures
 from editbench.walk.editor import Walk
 from editbench.walk.observation import DuringWalk
@@ -87,9 +88,7 @@ class FeatureSimilarity(DuringWalk):
                 "observation feature_similarity: the generator gives no pictures, leave the "
                 "observation out"
             )
-        self.network = ScorerFeatures(networks.judge) if self.network is None else self.network
-        if isinstance(self.network, nn.Module):
-            self.network.to(device).eval().requires_grad_(False)
+        self.network = frozen(self.network or ScorerFeatures(networks.judge), device)
         if self.threshold is None:
             self.threshold = self.measure_threshold(networks, device)
 

@@ -12,7 +12,9 @@ import pytest
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.cli import main
-from editbench.figures.theme import make_theme
+from editbench.figures.theme import Theme, make_theme
+from editbench.report import load
+from editbench.report.doubts import doubts
 from editbench.report.environment import dot
 from editbench.stats.intervals import SeedSpread, crossed_means
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
@@ -101,6 +103,25 @@ def test_other_starts_give_an_unpaired_interval_and_say_so(tmp_path, capfd):
     assert "starts.n 1400 -> 1500" in printed and "A and B walked from different starts" in printed
     assert "of 1 cells" in printed and "unpaired bootstrap" in printed
     assert not (tmp_path / "b" / "report").exists()
+
+
+def test_what_is_in_doubt_of_a_folder_is_told_everywhere(tmp_path, capfd):
+    """In the words of the report of that folder."""
+    both = {"starts": 100, "walks_not_finite": 7}
+    for root, leaking, share in (("a", False, 1.0), ("b", True, 0.5)):
+        made = {**both, "imported_agreement": {"judge": {"smile": share}}}
+        record(tmp_path / root, values_of(0, 0.4), leaking=leaking, made=made)
+    found = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(["report", "--compare", *found, "--out", str(tmp_path / "out")]) == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    told = doubts(load(tmp_path / "b"), Theme({}, {"smile": "smile"}))
+    assert len(told) == 2 and "NaN" in told[0] and "imported bank" in told[1]
+    latex = (tmp_path / "out" / "compare.tex").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    for text in (printed, page):
+        assert told[0] in text and f"A: {told[0]}" not in text
+        assert f"B: {told[1]}" in text and "B: leaking: the judge is the teacher" in text
+    assert "B: The logits of an imported bank" in latex and "B: leaking: the judge" in latex
 
 
 def test_starts_with_the_same_numbers_in_another_bank_are_not_paired(tmp_path):

@@ -547,10 +547,14 @@ def _float(paper: Paper, name: str, grid: Grid) -> str:
         r"\par\smallskip",
         "\n\n\\medskip\n".join(f"{FIT[0]}{part}{FIT[1]}" for part in _tabulars(grid, style.column)),
     ]
-    for note in grid.notes:
-        text = rf"{{\scriptsize\raggedright {escape(note)}\par}}"
-        lines.append(rf"\par\smallskip\parbox{{0.98\linewidth}}{text}")
+    lines += map(note_below, grid.notes)
     return "\n".join([*lines, rf"\end{{{kind}}}"]) + "\n"
+
+
+def note_below(text: str) -> str:
+    """A sentence below a table, in smaller type."""
+    small = rf"{{\scriptsize\raggedright {escape(text)}\par}}"
+    return rf"\par\smallskip\parbox{{0.98\linewidth}}{small}"
 
 
 def _tabulars(grid: Grid, column: str) -> list[str]:

@@ -16,12 +16,14 @@ from editbench.base.files import write_atomic
 from editbench.base.progress import results_console
 from editbench.figures.theme import make_theme
 from editbench.report import latex
-from editbench.report.cells import MISSING, number
+from editbench.report.cells import MISSING, marks, number
+from editbench.report.doubts import doubts
 from editbench.report.environment import page_environment
 from editbench.report.paired import SIGNIFICANCE
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT
 from editbench.report.titles import Wording
+from editbench.report.write import by_name
 from editbench.studies.side_by_side.differences import (
     FIRST,
     NO_VALUES,
@@ -79,7 +81,7 @@ def print_side_by_side(found: SideBySide) -> None:
             )
             before = row["attribute"]
         console.print(table)
-    for line in [*conclusions(found), *footnotes(found.table)]:
+    for line in [*conclusions(found), *footnotes(found.table), *in_doubt(found)]:
         console.print(escape(line), soft_wrap=True)
     for line in not_compared(found):
         console.print(escape(line), style="dim", soft_wrap=True)
@@ -201,6 +203,25 @@ def footnotes(table: pd.DataFrame) -> list[str]:
     return found
 
 
+def in_doubt(found: SideBySide) -> list[str]:
+    """What makes the numbers of a folder mean less than they seem to, with the name of the folder
+    where the other has it not."""
+    told = []
+    for results in (found.pairing.a, found.pairing.b):
+        runs = results.runs.to_dict("records")
+        # A dictionary, so that a mark on many runs is told once.
+        meanings = dict(mark for run in runs for mark in marks(run))
+        lines = [f"{name}: {meaning}" for name, meaning in meanings.items()]
+        told.append([*lines, *doubts(results, by_name(results, Style()))])
+    first, second = told
+    both = [line for line in first if line in second]
+    return [
+        *both,
+        *(f"A: {line}" for line in first if line not in both),
+        *(f"B: {line}" for line in second if line not in both),
+    ]
+
+
 def not_compared(found: SideBySide) -> list[str]:
     """Runs and numbers without a counterpart, a line each."""
     sides = {"A": "only in A", "B": "only in B", "both": "not compared"}
@@ -291,7 +312,7 @@ def verdict_text(row: dict[Any, Any]) -> str:
 # -- LaTeX -----------------------------------------------------------------------------------------
 def latex_table(found: SideBySide) -> str:
     """A table for each of SHOWN: methods below each other, attributes side by side; needs booktabs."""
-    parts = []
+    parts: list[str] = []
     for name, part in found.parts():
         metric = part["metric"].iloc[0]
         if metric not in SHOWN:
@@ -311,6 +332,7 @@ def latex_table(found: SideBySide) -> str:
             f"{' '.join(told) or 'not tested.'}"
             + "".join(f" {line[0].upper()}{line[1:]}." for line in footnotes(part))
         )
+        notes = [latex.note_below(line) for line in in_doubt(found)] if not parts else []
         lines = [
             r"\begin{table*}[t]",
             r"\centering\footnotesize",
@@ -318,6 +340,7 @@ def latex_table(found: SideBySide) -> str:
             rf"\caption{{{latex.escape(caption)}}}",
             rf"\label{{tab:compare-{metric.replace('_', '-')}}}",
             "\n\n\\medskip\n".join(bodies),
+            *notes,
             r"\end{table*}",
         ]
         parts.append("\n".join(lines) + "\n")
@@ -378,7 +401,7 @@ def page(found: SideBySide) -> str:
         second=found.second,
         names=" and ".join(names_of_folders(found.first, found.second)),
         changes=changes(found),
-        conclusions=[*conclusions(found), *footnotes(found.table)],
+        conclusions=[*conclusions(found), *footnotes(found.table), *in_doubt(found)],
         first_sections=[one for one in sections if one["first"]],
         more_sections=[one for one in sections if not one["first"]],
         alone=found.pairing.alone,

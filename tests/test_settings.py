@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+import editbench as eb
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.validation import check_options
 from editbench.cli import main
@@ -15,7 +16,7 @@ from editbench.run import loading
 from editbench.run.compose import compose_config, compose_settings, sweep_settings
 from editbench.run.overrides import check_single
 from editbench.run.record import upgrade
-from editbench.run.settings import Settings
+from editbench.run.settings import Settings, check_images_are_used
 from tests.toy_world import AlongColumn, toy_config
 
 COMMANDS = (["run"], ["run", "-m"], ["plan"], ["demo"], ["bank"])
@@ -273,3 +274,22 @@ def test_an_old_configuration_is_read_with_todays_keys():
         Settings.from_config(old)
     old["starts"]["attributes"] = None
     assert upgrade(old)["evaluated"] is None
+
+
+@pytest.mark.parametrize("word", ["inversion.images=photos", "+inversion.path=runs/photos"])
+def test_images_that_no_job_would_start_from_are_refused(word, tmp_path, capfd):
+    toy = ["generator=toy", "scorer=toy", "method=along", "budget=toy", "attribute=a"]
+    conf = str(Path(__file__).parent / "conf")
+    words = ["--config-dir", conf, *toy, f"out={tmp_path}", word]
+    expected = f"error: {word} has no effect with inversion=none: add inversion=folder"
+    for command in (["run"], ["run", "-m"]):
+        assert main([*command, *words]) == 1
+        assert expected in capfd.readouterr().err
+    with pytest.raises(EditbenchError, match="add inversion=folder"):
+        eb.run([*toy, f"out={tmp_path}", word], config_dirs=conf)
+    # A sweep over both takes the images for its other jobs.
+    jobs = [
+        Settings.from_config(compose_config([f"inversion={name}"])) for name in ("none", "faces")
+    ]
+    check_images_are_used(jobs, [word])
+    check_images_are_used(jobs[:1], ["inversion.images=null"])

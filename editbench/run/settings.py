@@ -7,7 +7,7 @@ before a network is loaded or a bank is built.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +40,7 @@ from editbench.walk.spec import EngineSpec
 
 # Groups whose options set keys at the top and leave none below their own names.
 GLOBAL_GROUPS = ("budget", "experiment", "preset")
+IMAGES = ("inversion.images", "inversion.path")
 NO_INVERSION = "none"  # option of the group `inversion`: walks start from the bank's own samples
 
 
@@ -547,6 +548,26 @@ def _metrics(value: object) -> dict[str, Component]:
     if not found:
         raise EditbenchError("metric=[] leaves nothing to measure: set metric=[NAME,...]")
     return {name: component.checked() for name, component in found.items()}
+
+
+def check_images_are_used(jobs: Iterable[Settings], words: Iterable[str]) -> None:
+    """Refuse images that no job would start from.
+
+    Args:
+        jobs: as many of a command as show every value that it names.
+        words: its overrides.
+
+    Raises:
+        EditbenchError: a word names images, and every job starts from the bank's own samples.
+    """
+    if not all(job.inversion.is_none for job in jobs):
+        return
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in IMAGES and value != "null":
+            raise EditbenchError(
+                f"{word} has no effect with inversion={NO_INVERSION}: add inversion=folder"
+            )
 
 
 def _inversion(value: object) -> InversionSettings:

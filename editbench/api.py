@@ -37,7 +37,7 @@ from editbench.run.outcome import Outcome
 from editbench.run.overrides import check_overrides
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
-from editbench.run.settings import Settings, check_images_are_used
+from editbench.run.settings import Settings, check_words_have_effect
 from editbench.run.workers import run_jobs
 
 PathLike = str | os.PathLike[str]
@@ -98,7 +98,7 @@ def run(
     for of_job, settings in sweep_settings(words, folders):
         words_of_jobs.append(of_job)
         jobs.append(settings)
-    check_images_are_used(jobs, words)
+    check_words_have_effect(jobs, words)
     check_protocols(jobs)
     roots = {settings.out for settings in jobs}
     if len(roots) > 1:

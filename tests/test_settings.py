@@ -16,7 +16,7 @@ from editbench.run import loading
 from editbench.run.compose import compose_config, compose_settings, sweep_settings
 from editbench.run.overrides import check_single
 from editbench.run.record import upgrade
-from editbench.run.settings import Settings, check_images_are_used
+from editbench.run.settings import Settings, check_words_have_effect
 from tests.toy_world import AlongColumn, toy_config
 
 COMMANDS = (["run"], ["run", "-m"], ["plan"], ["demo"], ["bank"])
@@ -291,5 +291,17 @@ def test_images_that_no_job_would_start_from_are_refused(word, tmp_path, capfd):
     jobs = [
         Settings.from_config(compose_config([f"inversion={name}"])) for name in ("none", "faces")
     ]
-    check_images_are_used(jobs, [word])
-    check_images_are_used(jobs[:1], ["inversion.images=null"])
+    check_words_have_effect(jobs, [word])
+    check_words_have_effect(jobs[:1], ["inversion.images=null"])
+
+
+def test_options_of_a_bank_that_is_there_are_refused():
+    paths = [Settings.from_config(compose_config([f"bank.path={name}"])) for name in ("a", "b")]
+    with pytest.raises(
+        EditbenchError, match=r"bank\.n=5000 has no effect with bank\.path=a, a bank"
+    ):
+        check_words_have_effect(paths, ["budget=demo", "bank.n=5000"])
+    # What says how it is read, and a bank that one of the jobs builds.
+    check_words_have_effect(paths, ["bank.batch=7"])
+    built = Settings.from_config(compose_config([]))
+    check_words_have_effect([*paths, built], ["bank.n=5000"])

@@ -41,6 +41,7 @@ from editbench.walk.spec import EngineSpec
 # Groups whose options set keys at the top and leave none below their own names.
 GLOBAL_GROUPS = ("budget", "experiment", "preset")
 IMAGES = ("inversion.images", "inversion.path")
+OF_NEW_BANKS = ("bank.n", "bank.seed", "bank.fit", "bank.tune")
 NO_INVERSION = "none"  # option of the group `inversion`: walks start from the bank's own samples
 
 
@@ -550,23 +551,27 @@ def _metrics(value: object) -> dict[str, Component]:
     return {name: component.checked() for name, component in found.items()}
 
 
-def check_images_are_used(jobs: Iterable[Settings], words: Iterable[str]) -> None:
-    """Refuse images that no job would start from.
+def check_words_have_effect(jobs: Iterable[Settings], words: Iterable[str]) -> None:
+    """Refuse images that no job would start from, and options of a bank that is there already.
 
     Args:
         jobs: as many of a command as show every value that it names.
         words: its overrides.
 
     Raises:
-        EditbenchError: a word names images, and every job starts from the bank's own samples.
+        EditbenchError: a word would change nothing, and nobody would see it.
     """
-    if not all(job.inversion.is_none for job in jobs):
-        return
+    jobs = list(jobs)
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        if key in IMAGES and value != "null":
+        if key in IMAGES and value != "null" and all(job.inversion.is_none for job in jobs):
             raise EditbenchError(
                 f"{word} has no effect with inversion={NO_INVERSION}: add inversion=folder"
+            )
+        if key in OF_NEW_BANKS and all(job.bank.path for job in jobs):
+            raise EditbenchError(
+                f"{word} has no effect with bank.path={jobs[0].bank.path}, a bank that is taken as "
+                "it is: leave one of them out"
             )
 
 

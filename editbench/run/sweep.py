@@ -50,7 +50,7 @@ from editbench.run.launch import (
 from editbench.run.option_files import keep_copies
 from editbench.run.outcome import Outcome, describe_outcome, write_failure, write_outcome
 from editbench.run.overrides import NUMBER, check_single, hydra_application
-from editbench.run.settings import check_images_are_used
+from editbench.run.settings import check_words_have_effect
 from editbench.run.task import STARTER, job_task
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def run_sweep(
         if task is job_task:  # a task of another command draws no starts
             from editbench.run.protocol import check_protocols  # torch, so after the settings
 
-            check_images_are_used(composed, overrides)
+            check_words_have_effect(composed, overrides)
             check_protocols(composed)
         launcher = str(master.hydra.launcher["_target_"])
         submitted = _submitted_jobs(master.hydra.launcher)

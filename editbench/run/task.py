@@ -28,7 +28,7 @@ from editbench.run.outcome import (
     write_outcome,
 )
 from editbench.run.overrides import NUMBER
-from editbench.run.settings import Settings, check_images_are_used
+from editbench.run.settings import Settings, check_words_have_effect
 
 STARTER = "EDITBENCH_SWEEP_PID"  # process id of the sweep, in the environment of its workers
 
@@ -56,7 +56,7 @@ def job_task(config: DictConfig) -> Outcome:
     from editbench.run.job import find_job, run_job
 
     if not in_sweep():
-        check_images_are_used([settings], HydraConfig.get().overrides.task)
+        check_words_have_effect([settings], HydraConfig.get().overrides.task)
     # The jobs of a sweep that are found have their outcomes before its launcher starts.
     found = None if in_sweep() else find_job(settings)
     try:

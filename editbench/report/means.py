@@ -149,7 +149,7 @@ class MeanComparison:
         parts = []
         for attribute, table in self.values.items():
             # A stream an attribute: the same draws in two would tie their noise together.
-            sums = resampled_sums(table.to_numpy(np.float64), count, 0, f"ranking {attribute}")
+            sums = resampled_sums(table.to_numpy(np.float64), count, f"ranking {attribute}")
             part = sums / len(table)
             for column, method in enumerate(map(str, table)):
                 spread = self.spreads.get((method, attribute), SeedSpread())

@@ -1,6 +1,6 @@
 """Intervals and paired tests. They are deterministic, and the order in which samples arrive does not count.
 
-All intervals are two-sided; their level is 0.95 unless another is given. Resampling is over starts
+All intervals are two-sided, of level 0.95. Resampling is over starts
 (clusters), never over the steps of one start, which are not independent.
 
 Several seeds of one method walk from the same starts: starts and seeds are crossed, and a mean over
@@ -48,23 +48,20 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
     return low, high
 
 
-def resampled_sums(
-    rows: np.ndarray, draws: int = DRAWS, seed: int = 0, stream: str = "bootstrap"
-) -> np.ndarray:
+def resampled_sums(rows: np.ndarray, draws: int = DRAWS, stream: str = "bootstrap") -> np.ndarray:
     """Sum rows drawn with replacement, n in each draw.
 
     Args:
         rows: (n, m), in an order of their own (sorted by start): the result depends on it.
         draws: how many sums.
-        seed: of the draws, together with n.
-        stream: of the draws, so that two uses of a seed differ.
+        stream: of the draws, together with n; two uses have two streams, so that they differ.
 
     Returns:
         (draws, m) float64.
     """
     rows = np.asarray(rows, np.float64)
     n = len(rows)
-    rng = seeding.rng(seed, stream, len(rows))
+    rng = seeding.rng(0, stream, len(rows))
     size = max(1, CHUNK // max(n, 1))
     sums = []
     for begin in range(0, draws, size):
@@ -77,7 +74,7 @@ def resampled_sums(
 
 
 def resampled_means(
-    values: np.ndarray, draws: int = DRAWS, seed: int = 0, stream: str = "bootstrap"
+    values: np.ndarray, draws: int = DRAWS, stream: str = "bootstrap"
 ) -> np.ndarray:
     """Means of columns over rows drawn with replacement; all columns share the drawn rows.
 
@@ -88,8 +85,7 @@ def resampled_means(
         values: (n, m), NaN where a column has no value of a row. A mean is over the rows that its
             column has. The result depends on the order of the rows.
         draws: how many means.
-        seed: of the draws, together with n.
-        stream: of the draws, so that two uses of a seed differ.
+        stream: of the draws, as of `resampled_sums`.
 
     Returns:
         (draws, m) float64, NaN where a draw has no value of a column.
@@ -98,18 +94,18 @@ def resampled_means(
     width = values.shape[1]
     # How many values there are is drawn with the values.
     columns = np.concatenate([np.where(held, values, 0.0), held], 1)
-    sums = resampled_sums(columns, draws, seed, stream)
+    sums = resampled_sums(columns, draws, stream)
     with np.errstate(invalid="ignore", divide="ignore"):
         return sums[:, :width] / sums[:, width:]
 
 
-def percentiles(samples: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def percentiles(samples: np.ndarray) -> np.ndarray:
     """Percentile interval of bootstrap samples, without the draws that are NaN: (draws, m) -> (2, m)."""
     out = np.full((2, samples.shape[1]), np.nan)
     # nanpercentile warns of a column without any number.
     some = np.isfinite(samples).any(0)
     if some.any():
-        tail = 50 * (1 - level)
+        tail = 50 * (1 - LEVEL)
         known = samples[:, some]
         # The same numbers in half the time, where there is no NaN to leave out.
         percentile = np.nanpercentile if np.isnan(known).any() else np.percentile
@@ -117,9 +113,7 @@ def percentiles(samples: np.ndarray, level: float = LEVEL) -> np.ndarray:
     return out
 
 
-def bootstrap_mean(
-    values: np.ndarray, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
-) -> Interval:
+def bootstrap_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:
     """Percentile interval of a mean; NaN values are left out. Any order of the values gives the same interval.
 
     It is too narrow for a few values: read it with the count. Of a single value there is no interval.
@@ -130,25 +124,19 @@ def bootstrap_mean(
     # Resampling one value gives that value again: it says nothing of others.
     if len(values) < 2:
         return NO_INTERVAL
-    low, high = percentiles(resampled_sums(values[:, None], draws, seed) / len(values), level)[:, 0]
+    low, high = percentiles(resampled_sums(values[:, None], draws) / len(values))[:, 0]
     return float(low), float(high)
 
 
 def bootstrap_ratios(
-    numerators: np.ndarray,
-    denominators: np.ndarray,
-    seed: int = 0,
-    draws: int = DRAWS,
-    level: float = LEVEL,
+    numerators: np.ndarray, denominators: np.ndarray, draws: int = DRAWS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile intervals of sum(numerator) / sum(denominator); clusters are resampled whole.
 
     Args:
         numerators: (n, m), one row a cluster, sorted by cluster.
         denominators: (n, m) likewise.
-        seed: of the draws.
         draws: how many.
-        level: of the intervals.
 
     Returns:
         low (m,) and high (m,); NaN where fewer than two denominators are above 0.
@@ -158,19 +146,19 @@ def bootstrap_ratios(
     if few.all():
         nothing = np.full(width, np.nan)
         return nothing, nothing
-    sums = resampled_sums(np.concatenate([numerators, denominators], 1), draws, seed)
+    sums = resampled_sums(np.concatenate([numerators, denominators], 1), draws)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(sums[:, width:] > 0, sums[:, :width] / sums[:, width:], np.nan)
     # Resampling one cluster gives that cluster again: it says nothing of others.
     ratios[:, few] = np.nan
-    low, high = percentiles(ratios, level)
+    low, high = percentiles(ratios)
     return low, high
 
 
-def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
+def median_interval(values: np.ndarray) -> Interval:
     """Distribution-free interval of a median, from order statistics.
 
-    It covers at least `level` where n allows that; with too few values (n < 6 at 95 %) it is the
+    It covers at least LEVEL where n allows that; with too few values (n < 6) it is the
     whole range of the values. Of a single value there is no interval.
     """
     values = np.sort(np.asarray(values, np.float64))
@@ -183,7 +171,7 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     # end covers enough. Its index is k - 1.
     # `scipy.stats.binom` has the quantile too, but takes a second to import.
     up_to = bdtr(np.arange(n + 1), n, 0.5)  # P(at most 0, 1, ..., n)
-    quantile = int(np.searchsorted(up_to, (1 - level) / 2))
+    quantile = int(np.searchsorted(up_to, (1 - LEVEL) / 2))
     rank = max(quantile - 1, 0)
     return float(values[rank]), float(values[n - 1 - rank])
 
@@ -246,7 +234,7 @@ def seed_draws(spread: SeedSpread, draws: int, *stream: object) -> np.ndarray:
     return np.sqrt(spread.variance) * stdtrit(spread.seeds - 1, places)
 
 
-def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) -> Interval:
+def crossed_means(values: np.ndarray, draws: int = DRAWS) -> Interval:
     """Interval of a mean over starts and seeds: a bootstrap over starts, and the part of the seeds.
 
     Args:
@@ -263,11 +251,11 @@ def crossed_means(values: np.ndarray, draws: int = DRAWS, level: float = LEVEL) 
     if len(values) < 2:
         return NO_INTERVAL
     if values.shape[1] == 1:
-        return bootstrap_mean(values[:, 0], draws=draws, level=level)
+        return bootstrap_mean(values[:, 0], draws)
     means = np.sort(np.nanmean(values, 1))
     resampled = resampled_sums(means[:, None], draws) / len(means)
     resampled += seed_draws(seed_spread(values), draws)[:, None]
-    low, high = percentiles(resampled, level)[:, 0]
+    low, high = percentiles(resampled)[:, 0]
     if np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
         high = min(high, 1.0)
     return above_zero(float(low), values), float(high)
@@ -278,7 +266,7 @@ def above_zero(low: float, values: np.ndarray) -> float:
     return max(low, 0.0) if np.nanmin(values) >= 0 else low
 
 
-def crossed_share(values: np.ndarray, level: float = LEVEL) -> Interval:
+def crossed_share(values: np.ndarray) -> Interval:
     """Interval of a share over starts and seeds: Wilson's, at the effective number of starts.
 
     With the variance V of the share, over starts and seeds, that number is p (1 - p) / V (Korn &
@@ -296,16 +284,16 @@ def crossed_share(values: np.ndarray, level: float = LEVEL) -> Interval:
     values = np.asarray(values, np.float64)
     n, seeds = values.shape
     if seeds == 1 or not n:
-        return wilson(int(values.sum()), n, level)
+        return wilson(int(values.sum()), n)
     share = float(values.mean())
     if share in (0.0, 1.0):
-        return wilson(share * n, n, level)
-    tail = 0.5 + level / 2
+        return wilson(share * n, n)
+    tail = 0.5 + LEVEL / 2
     wider = (stdtrit(seeds - 1, tail) / ndtri(tail)) ** 2
     variance = values.mean(1).var() / n + seed_spread(values).variance * wider
     # Seeds can never tell more than as many starts would.
     effective = min(share * (1 - share) / max(variance, np.finfo(float).tiny), n * seeds)
-    return wilson(share * effective, effective, level)
+    return wilson(share * effective, effective)
 
 
 def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -39,13 +39,12 @@ class Spearman:
     exact: bool
 
 
-def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
+def spearman(a: np.ndarray, b: np.ndarray) -> Spearman:
     """Correlate the ranks of pairs; ties take their average rank.
 
     Args:
         a: (n,) one side; pairs with a NaN are left out.
         b: (n,) the other side.
-        level: of the interval.
 
     Up to EXACT pairs, p is the share of all pairings of the two sides whose |rho| is at least that
     seen; beyond that it comes from Student's t with n - 2 degrees of freedom. The interval is
@@ -77,7 +76,7 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Spearman:
     # The standard error has n - 3 below the line.
     if n < 4 or abs(rho) == 1:
         return Spearman(rho, NAN, NAN, p, n, n <= EXACT)
-    half = float(ndtri(0.5 + level / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = float(ndtri(0.5 + LEVEL / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3))
     z = math.atanh(rho)
     return Spearman(rho, math.tanh(z - half), math.tanh(z + half), p, n, n <= EXACT)
 

@@ -66,7 +66,7 @@ class World:
             # Rows are drawn whole, so every draw compares methods on the same starts.
             values = table[list(methods)].to_numpy(np.float64)
             stream = f"transfer {self.name} {attribute}"
-            found.append(resampled_sums(values, draws, 0, stream) / len(values))
+            found.append(resampled_sums(values, draws, stream) / len(values))
         return np.mean(found, 0)
 
 

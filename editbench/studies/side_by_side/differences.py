@@ -373,7 +373,7 @@ def unpaired_test(
     for name, values, spread in zip("ab", (a, b), spreads):
         by_start = values.mean(axis=1).to_numpy(np.float64)
         stream = f"unpaired {name}"
-        drawn = resampled_sums(by_start[:, None], draws, 0, stream)[:, 0] / len(by_start)
+        drawn = resampled_sums(by_start[:, None], draws, stream)[:, 0] / len(by_start)
         means.append(by_start.mean())
         sums.append(drawn + seed_draws(spread, draws, stream))
     difference = np.array([means[1] - means[0]])

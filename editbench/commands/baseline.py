@@ -4,7 +4,6 @@ reason.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -43,7 +42,6 @@ def main(argv: list[str]) -> int:
         "editbench baseline",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", type=Path, help="runs folder")
     parser.add_argument(

@@ -4,7 +4,6 @@ editbench.walk.editor or editbench.walk.metric.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -42,7 +41,6 @@ def main(argv: list[str]) -> int:
         "editbench conform",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "target",

@@ -49,7 +49,6 @@ def main(argv: list[str]) -> int:
         "editbench convert",
         description=__doc__,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "files",

@@ -42,7 +42,6 @@ def main(argv: Sequence[str]) -> int:
         "editbench dataset",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
     pack = commands.add_parser(

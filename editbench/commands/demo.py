@@ -6,7 +6,6 @@ A method that draws its examples runs with several seeds: as many as `seeds` of 
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import time
 from collections.abc import Sequence
@@ -45,7 +44,6 @@ def main(argv: list[str]) -> int:
         "editbench demo",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--out",

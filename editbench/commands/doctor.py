@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -46,7 +45,6 @@ def main(argv: list[str]) -> int:
         epilog="examples:\n  editbench doctor --device cuda --out runs\n"
         "  editbench doctor --config-dir my_conf generator=mine scorer=mine\n"
         "Exit code 1 where something does not work.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--device", default="cpu", help="device of the self-test and of the trial of precisions"

@@ -34,7 +34,6 @@ def main(argv: list[str]) -> int:
         "editbench human",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     jobs = parser.add_subparsers(dest="job", required=True, metavar="make|analyse")
     # The defaults stand in the dataclass alone, and the help shows them.

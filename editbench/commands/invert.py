@@ -4,7 +4,6 @@ beside generated ones.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +44,6 @@ def main(argv: list[str]) -> int:
         "editbench invert",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "images", help="a folder of pictures, or faces:N: renders that the generator never produced"

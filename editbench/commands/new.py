@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import keyword
 import re
 import shlex
@@ -89,7 +88,6 @@ def main(argv: list[str]) -> int:
         "editbench new",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kind", choices=KINDS, help="what to make")
     parser.add_argument("name", help="a Python name, such as my_editor")

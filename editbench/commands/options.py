@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from editbench.base.conf import check_folders
 from editbench.base.user_code import search_configuration
@@ -14,7 +14,13 @@ CONFIG_DIR = ("--config-dir", "-cd")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like all others of the command."""
+    """A parser whose errors are one line, like all others of the command, and which keeps the lines
+    of its examples."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if "epilog" in options:
+            options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **options)
 
     def error(self, message: str) -> NoReturn:
         # argparse would print every option before it.

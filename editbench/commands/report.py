@@ -46,7 +46,6 @@ def main(argv: list[str]) -> int:
         "editbench report",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     # The folder that `editbench run` writes to where `out` is not set.
     parser.add_argument("root", type=Path, nargs="?", help="runs folder (default: runs)")

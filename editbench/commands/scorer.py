@@ -49,7 +49,6 @@ def main(argv: list[str]) -> int:
         "editbench scorer",
         description=__doc__,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     # An action, so that others can be added beside it.
     parser.add_argument("action", metavar="check")

@@ -63,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
         "editbench world",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
 

@@ -470,9 +470,9 @@ def test_a_reference_is_reweighted_or_edited_to_the_share_that_is_asked_for():
     assert share[5] == 0 and (share[3:5] > 0).all()
     # At its own share the reference is itself.
     for reference in (plain, edits):
-        own = reference.at(reference.natural)
-        np.testing.assert_allclose(own.mean, X.astype(float).mean(0), rtol=1e-9)
-        np.testing.assert_allclose(own.covariance, np.cov(X.astype(float), rowvar=False), rtol=1e-8)
+        mean, covariance, _ = reference.at(reference.natural)
+        np.testing.assert_allclose(mean, X.astype(float).mean(0), rtol=1e-9)
+        np.testing.assert_allclose(covariance, np.cov(X.astype(float), rowvar=False), rtol=1e-8)
 
 
 def test_few_pictures_of_a_class_and_few_effective_ones_are_told():
@@ -490,9 +490,7 @@ def test_few_pictures_of_a_class_and_few_effective_ones_are_told():
                 "class_sum": np.zeros((2, 1)),
                 "class_outer": np.zeros((2, 1)),
             }
-        )
-        .at(np.array([1, 1]))
-        .mean
+        ).at(np.array([1, 1]))[0]
     ).all()
 
 
@@ -526,12 +524,10 @@ def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(t
         moments.update(np.concatenate([features[0][:cut], features[1][cut:]]), 0)
         label = np.bincount(torch.cat([labels[0][:cut], labels[1][cut:]]), minlength=2)
         mean, cov = (part.numpy() for part in moments.compute())
-        at = own.at(label)
-        matched.append(gaussian_distance(mean, cov, at.mean, at.covariance))
-        natural = own.at(own.natural)
-        unmatched.append(gaussian_distance(mean, cov, natural.mean, natural.covariance))
-        real = other.at(label)
-        perfect.append(gaussian_distance(real.mean, real.covariance, at.mean, at.covariance))
+        at = own.at(label)[:2]
+        matched.append(gaussian_distance(mean, cov, *at))
+        unmatched.append(gaussian_distance(mean, cov, *own.at(own.natural)[:2]))
+        perfect.append(gaussian_distance(*other.at(label)[:2], *at))
     assert unmatched[-1] > 4 * unmatched[0] and (np.diff(unmatched) > 0).all()
     assert max(matched) < 1.25 * min(matched)
     np.testing.assert_allclose(matched, perfect, rtol=0.25)

@@ -15,8 +15,9 @@ Fig. 7). `calibrate` finds the strength of a common effect, where methods can be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -244,6 +245,25 @@ class Reach:
     strength: float  # signed, in steps
     effect: float  # mean over the samples, towards the class of its side, in sigmas
     reached: bool  # whether the effect is the wanted one, to the tolerance
+
+
+def not_reached(side: str, meta: Mapping[str, Any]) -> str:
+    """Why a side has not the common effect, '' where it has.
+
+    Args:
+        side: 'down' or 'up', of t < 0 and t > 0.
+        meta: facts of an observation: under `side` the fields of its Reach; `classes`, those that
+            t < 0 and t > 0 lead to; `effect`, the wanted one.
+    """
+    reach = meta[side]
+    if reach["reached"]:
+        return ""
+    towards = meta["classes"][side == "up"]
+    most = "" if reach["effect"] > meta["effect"] else "at most "
+    return (
+        f"an effect of {meta['effect']:g} sigma towards '{towards}' was not reached: "
+        f"{most}{reach['effect']:.2g}, at {abs(reach['strength']):.3g} steps"
+    )
 
 
 def calibrate(

@@ -3,12 +3,12 @@ distances."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
+from editbench.metrics.frechet_distance.matching import ClassReference
 from editbench.stats.frechet import gaussian_distance
 from editbench.stats.intervals import LEVEL, NO_INTERVAL, Interval
 from editbench.stats.moments import covariance
@@ -47,24 +47,19 @@ class Estimate:
         return value - float(half), value + float(half)
 
 
-# What pictures with K class counts are compared with: (K,) -> mean (d,), covariance (d, d).
-Against = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
 def jackknife(
-    arrays: dict[str, np.ndarray], whole: np.ndarray, against: Against | None = None
+    arrays: dict[str, np.ndarray], whole: np.ndarray, same_share: ClassReference | None = None
 ) -> Estimate:
     """Fréchet distance of every strength to the reference, with pseudo-values of leaving out a
     block.
 
     Args:
         arrays: count (T, B), sum (T, B, d), outer (T, B, d (d + 1) / 2) of edited pictures, the
-            same of reference and floor without T and B; with `against` also label (T, B, K), the
+            same of reference and floor without T and B; with `same_share` also label (T, B, K), the
             judge's classes of the edited pictures; see the observation.
         whole: (T,) bool, strengths that have a number.
-        against: gives the reference of some pictures by their class counts, so that what is left
-            without a block is compared with a reference of its own share; None: the reference as
-            it is.
+        same_share: the reference by class, so that what is left without a block is compared with
+            real pictures of its own share; None: with the reference as it is.
     """
     real = covariance(
         float(arrays["reference_count"][0]), arrays["reference_sum"], arrays["reference_outer"]
@@ -72,7 +67,6 @@ def jackknife(
     count = arrays["count"]
     total = arrays["sum"]
     outer = arrays["outer"]
-    label = arrays.get("label")
     sets, blocks = count.shape
     value = np.full(sets, NAN)
     pseudo = np.full((sets, blocks), NAN)
@@ -80,8 +74,8 @@ def jackknife(
     def distance(t: int, chosen: np.ndarray) -> float:
         """Of the pictures of some blocks, (B,) bool, at a strength."""
         other = real
-        if against is not None and label is not None:
-            other = against(label[t, chosen].sum(0))
+        if same_share is not None:
+            other = same_share.at(arrays["label"][t, chosen].sum(0))[:2]
         found = covariance(
             float(count[t, chosen].sum()), total[t, chosen].sum(0), outer[t, chosen].sum(0)
         )

@@ -19,29 +19,12 @@ The sums below add up, so any share is mixed from them without another picture
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from editbench.stats.moments import mixture
 
 SETS = ("class", "other")  # of the reference's pictures, and of as many further ones
 FEW = 30  # pictures of a class: fewer have no covariance worth the name
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """A reference in which an attribute has the shares that were asked for.
-
-    Attributes:
-        mean: (d,) of its features, NaN where a class that is needed has no picture.
-        covariance: (d, d).
-        effective: effective number of pictures.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    effective: float
 
 
 class ClassReference:
@@ -85,9 +68,14 @@ class ClassReference:
         sent[sent < 1e-12] = 0.0
         return np.concatenate([kept * self.natural, sent])
 
-    def at(self, wanted: np.ndarray) -> Mixed:
-        """The reference at wanted shares of the classes: (K,) counts or shares."""
-        return Mixed(*mixture(self.count, self.total, self.outer, self.shares(wanted)))
+    def at(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """The reference at wanted shares of the classes: (K,) counts or shares.
+
+        Returns:
+            Mean (d,) of its features, covariance (d, d) and effective number of pictures; NaN where a
+            class that is needed has no picture.
+        """
+        return mixture(self.count, self.total, self.outer, self.shares(wanted))
 
     def doubt(self, wanted: np.ndarray, classes: list[str]) -> str:
         """Why a number against the reference at these shares is missing or in doubt, or ''.
@@ -106,7 +94,7 @@ class ClassReference:
         if not self.edits and not (self.count[needed] < 1).any():
             # Edited pictures are no fewer faces than there were.
             n = int(self.count.sum())
-            effective = self.at(wanted).effective
+            _, _, effective = self.at(wanted)
             if effective < n / 2:
                 notes.append(f"reweighted to {effective:.0f} effective of {n} reference pictures")
         if not notes:

@@ -42,12 +42,13 @@ from typing import Any
 
 import numpy as np
 
-from editbench.metrics.frechet_distance.blocks import Against, Estimate, jackknife, over_blocks
+from editbench.metrics.frechet_distance.blocks import Estimate, jackknife, over_blocks
 from editbench.metrics.frechet_distance.matching import SETS, ClassReference
 from editbench.stats.frechet import gaussian_distance
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder, join_notes
 from editbench.walk.observation import Observed
+from editbench.walk.strength import not_reached
 
 ENDS = ("up", "down", "zero", "floor", "asymmetry")
 # An end whose effect over all samples differs by more from the calibrated one has a note.
@@ -169,8 +170,7 @@ class FrechetDistance(ObservationMetric):
         # Old records, and those without matching, have no classes.
         variants = [MATCHED, UNMATCHED] if meta.get("matched") else [UNMATCHED]
         for variant in variants:
-            against = _same_share(sets[0]) if variant == MATCHED else None
-            estimate = jackknife(arrays, whole, against)
+            estimate = jackknife(arrays, whole, sets[0] if variant == MATCHED else None)
             notes = [""] * len(whole)
             if variant == MATCHED:
                 label = arrays["label"].sum(1)
@@ -211,30 +211,7 @@ class FrechetDistance(ObservationMetric):
             notes: (T,) on the reference of each strength.
         """
         used = int(key["n"])
-        self._add_curves(out, name, estimate, arrays, int(meta["n"]), key, notes)
-        for end in ends_of(estimate, arrays, meta, notes):
-            metric = f"{name}_{end.name}"
-            out.add(metric, end.value, used, end.interval, end.note, **key)
-            if end.blocks is not None:
-                out.add_samples(metric, np.arange(len(end.blocks)), end.blocks, **key)
-        if np.isfinite(estimate.floor):
-            out.add(f"{name}_floor", estimate.floor, used, **key)
-
-    def _add_curves(
-        self,
-        out: ResultBuilder,
-        name: str,
-        estimate: Estimate,
-        arrays: dict[str, np.ndarray],
-        n: int,
-        key: dict[str, Any],
-        notes: list[str],
-    ) -> None:
-        """Add one row a strength, over strength and over effect.
-
-        n is the number of edited pictures; the other arguments are those of `_add_all`.
-        """
-        used = int(key["n"])
+        n = int(meta["n"])
         effect, _ = mean_effect(arrays, n)
         for place, t in enumerate(arrays["strength"]):
             broken = int(arrays["broken"][place])
@@ -244,6 +221,13 @@ class FrechetDistance(ObservationMetric):
             interval = estimate.interval(place)
             out.add(name, value, used, interval, note, x=float(t), **key)
             out.add(f"{name}_by_effect", value, used, interval, note, x=float(effect[place]), **key)
+        for end in ends_of(estimate, arrays, meta, notes):
+            metric = f"{name}_{end.name}"
+            out.add(metric, end.value, used, end.interval, end.note, **key)
+            if end.blocks is not None:
+                out.add_samples(metric, np.arange(len(end.blocks)), end.blocks, **key)
+        if np.isfinite(estimate.floor):
+            out.add(f"{name}_floor", estimate.floor, used, **key)
 
 
 def compared_by(meta: dict, n: int) -> dict[str, Any]:
@@ -269,16 +253,6 @@ def class_references(arrays: dict[str, np.ndarray]) -> list[ClassReference]:
     return [ClassReference(arrays, name) for name in SETS if f"{name}_count" in arrays]
 
 
-def _same_share(reference: ClassReference) -> Against:
-    """The reference at the shares of what is compared with it."""
-
-    def against(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = reference.at(label)
-        return found.mean, found.covariance
-
-    return against
-
-
 def perfect_distances(
     arrays: dict[str, np.ndarray], sets: list[ClassReference], matched: bool
 ) -> np.ndarray:
@@ -293,10 +267,10 @@ def perfect_distances(
     for t, label in enumerate(arrays["label"].sum(1)):
         if not label.any():
             continue
-        other = sets[1].at(label)
-        own = sets[0].at(label if matched else sets[0].natural)
-        if np.isfinite(other.mean).all() and np.isfinite(own.mean).all():
-            out[t] = gaussian_distance(other.mean, other.covariance, own.mean, own.covariance)
+        other, other_spread, _ = sets[1].at(label)
+        own, own_spread, _ = sets[0].at(label if matched else sets[0].natural)
+        if np.isfinite(other).all() and np.isfinite(own).all():
+            out[t] = gaussian_distance(other, other_spread, own, own_spread)
     return out
 
 
@@ -361,24 +335,6 @@ def ends_of(
             )
         )
     return out
-
-
-def not_reached(side: str, meta: dict) -> str:
-    """Why there is no number at the end of a side, or ''.
-
-    Args:
-        side: 'up' or 'down'.
-        meta: facts of the observation.
-    """
-    reach = meta[side]
-    if reach["reached"]:
-        return ""
-    towards = meta["classes"][side == "up"]
-    most = "" if reach["effect"] > meta["effect"] else "at most "
-    return (
-        f"an effect of {meta['effect']:g} sigma towards '{towards}' was not reached: "
-        f"{most}{reach['effect']:.2g}, at {abs(reach['strength']):.3g} steps"
-    )
 
 
 def unlike_effect(place: int, arrays: dict[str, np.ndarray], meta: dict) -> str:

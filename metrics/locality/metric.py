@@ -35,6 +35,7 @@ from editbench.base.validation import check_attributes
 from editbench.stats.intervals import percentiles, resampled_sums
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.observation import Observed
+from editbench.walk.strength import not_reached
 from editbench.worlds import faces
 
 TOP = 0.1
@@ -238,17 +239,7 @@ def entropy(heat: np.ndarray) -> np.ndarray:
 
 def remarks(arrays: dict[str, np.ndarray], meta: dict) -> str:
     """What keeps the numbers from being compared, '' where nothing does."""
-    out = []
-    for side in ("down", "up"):
-        reach = meta[side]
-        wanted = meta["effect"]
-        if not reach["reached"]:
-            towards = meta["classes"][side == "up"]
-            most = "" if reach["effect"] > wanted else "at most "
-            out.append(
-                f"an effect of {wanted:g} sigma towards '{towards}' was not reached: "
-                f"{most}{reach['effect']:.2g}, at {abs(reach['strength']):.3g} steps"
-            )
+    out = [why for side in ("down", "up") if (why := not_reached(side, meta))]
     if lost := int(arrays["broken"].sum()):
         out.append(f"{lost} edited pictures are not finite and were left out")
     return "; ".join(out)

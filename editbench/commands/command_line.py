@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -49,16 +49,17 @@ class CommandLine:
         flags: dict[str, str] = {}
         sweep = False
         # Not argparse: it takes abbreviated flags, and prints a usage of its own beside an error.
-        words = _Words(split_values(argv, (*CONFIG_DIR, *SHOWING)))
-        for word in words:
+        words = list(split_values(argv, (*CONFIG_DIR, *SHOWING)))
+        while words:
+            word = words.pop(0)
             if word in SWEEP:
                 sweep = True
             elif word in CONFIG_DIR:
-                folders.append(Path(_value_of(word, next(words, ""))))
-            elif word in INFO and words.peek() not in INFO_KINDS:
+                folders.append(Path(_value_of(word, words)))
+            elif word in INFO and not (words and words[0] in INFO_KINDS):
                 flags[word] = INFO_KINDS[0]  # Hydra's own value where none is given
             elif word in SHOWING:
-                flags[word] = _value_of(word, next(words, "")) if SHOWING[word] else "true"
+                flags[word] = _value_of(word, words) if SHOWING[word] else "true"
             elif word.startswith("-"):
                 raise EditbenchError(f"unknown flag {word} (see `editbench run --help`)")
             else:
@@ -94,26 +95,9 @@ class CommandLine:
         return None
 
 
-class _Words:
-    """Words of a command line, one after the other, with a look at the next one."""
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self._rest = list(words)
-
-    def __iter__(self) -> _Words:
-        return self
-
-    def __next__(self) -> str:
-        if not self._rest:
-            raise StopIteration
-        return self._rest.pop(0)
-
-    def peek(self) -> str:
-        """The next word, which stays; '' at the end."""
-        return self._rest[0] if self._rest else ""
-
-
-def _value_of(flag: str, value: str) -> str:
+def _value_of(flag: str, words: list[str]) -> str:
+    """Take the value of a flag from the words behind it."""
+    value = words.pop(0) if words else ""
     if not value:
         raise EditbenchError(f"{flag} needs a value (see `editbench run --help`)")
     return value

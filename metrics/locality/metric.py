@@ -212,17 +212,15 @@ def numbers(heat: np.ndarray, sums: np.ndarray, channels: int) -> np.ndarray:
     return np.concatenate([np.stack([top_share(heat), entropy(heat), change], 1), pairs], 1)
 
 
-def top_share(heat: np.ndarray, top: float = TOP) -> np.ndarray:
-    """Share of the energy in the pixels with most of it: (draws, pixels) -> (draws,).
+def top_share(heat: np.ndarray) -> np.ndarray:
+    """Share of the energy in the share TOP of the pixels with most of it.
 
-    Args:
-        heat: (draws, pixels) non-negative.
-        top: share of the pixels. The last pixel counts in part, so that an even map has exactly
-            `top`; NaN of a map without energy.
+    (draws, pixels) -> (draws,), NaN of a map without energy. The last pixel counts in part, so that
+    an even map has exactly TOP.
     """
     ranked = -np.sort(-heat, axis=1)
-    whole = int(top * heat.shape[1])
-    part = top * heat.shape[1] - whole
+    whole = int(TOP * heat.shape[1])
+    part = TOP * heat.shape[1] - whole
     with np.errstate(invalid="ignore", divide="ignore"):
         return (ranked[:, :whole].sum(1) + part * ranked[:, whole]) / ranked.sum(1)
 

@@ -35,7 +35,7 @@ from editbench.report.means import compare_methods, summary
 from editbench.report.paired import paired_table
 from editbench.report.paper import TALLEST, to_paper
 from editbench.report.settings import add_settings
-from editbench.report.tables import main_table, matrix
+from editbench.report.tables import main_table
 from editbench.report.write import csv, print_runs
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
@@ -129,7 +129,6 @@ def test_csv_holds_the_numbers_of_the_records(root: Path) -> None:
 
 def test_means_say_over_what_they_run(root: Path) -> None:
     results = load(root)
-    table = main_table(results)
     means = summary(results).set_index("method")
     assert list(means.index) == ["alpha", "beta", "random"]
     assert means.loc["beta", "served"] == 1 and means.loc["beta", "asked"] == 3
@@ -144,8 +143,6 @@ def test_means_say_over_what_they_run(root: Path) -> None:
     # The floor was not asked when the set was chosen, and lacks two of its attributes.
     assert np.isnan(means.loc["random", "accuracy"])
     assert means.loc["random", "accuracy_note"] == "accuracy of this floor lacks starts of age, hat"
-    wide = matrix(table, ["alpha", "beta", "random"])
-    assert wide.loc["alpha", "smile"] == 0.7312 and np.isnan(wide.loc["beta", "age"])
 
 
 def test_page_is_whole_and_loads_nothing(html: str) -> None:

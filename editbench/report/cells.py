@@ -51,8 +51,8 @@ class Column:
         interval: whether key_low and key_high are shown.
         better: whether higher is better (None: neither).
         hint: one sentence.
-        narrow: whether it is shown in a narrow terminal too.
-        unit: of the number.
+        narrow: whether it is shown in a terminal narrower than write.WIDE too, which holds the
+            numbers that judge an edit, without the costs.
     """
 
     key: str
@@ -61,9 +61,7 @@ class Column:
     interval: bool = False
     better: bool | None = None
     hint: str = ""
-    # A terminal narrower than write.WIDE holds the numbers that judge an edit, without the costs.
     narrow: bool = False
-    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,87 +89,80 @@ COLUMNS = (
     Column(
         "accuracy",
         "accuracy",
-        3,
-        True,
-        True,
-        "target reached and every other attribute kept, at the first crossing; 95 % interval",
+        interval=True,
+        better=True,
+        hint="target reached and every other attribute kept, at the first crossing; 95 % interval",
         narrow=True,
     ),
     Column(
         "success_rate",
         "success",
-        3,
-        False,
-        True,
-        "target reached, whatever else changed",
+        better=True,
+        hint="target reached, whatever else changed",
         narrow=True,
     ),
     Column(
         "ad_at",
         "AD",
-        3,
-        True,
-        False,
-        "mean change of the other attributes, in σ, at the same achieved effect on the target",
+        interval=True,
+        better=False,
+        hint="mean change of the other attributes, in σ, at the same achieved effect on the target",
         narrow=True,
     ),
     Column(
         "off_target_flips",
         "flips",
-        2,
-        False,
-        False,
-        "other attributes whose label changed, mean over the starts that crossed",
+        digits=2,
+        better=False,
+        hint="other attributes whose label changed, mean over the starts that crossed",
         narrow=True,
     ),
     Column(
         "learned",
         "learned",
-        2,
-        False,
-        True,
-        "AUC with which what the method learnt orders the teacher's labels on the tune split",
+        digits=2,
+        better=True,
+        hint="AUC with which what the method learnt orders the teacher's labels on the tune split",
         narrow=True,
     ),
     Column(
         "path_length",
         "path",
-        None,
-        False,
-        None,
-        "length walked to the crossing, in the editor's own unit: not "
+        digits=None,
+        hint="length walked to the crossing, in the editor's own unit: not "
         "comparable across editors of different units",
     ),
     # Of the fit as it was made: a cached one would make a method look free.
     Column(
-        "fit_seconds", "fit s", None, False, False, "seconds of the one-time fit, also if cached"
+        "fit_seconds",
+        "fit s",
+        digits=None,
+        better=False,
+        hint="seconds of the one-time fit, also if cached",
     ),
     Column(
         "edits_per_second",
         "edits/s",
-        None,
-        False,
-        True,
-        "finished edits a second, decoding and judging included",
+        digits=None,
+        better=True,
+        hint="finished edits a second, decoding and judging included",
     ),
     Column(
         "generator_calls",
         "gen. calls",
-        None,
-        False,
-        False,
-        "images decoded, and passes of derivatives",
+        digits=None,
+        better=False,
+        hint="images decoded, and passes of derivatives",
     ),
     Column(
         "labels_used",
         "labels",
-        None,
-        False,
-        False,
-        "labels the fit looked at, the teacher's answers too",
+        digits=None,
+        better=False,
+        hint="labels the fit looked at, the teacher's answers too",
     ),
-    Column("n", "n", 0, False, None, "starts, the same for every editor of an attribute"),
-    Column("seeds", "seeds", 0, False, None, "seeds that the numbers are means over"),
+    Column("n", "n", digits=0, hint="starts, the same for every editor of an attribute"),
+    Column("seeds", "seeds", digits=0, hint="seeds that the numbers are means over"),
 )
 
 
@@ -201,7 +192,16 @@ def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None)
         # The metric alone is the title, except where two columns would look alike.
         title = quantity.metric if metrics.count(quantity.metric) == 1 else key
         hint = key.replace("_", " ") if quantity.metric != key else ""
-        shown.append(Column(key, title.replace("_", " "), None, True, quantity.better, hint))
+        shown.append(
+            Column(
+                key,
+                title.replace("_", " "),
+                digits=None,
+                interval=True,
+                better=quantity.better,
+                hint=hint,
+            )
+        )
     return shown
 
 

@@ -17,14 +17,19 @@ COSTS = (
         for column in COLUMNS
         if column.key in ("fit_seconds", "generator_calls", "labels_used", "edits_per_second")
     ),
-    Column("walk_seconds", "walk s", None, False, False, "seconds of all walks of an attribute"),
+    Column(
+        "walk_seconds",
+        "walk s",
+        digits=None,
+        better=False,
+        hint="seconds of all walks of an attribute",
+    ),
     Column(
         "peak_memory_mb",
         "peak MiB",
-        None,
-        False,
-        False,
-        "largest memory of the job's process, or of the GPU",
+        digits=None,
+        better=False,
+        hint="largest memory of the job's process, or of the GPU",
     ),
 )
 SUMMED = "means over the attributes of the mean accuracy; peak memory is the largest"

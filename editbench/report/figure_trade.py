@@ -17,7 +17,7 @@ from editbench.figures.theme import INK, Theme, order_methods
 from editbench.report.cells import Column, number, over_what
 from editbench.report.costs import COSTS, front
 
-SIDE = Column("ad_at", "AD", 3, True, False)
+SIDE = Column("ad_at", "AD", interval=True, better=False)
 LABELS = {
     "ad_at": "mean AD at matched effect, σ",
     "fit_seconds": "fit, seconds",

@@ -36,7 +36,7 @@ from editbench.report.published import WHY, published
 from editbench.report.ranking import lines
 from editbench.report.strips import Strip
 from editbench.report.style import Style
-from editbench.report.tables import main_table, matrix, quantities
+from editbench.report.tables import main_table, quantities
 from editbench.report.write import (
     BOLD,
     FLOOR_RULE,
@@ -304,35 +304,33 @@ def _section(
     table = numbers.table
     results = numbers.results
     columns = style.columns_of(numbers)
-    # The attributes in the order of the table.
-    wide = matrix(table, numbers.order)[list(dict.fromkeys(table["attribute"]))]
+    records = table.to_dict("records")
+    # In the order of the table.
+    attributes = list(dict.fromkeys(table["attribute"]))
     accuracy = style.column_of(COLUMNS[0])
     # The grid shows accuracy alone, so its bold comes from the tests of accuracy.
     pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
     best = {
         attribute: find_leaders(
             pairs[pairs["attribute"] == attribute],
-            table[table["attribute"] == attribute].to_dict("records"),
+            [record for record in records if record["attribute"] == attribute],
             "accuracy",
             True,
             numbers.floors,
         )
-        for attribute in wide
+        for attribute in attributes
     }
     priced = style.costs_of(numbers)
-    # `wide` holds numbers only; the grid also tells why one is missing.
-    status = {
-        (record["method"], record["attribute"]): record for record in table.to_dict("records")
-    }
+    by_cell = {(record["method"], record["attribute"]): record for record in records}
     grid = [
         (
             method,
             [
-                _grid_cell(status.get((method, attribute)), method in best[attribute], accuracy)
-                for attribute in wide
+                _grid_cell(by_cell.get((method, attribute)), method in best[attribute], accuracy)
+                for attribute in attributes
             ],
         )
-        for method in wide.index
+        for method in numbers.order
     ]
     titles = {column.key: column.title for column in columns}
     averaged = [metric for metric in numbers.compared if metric in titles]
@@ -340,7 +338,7 @@ def _section(
         "title": setting_title(numbers, theme) if numbers.name else "",
         "facts": facts(numbers, theme),
         "columns": [(column, heading(column)) for column in columns],
-        "rows": [_row(record, columns) for record in table.to_dict("records")],
+        "rows": [_row(record, columns) for record in records],
         "rows_over": over_starts(table, theme, style),
         "means": [
             _mean_row(record, columns, averaged, accuracy)
@@ -350,8 +348,8 @@ def _section(
         "means_notes": means_lines(compared_of(numbers, style), theme),
         "bold_means": numbers.ranked.bold,
         "legend": legend(table, quantities(results), theme, style),
-        "attributes": list(wide),
-        "conclusion": accuracy_conclusion(grid, [str(attribute) for attribute in wide], theme),
+        "attributes": attributes,
+        "conclusion": accuracy_conclusion(grid, attributes, theme),
         "grid": grid,
         "figures": section.figures,
         "more": section.more,

@@ -188,7 +188,7 @@ def find_leaders(
     records: Iterable[Mapping[Any, Any]],
     key: str,
     better: bool,
-    floors: Collection[str] = (),
+    floors: Collection[str],
 ) -> set[str]:
     """The methods in bold: the best one and all that are not behind it.
 

@@ -176,21 +176,6 @@ def floor_mark(group: pd.DataFrame, name: str) -> pd.Series:
     return marks
 
 
-def matrix(table: pd.DataFrame, order: list[str], metric: str = "accuracy") -> pd.DataFrame:
-    """(methods, attributes) values of one metric, NaN where a run is not done.
-
-    Args:
-        table: of `main_table`, of one setting.
-        order: of the methods.
-        metric: column of the table.
-    """
-    # dropna=False keeps attributes on which no method has the number.
-    wide = table.pivot_table(
-        index="method", columns="attribute", values=metric, aggfunc="first", dropna=False
-    )
-    return wide.reindex(order)
-
-
 def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.DataFrame]:
     """Numbers with several x in one run.
 

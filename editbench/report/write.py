@@ -462,8 +462,7 @@ def where(group: pd.DataFrame, theme: Theme, several: bool = False) -> str:
     for method, attribute, setting in zip(group["method"], group["attribute"], group["setting"]):
         name = f"{theme.method(method)}/{theme.attribute(attribute)}"
         found.append(f"{name} ({setting})" if several else name)
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return ", ".join(found[:NAMED]) + more
+    return _some(found)
 
 
 def not_done(table: pd.DataFrame, theme: Theme) -> list[str]:
@@ -531,7 +530,7 @@ def _ranks_and_costs(
 
 
 def _some(names: list[str]) -> str:
-    """All names, or as many as a line takes."""
+    """The first NAMED names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 

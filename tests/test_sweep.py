@@ -130,10 +130,10 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
     assert process.returncode == 1
     finished = records(tmp_path / "runs")
     assert "the launcher stopped: TerminatedWorkerError" in err and "Traceback" not in err
-    assert (
-        f"3 jobs: {len(finished)} done, 0 skipped, 0 failed, {3 - len(finished)} not finished"
-        in err
-    )
+    done, missing = re.findall(r"3 jobs: (\d) done, 0 skipped, 0 failed, (\d) not finished", err)[0]
+    assert int(done) + int(missing) == 3
+    # A worker can be ended between its record and its word of it.
+    assert len(finished) - 1 <= int(done) <= len(finished)
     assert "  not finished  #" in err and "the same command runs what is missing" in err
     stamps = {
         name: (tmp_path / "runs" / name / "status.json").stat().st_mtime_ns for name in finished

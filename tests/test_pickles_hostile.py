@@ -231,6 +231,18 @@ def test_a_persistent_id_is_not_followed(tmp_path):
             read_pickle(tmp_path / "id.pkl")
 
 
+def test_a_view_of_a_storage_is_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "old.pt"
+    torch.save(torch.ones(3), path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    without, view = b"K\x03Nt", b"K\x03(X\x01\0\0\x001K\0K\x03tt"
+    assert whole.count(without) == 1
+    path.write_bytes(whole.replace(without, view))
+    assert torch.equal(torch.load(path, weights_only=True), torch.ones(3))
+    with pytest.raises(BadFile, match="a view of a storage, as PyTorch before"):
+        read_torch(path)
+
+
 def test_results_are_trees_that_can_be_walked_and_shown(tmp_path):
     path = tmp_path / "shared.pkl"
     part = list(range(10))

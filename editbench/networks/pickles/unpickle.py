@@ -279,8 +279,14 @@ class Unpickler(pickle.Unpickler):
         match identity:
             case ("module", cls, *_):  # a class with its source, in older archives
                 return cls
-            case ("storage", kind, str(key), _, int(numel), *view) if (
-                numel >= 0 and view in ([], [None])  # views are of PyTorch before 0.4
+            case ("storage", _, _, _, _, tuple()):
+                raise Refused(
+                    "a tensor lies in a view of a storage, as PyTorch before 0.4 wrote it; load the "
+                    "file with PyTorch, and save it again"
+                )
+            case ("storage", kind, str(key), _, int(numel), *view) if numel >= 0 and view in (
+                [],
+                [None],
             ):
                 return declare(self.storages, key, getattr(kind, "full_name", ""), numel)
         raise damaged("a persistent id of another form than that of a storage")

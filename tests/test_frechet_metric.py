@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from editbench.bank.bank import IMPORTED
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest
 from editbench.base.seeding import normals
@@ -632,10 +631,9 @@ def test_renders_and_the_bank_and_a_folder_give_their_pictures(context, tmp_path
     assert load_dial(0.9).law == law(0.9) and Renders().law(context) == FactorLaw()
     made = BankImages().images(context, 2, 5, 4).flatten(1)
     torch.testing.assert_close(made, torch.tensor(context.bank.array("w").range(2, 5)))
-    # The id of an imported bank says nothing of the generator.
-    imported = SimpleNamespace(id="files", meta={"generator": IMPORTED})
+    # The id of a bank that is given by its path may say nothing of the generator.
     one, other = (
-        BankImages().identity(SimpleNamespace(bank=imported, generator=ToyGenerator(digest=name)))
+        BankImages().identity(replace(context, generator=ToyGenerator(digest=name)))
         for name in ("one", "other")
     )
     assert one != other

@@ -19,7 +19,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from editbench.bank.bank import IMPORTED
 from editbench.base.errors import BadFile, Unsupported
 from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
 from editbench.base.progress import progress
@@ -208,11 +207,10 @@ class BankImages(Reference):
     name = "bank"
 
     def identity(self, context: ObservationContext) -> object:
-        named = ["bank", context.bank.id]
-        # The id of an imported bank says nothing of the generator.
-        if context.bank.meta["generator"] == IMPORTED:
-            named += [context.generator.digest, _source_of(context.generator)]
-        return named
+        # The id of an imported bank says nothing of the generator, and a bank that is given by its
+        # path may be of an earlier source of it.
+        generator = context.generator
+        return ["bank", context.bank.id, generator.digest, _source_of(generator)]
 
     def size(self, context: ObservationContext) -> int:
         first, last = context.bank.spec.split("fit")

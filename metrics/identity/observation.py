@@ -88,7 +88,8 @@ class FeatureSimilarity(DuringWalk):
                 "observation feature_similarity: the generator gives no pictures, leave the "
                 "observation out"
             )
-        self.network = frozen(self.network or ScorerFeatures(networks.judge), device)
+        network = ScorerFeatures(networks.judge) if self.network is None else self.network
+        self.network = frozen(network, device)
         if self.threshold is None:
             self.threshold = self.measure_threshold(networks, device)
 

@@ -12,6 +12,7 @@ import editbench as eb
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.validation import check_options
 from editbench.cli import main
+from editbench.commands.demo import demo_settings
 from editbench.run import loading
 from editbench.run.compose import compose_config, compose_settings, sweep_settings
 from editbench.run.overrides import check_single
@@ -287,6 +288,8 @@ def test_images_that_no_job_would_start_from_are_refused(word, tmp_path, capfd):
         assert expected in capfd.readouterr().err
     with pytest.raises(EditbenchError, match="add inversion=folder"):
         eb.run([*toy, f"out={tmp_path}", word], config_dirs=conf)
+    with pytest.raises(EditbenchError, match="add inversion=folder"):
+        demo_settings(["random"], tmp_path, "cpu", [word])
     # A sweep over both takes the images for its other jobs.
     jobs = [
         Settings.from_config(compose_config([f"inversion={name}"])) for name in ("none", "faces")

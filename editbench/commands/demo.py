@@ -24,7 +24,7 @@ from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.protocol import check_starts, evaluated_names
 from editbench.run.record import peak_memory_mb
-from editbench.run.settings import Settings
+from editbench.run.settings import Settings, check_images_are_used
 from editbench.run.sweep import print_summary
 from editbench.run.workers import default_workers, run_jobs
 
@@ -152,7 +152,9 @@ def demo_settings(
         f"device={device}",
         *overrides,
     ]
-    return [compose_settings([*common, f"method={method}"], more) for method in methods]
+    composed = [compose_settings([*common, f"method={method}"], more) for method in methods]
+    check_images_are_used(composed, overrides)
+    return composed
 
 
 def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> list[Settings]:

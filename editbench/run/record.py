@@ -93,7 +93,7 @@ class Record:
 
     @property
     def walked(self) -> bool:
-        """Whether the record is a failure of a metric alone: its walks are whole and kept."""
+        """Whether its metrics alone failed or were stopped: the walks are whole and kept."""
         return bool(self.status.get(self.WALKED))
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from editbench.bank.bank import Split
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
@@ -50,12 +50,13 @@ class PatternGenerator(ToyGenerator):
         return torch.einsum("nu,uchw->nchw", super()._decode(codes), self.patterns.to(codes.values))
 
 
-class SideParser:
-    """Every picture has the same regions."""
+class SideParser(nn.Module):
+    """Every picture has the same regions. It is made in the mode of training, as any module is."""
 
     names = NAMES
 
-    def __call__(self, images: Tensor, /) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
         return LABELS.expand(len(images), -1, -1)
 
 
@@ -211,7 +212,7 @@ def test_pooled_labels_are_the_majority():
 def test_planted_patterns_are_found_by_their_region():
     generator = PatternGenerator()
     styles = torch.randn(5, DIM, generator=torch.Generator().manual_seed(2))
-    found = localise(generator, SideParser(), 4, styles, torch.tensor([6, 4, 3, 2, 1, 0]))
+    found = localise(generator, SideParser().eval(), 4, styles, torch.tensor([6, 4, 3, 2, 1, 0]))
     assert [sorted(own.tolist()) for own in found.channels] == [[4], [0, 1], [2], [3]]
     assert found.images.tolist() == [5] * 4
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
@@ -20,6 +20,7 @@ from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.stylespace.channels import Candidates, ChannelMoments, channel_name, movable
 from editbench.methods.stylespace.editor import StyleSpace
 from editbench.methods.stylespace.regions import DISCOUNT, MIN_MARGIN, MIN_RATE, localise
+from editbench.networks.external import frozen
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 from editbench.worlds import faces
@@ -108,14 +109,12 @@ class LocalisedStyleSpace(StyleSpace):
         generator = data.generator
         names = list(self.parser.names)
         styles = generator.lift(data.latents(data.fit)[: self.images], Space.S)
-        if isinstance(self.parser, nn.Module):
-            self.parser.to(styles.device)
         # Constant channels have no sigma, in which a step is measured.
         channels = (movable(generator).to(bank.std.device) & bank.varies).nonzero()[:, 0]
         # Without labels: one map for each sample and channel.
         found = localise(
             generator,
-            self.parser,
+            frozen(self.parser, styles.device),
             len(names),
             styles,
             channels,

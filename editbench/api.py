@@ -332,8 +332,13 @@ class Run:
         return self._record.provenance()
 
     def rows(self) -> pd.DataFrame:
-        """The rows of its metrics, see `Runs.table`."""
-        self._require_done()
+        """The rows of its metrics, see `Runs.table`.
+
+        Raises:
+            EditbenchError: the job was skipped or failed.
+        """
+        if self.status != "done":
+            raise EditbenchError(f"{self!r} has no numbers: {self.reason}")
         return self._record.rows()
 
     def trajectory(self) -> pd.DataFrame:
@@ -347,18 +352,15 @@ class Run:
             target's log-odds towards the target class, in sigma).
 
         Raises:
-            EditbenchError: the job was skipped or failed.
+            EditbenchError: the job was skipped, or failed before its walks had ended.
         """
-        self._require_done()
+        if self.status != "done" and not self._record.walked:
+            raise EditbenchError(f"{self!r} has no walks: {self.reason}")
         walks = self._record.trajectories()
         table = walks.table.assign(effect=walks.effect)
         # `strip` finds the pictures of the walks by the folder.
         table.attrs[FOLDER] = str(self.folder)
         return table
-
-    def _require_done(self) -> None:
-        if self.status != "done":
-            raise EditbenchError(f"{self!r} has no walks: {self.reason}")
 
 
 # -- pictures ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
+import editbench as eb
 from editbench.bank.importing import import_bank
 from editbench.base import identity
 from editbench.base.attributes import Attribute, Attributes
@@ -236,6 +237,10 @@ def test_walks_are_kept_where_a_metric_alone_failed(tmp_path, monkeypatch, raise
     assert stopped or "Traceback" in (folder / "log.txt").read_text()
     status = Record.read(folder).status
     assert status["status"] == "failed" and reason in status["reason"]
+    kept = eb.Run(folder)
+    assert len(kept.trajectory()) == len(Record.read(folder).trajectories().table)
+    with pytest.raises(EditbenchError, match=f"has no numbers: {reason}"):
+        kept.rows()
     monkeypatch.undo()
     again = run_job(with_fragile(tmp_path))
     assert (again.status, again.reused, again.reason) == ("done", True, "")

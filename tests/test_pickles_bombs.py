@@ -7,6 +7,8 @@ import collections
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 
@@ -17,6 +19,7 @@ import torch
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import Limits, read_pickle, read_torch
 from editbench.networks.pickles.limits import FLOOR, RATIO
+from editbench.networks.pickles.reader import CHILD
 from tests.test_pickles_hostile import Call, glob
 
 
@@ -308,6 +311,21 @@ def test_the_process_that_reads_has_its_bound_on_memory_from_the_system(tmp_path
         read_pickle(path, Limits(bytes=100 << 20))
     monkeypatch.setattr(Limits, "memory", lambda limits, size: 1 << 40)
     assert len(read_pickle(path)) == 200
+
+
+def test_the_process_that_reads_keeps_the_bounds_of_the_caller():
+    lines = (
+        "import resource, sys",
+        f"sys.path.append({str(CHILD.parent)!r})",
+        "import child",
+        "hard = resource.getrlimit(resource.RLIMIT_STACK)[1]",
+        "resource.setrlimit(resource.RLIMIT_STACK, (1 << 19, hard))",
+        "child.limit(1 << 30, 10)",
+        "print(resource.getrlimit(resource.RLIMIT_STACK)[0])",
+    )
+    command = [sys.executable, "-I", "-S", "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert int(done.stdout) == 1 << 19
 
 
 def test_keys_of_one_hash_end_at_the_limit_of_time(tmp_path):

@@ -33,9 +33,9 @@ def limit(memory: int, seconds: int) -> None:
             pages = int(statm.read().split()[0])
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory
     for which, most in limits.items():
-        hard = resource.getrlimit(which)[1]
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
+        soft, hard = resource.getrlimit(which)
+        if soft != resource.RLIM_INFINITY:
+            most = min(most, soft)  # the caller is bounded by it too
         resource.setrlimit(which, (most, hard))
 
 

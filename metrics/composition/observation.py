@@ -97,15 +97,28 @@ class CompositionObservation(AfterWalk):
         if self.then not in known:
             raise UnknownName("attribute in observation.composition.then", self.then, known)
 
+    def check(self, context: ObservationContext) -> None:
+        """Refuse a pair that is none, and editors of other spaces.
+
+        Raises:
+            Unsupported: the second attribute is the job's own, or the editor does not walk in W or
+                Z.
+        """
+        if self.then == context.attribute:
+            raise Unsupported(
+                f"observation.composition.then is the job's own attribute {self.then}: name "
+                "another one"
+            )
+        if context.editor.space not in (Space.W, Space.Z):
+            raise Unsupported(NOT_WHOLE)
+
     def look(self, context: ObservationContext) -> Observed:
         """Walk both orders, then the commutator.
 
         Raises:
-            Unsupported: the second attribute is the job's own, or the editor's codes are not one
-                vector of W or Z a sample.
+            Unsupported: the editor's codes are not one vector of W or Z a sample.
         """
         names = (context.attribute, self.then)
-        self._check(context)
         drawn = self._draw_starts(context, names)
         check_whole(context, context.editor, context.attribute, drawn)
         assert context.editor_for is not None
@@ -129,16 +142,6 @@ class CompositionObservation(AfterWalk):
             shown = [to_uint8(_decode(context, stage[few])) for stage in stages]
             arrays["pictures"] = torch.stack(shown, 1).numpy()
         return Observed(arrays, {"first": names[0], "then": names[1], "panels": list(PANELS)})
-
-    def _check(self, context: ObservationContext) -> None:
-        context.judge.attributes[self.then]  # raises for an attribute that the judge does not know
-        if self.then == context.attribute:
-            raise Unsupported(
-                f"observation.composition.then is the job's own attribute {self.then}: name "
-                "another one"
-            )
-        if context.editor.space not in (Space.W, Space.Z):
-            raise Unsupported(NOT_WHOLE)
 
     def _draw_starts(self, context: ObservationContext, names: tuple[str, str]) -> _Drawn:
         """Draw starts and, for each attribute, their target classes."""

@@ -95,6 +95,22 @@ def test_elements_are_held_once_while_they_are_read(tmp_path, zipped):
     assert size <= peak <= size + (4 << 20)
 
 
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_the_bytes_of_an_array_are_let_go_of(tmp_path, protocol):
+    value = {str(k): np.full(1 << 18, float(k)) for k in range(6)}
+    path = written(tmp_path, value, protocol)
+    tracemalloc.start()
+    try:
+        found = read_pickle(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert same(found, value)
+    size = sum(array.nbytes for array in value.values())
+    # One array beside its bytes, and another copy of it while it is made.
+    assert size <= peak <= size + (5 << 20)
+
+
 @pytest.mark.parametrize("protocol", range(2, 6))
 def test_tensors_within_a_plain_pickle(tmp_path, protocol):
     path = written(tmp_path, {"G_ema": TENSORS}, protocol)

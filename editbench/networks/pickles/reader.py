@@ -29,6 +29,7 @@ from editbench.networks.pickles.unpickle import Global, Opaque, Refused, Storage
 CHILD = Path(__file__).with_name("child.py")
 WAIT = 20  # wall-clock seconds for one second of processor time, on a machine with much to do
 COST = 200  # bytes that a container takes while it waits for its parts, and when it is done
+SHORT = 5  # values of a state; NumPy's of an array
 DEEPEST_KEY = 8  # tuples within tuples as keys of a dict
 SAME_HASH = 100  # keys with NumPy numbers in one dict; 34 floats have the hash of 1, 2 or 4
 LEAVES = {type(None), bool, int, float, complex, str, bytes, bytearray}
@@ -219,7 +220,8 @@ class Rebuilder:
         """An array or a tensor, or the stand-in itself."""
         value.args = tuple(map(self.part, value.args))
         value.kwargs = {name: self.part(part) for name, part in value.kwargs.items()}
-        value.state = self.part(value.state)
+        states = tuple(map(self.part, states_of(value)))
+        value.state = states if is_short(value.state) else states[0]
         value.items = list(map(self.part, value.items))
         if isinstance(value, Storage):
             self.check_bytes(value.size)
@@ -251,8 +253,19 @@ def parts_of(value: Any) -> Iterable[Any]:
         return value
     if isinstance(value, Opaque):
         names = value.kwargs
-        return itertools.chain(value.args, names, names.values(), (value.state,), value.items)
+        return itertools.chain(value.args, names, names.values(), states_of(value), value.items)
     return ()
+
+
+def states_of(value: Opaque) -> tuple[Any, ...]:
+    """The state; in parts where it is a short tuple, which `Rebuilder.done` would keep, and with it
+    the bytes of an array that is made already."""
+    return value.state if is_short(value.state) else (value.state,)
+
+
+def is_short(state: Any) -> bool:
+    # Many objects can share a long one: it is looked through once.
+    return type(state) is tuple and len(state) <= SHORT
 
 
 def as_keys(parts: list[Any]) -> list[Any]:

@@ -210,6 +210,7 @@ def test_a_pair_that_is_none_says_so():
         ({"other": "bb"}, "attribute in metric.logit_scatter.other 'bb'. Did you mean 'b'"),
         ({"other": "b", "target": "aa"}, "metric.logit_scatter.target 'aa'. Did you mean 'a'"),
         ({"other": "b", "source": "yess"}, "class of attribute 'a' 'yess'. Did you mean 'yes'"),
+        ({"other": "b", "source": True}, "metric.logit_scatter.source=true must be a whole number"),
         ({"other": "b", "other_class": 2}, "class 2 is out of range for attribute 'b'"),
     ],
 )

@@ -166,12 +166,13 @@ class Attributes(Sequence[Attribute]):
             return first + 0 * target, 2 * target - 1
         return first + target, 1 + 0 * target
 
-    def class_index(self, name: str, target: int | str) -> int:
+    def class_index(self, name: str, target: int | str, key: str = "target") -> int:
         """The index of a class.
 
         Args:
             name: of the attribute.
             target: the index or the name of the class.
+            key: the option that it is from, for the message.
 
         Raises:
             UnknownName: there is no such attribute or class.
@@ -182,7 +183,7 @@ class Attributes(Sequence[Attribute]):
             if target not in classes:
                 raise UnknownName(f"class of attribute '{name}'", target, classes)
             return classes.index(target)
-        check_kind("target", target, "int")
+        check_kind(key, target, "int")
         if not 0 <= target < len(classes):
             listing = ", ".join(f"{i} ({c})" for i, c in enumerate(classes))
             raise EditbenchError(

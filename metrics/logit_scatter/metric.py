@@ -121,9 +121,10 @@ class LogitScatter(Metric):
             check_attributes("metric.logit_scatter.target", [self.target], attributes.known)
         if self.target not in (None, attribute):
             return  # nothing is drawn of this job
-        for name, value in ((attribute, self.source), (self.other, self.other_class)):
+        named = {"source": (attribute, self.source), "other_class": (self.other, self.other_class)}
+        for key, (name, value) in named.items():
             if value is not None and name in attributes.names:
-                attributes.class_index(name, value)
+                attributes.class_index(name, value, f"metric.logit_scatter.{key}")
 
     def update(self, trajectories: Trajectories) -> None:
         begins, _ = start_rows(trajectories)

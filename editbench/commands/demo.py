@@ -24,7 +24,7 @@ from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.protocol import check_starts, evaluated_names
 from editbench.run.record import peak_memory_mb
-from editbench.run.settings import Settings, check_images_are_used
+from editbench.run.settings import Settings, check_words_have_effect
 from editbench.run.sweep import print_summary
 from editbench.run.workers import default_workers, run_jobs
 
@@ -153,7 +153,7 @@ def demo_settings(
         *overrides,
     ]
     composed = [compose_settings([*common, f"method={method}"], more) for method in methods]
-    check_images_are_used(composed, overrides)
+    check_words_have_effect(composed, overrides)
     return composed
 
 

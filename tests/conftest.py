@@ -1,15 +1,12 @@
 """What pytest does around the tests."""
 
 import gc
-import pickle
-from pathlib import Path
-from typing import Any
 
-import hydra
-from omegaconf import OmegaConf
+import tests.read_once  # noqa: F401 (parses constant YAML once)
+from editbench.base.workers import PRELOADED
 
-from editbench.base.conf import CONF
-
+# Workers of the product and processes of the tests are forks of one server, which imports this too.
+PRELOADED.append("tests.warm")
 # What is imported stays until the end: looking through it for garbage would only cost time.
 gc.disable()
 
@@ -17,27 +14,3 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
-
-
-# YAML that no test changes: the project's, Hydra's own and the toy worlds'.
-CONSTANT = (str(CONF), str(Path(hydra.__file__).parent), str(Path(__file__).parent / "conf"))
-_load = OmegaConf.load
-_loaded: dict[str, bytes] = {}
-
-
-def load_once(file: Any) -> Any:
-    """`OmegaConf.load`, which parses a constant file once.
-
-    A composition loads two dozen files, in a third of its time, and the suite has a thousand
-    compositions.
-    """
-    path = str(getattr(file, "name", file))
-    if not path.startswith(CONSTANT):
-        return _load(file)
-    if path not in _loaded:
-        _loaded[path] = pickle.dumps(_load(file))
-    # Each caller gets one of its own, which it may change.
-    return pickle.loads(_loaded[path])
-
-
-OmegaConf.load = staticmethod(load_once)  # type: ignore[method-assign]

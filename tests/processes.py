@@ -24,7 +24,7 @@ from pathlib import Path
 from editbench.base.workers import worker_context
 
 ROOT = Path(__file__).parents[1]
-# The server that the product's own workers come from: it is started once.
+# The server that the product's own workers come from: it is started once, and warmed by conftest.
 _SERVER = worker_context()
 # Its CPU time is counted as the tests' own only after it has been waited for.
 atexit.register(multiprocessing.forkserver._forkserver._stop)

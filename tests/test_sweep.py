@@ -174,10 +174,8 @@ def test_of_two_sweeps_at_once_one_dies_and_the_other_does_the_rest_once(tmp_pat
     assert not list((tmp_path / "runs").glob(".partial-*")) and len(records(tmp_path / "runs")) == 4
 
 
-@pytest.mark.parametrize(
-    ("kill", "command"), [(signal.SIGINT, main), (signal.SIGKILL, main_with_forks)]
-)
-def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill, command):
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "HANG").touch()
     sweep = [
@@ -190,7 +188,7 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill, com
         "seed=0,1",
         *JOBLIB,
     ]
-    process = Started(command, sweep)
+    process = Started(main_with_forks, sweep)
     # The other job has left its outcome: stopped between its fit and its record, it would fit again.
     outcomes = tmp_path / "runs" / ".sweeps"
     wait_until(

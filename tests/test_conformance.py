@@ -32,6 +32,7 @@ from editbench.conformance.testbeds import (
     other_judge,
 )
 from editbench.methods.interfacegan import InterFaceGAN
+from editbench.methods.shared import meta_validation
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
 from tests.tiny_pictures import save_random_heads, shrink
@@ -102,8 +103,9 @@ SMALL = {
     "search_samples": 8,
     "fresh": 32,
     "size": 8,
-    "latents": 32,
-    "resolution": 32,
+    "latents": 16,
+    "resolution": 16,
+    "images": 16,
 }  # at most, wherever a method has such a key
 SET = {
     "min_effect": 0.1,  # of eight candidates on random weights, none does much
@@ -250,7 +252,10 @@ def test_options_that_name_attributes_of_another_world_are_no_fault():
 
 
 @pytest.mark.parametrize("method", group_options("method"))
-def test_every_method_of_the_project_conforms(method, tmp_path):
+def test_every_method_of_the_project_conforms(method, tmp_path, monkeypatch):
+    # These are no options.
+    monkeypatch.setattr(meta_validation, "EXAMPLES", 6)
+    monkeypatch.setattr(meta_validation, "MAX_STEPS", 5)
     config = instantiate.plain(compose_method(method, "budget=demo"))
     # Cheaper than any preset, with the paper's procedure.
     shrink(config, SMALL, SET)

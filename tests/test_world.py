@@ -5,6 +5,7 @@ import pytest
 
 from editbench.networks.roles import Networks
 from editbench.worlds import card as cards
+from editbench.worlds import separability
 from editbench.worlds.faces import load_generator, load_scorer, weights_path
 from editbench.worlds.faces.factors import BINARY, FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
@@ -17,6 +18,8 @@ def card():
     networks = Networks(load_generator(), load_scorer("teacher"), load_scorer("judge"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cards, "PATHS", 10)  # no test reads their length
+        few = (separability.EXAMPLES, 5)  # draws: nine tenths of the time goes into twenty
+        patch.setattr(separability.few_shot_auc, "__defaults__", few)
         return cards.measure(N, networks, FactorLaw(), seed=77)
 
 

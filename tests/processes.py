@@ -1,8 +1,9 @@
 """Processes for the tests that kill, interrupt or race them; they do not import torch anew.
 
 An interpreter that is started afresh spends seconds of CPU on imports. Here a server of
-`multiprocessing` imports once, and each process is a fork of it, with memory, locks and signals of
-its own. What happens at the start or the exit of an interpreter needs `subprocess`.
+`multiprocessing` imports once, `tests.warm` included, and each process is a fork of it, with
+memory, locks and signals of its own. What happens at the start or the exit of an interpreter needs
+`subprocess`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from editbench.cli import main
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2Config
+from editbench.worlds import separability
 from editbench.worlds.datasets.mpi3d import ArrayImages
 from editbench.worlds.datasets.pack import pack
 from editbench.worlds.datasets.packed import Packed
@@ -119,8 +120,10 @@ def test_layouts_follow_the_resolution() -> None:
 
 # -- the commands ------------------------------------------------------------------------------------------------------
 def test_from_an_array_to_a_finished_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The witness looks at 600 samples; its numbers are of no interest here.
+    monkeypatch.setattr(separability.watch, "__defaults__", (600, 5_006))
     np.savez(tmp_path / "toy.npz", images=scenes())
     data = [
         "--data",

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from editbench.bank.bank import Bank
-from editbench.bank.importing import import_bank
+from editbench.bank.importing import import_bank, read_matrix
 from editbench.bank.published.__main__ import main as show
 from editbench.bank.published.gradctrl import import_gradctrl
 from editbench.bank.published.interfacegan import import_scores
@@ -82,6 +82,15 @@ def test_a_gradctrl_folder_becomes_a_bank(tmp_path, folder, data, attributes, ki
         f"age: young {(data['age'] >= 0).mean():.3f}, old {(data['age'] < 0).mean():.3f}" in printed
     )
     assert f"smile: neutral {(data['smile'] <= 0).mean():.3f}" in printed
+
+
+def test_nan_in_an_array_is_told_with_its_row(tmp_path, monkeypatch):
+    monkeypatch.setattr("editbench.bank.importing.ROWS", 4)
+    values = np.zeros((11, 2))
+    values[[6, 9], 1] = np.nan, np.inf
+    np.save(tmp_path / "w.npy", values)
+    with pytest.raises(BadFile, match=r"first in row 6 \(counted from 0\)"):
+        read_matrix(tmp_path / "w.npy")
 
 
 def test_a_gradctrl_folder_that_is_not_whole_leaves_nothing(tmp_path, folder, data, attributes):

@@ -219,9 +219,12 @@ def read_matrix(path: Path, kinds: str = "f") -> np.ndarray:
         )
     # In parts, since the array may be larger than the memory.
     for first in range(0, len(values), ROWS):
-        if not np.isfinite(values[first : first + ROWS]).all():
+        broken = ~np.isfinite(values[first : first + ROWS]).all(axis=1)
+        if broken.any():
+            row = first + int(broken.argmax())
             raise BadFile(
-                f"{path} has NaN or infinite values from row {first} on: remove those rows"
+                f"{path} has NaN or infinite values, first in row {row} (counted from 0): remove "
+                "such rows"
             )
     return values
 

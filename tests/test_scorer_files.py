@@ -382,6 +382,8 @@ def test_weights_without_a_network_are_told_apart(tmp_path: Path) -> None:
     save_file(Classifier().state_dict(), tmp_path / "net.safetensors")
     with pytest.raises(BadFile, match=r"use ModuleScorer with network: and weights:"):
         FileScorer(tmp_path / "net.safetensors", **DECLARED)
+    with pytest.raises(BadFile, match=r"state\.pt.*pickle of torch\.save.*save_file\("):
+        ModuleScorer(Classifier(), **DECLARED, weights=tmp_path / "state.pt")
 
 
 def test_an_export_of_an_older_torch_is_named_with_the_way_out(tmp_path: Path) -> None:

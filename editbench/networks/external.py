@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.networks.torchscript import expect_kind
 from editbench.networks.weights import (
     check_finite,
     file_digest,
@@ -25,7 +26,7 @@ REMEDY = (
     "check the path (relative ones start at the working directory; data=FOLDER moves ${data}), or "
     "copy it again"
 )
-
+SAVE_WEIGHTS = "save its state dict with safetensors.torch.save_file(module.state_dict(), PATH)"
 
 BATCHES = (1, 2, 3, 4, 5, 8, 16, 32, 64)  # that networks are traced at
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel, DDP and AveragedModel; of torch.compile
@@ -39,12 +40,13 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
         needed: names that it must hold.
 
     Raises:
-        BadFile: the file is missing, truncated or not safetensors, lacks a name of `needed`, or
-            holds NaN or infinity.
+        BadFile: the file is missing, truncated or not safetensors, and then says what it is; lacks
+            a name of `needed`; or holds NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
         raise BadFile(f"{path}: no such file; {REMEDY}")
+    expect_kind(path, "safetensors", SAVE_WEIGHTS)
     _, tensors = read_safetensors(path, REMEDY)
     # All that are missing at once, so that one message is enough.
     missing = [name for name in needed if name not in tensors]

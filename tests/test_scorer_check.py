@@ -359,7 +359,7 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
         ),
         (
             {"_target_": "editbench.networks.scorers.exported.FileScorr"},
-            r"judge: _target_ .*FileScorr",
+            r"mine\.yaml: judge\._target_=.*FileScorr cannot be imported: .*no attribute",
             EditbenchError,
         ),
         ({"_target_": None}, "judge", EditbenchError),
@@ -400,6 +400,13 @@ def test_a_mistake_in_the_file_names_file_role_and_key(
     path = declare(tmp_path, **change)
     with pytest.raises(kind, match=message):
         read_scorers(path, configuration())
+
+
+def test_a_layer_that_cannot_be_imported_is_named_with_its_place() -> None:
+    layers = [{"_target_": "torch.nn.ReLU"}, {"_target_": "torch.nn.Linaer"}]
+    message = r"^network\[1\]\._target_=torch\.nn\.Linaer cannot be imported: Module"
+    with pytest.raises(EditbenchError, match=message):
+        build({"_target_": "torch.nn.ModuleList", "network": layers})
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def build(config: Mapping[str, Any] | DictConfig) -> Any:
             if isinstance(cause, EditbenchError):
                 raise cause from None
             cause = cause.__cause__
+        _refuse_unknown(plain(config))
         name = config.get("name", config.get("_target_"))
         reason = error.__cause__ or error
         # The message of a KeyError is a bare word, that of others may be empty.
@@ -58,3 +59,19 @@ def build(config: Mapping[str, Any] | DictConfig) -> Any:
         if isinstance(reason, LookupError) or not told:
             told = one_line(reason)
         raise EditbenchError(f"could not make '{name}': {told}") from error
+
+
+def _refuse_unknown(options: Any, key: str = "") -> None:
+    """Raise EditbenchError for the first `_target_` that cannot be imported, at any depth. Hydra's
+    own message has three lines."""
+    # Imported here: what reads configurations alone need not load it.
+    from editbench.base.validation import load_target
+
+    if isinstance(options, Mapping):
+        if isinstance(options.get("_target_"), str):
+            load_target(key, options["_target_"])
+        for name, value in options.items():
+            _refuse_unknown(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(options, list):
+        for position, value in enumerate(options):
+            _refuse_unknown(value, f"{key}[{position}]")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base.conf import WORDING, option_file, option_names, unreadable, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
+from editbench.base.validation import load_target
 from editbench.networks.scorer import Scorer
 
 ROLES = ("teacher", "judge")
@@ -101,18 +101,12 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
 
 def build_scorer(config: Any, where: str) -> Scorer:
     """One scorer of its plain configuration; errors begin with `where`."""
-    if not isinstance(config, dict) or "_target_" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("_target_"), str):
         raise EditbenchError(
             f"{where}: needs _target_: the dotted name of a scorer's class, e.g. "
             "editbench.networks.scorers.exported.FileScorer"
         )
-    try:
-        target = get_object(config["_target_"])
-    except Exception as error:  # Hydra wraps what an import raises
-        raise EditbenchError(
-            f"{where}: _target_ {config['_target_']} cannot be imported "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+    target = load_target(where, config["_target_"])
     # A function as _target_ has no class whose arguments could be listed.
     if inspect.isclass(target):
         known = keys_of(target)

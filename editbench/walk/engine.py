@@ -261,7 +261,7 @@ class _Decoder:
 def _check_start(
     walk: Walk, decoder: _Decoder, logits: Tensor, sigma: np.ndarray, pictures: Pictures
 ) -> None:
-    """Check that step 0 is the identity: codes are the starts', and decode to the bank's images.
+    """Check that step 0 is the identity: codes are the starts', and get the bank's logits.
 
     A few images are enough for the second: a wrong generator or judge changes all of them.
     """
@@ -285,9 +285,9 @@ def _check_start(
     # Written so that a NaN fails the check too.
     if not bool((gap < IDENTITY_TOLERANCE * COARSER[decoder.generator.precision]).all()):
         raise BadFile(
-            f"the starts decode to other images than the bank's (judge logits differ by "
-            f"{gap.max():.2g} sigma): the editor changes codes at step 0, or the bank belongs to "
-            "another generator or judge"
+            "the judge's logits of the starts are not the bank's (they differ by "
+            f"{gap.max():.2g} sigma): the bank was made with another generator or judge; name "
+            "those, or make a bank with these"
         )
 
 

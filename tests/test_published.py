@@ -84,6 +84,16 @@ def test_a_gradctrl_folder_becomes_a_bank(tmp_path, folder, data, attributes, ki
     assert f"smile: neutral {(data['smile'] <= 0).mean():.3f}" in printed
 
 
+def test_a_whole_module_is_told_by_its_tensors(tmp_path, capsys):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    torch.save({"model": network}, tmp_path / "net.pt")
+    assert show([str(tmp_path / "net.pt")]) == 0
+    printed = capsys.readouterr().out
+    for name, tensor in network.state_dict().items():
+        assert f"{name}: tensor {tuple(tensor.shape)}" in printed
+    assert "_buffers" not in printed
+
+
 def test_nan_in_an_array_is_told_with_its_row(tmp_path, monkeypatch):
     monkeypatch.setattr("editbench.bank.importing.ROWS", 4)
     values = np.zeros((11, 2))

@@ -16,6 +16,7 @@ from editbench.bank.published.npy import read_npy
 from editbench.bank.published.stylespace import REGIONS, read_semantic, select_channels
 from editbench.bank.published.values import as_array
 from editbench.base.errors import BadFile
+from editbench.networks.checkpoints.nvlabs import module_tensors
 from editbench.networks.pickles import Opaque, read_pickle, read_torch
 
 SHOWN = 12  # entries of a container in an outline
@@ -203,6 +204,9 @@ def _headline(value: Any) -> str:
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
     """(name, part) of each part of a container; none of anything else."""
+    # Of a whole nn.Module its state dict: most of its own attributes are empty.
+    if tensors := module_tensors(value):
+        value = tensors
     if isinstance(value, Opaque):
         parts = []
         for name in ("args", "state", "items"):

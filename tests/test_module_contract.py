@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError
@@ -106,3 +107,26 @@ def test_another_file_makes_another_generator(target: str, tmp_path: Path) -> No
     torch.testing.assert_close(first.decode(z) * 5 / 9, second.decode(z))
     assert first.digest != second.digest
     assert loaded(0.9).digest == first.digest
+
+
+def test_a_module_whose_weights_were_forgotten_is_refused(tmp_path: Path) -> None:
+    layers = [
+        {"_target_": "torch.nn.Linear", "in_features": 12, "out_features": 3072},
+        {"_target_": "torch.nn.Tanh"},
+        {"_target_": "torch.nn.Unflatten", "dim": 1, "unflattened_size": [3, 32, 32]},
+    ]
+    declared = {
+        "name": "forgetful",
+        "_target_": "editbench.networks.module_generator.ModuleGenerator",
+        "network": layers,
+        "z_dim": 12,
+        "image_shape": [3, 32, 32],
+    }
+    file = tmp_path / "forgetful.yaml"
+    file.write_text(yaml.safe_dump(declared))
+    with pytest.raises(EditbenchError, match="the generator's network has other weights each time"):
+        load_networks(compose_config([f"generator={file}"]))
+    weights = {"0.weight": torch.ones(3072, 12), "0.bias": torch.zeros(3072)}
+    save_file(weights, tmp_path / "weights.safetensors")
+    file.write_text(yaml.safe_dump(declared | {"weights": str(tmp_path / "weights.safetensors")}))
+    assert load_networks(compose_config([f"generator={file}"])).generator.z_dim == 12

@@ -115,12 +115,12 @@ def _build_networks(
     code: str,
 ) -> Networks:
     parts = json.loads(description)
-    generator: Generator = _on_device(parts["generator"], device)
-    teacher: Scorer = _on_device(parts["teacher"], device)
+    generator: Generator = _on_device("generator", parts["generator"], device)
+    teacher: Scorer = _on_device("teacher", parts["teacher"], device)
     judge = teacher
     # Equal configurations are one network: it is kept in memory once, and runs count as leaking.
     if parts["judge"] != parts["teacher"]:
-        judge = _on_device(parts["judge"], device)
+        judge = _on_device("judge", parts["judge"], device)
     for role, scorer in (("teacher", teacher), ("judge", judge)):
         if scorer.input != generator.output:
             raise EditbenchError(
@@ -156,10 +156,27 @@ def _difference(one: Attributes, other: Attributes) -> str:
     )
 
 
-def _on_device(config: dict[str, Any], device: str) -> Any:
-    network = build(config).to(device).eval().requires_grad_(False)
+def _on_device(role: str, config: dict[str, Any], device: str) -> Any:
+    network = build(config)
+    _refuse_random_weights(role, network, config)
+    network = network.to(device).eval().requires_grad_(False)
     _identify_by_files(network, config)
     return network
+
+
+def _refuse_random_weights(role: str, network: Generator | Scorer, config: dict[str, Any]) -> None:
+    """Refuse a module that has other weights each time that it is built: a forgotten `weights`.
+
+    Every process would have a network of its own, with its own bank and records.
+    """
+    # `network` is a mapping with the `_target_` of the module, or a list of its layers.
+    if config.get("weights") is not None or not isinstance(config.get("network"), dict | list):
+        return
+    if build(config).digest != network.digest:
+        raise EditbenchError(
+            f"the {role}'s network has other weights each time that it is built: give them with "
+            "weights: FILE, a safetensors file, or read them in the constructor of its class"
+        )
 
 
 def _identify_by_files(

@@ -114,7 +114,15 @@ def _words(overrides: str | Sequence[str]) -> list[str]:
     does.
     """
     try:
-        words = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+        if isinstance(overrides, str):
+            words = shlex.split(overrides)
+        elif isinstance(overrides, Sequence) and all(isinstance(word, str) for word in overrides):
+            words = list(overrides)
+        else:
+            raise WrongType(
+                "run takes the words of a command line, one text or a list, such as 'method=random "
+                f"seed=0,1', and was given {type(overrides).__name__}"
+            )
     except ValueError as error:  # a quotation mark that is never closed
         raise EditbenchError(f"overrides {overrides!r} are no command line: {error}") from error
     # Harmless: here commas alone make a sweep.

@@ -163,6 +163,7 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
     gan, judge = eb.generator("faces32"), eb.judge("faces")
     codes = eb.codes(gan, count=1)
     wrong = [
+        (lambda: eb.run({"method": "random"}), r"words of a command line, .* was given dict"),
         (lambda: eb.strip(run, start=1.0), r"start=1\.0 must be a whole number"),
         (lambda: eb.load("runs")["random", "smile", "0"], r"seed='0' must be a whole number"),
         (lambda: eb.codes(gan, count=1.5), r"count=1\.5 must be a whole number"),

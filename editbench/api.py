@@ -113,18 +113,17 @@ def _words(overrides: str | Sequence[str]) -> list[str]:
     """The words of a command line; `+experiment=x` is taken as `experiment=x`, as the command
     does.
     """
-    try:
-        if isinstance(overrides, str):
+    words = overrides
+    if isinstance(overrides, str):
+        try:
             words = shlex.split(overrides)
-        elif isinstance(overrides, Sequence) and all(isinstance(word, str) for word in overrides):
-            words = list(overrides)
-        else:
-            raise WrongType(
-                "run takes the words of a command line, one text or a list, such as 'method=random "
-                f"seed=0,1', and was given {type(overrides).__name__}"
-            )
-    except ValueError as error:  # a quotation mark that is never closed
-        raise EditbenchError(f"overrides {overrides!r} are no command line: {error}") from error
+        except ValueError as error:  # a quotation mark that is never closed
+            raise EditbenchError(f"overrides {overrides!r} are no command line: {error}") from error
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise WrongType(
+            "run takes the words of a command line, one text or a list, such as 'method=random "
+            f"seed=0,1', and was given {type(overrides).__name__}"
+        )
     # Harmless: here commas alone make a sweep.
     words = [word for word in words if word not in ("-m", "--multirun")]
     for word in words:

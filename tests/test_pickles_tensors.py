@@ -79,17 +79,21 @@ def test_torch_files_equal_the_safe_reader_of_torch(tmp_path, zipped):
     assert found["shared"][1][0] == 99.0 and found["shared"][2][0, 2] == 99.0
 
 
+def read_and_peak(read, path):
+    """What a reader gives, and the most bytes that this process held meanwhile."""
+    tracemalloc.start()
+    try:
+        return read(path), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_elements_are_held_once_while_they_are_read(tmp_path, zipped):
     path = tmp_path / "value.pt"
     value = {str(k): torch.full((1 << 20,), float(k)) for k in range(3)}
     torch.save(value, path, _use_new_zipfile_serialization=zipped)
-    tracemalloc.start()
-    try:
-        found = read_torch(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    found, peak = read_and_peak(read_torch, path)
     assert same(found, value)
     size = sum(tensor.nbytes for tensor in value.values())
     assert size <= peak <= size + (4 << 20)
@@ -99,12 +103,7 @@ def test_elements_are_held_once_while_they_are_read(tmp_path, zipped):
 def test_the_bytes_of_an_array_are_let_go_of(tmp_path, protocol):
     value = {str(k): np.full(1 << 18, float(k)) for k in range(6)}
     path = written(tmp_path, value, protocol)
-    tracemalloc.start()
-    try:
-        found = read_pickle(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    found, peak = read_and_peak(read_pickle, path)
     assert same(found, value)
     size = sum(array.nbytes for array in value.values())
     # One array beside its bytes, and another copy of it while it is made.

@@ -402,14 +402,14 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
 def test_a_run_is_measured_by_runs_of_its_own_seed_where_there_are_any(tmp_path):
     record(tmp_path / "runs")
     record(tmp_path / "runs", outcome(won=30), seed=1)
-    for seed in (0, 2):
-        record(tmp_path / "other", outcome(won=30), seed=seed)
+    record(tmp_path / "other", outcome(won=30))
+    record(tmp_path / "other", outcome(lost=20), seed=2)
     path = tmp_path / "b.json"
     assert pin(tmp_path / "runs", path, "--spread", tmp_path / "other") == 0
     first, second = read_baseline(path).runs
-    # Seed 0 has its own run there; seed 1 has none, and both others are as it is.
+    # Seed 0 has its own run there; seed 1 has none, and takes both others.
     assert first.rows[key("accuracy")].tolerance == pytest.approx(2 * 0.15)
-    assert second.rows[key("accuracy")].origin == "floor"
+    assert second.rows[key("accuracy")].tolerance == pytest.approx(2 * 0.25)
     spread = json.loads(path.read_text())["tolerance"]["spread"]
     assert spread == {"other": {"runs": 3, "varied": {"seed": ["1 -> 0", "1 -> 2"]}}}
 

@@ -113,8 +113,8 @@ def check_starts(settings: Settings, evaluated: int) -> None:
 def check_protocols(jobs: Iterable[Settings]) -> None:
     """`check_evaluated` of the jobs of a sweep, once and before the first of them.
 
-    A target class of some of the sweep's attributes is no wrong word: its other jobs fail by
-    themselves.
+    A sweep over scorers may have attributes of one of them, and one over attributes targets of one:
+    a word is wrong where it serves no job, and other jobs fail by themselves.
 
     What cannot be looked up here, such as a scorer whose file lies on the machine that runs the
     jobs, is left to the jobs.
@@ -125,8 +125,7 @@ def check_protocols(jobs: Iterable[Settings]) -> None:
         EditbenchError: an attribute is not evaluated, or there are fewer samples than starts.
     """
     found: dict[str, Attributes | None] = {}  # by the scorer's configuration
-    # A sweep over scorers may have attributes of one of them, and one over attributes targets of one:
-    # a word is wrong where it serves no job. Words are (key, value).
+    # Words are (key, value).
     serving: set[tuple[str, object]] = set()
     unknown: dict[tuple[str, object], UnknownName] = {}
     for settings in jobs:

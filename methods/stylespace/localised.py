@@ -15,7 +15,6 @@ from torch import Tensor
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Space
-from editbench.base.validation import check_attributes
 from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.stylespace.channels import Candidates, ChannelMoments, channel_name, movable
 from editbench.methods.stylespace.editor import StyleSpace
@@ -147,9 +146,7 @@ class LocalisedStyleSpace(StyleSpace):
         return out
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
-        # The YAML names the regions of the faces of the embedded world for every scorer.
-        known = [*attributes.known, *faces.attributes().names]
-        check_attributes("method.regions", self.regions, known)
+        faces.check_regions("method.regions", self.regions, attributes)
         if self.parser is None or generator.output != "image":
             raise Unsupported(
                 "localised channels need pictures and a parser of their regions: set method.parser"

@@ -31,7 +31,6 @@ import numpy as np
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.validation import check_attributes
 from editbench.stats.intervals import percentiles, resampled_sums
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.observation import Observed
@@ -102,14 +101,7 @@ class Locality(ObservationMetric):
         self.add_facts("channels")
 
     def check(self, attributes: Attributes, attribute: str) -> None:
-        """Refuse regions of an attribute that nobody has.
-
-        Raises:
-            UnknownName: an attribute that neither the scorer nor the embedded world has, whose
-                regions the YAML declares for every scorer.
-        """
-        known = [*attributes.known, *faces.attributes().names]
-        check_attributes("metric.locality.regions", self.regions, known)
+        faces.check_regions("metric.locality.regions", self.regions, attributes)
 
     def update(self, found: Observed) -> None:  # type: ignore[override]
         super().update(found)

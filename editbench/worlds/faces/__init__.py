@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import UnknownName
+from editbench.base.validation import check_attributes
 from editbench.worlds.faces.factors import CLASSES, TRAITS
 
 if TYPE_CHECKING:  # importing a world must not import networks
@@ -25,6 +27,22 @@ def attributes() -> Attributes:
     for trait in TRAITS:
         items.append(Attribute(trait, CLASSES[trait], ordered=trait == "yaw"))
     return Attributes(items)
+
+
+def check_regions(key: str, named: Iterable[str], scored: Attributes) -> None:
+    """Refuse regions of an attribute that neither the scorer nor this world has.
+
+    The shipped YAML names the regions of this world's faces for every scorer.
+
+    Args:
+        key: dotted name of the option, for the message.
+        named: the attributes that it has regions for.
+        scored: the evaluated attributes.
+
+    Raises:
+        UnknownName: nobody has one of them.
+    """
+    check_attributes(key, named, [*scored.known, *TRAITS])
 
 
 def weights_path(name: str) -> Path:

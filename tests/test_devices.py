@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -159,3 +161,15 @@ def test_a_shard_that_another_kind_builds_anew_is_compared(tmp_path, monkeypatch
     shutil.rmtree(shard_folder(folder, 1))
     with pytest.raises(BadFile, match="shard-00000 was made on H100, and cpu gives other logits"):
         build_bank(folder, "id", SPEC, models)
+
+
+def test_the_peak_is_in_mib_where_the_system_counts_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = peak_memory_mb("cpu")
+    counted = resource.getrusage
+
+    def in_bytes(who: int) -> SimpleNamespace:
+        return SimpleNamespace(ru_maxrss=counted(who).ru_maxrss * 1024)
+
+    monkeypatch.setattr(resource, "getrusage", in_bytes)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert peak_memory_mb("cpu") == pytest.approx(here, rel=0.05)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -372,11 +373,9 @@ def peak_memory_mb(device: str) -> float:
 
     if is_gpu(device):
         return torch.cuda.max_memory_allocated(device) / 2**20
-    # Linux gives ru_maxrss in KiB.
-    return (
-        max(
-            resource.getrusage(who).ru_maxrss
-            for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        )
-        / 1024
+    most = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
+    # macOS gives bytes, other systems KiB.
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10

@@ -4,7 +4,12 @@ The straightforward way, as the published code goes: for each sample one pass fo
 heads and one back for the target and for each excluded attribute, and an argsort for each mask.
 Both give the same directions. Times are CPU seconds of one thread.
 
-    python benchmarks/gradctrl.py [--samples 3000] [--slow 100]
+The batched way computes a mask once for all samples whose hidden units have the same signs. How
+many share them depends on the heads and the codes, so both are made as they are in a benchmark:
+codes whose principal components have the variances of StyleGAN2-FFHQ's W, and heads that are
+trained on 30 extreme examples a class. `--heads random` shows the worst case.
+
+    python benchmarks/gradctrl.py [--heads trained] [--samples 3000] [--slow 100]
 """
 
 from __future__ import annotations
@@ -18,17 +23,37 @@ import torch
 
 from editbench.base.memory import keep_freed_memory
 from editbench.methods.gradctrl.exclusion import excluded_channels
-from editbench.methods.gradctrl.latent_classifier import LatentClassifier
-from editbench.walk.editor import unit_rows
+from editbench.methods.gradctrl.latent_classifier import (
+    SLOPE,
+    Examples,
+    LatentClassifier,
+    train,
+)
+from editbench.walk.editor import FFHQ_W_SPREAD, unit_rows
 
 NAMES = ("gender", "smile", "eyeglasses", "age")
 DIM = 512
 HIDDEN = 16
 EXCLUDED = 100
+EXAMPLES = 30  # of each class
+POOL = 20 * 2 * EXAMPLES  # that they are the extremes of; as many stop the training
+# Share of the variance of W in its k-th principal component, on published codes of StyleGAN2-FFHQ.
+COMPONENTS = (1, 2, 4, 8, 16, 32, 64)
+SHARES = (0.0993, 0.0872, 0.0724, 0.0487, 0.0131, 0.0049, 0.0024)
 
 
-def classifier() -> LatentClassifier:
-    # Random heads: the time does not depend on what they have learned.
+def codes_like_w(count: int, seed: int) -> torch.Tensor:
+    """Codes (count, DIM) whose principal components have the variances of W's."""
+    places = np.arange(1, COMPONENTS[-1] + 1)
+    shares = np.exp(np.interp(np.log(places), np.log(COMPONENTS), np.log(SHARES)))
+    deviations = FFHQ_W_SPREAD * torch.from_numpy(np.sqrt(shares / shares.sum())).float()
+    fixed = torch.Generator().manual_seed(5)
+    axes = torch.linalg.qr(torch.randn(DIM, len(places), generator=fixed))[0]
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(count, len(places), generator=rng) * deviations @ axes.T
+
+
+def random_heads() -> LatentClassifier:
     rng = torch.Generator().manual_seed(0)
     heads = {}
     for name in NAMES:
@@ -36,6 +61,20 @@ def classifier() -> LatentClassifier:
         weight2 = torch.randn(1, HIDDEN, generator=rng)
         heads[name] = (weight1, torch.zeros(HIDDEN), weight2, torch.zeros(1))
     return LatentClassifier(heads)
+
+
+def trained_heads() -> LatentClassifier:
+    """Heads of attributes that are linear in the code, each along a random direction."""
+    normals = torch.randn(len(NAMES), DIM, generator=torch.Generator().manual_seed(2))
+    pool = codes_like_w(POOL, seed=3)
+    order = (pool @ normals.T).argsort(0).T  # (attributes, POOL)
+    extremes = torch.cat([order[:, :EXAMPLES], order[:, -EXAMPLES:]], 1)
+    classes = torch.arange(2).repeat_interleave(EXAMPLES).expand(len(NAMES), -1)
+    tune = codes_like_w(POOL, seed=4)
+    labels = (tune @ normals.T > 0).long().T
+    training = Examples(pool[extremes], classes, torch.ones(classes.shape))
+    validation = Examples(tune.expand(len(NAMES), -1, -1), labels, torch.ones(labels.shape))
+    return train(NAMES, [1] * len(NAMES), training, validation, seed=0)[0]
 
 
 def batched(heads: LatentClassifier, w: torch.Tensor) -> torch.Tensor:
@@ -90,12 +129,16 @@ def main() -> None:
     parser.add_argument(
         "--slow", type=int, default=100, help="samples that the slow way is timed on"
     )
+    parser.add_argument("--heads", choices=("trained", "random"), default="trained")
     args = parser.parse_args()
     # As the command does.
     keep_freed_memory()
     torch.set_num_threads(1)
-    heads = classifier()
-    w = torch.randn(args.samples, DIM, generator=torch.Generator().manual_seed(1))
+    heads = trained_heads() if args.heads == "trained" else random_heads()
+    w = codes_like_w(args.samples, seed=1)
+    signs = heads.forward(w)[1] > SLOPE
+    patterns = [len(signs[:, k].unique(dim=0)) for k in range(len(NAMES))]
+    print(f"patterns of signs among {args.samples} codes: {patterns}")
     model = Heads(heads)
     # Untimed, to warm up and to compare.
     fast = batched(heads, w)

@@ -5,19 +5,20 @@ GradCtrl (Chen et al. 2022), section 3.2, Algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from editbench.base.attributes import Attributes
+from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError
 from editbench.base.validation import check_attributes, check_kind
-from editbench.methods.gradctrl.latent_classifier import LatentClassifier
+from editbench.methods.gradctrl.latent_classifier import SLOPE, LatentClassifier
 
 PAPER_DIM = 512  # the width of W for which the papers give counts
-ROUNDING = 1e-4  # relative; well above that of single precision
 
 # The published code's own settings for StyleGAN2-FFHQ: target -> {excluded attribute: count}, and
 # W+ rows [a, b).
@@ -135,67 +136,56 @@ def excluded_channels(
     for name, count in counts.items():
         if count == 0:
             continue
-
-        # `name` is bound now: a closure would see the loop's last one.
-        def saliency(some: Tensor | slice, dtype: torch.dtype, name: str = name) -> Tensor:
-            return _saliency(classifier, logits[some], slopes[some], name, multiclass, dtype)
-
-        mask |= most_salient(saliency, count, ties)
+        first, pattern = _patterns(classifier, logits, slopes, name, multiclass)
+        saliency = _saliency(classifier, logits[first], slopes[first], name, multiclass)
+        mask |= _most_salient(saliency, count, ties)[pattern]
     return mask
 
 
-def most_salient(
-    saliency: Callable[[Tensor | slice, torch.dtype], Tensor], count: int, ties: str
-) -> Tensor:
-    """The `count` largest of each row of saliency (n, d): (n, d) bool.
+def _patterns(
+    classifier: LatentClassifier, logits: Tensor, slopes: Tensor, name: str, multiclass: str
+) -> tuple[Tensor, Tensor]:
+    """Which samples have the same saliency of an attribute.
 
-    Ranked in single precision, which a CPU partitions several times faster; rows in which its
-    rounding could decide are computed and ranked again in double, so that the mask is the double's.
+    A head is linear where its units keep their signs, so the saliency depends on these alone. Of
+    thousands of codes a trained head sees some hundred patterns of signs.
 
-    Args:
-        saliency: (rows, dtype) -> (len(rows), d).
-        count: channels of a row.
-        ties: 'exact' or 'all'; see `excluded_channels`.
+    Returns:
+        first: (p,) a sample of each pattern.
+        pattern: (n,) the pattern of each sample.
     """
-    coarse = saliency(slice(None), torch.float32)
-    # Slightly below the count-th largest value of each row: a row whose mask then holds `count`
-    # channels had no rival within the rounding, and is right as it is.
-    if coarse.is_cuda:
-        threshold = coarse.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
-        mask = coarse >= threshold * (1 - ROUNDING)
-        held = mask.sum(1)
-    else:
-        # NumPy partitions, compares and counts two to four times as fast on a CPU.
-        values = coarse.numpy()
-        place = values.shape[1] - count
-        parted = np.partition(values, place, axis=1)
-        found = values >= parted[:, place : place + 1] * np.float32(1 - ROUNDING)
-        mask = torch.from_numpy(found)
-        held = torch.from_numpy(np.count_nonzero(found, axis=1))
-    unsure = (held != count).nonzero()[:, 0]  # others come close to the last one
-    if len(unsure):
-        exact = saliency(unsure, torch.float64)
-        top = exact.topk(count, dim=1)
-        chosen = torch.zeros_like(exact, dtype=torch.bool).scatter_(1, top.indices, True)
-        mask[unsure] = exact >= top.values[:, -1:] if ties == "all" else chosen
-    return mask
+    signs = slopes[:, classifier.names.index(name)] > SLOPE
+    if multiclass == "predicted":
+        own = logits[:, classifier.slices[name]]
+        signs = torch.cat([signs, functional.one_hot(own.argmax(1), own.shape[1]) > 0], 1)
+    # Rows of bytes, each as one value.
+    packed = np.packbits(to_host(signs)[0].numpy(), axis=1)
+    rows = packed.view(f"V{packed.shape[1]}")[:, 0]
+    _, first, pattern = np.unique(rows, return_index=True, return_inverse=True)
+    device = logits.device
+    return to_device(torch.from_numpy(first), device), to_device(torch.from_numpy(pattern), device)
+
+
+def _most_salient(saliency: Tensor, count: int, ties: str) -> Tensor:
+    """The `count` largest of each row of saliency (p, d): (p, d) bool."""
+    if ties == "all":
+        return saliency >= saliency.topk(count, dim=1).values[:, -1:]
+    if saliency.is_cuda:
+        top = saliency.topk(count, dim=1).indices
+    else:  # several times as fast on a CPU
+        top = torch.from_numpy(np.argpartition(saliency.numpy(), -count, axis=1)[:, -count:])
+    return torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, top, True)
 
 
 def _saliency(
-    classifier: LatentClassifier,
-    logits: Tensor,
-    slopes: Tensor,
-    name: str,
-    multiclass: str,
-    dtype: torch.dtype,
+    classifier: LatentClassifier, logits: Tensor, slopes: Tensor, name: str, multiclass: str
 ) -> Tensor:
-    """|d f / dw| of one attribute (n, d), over its classes as `multiclass` says."""
+    """|d f / dw| of one attribute (p, d), over its classes as `multiclass` says."""
     where = classifier.slices[name]
     rows = torch.arange(where.start, where.stop, device=logits.device)
-    found = classifier.jacobian(slopes, rows, dtype).abs_()  # (n, width, d)
-    if len(rows) == 1:
-        return found[:, 0]
+    found = classifier.jacobian(slopes, rows).abs_()  # (p, width, d)
     if multiclass == "predicted":
-        return found[torch.arange(len(logits), device=logits.device), logits[:, where].argmax(1)]
+        samples = torch.arange(len(logits), device=logits.device)
+        return found[samples, logits[:, where].argmax(1)]
     # The largest over the classes: a channel that moves any class counts.
     return found.amax(1)

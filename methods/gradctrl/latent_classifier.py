@@ -83,19 +83,17 @@ class LatentClassifier:
         logits = torch.einsum("nrh,rh->nr", hidden, self.w2) + self.b2
         return logits, slopes
 
-    def jacobian(self, slopes: Tensor, rows: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    def jacobian(self, slopes: Tensor, rows: Tensor) -> Tensor:
         """d logit / d w for some rows in closed form, J = W2 diag(s) W1.
 
         Args:
             slopes: (n, A, 16) of `forward`.
             rows: (r,) output rows.
-            dtype: of the product.
 
         Returns (n, r, d).
         """
         head = self.head[rows]
-        units = (slopes[:, head] * self.w2[rows]).to(dtype)
-        return torch.einsum("nrh,rhd->nrd", units, self.w1[head].to(dtype))
+        return torch.einsum("nrh,rhd->nrd", slopes[:, head] * self.w2[rows], self.w1[head])
 
     def pull_back(self, slopes: Tensor, name: str, weights: Tensor) -> Tensor:
         """Gradient of a weighted sum of one head's logits: weights (n, width) -> (n, d)."""

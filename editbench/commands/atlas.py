@@ -1,4 +1,4 @@
-"""`editbench atlas`: all directions of a method as one page, to look for controls."""
+"""Show all directions of a method on one page, to look for controls."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EXAMPLES = """examples:
   editbench atlas method=stylespace budget=demo --directions 64 --out runs/channels
   editbench atlas method=sefa generator=stylegan2 scorer=mine --device cuda --samples 128
 
-The other words are overrides of the configuration, as of `editbench run`. Written: index.html, one
-page with a row a direction, and atlas.csv with every effect. Stopped, the same command goes on from
-the direction that was not finished. By default the teacher scores samples of the tune split, so a
-direction that is picked from the page has seen neither the judge nor a start of a benchmark.
+The overrides are those of `editbench run`. The command writes index.html, a page with one row per
+direction, and atlas.csv with every effect. If it is stopped, the same command resumes from the
+unfinished direction. By default the teacher scores samples of the tune split, so a direction that you
+pick from the page is independent of the judge and of the benchmark's starts.
 """
 LEAST = 0.5  # sigmas that an effect must have to be listed
 
@@ -32,32 +32,37 @@ def main(argv: list[str]) -> int:
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="of the configuration, e.g. method=sefa"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="configuration overrides, e.g. method=sefa",
     )
     parser.add_argument(
         "--directions",
         type=int,
         metavar="K",
-        help="the first K of the method's order (default: all)",
+        help="number of directions, in the method's order (default: all)",
     )
     parser.add_argument(
-        "--samples", type=int, default=64, help="that effects are means over (default: 64)"
+        "--samples", type=int, default=64, help="samples that effects average over (default: 64)"
     )
     parser.add_argument(
-        "--shown", type=int, default=4, help="samples whose pictures are shown (default: 4)"
+        "--shown", type=int, default=4, help="samples whose images are shown (default: 4)"
     )
     parser.add_argument(
         "--strengths",
         metavar="A,B,...",
-        help="positive, each tried both ways, in the method's unit (default: the method's own)",
+        help="positive strengths, used in both directions, in the method's unit (default: its own)",
     )
     parser.add_argument(
         "--scorer",
         default="teacher",
         help="teacher, on the tune split (default), or judge, on the test split",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1")
-    parser.add_argument("--out", type=usable_folder, help="folder (default: runs/atlas/METHOD)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:1")
+    parser.add_argument(
+        "--out", type=usable_folder, help="output folder (default: runs/atlas/METHOD)"
+    )
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
     # Imported here: torch takes seconds, and `--help` should not wait for it.

@@ -32,9 +32,10 @@ HELP = """usage: editbench bank [--parts N] [group=option ...] [key=value ...]
        editbench bank import --gradctrl FOLDER --attributes ATTRIBUTES.yaml --out FOLDER
        editbench bank info FOLDER
 
-Build the bank of samples that all editors share: latents and the logits of teacher and judge. Finished shards are
-kept, so a build that was stopped goes on; several processes may build one bank at once, each taking shards that no
-other holds. --parts N starts N of them through hydra/launcher, on this machine or as an array of jobs on a cluster.
+Build the bank of samples that all editors share: latents and the logits of teacher and judge.
+Finished shards are kept, so the same command resumes an interrupted build. Several processes may
+build one bank at once; each computes shards that no other process computes. --parts N starts N of
+them through hydra/launcher, on this machine or as an array of jobs on a cluster.
 
 examples:
   editbench bank                                    the default bank: 50,000 samples of faces32
@@ -201,13 +202,13 @@ def import_main(argv: list[str]) -> int:
         "--scores",
         nargs="+",
         metavar="NAME=FILE",
-        help="InterFaceGAN's .npy (n, 1), one an attribute",
+        help="InterFaceGAN's .npy (n, 1), one per attribute",
     )
     logits.add_argument(
         "--gradctrl", type=Path, help="GradCtrl's data folder: latents.pkl, logits/logits_NAME.pkl"
     )
     parser.add_argument(
-        "--invalid", type=float, help="a score that means none was found: such rows are left out"
+        "--invalid", type=float, help="the score that marks rows without a score; they are left out"
     )
     parser.add_argument(
         "--judge-logits", type=Path, help=".npy (n, width): the judge's (default: the teacher's)"
@@ -215,14 +216,14 @@ def import_main(argv: list[str]) -> int:
     parser.add_argument(
         OPTION,
         choices=KINDS,
-        help="what values that all lie in [0, 1] are; without it they are refused, but --scores "
-        "between 0 and 1 are probabilities",
+        help="the meaning of values that all lie in [0, 1]; without it they are refused, except "
+        "that --scores between 0 and 1 are probabilities",
     )
     parser.add_argument(
         "--attributes",
         type=Path,
         required=True,
-        help="YAML list of {name, classes, ordered}; one logit column for two classes, else K",
+        help="YAML list of {name, classes, ordered}; one logit column for two classes, K for K",
     )
     parser.add_argument(
         "--out",

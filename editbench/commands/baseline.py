@@ -1,6 +1,4 @@
-"""`editbench baseline`: pin the numbers of finished runs, with tolerances, provenance and a
-reason.
-"""
+"""Pin the numbers of finished runs, with tolerances, provenance and a reason."""
 
 from __future__ import annotations
 
@@ -30,10 +28,11 @@ EXAMPLES = """examples:
   editbench baseline runs/demo --out runs/baselines/demo.json --reason "..." --spread runs/demo_batch runs/demo_seed1
   editbench baseline runs/demo --out runs/baselines/demo.json --reason "GradCtrl excludes ties exactly" --force
 
---spread: runs of the same jobs with another engine.batch, OMP_NUM_THREADS or seed. The tolerance of a row is twice the
-largest deviation from the pinned value that they show, but at least a fifth of the default; without --spread it is the
-default, from the row's value and interval. Vary what may differ where the check runs: seeds widen the tolerances to the
-noise of a fit, which hides small bugs from a check at the pinned seed (docs/regression.md).
+--spread takes runs of the same jobs with another engine.batch, OMP_NUM_THREADS or seed. The
+tolerance of a row is then twice their largest deviation from the pinned value, but at least a fifth
+of the default tolerance, which comes from the row's value and interval. Vary what may differ where
+the check will run. Other seeds widen the tolerances to the noise of a fit, which can hide small
+bugs from a check at the pinned seed (docs/regression.md).
 """
 
 
@@ -51,10 +50,15 @@ def main(argv: list[str]) -> int:
         "--reason", required=True, help="why these numbers are pinned; kept in the file"
     )
     parser.add_argument(
-        "--spread", type=Path, nargs="+", default=[], metavar="RUNS", help="folders to measure by"
+        "--spread",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUNS",
+        help="folders with runs of the same jobs, to measure tolerances",
     )
     parser.add_argument(
-        "--force", action="store_true", help="replace a baseline that is there, keeping its reasons"
+        "--force", action="store_true", help="replace an existing baseline, keeping its reasons"
     )
     add_config_dir(parser)
     args = parser.parse_args(argv)

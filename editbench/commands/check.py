@@ -1,4 +1,4 @@
-"""`editbench check`: compare finished runs with a baseline; exit code 1 where a number moved."""
+"""Compare finished runs with a baseline; exit code 1 if a number has moved."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ EXAMPLES = """examples:
   editbench check runs/demo --baseline runs/baselines/demo.json --junit check.xml --github --strict
   editbench check runs/smile --baseline runs/baselines/demo.json --allow-missing
 
-A row has moved where it differs by more than its tolerance and the paired 95 % interval of the difference, over the
-starts both have, excludes zero. exit code: 0 agrees; 1 moved, lost, missing, no longer done, or nothing comparable.
+A row has moved if it differs by more than its tolerance and the paired 95 % interval of the
+difference, over the common starts, excludes zero.
+exit code: 0 agrees; 1 moved, lost, missing, no longer done, or nothing comparable.
 """
 
 
@@ -40,19 +41,17 @@ def main(argv: list[str]) -> int:
         "--baseline", type=Path, required=True, help="file that `editbench baseline` wrote"
     )
     parser.add_argument(
-        "--allow-missing", action="store_true", help="pinned runs that are not there do not fail it"
+        "--allow-missing", action="store_true", help="do not fail if pinned runs are missing"
     )
+    parser.add_argument("--strict", action="store_true", help="fail if numbers cannot be compared")
+    parser.add_argument("--all", action="store_true", help="also show the rows that agree")
     parser.add_argument(
-        "--strict", action="store_true", help="numbers that cannot be compared fail it"
-    )
-    parser.add_argument("--all", action="store_true", help="show the rows that agree too")
-    parser.add_argument(
-        "--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case a row"
+        "--junit", type=Path, metavar="FILE", help="write JUnit XML, one test case per row"
     )
     parser.add_argument(
         "--github",
         action="store_true",
-        help="print annotations of GitHub Actions, one a run, and write the summary of its page",
+        help="print one GitHub Actions annotation per run, and write the step summary",
     )
     add_config_dir(parser)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""`editbench conform`: check an editor or a metric of your own against its contract, which is
+"""Check an editor or a metric of your own against its contract, which is documented in
 editbench.walk.editor or editbench.walk.metric.
 """
 
@@ -25,13 +25,13 @@ EXAMPLES = """examples:
   editbench conform mean_difference.py                       the one editor of a file, with its default arguments
   editbench conform mine.py:Second --set delta=0.3           one of several, with a constructor argument
   editbench conform my_package.my_module.MyEditor            by its dotted name
-  editbench conform my_conf/method/mine.yaml                 as a job would make it
+  editbench conform my_conf/method/mine.yaml                 as a job would construct it
   editbench conform mine --config-dir my_conf                the same, by its name
   editbench conform my_metric.py                             a metric, with its figure if the file has `draw`
   editbench conform mine.py --only batch,state               two checks
   editbench conform --list                                   the checks and what they mean
 
-exit code: 0 nothing failed, 1 a check failed, 2 there is nothing to check (no such file, nothing in it, several)
+exit code: 0 nothing failed, 1 a check failed, 2 nothing to check (no such file, or not one class)
 """
 COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "warned": "yellow"}
 
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         metavar="KEY=VALUE",
         help="a constructor argument, or a key of the YAML; may be given several times",
     )
-    parser.add_argument("--only", default="", metavar="CHECK,CHECK", help="these checks only")
+    parser.add_argument("--only", default="", metavar="CHECK,CHECK", help="run only these checks")
     parser.add_argument("--list", action="store_true", help="show the checks with their meaning")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     add_config_dir(parser)

@@ -1,4 +1,4 @@
-"""`editbench convert`: a StyleGAN2 or StyleGAN3 generator, or CelebA-HQ classifiers, as one file."""
+"""Convert a StyleGAN2 or StyleGAN3 generator, or CelebA-HQ classifiers, to one safetensors file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EPILOG = """reads, without running any code of the file:
   rosinality's stylegan2-pytorch checkpoints
   state dicts in the names of NVlabs' PyTorch code or of rosinality, as .pt or .safetensors
   CelebA-HQ attribute classifiers: NVIDIA's celebahq-classifier-NN-NAME.pkl, and net_best.pth of
-  those who trained them again; many files become one scorer
+  authors who retrained them; many files become one scorer
 
 examples:
   editbench convert ffhq.pkl --out ffhq.safetensors
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         metavar="file",
         nargs="+",
         type=Path,
-        help="the checkpoint: .pkl, .pt or .safetensors; several of classifiers",
+        help="the checkpoint: .pkl, .pt or .safetensors; several files for classifiers",
     )
     parser.add_argument(
         "--out",
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--name",
-        help="name of the generator in the file, dots leading inwards (default: the only one, or "
+        help="dotted name of the generator in the file (default: the only one, or "
         "the only one with averaged weights)",
     )
     parser.add_argument(
@@ -73,24 +73,22 @@ def main(argv: list[str]) -> int:
         type=float,
         # The value of StyleGAN2 (Karras et al. 2020).
         default=0.01,
-        help="learning-rate multiplier of the mapping, where the file does not hold it "
-        "(default 0.01)",
+        help="learning-rate multiplier of the mapping, if the file lacks it (default 0.01)",
     )
     parser.add_argument(
         "--conv-clamp",
         type=float,
-        help="bound of the activations, where the file does not hold it: "
+        help="bound of the activations, if the file lacks it: "
         "256 for networks trained in half precision by NVlabs' code (default: none)",
     )
     parser.add_argument(
         "--golden",
         type=Path,
-        help=".npz of what the authors' code computed: print the parity table",
+        help=".npz with outputs of the authors' code: print the parity table",
     )
     parser.add_argument(
         "--attributes",
-        help="of classifiers: names of their attributes, separated by commas, one a file (default: "
-        "from the names of the files)",
+        help="attributes of classifiers, comma-separated (default: from the file names)",
     )
     # Names may stand before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)

@@ -1,4 +1,4 @@
-"""`editbench dataset`: pack pictures of your own for training; describe a packed data set."""
+"""Pack your own images for training, or describe a packed data set."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ EXAMPLES = """examples:
   editbench dataset pack shapes3d.yaml --out shapes3d    other arrays, declared in a YAML file
   editbench dataset info mpi3d
 
-A pack that was stopped goes on with the same command. docs/datasets.md has the forms of labels
-and of the YAML file.
+If packing is stopped, the same command resumes it. docs/datasets.md describes the formats of
+labels and of the YAML file.
 """
 
 LEFT_OUT = (
@@ -46,16 +46,21 @@ def main(argv: Sequence[str]) -> int:
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
     pack = commands.add_parser(
         "pack",
-        help="pictures and labels as shards that a training reads by index",
+        help="pack images and labels into shards for training",
         formatter_class=DefaultsFormatter,
     )
-    pack.add_argument("source", type=Path, help="image folder, .npz, or the .yaml of one")
+    pack.add_argument(
+        "source", type=Path, help="image folder, .npz, or a .yaml that declares an .npz"
+    )
     pack.add_argument(
         "--out", type=usable_folder, required=True, help="folder of the packed data set"
     )
     # A data set is packed once, at the size that it is trained at.
     pack.add_argument(
-        "--resolution", type=int, default=None, help="height and width (of an .npz: its own)"
+        "--resolution",
+        type=int,
+        default=None,
+        help="height and width (default for an .npz: its own)",
     )
     add_data_arguments(pack, to_train=False)
     pack.set_defaults(run=_pack)

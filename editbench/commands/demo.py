@@ -1,7 +1,8 @@
-"""`editbench demo`: every method on every evaluated attribute of the embedded world, then table and page.
+"""Run every method on every evaluated attribute of the embedded world, then make tables and a page.
 
-A method that draws its examples runs with several seeds: as many as `seeds` of its YAML says. Where the networks of
-`editbench fetch digiface` are, a few methods run on a GAN of real faces too, in a section of their own.
+A method that draws its examples at random runs with several seeds, as many as its YAML sets. If the
+networks of `editbench fetch digiface` are installed, a few methods also run on a GAN of realistic faces,
+in a separate section.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ EXAMPLES = """examples:
   editbench demo
   editbench demo starts.near=target
   editbench demo --out /data/demo --device cuda starts.n=600
-  editbench demo --config-dir my_conf          with the methods of my_conf/method/ beside the others
+  editbench demo --config-dir my_conf          adds the methods of my_conf/method/
 """
 # On the GAN of real faces a sample takes ten times as long: a family of each kind, and a floor.
 DIGIFACE_METHODS = ("gradctrl", "interfacegan_conditional", "sefa", "random")
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
         "--workers",
         type=int,
         default=0,
-        help="processes (default: one a core, at most 4; GPU: one)",
+        help="worker processes (default: one per core, at most 4; on a GPU: one)",
     )
     parser.add_argument(
         "overrides", nargs="*", help="configuration overrides, as for `editbench run`"

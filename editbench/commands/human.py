@@ -1,6 +1,4 @@
-"""`editbench human`: pages on which raters choose between two edits, and the analysis of their
-answers.
-"""
+"""Make pages on which raters choose between two edits, and analyse their answers."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ EXAMPLES = """examples:
   editbench human make runs/demo --out study_identity --methods neural_ode,neural_ode_identity --questions identity
   editbench human analyse study answers/responses-*.json
 
-Give raters the files of study/pages and nothing else: key.json and manifest.json name the methods.
-exit code of analyse: 0 every file counted; 1 some file could not be counted (the rest is analysed).
+Give raters only the files of study/pages: key.json and manifest.json name the methods.
+exit code of analyse: 0 if every file was used; 1 if some could not be (the rest is analysed).
 """
 
 
@@ -43,24 +41,24 @@ def main(argv: list[str]) -> int:
     job.add_argument("--out", type=usable_folder, required=True, help="new folder of the study")
     job.add_argument(
         "--methods",
-        help="comma-separated (default: all with finished runs, the floor `random` too)",
+        help="comma-separated (default: all with finished runs, including `random`)",
     )
     job.add_argument(
         "--pairs",
         type=int,
         default=plan.pairs,
-        help=f"comparisons an attribute, spread over its pairs of methods (default: {plan.pairs})",
+        help=f"comparisons per attribute, over all pairs of methods (default: {plan.pairs})",
     )
     job.add_argument(
         "--sets",
         type=int,
         default=plan.sets,
-        help="pages, each in an order of its own (default: 1)",
+        help="number of pages, each in its own order (default: 1)",
     )
     job.add_argument(
         "--split",
         action="store_true",
-        help="deal the comparisons to the pages; else each page has all",
+        help="distribute the comparisons over the pages (default: each page has all)",
     )
     job.add_argument(
         "--duplicates",
@@ -75,18 +73,20 @@ def main(argv: list[str]) -> int:
     job.add_argument("--seed", type=int, default=plan.seed)
     job.add_argument("--title", default=plan.title, help="heading of the pages")
     job.add_argument("--intro", type=Path, help="text file shown first: consent, and whom to ask")
+    job.add_argument("--setting", help="which runs to use, if the folder has several settings")
     job.add_argument(
-        "--setting", help="which runs, where the folder holds runs that cannot be compared"
+        "--device", default="cpu", help="device that redraws the images (default: cpu)"
     )
-    job.add_argument("--device", default="cpu", help="where pictures are redrawn (default: cpu)")
     job.add_argument(
         "--cache", type=Path, help="folder of banks and fits (default: the one in each record)"
     )
-    job = jobs.add_parser("analyse", help="win rates, strengths and agreement from raters' files")
+    job = jobs.add_parser(
+        "analyse", help="compute win rates, strengths and agreement from raters' files"
+    )
     job.add_argument("study", type=Path, help="folder that `make` wrote")
     job.add_argument("files", type=Path, nargs="+", help="responses-*.json")
-    job.add_argument("--out", type=usable_folder, help="where tables go (default: STUDY/analysis)")
-    job.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    job.add_argument("--out", type=usable_folder, help="output folder (default: STUDY/analysis)")
+    job.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     args = parser.parse_args(argv)
     return make(args) if args.job == "make" else analyse_files(args)
 

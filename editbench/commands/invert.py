@@ -1,6 +1,4 @@
-"""`editbench invert`: images into the generator's latents, or a table of edits on real images
-beside generated ones.
-"""
+"""Project images into the latent space, or compare edits of real and generated images."""
 
 from __future__ import annotations
 
@@ -27,10 +25,10 @@ EXAMPLES = """examples:
   editbench invert photos/ --out runs/photos --space w_plus generator=stylegan2 scorer=mine device=cuda
   editbench invert photos/ --out runs/photos 'inversion.perceptual={_target_:editbench.networks.perceptual.PixelDistance}'
   editbench run method=gradctrl inversion=folder inversion.path=runs/photos starts.near=any starts.n=64
-  editbench invert show runs/inverted_faces            what a finished inversion holds
-  editbench invert compare runs/real_images            edits on real images beside generated ones
+  editbench invert show runs/inverted_faces            describe a finished inversion
+  editbench invert compare runs/real_images            compare edits of real and generated images
 
-Stopped, the same command goes on from the block that was not finished.
+If the command is stopped, run it again: it resumes from the unfinished block.
 """
 
 
@@ -46,7 +44,7 @@ def main(argv: list[str]) -> int:
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "images", help="a folder of pictures, or faces:N: renders that the generator never produced"
+        "images", help="a folder of images, or faces:N for N renders of the embedded world"
     )
     parser.add_argument(
         "--out",
@@ -56,7 +54,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--space", choices=("w", "w_plus", "z"), default="w")
     parser.add_argument(
-        "--steps", type=int, default=None, help="of the optimisation (default: the paper's 1000)"
+        "--steps", type=int, default=None, help="optimisation steps (default: the paper's 1000)"
     )
     parser.add_argument(
         "overrides",

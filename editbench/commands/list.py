@@ -1,4 +1,4 @@
-"""`editbench list`: what there is to choose from, a line each."""
+"""List the available options, one per line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   editbench list methods             one kind
   editbench list attributes --scorer mnist_lenet --generator mnist_mlp
   editbench list layers --generator digiface      for method.layer
-  editbench list methods --config-dir my_conf      with those of your own
+  editbench list methods --config-dir my_conf      including your own
 """
 # Kinds that are no groups: the networks say which there are.
 ATTRIBUTES = "attributes"

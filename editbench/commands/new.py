@@ -1,4 +1,4 @@
-"""`editbench new`: an editor, a metric, a world or a scorer of your own, ready to run and to change."""
+"""Write a template for an editor, a metric, a world or a scorer of your own."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ EXAMPLES = """examples:
   editbench new editor my_editor           my_editor.py, my_conf/method/my_editor.yaml, test_my_editor.py
   editbench new metric my_metric           with a figure for the report
   editbench new world my_world             a generator with its teacher and its judge
-  editbench new scorer my_scorer           a teacher and a judge for pictures
+  editbench new scorer my_scorer           a teacher and a judge of images
   editbench new editor my_editor --config-dir conf --folder work
 
-The files work as they are: each is a small example with the contract in its comments, to be changed.
-Nothing is overwritten. The test needs pytest (pip install pytest).
+The files work as generated: each is a small example to change, with the contract in its comments.
+Existing files are not overwritten. The test needs pytest (pip install pytest).
 """
 EXAMPLE_CONF = "my_conf"  # the configuration folder of the examples
 

@@ -36,7 +36,7 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="a folder with options of your own, FOLDER/method/NAME.yaml and the like",
+        help="a folder with options of your own, such as FOLDER/method/NAME.yaml",
     )
 
 

@@ -24,18 +24,18 @@ from editbench.run.plan import (
     totals,
 )
 
-HELP = """usage: editbench plan [--json] [the words of `editbench run -m`]
+HELP = """usage: editbench plan [--json] [arguments of `editbench run -m`]
 
-Say for every job of a sweep whether its record is there, and whether its bank and fit are cached;
-nothing is built, fitted or written. done and skipped jobs would be found, failed and missing ones
-run.
+Show for every job of a sweep whether its record exists, and whether its bank and fit are cached.
+Nothing is built, fitted or written. The sweep would reuse done and skipped jobs, and run failed and
+missing ones.
 
 examples:
   editbench plan method=gradctrl,interfacegan attribute=smile,age
   editbench plan experiment=chen2022_table1 budget=demo
   editbench plan experiment=chen2022_table1 seed='range(3)' --json
 
-exit code: 0; 1 where a job cannot run at all (an unknown attribute, a missing file), with the reason
+exit code: 0; 1 if a job cannot run at all (an unknown attribute, a missing file), with the reason
 """
 COLOURS = {
     "done": "green",

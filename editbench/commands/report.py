@@ -1,5 +1,4 @@
-"""`editbench report`: tables, figures and the page from the records of a runs folder, or of two side by
-side."""
+"""Make tables, figures and a page from the records of a runs folder, or compare two folders."""
 
 from __future__ import annotations
 
@@ -18,25 +17,25 @@ EXAMPLES = """examples:
   editbench report runs
   editbench report runs/demo --out page
   editbench report runs --table            print the table, write nothing
-  editbench report runs --no-figures       the page and the tables alone, in a third of the time
-  editbench report runs --by-seed          a section for each seed
-  editbench report runs --style paper.yaml choices of a file; runs/report.yaml is found by itself
+  editbench report runs --no-figures       the page and the tables only, in a third of the time
+  editbench report runs --by-seed          one section for each seed
+  editbench report runs --style paper.yaml use the settings of a file; runs/report.yaml is used by default
   editbench report runs --methods gradctrl,interfacegan,random --attributes smile,age
-                                           these alone, in this order
+                                           only these, in this order
   editbench report runs --column one --font serif --digits 2
-                                           figures and LaTeX tables for a column of a paper
+                                           figures and LaTeX tables for one column of a paper
   editbench report runs --config-dir my_conf
-                                           with titles and papers of your own options
+                                           with the titles and papers of your own options
   editbench report runs --tensorboard      write the records for TensorBoard, and no report
-  editbench report --compare runs/before runs/after     two folders, with the differences of their numbers
+  editbench report --compare runs/before runs/after     compare two folders
 
-A whole report.yaml stands in docs/report.md.
+docs/report.md has an example of a complete report.yaml.
 """
 # Choices of a report.yaml that are lists of names, as options of the command.
 LISTS = {
-    "methods": "those that are reported, in this order",
-    "attributes": "likewise",
-    "columns": "of the tables, by their names in table.csv",
+    "methods": "methods to report, in this order",
+    "attributes": "attributes to report, in this order",
+    "columns": "columns of the tables, by their names in table.csv",
 }
 STYLED = ("style", *LISTS, "digits", "font", "column")  # options of a report alone
 
@@ -54,7 +53,7 @@ def main(argv: list[str]) -> int:
         type=Path,
         nargs=2,
         metavar=("A", "B"),
-        help="two runs folders side by side: every number of both, and B - A with its interval",
+        help="compare two runs folders: every number of both, and B - A with its interval",
     )
     parser.add_argument(
         "--out",
@@ -82,8 +81,8 @@ def main(argv: list[str]) -> int:
     )
     for name, what in LISTS.items():
         parser.add_argument(f"--{name}", metavar="A,B", help=what)
-    parser.add_argument("--digits", help="after the point, of numbers with fixed decimals")
-    parser.add_argument("--font", help="of figures: sans or serif")
+    parser.add_argument("--digits", help="digits after the decimal point")
+    parser.add_argument("--font", help="font of figures: sans or serif")
     parser.add_argument(
         "--column", help="width of figures and LaTeX tables: one or two columns of a paper"
     )
@@ -91,7 +90,7 @@ def main(argv: list[str]) -> int:
         parser.add_argument(
             f"--{name}",
             action="store_true",
-            help=f"write a run a record for {exporter.title} to ROOT/report/{name}, and no report",
+            help=f"export each record as a run of {exporter.title} to ROOT/report/{name}; no report",
         )
     args = parser.parse_args(argv)
     exports = [name for name in EXPORTERS if getattr(args, name)]

@@ -15,9 +15,9 @@ from editbench.commands.options import CONFIG_DIR
 
 HELP = """usage: editbench run [-m] [group=option ...] [key=value ...]
 
-Run one job: a generator, a method, an attribute, a seed. Its record goes to out/RUN_ID; a job that has its record
-already is found, not repeated. With -m, comma-separated values make a sweep over their product; a sweep that is
-started again runs only what is missing or failed.
+Run one job: a generator, a method, an attribute and a seed. Its record is written to out/RUN_ID; a
+job whose record exists is not repeated. With -m, comma-separated values make a sweep over their
+product; if you start a sweep again, it runs only the jobs that are missing or failed.
 
 examples:
   editbench run method=gradctrl attribute=smile
@@ -27,22 +27,22 @@ examples:
   editbench run -m +experiment=mnist_digits data=../shared/data method=gradctrl,interfacegan
   editbench run method=gradctrl attribute=hair_color target=blond
   editbench run --config-dir my_conf method=mine       with options of your own in my_conf/method/mine.yaml
-  editbench run method=my_editor.yaml scorer=photos/attributes.yaml         a YAML file wherever a name stands
+  editbench run method=my_editor.yaml scorer=photos/attributes.yaml         a YAML file in place of a name
   editbench run -m attribute=smile,age method=gradctrl,interfacegan hydra/launcher=joblib hydra.launcher.n_jobs=2
   editbench run method=interfacegan --cfg job          print the configuration and stop (with -m: of every job)
-  editbench run --info defaults                        how it is composed: all, config, defaults, plugins, searchpath
-  editbench run -m method=random,sefa --dry-run        what would run, and what is there: editbench plan
-  eval "$(editbench run -sc install=bash)"             complete with TAB; also zsh, and fish with `| source`
+  editbench run --info defaults                        show how it is composed: all, config, defaults, plugins, searchpath
+  editbench run -m method=random,sefa --dry-run        show what would run: the same as editbench plan
+  eval "$(editbench run -sc install=bash)"             completion with TAB; also for zsh, and for fish with `| source`
 
-A configuration can name any Python (_target_), which is then run: use --config-dir, and YAML files of others,
-only from people you trust.
+A configuration can name any Python code (_target_), which is then run: use YAML files and
+--config-dir folders only from people you trust.
 
-exit code: 0; 1 where a job failed or cannot begin; 2 for a name that does not exist, of a method, an attribute, a
-class, an option; 130 after Ctrl-C
+exit code: 0; 1 if a job failed or cannot start; 2 for an unknown name of a method, an attribute, a
+class or an option; 130 after Ctrl-C
 
 groups:  {groups}
 keys:    {keys}
-`editbench list` shows every option with a line each; `editbench report OUT` makes the tables and the page.
+`editbench list` shows every option, one per line; `editbench report OUT` makes the tables and the page.
 """
 DRY_RUN = "--dry-run"  # `editbench plan` with the same words
 COMPLETION = "-sc"  # of Hydra: the script of a shell that completes the command line

@@ -1,4 +1,4 @@
-"""`editbench scorer check`: does a classifier of your own do what its YAML says?"""
+"""Check whether a classifier of your own does what its YAML declares."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ EPILOG = """examples:
   editbench scorer check my_attributes.yaml
   editbench scorer check my_attributes.yaml --generator ffhq256 --device cuda -n 5000
   editbench scorer check my_attributes.yaml --images photos/ --out check
-  editbench scorer check my_attributes.yaml --against faces generator.psi=0.7
+  editbench scorer check my_attributes.yaml --against faces generator.truncation_psi=0.7
 
-Reports the share of every class, quantiles and correlations of the logits, and what looks wrong:
-NaN, heads whose output never changes, probabilities for logits, an input range under which the
-network says less than under another, and teacher and judge that point opposite ways. The page
-shows the pictures of each class, so that you see whether "positive" is the side you think. Exit
-code 1 where something is an error.
+The check prints the share of every class and quantiles and correlations of the logits. It reports
+NaN, heads with constant output, probabilities in place of logits, an input range under which the
+outputs carry less information than under another, and teacher and judge with opposite signs. The
+page shows images of each class, so that you can see whether "positive" is the side you expect. The
+exit code is 1 if there is an error.
 """
 
 
@@ -55,21 +55,24 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "scorer",
         metavar="FILE.yaml",
-        help="a YAML file of a scorer, or an option of the group scorer",
+        help="the YAML file of a scorer, or the name of an option of the group scorer",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="of the configuration, e.g. data=FOLDER"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="configuration overrides, e.g. data=FOLDER",
     )
-    parser.add_argument("--generator", default="faces32", help="whose samples are looked at")
-    parser.add_argument("--images", type=Path, help="a folder of pictures instead")
+    parser.add_argument("--generator", default="faces32", help="generator whose samples are scored")
+    parser.add_argument("--images", type=Path, help="score the images of a folder instead")
     parser.add_argument(
         "--against", help="another scorer, by file or name: compare attributes of the same name"
     )
-    parser.add_argument("-n", type=int, default=2000, help="pictures")
+    parser.add_argument("-n", type=int, default=2000, help="number of images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--out", type=usable_folder, help="folder of the page; default: scorer-check-NAME"
+        "--out", type=usable_folder, help="folder of the page (default: scorer-check-NAME)"
     )
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)

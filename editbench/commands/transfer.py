@@ -1,4 +1,4 @@
-"""`editbench transfer`: does the ranking of the methods in one world predict that in another?"""
+"""Compare the rankings of the methods in two or more worlds."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ EXAMPLES = """examples:
   editbench transfer runs/demo runs/ffhq_latents
   editbench transfer runs/demo runs/linearity_dial runs/mnist_digits --out runs/transfer
 
-A folder with several settings, such as a dial, gives a world for each. Written: transfer.csv,
-accuracy.csv, transfer.png.
+If a folder has several settings, such as a dial, each setting is a world. The command writes
+transfer.csv, accuracy.csv and transfer.png.
 """
 
 
@@ -32,7 +32,10 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS", help="runs folders")
     parser.add_argument(
-        "--out", type=usable_folder, default=Path("runs/transfer"), help="folder of the result"
+        "--out",
+        type=usable_folder,
+        default=Path("runs/transfer"),
+        help="output folder (default: runs/transfer)",
     )
     # Names may stand before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)

@@ -1,6 +1,6 @@
-"""`editbench world`: train, pack and describe the embedded world.
+"""Train, pack and describe the embedded world, or a world of your own.
 
-Nobody needs this to run a benchmark.
+You do not need this command to run the benchmark.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from editbench.commands.options import CommandParser, DefaultsFormatter, add_con
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:
-  editbench world train-gan --kimg 850 --out runs/world/gan      start, or go on from, a generator
+  editbench world train-gan --kimg 850 --out runs/world/gan      start or resume training
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
   editbench world train-scorers --out runs/world/scorers         teacher, judge and witness,
                                                                  minutes each
@@ -27,7 +27,7 @@ EXAMPLES = """examples:
   editbench world train-gan --data packed --out runs/world/mine        ... pictures, see
                                                                  docs/datasets.md
   editbench world train-parser --out runs/world/parser           regions of a face, minutes
-  editbench world card --out runs/world/card                     how good the world is, as a page
+  editbench world card --out runs/world/card                     a page that assesses the world
   editbench world card --out card --generator generator32.safetensors
   editbench world card --out card --config-dir runs/world/mine/conf generator=mine scorer=mine
 """
@@ -80,10 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     gan = add(
         "train-gan",
         _train_gan,
-        "train the generator; started again, it goes on from its last checkpoint",
+        "train the generator, or resume from its last checkpoint",
     )
     # Defaults that depend on --data are None here, and chosen where the data are known.
-    gan.add_argument("--kimg", type=float, default=850, help="length in thousands of renders shown")
+    gan.add_argument(
+        "--kimg", type=float, default=850, help="training length in thousands of images"
+    )
     gan.add_argument(
         "--out",
         type=usable_folder,
@@ -95,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resolution",
         type=int,
         default=None,
-        help="height and width (32, with --data the data's)",
+        help="height and width (default: 32, or that of --data)",
     )
     gan.add_argument(
         "--channels",
@@ -104,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="width of the layers at 4, 8, ... RESOLUTION pixels (64 ... 64 48 32)",
     )
-    gan.add_argument("--batch", type=int, default=32, help="pictures a step")
+    gan.add_argument("--batch", type=int, default=32, help="images per step")
     gan.add_argument("--r1-gamma", type=float, default=0.1, help="weight of the R1 penalty")
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
     # The faces are trained on a CPU; larger pictures take a GPU.
@@ -116,13 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="WEIGHTS",
-        help="scorer that is neither teacher nor judge: watches separability in the log, and reads "
-        "the traits that --steer and --linearity ask for; train-scorers --role witness first",
+        help="scorer that is neither teacher nor judge: logs separability, and reads the traits "
+        "for --steer and --linearity; made by train-scorers --role witness",
     )
     gan.add_argument(
         "--steer",
         action="store_true",
-        help="steer the class shares by the witness in the later part",
+        help="steer the class shares, as the witness sees them, in the later part of the training",
     )
     gan.add_argument("--steer-weight", type=float, default=1.0, help="see --steer")
     gan.add_argument(
@@ -130,23 +132,28 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="LAMBDA",
-        help="weight of the term that straightens the witness's traits in W",
+        help="weight of the term that makes the witness's traits linear in W",
     )
-    gan.add_argument("--mixing", type=float, default=0.9, help="share of pictures drawn from two w")
     gan.add_argument(
-        "--path-weight", type=float, default=2.0, help="weight of the path-length penalty, 0: none"
+        "--mixing", type=float, default=0.9, help="share of images with mixed styles of two w"
+    )
+    gan.add_argument(
+        "--path-weight",
+        type=float,
+        default=2.0,
+        help="weight of the path-length penalty; 0 for none",
     )
     gan.add_argument(
         "--mapping-layers",
         type=int,
         default=None,
-        help="depth of the map from z to w (8, with --init the generator's)",
+        help="depth of the mapping network (default: 8, or that of --init)",
     )
     gan.add_argument(
         "--checkpoint-kimg",
         type=float,
         default=16,
-        help="between two checkpoints and lines of the log",
+        help="thousands of images between checkpoints and lines of the log",
     )
     gan.add_argument(
         "--keep",
@@ -160,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="GENERATOR",
-        help="packed generator to go on from, or a checkpoint.pt, whose discriminator is taken too; "
-        "steering then begins at once, and for the first --warmup-kimg only the discriminator learns",
+        help="packed generator to start from, or a checkpoint.pt, whose discriminator is used too; "
+        "steering then begins immediately; only the discriminator learns in the first --warmup-kimg",
     )
     gan.add_argument(
         "--warmup-kimg", type=float, default=16, help="see --init; without it there is no warm-up"
@@ -187,14 +194,17 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=("teacher", "judge", "witness"),
         default=None,
-        help="which to train (default: all; of --data, teacher and judge)",
+        help="which to train (default: all; with --data, teacher and judge)",
     )
     scorers.add_argument(
-        "--images", type=int, default=None, help="training pictures of each (default: the recipe's)"
+        "--images",
+        type=int,
+        default=None,
+        help="training images for each (default: that of the recipe)",
     )
     scorers.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     scorers.add_argument(
-        "--resolution", type=int, default=None, help="of --data that are not packed yet"
+        "--resolution", type=int, default=None, help="resolution of --data that are not packed yet"
     )
     add_data_arguments(scorers)
 
@@ -206,14 +216,19 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=usable_folder, default=Path("runs/world/parser"), help="folder of the weights"
     )
     parts.add_argument(
-        "--faces", type=int, default=None, help="different training renders (default: the recipe's)"
+        "--faces",
+        type=int,
+        default=None,
+        help="number of different training renders (default: that of the recipe)",
     )
     parts.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
-    card = add("card", _card, "write index.html, card.json and sheet.png that describe the world")
+    card = add("card", _card, "write index.html, card.json and sheet.png, which assess the world")
     card.add_argument("--out", type=usable_folder, required=True, help="folder of the card")
     # 10,000 pictures: a class share is then known to half a percent.
-    card.add_argument("-n", type=int, default=10_000, help="renders, and generated faces")
+    card.add_argument(
+        "-n", type=int, default=10_000, help="number of renders and of generated faces"
+    )
     for role in ("generator", "teacher", "judge"):
         card.add_argument(
             f"--{role}", type=Path, default=None, help="weights (default: those of the package)"
@@ -224,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="group=option",
         help="another world, such as generator=NAME scorer=NAME generator.weights=FILE; its card "
-        "has no figures that compare with data",
+        "lacks the figures that compare with data",
     )
     # For a generator that was trained with them: the renders must be of the same law.
     _add_correlation(card)
@@ -234,14 +249,17 @@ def _parser() -> argparse.ArgumentParser:
         "pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file"
     )
     pack.add_argument(
-        "--checkpoint", type=Path, default=Path("runs/world/gan/checkpoint.pt"), help="what to read"
+        "--checkpoint",
+        type=Path,
+        default=Path("runs/world/gan/checkpoint.pt"),
+        help="checkpoint to read",
     )
     pack.add_argument(
         # Without --out the package's own file is replaced, for a new embedded world.
         "--out",
         type=Path,
         default=None,
-        help="what to write (default: the file of the package)",
+        help="file to write (default: the file of the package)",
     )
     pack.add_argument(
         "--half", action="store_true", help="store weights in half precision, in half the space"
@@ -256,7 +274,7 @@ def _add_correlation(command: argparse.ArgumentParser) -> None:
         default=None,
         metavar="A,B=RHO",
         help="correlations of the renders' traits instead of the world's own; "
-        "none named: independent",
+        "without a pair: independent traits",
     )
 
 

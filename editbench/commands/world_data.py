@@ -28,7 +28,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
         to_train: whether the data are for a training, which also has a name and a cache.
     """
     # One group for `world` and `dataset`: the same words read the same data.
-    group = command.add_argument_group("data", "pictures of your own, see docs/datasets.md")
+    group = command.add_argument_group("data", "your own images, see docs/datasets.md")
     if to_train:
         group.add_argument(
             "--data",
@@ -36,7 +36,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
             default=None,
             metavar="SOURCE",
             help="packed data set, image folder, .npz or .yaml; "
-            "left out: renders of the faces world",
+            "default: renders of the faces world",
         )
         group.add_argument(
             "--name",
@@ -49,7 +49,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
             "--cache",
             type=Path,
             default=CACHE,
-            help="where data that are not packed are packed to",
+            help="folder to which unpacked data are packed",
         )
     group.add_argument(
         "--labels",
@@ -62,7 +62,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
         nargs="+",
         default=None,
         metavar="NAME",
-        help="labels to take (default: all)",
+        help="labels to use (default: all)",
     )
     group.add_argument(
         # MPI3D's axes have 40 values each: too many classes for a handful of boundaries.
@@ -70,7 +70,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
         type=int,
         default=None,
         metavar="K",
-        help="join the classes of ordered attributes that have more to K runs of neighbours",
+        help="merge neighbouring classes of ordered attributes into K classes",
     )
     group.add_argument(
         "--cardinalities",
@@ -78,14 +78,14 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
         nargs="+",
         default=None,
         metavar="K",
-        help="values of each MPI3D factor, where an .npz has fewer images than MPI3D",
+        help="values of each MPI3D factor, if an .npz has fewer images than MPI3D",
     )
     group.add_argument(
         "--max-broken",
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="share of unreadable pictures above which the data are refused",
+        help="share of unreadable images above which the data are refused",
     )
     group.add_argument("--threads", type=int, default=4, help="files decoded at once")
 

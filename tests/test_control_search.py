@@ -111,6 +111,21 @@ def test_a_cleaner_candidate_is_taken_only_within_5_percent_of_the_best_effect(s
     assert found.effect == pytest.approx(2 * share if chosen else 2.0)
 
 
+@pytest.mark.parametrize("best, chosen", [(0.51, 0), (0.53, 1), (0.49, 1)])
+def test_a_cleaner_candidate_below_the_least_effect_does_not_replace_a_control(best, chosen):
+    """Candidate 0 moves 'a' by `best` sigma, candidate 1 by 3 % less and the others hardly."""
+    weaker = 0.97 * best
+    change = torch.tensor([[best, 1.0, 1.0], [weaker, 0.01, 0.01]])[:, None, None].expand(
+        2, 1, 5, 3
+    )
+    effects = Effects(change, (3.0,), torch.zeros(5, 3, dtype=torch.long), 10)
+    found = choose_control(effects, BINARY, "a", 1, min_effect=0.5)
+    assert found.candidate == chosen
+    assert found.effect == pytest.approx(weaker if chosen else best)
+    # Whether there is a control is a question to the largest effect alone.
+    assert found.found == (best >= 0.5)
+
+
 # -- a control keeps the picture ---------------------------------------------------------------------------------------
 def broken_and_whole():
     """Edits of the linear world: a small clean one, and one that moves the attribute ten times as

@@ -233,7 +233,11 @@ def choose_control(
     open_to = torch.where(kept, effect, -torch.inf) if inside else effect
     best = open_to.max().item()
     # Among nearly equal effects the purer control is the better one.
-    near = open_to >= (0.95 * best if best > 0 else best)
+    least = 0.95 * best if best > 0 else best
+    if best >= min_effect:
+        # A purer candidate that is no control may not take the place of one that is.
+        least = max(least, min_effect)
+    near = open_to >= least
     ratio = torch.where(near, effect / off_target.clamp_min(1e-6), -torch.inf)
     candidate, at = divmod(int(ratio.argmax()), len(effects.strengths))
     reached = effect[candidate, at].item()

@@ -26,6 +26,7 @@ from editbench.metrics.frechet_distance.reference import (
     BankImages,
     Folder,
     Reference,
+    ReferenceFeatures,
     Renders,
     statistics,
 )
@@ -506,7 +507,7 @@ def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(t
         judge=network.scorer,
         attribute="eyeglasses",
     )
-    arrays = class_statistics(bare, Renders(), network, n, 32)
+    arrays = class_statistics(ReferenceFeatures(bare, Renders(), network, n, 32))
     own, other = ClassReference(arrays), ClassReference(arrays, "other")
     fresh = Renders(seed=1)
     features = []
@@ -599,23 +600,25 @@ def test_without_matching_there_are_the_papers_numbers_alone(context, found):
 # -- references --------------------------------------------------------------------------------------------------------
 def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(context, tmp_path):
     here, reference = replace(context, cache=tmp_path), Normal(shift=0.5)
-    first = statistics(here, reference, Pixels(), 50, 10, 4)
+    real = ReferenceFeatures(here, reference, Pixels(), 50, 4)
+    first = statistics(real, 10)
     calls = reference.calls
-    again = statistics(here, reference, Pixels(), 50, 10, 4)
+    again = statistics(real, 10)
     assert reference.calls == calls and all(
         np.array_equal(first[name], again[name]) for name in first
     )
     (file,) = (tmp_path / "references").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:100])
-    assert np.array_equal(statistics(here, reference, Pixels(), 50, 10, 4)["sum"], first["sum"])
+    assert np.array_equal(statistics(real, 10)["sum"], first["sum"])
     assert reference.calls == 2 * calls
-    statistics(here, Normal(shift=0.6), Pixels(), 50, 10, 4)
+    statistics(replace(real, reference=Normal(shift=0.6)), 10)
     assert len(list((tmp_path / "references").glob("*.safetensors"))) == 2
 
 
 def test_a_small_reference_has_no_floor(context, tmp_path):
     here = replace(context, cache=tmp_path)
-    assert "floor_sum" not in statistics(here, Normal(count=60), Pixels(), 50, 10, 4)
+    real = ReferenceFeatures(here, Normal(count=60), Pixels(), 50, 4)
+    assert "floor_sum" not in statistics(real, 10)
 
 
 def test_renders_and_the_bank_and_a_folder_give_their_pictures(context, tmp_path):
@@ -713,7 +716,7 @@ def test_statistics_of_renders_in_the_judges_features_are_those_of_all_at_once(t
     bare = SimpleNamespace(
         cache=tmp_path, batch=64, device="cpu", generator=None
     )  # all that renders need of a scene
-    stats = statistics(bare, Renders(), network, 150, 100, 32)
+    stats = statistics(ReferenceFeatures(bare, Renders(), network, 150, 32), 100)
     features = network(Renders().images(bare, 0, 150, 32)).numpy().astype(np.float64)
     mean, cov = covariance(float(stats["count"][0]), stats["sum"], stats["outer"])
     np.testing.assert_allclose(mean, features.mean(0), rtol=1e-5, atol=1e-5)

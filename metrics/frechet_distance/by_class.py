@@ -5,89 +5,67 @@ What is made of them, and why, stands in editbench.metrics.frechet_distance.matc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from editbench.base.progress import progress
 from editbench.metrics.frechet_distance.matching import SETS
-from editbench.metrics.frechet_distance.reference import Reference, cached, reference_key
-from editbench.networks.features import FeatureNetwork
+from editbench.metrics.frechet_distance.reference import ReferenceFeatures
 from editbench.stats.moments import Moments
-from editbench.walk.observation import ObservationContext
 
 
-def class_statistics(
-    context: ObservationContext,
-    reference: Reference,
-    network: FeatureNetwork,
-    n: int,
-    resolution: int,
-) -> dict[str, np.ndarray]:
+def class_statistics(real: ReferenceFeatures) -> dict[str, np.ndarray]:
     """Moments of a reference by the judge's class of the edited attribute, from the cache where
     another job made them.
 
-    Args:
-        context: what is edited.
-        reference: the pictures.
-        network: whose features are taken.
-        n: pictures; others n..2n-1, where there are so many, are a second set.
-        resolution: of the pictures.
-
     Returns:
-        class_count (K,), class_sum (K, d), class_outer (K, d (d + 1) / 2): pictures 0..n-1 by
+        class_count (K,), class_sum (K, d), class_outer (K, d (d + 1) / 2): pictures of set 0 by
         class. class_edited_count and so on: of the same pictures with the attribute exchanged,
         row c of those sent to class c which the judge puts there; only where the reference can be
-        edited. other_*: likewise of pictures n..2n-1.
+        edited. other_*: likewise of set 1, where there is one.
     """
-    key = reference_key(context, reference, network, n, resolution) | {
+    context = real.context
+    options = {
         "judge": context.judge.digest,
         "attribute": context.attribute,
-        "edited": reference.can_edit(context),
+        "edited": real.reference.can_edit(context),
     }
-    return cached(context.cache, key, lambda: _by_class(context, reference, network, n, resolution))
+    return real.cached(options, lambda: _by_class(real))
 
 
 @torch.no_grad()
-def _by_class(
-    context: ObservationContext,
-    reference: Reference,
-    network: FeatureNetwork,
-    n: int,
-    resolution: int,
-) -> dict[str, np.ndarray]:
-    classes = len(context.judge.attributes[context.attribute].classes)
-    names = SETS if reference.size(context) >= 2 * n else SETS[:1]
-    # None: the pictures as they are; a number: all of them sent to that class.
-    versions: list[int | None] = [None]
-    if reference.can_edit(context):
-        versions += range(classes)
+def _by_class(real: ReferenceFeatures) -> dict[str, np.ndarray]:
+    judge = real.context.judge
+    attribute = real.context.attribute
+    classes = range(len(judge.attributes[attribute].classes))
+    names = SETS[: real.sets]
+    targets = classes if real.reference.can_edit(real.context) else ()
     out: dict[str, np.ndarray] = {}
-    with progress("reference pictures by class", len(names) * len(versions) * n) as advance:
-        for place, name in enumerate(names):
-            natural = [Moments(n, 1, network.dim) for _ in range(classes)]
-            edited = [Moments(n, 1, network.dim) for _ in range(classes)]
-            for target in versions:
-                for first in range(0, n, context.batch):
-                    last = min(first + context.batch, n)
-                    span = (place * n + first, place * n + last)
-                    if target is None:
-                        images = reference.images(context, *span, resolution)
-                    else:
-                        images = reference.edited(context, *span, resolution, target)
-                    features = network(images).float()
-                    label = context.judge.attributes.labels(
-                        context.judge(images), context.attribute
-                    )
-                    if target is None:
-                        for c in range(classes):
-                            _add(natural[c], features[label == c])
-                    else:
-                        # The judge's share is compared, so what it does not see is left out.
-                        _add(edited[target], features[label == target])
-                    advance(last - first)
+    total = len(names) * (1 + len(targets)) * real.n
+    with progress("reference pictures by class", total) as advance:
+
+        def labelled(number: int, target: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+            """Features (b, d) and classes (b,) of the pictures of a set."""
+            for _, images in real.batches(number, target):
+                features = real.network(images).float()
+                yield features, judge.attributes.labels(judge(images), attribute)
+                advance(len(images))
+
+        for number, name in enumerate(names):
+            natural = [Moments(real.n, 1, real.network.dim) for _ in classes]
+            for features, label in labelled(number, None):
+                for c in classes:
+                    _add(natural[c], features[label == c])
             out |= _stacked(f"{name}_", natural)
-            if len(versions) > 1:
+            edited = [Moments(real.n, 1, real.network.dim) for _ in targets]
+            for target in targets:
+                for features, label in labelled(number, target):
+                    # The judge's share is compared, so what it does not see is left out.
+                    _add(edited[target], features[label == target])
+            if edited:
                 out |= _stacked(f"{name}_edited_", edited)
     return out
 

@@ -19,7 +19,12 @@ from editbench.base.files import digest
 from editbench.base.progress import progress
 from editbench.base.validation import check_kind
 from editbench.metrics.frechet_distance.by_class import class_statistics
-from editbench.metrics.frechet_distance.reference import Reference, Renders, statistics
+from editbench.metrics.frechet_distance.reference import (
+    Reference,
+    ReferenceFeatures,
+    Renders,
+    statistics,
+)
 from editbench.networks.external import frozen
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
 from editbench.stats.moments import Kernel, Moments, block_ends, in_blocks
@@ -177,10 +182,9 @@ class FrechetDistanceObservation(AfterWalk):
         classes = context.judge.attributes[context.attribute].classes
         resolution = self._check_shapes(context)
         # Real pictures are the same for all jobs: their statistics come from the cache.
-        stats = statistics(context, self.reference, network, self.n, self.kernel, resolution)
-        by_class = {}
-        if self.matched:
-            by_class = class_statistics(context, self.reference, network, self.n, resolution)
+        real = ReferenceFeatures(context, self.reference, network, self.n, resolution)
+        stats = statistics(real, self.kernel)
+        by_class = class_statistics(real) if self.matched else {}
         down = self._end(context, -1)
         up = self._end(context, 1)
         arrays = self._sum_features(context, network, self._grid(down, up), stats["features"])

@@ -8,8 +8,8 @@ from real at the same n.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,125 +224,121 @@ class BankImages(Reference):
         return context.generator.decode(Codes(space, codes))
 
 
-def statistics(
-    context: ObservationContext,
-    reference: Reference,
-    network: FeatureNetwork,
-    n: int,
-    kernel: int,
-    resolution: int,
-) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class ReferenceFeatures:
+    """Pictures of a reference as one job measures them, in the features of a network.
+
+    Pictures 0..n-1 are set 0, the reference; n..2n-1 are set 1, where there are so many.
+
+    Attributes:
+        context: what is edited.
+        reference: the pictures; it has n or more.
+        network: whose features are taken.
+        n: pictures of a set.
+        resolution: of the pictures.
+    """
+
+    context: ObservationContext
+    reference: Reference
+    network: FeatureNetwork
+    n: int
+    resolution: int
+
+    @property
+    def sets(self) -> int:
+        """How many sets there are: 1 or 2."""
+        return 2 if self.reference.size(self.context) >= 2 * self.n else 1
+
+    def batches(self, number: int, target: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Place in its set of the first picture of a batch, and the batch, see `Reference.images`.
+
+        Args:
+            number: of the set.
+            target: class of the edited attribute that all pictures are sent to; None: they stay as
+                they are.
+        """
+        for first in range(0, self.n, self.context.batch):
+            begin = number * self.n + first
+            stop = number * self.n + min(first + self.context.batch, self.n)
+            span = (self.context, begin, stop, self.resolution)
+            if target is None:
+                yield first, self.reference.images(*span)
+            else:
+                yield first, self.reference.edited(*span, target)
+
+    def cached(
+        self, options: dict[str, object], compute: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Statistics from the cache that jobs share, or computed and put there.
+
+        Args:
+            options: what decides the statistics beside the pictures and the network, as JSON holds
+                it.
+            compute: makes them.
+        """
+        key = {
+            "reference": self.reference.identity(self.context),
+            # In the key, since a user may write a reference of their own and change it.
+            "source": _source_of(self.reference),
+            "network": self.network.digest,
+            "n": self.n,
+            "resolution": self.resolution,
+            **options,
+        }
+        path = self.context.cache / "references" / f"{digest(key)}.safetensors"
+        # Jobs of a sweep need the same statistics at the same time: one computes, the others wait.
+        with lock(path):
+            try:
+                return load(read_checked(path))
+            except (BadFile, SafetensorError):  # absent, or damaged and as good as none
+                sweep_partials(path)
+            made = compute()
+            write_checked(path, save(made))
+            return made
+
+
+def statistics(real: ReferenceFeatures, kernel: int) -> dict[str, np.ndarray]:
     """Statistics of a reference, from the cache where another job made them.
 
     Args:
-        context: what is edited.
-        reference: the pictures.
-        network: whose features are taken.
-        n: pictures behind the moments; the reference has as many.
+        real: the pictures.
         kernel: pictures whose features are kept, for the kernel distance.
-        resolution: of the pictures.
 
     Returns:
-        count, sum, outer: moments of pictures 0..n-1, see editbench.stats.moments.Moments.
-        floor_count, floor_sum, floor_outer: of pictures n..2n-1, where there are so many.
+        count, sum, outer: moments of set 0, see editbench.stats.moments.Moments.
+        floor_count, floor_sum, floor_outer: of set 1, where there is one.
         features: (kernel, d) float32, of the first pictures.
 
     Raises:
         Unsupported: a picture has features that are not finite.
     """
-    key = reference_key(context, reference, network, n, resolution) | {"kernel": kernel}
-    return cached(
-        context.cache, key, lambda: _compute(context, reference, network, n, kernel, resolution)
-    )
-
-
-def reference_key(
-    context: ObservationContext,
-    reference: Reference,
-    network: FeatureNetwork,
-    n: int,
-    resolution: int,
-) -> dict[str, object]:
-    """All that decides the statistics of a reference, as JSON holds it.
-
-    Args:
-        context: what is edited.
-        reference: the pictures.
-        network: whose features are taken.
-        n: pictures.
-        resolution: of the pictures.
-    """
-    return {
-        "reference": reference.identity(context),
-        # In the key, since a user may write a reference of their own and change it.
-        "source": _source_of(reference),
-        "network": network.digest,
-        "n": n,
-        "resolution": resolution,
-    }
-
-
-def _source_of(part: object) -> str:
-    """Hash of the source behind the class of an object."""
-    kind = type(part)
-    return source_digest(f"{kind.__module__}.{kind.__qualname__}")
-
-
-def cached(
-    cache: Path, key: dict[str, object], compute: Callable[[], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """Statistics from the cache, or computed and put there.
-
-    Args:
-        cache: folder that jobs share.
-        key: all that decides the statistics.
-        compute: makes them.
-    """
-    path = cache / "references" / f"{digest(key)}.safetensors"
-    # Jobs of a sweep need the same statistics at the same time: one computes, the others wait.
-    with lock(path):
-        try:
-            return load(read_checked(path))
-        except (BadFile, SafetensorError):  # absent, or damaged and as good as none
-            sweep_partials(path)
-        made = compute()
-        write_checked(path, save(made))
-        return made
+    return real.cached({"kernel": kernel}, lambda: _compute(real, kernel))
 
 
 @torch.no_grad()
-def _compute(
-    context: ObservationContext,
-    reference: Reference,
-    network: FeatureNetwork,
-    n: int,
-    kernel: int,
-    resolution: int,
-) -> dict[str, np.ndarray]:
+def _compute(real: ReferenceFeatures, kernel: int) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
+    network = real.network
     features = np.empty((kernel, network.dim), np.float32)
     # Without a second set there is no floor; the distance itself needs none.
-    sets = 2 if reference.size(context) >= 2 * n else 1
-    with progress("reference pictures", sets * n) as advance:
-        for place, prefix in enumerate(("", "floor_")[:sets]):
-            moments = Moments(n, 1, network.dim)
-            for first in range(0, n, context.batch):
-                last = min(first + context.batch, n)
-                begin = place * n
-                images = reference.images(context, begin + first, begin + last, resolution)
+    prefixes = ("", "floor_")[: real.sets]
+    with progress("reference pictures", len(prefixes) * real.n) as advance:
+        for number, prefix in enumerate(prefixes):
+            moments = Moments(real.n, 1, network.dim)
+            for first, images in real.batches(number):
                 x = network(images).cpu().numpy()
                 moments.update(x, first)
                 # The last batch may reach past the kernel's pictures.
-                if not place and first < kernel:
-                    features[first:last] = x[: kernel - first]
-                advance(last - first)
+                if number == 0 and first < kernel:
+                    features[first : first + len(x)] = x[: kernel - first]
+                advance(len(x))
             sums = moments.arrays()
-            found = int(sums["count"].sum())
+            lost = real.n - int(sums["count"].sum())
             # A real picture without features is a defect of the folder or of the network.
-            if found < n:
+            if lost:
                 raise Unsupported(
                     f"'{network.name}' gives features that are not finite for "
-                    f"{n - found} pictures of reference '{reference.name}'"
+                    f"{lost} pictures of reference '{real.reference.name}'"
                 )
             out |= {
                 f"{prefix}count": sums["count"],
@@ -350,3 +346,9 @@ def _compute(
                 f"{prefix}outer": sums["outer"][0],
             }
     return out | {"features": features}
+
+
+def _source_of(part: object) -> str:
+    """Hash of the source behind the class of an object."""
+    kind = type(part)
+    return source_digest(f"{kind.__module__}.{kind.__qualname__}")

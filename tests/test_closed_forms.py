@@ -14,7 +14,7 @@ import torch
 
 from editbench.bank.starts import Starts
 from editbench.base.spaces import Space
-from editbench.conformance.toy import CurvedScorer, fit_data, make_walk
+from editbench.conformance.toy import fit_data, make_walk
 from editbench.methods.direction import Direction
 from editbench.methods.ganspace.editor import GANSpace
 from editbench.methods.gradctrl.editor import GradCtrl
@@ -29,6 +29,7 @@ from editbench.walk.editor import Editor, FitData
 from editbench.walk.engine import walk_starts
 from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
+from tests.toy import CurvedScorer
 
 
 def walk(

@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from editbench.base.spaces import Codes, Space
 from editbench.conformance import toy
 from editbench.conformance.toy import (
     BINARY,
     MIXED,
-    CurvedScorer,
     LinearScorer,
     ToyGenerator,
     fit_data,
     normals_for,
 )
+from editbench.networks.scorer import Scorer
 from editbench.walk.editor import Editor, FitData, Walk
 from editbench.walk.metric import Metric
 from editbench.walk.trajectory import Trajectories
@@ -42,6 +43,28 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason="no third-party data: put it in ../shared/data"
 )
+
+
+class CurvedScorer(Scorer):
+    """logits of a, b, c: RADIUS - |(x0, x1)|, x2, x3; the first attribute is whether (x0, x1) lie in a disc.
+
+    A start at radius r outside is r - RADIUS away from the boundary, straight inwards. A fixed
+    direction u brings it there only if <(x0, x1), u> < 0, which holds for half of a law that is
+    symmetric.
+    """
+
+    input = "w"
+    attributes = BINARY
+    digest = "curved"
+    RADIUS = 2.35  # of (x0, x1) ~ N(0, 4 I) half lies within
+
+    def features(self, decoded: Tensor) -> Tensor:
+        """The sample itself."""
+        return decoded
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        inside = self.RADIUS - decoded[:, :2].norm(dim=1)
+        return torch.stack([inside, decoded[:, 2], decoded[:, 3]], 1)
 
 
 def make_walk(data: FitData, editor: Editor, attribute: str, n: int = 40, seed: int = 5) -> Walk:

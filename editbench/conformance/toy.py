@@ -1,9 +1,7 @@
 """Networks in closed form, with every space: what an editor does here can be worked out by hand.
 
-- Linear: the decoded sample is the code (in W+ the mean of the rows, in S the code itself, under a
-  weight shift (I + t X) w), and the logits are linear in it.
-- Curved: the first attribute is whether two channels lie in a disc. Along one fixed direction at
-  most half of the starts outside can get there.
+The decoded sample is the code (in W+ the mean of the rows, in S the code itself, under a weight shift
+(I + t X) w), and the logits are linear in it.
 """
 
 from __future__ import annotations
@@ -111,28 +109,6 @@ class LinearScorer(Scorer):
 
     def forward(self, decoded: Tensor) -> Tensor:
         return decoded @ self.normals.to(decoded).T + self.bias.to(decoded)
-
-
-class CurvedScorer(Scorer):
-    """logits of a, b, c: RADIUS - |(x0, x1)|, x2, x3.
-
-    A start at radius r outside is r - RADIUS away from the boundary, straight inwards. A fixed
-    direction u brings it there only if <(x0, x1), u> < 0, which holds for half of a law that is
-    symmetric.
-    """
-
-    input = "w"
-    attributes = BINARY
-    digest = "curved"
-    RADIUS = 2.35  # of (x0, x1) ~ N(0, 4 I) half lies within
-
-    def features(self, decoded: Tensor) -> Tensor:
-        """The sample itself."""
-        return decoded
-
-    def forward(self, decoded: Tensor) -> Tensor:
-        inside = self.RADIUS - decoded[:, :2].norm(dim=1)
-        return torch.stack([inside, decoded[:, 2], decoded[:, 3]], 1)
 
 
 def normals_for(attributes: Attributes, dim: int, seed: int = 0, overlap: float = 0.0) -> Tensor:

@@ -188,40 +188,27 @@ def match(
 
 def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
     """Findings of a pinned run and its new one: one for the whole run, or one a row."""
-    # First of all: under another judge or bank not even the status means the same.
-    unequal = setting_mismatches(old, new)
-    if unequal:
-        return [Finding(old.label, "", "not comparable", f"other setting: {', '.join(unequal)}")]
-    if RANK[new.status] < RANK[old.status]:
-        return [
-            Finding(
-                old.label,
-                "",
-                "broke",
-                f"{old.status} -> {new.status}: {new.reason or 'no reason given'}",
-            )
-        ]
-    # Good news, but without pins there is nothing that its numbers could be compared with.
-    if RANK[new.status] > RANK[old.status]:
-        return [Finding(old.label, "", "new", f"{old.status} -> {new.status}: re-pin")]
-    # Neither has rows.
-    if old.status != "done":
-        change = f", the reason is now '{new.reason}'" if new.reason != old.reason else ""
-        return [Finding(old.label, "", "same", f"{old.status} as pinned{change}")]
-    # A metric's version, by the name of its rows.
-    versions = {key[0]: pin.version for key, pin in new.rows.items()}
+    whole = _compare_status(old, new)
+    if whole is not None:
+        return [whole]
+    pinned = _metric_versions(old)
+    present = _metric_versions(new)
     findings = []
     for key in sorted(old.rows.keys() | new.rows.keys(), key=_order):
+        before = pinned.get(key[0])
+        now = present.get(key[0])
+        # Another version is another definition: the difference of the two is no regression.
+        redefined = before is not None and now is not None and before != now
         # The words are for people; rows are matched by the key itself.
         row = written_key(key)
         if key not in old.rows:
             # A new version may have other rows; the pinned ones say 'not comparable' already.
-            if not _bumped(old, new, key):
+            if not redefined:
                 value = new.rows[key].value
                 findings.append(Finding(old.label, row, "new", "not pinned", new=value))
             continue
         pin = old.rows[key]
-        blank = Finding(
+        lost = Finding(
             old.label,
             row,
             "lost",
@@ -229,18 +216,33 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
             old=pin.value,
             tolerance=pin.tolerance,
         )
-        now = versions.get(key[0], NAN)
-        # Another version is another definition: the difference of the two is no regression.
-        if key[0] in versions and _version(pin.version) != _version(now):
-            text = (
-                f"metric version {_version(pin.version)} -> {_version(now)}: not comparable, re-pin"
-            )
-            findings.append(replace(blank, verdict="not comparable", text=text))
+        if redefined:
+            text = f"metric version {before} -> {now}: not comparable, re-pin"
+            findings.append(replace(lost, verdict="not comparable", text=text))
         elif key in new.rows:
-            findings.append(compare_row(blank, key, old, new))
+            findings.append(compare_row(lost, key, old, new))
         else:
-            findings.append(blank)
+            findings.append(lost)
     return findings
+
+
+def _compare_status(old: PinnedRun, new: PinnedRun) -> Finding | None:
+    """What is said of a run as a whole; None where its rows are to be compared."""
+    # First of all: under another judge or bank not even the status means the same.
+    unequal = setting_mismatches(old, new)
+    if unequal:
+        return Finding(old.label, "", "not comparable", f"other setting: {', '.join(unequal)}")
+    change = f"{old.status} -> {new.status}"
+    if RANK[new.status] < RANK[old.status]:
+        return Finding(old.label, "", "broke", f"{change}: {new.reason or 'no reason given'}")
+    # Good news, but without pins there is nothing that its numbers could be compared with.
+    if RANK[new.status] > RANK[old.status]:
+        return Finding(old.label, "", "new", f"{change}: re-pin")
+    if old.status == "done":
+        return None
+    # Neither has rows.
+    reason = f", the reason is now '{new.reason}'" if new.reason != old.reason else ""
+    return Finding(old.label, "", "same", f"{old.status} as pinned{reason}")
 
 
 def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Finding:
@@ -350,15 +352,12 @@ def _cut(value: object) -> str:
     return digits[:12] + dash + precision
 
 
-def _bumped(old: PinnedRun, new: PinnedRun, key: Key) -> bool:
-    """Whether a row that is not pinned belongs to a metric that is, in another version."""
-    # All rows of a metric have its version, so the first tells it.
-    pins = [pin for name, pin in old.rows.items() if name[0] == key[0]]
-    return bool(pins) and _version(pins[0].version) != _version(new.rows[key].version)
-
-
-def _version(value: float) -> str:
-    return f"{value:g}" if math.isfinite(value) else "none"
+def _metric_versions(run: PinnedRun) -> dict[str, str]:
+    """Name of a metric -> its version, which all its rows have; 'none' where they do not say it."""
+    found = {}
+    for key, pin in run.rows.items():
+        found[key[0]] = f"{pin.version:g}" if math.isfinite(pin.version) else "none"
+    return found
 
 
 def _side(gap: float, pin: Pin) -> str:

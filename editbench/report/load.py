@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from safetensors.numpy import load_file
@@ -40,6 +40,30 @@ COSTS = (
     "generator_calls",
     "labels_used",
     "peak_memory_mb",
+)
+# Of `Results.runs`, before settings are added.
+RUN_COLUMNS = (
+    "run_id",
+    "method",
+    "floor",
+    "attribute",
+    "generator",
+    "seed",
+    "seeds",
+    "seeds_asked",
+    "run_ids",
+    "judged_in",
+    "leaking",
+    "experiment",
+    "status",
+    "reason",
+    "seconds",
+    "classes",
+    "learned",
+    *COSTS,
+    "fit_cached",
+    "scorer",
+    "bank",
 )
 
 
@@ -175,93 +199,44 @@ def load(
         raise EditbenchError(
             f"the runs folder '{root}' does not exist; name the folder that a sweep wrote to"
         )
-    runs, problems = [], []
-    rows: dict[str, pd.DataFrame] = {}
-    samples: dict[str, pd.DataFrame] = {}
-    configs: dict[str, dict] = {}
-    provenance: dict[str, dict] = {}
+    read: dict[str, _RunFiles] = {}
+    problems: list[Problem] = []
     # The order of a directory is the file system's; sorted, two machines give the same tables.
     for folder in sorted(root.iterdir()):
         # The report lies in the folder as well.
-        if not Record.is_record(folder):
-            continue
-        if only is not None and folder.name not in only:
+        if not Record.is_record(folder) or (only is not None and folder.name not in only):
             continue
         try:
-            record = Record.read(folder)
-            run = _status(record)
-            config = record.config()
-            made = record.provenance()
-            # A job that failed may have left half of its tables; none of them is a result.
-            if run["status"] == "done":
-                own_rows = _table(
-                    record.rows(), Record.ROWS, ROW_TYPES, optional=("version", "higher_is_better")
-                )
-                own_samples = _table(record.samples(), Record.SAMPLES, SAMPLE_TYPES)
-                # Both tables are read before either is kept: a damaged one leaves nothing behind.
-                rows[folder.name] = own_rows.assign(run_id=folder.name)
-                samples[folder.name] = own_samples.assign(run_id=folder.name)
+            read[folder.name] = _read(Record.read(folder))
         except Exception as error:  # any damage: the other runs must still be reported
             problems.append(Problem(folder.name, f"{type(error).__name__}: {error}"))
-            continue
-        # A run that was skipped or failed has no provenance; its costs are then unknown.
-        run |= {name: _number(made.get(name)) for name in COSTS} | {
-            "fit_cached": bool(made.get("fit_cached"))
-        }
-        # AUC of what the method learnt; NaN where it says nothing, as in records of older versions.
-        run["learned"] = _number(made.get("learned"))
-        run |= {"scorer": describe(config.get("scorer")), "bank": describe(config.get("bank"))}
-        runs.append(run)
-        configs[folder.name], provenance[folder.name] = config, made
     # With problems the caller can still say which folders are damaged.
-    if not runs and not problems:
+    if not read and not problems:
         raise EditbenchError(
             f"no run was found in '{root}' (a run is a folder with a status.json); run a job "
             "first, or name another folder"
         )
+    configs = {run_id: one.config for run_id, one in read.items()}
+    provenance = {run_id: one.provenance for run_id, one in read.items()}
     notes: list[str] = []
     if newest:
+        runs = [one.run for one in read.values()]
         older = older_records(runs, configs, provenance, root)
         notes = notes_of(runs, older)
-        runs = [run for run in runs if run["run_id"] not in older]
-        for by_run in (configs, provenance, rows, samples):
-            for run_id in older:
-                by_run.pop(run_id, None)
-    columns = [
-        "run_id",
-        "method",
-        "floor",
-        "attribute",
-        "generator",
-        "seed",
-        "seeds",
-        "seeds_asked",
-        "run_ids",
-        "judged_in",
-        "leaking",
-        "experiment",
-        "status",
-        "reason",
-        "seconds",
-        "classes",
-        "learned",
-        *COSTS,
-        "fit_cached",
-        "scorer",
-        "bank",
-    ]
-    table = pd.DataFrame(runs, columns=columns).sort_values(
-        ["attribute", "method", "run_id"], ignore_index=True
-    )
+        for run_id in older:
+            del read[run_id], configs[run_id], provenance[run_id]
+    table = pd.DataFrame([one.run for one in read.values()], columns=list(RUN_COLUMNS))
+    table = table.sort_values(["attribute", "method", "run_id"], ignore_index=True)
     # Settings are named by what differs, so they need all runs at once.
     table = add_settings(table, configs, by_seed)
-    joined = _join(list(rows.values()), ROW_TYPES).assign(**SEED_COLUMNS)
-    values = _join(list(samples.values()), SAMPLE_TYPES)
+    rows = _join({run_id: one.rows for run_id, one in read.items()}, ROW_TYPES)
+    rows = rows.assign(**SEED_COLUMNS)
+    samples = _join({run_id: one.samples for run_id, one in read.items()}, SAMPLE_TYPES)
     # Before seeds are pooled: a mean over versions would hide that there are several.
-    problems += mixed_versions(table, joined)
+    problems += mixed_versions(table, rows)
     if not by_seed:
-        table, joined, values = pool_seeds(table, joined, values, ("learned", *COSTS))
-    return Results(root, table, joined, values, configs, provenance, tuple(problems), tuple(notes))
+        table, rows, samples = pool_seeds(table, rows, samples, ("learned", *COSTS))
+    return Results(root, table, rows, samples, configs, provenance, tuple(problems), tuple(notes))
 
 
 def require_readable(results: Results) -> None:
@@ -306,16 +281,42 @@ def describe(node: object) -> str:
     return "" if node is None else str(node)
 
 
-def _status(record: Record) -> dict[str, Any]:
-    """The columns of a run that its status tells."""
+class _RunFiles(NamedTuple):
+    """What a report reads of one record.
+
+    Attributes:
+        run: its row of `Results.runs`, without what other runs decide.
+        config: operative configuration.
+        provenance: {} of a run that was skipped or failed.
+        rows: of its metrics; None of a run that is not done.
+        samples: likewise.
+    """
+
+    run: dict[str, Any]
+    config: dict
+    provenance: dict
+    rows: pd.DataFrame | None
+    samples: pd.DataFrame | None
+
+
+def _read(record: Record) -> _RunFiles:
+    """Read one record. What is raised says what is wrong with it."""
     status = record.status
     # status.json can be written by anybody's harness, so its types are checked.
     missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
     if missing:
         raise ValueError(f"{Record.STATUS} lacks {', '.join(missing)}")
+    config = record.config()
+    made = record.provenance()
+    rows = samples = None
+    # A job that failed may have left half of its tables; none of them is a result.
+    if status["status"] == "done":
+        optional = ("version", "higher_is_better")
+        rows = _table(record.rows(), Record.ROWS, ROW_TYPES, optional)
+        samples = _table(record.samples(), Record.SAMPLES, SAMPLE_TYPES)
     seed = int(status.get("seed") or 0)
     floor = status.get("floor")
-    return {
+    run = {
         "run_id": record.folder.name,
         **{key: status[key] for key in STATUS_KEYS},
         "floor": floor if isinstance(floor, bool) else status["method"] == OLD_FLOOR,
@@ -329,7 +330,14 @@ def _status(record: Record) -> dict[str, Any]:
         "experiment": status.get("experiment") or "",
         "classes": list(status.get("classes") or []),
         "seconds": _number(status.get("seconds")),
+        # AUC of what the method learnt; NaN where it says nothing, as in records of older versions.
+        "learned": _number(made.get("learned")),
+        **{name: _number(made.get(name)) for name in COSTS},
+        "fit_cached": bool(made.get("fit_cached")),
+        "scorer": describe(config.get("scorer")),
+        "bank": describe(config.get("bank")),
     }
+    return _RunFiles(run, config, made, rows, samples)
 
 
 def _table(
@@ -351,7 +359,9 @@ def _table(
     return table.astype(others) if others else table  # type: ignore[call-overload]
 
 
-def _join(parts: list[pd.DataFrame], types: dict[str, str]) -> pd.DataFrame:
+def _join(tables: dict[str, pd.DataFrame | None], types: dict[str, str]) -> pd.DataFrame:
+    """The tables by their run_id below each other; None of a run that has none."""
+    parts = [part.assign(run_id=run_id) for run_id, part in tables.items() if part is not None]
     if parts:
         return pd.concat(parts, ignore_index=True)
     return pd.DataFrame(

@@ -36,7 +36,7 @@ from editbench.report.paired import paired_table
 from editbench.report.paper import TALLEST, to_paper
 from editbench.report.settings import add_settings
 from editbench.report.tables import main_table
-from editbench.report.write import csv, print_runs
+from editbench.report.write import TextTable, csv, print_parts
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
@@ -494,7 +494,7 @@ def test_a_table_too_wide_is_printed_in_parts_and_whole(width: int) -> None:
         for method in ("alpha", "beta")
     ]
     console = Console(width=width, file=StringIO())
-    print_runs(console, "title", heads, rows, ())
+    print_parts(console, TextTable("title", heads, rows))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= width
     for k in range(16):

@@ -63,6 +63,11 @@ class Column:
     hint: str = ""
     narrow: bool = False
 
+    @property
+    def heading(self) -> str:
+        """'accuracy ↑'."""
+        return self.title + {True: " ↑", False: " ↓", None: ""}[self.better]
+
 
 @dataclass(frozen=True)
 class Cell:

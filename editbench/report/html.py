@@ -29,30 +29,32 @@ from editbench.report.doubts import doubts
 from editbench.report.environment import OUTLINES, page_environment
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
-from editbench.report.means import lines as means_lines
-from editbench.report.numbers import Numbers
-from editbench.report.paired import find_leaders
-from editbench.report.published import WHY, published
-from editbench.report.ranking import lines
-from editbench.report.strips import Strip
-from editbench.report.style import Style
-from editbench.report.tables import main_table, quantities
-from editbench.report.write import (
-    BOLD,
+from editbench.report.notes import (
     FLOOR_RULE,
-    compared_of,
     floors_of,
-    heading,
     legend,
+    means_notes,
     missed_cards,
     over_starts,
     setting_title,
     state_of,
     world_of,
 )
+from editbench.report.numbers import Numbers
+from editbench.report.paired import SIGNIFICANCE, find_leaders
+from editbench.report.published import WHY, published
+from editbench.report.ranking import lines
+from editbench.report.strips import Strip
+from editbench.report.style import Style
+from editbench.report.tables import main_table
 
 # What the page tells of how runs were made; costs and notes have tables of their own.
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")
+BOLD = (
+    "Bold: the best of a column and whatever has an interval that overlaps the best's and is not "
+    f"separated from it by the paired bootstrap (Holm, adjusted p below {SIGNIFICANCE:g}); nothing where no "
+    "other method is behind the best. A floor is never bold."
+)
 
 
 @dataclass
@@ -337,7 +339,7 @@ def _section(
     return {
         "title": setting_title(numbers, theme) if numbers.name else "",
         "facts": facts(numbers, theme),
-        "columns": [(column, heading(column)) for column in columns],
+        "columns": columns,
         "rows": [_row(record, columns) for record in records],
         "rows_over": over_starts(table, theme, style),
         "means": [
@@ -345,9 +347,9 @@ def _section(
             for record in numbers.means.to_dict("records")
         ],
         "means_over": [f"{titles[metric]} over" for metric in averaged],
-        "means_notes": means_lines(compared_of(numbers, style), theme),
+        "means_notes": means_notes(numbers, theme, style),
         "bold_means": numbers.ranked.bold,
-        "legend": legend(table, quantities(results), theme, style),
+        "legend": legend(table, results, theme, style),
         "attributes": attributes,
         "conclusion": accuracy_conclusion(grid, attributes, theme),
         "grid": grid,
@@ -373,7 +375,7 @@ def _section(
             | {"over": over_what(record, "accuracy"), "on_front": _fronts(record, theme)}
             for record in numbers.costs.to_dict("records")
         ],
-        "priced": [(column, heading(column)) for column in priced],
+        "priced": priced,
         "paired": numbers.paired.to_dict("records"),
     }
 

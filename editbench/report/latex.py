@@ -33,13 +33,13 @@ from editbench.report.doubts import doubts
 from editbench.report.html import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
+from editbench.report.notes import NOT_LEARNED_MEANS, not_done, where
 from editbench.report.numbers import Numbers
 from editbench.report.paired import SIGNIFICANCE, find_leaders
 from editbench.report.paper import WIDTHS
 from editbench.report.references import Cited
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT, WORSE
-from editbench.report.write import NOT_LEARNED_MEANS, heading, not_done, where
 
 POINTS = 72.27  # of TeX, an inch
 COLSEP = 4.0  # points on either side of a column
@@ -384,7 +384,7 @@ def _means_table(paper: Paper) -> Grid | None:
     notes = []
     if weak:
         notes.append(f"‡{NOT_LEARNED_MEANS} ({', '.join(weak)})")
-    return Grid(caption, ["method", *map(heading, columns)], rows, notes)
+    return Grid(caption, ["method", *(column.heading for column in columns)], rows, notes)
 
 
 def _cost_table(paper: Paper) -> Grid | None:
@@ -400,7 +400,7 @@ def _cost_table(paper: Paper) -> Grid | None:
     over = f" ({over_what(known[0], 'accuracy')})" if known else ""
     hints = "; ".join(f"{column.title}: {column.hint}" for column in shown)
     caption = [f"Costs: {SUMMED}{over}. {hints}. Measured once a run, on one machine; no test."]
-    return Grid(caption, ["method", *map(heading, shown)], rows)
+    return Grid(caption, ["method", *(column.heading for column in shown)], rows)
 
 
 def _ranking_table(paper: Paper) -> Grid | None:

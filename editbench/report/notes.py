@@ -1,0 +1,213 @@
+"""The words of a report: titles of settings, and the lines below tables.
+
+Terminal, Markdown, page and LaTeX take what they tell of the same thing from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from editbench.figures.theme import Theme
+from editbench.report.cells import COLUMNS, HIDDEN, LEAST_LEARNED, NOT_LEARNED, marks, not_learned
+from editbench.report.doubts import NAMED
+from editbench.report.load import Results
+from editbench.report.means import lines as means_lines
+from editbench.report.numbers import Numbers
+from editbench.report.style import Style
+from editbench.report.tables import ABOVE_FLOOR, AT_EFFECT, AT_FLOOR, WORSE, quantities
+
+# The biased ones: the legend warns of them only.
+FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
+FLOOR_RULE = f"“{AT_FLOOR}”: the interval overlaps that of the best floor; “{WORSE}”: it lies on the wrong side."
+NOT_LEARNED_MEANS = (
+    f"{NOT_LEARNED}: what the method learnt orders the teacher's labels on the tune split with an "
+    f"AUC below {LEAST_LEARNED:g}; 0.5 is chance, and its accuracy says little of the method"
+)
+OVER_CROSSED = ("off_target_flips", "path_length")  # columns over the starts that crossed
+TITLES = {column.key: column.title for column in COLUMNS}
+
+
+def world_of(numbers: Numbers, theme: Theme) -> str:
+    """The generator of a setting, as it is written."""
+    return theme.world(str(numbers.table["generator"].iloc[0]))
+
+
+def setting_title(numbers: Numbers, theme: Theme) -> str:
+    """'Cartoon faces: starts.n 40': the world, and what tells the setting from others in it."""
+    world = str(numbers.table["generator"].iloc[0])
+    # Where there are several worlds, a setting's name begins with that of its own.
+    rest = numbers.name.removeprefix(world).removeprefix(", ")
+    return f"{world_of(numbers, theme)}: {rest}" if rest else world_of(numbers, theme)
+
+
+def floors_of(table: pd.DataFrame, theme: Theme) -> list[str]:
+    """The floors in a `main_table`, as they are written."""
+    return [theme.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
+
+
+class Missed(NamedTuple):
+    """What the card of a world misses.
+
+    Attributes:
+        summary: how many bars, without a stop.
+        bars: each of them with its figure.
+    """
+
+    summary: str
+    bars: tuple[str, ...]
+
+
+def missed_cards(results: Results) -> list[Missed]:
+    """Of each world whose card misses bars."""
+    # A set, as the runs of a world tell the same, and not its name: it may have been trained anew.
+    found = set()
+    for run in results.runs.to_dict("records"):
+        card = results.provenance.get(run["run_id"], {}).get("world_card") or {}
+        if card.get("missed"):
+            summary = (
+                f"The world {run['generator']} misses {len(card['missed'])} of the {card['bars']} "
+                "bars of its card, which say how far its numbers can be trusted (docs/world.md tells "
+                "what follows)"
+            )
+            found.add(Missed(summary, tuple(card["missed"])))
+    return sorted(found)
+
+
+def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
+    """What each row of the main table is over."""
+    counts = sorted(set(table["n"].dropna().astype(int)))
+    # Below it stands what was skipped or failed, with its reason.
+    if not counts:
+        return "no run is done"
+    n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
+    several = ", ".join(map(str, seeds))
+    pooled = f" and {several} seeds, mean and interval over both" if seeds[-1] > 1 else ", one seed"
+    # What no run was asked for has a column without a number.
+    known = [key for key in (*OVER_CROSSED, AT_EFFECT) if table[key].notna().any()]
+    shown = [key for key in known if style.shows(key)]
+    crossed = [title_of(key, theme) for key in OVER_CROSSED if key in shown]
+    others = []
+    if crossed:
+        others.append(f"{' and '.join(crossed)} over the starts that crossed")
+    if AT_EFFECT in shown:
+        others.append(f"{title_of(AT_EFFECT, theme)} over those that reach its effect")
+    told = f"each row: over {n} starts{pooled}"
+    return f"{told}; {', '.join(others)}" if others else told
+
+
+def title_of(key: str, theme: Theme) -> str:
+    """How a column is written, its key where it is not one of COLUMNS."""
+    return theme.column(key, TITLES.get(key, key))
+
+
+def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
+    """What stands below the main table: bars that the world misses, what rows are over, floors."""
+    missed = missed_cards(numbers.results)
+    told = [f"{card.summary}: {'; '.join(card.bars)}." for card in missed]
+    told.append(over_starts(numbers.table, theme, style))
+    if floors := floors_of(numbers.table, theme):
+        rule = f"; {FLOOR_RULE}" if any(map(style.shows, ABOVE_FLOOR)) else ""
+        told.append(f"floor: {', '.join(floors)}{rule}")
+    return told
+
+
+def means_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
+    """What stands below the table of means, of the numbers that the tables show."""
+    shown = []
+    for key, compared in numbers.compared.items():
+        # The ranking shows accuracy, over whose attributes all other means are.
+        if key == "accuracy" or (compared.measured and style.shows(key)):
+            shown.append(compared)
+    return means_lines(shown, theme)
+
+
+def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) -> list[str]:
+    """What the marks in the table mean.
+
+    Args:
+        table: of `main_table`.
+        results: the same records.
+        theme: how methods and attributes are written.
+        style: which columns are shown; of others nothing is said.
+    """
+    # A dictionary, so that a mark on many rows is explained once.
+    found = dict(mark for record in table.to_dict("records") for mark in marks(record))
+    lines = [f"{name}: {meaning}" for name, meaning in found.items()]
+    effects = sorted(set(table["ad_at_effect"].dropna()))
+    if effects and style.shows(AT_EFFECT):
+        lines.append(
+            f"{title_of(AT_EFFECT, theme)}: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
+        )
+    weak = any(not_learned(record) for record in table.to_dict("records"))
+    if weak and style.shows("learned"):
+        lines.append(NOT_LEARNED_MEANS)
+    # A column can be there without a number, and then needs no warning.
+    chosen = {key: one for key, one in quantities(results).items() if style.shows(key)}
+    distances = [key for key, one in chosen.items() if one.metric in FRECHET and key in table]
+    if any(table[key].notna().any() for key in distances):
+        lines.append(
+            "Fréchet distance, FID: that of n pictures lies above that of all, by more where they "
+            "vary more; the kernel distance, in table.csv and the figures, has no such bias"
+        )
+    noted = [f"{key}_note" for key, one in chosen.items() if one.metric not in HIDDEN]
+    several = table["setting"].nunique() > 1
+    # In the order of the columns, as a reader looks from the table to the note.
+    for key in (name for name in table.columns if name in noted):
+        with_note = table[key] != ""
+        # Most columns have none, and a part of a table this wide takes time even without a row.
+        if not with_note.any():
+            continue
+        for note, group in table[with_note].groupby(key):
+            name = key.removesuffix("_note")
+            lines.append(f"† {title_of(name, theme)}: {note} ({where(group, theme, several)})")
+    return lines
+
+
+def where(group: pd.DataFrame, theme: Theme, several: bool = False) -> str:
+    """'method/attribute, ...' of the first rows, and how many more there are.
+
+    Args:
+        group: rows of `main_table`.
+        theme: how methods and attributes are written.
+        several: whether the rows are of several settings, which are then named.
+    """
+    found = []
+    for method, attribute, setting in zip(group["method"], group["attribute"], group["setting"]):
+        name = f"{theme.method(method)}/{theme.attribute(attribute)}"
+        found.append(f"{name} ({setting})" if several else name)
+    return some(found)
+
+
+def not_done(table: pd.DataFrame, theme: Theme) -> list[str]:
+    """What was skipped or failed, and seeds that a row lacks.
+
+    Args:
+        table: of `main_table`.
+        theme: how methods and attributes are written.
+    """
+    found = []
+    several = table["setting"].nunique() > 1
+    for row in table[table["reason"] != ""].to_dict("records"):
+        state = state_of(row)
+        run = f"{theme.method(row['method'])} on {theme.attribute(row['attribute'])}"
+        if several:
+            run += f" ({row['setting']})"
+        found.append(f"{state}: {run}: {row['reason']}")
+    return found
+
+
+def state_of(row: Mapping[Any, Any]) -> str:
+    """What became of a row of `main_table` that has a reason: its status, or the seeds it is left with."""
+    if row["status"] != "done":
+        return str(row["status"])
+    return "1 seed only" if row["seeds"] == 1 else f"{row['seeds']} seeds only"
+
+
+def some(names: list[str]) -> str:
+    """The first NAMED names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

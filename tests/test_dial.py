@@ -13,7 +13,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
-from editbench.report import dial
+from editbench.report import dial, figure_dial
 from editbench.report.load import load
 from editbench.worlds.card import phi
 from editbench.worlds.faces import load_scorer
@@ -284,4 +284,6 @@ def test_both_ends_are_of_the_attributes_that_have_a_slope(tmp_path):
 def test_one_world_is_no_dial(tmp_path):
     dial_run(tmp_path, "bound", "eyeglasses", 0.3, entanglement=0.1, accuracy=0.5)
     alone = load(tmp_path)
-    assert dial.points(alone).empty and not dial.table(alone) and not dial.drawings(alone, {})
+    assert (
+        dial.points(alone).empty and not dial.table(alone) and not figure_dial.drawings(alone, {})
+    )

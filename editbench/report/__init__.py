@@ -11,7 +11,7 @@ import pandas as pd
 from editbench.base.files import write_atomic
 from editbench.figures.drawing import Drawing
 from editbench.figures.theme import Theme
-from editbench.report import dial, latex, matched, references
+from editbench.report import dial, figure_dial, latex, matched, references
 from editbench.report.costs import COSTS
 from editbench.report.files import ReportFiles
 from editbench.report.html import page
@@ -120,7 +120,7 @@ def write_report(
 
     # The dial compares worlds, and each world is a setting: it cannot be drawn within one.
     def dial_drawings(theme: Theme, _: list[Problem]) -> list[Drawing]:
-        return dial.drawings(results, theme)
+        return figure_dial.drawings(results, theme)
 
     across = [(one.title, one.caption, svg) for one, svg in written.draw(dial_drawings)]
     _write_frames(out, results, every)

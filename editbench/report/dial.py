@@ -10,28 +10,20 @@ same at every setting, so there a slope is paired: starts that two settings shar
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
 from scipy.special import ndtri
 
-from editbench.figures.curves import Group, caption_of_groups, curve_groups, draw_pale, share_limits
-from editbench.figures.drawing import Drawing
-from editbench.figures.panels import FEWEST, STYLE, TYPE
-from editbench.figures.theme import Theme
+from editbench.figures.panels import FEWEST
 from editbench.report.cells import MISSING, number
 from editbench.report.load import Results
 from editbench.report.paired import keyed_values
 from editbench.walk.rows import key_of
 
-TITLE_LINE = 11  # letters of a line above a narrow panel
 # Half a 95 % interval in standard deviations, about 1.96.
 Z95 = float(ndtri(0.975))
 TITLES = {
@@ -132,6 +124,17 @@ def _settings(results: Results, dial: Dial) -> pd.Series:
     return pd.to_numeric(results.runs["run_id"].map(found), errors="coerce")
 
 
+def partners_of(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, int]]:
+    """Attribute -> the trait that the dial ties it to, and the sign; without those that are free."""
+    if not dial.ties:
+        return {}
+    # Imported here: the worlds need torch, and most reports have no dial.
+    from editbench.worlds.faces.dial import partner
+
+    found = {name: partner(name) for name in attributes}
+    return {name: pair for name, pair in found.items() if pair is not None}
+
+
 def points(results: Results) -> pd.DataFrame:
     """The numbers that are drawn.
 
@@ -156,21 +159,21 @@ def points(results: Results) -> pd.DataFrame:
         "count",
         "seed_variance",
     ]
-    turned_dial = dial_of(results)
+    dial = dial_of(results)
     # One world has no slope; the report is then as without a dial.
-    if turned_dial is None:
+    if dial is None:
         return pd.DataFrame(columns=columns)
-    runs = results.runs.assign(dial=_settings(results, turned_dial))
+    runs = results.runs.assign(dial=_settings(results, dial))
     runs = runs[np.isfinite(runs["dial"]) & (runs["status"] == "done")]
     found = results.rows[np.isfinite(results.rows["value"]) & (results.rows["note"] == "")].merge(
         runs[["run_id", "label", "attribute", "dial"]].rename(columns={"label": "method"}),
         on="run_id",
     )
     # Which attribute a world ties to which is known from its law and not guessed from the numbers.
-    tied = _partners(runs["attribute"].unique(), turned_dial)
+    partners = partners_of(runs["attribute"].unique(), dial)
     # Of the entanglement with all others, the one with the attribute that the world ties it to.
-    partners = found["attribute"].map({name: pair[0] for name, pair in tied.items() if pair})
-    wanted = (found["metric"] == "entanglement_with") & (found["variant"] == partners)
+    tied_to = found["attribute"].map({name: partner for name, (partner, _) in partners.items()})
+    wanted = (found["metric"] == "entanglement_with") & (found["variant"] == tied_to)
     found["quantity"] = np.where(wanted, "entanglement", found["metric"])
     # The interval of accuracy is Wilson's, which is honest for few starts too.
     enough = (found["count"] >= FEWEST) | (found["quantity"] == "accuracy")
@@ -178,12 +181,11 @@ def points(results: Results) -> pd.DataFrame:
     found["key"] = [key_of(record) for record in found.to_dict("records")]
     # Beard and long hair are tied by -rho: turned, a positive number always goes with the
     # correlation.
-    sign = found["attribute"].map({name: pair[1] for name, pair in tied.items() if pair}).fillna(1)
-    turned = (found["quantity"] == "entanglement") & (sign < 0)
+    negative = [name for name, (_, sign) in partners.items() if sign < 0]
+    turned = (found["quantity"] == "entanglement") & found["attribute"].isin(negative)
     # The ends change places as well. to_numpy, as pandas would match columns by name.
-    found.loc[turned, ["value", "low", "high"]] = -found.loc[
-        turned, ["value", "high", "low"]
-    ].to_numpy()
+    ends = found.loc[turned, ["value", "high", "low"]].to_numpy()
+    found.loc[turned, ["value", "low", "high"]] = -ends
     return found[columns].sort_values(
         ["quantity", "attribute", "method", "dial"], ignore_index=True
     )
@@ -318,129 +320,22 @@ def table(results: Results) -> list[list[str]]:
     # methods that it is not known of follow, in the order of the next ones.
     ordered = [found.loc[found["quantity"] == name, "method"] for name in shown]
     order = list(dict.fromkeys(pd.concat(ordered)))
-    lines = [
-        ["method", *(text for name in shown for text in (name.replace("ad_at", "AD"), "slope"))]
-    ]
+    cells = {(row["method"], row["quantity"]): row for row in found.to_dict("records")}
+    heads = ["method"]
+    for name in shown:
+        heads += [name.replace("ad_at", "AD"), "slope"]
+    lines = [heads]
     for method in order:
         line = [method]
         for name in shown:
-            mine = found[(found["method"] == method) & (found["quantity"] == name)]
+            one = cells.get((method, name))
             # A method may serve no attribute that has this quantity.
-            if mine.empty:
+            if one is None:
                 line += [MISSING, MISSING]
                 continue
-            one = mine.iloc[0]
             line += [
                 f"{number(one['first'], 3)} → {number(one['last'], 3)}",
                 f"{number(one['slope'], 3)} ({number(one['low'], 3)} to {number(one['high'], 3)})",
             ]
         lines.append(line)
     return lines
-
-
-def drawings(results: Results, theme: Theme) -> list[Drawing]:
-    """The figure; none without a dial."""
-    found = points(results)
-    dial = dial_of(results)
-    if found.empty or dial is None:
-        return []
-    caption = dial.caption + caption_of_groups(set(found["method"]), theme)
-    return [Drawing("dial", dial.title, caption, partial(figure, found, theme, dial))]
-
-
-def _partners(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, int] | None]:
-    """Attribute -> the trait that the dial ties it to and the sign, None where it ties it to none."""
-    if not dial.ties:
-        return dict.fromkeys(attributes)
-    # Imported here: the worlds need torch, and most reports have no dial.
-    from editbench.worlds.faces.dial import partner
-
-    return {name: partner(name) for name in attributes}
-
-
-def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
-    """A line a method: quantities down, attributes across."""
-    # Tied attributes first: they are what the dial turns, the others show what stays.
-    partners = _partners(set(found["attribute"]), dial)
-    attributes = sorted(theme.order(partners), key=lambda name: partners[name] is None)
-    shown = [name for name in TITLES if name in set(found["quantity"])]
-    # In a paper's column attributes go down and quantities across: there are fewer of these.
-    tall = theme.panels_per_row(len(attributes), len(attributes)) < len(attributes)
-    if tall:
-        width = max(5.5, 2.0 * len(shown))
-        height = 0.7 + 1.9 * len(attributes)
-    else:
-        width = max(5.5, 3.05 * len(attributes))
-        height = 0.7 + 2.4 * len(shown)
-    panels = partial(_panels, quantities=len(shown), attributes=len(attributes), tall=tall)
-    drawing, groups = curve_groups(width, height, found["method"], theme, panels)
-    # Methods have the same settings; side by side, their whiskers do not cover one another.
-    gap = 0.05 / max(len(group.methods) for group in groups)
-    settings = sorted(set(found["dial"]))
-    # Between the ends there is no room in a paper's column.
-    inner = range(1, len(settings) - 1) if tall else ()
-    ticks = ["" if k in inner else f"{x:g}" for k, x in enumerate(settings)]
-    for group in groups:
-        for place, axes in enumerate(group.panels):
-            quantity = shown[place // len(attributes)]
-            attribute = attributes[place % len(attributes)]
-            mine = found[(found["quantity"] == quantity) & (found["attribute"] == attribute)]
-            _draw_lines(axes, mine, group, theme, gap)
-            if quantity == "entanglement":
-                # Zero is the answer of an editor that takes nothing along.
-                axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
-            # Other panels are empty where too few starts reach the effect, which the caption says.
-            if mine.empty and quantity == "entanglement" and partners[attribute] is None:
-                tied = "tied to\nno other"
-                where = {"ha": "center", "va": "center", "transform": axes.transAxes}
-                axes.text(0.5, 0.5, tied, alpha=0.7, **where)
-            if place < len(attributes):
-                name = theme.attribute(attribute)
-                pair = partners[attribute]
-                if pair:
-                    name += f" (with {theme.attribute(pair[0])})"
-                if tall:
-                    axes.set_ylabel(name.replace(" (", "\n("))
-                else:
-                    axes.set_title(name)
-            if place % len(attributes) == 0:
-                if tall:
-                    axes.set_title(textwrap.fill(TITLES[quantity], TITLE_LINE), fontsize=TYPE)
-                else:
-                    axes.set_ylabel(TITLES[quantity])
-            axes.set_xticks(settings, ticks)
-    share_limits(groups)
-    drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
-    return drawing
-
-
-def _draw_lines(axes: Axes, found: pd.DataFrame, group: Group, theme: Theme, gap: float) -> None:
-    """The lines of a group's methods in one panel, beside each other by `gap`, with whiskers."""
-    lines = dict(list(found.groupby("method")))
-    pale = [lines[name] for name in group.pale if name in lines]
-    draw_pale(axes, [(line["dial"], line["value"]) for line in pale])
-    for position, method in enumerate(group.methods):
-        if method not in lines:
-            continue
-        line = lines[method]
-        colour, marker = theme[method][:2]
-        x = line["dial"] + (position - (len(group.methods) - 1) / 2) * gap
-        axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
-        axes.plot(
-            x,
-            line["value"],
-            color=colour,
-            linewidth=1.5,
-            linestyle=theme[method].dash,
-            marker=marker,
-            markersize=4.5,
-            markeredgewidth=0,
-        )
-
-
-def _panels(part: FigureBase, quantities: int, attributes: int, tall: bool) -> np.ndarray:
-    """Panels of a group, the attributes of a quantity after each other."""
-    if tall:
-        grid = part.subplots(attributes, quantities, sharex=True, sharey="col", squeeze=False)
-        return grid.T.ravel()
-    return part.subplots(quantities, attributes, sharex=True, sharey="row", squeeze=False).ravel()

@@ -1,0 +1,117 @@
+"""The figure of a dial: a line a method, against the number in which the worlds differ."""
+
+from __future__ import annotations
+
+import textwrap
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+
+from editbench.figures.curves import Group, caption_of_groups, curve_groups, draw_pale, share_limits
+from editbench.figures.drawing import Drawing
+from editbench.figures.panels import STYLE, TYPE
+from editbench.figures.theme import Theme
+from editbench.report.dial import TITLES, Dial, dial_of, partners_of, points
+from editbench.report.load import Results
+
+TITLE_LINE = 11  # letters of a line above a narrow panel
+
+
+def drawings(results: Results, theme: Theme) -> list[Drawing]:
+    """The figure; none without a dial."""
+    found = points(results)
+    dial = dial_of(results)
+    if found.empty or dial is None:
+        return []
+    caption = dial.caption + caption_of_groups(set(found["method"]), theme)
+    return [Drawing("dial", dial.title, caption, partial(figure, found, theme, dial))]
+
+
+def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
+    """Quantities down, attributes across; in a paper's column the other way round."""
+    partners = partners_of(found["attribute"], dial)
+    # Tied attributes first: they are what the dial turns, the others show what stays.
+    attributes = sorted(theme.order(found["attribute"]), key=lambda name: name not in partners)
+    shown = [name for name in TITLES if name in set(found["quantity"])]
+    # There are fewer quantities than attributes.
+    tall = theme.panels_per_row(len(attributes), len(attributes)) < len(attributes)
+    if tall:
+        width = max(5.5, 2.0 * len(shown))
+        height = 0.7 + 1.9 * len(attributes)
+    else:
+        width = max(5.5, 3.05 * len(attributes))
+        height = 0.7 + 2.4 * len(shown)
+    panels = partial(_panels, quantities=len(shown), attributes=len(attributes), tall=tall)
+    drawing, groups = curve_groups(width, height, found["method"], theme, panels)
+    # Methods have the same settings; side by side, their whiskers do not cover one another.
+    gap = 0.05 / max(len(group.methods) for group in groups)
+    settings = sorted(set(found["dial"]))
+    # Between the ends there is no room in a paper's column.
+    inner = range(1, len(settings) - 1) if tall else ()
+    ticks = ["" if k in inner else f"{x:g}" for k, x in enumerate(settings)]
+    for group in groups:
+        for axes, (quantity, attribute) in zip(group.panels, product(shown, attributes)):
+            mine = found[(found["quantity"] == quantity) & (found["attribute"] == attribute)]
+            _draw_lines(axes, mine, group, theme, gap)
+            if quantity == "entanglement":
+                # Zero is the answer of an editor that takes nothing along.
+                axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
+                # Other panels are empty where too few starts reach the effect, which the caption
+                # says.
+                if mine.empty and attribute not in partners:
+                    text = "tied to\nno other"
+                    where = {"ha": "center", "va": "center", "transform": axes.transAxes}
+                    axes.text(0.5, 0.5, text, alpha=0.7, **where)
+            if quantity == shown[0]:
+                name = theme.attribute(attribute)
+                if attribute in partners:
+                    name += f" (with {theme.attribute(partners[attribute][0])})"
+                if tall:
+                    axes.set_ylabel(name.replace(" (", "\n("))
+                else:
+                    axes.set_title(name)
+            if attribute == attributes[0]:
+                if tall:
+                    axes.set_title(textwrap.fill(TITLES[quantity], TITLE_LINE), fontsize=TYPE)
+                else:
+                    axes.set_ylabel(TITLES[quantity])
+            axes.set_xticks(settings, ticks)
+    share_limits(groups)
+    drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
+    return drawing
+
+
+def _draw_lines(axes: Axes, found: pd.DataFrame, group: Group, theme: Theme, gap: float) -> None:
+    """The lines of a group's methods in one panel, beside each other by `gap`, with whiskers."""
+    lines = dict(list(found.groupby("method")))
+    pale = [lines[name] for name in group.pale if name in lines]
+    draw_pale(axes, [(line["dial"], line["value"]) for line in pale])
+    for position, method in enumerate(group.methods):
+        if method not in lines:
+            continue
+        line = lines[method]
+        colour, marker = theme[method][:2]
+        x = line["dial"] + (position - (len(group.methods) - 1) / 2) * gap
+        axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.5)
+        axes.plot(
+            x,
+            line["value"],
+            color=colour,
+            linewidth=1.5,
+            linestyle=theme[method].dash,
+            marker=marker,
+            markersize=4.5,
+            markeredgewidth=0,
+        )
+
+
+def _panels(part: FigureBase, quantities: int, attributes: int, tall: bool) -> np.ndarray:
+    """Panels of a group, the attributes of a quantity after each other."""
+    if tall:
+        grid = part.subplots(attributes, quantities, sharex=True, sharey="col", squeeze=False)
+        return grid.T.ravel()
+    return part.subplots(quantities, attributes, sharex=True, sharey="row", squeeze=False).ravel()

@@ -12,7 +12,7 @@ import torch
 
 from editbench.bank import build as building
 from editbench.bank.bank import Bank, ShardedArray, read_spec
-from editbench.bank.build import build_bank, build_shard
+from editbench.bank.build import BankBuild, build_bank, build_shard
 from editbench.bank.layout import shard_folder
 from editbench.bank.spec import BankSpec
 from editbench.base.attributes import Attribute, Attributes
@@ -243,10 +243,10 @@ def test_a_full_disk_is_explained_and_nothing_half_written_stays(tmp_path, monke
         raise OSError(28, "No space left on device")
 
     folder, spec = tmp_path / "b", BankSpec(1000, block=50, shard=250)
-    build_shard(folder, spec, models(), "cpu", 0, lambda amount=1: None)
+    build_shard(BankBuild(folder, spec), models(), 0, lambda amount=1: None)
     monkeypatch.setattr(building, "write_npy_header", full)
     with pytest.raises(EditbenchError, match=r"disk is full.*shard-00001.*free some space"):
-        build_shard(folder, spec, models(), "cpu", 1, lambda amount=1: None)
+        build_shard(BankBuild(folder, spec), models(), 1, lambda amount=1: None)
     assert sorted(p.name for p in folder.iterdir()) == [".locks", "shard-00000"]
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from editbench.bank import build
-from editbench.bank.build import build_bank, build_shard, fix_layout
+from editbench.bank.build import BankBuild, build_bank, build_shard, fix_layout
 from editbench.bank.layout import shard_folder
 from editbench.bank.spec import BankSpec
 from editbench.base.devices import forget_peak, free_memory, memory, to_device, to_host
@@ -126,7 +126,7 @@ def begin_elsewhere(folder, monkeypatch, scale):
     """The first shard of a bank, as another kind of device makes it."""
     fix_layout(folder, SPEC)
     monkeypatch.setattr(build, "device_kind", lambda device: "H100")
-    build_shard(folder, SPEC, models(scale), "cpu", 0, lambda amount=1: None)
+    build_shard(BankBuild(folder, SPEC), models(scale), 0, lambda amount=1: None)
     monkeypatch.setattr(build, "device_kind", lambda device: "cpu")
 
 

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from editbench.api import run
-from editbench.bank.build import build_bank, build_shard
+from editbench.bank.build import BankBuild, build_bank, build_shard
 from editbench.bank.layout import shard_folder
 from editbench.bank.spec import BankSpec
 from editbench.base.files import claim_folder, lock
@@ -393,7 +393,7 @@ def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):
             ):  # all but the one that is held
                 time.sleep(0.001)
             assert (
-                not build_shard(folder, spec, models, "cpu", 1, built.append, wait=False)
+                not build_shard(BankBuild(folder, spec), models, 1, built.append, wait=False)
                 and not built
             )
             assert [shard_folder(folder, k).exists() for k in range(4)] == [True, False, True, True]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,6 +50,27 @@ ROUNDING = 1e-13  # of a number of float64 about 1, after some sums
 ENOUGH = 32  # samples from which on values in [0, 1] alone are no logits
 
 
+@dataclass(frozen=True)
+class BankBuild:
+    """What every process that builds shards of one bank is told.
+
+    Attributes:
+        folder: of the bank.
+        spec: of the bank, with the shard size of the folder.
+        device: where the networks run.
+        batch: samples in memory at a time; None: a block.
+    """
+
+    folder: Path
+    spec: BankSpec
+    device: str = "cpu"
+    batch: int | None = None
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not there."""
+        return [k for k in range(self.spec.shards) if not shard_folder(self.folder, k).exists()]
+
+
 def build_bank(
     folder: Path,
     bank_id: str,
@@ -78,44 +99,33 @@ def build_bank(
         NonFinite: a network produced NaN or infinity.
         BadFile: a shard that is there already is damaged, or a logit is constant.
     """
-    spec = fix_layout(folder, spec)
-    batch = batch or spec.block
-    missing = _missing_shards(folder, spec)
+    build = BankBuild(folder, fix_layout(folder, spec), device, batch)
+    missing = build.missing()
     if missing:
-        _take_back(folder, spec)
+        _take_back(build)
     if workers > 1 and len(missing) > 1:
-        _build_with_workers(folder, spec, models, device, workers, missing, batch)
+        _build_with_workers(build, models, workers, missing)
     elif missing:
-        _build_here(folder, spec, models(), device, missing, batch)
-    return finish_bank(folder, bank_id, spec, models(), device)
+        _build_here(build, models(), missing)
+    return finish_bank(build, bank_id, models())
 
 
-def _missing_shards(folder: Path, spec: BankSpec) -> list[int]:
-    """Numbers of the shards that are not there."""
-    return [k for k in range(spec.shards) if not shard_folder(folder, k).exists()]
-
-
-def _take_back(folder: Path, spec: BankSpec) -> None:
+def _take_back(build: BankBuild) -> None:
     """Remove bank.json while a shard is missing, so that it is written of what is built now.
 
     Its sigma may be of a damaged shard that was deleted since, and another kind of device may build
     the new one.
     """
-    with lock(folder / "bank.json"):
+    path = build.folder / "bank.json"
+    with lock(path):
         # Another process may have built the shards, and finished the bank, before this one had the
         # lock.
-        if _missing_shards(folder, spec):
-            (folder / "bank.json").unlink(missing_ok=True)
+        if build.missing():
+            path.unlink(missing_ok=True)
 
 
 def _build_with_workers(
-    folder: Path,
-    spec: BankSpec,
-    models: Callable[[], Models],
-    device: str,
-    workers: int,
-    missing: list[int],
-    batch: int,
+    build: BankBuild, models: Callable[[], Models], workers: int, missing: list[int]
 ) -> None:
     """Build the missing shards in processes of their own."""
     threads = max(1, torch.get_num_threads() // workers)
@@ -132,9 +142,7 @@ def _build_with_workers(
             for wait in (False, True):
                 jobs = {}
                 for k in missing:
-                    jobs[k] = pool.submit(
-                        _build_in_worker, folder, spec, models, device, k, threads, wait, batch
-                    )
+                    jobs[k] = pool.submit(_build_in_worker, build, models, k, threads, wait)
                 missing = []
                 for k, job in jobs.items():
                     if job.result():
@@ -146,27 +154,16 @@ def _build_with_workers(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _build_here(
-    folder: Path,
-    spec: BankSpec,
-    models: Models,
-    device: str,
-    missing: list[int],
-    batch: int,
-) -> None:
+def _build_here(build: BankBuild, models: Models, missing: list[int]) -> None:
     """Build the missing shards in this process."""
     rows = 0
     for k in missing:
-        start, stop = spec.range_of(k)
+        start, stop = build.spec.range_of(k)
         rows += stop - start
     with progress("bank samples", rows) as advance:
         # As with workers: shards that other processes hold come last.
         for wait in (False, True):
-            held = []
-            for k in missing:
-                if not build_shard(folder, spec, models, device, k, advance, wait, batch):
-                    held.append(k)
-            missing = held
+            missing = [k for k in missing if not build_shard(build, models, k, advance, wait)]
 
 
 def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
@@ -183,115 +180,104 @@ def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
 
 
 def _build_in_worker(
-    folder: Path,
-    spec: BankSpec,
-    models: Callable[[], Models],
-    device: str,
-    shard: int,
-    threads: int,
-    wait: bool,
-    batch: int,
+    build: BankBuild, models: Callable[[], Models], shard: int, threads: int, wait: bool
 ) -> bool:
     """`build_shard` in a process that shares the processor with others, without progress."""
     torch.set_num_threads(threads)
-    return build_shard(folder, spec, models(), device, shard, lambda amount=1: None, wait, batch)
+    return build_shard(build, models(), shard, lambda amount=1: None, wait)
 
 
 def build_shard(
-    folder: Path,
-    spec: BankSpec,
-    models: Models,
-    device: str,
-    shard: int,
-    advance: Advance,
-    wait: bool = True,
-    batch: int | None = None,
+    build: BankBuild, models: Models, shard: int, advance: Advance, wait: bool = True
 ) -> bool:
     """Build one shard unless it is there.
 
     Args:
-        folder: of the bank.
-        spec: of the bank.
+        build: of the bank.
         models: generator, teacher and judge.
-        device: where they run.
         shard: its number.
         advance: is called with the number of samples done.
         wait: whether to wait for a shard that another process holds.
-        batch: samples in memory at a time; None: a block.
 
     Returns:
         False where another process holds the shard and `wait` is False.
     """
-    path = shard_folder(folder, shard)
-    start, stop = spec.range_of(shard)
+    path = shard_folder(build.folder, shard)
+    start, stop = build.spec.range_of(shard)
     try:
         with lock(path).acquire(blocking=wait):
             # Only the holder of the lock can tell: another process may have just finished it.
             if path.exists():
                 advance(stop - start)
             else:
-                _write_shard(
-                    path, spec, models, device, (start, stop), advance, batch or spec.block
-                )
+                _write_shard(build, models, shard, advance)
     except Timeout:
         return False
     return True
 
 
-def _write_shard(
-    path: Path,
-    spec: BankSpec,
-    models: Models,
-    device: str,
-    rows: tuple[int, int],
-    advance: Advance,
-    batch: int,
-) -> None:
-    """Compute and write samples rows[0]..rows[1]-1; the caller holds the lock of the shard."""
-    start, stop = rows
+def _write_shard(build: BankBuild, models: Models, shard: int, advance: Advance) -> None:
+    """Compute and write the samples of a shard; the caller holds its lock."""
+    path = shard_folder(build.folder, shard)
+    start, stop = build.spec.range_of(shard)
     # The lock is held, so a partial folder of this shard has no living writer.
     sweep_partials(path)
-    about = {"rows": [start, stop], "device": device_kind(device)}
-    with atomic_folder(path, about) as partial:
-        generator, teacher, judge = models
-        widths = {
-            "z": generator.z_dim,
-            "teacher": teacher.attributes.width,
-            "judge": judge.attributes.width,
-        }
-        # A generator without a mapping network has no W.
-        if Space.W in generator.spaces:
-            widths["w"] = generator.w_dim
-        if judge.has_quality:
-            widths["quality"] = 1
-        # Rows are written as they come. A memory map would do the same, but a full disk ends the
-        # process there (SIGBUS); an ordinary write raises an error that can be explained.
-        with ExitStack() as stack:
-            streams = {}
-            for name, width in widths.items():
-                stream = stack.enter_context((partial / f"{name}.npy").open("wb"))
-                write_npy_header(stream, (stop - start, width))
-                streams[name] = stream
-            batches = Batches(batch, "bank", generator)
-            # Whole blocks where the memory holds several, and parts of one where it does not.
-            together = max(spec.block, batch // spec.block * spec.block)
-            begun: list[dict[str, np.ndarray]] = []  # the first samples
-            for first in range(start, stop, together):
-                last = min(first + together, stop)
+    about = {"rows": [start, stop], "device": device_kind(build.device)}
+    # Rows are written as they come. A memory map would do the same, but a full disk ends the process
+    # there (SIGBUS); an ordinary write raises an error that can be explained.
+    with atomic_folder(path, about) as partial, ExitStack() as stack:
+        streams = {}
+        for name, width in _widths(models).items():
+            stream = stack.enter_context((partial / f"{name}.npy").open("wb"))
+            write_npy_header(stream, (stop - start, width))
+            streams[name] = stream
+        begun: list[dict[str, np.ndarray]] = []  # the first samples
+        done = 0
+        for block in _blocks(build, models, start, stop):
+            count = len(block["z"])
+            # Once, as soon as there are enough: a few logits could lie in [0, 1] by chance.
+            if done < ENOUGH:
+                begun.append(block)
+                if done + count >= ENOUGH:
+                    refuse_probabilities(_joined(begun), models)
+            for name, values in block.items():
+                streams[name].write(np.ascontiguousarray(values, np.float32).tobytes())
+            done += count
+            advance(count)
 
-                def work(rows: slice, first: int = first) -> dict[str, np.ndarray]:
-                    place = (first + rows.start, first + rows.stop)
-                    return compute_block(spec.seed, *place, models, device)
 
-                block = _joined(batches.run(last - first, work))
-                # Once, as soon as there are enough: a few logits could lie in [0, 1] by chance.
-                if first < start + ENOUGH:
-                    begun.append(block)
-                    if last >= start + ENOUGH:
-                        refuse_probabilities(_joined(begun), models)
-                for name, values in block.items():
-                    streams[name].write(np.ascontiguousarray(values, np.float32).tobytes())
-                advance(last - first)
+def _widths(models: Models) -> dict[str, int]:
+    """Name of an array of `compute_block` -> its columns."""
+    generator, teacher, judge = models
+    widths = {
+        "z": generator.z_dim,
+        "teacher": teacher.attributes.width,
+        "judge": judge.attributes.width,
+    }
+    # A generator without a mapping network has no W.
+    if Space.W in generator.spaces:
+        widths["w"] = generator.w_dim
+    if judge.has_quality:
+        widths["quality"] = 1
+    return widths
+
+
+def _blocks(
+    build: BankBuild, models: Models, start: int, stop: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Samples start..stop-1 in turn, as `compute_block` gives them."""
+    block = build.spec.block
+    batch = build.batch or block
+    batches = Batches(batch, "bank", models[0])
+    # Whole blocks where the memory holds several, and parts of one where it does not.
+    together = max(block, batch // block * block)
+    for first in range(start, stop, together):
+
+        def work(rows: slice, first: int = first) -> dict[str, np.ndarray]:
+            place = (first + rows.start, first + rows.stop)
+            return compute_block(build.spec.seed, *place, models, build.device)
+
+        yield _joined(batches.run(min(together, stop - first), work))
 
 
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -407,101 +393,92 @@ def _refuse_non_finite(name: str, values: Tensor, start: int) -> None:
     )
 
 
-def finish_bank(
-    folder: Path, bank_id: str, spec: BankSpec, models: Models, device: str = "cpu"
-) -> Bank:
+def finish_bank(build: BankBuild, bank_id: str, models: Models) -> Bank:
     """Write bank.json once every shard is there, and open the bank.
 
     Args:
-        folder: of the bank.
+        build: of the bank.
         bank_id: content address of the bank.
-        spec: of the bank, with the shard size of the folder.
         models: generator, teacher and judge.
-        device: where they run.
 
     Raises:
         BadFile: a shard is damaged or was made by a device that gives other numbers, or a logit is
             constant over the bank.
     """
-    generator, teacher, judge = models
     # bank.json is written last: where it is, the bank is complete.
-    with lock(folder / "bank.json"):
-        if not (folder / "bank.json").exists():
-            # A damaged shard is named here, and not met while it is summed up.
-            for shard in range(spec.shards):
-                check_shard(shard_folder(folder, shard), spec.range_of(shard))
-            sigma = {
-                "teacher": stream_sigma(folder, spec, "teacher", teacher.attributes).tolist(),
-                "judge": stream_sigma(folder, spec, "judge", judge.attributes).tolist(),
-            }
-            devices = check_devices(folder, spec, models, device, sigma)
-            # What the shards hold, since z and w depend on the generator.
-            fields = sorted(file.stem for file in shard_folder(folder, 0).glob("*.npy"))
-            write_json(
-                folder / "bank.json",
-                {
-                    "version": VERSION,
-                    "id": bank_id,
-                    # Without the hash of the code, so that versions are compared on one draw.
-                    "samples": samples_key(
-                        vars(spec),
-                        {
-                            # Of the pictures: in other coordinates starts stay the same.
-                            "generator": generator.samples_digest,
-                            "teacher": teacher.digest,
-                            "judge": judge.digest,
-                        },
-                    ),
-                    "spec": vars(spec),
-                    "fields": fields,
-                    "sigma": sigma,
-                    "devices": devices,
-                    "generator": generator.digest,
-                    "teacher": teacher.digest,
-                    "judge": judge.digest,
-                    "output": generator.output,
-                    "teacher_attributes": teacher.attributes.as_config(),
-                    "judge_attributes": judge.attributes.as_config(),
-                },
-            )
-    return Bank(folder)
+    path = build.folder / "bank.json"
+    with lock(path):
+        if not path.exists():
+            write_json(path, _description(build, bank_id, models))
+    return Bank(build.folder)
 
 
-def check_devices(
-    folder: Path, spec: BankSpec, models: Models, device: str, sigma: dict[str, list[float]]
-) -> list[str]:
+def _description(build: BankBuild, bank_id: str, models: Models) -> dict[str, object]:
+    """What bank.json holds."""
+    generator, teacher, judge = models
+    folder = build.folder
+    spec = build.spec
+    # A damaged shard is named here, and not met while it is summed up.
+    for shard in range(spec.shards):
+        check_shard(shard_folder(folder, shard), spec.range_of(shard))
+    sigma = {
+        "teacher": stream_sigma(folder, spec, "teacher", teacher.attributes).tolist(),
+        "judge": stream_sigma(folder, spec, "judge", judge.attributes).tolist(),
+    }
+    digests = {"teacher": teacher.digest, "judge": judge.digest}
+    return {
+        "version": VERSION,
+        "id": bank_id,
+        # Without the hash of the code, so that versions are compared on one draw. Of the generator
+        # that of its pictures: in other coordinates starts stay the same.
+        "samples": samples_key(vars(spec), {"generator": generator.samples_digest, **digests}),
+        "spec": vars(spec),
+        # What the shards hold, since z and w depend on the generator.
+        "fields": sorted(file.stem for file in shard_folder(folder, 0).glob("*.npy")),
+        "sigma": sigma,
+        "devices": check_devices(build, models, sigma),
+        "generator": generator.digest,
+        **digests,
+        "output": generator.output,
+        "teacher_attributes": teacher.attributes.as_config(),
+        "judge_attributes": judge.attributes.as_config(),
+    }
+
+
+def check_devices(build: BankBuild, models: Models, sigma: dict[str, list[float]]) -> list[str]:
     """The kinds of devices that made the shards. Several must give the same numbers.
 
     Of every kind but this process's own, the first block of a shard is computed again here.
 
     Args:
-        folder: of the bank, with all its shards.
-        spec: of the bank, with the shard size of the folder.
+        build: of the bank, with all its shards.
         models: generator, teacher and judge.
-        device: where they run.
         sigma: 'teacher' and 'judge' -> (width,) of each log-odds.
 
     Raises:
         BadFile: a logit differs by more than SAME_DEVICES of the least sigma of its network.
     """
+    spec = build.spec
     shards: dict[str, int] = {}  # kind -> one of its shards
     for shard in range(spec.shards):
-        kind = read_seal(shard_folder(folder, shard)).get("device", "cpu")
+        kind = read_seal(shard_folder(build.folder, shard)).get("device", "cpu")
         shards.setdefault(kind, shard)
-    here = device_kind(device)
+    here = device_kind(build.device)
     if len(shards) == 1:
         return list(shards)
     for kind, shard in shards.items():
         if kind == here:
             continue
+        folder = shard_folder(build.folder, shard)
         first, stop = spec.range_of(shard)
-        again = compute_block(spec.seed, first, min(stop, first + spec.block), models, device)
+        stop = min(stop, first + spec.block)
+        again = compute_block(spec.seed, first, stop, models, build.device)
         for role in ("teacher", "judge"):
-            kept = np.load(shard_folder(folder, shard) / f"{role}.npy", mmap_mode="r")
+            kept = np.load(folder / f"{role}.npy", mmap_mode="r")
             gap = np.abs(kept[: len(again[role])] - again[role]).max()
             if not gap <= SAME_DEVICES * min(sigma[role]):
                 raise BadFile(
-                    f"{shard_folder(folder, shard)} was made on {kind}, and {here} gives other "
+                    f"{folder} was made on {kind}, and {here} gives other "
                     f"logits of the {role} (by {gap:.2g}): delete the shards of one of the two, and "
                     "build the bank on one kind of device"
                 )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib import metadata
+from itertools import zip_longest
 from typing import NamedTuple
 
 import pandas as pd
@@ -114,6 +114,15 @@ BOLD = (
     f"separated from it by the paired bootstrap over starts (Holm, adjusted p below {SIGNIFICANCE:g}); "
     "of means accuracy alone is tested."
 )
+# What the number of a table of methods and attributes is, for its caption.
+WHAT = {
+    "accuracy": "Accuracy: the share of starts that reach the target class with every other "
+    "attribute kept, where the judge first sees it; higher is better",
+    AT_EFFECT: "Attribute dependency (AD): the mean change of the other attributes, in σ, at an "
+    "achieved effect of {effect} σ on the target, over the starts that reach it; lower is better",
+    "learned": "AUC with which what a method learnt orders the teacher's labels on the tune split, "
+    "of many classes the mean of each against the rest; 0.5 is chance",
+}
 # Columns that ‡ stands in.
 OF_LEARNED = ("accuracy", AT_EFFECT, "learned")
 FLOORS = {
@@ -213,18 +222,20 @@ def tables(
     Returns:
         Name of the table (editbench.report.style.LATEX_TABLES) -> its text.
     """
-    comments = _comments(numbers, theme, cited)
-    paper = Paper(numbers, theme, style or Style(), suffix, comments)
-    makers: dict[str, Callable[[Paper], Grid | None]] = {}
-    for column in (column for column in COLUMNS if column.key in WHAT):
-        if paper.style.shows(column.key) and numbers.table[column.key].notna().any():
+    style = style or Style()
+    paper = Paper(numbers, theme, style, suffix, _comments(numbers, theme, cited))
+    grids: dict[str, Grid | None] = {}
+    for column in COLUMNS:
+        wanted = column.key in WHAT and style.shows(column.key)
+        if wanted and numbers.table[column.key].notna().any():
             # The column is called ad_at, the file and the label of the table ad.
             name = "ad" if column.key == AT_EFFECT else column.key
-            makers[name] = partial(_attribute_table, column=paper.style.column_of(column))
-    makers |= {"means": _means_table, "cost": _cost_table, "ranking": _ranking_table}
+            grids[name] = _attribute_table(paper, style.column_of(column))
+    grids["means"] = _means_table(paper)
+    grids["cost"] = _cost_table(paper)
+    grids["ranking"] = _ranking_table(paper)
     found: dict[str, str] = {}
-    for name, make in makers.items():
-        grid = make(paper)
+    for name, grid in grids.items():
         if grid is None:
             continue
         # What concerns all tables is said once, below the first, which has the main number.
@@ -276,15 +287,6 @@ def escape(text: object) -> str:
 
 
 # -- the tables ------------------------------------------------------------------------------------
-# What the number of a table of methods and attributes is, for its caption.
-WHAT = {
-    "accuracy": "Accuracy: the share of starts that reach the target class with every other "
-    "attribute kept, where the judge first sees it; higher is better",
-    AT_EFFECT: "Attribute dependency (AD): the mean change of the other attributes, in σ, at an "
-    "achieved effect of {effect} σ on the target, over the starts that reach it; lower is better",
-    "learned": "AUC with which what a method learnt orders the teacher's labels on the tune split, "
-    "of many classes the mean of each against the rest; 0.5 is chance",
-}
 
 
 def _notes_of_all(paper: Paper) -> list[str]:
@@ -358,33 +360,29 @@ def _means_table(paper: Paper) -> Grid | None:
     ]
     if not columns:
         return None
-    marked = any(column.key in OF_LEARNED for column in columns)
+    records = means.to_dict("records")
     rows = []
-    weak = []
-    for row in means.to_dict("records"):
+    for row in records:
         bold = row["method"] in numbers.ranked.bold
         cells = [_cell(row, column, bold and column.key == "accuracy") for column in columns]
         rows.append((paper.name(row), cells))
-        if marked and not_learned(row):
-            weak.append(paper.theme.method(row["method"]))
-    hints = []
+    intervals = any(column.interval for column in columns)
+    caption = [f"Means over attributes{_over(numbers.table, intervals)}."]
+    caption += [f"{_begun(column.title)}: {column.hint}." for column in columns if column.hint]
     over = {}
-    intervals = False
     for column in columns:
-        intervals = intervals or column.interval
-        if column.hint:
-            hints.append(f"{_begun(column.title)}: {column.hint}.")
         # AD has a set of its own, all others that of accuracy.
         if column.key == AT_EFFECT:
             over[f"Mean {column.title}"] = numbers.compared[AT_EFFECT]
         else:
             over["Mean"] = numbers.compared["accuracy"]
-    caption = [f"Means over attributes{_over(numbers.table, intervals)}.", *hints]
     caption += [_mean(paper, compared, title) for title, compared in over.items()]
     notes = []
-    if weak:
+    weak = [paper.theme.method(row["method"]) for row in records if not_learned(row)]
+    if weak and any(column.key in OF_LEARNED for column in columns):
         notes.append(f"‡{NOT_LEARNED_MEANS} ({', '.join(weak)})")
-    return Grid(caption, ["method", *(column.heading for column in columns)], rows, notes)
+    heads = ["method", *(column.heading for column in columns)]
+    return Grid(caption, heads, rows, notes)
 
 
 def _cost_table(paper: Paper) -> Grid | None:
@@ -534,9 +532,11 @@ def _float(paper: Paper, name: str, grid: Grid) -> str:
     label = style.labels.get(name, f"tab:{name}") + paper.suffix
     # A starred float spans both columns where the paper has two.
     kind = "table" if style.column == "one" else "table*"
+    comments = list(paper.comments)
+    if name in style.captions:
+        comments.append(f"Caption as made: {made}")
     lines = [
-        *_commented(paper.comments),
-        *_commented([f"Caption as made: {made}"] if name in style.captions else []),
+        *_commented(comments),
         rf"\begin{{{kind}}}[t]",
         r"\centering\footnotesize",
         rf"\setlength{{\tabcolsep}}{{{COLSEP:g}pt}}",
@@ -595,9 +595,8 @@ def _tabular(grid: Grid, names: Sequence[Sequence[str]], places: Sequence[int]) 
         if k:
             lines.append(r"\addlinespace[1.5pt]")
         # A name of two lines has its second one beside the intervals.
-        for line in range(max(len(name), *map(len, shown))):
-            texts = [one[line].latex if line < len(one) else "" for one in shown]
-            lines.append(_row([escape(name[line]) if line < len(name) else "", *texts]))
+        texts = [map(escape, name), *([line.latex for line in one] for one in shown)]
+        lines += map(_row, zip_longest(*texts, fillvalue=""))
     body = "\n".join([*lines, r"\bottomrule"])
     return f"\\begin{{tabular}}{{l{'c' * len(places)}}}\n{body}\n\\end{{tabular}}"
 

@@ -191,7 +191,7 @@ def test_the_plain_configuration_is_the_resolved_one_and_reads_back(tmp_path):
 
 def test_another_attribute_or_device_changes_the_plain_configuration_too():
     settings = compose_settings([])
-    other = settings.with_attribute("age").with_device("cuda:1")
+    other = settings.with_values(attribute="age", device="cuda:1")
     assert (other.attribute, other.device) == ("age", "cuda:1")
     assert (other.plain["attribute"], other.plain["device"]) == ("age", "cuda:1")
     assert (settings.plain["attribute"], settings.attribute) == ("smile", "smile")

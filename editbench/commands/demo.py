@@ -172,7 +172,7 @@ def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> li
     for attribute in reversed(attributes):
         for settings in composed:
             for seed in demo_seeds(settings):
-                jobs.append(settings.with_attribute(attribute).with_seed(seed))
+                jobs.append(settings.with_values(attribute=attribute, seed=seed))
     return jobs
 
 
@@ -193,7 +193,7 @@ def digiface_jobs(out: Path, device: str) -> list[Settings]:
         f"bank of {base.bank.spec.n} samples"
     )
     load_bank(base)
-    return [settings.with_attribute(name) for name in attributes for settings in composed]
+    return [settings.with_values(attribute=name) for name in attributes for settings in composed]
 
 
 def demo_seeds(settings: Settings) -> list[int]:

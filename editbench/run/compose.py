@@ -225,7 +225,7 @@ def check_sweep(composer: JobComposer, jobs: list[list[str]]) -> list[Settings]:
             if key in TOP_VALUES:
                 value = TOP_VALUES[key](_parsed(word))
                 if key == "attribute" and composed and shared:
-                    further.append(composed[0].with_attribute(str(value)))
+                    further.append(composed[0].with_values(attribute=str(value)))
             else:
                 needs_composition = True
         seen |= set(words)

@@ -147,7 +147,7 @@ def identify(settings: Settings) -> Identified:
     Raises:
         EditbenchError: a job of these settings cannot be made.
     """
-    here = settings.with_device("cpu")
+    here = settings.with_values(device="cpu")
     networks = load_networks(here)
     evaluated = check_protocol(here, networks.judge.attributes)
     here = with_named_target(here, networks.judge.attributes)

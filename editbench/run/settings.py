@@ -277,7 +277,9 @@ class Settings:
         for key in plain:
             if key not in known:
                 raise UnknownName("option", key, known)
-        _check_unread(plain)
+        for group in GLOBAL_GROUPS:
+            if isinstance(plain.get(group), dict) and plain[group]:
+                raise UnknownName(f"option of '{group}'", str(next(iter(plain[group]))), [])
         values = _Values(plain)
         device = _one_device(plain.get("device"))
         precision = values.choice("precision", PRECISIONS, "fp32")
@@ -318,29 +320,10 @@ class Settings:
         """What a line about the job begins with."""
         return f"{self.method.name} x {self.attribute}, seed {self.seed}"
 
-    def with_attribute(self, attribute: str) -> Settings:
-        """The same job for another attribute."""
-        return self.with_values(attribute=attribute)
-
-    def with_seed(self, seed: int) -> Settings:
-        """The same job with another seed."""
-        return self.with_values(seed=seed)
-
-    def with_device(self, device: str) -> Settings:
-        """The same job on another device."""
-        return self.with_values(device=device)
-
     def with_values(self, **values: Any) -> Settings:
         """The same job with other plain values at the top, such as target=1; they are not checked."""
         # Identities are computed of `plain`: the two must not differ.
         return replace(self, plain={**self.plain, **values}, **values)
-
-
-def _check_unread(plain: Mapping[str, Any]) -> None:
-    """Refuse keys that `+` has put where nothing would read them."""
-    for group in GLOBAL_GROUPS:
-        if isinstance(plain.get(group), dict) and plain[group]:
-            raise UnknownName(f"option of '{group}'", str(next(iter(plain[group]))), [])
 
 
 def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
@@ -432,18 +415,45 @@ def _one_device(value: object) -> str:
     return cast(str, value)
 
 
+def _evaluated(value: object) -> tuple[str, ...] | None:
+    """The evaluated attributes; None is all of the scorer's."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise EditbenchError(
+            f"evaluated={in_yaml(value)} must be null or a list of names, as in evaluated=[smile,age]"
+        )
+    words = ",".join(value)
+    twice = sorted({name for name in value if value.count(name) > 1})
+    if twice:
+        raise EditbenchError(f"evaluated=[{words}] names {twice[0]} twice: name it once")
+    if len(value) < 2:
+        raise EditbenchError(
+            f"evaluated=[{words}] leaves nothing that an edit could disturb: name two attributes or "
+            "more, or evaluated=null for all of the scorer's"
+        )
+    return tuple(value)
+
+
 # What sweeps vary most, checked without composing a job for every value.
 TOP_VALUES = {"attribute": _one_attribute, "target": _one_target, "seed": _one_seed}
 
 
 # -- groups --------------------------------------------------------------------------------------
 def _mapping(group: str, value: object) -> dict[str, Any]:
+    """The options of a group, without what its YAML says to people."""
+    return _named(group, value)[1]
+
+
+def _named(group: str, value: object) -> tuple[str, dict[str, Any]]:
+    """The name of the option that was chosen, '' where it has none, and its options."""
     if not isinstance(value, dict):
         raise EditbenchError(
             f"{group}={in_yaml(value)} must be a mapping of options: choose them with budget=NAME or "
             f"{group}.KEY=VALUE"
         )
-    return {key: item for key, item in value.items() if key not in LABELS}
+    options = {key: item for key, item in value.items() if key not in LABELS}
+    return str(value.get("name", "")), options
 
 
 def _spec(group: str, kind: type, options: dict[str, Any]) -> Any:
@@ -485,30 +495,8 @@ def _starts(value: object) -> StartsSpec:
     return _spec("starts", StartsSpec, options)
 
 
-def _evaluated(value: object) -> tuple[str, ...] | None:
-    """The evaluated attributes; None is all of the scorer's."""
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise EditbenchError(
-            f"evaluated={in_yaml(value)} must be null or a list of names, as in evaluated=[smile,age]"
-        )
-    words = ",".join(value)
-    twice = sorted({name for name in value if value.count(name) > 1})
-    if twice:
-        raise EditbenchError(f"evaluated=[{words}] names {twice[0]} twice: name it once")
-    if len(value) < 2:
-        raise EditbenchError(
-            f"evaluated=[{words}] leaves nothing that an edit could disturb: name two attributes or "
-            "more, or evaluated=null for all of the scorer's"
-        )
-    return tuple(value)
-
-
 def _scorer(value: object) -> ScorerSettings:
-    options = _mapping("scorer", value)
-    # The name is a label, so it is no longer among the options.
-    name = str(cast(dict, value).get("name", ""))
+    name, options = _named("scorer", value)
     roles = ("teacher", "judge")
     for key in options:
         if key not in roles:
@@ -551,6 +539,28 @@ def _metrics(value: object) -> dict[str, Component]:
     return {name: component.checked() for name, component in found.items()}
 
 
+def _inversion(value: object) -> InversionSettings:
+    if value is None:  # the configuration of an old record: there was no such group
+        value = {"name": NO_INVERSION}
+    name, options = _named("inversion", value)
+    images = options.pop("images", None)
+    path = options.pop("path", None)
+    perceptual = options.pop("perceptual", "teacher")
+    block = options.pop("block", 64)
+    for key, text in (("images", images), ("path", path)):
+        if text is not None:
+            check_kind(f"inversion.{key}", text, "str")
+    check_kind("inversion.block", block, "int", 64)
+    check_at_least("inversion.block", block, 1)
+    # One flat group in the YAML, two dataclasses in the code: the rates over time are Schedule's.
+    times = {item.name for item in fields(Schedule)}
+    schedule = _spec("inversion", Schedule, {k: v for k, v in options.items() if k in times})
+    others = {key: item for key, item in options.items() if key not in times}
+    projection = _spec("inversion", ProjectionSpec, {**others, "schedule": schedule})
+    return InversionSettings(name, images, path, perceptual, block, projection)
+
+
+# -- words of a command ---------------------------------------------------------------------------
 def check_words_have_effect(jobs: Iterable[Settings], words: Iterable[str]) -> None:
     """Refuse images that no job would start from, and options of a bank that is there already.
 
@@ -573,25 +583,3 @@ def check_words_have_effect(jobs: Iterable[Settings], words: Iterable[str]) -> N
                 f"{word} has no effect with bank.path={jobs[0].bank.path}, a bank that is taken as "
                 "it is: leave one of them out"
             )
-
-
-def _inversion(value: object) -> InversionSettings:
-    if value is None:  # the configuration of an old record: there was no such group
-        value = {"name": NO_INVERSION}
-    options = _mapping("inversion", value)
-    name = str(cast(dict, value).get("name", ""))
-    images = options.pop("images", None)
-    path = options.pop("path", None)
-    perceptual = options.pop("perceptual", "teacher")
-    block = options.pop("block", 64)
-    for key, text in (("images", images), ("path", path)):
-        if text is not None:
-            check_kind(f"inversion.{key}", text, "str")
-    check_kind("inversion.block", block, "int", 64)
-    check_at_least("inversion.block", block, 1)
-    # One flat group in the YAML, two dataclasses in the code: the rates over time are Schedule's.
-    times = {item.name for item in fields(Schedule)}
-    schedule = _spec("inversion", Schedule, {k: v for k, v in options.items() if k in times})
-    others = {key: item for key, item in options.items() if key not in times}
-    projection = _spec("inversion", ProjectionSpec, {**others, "schedule": schedule})
-    return InversionSettings(name, images, path, perceptual, block, projection)

@@ -123,7 +123,7 @@ def join_sweep(settings: Settings) -> Settings:
         # result leaves the starter waiting for the rest of it; the starter ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         end_with_parent(starter)
-    return settings.with_device(device)
+    return settings.with_values(device=device)
 
 
 def take_gpu(device: str, number: int) -> str:

@@ -33,11 +33,10 @@ from editbench.report.strips import Strip, frame_caption, picture, strips_of_rec
 from editbench.run.compose import compose_settings, sweep_settings
 from editbench.run.loading import check_device
 from editbench.run.option_files import name_files
-from editbench.run.outcome import Outcome
 from editbench.run.overrides import check_overrides
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
-from editbench.run.settings import Settings, check_words_have_effect
+from editbench.run.settings import Component, Settings, check_words_have_effect
 from editbench.run.workers import run_jobs
 
 PathLike = str | os.PathLike[str]
@@ -93,19 +92,18 @@ def run(
     words, folders = name_files(words, folders)
     check_overrides(words, folders)
     # All settings are checked before the first network is loaded.
-    words_of_jobs: list[list[str]] = []
-    jobs: list[Settings] = []
-    for of_job, settings in sweep_settings(words, folders):
-        words_of_jobs.append(of_job)
-        jobs.append(settings)
+    composed = list(sweep_settings(words, folders))
+    jobs = [settings for _, settings in composed]
     check_words_have_effect(jobs, words)
     check_protocols(jobs)
     roots = {settings.out for settings in jobs}
     if len(roots) > 1:
         raise EditbenchError("out must be one folder for all jobs of a call of run")
     found: set[str] = set()
-    for settings, outcome in run_jobs(jobs, workers, words_of_jobs):
-        found.add(_run_id(settings, outcome))
+    for settings, outcome in run_jobs(jobs, workers, [of_job for of_job, _ in composed]):
+        if not outcome.run_id:
+            raise EditbenchError(f"{settings.title}: {outcome.reason}")
+        found.add(outcome.run_id)
     return Runs(load_results(roots.pop(), found))
 
 
@@ -133,12 +131,6 @@ def _words(overrides: str | Sequence[str]) -> list[str]:
                 "your own are its argument config_dirs"
             )
     return [word[1:] if word.startswith("+experiment=") else word for word in words]
-
-
-def _run_id(settings: Settings, outcome: Outcome) -> str:
-    if not outcome.run_id:
-        raise EditbenchError(f"{settings.title}: {outcome.reason}")
-    return outcome.run_id
 
 
 def load(root: PathLike = "runs") -> Runs:
@@ -406,7 +398,7 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
         True
     """
     _check_whole("start", start)
-    kept = _kept_strips(walks)
+    kept = strips_of_record(_record_of(walks))
     if not 0 <= start < len(kept):
         raise EditbenchError(
             f"start={start}: the record keeps pictures of {len(kept)} starts, counted from 0; "
@@ -420,9 +412,10 @@ def _check_whole(name: str, value: object) -> None:
         raise WrongType(f"{name}={value!r} must be a whole number, as in {name}=0")
 
 
-def _kept_strips(walks: pd.DataFrame | Run) -> Sequence[Strip]:
+def _record_of(walks: object) -> Path:
+    """The folder of the record that walks are of."""
     if isinstance(walks, Run):
-        return strips_of_record(walks.folder)
+        return walks.folder
     if not isinstance(walks, pd.DataFrame):
         raise WrongType(
             f"strip shows a run, as runs[method, attribute], or its trajectory(), and was given "
@@ -433,7 +426,7 @@ def _kept_strips(walks: pd.DataFrame | Run) -> Sequence[Strip]:
             "these walks do not say which run they are of (pandas loses that in some operations): "
             "give strip the run itself"
         )
-    return strips_of_record(Path(walks.attrs[FOLDER]))
+    return Path(walks.attrs[FOLDER])
 
 
 def _draw_strip(shown: Strip) -> Figure:
@@ -477,9 +470,9 @@ def generator(
         >>> tuple(images.shape)
         (2, 3, 32, 32)
     """
-    words = [f"generator={name}", *_words_of_data(data)]
+    words = [f"generator={name}"]
     words += [f"generator.{key}={_written(value)}" for key, value in options.items()]
-    network: Generator = _ready(compose_settings(words).generator, device)
+    network: Generator = _ready(_settings(words, data).generator, device)
     return network
 
 
@@ -540,9 +533,7 @@ def judge(name: str = "faces", device: str = "cpu", *, data: PathLike | None = N
         >>> judge.attributes.labels(logits, "smile").shape[0]
         2
     """
-    settings = compose_settings([f"scorer={name}", *_words_of_data(data)])
-    scorer: Scorer = _ready(settings.scorer.judge, device)
-    return scorer
+    return _scorer("judge", name, device, data)
 
 
 def teacher(name: str = "faces", device: str = "cpu", *, data: PathLike | None = None) -> Scorer:
@@ -555,16 +546,22 @@ def teacher(name: str = "faces", device: str = "cpu", *, data: PathLike | None =
         >>> eb.teacher("faces").attributes.names == eb.judge("faces").attributes.names
         True
     """
-    settings = compose_settings([f"scorer={name}", *_words_of_data(data)])
-    scorer: Scorer = _ready(settings.scorer.teacher, device)
+    return _scorer("teacher", name, device, data)
+
+
+def _scorer(role: str, name: str, device: str, data: PathLike | None) -> Scorer:
+    scorers = _settings([f"scorer={name}"], data).scorer
+    scorer: Scorer = _ready(getattr(scorers, role), device)
     return scorer
 
 
-def _words_of_data(data: PathLike | None) -> list[str]:
-    return [] if data is None else [f"data={quoted(os.fspath(data))}"]
+def _settings(words: list[str], data: PathLike | None) -> Settings:
+    if data is not None:
+        words = [*words, f"data={quoted(os.fspath(data))}"]
+    return compose_settings(words)
 
 
-def _ready(component: Any, device: str) -> Any:
+def _ready(component: Component, device: str) -> Any:
     check_device(device)
     return component.build().to(device).eval().requires_grad_(False)
 

@@ -163,7 +163,11 @@ def _build_here(build: BankBuild, models: Models, missing: list[int]) -> None:
     with progress("bank samples", rows) as advance:
         # As with workers: shards that other processes hold come last.
         for wait in (False, True):
-            missing = [k for k in missing if not build_shard(build, models, k, advance, wait)]
+            held = []
+            for k in missing:
+                if not build_shard(build, models, k, advance, wait):
+                    held.append(k)
+            missing = held
 
 
 def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:

@@ -591,12 +591,13 @@ def _tabular(grid: Grid, names: Sequence[Sequence[str]], places: Sequence[int]) 
     heads = [grid.heads[0], *(grid.heads[k + 1] for k in places)]
     lines = [r"\toprule", _row(map(escape, heads)), r"\midrule"]
     for k, (name, (_, cells)) in enumerate(zip(names, grid.rows)):
-        shown = [cells[place] for place in places]
         if k:
             lines.append(r"\addlinespace[1.5pt]")
         # A name of two lines has its second one beside the intervals.
-        texts = [map(escape, name), *([line.latex for line in one] for one in shown)]
-        lines += map(_row, zip_longest(*texts, fillvalue=""))
+        columns = [[escape(line) for line in name]]
+        for place in places:
+            columns.append([line.latex for line in cells[place]])
+        lines += map(_row, zip_longest(*columns, fillvalue=""))
     body = "\n".join([*lines, r"\bottomrule"])
     return f"\\begin{{tabular}}{{l{'c' * len(places)}}}\n{body}\n\\end{{tabular}}"
 

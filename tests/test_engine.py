@@ -7,7 +7,10 @@ import torch
 
 from editbench.bank.starts import Starts
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.images import to_bytes
+from editbench.base.spaces import Codes, Space
 from editbench.walk.engine import walk_starts
+from editbench.walk.observation import DuringWalk, WalkObserver
 from editbench.walk.spec import EngineSpec
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, ToyScorer, V
 
@@ -155,6 +158,52 @@ def test_codes_and_pictures_are_those_of_the_walk(tmp_path):
     keys = list(zip(pictures.start, pictures.step))
     assert sorted(set(pictures.start)) == [100, 101, 102] and len(keys) == len(set(keys))
     assert sum(table["start"].isin([100, 101, 102])) == len(keys)
+
+
+class FirstLogit(DuringWalk):
+    """The logit of the edited attribute, read from the decoded sample once more."""
+
+    def measure(self, walk, codes, decoded, reference):
+        return {"own_logit": ToyScorer()(decoded)[:, 0]}
+
+
+@pytest.mark.parametrize("sweep", [0, 12])
+def test_a_refined_crossing_lies_just_behind_the_boundary(sweep, tmp_path):
+    """The world is linear: the boundary lies |logit| / |v| along the path, and a step is 0.5 long."""
+    _, logits, starts = setup()
+    refined = walk(
+        spec=EngineSpec(30, sweep, 16, 3, refine=8),
+        codes_file=tmp_path / "codes.parquet",
+        observer=WalkObserver({"own": FirstLogit()}),
+    )
+    plain = walk(spec=EngineSpec(30, sweep, 16, 3)).table
+    table = refined.table
+    stop = table[table["stopped"]].set_index("start").loc[starts.index]
+    beyond = stop["path"].to_numpy() - np.abs(logits[:, 0].numpy()) / V[:, 0].norm().item()
+    assert (beyond > -1e-5).all() and (beyond < 0.5 / 2**8 + 1e-5).all()
+    # Every other row is that of the walk without refinement.
+    assert (table["step"] == plain["step"]).all() and (table["stopped"] == plain["stopped"]).all()
+    others = ~table["stopped"]
+    gap = table.loc[others, plain.columns].to_numpy(float) - plain[others].to_numpy(float)
+    assert np.abs(gap).max() < 1e-5
+    # What is kept of the step is of the same point: codes, pictures, observations, and the end.
+    stored = pq.read_table(tmp_path / "codes.parquet").to_pandas()
+    merged = table.merge(stored, on=["start", "step"])
+    redone = ToyScorer()(torch.tensor(np.stack(merged["codes"])).reshape(-1, 1, 2, 4))
+    assert np.allclose(redone[:, 0], merged["logit:a"], atol=1e-5)
+    assert np.allclose(table["own_logit"], table["logit:a"], atol=1e-5)
+    pictures = refined.pictures
+    images = dict(zip(zip(pictures.start, pictures.step), pictures.images))
+    seen = merged[merged["stopped"]].set_index("start").loc[[100, 101, 102]]
+    for start, row in seen.iterrows():
+        expected = to_bytes(ToyGenerator().decode(Codes(Space.W, torch.tensor(row["codes"])[None])))
+        assert torch.equal(images[start, row["step"]], expected[0])
+    if not sweep:
+        assert np.allclose(refined.codes.numpy(), np.stack(stop_codes(merged, starts)), atol=1e-6)
+
+
+def stop_codes(merged, starts):
+    return merged[merged["stopped"]].set_index("start").loc[starts.index]["codes"]
 
 
 def test_layer_range_edits_only_its_rows():

@@ -59,6 +59,7 @@ COMPARABLE = (
     "precision",
     "engine.max_steps",
     "engine.sweep_steps",
+    "engine.refine",
 )
 
 # -- where things lie, how fast they go, and what people read: none of it changes a result

@@ -268,6 +268,7 @@ def write_pictures(
         return
     table = trajectories.table.assign(effect=trajectories.effect)
     table = table.set_index(["start", "step"]).sort_index()
+    # Of two images of a step the second counts: the first lies behind a refined crossing.
     images = {(s, t): image for s, t, image in zip(pictures.start, pictures.step, pictures.images)}
     strips: dict[str, list] = {
         name: [] for name in ("images", "steps", "crossed", "effect", "starts", "source", "target")

@@ -8,7 +8,8 @@ walks that have arrived.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.images import to_bytes
 from editbench.base.precision import COARSER
 from editbench.base.progress import progress
+from editbench.base.spaces import Codes
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.walk.columns import LOGIT
@@ -114,6 +116,9 @@ def walk_starts(
 ) -> WalkResult:
     """Walk every start until the judge sees the target class, then on to `sweep_steps`.
 
+    With `spec.refine` the row of the first crossing tells of a point between the two steps, just
+    behind the boundary; the walk itself goes on from the whole step.
+
     Args:
         editor: fitted for the attribute.
         generator: decodes the codes of every step.
@@ -151,8 +156,8 @@ def walk_starts(
     path = torch.zeros(len(walk), device=codes.device)
     # No start counts as crossed at step 0: its source is not its target.
     never = torch.zeros_like(crossed)
-    rows = _Rows(judge.attributes, observer)
-    rows.add(walk, path, crossed, never, ~never, logits)
+    rows = _Rows(judge.attributes)
+    rows.add(walk, path, crossed, never, ~never, logits, observer.take_columns())
     walker = Walker(editor, walk)
     with (
         _CodesFile(codes_file) as store,
@@ -167,22 +172,35 @@ def walk_starts(
                     f"{type(editor).__name__}.step changes the walk that it is given: return new "
                     "codes, `walk.codes + change` and not `walk.codes += change`"
                 )
-            path = path + (walk.codes - given.codes).flatten(1).norm(dim=1)
             logits = decoder(walk, place, pictures)
+            observed = observer.take_columns()
             finite = torch.isfinite(logits).all(1) & torch.isfinite(walk.codes).flatten(1).all(1)
             arrived = finite & (judge.attributes.labels(logits, attribute) == walk.target)
             stopped = arrived & ~crossed
             crossed = crossed | arrived
-            rows.add(walk, path, crossed, stopped, finite, logits)
+            seen = walk  # what the rows of this step tell
+            if spec.refine and bool(stopped.any()):
+                first = stopped.nonzero()[:, 0]
+                near, near_logits = _boundary(
+                    given[first], walk[first], logits[first], decoder, spec.refine
+                )
+                seen = replace(walk, codes=walk.codes.index_copy(0, first, near.codes))
+                logits = logits.index_copy(0, first, near_logits)
+                # Once more, for their pictures and observations.
+                decoder(near, place[first.cpu().numpy()], pictures)
+                for name, values in observer.take_columns().items():
+                    observed[name][first] = values
+            rows.add(seen, path + _length(given, seen), crossed, stopped, finite, logits, observed)
+            path = path + _length(given, walk)
             # A crossing ends a walk only past `sweep_steps`; codes that are not finite end it now.
             going = finite & (~crossed | (walk.steps < spec.sweep_steps))
             # All that the host needs of a step, in one go: the device waits for it once.
             shown = pictures.waiting(codes)
-            going_here, shown, *kept = to_host(going, shown, *store.wanted(walk))
+            going_here, shown, *kept = to_host(going, shown, *store.wanted(seen))
             pictures.take(shown)
             store.add(starts.index[place], walk.steps, *kept)
             on = to_device(going_here.nonzero()[:, 0], codes.device)
-            ends[to_device(torch.from_numpy(place), codes.device)] = walk.codes
+            ends[to_device(torch.from_numpy(place), codes.device)] = seen.codes
             walker.keep(on)
             path = path[on]
             crossed = crossed[on]
@@ -253,9 +271,56 @@ class _Decoder:
                 pictures.add(place[rows], walk.steps, shown)
             return scored
 
-        parts = self.batches.run(len(codes), work)
+        return self._run(codes, work)
+
+    def score(self, walk: Walk) -> Tensor:
+        """The judge's logits (n, width) of samples that are neither pictured nor observed."""
+        codes = self.editor.codes(walk)
+
+        def work(rows: slice) -> Tensor:
+            return self.judge(self.generator.decode(codes[rows])).float()
+
+        return self._run(codes, work)
+
+    def _run(self, codes: Codes, work: Callable[[slice], Tensor]) -> Tensor:
         self.decoded += len(codes)
-        return torch.cat(parts)
+        return torch.cat(self.batches.run(len(codes), work))
+
+
+def _length(before: Walk, after: Walk) -> Tensor:
+    """How far each sample moved (n,), in units of the editor's space."""
+    return (after.codes - before.codes).flatten(1).norm(dim=1)
+
+
+def _boundary(
+    before: Walk, after: Walk, logits: Tensor, decoder: _Decoder, halvings: int
+) -> tuple[Walk, Tensor]:
+    """Where samples cross, on the straight line of the step that crosses.
+
+    Of each half of the line the one is kept at whose end the judge sees the target class, and not
+    at its beginning.
+
+    Args:
+        before: n samples before the step.
+        after: the same samples behind it, of the target class.
+        logits: (n, width) of the judge, of `after`.
+        decoder: scores the points between.
+        halvings: how often the line is halved.
+
+    Returns:
+        The samples just behind the boundary, and their logits (n, width).
+    """
+    attributes = decoder.judge.attributes
+    for _ in range(halvings):
+        middle = replace(after, codes=(before.codes + after.codes) / 2)
+        found = decoder.score(middle)
+        labels = attributes.labels(found, after.attribute)
+        arrived = found.isfinite().all(1) & (labels == after.target)
+        behind = arrived.view(-1, *[1] * (after.codes.ndim - 1))
+        before = replace(before, codes=torch.where(behind, before.codes, middle.codes))
+        after = replace(after, codes=torch.where(behind, middle.codes, after.codes))
+        logits = torch.where(arrived[:, None], found, logits)
+    return after, logits
 
 
 def _check_start(
@@ -297,9 +362,8 @@ class _Rows:
     The columns stay on the device until the walk has ended, some hundred bytes a row.
     """
 
-    def __init__(self, attributes: Attributes, observer: WalkObserver) -> None:
+    def __init__(self, attributes: Attributes) -> None:
         self.attributes = attributes
-        self.observer = observer
         self.steps: list[dict[str, Tensor]] = []
         self.logits: list[Tensor] = []
 
@@ -311,8 +375,9 @@ class _Rows:
         stopped: Tensor,
         finite: Tensor,
         logits: Tensor,
+        observed: dict[str, Tensor],
     ) -> None:
-        """Add a step; all but `walk` and `logits` (n, width) are (n,)."""
+        """Add a step; all but `walk`, `logits` (n, width) and what `observed` holds are (n,)."""
         columns = {
             "start": walk.start,
             "source": walk.source,
@@ -323,7 +388,7 @@ class _Rows:
             "stopped": stopped,
             "finite": finite,
         }
-        self.steps.append(columns | self.observer.take_columns())
+        self.steps.append(columns | observed)
         self.logits.append(logits.float())
 
     def frame(self) -> pd.DataFrame:

@@ -18,10 +18,13 @@ class EngineSpec:
     sweep_steps: int = 0
     batch: int | str = 64  # samples decoded together; 'auto' is replaced by a number before a walk
     pictures: int = 6  # starts whose images are kept
+    # Halvings of the step that crosses, after which the sample is judged; 0: after the whole step.
+    refine: int = 0
 
     def __post_init__(self) -> None:
         check_fields("engine", self)
         check_at_least("engine.max_steps", self.max_steps, 1)
         check_batch("engine.batch", self.batch)
         check_at_least("engine.sweep_steps", self.sweep_steps, 0)
+        check_at_least("engine.refine", self.refine, 0)
         check_at_least("engine.pictures", self.pictures, 0)

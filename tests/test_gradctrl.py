@@ -335,7 +335,9 @@ def test_bad_options():
         {"layers": "car"},
         {"objective": "x"},
         {"n_per_class": 0},
-        {"head_attributes": ["a"]},
     ):
         with pytest.raises(EditbenchError):
+            GradCtrl(**options)
+    for options in ({"head_attributes": ["a"]}, {"head_signs": [-1]}):
+        with pytest.raises(EditbenchError, match=r"^method.head_\w+=\[.*: set method.heads$"):
             GradCtrl(**options)

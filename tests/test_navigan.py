@@ -464,6 +464,10 @@ def test_generators_and_layers_that_do_not_fit():
         ({"variant": "hybrid", "spectrum": {"latent": 3}}, "'latent'. Did you mean 'latents'"),
         ({"variant": "spectrum", "spectrum": {"perceptual": "vgg"}}, "spectrum.perceptual"),
         (
+            {"variant": "hybrid", "spectrum": {"linear": "vgg.pth"}},
+            "^spectrum.linear is a file of perceptual: lpips, and perceptual is pixels$",
+        ),
+        (
             {"variant": "spectrum", "spectrum": {"method": "lanczos"}},
             "spectrum.method: 'lanczos' is not one of block",
         ),

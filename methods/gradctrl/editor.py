@@ -141,11 +141,11 @@ class GradCtrl(Editor):
             )
         if not 0 <= hold_out < 1:
             raise EditbenchError(f"hold_out={hold_out} must be in [0, 1)")
-        if head_attributes and not heads:
-            raise EditbenchError(
-                f"head_attributes={list(head_attributes)} are those of a file of heads: set "
-                "method.heads"
-            )
+        for key, given in (("head_attributes", head_attributes), ("head_signs", head_signs)):
+            if given and not heads:
+                raise EditbenchError(
+                    f"method.{key}={list(given)} are those of a file of heads: set method.heads"
+                )
         self.n_per_class = n_per_class
         self.hold_out = float(hold_out)
         self.pool = pool or 20 * n_per_class

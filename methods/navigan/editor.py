@@ -102,6 +102,12 @@ class SpectrumOptions:
         choice("spectrum.perceptual", self.perceptual, ("lpips", "teacher", "pixels"))
         choice("spectrum.method", self.method, METHODS)
         choice("spectrum.products", self.products, curvature.PRODUCTS)
+        for name in ("vgg", "linear"):
+            if getattr(self, name) and self.perceptual != "lpips":
+                raise EditbenchError(
+                    f"spectrum.{name} is a file of perceptual: lpips, and perceptual is "
+                    f"{self.perceptual}"
+                )
         for name in ("size", "latents", "iterations", "block", "minibatch"):
             check_at_least(f"spectrum.{name}", getattr(self, name), 1)
         check_positive("spectrum.radius", self.radius)

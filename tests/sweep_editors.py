@@ -39,7 +39,11 @@ class Noted(AlongColumn):
             if name == "DIE":
                 os.kill(os.getpid(), signal.SIGKILL)
             self.note("hangs")
-            time.sleep(3600)
+            try:
+                time.sleep(3600)
+            except KeyboardInterrupt:
+                self.note("interrupted")
+                raise
         while self.notes.with_name("HOLD").exists():
             time.sleep(0.01)
         report = super().fit(data)

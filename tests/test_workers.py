@@ -22,6 +22,14 @@ class Killed(AlongColumn):
         return FitReport()
 
 
+class Interrupted(AlongColumn):
+    """A method that Ctrl-C reaches in its worker, as a terminal sends it to all processes."""
+
+    def fit(self, data) -> FitReport:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().fit(data)
+
+
 def jobs(out):
     names = [("along", "a"), ("along", "b"), ("along", "c"), ("crash", "a"), ("skip", "b")]
     return [
@@ -63,6 +71,15 @@ def test_a_worker_that_is_killed_is_told_and_nothing_finished_is_lost(tmp_path):
     with pytest.raises(EditbenchError, match="start again with fewer --workers"):
         list(run_jobs(configs, 2))
     assert all(outcome.reused for _, outcome in run_jobs(configs[:2], 1))
+
+
+def test_ctrl_c_is_the_starters_alone_who_ends_the_workers(tmp_path):
+    job = toy_config(tmp_path, "attribute=a", _target_="tests.test_workers.Interrupted")
+    try:
+        ((_, outcome),) = run_jobs([job], 2)
+    except KeyboardInterrupt:  # it would end the tests
+        pytest.fail("Ctrl-C stopped a job in a worker")
+    assert outcome.status == "done"
 
 
 def test_what_is_there_comes_first_so_that_the_time_left_is_that_of_the_rest(tmp_path, capsys):

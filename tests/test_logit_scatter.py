@@ -204,6 +204,23 @@ def test_a_pair_that_is_none_says_so():
     assert LogitScatter("b")(HAND).rows["note"].str.contains("fewer than 30").sum() == 3
 
 
+def test_the_other_attribute_is_the_first_evaluated_one_where_none_is_named():
+    found = LogitScatter(min_points=1)(HAND)
+    named = LogitScatter("b", min_points=1)(HAND)
+    pd.testing.assert_frame_equal(found.rows, named.rows)
+    pd.testing.assert_frame_equal(found.samples, named.samples)
+    # Of another target it is the first of all.
+    walks = dataclasses.replace(HAND, attribute="b")
+    metric = LogitScatter(other_class="yess")
+    with pytest.raises(EditbenchError, match="class of attribute 'a' 'yess'"):
+        metric.check(BINARY, "b")
+    ends = LogitScatter(min_points=1)(walks).samples.query("metric == 'scatter_y0'")
+    assert set(ends["variant"]) == {"a"}
+    LogitScatter().check(BINARY.select(["b"]), "b")
+    alone = dataclasses.replace(HAND, attributes=BINARY.select(["a"]), sigma=np.ones(1))
+    assert LogitScatter()(alone).rows["note"].eq("no other attribute is evaluated").all()
+
+
 @pytest.mark.parametrize(
     "options, reason",
     [
@@ -235,6 +252,8 @@ def test_the_figure_draws_every_start_from_its_cross_to_its_dot(tmp_path):
     fake_run(tmp_path, "alpha", "a", rows, samples=result.samples, metrics=metrics)
     results = load(tmp_path)
     points = scatter_points(results)
+    older = dataclasses.replace(results, samples=results.samples.assign(variant=""))
+    pd.testing.assert_frame_equal(scatter_points(older), points)
     assert points["start"].tolist() == [1, 2, 3, 4, 6, 8] and set(points["other"]) == {
         "b"
     }  # 5 failed: it has no end

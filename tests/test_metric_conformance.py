@@ -85,12 +85,11 @@ def test_every_check_is_failed_by_one():
 
 @pytest.mark.parametrize("name", group_options("metric"))
 def test_the_projects_metrics_conform(name):
-    settings = ["other=b"] if name == "logit_scatter" else []
-    results = checked(name, *settings)
+    results = checked(name)
     failed = of_status(results, "failed")
     assert not failed, results[failed[0]].message
     # A metric of what a job's observations left never sees walks: three checks are for it.
-    of_observations = isinstance(load_factory(name, settings)(), ObservationMetric)
+    of_observations = isinstance(load_factory(name, [])(), ObservationMetric)
     expected = 3 if of_observations else len(METRIC_CHECKS)
     assert len(of_status(results, "passed")) == expected
 

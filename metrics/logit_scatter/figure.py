@@ -53,15 +53,17 @@ def scatter_points(records: Records) -> pd.DataFrame:
     """
     rows = records.samples[records.samples["metric"].isin(ENDS)]
     wide = rows.pivot_table(
-        index=["run_id", "start"], columns="metric", values="value", aggfunc="first"
+        index=["run_id", "start", "variant"], columns="metric", values="value", aggfunc="first"
     )
     wide = wide.reindex(columns=list(ENDS)).dropna().reset_index()
     runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
+    # Samples of older versions do not name the other attribute, which was an option that had to be.
     other = {}
     for run, config in records.configs.items():
         options = (config.get("metric") or {}).get("logit_scatter") or {}
         other[run] = options.get("other", "other attribute")
-    return wide.assign(other=wide["run_id"].map(other)).merge(runs, on="run_id")
+    named = wide["variant"].where(wide["variant"] != "", wide["run_id"].map(other))
+    return wide.drop(columns="variant").assign(other=named).merge(runs, on="run_id")
 
 
 def scatter_figure(points: pd.DataFrame, records: Records, theme: Theme) -> Figure:

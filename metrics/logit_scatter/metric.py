@@ -59,17 +59,19 @@ class LogitScatter(Metric):
         scatter_ratio: mean |dy| / |dx|, bootstrap.
         scatter_crossed, scatter_right_way: shares of the chosen starts that crossed, and whose x
             moved towards the target class; Wilson.
-    Samples: scatter_slope, and the ends of each start's arrow, scatter_x0, _y0, _x1, _y1.
+    Samples: scatter_slope, and the ends of each start's arrow, scatter_x0, _y0, _x1, _y1, whose
+    variant is the attribute of y.
 
     States:
         start: (n,) ids of the chosen starts.
         crossed: (n,) 0 or 1.
         sign: (n,) 1 or -1, where x should go.
         x0, y0, x1, y1: (n,) logits; NaN in the last two: the walk failed.
+        y_attribute: name of the attribute of y, or None.
         pair: '' or why target and other attribute make no pair.
 
     Args:
-        other: the attribute of y.
+        other: the attribute of y; None: the scorer's first evaluated one that is not edited.
         source: class of the target attribute at the start, by index or name; None: any.
         other_class: class of the other attribute at the start, in the same way.
         target: the only attribute whose edits are drawn; None: any. A sweep over attributes can so
@@ -92,7 +94,7 @@ class LogitScatter(Metric):
 
     def __init__(
         self,
-        other: str,
+        other: str | None = None,
         source: int | str | None = None,
         other_class: int | str | None = None,
         min_points: int = 30,
@@ -100,14 +102,14 @@ class LogitScatter(Metric):
         target: str | None = None,
     ) -> None:
         super().__init__()
-        self.other = str(other)
+        self.other = other
         self.target = target
         self.source = source
         self.other_class = other_class
         self.min_points = int(min_points)
         self.draws = int(draws)
         self.add_columns("start", "crossed", "sign", *POINTS)
-        self.add_facts("pair")
+        self.add_facts("y_attribute", "pair")
 
     def check(self, attributes: Attributes, attribute: str) -> None:
         """Refuse attributes and classes that there are not. `other` need not be evaluated.
@@ -116,31 +118,41 @@ class LogitScatter(Metric):
             UnknownName: no such attribute, or no class of this name.
             EditbenchError: the index of a class is out of range.
         """
-        check_attributes("metric.logit_scatter.other", [self.other], attributes.known)
+        if self.other is not None:
+            check_attributes("metric.logit_scatter.other", [self.other], attributes.known)
         if self.target is not None:
             check_attributes("metric.logit_scatter.target", [self.target], attributes.known)
         if self.target not in (None, attribute):
             return  # nothing is drawn of this job
-        named = {"source": (attribute, self.source), "other_class": (self.other, self.other_class)}
+        other = self._other(attributes, attribute)
+        named = {"source": (attribute, self.source), "other_class": (other, self.other_class)}
         for key, (name, value) in named.items():
             if value is not None and name in attributes.names:
                 attributes.class_index(name, value, f"metric.logit_scatter.{key}")
+
+    def _other(self, attributes: Attributes, attribute: str) -> str | None:
+        """The attribute of y; None where none is named and the edited one is alone."""
+        if self.other is not None:
+            return self.other
+        return next((name for name in attributes.names if name != attribute), None)
 
     def update(self, trajectories: Trajectories) -> None:
         begins, _ = start_rows(trajectories)
         n = len(begins)
         start = trajectories.table["start"].to_numpy(np.int64)[begins]
-        pair = self._pair(trajectories)
+        other = self._other(trajectories.attributes, trajectories.attribute)
+        pair = self._pair(trajectories, other)
+        self.keep_fact("y_attribute", other)
         self.keep_fact("pair", pair)
-        if pair:
+        if other is None or pair:
             nothing = {name: np.full(n, NAN) for name in POINTS}
             self.append(start=start, crossed=np.zeros(n), sign=np.ones(n), **nothing)
             return
-        columns = {"start": start} | self._arrows(trajectories)
-        chosen = self._chosen(trajectories)
+        columns = {"start": start} | self._arrows(trajectories, other)
+        chosen = self._chosen(trajectories, other)
         self.append(**{name: values[chosen] for name, values in columns.items()})
 
-    def _arrows(self, trajectories: Trajectories) -> dict[str, np.ndarray]:
+    def _arrows(self, trajectories: Trajectories, other: str) -> dict[str, np.ndarray]:
         """The ends of each start's arrow: crossed, sign, x0, y0, x1, y1 -> (n,)."""
         table = trajectories.table
         attributes = trajectories.attributes
@@ -158,8 +170,8 @@ class LogitScatter(Metric):
         crossed[owner[stops]] = 1.0
         columns = {"crossed": crossed}
         target = table["target"].to_numpy(np.int64)[begins]
-        other = trajectories.labels[begins, attributes.index(self.other)]
-        pairs = (("x", trajectories.attribute, target), ("y", self.other, other))
+        stays = trajectories.labels[begins, attributes.index(other)]
+        pairs = (("x", trajectories.attribute, target), ("y", other, stays))
         for axis, name, classes in pairs:
             places, sign = attributes.column(name, torch.tensor(classes))
             column = np.asarray(places)
@@ -169,27 +181,29 @@ class LogitScatter(Metric):
                 columns["sign"] = np.broadcast_to(np.asarray(sign), n).astype(np.float64)
         return columns
 
-    def _chosen(self, trajectories: Trajectories) -> np.ndarray:
+    def _chosen(self, trajectories: Trajectories, other: str) -> np.ndarray:
         """(n,) whether a start has the classes that the options name."""
         attributes = trajectories.attributes
         begins, _ = start_rows(trajectories)
         classes = trajectories.labels[begins]
         chosen = np.ones(len(begins), bool)
-        wanted = ((trajectories.attribute, self.source), (self.other, self.other_class))
+        wanted = ((trajectories.attribute, self.source), (other, self.other_class))
         for name, value in wanted:
             if value is not None:
                 chosen &= classes[:, attributes.index(name)] == attributes.class_index(name, value)
         return chosen
 
-    def _pair(self, trajectories: Trajectories) -> str:
+    def _pair(self, trajectories: Trajectories, other: str | None) -> str:
         """'' or why the target and the other attribute make no pair."""
         if self.target not in (None, trajectories.attribute):
             return f"edits of {self.target} alone are drawn (metric.logit_scatter.target)"
-        if self.other == trajectories.attribute:
+        if other is None:
+            return "no other attribute is evaluated"
+        if other == trajectories.attribute:
             return "the other attribute is the target itself"
-        if self.other not in trajectories.attributes.names:
+        if other not in trajectories.attributes.names:
             return (
-                f"metric.logit_scatter.other='{self.other}' is none of the attributes of this run "
+                f"metric.logit_scatter.other='{other}' is none of the attributes of this run "
                 f"({', '.join(trajectories.attributes.names)})"
             )
         return ""
@@ -230,7 +244,9 @@ class LogitScatter(Metric):
         out.add_samples("scatter_slope", start[moved], slope)
         if not note:
             for end in POINTS:
-                out.add_samples(f"scatter_{end}", start, found[end])
+                out.add_samples(
+                    f"scatter_{end}", start, found[end], variant=self.fact("y_attribute")
+                )
         return out.result()
 
     def _spread(self, slope: np.ndarray) -> Interval:

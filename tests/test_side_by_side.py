@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
@@ -19,7 +20,7 @@ from editbench.report.environment import dot
 from editbench.stats.intervals import SeedSpread, crossed_means
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
 from editbench.studies.side_by_side.differences import OPEN, unpaired_test, verdict_of
-from editbench.studies.side_by_side.write import names_of_folders
+from editbench.studies.side_by_side.write import changes, names_of_folders
 from tests.fake_records import complete, fake_run, metric_rows, report_of
 from tests.paired_by_hand import paired_difference
 from tests.test_report_latex import check_structure
@@ -257,6 +258,25 @@ def test_variants_are_paired_with_their_own(tmp_path):
     found = side_by_side(tmp_path / "a", tmp_path / "b")
     assert set(found.table["method"]) == {"m (step=1)", "m (step=2)"}
     assert accuracy_row(found, method="m (step=1)")["a"] == pytest.approx(values_of(1).mean())
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"batch": 8}, "A and B have the same options of methods, protocol and code (batch sizes,"),
+        ({"max_steps": 51}, "A -> B: engine.max_steps 50 -> 51"),
+    ],
+)
+def test_what_is_no_part_of_the_protocol_is_not_told_as_a_change(tmp_path, option, told):
+    for root in ("a", "b"):
+        record(tmp_path / root, values_of(0))
+    (config,) = (tmp_path / "b").glob("*/config.yaml")
+    changed = yaml.safe_load(config.read_text())
+    changed["engine"] |= option
+    config.write_text(yaml.safe_dump(changed))
+    seal_folder(config.parent)
+    [line] = changes(side_by_side(tmp_path / "a", tmp_path / "b"))
+    assert line.startswith(told)
 
 
 def test_errors_say_what_is_wrong(tmp_path):

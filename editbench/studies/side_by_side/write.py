@@ -158,7 +158,11 @@ def changes(found: SideBySide) -> list[str]:
     if recoded:
         lines.append(f"A -> B: other code of {', '.join(sorted(recoded))}")
     if not by_change and not recoded:
-        lines.append("A and B have the same options, settings and code")
+        # A batch size or a device moves a number by its rounding at most.
+        lines.append(
+            "A and B have the same options of methods, protocol and code (batch sizes, devices and "
+            "options of metrics are not compared)"
+        )
     return lines
 
 

@@ -191,6 +191,18 @@ def test_another_metric_version_is_told_apart_from_a_number_that_moved(tmp_path,
     assert check(tmp_path / "new", tmp_path / "b.json", "--strict") == 1
 
 
+def test_a_value_outside_its_own_interval_is_told_although_it_is_the_pinned_one(tmp_path, capsys):
+    record(tmp_path / "sound")
+    record(tmp_path / "wrong", edit=setting(success_rate=0.1))
+    for root, told in (("sound", False), ("wrong", True)):
+        pin(tmp_path / root, tmp_path / f"{root}.json")
+        capsys.readouterr()
+        assert check(tmp_path / root, tmp_path / f"{root}.json") == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert ("values outside their own interval: 1 of " in out) == told
+        assert ("success_rate of m-smile-s0-abcdef0123, 0.1 with [" in out) == told
+
+
 def test_numbers_of_two_versions_of_the_code_are_compared(tmp_path):
     """The id of a bank follows the code, which is what a check is run for."""
     record(tmp_path / "old")

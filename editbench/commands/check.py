@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
+
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import results_console
 from editbench.commands.options import CommandParser, add_config_dir, use_config_dir
@@ -18,6 +20,7 @@ from editbench.report.load import load
 from editbench.report.newest import present_source
 from editbench.report.style import Style
 from editbench.report.write import by_name
+from editbench.walk.rows import key_of, outside_interval, written_key
 
 EXAMPLES = """examples:
   editbench check runs/demo --baseline runs/baselines/demo.json
@@ -72,6 +75,7 @@ def main(argv: list[str]) -> int:
     made = made_otherwise(baseline, surroundings(results))
     doubted = doubts(results, by_name(results, Style()))
     found.notes[:0] = [*broken, *notes, *of_other_code(runs), *made, *doubted]
+    found.notes.extend(of_wrong_intervals(results.rows))
     failures = found.failures(args.allow_missing, args.strict)
     title = f"{args.root} against {args.baseline} ({baseline.reason})"
     print_comparison(found, results_console(), args.all, title)
@@ -123,6 +127,20 @@ def of_other_code(runs: list[PinnedRun]) -> list[str]:
     return [
         f"code changed since records were made: {told}; of these, this check says nothing of the "
         "present code until their jobs have run again"
+    ]
+
+
+def of_wrong_intervals(rows: pd.DataFrame) -> list[str]:
+    """A note on rows whose value lies outside their own interval, as a wrong metric leaves them."""
+    wrong = outside_interval(rows)
+    if wrong.empty:
+        return []
+    first = wrong.iloc[0]
+    return [
+        f"values outside their own interval: {len(wrong)} of {len(rows)} rows, such as "
+        f"{written_key(key_of(first))} of {first['run_id']}, {first['value']:g} with "
+        f"[{first['low']:g}, {first['high']:g}]; `editbench conform` checks the metric "
+        f"{first['group']}"
     ]
 
 

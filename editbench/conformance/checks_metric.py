@@ -24,7 +24,7 @@ from editbench.figures.panels import STYLE
 from editbench.figures.theme import theme_of
 from editbench.walk.metric import Metric, MetricResult, ObservationMetric
 from editbench.walk.observed import Observed
-from editbench.walk.rows import KEY_COLUMNS, ROW_TYPES, SAMPLE_TYPES, key_of
+from editbench.walk.rows import KEY_COLUMNS, ROW_TYPES, SAMPLE_TYPES, key_of, outside_interval
 from editbench.walk.trajectory import Trajectories
 
 BATCHES = (1, 7)  # starts an update
@@ -461,13 +461,7 @@ def _check_rows(subject: MetricSubject, found: MetricResult, where: str) -> None
         )
     if np.isinf(table[["value", "low", "high"]].to_numpy(np.float64)).any():
         raise Failed(f"{where}, a number is infinite", "finite numbers, or NaN with a note", fix)
-    both = table[table["low"].notna() & table["high"].notna()]
-    room = CLOSE * both["value"].abs().fillna(0) + CLOSE
-    outside = both[
-        (both["low"] > both["high"])
-        | (both["value"] < both["low"] - room)
-        | (both["value"] > both["high"] + room)
-    ]
+    outside = outside_interval(table)
     if len(outside):
         row = outside.iloc[0]
         raise Failed(

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 NAN = float("nan")
+ROUNDING = 1e-9  # by which a value may lie outside its interval: relative, and absolute
 # What a number is. Rows with equal keys can be compared between runs, others cannot.
 KEY_TYPES = {
     "metric": "str",
@@ -71,6 +72,16 @@ def written_key(key: Iterable[Any]) -> str:
     if fields["x"] is not None:
         text += f" at x = {fields['x']:g}"
     return text
+
+
+def outside_interval(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those rows of a metric whose value lies outside its interval, or whose interval has its ends
+    swapped."""
+    both = rows[rows["low"].notna() & rows["high"].notna()]
+    room = ROUNDING * both["value"].abs().fillna(0) + ROUNDING
+    below = both["value"] < both["low"] - room
+    above = both["value"] > both["high"] + room
+    return both[below | above | (both["low"] > both["high"])]
 
 
 def join_notes(*notes: str) -> str:

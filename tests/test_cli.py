@@ -196,6 +196,31 @@ def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, toy_run, kill)
     assert not list(tmp_path.glob(".partial-*"))
 
 
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["run", "--dry-runn"], "--dry-run"),
+        (["run", "--dry-run", "--cfgg=job"], "--cfg"),
+        (["plan", "--jsn"], "--json"),
+        (["bank", "--part=8"], "--parts"),
+        (["bank", "info", "x", "--foo"], ""),
+        (["report", "runs", "--comparee", "a", "b"], "--compare"),
+        (["list", "methods", "--generatr=x"], "--generator"),
+        (["world", "card", "--out", "x", "--jugde", "y"], "--judge"),
+    ],
+)
+def test_an_unknown_flag_is_named_with_the_nearest_one_and_the_help(words, near, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    wrong = next(
+        word for word in words if word.startswith("--") and word not in ("--dry-run", "--out")
+    )
+    hint = f" Did you mean '{near}'?" if near else ""
+    assert err.startswith(f"error: unknown flag '{wrong.partition('=')[0]}'.{hint} Available: ")
+    assert err.endswith(" --help`.\n") and f"See `editbench {words[0]}" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_folder_is_explained(tmp_path, editbench):
     tmp_path.chmod(0o500)
@@ -241,7 +266,7 @@ def test_doctor_passes_on_this_machine(editbench):
 
 
 @pytest.mark.parametrize(
-    "words", [["check", "runs"], ["world"], ["report", "--nope"], ["convert", "x.pkl", "--out"]]
+    "words", [["check", "runs"], ["world"], ["report", "--out"], ["convert", "x.pkl", "--out"]]
 )
 def test_wrong_usage_is_one_line_that_names_the_help(words, capsys):
     with pytest.raises(SystemExit, match="2"):

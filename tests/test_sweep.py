@@ -380,8 +380,9 @@ def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
 
 @pytest.mark.parametrize("number", ["", "0", "two"])
 def test_parts_need_a_number(number, capsys):
-    assert main(["bank", "--parts", *([number] if number else [])]) == 1
-    assert "as in --parts 8" in capsys.readouterr().err
+    for words in (["--parts", *([number] if number else [])], [f"--parts={number}"]):
+        assert main(["bank", *words]) == 1
+        assert "as in --parts 8" in capsys.readouterr().err
 
 
 def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):

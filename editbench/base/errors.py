@@ -54,9 +54,10 @@ class UnknownName(EditbenchError, KeyError):
         kind: what is named, such as 'attribute'.
         name: the unknown name.
         known: the names that exist.
+        command: whose --help tells more; '' for none.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], command: str = "") -> None:
         # Sorted, so that the message does not depend on the order of registration.
         names = sorted(set(known))
         near = difflib.get_close_matches(name, names, n=1, cutoff=CLOSE)
@@ -64,7 +65,8 @@ class UnknownName(EditbenchError, KeyError):
         if near:
             hint = f" Did you mean '{near[0]}'?"
         available = ", ".join(names) or "none"
-        self.message = f"unknown {kind} '{name}'.{hint} Available: {available}."
+        see = f" See `{command} --help`." if command else ""
+        self.message = f"unknown {kind} '{name}'.{hint} Available: {available}.{see}"
         super().__init__(self.message)
 
     # KeyError prints the repr of its argument, with quotation marks and escaped line ends.

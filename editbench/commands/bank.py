@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import print_message
-from editbench.commands.command_line import CommandLine
+from editbench.commands.command_line import CommandLine, split_values
 from editbench.commands.options import CommandParser
 from editbench.run.job_names import PART
 from editbench.run.outcome import Outcome, failed_outcome
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     if argv[:1] == ["info"]:
         return info_main(argv[1:])
     # Everything else are the words of a configuration.
-    line = CommandLine.parse(as_parts(argv))
+    line = CommandLine.parse(as_parts(argv), "editbench bank", own=(PARTS,))
     if line.shows:
         raise EditbenchError(f"{line.shows} means nothing to a bank (see `editbench bank --help`)")
     line = line.with_names()
@@ -74,6 +74,7 @@ def main(argv: list[str]) -> int:
 
 def as_parts(argv: list[str]) -> list[str]:
     """`--parts N` as the sweep that it stands for: N jobs with the same bank."""
+    argv = list(split_values(argv, (PARTS,)))
     if PARTS not in argv:
         return argv
     # `part` is read by nothing: it makes N jobs of one configuration, which share the shards out

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, UnknownName
 from editbench.commands.options import CONFIG_DIR
 
 SWEEP = ("-m", "--multirun")
@@ -42,8 +42,20 @@ class CommandLine:
     flags: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, argv: list[str]) -> CommandLine:
-        """Sort the words. EditbenchError for a flag that does not exist or lacks its value."""
+    def parse(
+        cls, argv: list[str], command: str = "editbench run", own: Collection[str] = ()
+    ) -> CommandLine:
+        """Sort the words.
+
+        Args:
+            argv: of the command, without its own flags.
+            command: whose words they are.
+            own: its own flags, which an error may suggest.
+
+        Raises:
+            UnknownName: no such flag.
+            EditbenchError: a flag lacks its value.
+        """
         overrides: list[str] = []
         folders: list[Path] = []
         flags: dict[str, str] = {}
@@ -55,13 +67,14 @@ class CommandLine:
             if word in SWEEP:
                 sweep = True
             elif word in CONFIG_DIR:
-                folders.append(Path(_value_of(word, words)))
+                folders.append(Path(_value_of(word, words, command)))
             elif word in INFO and not (words and words[0] in INFO_KINDS):
                 flags[word] = INFO_KINDS[0]  # Hydra's own value where none is given
             elif word in SHOWING:
-                flags[word] = _value_of(word, words) if SHOWING[word] else "true"
+                flags[word] = _value_of(word, words, command) if SHOWING[word] else "true"
             elif word.startswith("-"):
-                raise EditbenchError(f"unknown flag {word} (see `editbench run --help`)")
+                known = (*SWEEP, *CONFIG_DIR, *own, "--help")
+                raise UnknownName("flag", word.partition("=")[0], known, command)
             else:
                 overrides.append(_without_plus(word))
         return cls(overrides, folders, sweep, flags)
@@ -95,11 +108,11 @@ class CommandLine:
         return None
 
 
-def _value_of(flag: str, words: list[str]) -> str:
+def _value_of(flag: str, words: list[str], command: str) -> str:
     """Take the value of a flag from the words behind it."""
     value = words.pop(0) if words else ""
     if not value:
-        raise EditbenchError(f"{flag} needs a value (see `editbench run --help`)")
+        raise EditbenchError(f"{flag} needs a value (see `{command} --help`)")
     return value
 
 

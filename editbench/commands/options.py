@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from editbench.base.conf import check_folders
+from editbench.base.errors import UnknownName
 from editbench.base.user_code import search_configuration
 
 CONFIG_DIR = ("--config-dir", "-cd")
@@ -21,6 +23,24 @@ class CommandParser(argparse.ArgumentParser):
         if "epilog" in options:
             options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **options)
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """As of argparse, and an unknown flag raises UnknownName; also within a subcommand."""
+        found, rest = super().parse_known_args(*args, **options)
+        self._refuse_flags(rest)
+        return found, rest
+
+    def parse_known_intermixed_args(self, *args: Any, **options: Any) -> Any:
+        """As `parse_known_args`, which later versions of Python do not call for it."""
+        found, rest = super().parse_known_intermixed_args(*args, **options)
+        self._refuse_flags(rest)
+        return found, rest
+
+    def _refuse_flags(self, words: Sequence[str]) -> None:
+        for word in words:
+            if word.startswith("-") and word.strip("-"):
+                known = re.findall(r"(?<!\S)\[?(--?[a-z][\w-]*)", self.format_usage())
+                raise UnknownName("flag", word.partition("=")[0], known, self.prog)
 
     def error(self, message: str) -> NoReturn:
         # argparse would print every option before it.

@@ -37,6 +37,7 @@ examples:
 
 exit code: 0; 1 if a job cannot run at all (an unknown attribute, a missing file), with the reason
 """
+JSON = "--json"
 COLOURS = {
     "done": "green",
     "skipped": "dim",
@@ -51,14 +52,14 @@ def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0
-    line = CommandLine.parse([word for word in argv if word != "--json"])
+    line = CommandLine.parse([word for word in argv if word != JSON], "editbench plan", own=(JSON,))
     if line.shows:
         raise EditbenchError(f"{line.shows} means nothing to a plan (see `editbench plan --help`)")
     line = line.with_names()
     # A pipe gets no line of progress between its own.
     with status("planning") if sys.stderr.isatty() else nullcontext():
         jobs = plan_sweep(line.overrides, line.folders)
-    if "--json" in argv:
+    if JSON in argv:
         print(json.dumps(as_data(jobs), indent=1))
     else:
         show(jobs)

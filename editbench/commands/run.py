@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from editbench.base.conf import MAIN, groups, main_keys
 from editbench.base.errors import EditbenchError
 from editbench.commands import plan
-from editbench.commands.command_line import CFG_KINDS, CommandLine
+from editbench.commands.command_line import CFG_KINDS, SHOWING, CommandLine
 from editbench.commands.options import CONFIG_DIR
 
 HELP = """usage: editbench run [-m] [group=option ...] [key=value ...]
@@ -46,6 +46,7 @@ keys:    {keys}
 """
 DRY_RUN = "--dry-run"  # `editbench plan` with the same words
 COMPLETION = "-sc"  # of Hydra: the script of a shell that completes the command line
+OWN = (*SHOWING, DRY_RUN, COMPLETION)  # flags that an error may suggest
 
 
 def main(argv: list[str]) -> int:
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
         return 0
     if DRY_RUN in argv:
         return dry_run([word for word in argv if word != DRY_RUN])
-    typed = CommandLine.parse(argv)
+    typed = CommandLine.parse(argv, own=OWN)
     line = typed.with_names()
     line.check()
     if line.flags:
@@ -88,7 +89,7 @@ def dry_run(argv: list[str]) -> int:
     """What the same words would run: `editbench plan`, of one job where -m is not given."""
     from editbench.run.overrides import check_single
 
-    line = CommandLine.parse([word for word in argv if word != "--json"])
+    line = CommandLine.parse([word for word in argv if word != plan.JSON], own=OWN)
     if not line.sweep:
         check_single(line.overrides)
     return plan.main(argv)

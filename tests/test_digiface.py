@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from editbench.networks.digiface import archives, faces, load
 from editbench.networks.digiface.convert import (
     build_graph,
     convert_faceapi,
+    convert_generator,
     convert_graph,
     read_members,
 )
@@ -109,6 +112,13 @@ def test_a_graph_is_the_slow_network():
         convert_graph(json.dumps(model).encode(), made.data, ("nowhere",), "g.bin")
     with pytest.raises(BadFile, match=r"'unused' of the graph is a Softmax; known are .*MaxPool"):
         convert_graph(json.dumps(model).encode(), made.data, ("unused",), "g.bin")
+
+
+def test_a_checkpoint_that_holds_objects_is_refused_without_advice_to_load_it():
+    file = io.BytesIO()
+    torch.save({"netG_state_dict": Path("x")}, file)
+    with pytest.raises(BadFile, match=r"^weights\.tar: not a checkpoint of tensors \(\w+\)$"):
+        convert_generator(file.getvalue())
 
 
 # -- archives ----------------------------------------------------------------------------------------------------------

@@ -162,6 +162,9 @@ def test_a_misspelt_folder_is_told_before_the_names_in_it(words, capsys, monkeyp
     monkeypatch.chdir(tmp_path)
     assert main([*words, "--config-dir", "nowhere"]) == 1
     assert "--config-dir nowhere: no such folder" in capsys.readouterr().err
+    (tmp_path / "mine.yaml").touch()
+    assert main([*words, "--config-dir", "mine.yaml"]) == 1
+    assert "--config-dir mine.yaml: a file, and no folder" in capsys.readouterr().err
 
 
 def test_list_shows_the_attributes_of_the_users_scorer(capsys):

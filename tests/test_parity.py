@@ -132,6 +132,9 @@ def test_a_golden_that_is_none_is_refused(tmp_path: Path) -> None:
     for name in ("b.npz", "c.npz", "cut.npz"):
         with pytest.raises(BadFile, match=name):
             read_golden(tmp_path / name)
+    np.savez(tmp_path / "objects.npz", z=np.array([{}], dtype=object))
+    with pytest.raises(BadFile, match=r"\(it holds Python objects\)"):
+        read_golden(tmp_path / "objects.npz")
 
 
 def test_a_golden_of_another_network_and_one_without_spread() -> None:

@@ -175,7 +175,8 @@ def test_interfacegan_scores_become_a_bank(tmp_path, data, attributes):
         ({"beard": files["age"]}, UnknownName, "beard"),
         ({"smile": None}, BadFile, "no score file for smile"),
         ({"age": tmp_path / "w.npy"}, BadFile, r"expected \(300, 1\)"),
-        ({"age": attributes}, BadFile, "readable"),
+        ({"age": attributes}, BadFile, r"is no \.npy file, .*; save it with numpy\.save$"),
+        ({"age": tmp_path}, BadFile, "a folder, and no file"),
     ):
         with pytest.raises(error, match=match):
             import_scores(

@@ -507,6 +507,9 @@ def test_nothing_to_report(tmp_path: Path) -> None:
         report(tmp_path)
     with pytest.raises(EditbenchError, match="does not exist"):
         report(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(EditbenchError, match="is a file; name the folder"):
+        report(tmp_path / "file")
 
 
 def test_only_skipped_runs(tmp_path: Path) -> None:

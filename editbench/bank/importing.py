@@ -20,7 +20,7 @@ from editbench.bank.spec import BankSpec
 from editbench.bank.values import ROWS, Values
 from editbench.base.attributes import Attributes
 from editbench.base.conf import yaml_text
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.files import (
     atomic_folder,
     digest,
@@ -238,8 +238,8 @@ def read_attributes(path: Path) -> tuple[Attributes, list[float]]:
     Raises:
         BadFile: the file is no list of attributes.
     """
-    if not path.exists():
-        raise BadFile(f"{path}: no such file; give the YAML list of the attributes")
+    if not path.is_file():
+        raise BadFile(f"{path}: {no_such('file', path)}; give the YAML list of the attributes")
     # A list of anything is valid YAML, so the parts of an entry fail in many ways.
     try:
         items = yaml.safe_load(yaml_text(path))

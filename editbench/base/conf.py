@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from editbench.base.errors import BadFile, UnknownName
+from editbench.base.errors import BadFile, UnknownName, no_such
 from editbench.base.text import read_text
 
 
@@ -125,7 +125,7 @@ def check_folders(folders: Sequence[Path]) -> None:
     """Refuse a configuration folder that does not exist."""
     for folder in folders:
         if not folder.is_dir():
-            raise BadFile(f"--config-dir {folder}: no such folder")
+            raise BadFile(f"--config-dir {folder}: {no_such('folder', folder)}")
 
 
 def main_keys() -> list[str]:

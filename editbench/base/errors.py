@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from traceback import FrameSummary
 
 # Share of equal characters from which a name counts as a misspelling of another (difflib's ratio).
@@ -36,6 +37,20 @@ def frames_of(error: BaseException, is_wanted: Callable[[str], bool]) -> list[Fr
 def at_line(frame: FrameSummary) -> str:
     """A line of source behind an error's message: ' (FILE:LINE)'."""
     return f" ({frame.filename}:{frame.lineno})"
+
+
+def no_such(kind: str, path: Path) -> str:
+    """What to say of a path that is no `kind`: 'no such file', or 'a folder, and no file'.
+
+    Args:
+        kind: 'folder', 'file', or a kind of file.
+        path: where it was looked for.
+    """
+    if path.is_dir():
+        return f"a folder, and no {kind}"
+    if path.is_file():
+        return f"a file, and no {kind}"
+    return f"no such {kind}"
 
 
 class EditbenchError(Exception):

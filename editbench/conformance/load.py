@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from editbench.base import user_code
 from editbench.base.conf import check_folders, option_file, option_names, read_yaml
-from editbench.base.errors import EditbenchError, UnknownName, frames_of
+from editbench.base.errors import EditbenchError, UnknownName, frames_of, no_such
 from editbench.base.instantiate import build, plain
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
@@ -137,7 +137,7 @@ def import_file(path: Path) -> ModuleType:
         WrongUsage: there is no such file, or its code raises.
     """
     if not path.is_file():
-        raise WrongUsage(f"{path}: no such file; give {FORMS}")
+        raise WrongUsage(f"{path}: {no_such('file', path)}; give {FORMS}")
     path = path.resolve()
     # Methods often import a helper that lies beside them.
     user_code.search_folders(path.parent)
@@ -249,7 +249,7 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
     FOLDER/method/NAME.yaml, and beside the YAML.
     """
     if not path.is_file():
-        raise WrongUsage(f"{path}: no such file; give {FORMS}")
+        raise WrongUsage(f"{path}: {no_such('file', path)}; give {FORMS}")
     folder = path.resolve().parent
     user_code.search_folders(folder.parent, folder.parent.parent, folder)
     target = str(read_yaml(path).get("_target_", ""))

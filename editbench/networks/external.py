@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.networks.torchscript import expect_kind
 from editbench.networks.weights import (
     check_finite,
@@ -45,7 +45,7 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
     """
     path = Path(path)
     if not path.is_file():
-        raise BadFile(f"{path}: no such file; {REMEDY}")
+        raise BadFile(f"{path}: {no_such('file', path)}; {REMEDY}")
     expect_kind(path, "safetensors", SAVE_WEIGHTS)
     _, tensors = read_safetensors(path, REMEDY)
     # All that are missing at once, so that one message is enough.

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.files import digest, explain_disk_errors, file_sha256
 from editbench.networks.celebahq.read import is_classifier, read_classifier
 from editbench.networks.celebahq.store import save_classifiers
@@ -49,7 +49,7 @@ def find_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise EditbenchError(
-            f"{folder}: no such folder; give the folder of your files with data=FOLDER"
+            f"{folder}: {no_such('folder', folder)}; give the folder of your files with data=FOLDER"
         )
     # Two levels, as retrained classifiers of one name lie in folders of their attributes.
     found = []
@@ -100,7 +100,7 @@ def find_generator(folder: Path, file: str | None, words: Sequence[str]) -> Path
     if file is not None:
         named = folder / str(file)
         if not named.is_file():
-            raise EditbenchError(f"{named}: no such file (generator.file)")
+            raise EditbenchError(f"{named}: {no_such('file', named)} (generator.file)")
         return named
     found = []
     for path in find_files(folder):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editbench.base.errors import BadFile
+from editbench.base.errors import BadFile, no_such
 from editbench.base.files import digest
 from editbench.networks.external import read_tensors
 from editbench.networks.fetch import locate_file
@@ -180,7 +180,7 @@ def lpips_files(vgg: str = "", linear: str = "") -> list[Path]:
     """
     path = Path(vgg) if vgg else Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE
     if not path.is_file():
-        raise BadFile(f"{path}: no such file; {LPIPS_REMEDY}")
+        raise BadFile(f"{path}: {no_such('file', path)}; {LPIPS_REMEDY}")
     if linear:
         return [path, Path(linear)]
     # Found without importing torchmetrics, which takes more than a second.
@@ -263,7 +263,7 @@ def _read(path: Path | str) -> dict[str, Tensor]:
     if Path(path).suffix not in (".pth", ".pt"):
         return read_tensors(path)
     if not Path(path).is_file():
-        raise BadFile(f"{path}: no such file; {LPIPS_REMEDY}")
+        raise BadFile(f"{path}: {no_such('file', Path(path))}; {LPIPS_REMEDY}")
     try:
         # weights_only refuses any other object than tensors and plain containers.
         tensors = torch.load(path, map_location="cpu", weights_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from editbench.base.conf import group_options
-from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.errors import BadFile, EditbenchError, UnknownName, no_such
 from editbench.base.files import file_sha256, read_json, user_cache
 
 FOLDER = "EDITBENCH_NETWORKS"
@@ -144,7 +144,7 @@ def find_file(file: Published, path: Path | str | None = None) -> Found | None:
     if not place.is_file():
         if path is None:
             return None
-        raise BadFile(f"{place}: no such file (network.path); {file.remedy()}")
+        raise BadFile(f"{place}: {no_such('file', place)} (network.path); {file.remedy()}")
     return Found(file, place, check(file, place))
 
 

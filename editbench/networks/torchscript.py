@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from editbench.base.errors import BadFile
+from editbench.base.errors import BadFile, no_such
 
 # As an attribute of anything (`torch` can be given another name) after all that its parser skips;
 # or by a getattr, which is otherwise let through as torch writes it, getattr(self.layers, "0").
@@ -47,7 +47,7 @@ def kind_of(path: Path | str) -> str:
     path = Path(path)
     if not path.is_file():
         raise BadFile(
-            f"{path}: no such file; check the path (relative ones start at the working directory; "
+            f"{path}: {no_such('file', path)}; check the path (relative ones start at the working directory; "
             "data=FOLDER moves ${data})"
         )
     # The ending says little: .pt names at least four formats.

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from editbench.base.errors import BadFile
+from editbench.base.errors import BadFile, no_such
 from editbench.base.files import file_sha256, write_atomic
 from editbench.base.identity import tensors_digest as tensors_digest
 
@@ -105,7 +105,7 @@ def load_tensors(
     path = Path(path)
     remedy = remedy or "check the path, or copy the file again from where it came"
     if not path.is_file():
-        raise BadFile(f"{path}: no such {kind} file; {remedy}")
+        raise BadFile(f"{path}: {no_such(f'{kind} file', path)}; {remedy}")
     metadata, tensors = read_safetensors(path, remedy)
     if METADATA_KEY not in metadata:
         raise BadFile(

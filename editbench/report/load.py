@@ -196,8 +196,9 @@ def load(
     """
     root = Path(root)
     if not root.is_dir():
+        found = "is a file" if root.is_file() else "does not exist"
         raise EditbenchError(
-            f"the runs folder '{root}' does not exist; name the folder that a sweep wrote to"
+            f"the runs folder '{root}' {found}; name the folder that a sweep wrote to"
         )
     read: dict[str, _RunFiles] = {}
     problems: list[Problem] = []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editbench.base.conf import groups, list_groups, option_names, read_yaml, yaml_text
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.user_code import search_folders
 
 YAML = (".yaml", ".yml")
@@ -86,7 +86,7 @@ def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
             return found.group()
         file = Path(text).expanduser().absolute()
         if not file.is_file():
-            raise BadFile(f"{group}={text}: no such file; give a YAML file or a name")
+            raise BadFile(f"{group}={text}: {no_such('file', file)}; give a YAML file or a name")
         read_yaml(file)  # a damaged file is named here; Hydra would name a copy of it
         name = file.stem
         if not NAME.fullmatch(name):

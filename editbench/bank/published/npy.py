@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
-from editbench.base.errors import BadFile
+from editbench.base.errors import BadFile, no_such
+
+ZIP = b"PK"  # of an .npz
 
 
 def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.ndarray:
@@ -21,7 +24,14 @@ def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.nd
     """
     path = Path(path)
     if not path.is_file():
-        raise BadFile(f"{path} does not exist")
+        raise BadFile(f"{path}: {no_such('file', path)}; check the path")
+    with path.open("rb") as stream:
+        begin = stream.read(len(MAGIC_PREFIX))
+    # Of any other content NumPy says that it is a pickle, and how to load it unsafely.
+    if begin and not begin.startswith((MAGIC_PREFIX, ZIP)):
+        raise BadFile(
+            f"{path} is no .npy file, whatever its name: it does not begin as one; {remedy}"
+        )
     try:
         # A header may declare more values than the file holds. The map then fails, where an
         # ordinary read would first allocate them.

@@ -99,8 +99,8 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
         BadZipFile,
         zlib.error,
     ) as error:
-        # NumPy's second line is the advice to trust the file.
-        reason = str(error).partition("\n")[0]
+        # Of pickles NumPy's message is the advice to trust the file.
+        reason = "it holds Python objects" if "pickle" in str(error) else str(error)
         raise BadFile(
             f"{path}: not an .npz of arrays ({reason}); see docs/checkpoints.md for its names"
         ) from error

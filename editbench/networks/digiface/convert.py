@@ -97,7 +97,10 @@ def convert_generator(checkpoint: bytes) -> dict[str, Tensor]:
         # Tensors alone: nothing in the file is executed.
         found = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise BadFile(f"weights.tar: not a checkpoint of tensors ({error})") from error
+        # torch's message is advice to load the file all the same.
+        raise BadFile(
+            f"weights.tar: not a checkpoint of tensors ({type(error).__name__})"
+        ) from error
     if not isinstance(found, dict) or "netG_state_dict" not in found:
         raise BadFile("weights.tar: holds no 'netG_state_dict'")
     return dict(found["netG_state_dict"])

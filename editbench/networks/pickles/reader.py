@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from editbench.base.errors import BadFile
+from editbench.base.errors import BadFile, no_such
 from editbench.networks.pickles import unpickle
 from editbench.networks.pickles.limits import Limits
 from editbench.networks.pickles.rebuild import REBUILT, read_storage
@@ -73,7 +73,7 @@ def read_torch(path: Path | str, limits: Limits | None = None) -> Any:
 def _read(path: Path, kind: str, limits: Limits) -> Any:
     try:
         if not path.is_file():
-            raise Refused("no such file; check the path")
+            raise Refused(f"{no_such('file', path)}; check the path")
         with path.open("rb") as stream:
             found = os.fstat(stream.fileno())
             size = found.st_size

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base.conf import WORDING, option_file, option_names, unreadable, yaml_text
-from editbench.base.errors import BadFile, EditbenchError, UnknownName
+from editbench.base.errors import BadFile, EditbenchError, UnknownName, no_such
 from editbench.base.instantiate import build
 from editbench.base.validation import load_target
 from editbench.networks.scorer import Scorer
@@ -34,7 +34,7 @@ def scorer_file(name: str, more: Sequence[Path] = ()) -> Path:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise BadFile(
-                f"{path}: no such file; give the YAML that declares the scorer (see "
+                f"{path}: {no_such('file', path)}; give the YAML that declares the scorer (see "
                 "docs/scorers.md)"
             )
         return path

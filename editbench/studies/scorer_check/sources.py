@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, no_such
 from editbench.base.seeding import normals
 from editbench.base.text import printable
 from editbench.networks.generator import Generator
@@ -64,7 +64,7 @@ class FolderPictures:
 
     def __init__(self, folder: Path, n: int, resolution: int, device: str = "cpu") -> None:
         if not folder.is_dir():
-            raise EditbenchError(f"--images {folder}: no such folder")
+            raise EditbenchError(f"--images {folder}: {no_such('folder', folder)}")
         self.folder = folder
         self.resolution = resolution
         self.device = device

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.files import digest, file_sha256
 from editbench.base.text import printable
 from editbench.worlds.datasets.labels import LabelTable, folder_labels, read_labels
@@ -153,7 +153,7 @@ class ImageFolder(Source):
         threads: int = 4,
     ) -> None:
         if not folder.is_dir():
-            raise BadFile(f"{folder}: no such folder")
+            raise BadFile(f"{folder}: {no_such('folder', folder)}")
         if labels in (None, FOLDERS) and (attributes is not None or bins is not None):
             raise EditbenchError(
                 "--attributes and --bins choose among the labels of a file: give --labels FILE"

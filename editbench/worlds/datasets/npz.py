@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from editbench.base.errors import BadFile
+from editbench.base.errors import BadFile, no_such
 
 CHUNK = 1 << 20
 
@@ -46,7 +46,7 @@ def _explained(path: Path) -> Iterator[None]:
 def members(path: Path) -> list[str]:
     """Names of the arrays of an .npz, without their ending."""
     if not path.is_file():
-        raise BadFile(f"{path}: no such .npz file")
+        raise BadFile(f"{path}: {no_such('.npz file', path)}")
     with _explained(path), zipfile.ZipFile(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, no_such
 from editbench.base.files import digest
 from editbench.worlds.datasets.images import ImageFolder
 from editbench.worlds.datasets.mpi3d import ArrayImages
@@ -53,7 +53,7 @@ def open_source(path: Path, reading: Reading) -> Source:
         return ImageFolder(path, reading.labels, reading.attributes, reading.bins, reading.threads)
     if path.suffix not in (".npz", ".yaml", ".yml"):
         raise EditbenchError(
-            f"{path}: no such folder, and not an .npz or the .yaml of one; other arrays: save them "
+            f"{path}: {no_such('folder', path)}, and not an .npz or the .yaml of one; other arrays: save them "
             "with np.savez(FILE, images=..., labels=...)"
         )
     if reading.labels is not None:

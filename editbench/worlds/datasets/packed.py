@@ -104,8 +104,9 @@ class Packed:
             # An empty file cannot be mapped.
             array = np.load(path, mmap_mode="r" if shape[0] else None, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
+            # NumPy's message may be advice to load the file as a pickle.
             raise BadFile(
-                f"{path}: missing or damaged ({error}); delete {self.folder} and pack it again"
+                f"{path}: missing or damaged ({type(error).__name__}); delete {self.folder} and pack it again"
             ) from error
         if array.shape != shape or array.dtype != dtype:
             raise BadFile(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from editbench.cli import main
+from editbench.run.overrides import check_overrides
 from tests.sweep_editors import toy_words
 
 
@@ -142,12 +143,24 @@ def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
         (["seed=range(0)"], 1, "seed=range(0): has no value, so there is no job"),
         (["out=/data/Müller"], 1, "stands in quotes: \"out='my runs (2)'\""),
         (["--cfg", "job"], 1, "--cfg means nothing to a plan"),
+        (["method=gradctrl,"], 1, "method=gradctrl,: a comma has nothing beside it; take it out"),
+        (["method=,sefa"], 1, "method=,sefa: a comma has nothing beside it"),
+        (["seed=0,,1"], 1, "seed=0,,1: a comma has nothing beside it"),
+        (["metric=[locality,]"], 1, "metric=[locality,]: a comma has nothing beside it"),
+        (["evaluated=[age, ],[smile]"], 1, "a comma has nothing beside it"),
     ],
 )
 def test_wrong_words_get_the_errors_of_run(words, code, message, capsys):
     assert main(["plan", *words]) == code
     err = capsys.readouterr().err
     assert message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "value", ["a,b", "[a, b],[c]", "'a,'", "a\\,", "[]", "", "choice(a,b)", "{a: 1}", "${x:a,}"]
+)
+def test_commas_that_stand_between_values_or_in_a_text_are_let_through(value):
+    check_overrides([f"out={value}"])
 
 
 def test_a_job_that_cannot_run_says_why(toy, tmp_path, capsys):

@@ -218,7 +218,7 @@ def test_options_stand_above_the_file(
 ) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("methods: [random, mine]\ncolumns: [accuracy]\n")
-    words = [str(root), "--table", "--style", str(own), "--methods", "mine,gradctrl"]
+    words = [str(root), "--table", "--style", str(own), "--methods", "mine, gradctrl,"]
     assert main([*words, "--digits", "1", "--attributes", "smile"]) == 0
     out = capsys.readouterr().out
     assert "0.6" in out and "random" not in out and "flips" not in out.split("each row")[0]
@@ -264,6 +264,7 @@ def test_a_wrong_choice_is_named_with_file_and_remedy(
 def test_an_option_is_named_as_it_was_given(root: Path) -> None:
     for words, said in (
         (["--methods", "gradctl"], "--methods: unknown method 'gradctl'. Did you mean"),
+        (["--columns", ","], "--columns names nothing"),
         (["--font", "times"], "--font: must be sans or serif"),
         (["--style", str(root / "none.yaml")], "none.yaml"),
     ):

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.progress import status
 from editbench.commands.options import CommandParser, add_config_dir, use_config_dir
@@ -139,7 +140,10 @@ def read_style(args: argparse.Namespace, root: Path) -> Style:
     for key in LISTS:
         given = getattr(args, key)
         if given is not None:
-            values[key] = given.split(",")
+            names = [name.strip() for name in given.split(",")]
+            values[key] = [name for name in names if name]
+            if not values[key]:
+                raise EditbenchError(f"--{key} names nothing: give names with commas between them")
     for key in ("digits", "font", "column"):
         given = getattr(args, key)
         if given is not None:

@@ -6,6 +6,7 @@ a wrong name is told at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,7 +175,9 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
                 raise EditbenchError(
                     f"'{override}' is not an override: write key=value (see `editbench run --help`)"
                 )
-        elif bare in known_groups:
+            continue
+        _check_commas(override, value)
+        if bare in known_groups:
             if key.startswith("+") and default_option(bare):
                 raise EditbenchError(
                     f"{override}: a job has an option of {bare} already; write {bare}={value}"
@@ -198,6 +201,14 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
                 raise _unknown_key(first)
             plain.append(bare)
     return chosen, plain
+
+
+def _check_commas(override: str, value: str) -> None:
+    """Refuse a comma with nothing beside it: Hydra's own message names no comma."""
+    # What stands in quotes or behind a backslash is text; an interpolation has rules of its own.
+    signs = re.sub(r"\\.|'[^']*'|\"[^\"]*\"", "text", value)
+    if "${" not in signs and re.search(r"(^|[,\[({])\s*,|,\s*([])}]|$)", signs):
+        raise EditbenchError(f"{override}: a comma has nothing beside it; take it out")
 
 
 def _is_list(value: str) -> bool:

@@ -282,7 +282,9 @@ def test_a_failure_is_kept_for_reading_and_never_taken_for_a_result(tmp_path):
 def test_a_method_that_ends_the_program_fails_alone_and_in_one_line(tmp_path):
     """As a parser of arguments does, in whose message there may be several lines."""
     outcome = run_job(toy_config(tmp_path, _target_="tests.test_job.Ending"))
-    assert outcome.status == "failed" and outcome.reason.startswith("SystemExit: usage (see ")
+    assert outcome.status == "failed" and re.match(
+        r"SystemExit: usage \(.*test_job\.py:\d+\) \(see ", outcome.reason
+    )
 
 
 def test_a_fit_without_a_report_says_what_to_return(tmp_path):

@@ -466,7 +466,12 @@ def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
     samples = complete(samples, SAMPLE_TYPES)
     samples.sample(frac=1, random_state=0).to_parquet(folder / "samples.parquet")
     seal_folder(folder)
-    record(tmp_path / "runs", status="failed", method="n", reason="RuntimeError: x (see log.txt)")
+    record(
+        tmp_path / "runs",
+        status="failed",
+        method="n",
+        reason="RuntimeError: x (/m/own.py:3) (see log.txt)",
+    )
     for name in ("a", "b"):
         pin(tmp_path / "runs", tmp_path / f"{name}.json")
     text = (tmp_path / "a.json").read_text()
@@ -474,6 +479,7 @@ def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
         text == (tmp_path / "b.json").read_text()
         and str(tmp_path) not in text
         and "/tmp" not in text
+        and "own.py" not in text
     )
     assert all(len(line) < 2000 for line in text.splitlines()) and len(text) < 12_000
     whole = json.loads(text, parse_constant=pytest.fail)

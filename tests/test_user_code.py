@@ -143,6 +143,14 @@ def test_a_module_that_cannot_be_imported_says_where(name, text, message, tmp_pa
     assert capfd.readouterr().err == ""  # the message says it all
 
 
+def test_the_line_is_that_of_the_file_that_fails_and_not_of_the_one_that_imports_it(tmp_path):
+    (tmp_path / "own_outer.py").write_text("import own_inner\n")
+    (tmp_path / "own_inner.py").write_text("import json\n\njson.loads('x')\n")
+    user_code.search_folders(tmp_path)
+    with pytest.raises(EditbenchError, match=r"JSONDecodeError: .* \(.*own_inner\.py:3\)$"):
+        load_target("method", "own_outer.Mine")
+
+
 def test_a_worker_finds_what_its_sweep_finds(tmp_path, monkeypatch):
     (tmp_path / "own_worker.py").write_text("ANSWER = 42\n")
     user_code.search_folders(tmp_path)

@@ -7,6 +7,7 @@ is installed, so that a file of theirs never takes the place of a module of this
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import (
@@ -24,6 +25,15 @@ from types import ModuleType
 def is_ours(target: object) -> bool:
     """Whether the dotted name of a class or function is one of editbench, and none of a user's."""
     return str(target).startswith("editbench.")
+
+
+def is_users_file(file: str) -> bool:
+    """Whether a file of source is neither Python's, nor installed, nor editbench's own."""
+    if file.startswith("<"):  # code without a file
+        return False
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    ours = Path(__file__).parents[1]
+    return not any(Path(file).is_relative_to(folder) for folder in (ours, *libraries))
 
 
 class UserCode(MetaPathFinder):

@@ -219,9 +219,9 @@ def _place(error: BaseException) -> str:
     """The line of somebody's module that raised an error, in brackets; '' where none did."""
     if isinstance(error, SyntaxError):
         return ""  # its message has the line
-    passed_by = (__file__, importlib.__file__)
-    own = frames_of(error, lambda file: file not in passed_by and not file.startswith("<frozen "))
-    return at_line(own[0]) if own else ""
+    # The last one: a module may import another of somebody's, which fails.
+    own = frames_of(error, user_code.is_users_file)
+    return at_line(own[-1]) if own else ""
 
 
 def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:

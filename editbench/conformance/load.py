@@ -178,9 +178,10 @@ def _import(work: Callable[[], Any], what: str) -> Any:
             raise WrongUsage(
                 f"cannot import {what}: {type(error).__name__}: {error}; give {FORMS}"
             ) from error
-        first = frames[0]
+        # The last line of a user's: a file may import another one, which fails.
+        own = (frames_of(error, user_code.is_users_file) or frames[:1])[-1]
         raise WrongUsage(
-            f"{first.filename}:{first.lineno}: {type(error).__name__}: {error}\n    {first.line}"
+            f"{own.filename}:{own.lineno}: {type(error).__name__}: {error}\n    {own.line}"
         ) from error
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from editbench.base.errors import at_line, frames_of
+from editbench.base.user_code import is_users_file
 
 HERE = Path(__file__).parent
 STATUSES = ("passed", "failed", "skipped", "warned")
@@ -94,22 +94,13 @@ def describe_error(error: BaseException, culprit: object = None) -> str:
     # of the user's more than one in a library.
     frames = (
         frames_of(error, lambda file: file == own)
-        or frames_of(error, _is_of_a_user)
+        or frames_of(error, is_users_file)
         or frames_of(error, lambda file: True)
     )
     where = ""
     if frames and Path(frames[-1].filename).parent != HERE:
         where = at_line(frames[-1])
     return f"{type(error).__name__}: {error}{where}"
-
-
-def _is_of_a_user(file: str) -> bool:
-    """Whether a file of source is neither Python's, nor installed, nor editbench's own."""
-    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-    others = [HERE.parent, *libraries]
-    if file.startswith("<"):  # code without a file
-        return False
-    return not any(Path(file).is_relative_to(folder) for folder in others)
 
 
 def _source_file(culprit: object) -> str:

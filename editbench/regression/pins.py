@@ -206,8 +206,8 @@ def _pin(
         run["attribute"],
         int(run["seed"]),
         run["status"],
-        # The path of a log is of this machine and would differ at every check.
-        re.sub(r" \(see [^)]*log\.txt\)", "", run["reason"]),
+        # Paths of a log and of a line are of this machine and would differ at every check.
+        re.sub(r" \((see [^)]*log\.txt|[^()]*\.py:\d+)\)", "", run["reason"]),
         run_id,
         options,
         setting,

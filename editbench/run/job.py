@@ -20,7 +20,7 @@ from editbench.bank.spec import BankSpec
 from editbench.bank.starts import Starts, draw_targets, set_target
 from editbench.base import identity
 from editbench.base.devices import forget_peak
-from editbench.base.errors import EditbenchError, Unsupported, reason_of
+from editbench.base.errors import EditbenchError, Unsupported, at_line, frames_of, reason_of
 from editbench.base.files import (
     atomic_folder,
     explain_disk_errors,
@@ -29,6 +29,7 @@ from editbench.base.files import (
     write_atomic,
     write_json,
 )
+from editbench.base.user_code import is_users_file
 from editbench.inversion.store import Inversion
 from editbench.inversion.walks import (
     WalkInputs,
@@ -267,7 +268,10 @@ def _run(job: Job, folder: Path) -> Outcome:
             reason = reason_of(error)
             # Of a message of ours the traceback says no more, but for a metric's own error.
             if isinstance(error, MetricFailed) or not isinstance(error, EditbenchError):
-                reason = f"{reason} (see {folder / Record.LOG})"
+                own = frames_of(error, is_users_file)
+                # The message of a metric's error has the line.
+                place = at_line(own[-1]) if own and not isinstance(error, MetricFailed) else ""
+                reason = f"{reason}{place} (see {folder / Record.LOG})"
                 write_atomic(partial / Record.LOG, traceback.format_exc())
         if walked and status == "failed":
             about[Record.WALKED] = True

@@ -115,6 +115,19 @@ def test_a_file_that_cannot_serve_is_named(word, error, message, tmp_path, monke
         name_files([word])
 
 
+@pytest.mark.parametrize("text", ["", "null\n", "# @package metric.own\n"])
+@pytest.mark.parametrize("group", ["method", "scorer", "bank", "metric"])
+def test_a_file_that_holds_nothing_is_named(group, text, tmp_path):
+    file = tmp_path / group / "own.yaml"
+    file.parent.mkdir()
+    file.write_text(text)
+    message = rf"own\.yaml: holds nothing; write the options of the {group} there, key: value$"
+    with pytest.raises(BadFile, match=message):
+        check_overrides([f"{group}=own"], [tmp_path])
+    with pytest.raises(BadFile, match=message):
+        name_files([f"{group}={file}"])
+
+
 def test_two_folders_with_one_name_are_refused(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name / "method").mkdir(parents=True)

@@ -64,6 +64,21 @@ def name_files(
     return words, more
 
 
+def check_content(group: str, file: Path) -> None:
+    """Refuse a damaged file, whose message of Hydra would be long, and one that holds nothing, of
+    which Hydra would tell what is missing elsewhere.
+
+    Args:
+        group: whose option it is.
+        file: YAML.
+
+    Raises:
+        BadFile: with the file and the remedy.
+    """
+    if not read_yaml(file):
+        raise BadFile(f"{file}: holds nothing; write the options of the {group} there, key: value")
+
+
 def check_place(group: str, file: Path) -> None:
     """Refuse a file of a group with several options a job that does not say where it belongs.
 
@@ -87,7 +102,7 @@ def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
         file = Path(text).expanduser().absolute()
         if not file.is_file():
             raise BadFile(f"{group}={text}: {no_such('file', file)}; give a YAML file or a name")
-        read_yaml(file)  # a damaged file is named here; Hydra would name a copy of it
+        check_content(group, file)  # Hydra would name a copy of the file
         name = file.stem
         if not NAME.fullmatch(name):
             raise EditbenchError(

@@ -33,12 +33,11 @@ from editbench.base.conf import (
     list_groups,
     main_keys,
     option_names,
-    read_yaml,
 )
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.user_code import search_configuration
 from editbench.base.validation import arguments_of, load_target
-from editbench.run.option_files import check_place
+from editbench.run.option_files import check_content, check_place
 from editbench.run.record import MOVED_STARTS, moved_attributes
 
 NUMBER = "job_number"  # key of a job of a sweep that is known by its number
@@ -251,7 +250,7 @@ def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path])
                     f"{file} has the name of an option of editbench, which would be taken instead: "
                     "give the file another name"
                 )
-            read_yaml(file)  # a damaged file is named here; Hydra's message would be long
+            check_content(group, file)
             check_place(group, file)
 
 

@@ -392,6 +392,20 @@ def test_a_misspelt_attribute_is_refused_before_the_work(tmp_path, monkeypatch):
     assert run_job(cfg).status == "done"
 
 
+def test_a_misspelt_region_is_told_before_the_editor_is_fitted(context, tmp_path):
+    cfg = toy_config(tmp_path, "observation=[locality]", "metric=[locality]", fail="crash")
+    cfg.observation.locality.update({"n": N, "points": POINTS, "limit": 3.0, "blocks": B})
+    cfg.observation.locality.parser = {"_target_": "tests.test_locality.Halves"}
+    cfg.metric.locality.regions = {"a": ["lefft"]}
+    assert run_job(cfg).reason == (
+        "unknown region of metric.locality.regions.a 'lefft'. Did you mean 'left'? "
+        "Available: bright, left, right."
+    )
+    # Regions of other attributes, and those of a parser that is not there, are not asked for.
+    Locality({"b": ["lefft"]}).check_observation(observation(), context)
+    Locality({"a": ["lefft"]}).check_observation(observation(parser=None), context)
+
+
 def test_declared_regions_are_the_worlds():
     declared = compose_config(["metric=[locality]"]).metric.locality.regions
     assert set(declared) == set(face_attributes().names)

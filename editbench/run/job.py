@@ -54,7 +54,13 @@ from editbench.run.loading import (
     load_networks,
     load_observations,
 )
-from editbench.run.measure import MetricFailed, compute_metrics, is_outdated, refresh_metrics
+from editbench.run.measure import (
+    MetricFailed,
+    check_observed,
+    compute_metrics,
+    is_outdated,
+    refresh_metrics,
+)
 from editbench.run.outcome import Outcome
 from editbench.run.protocol import check_protocol, target_class, with_named_target
 from editbench.run.provenance import costs_to_crossing, not_finite_walks, provenance
@@ -319,7 +325,10 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
         check_walk(editor, real)
     for observation in observations.values():
         observation.prepare(networks, settings.device)
-    refused = check_observations(observations, _context(job, editor, batch=1))
+    context = _context(job, editor, batch=1)
+    refused = check_observations(observations, context)
+    able = {name: one for name, one in observations.items() if name not in refused}
+    check_observed(settings, able, context)
     starts = _draw_starts(job, real)
     fitted = fit_editor(editor, settings, job.bank, networks, settings.attribute)
     job.check(editor)  # the fit may have found no control

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,7 @@ from editbench.walk.trajectory import Trajectories
 
 if TYPE_CHECKING:
     from editbench.walk.metric import Metric
+    from editbench.walk.observation import Observation, ObservationContext
 
 
 OUTCOME = ("status", "reason", Record.WALKED)  # what status.json says of the outcome
@@ -53,6 +55,26 @@ class Measured(NamedTuple):
             write_atomic(folder / name, table)
         # `refresh_metrics` compares this key, and computes the rows again where it differs.
         write_json(folder / Record.METRICS, {"key": self.key})
+
+
+def check_observed(
+    settings: Settings, observations: Mapping[str, Observation], context: ObservationContext
+) -> None:
+    """Let every metric refuse an observation that its options do not fit, before the fit.
+
+    Args:
+        settings: of the job.
+        observations: of the job, by name.
+        context: what they may look at.
+
+    Raises:
+        EditbenchError: an option of a metric is wrong.
+    """
+    from editbench.walk.metric import ObservationMetric
+
+    for metric in load_metrics(settings).values():
+        if isinstance(metric, ObservationMetric) and metric.observation in observations:
+            metric.check_observation(observations[metric.observation], context)
 
 
 def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings) -> Measured:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,9 @@ from editbench.walk.rows import ROW_TYPES, SAMPLE_TYPES, empty_key
 from editbench.walk.rows import SAMPLE_COLUMNS as SAMPLE_COLUMNS
 from editbench.walk.rows import join_notes as join_notes
 from editbench.walk.trajectory import Trajectories
+
+if TYPE_CHECKING:  # a metric must not load a generator
+    from editbench.walk.observation import Observation, ObservationContext
 
 
 class MetricResult(NamedTuple):
@@ -278,6 +281,17 @@ class ObservationMetric(Metric):
             # A number without a shape: an array of any shape can be added to it.
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(name, default=zero, dist_reduce_fx="sum")
+
+    def check_observation(self, observation: Observation, context: ObservationContext) -> None:
+        """Refuse options that do not fit the observation; called before the fit, optional.
+
+        Args:
+            observation: of the job, by the name `observation`.
+            context: what it may look at; the editor is not fitted yet.
+
+        Raises:
+            EditbenchError: an option is wrong; the job fails with this message.
+        """
 
     def update(self, found: Observed) -> None:  # type: ignore[override]
         """Add what an observation left, of all samples or of some."""

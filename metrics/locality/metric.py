@@ -33,7 +33,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.stats.intervals import percentiles, resampled_sums
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder
-from editbench.walk.observation import Observed
+from editbench.walk.observation import Observation, ObservationContext, Observed
 from editbench.walk.strength import not_reached
 from editbench.worlds import faces
 
@@ -103,6 +103,14 @@ class Locality(ObservationMetric):
     def check(self, attributes: Attributes, attribute: str) -> None:
         faces.check_regions("metric.locality.regions", self.regions, attributes)
 
+    def check_observation(self, observation: Observation, context: ObservationContext) -> None:
+        """Refuse a region of the edited attribute that the observation's parser does not have."""
+        # Imported here: a metric that is computed again loads no generator.
+        from editbench.metrics.locality.observation import LocalityObservation
+
+        if isinstance(observation, LocalityObservation):
+            self._own(context.attribute, observation.region_names(context))
+
     def update(self, found: Observed) -> None:  # type: ignore[override]
         super().update(found)
         if not found.reason:
@@ -151,6 +159,23 @@ class Locality(ObservationMetric):
                 out.add(name, NAN, n, note=why)
         return out.result()
 
+    def _own(self, attribute: str, names: Sequence[str]) -> str | tuple[str, ...] | None:
+        """The regions that are declared for an attribute, 'all', or None.
+
+        Args:
+            attribute: the edited one.
+            names: the regions that there are; without any nothing is refused.
+
+        Raises:
+            UnknownName: there is no such region.
+        """
+        own = self.regions.get(attribute)
+        if names and isinstance(own, tuple):
+            for name in own:
+                if name not in names:
+                    raise UnknownName(f"region of metric.locality.regions.{attribute}", name, names)
+        return own
+
     def _parts(self, meta: dict) -> tuple[list[Part], str]:
         """Every part whose share is taken, and why the attribute has none of its own, or ''.
 
@@ -165,16 +190,13 @@ class Locality(ObservationMetric):
             mask = np.zeros((size, size), bool)
             mask[k] = True
             parts.append(Part("locality_region", float(k), mask))
-        own = self.regions.get(attribute)
         if not names:
             return [], "no regions: the observation had no parser"
+        own = self._own(attribute, names)
         if own is None:
             return parts, f"no regions are declared for '{attribute}': metric.locality.regions"
-        if own == "all":
+        if isinstance(own, str):
             return parts, f"'{attribute}' changes the whole picture: no region is its own"
-        for name in own:
-            if name not in names:
-                raise UnknownName(f"region of metric.locality.regions.{attribute}", name, names)
         mine = np.isin(names, list(own))
         before = np.repeat(mine[:, None], size, 1)
         inside = Part("locality_inside", NAN, before)

@@ -178,6 +178,10 @@ class LocalityObservation(AfterWalk):
         # Adding 0 turns -0 into 0, which would count as another strength.
         return np.unique((share * end)[(end != 0) | (share == 0)] + 0.0)
 
+    def region_names(self, context: ObservationContext) -> tuple[str, ...]:
+        """The regions that pixels will be labelled with; none without a parser."""
+        return self._regions(context)[0]
+
     def _regions(self, context: ObservationContext) -> tuple[tuple[str, ...], Labels | None]:
         """Names of the regions, and what labels the pixels; ((), None) without regions."""
         if isinstance(context.generator, RenderGenerator):

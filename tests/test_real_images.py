@@ -22,6 +22,7 @@ from editbench.inversion.walks import (
     draw_inverted,
     prepare_walk,
 )
+from editbench.run import job
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport, Walk
 from editbench.walk.engine import walk_starts
@@ -276,6 +277,12 @@ def test_names_of_runs_from_the_bank_stay_as_they_were(config):
         make_run_id(config("inversion.space=w_plus"), "bank", NAMES),
     }
     assert len(names) == 4
+
+
+def test_pictures_that_are_not_there_are_told_before_the_bank_is_built(config, monkeypatch):
+    monkeypatch.setattr(job, "load_bank", None)  # would fail with another message
+    with pytest.raises(EditbenchError, match=r"^nowhere: no such folder$"):
+        run_job(config("inversion.images=nowhere"))
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def of_wrong_intervals(rows: pd.DataFrame) -> list[str]:
     wrong = outside_interval(rows)
     if wrong.empty:
         return []
-    first = wrong.iloc[0]
+    first = wrong.iloc[0].to_dict()
     return [
         f"values outside their own interval: {len(wrong)} of {len(rows)} rows, such as "
         f"{written_key(key_of(first))} of {first['run_id']}, {first['value']:g} with "

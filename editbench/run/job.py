@@ -221,6 +221,7 @@ def run_job(settings: Settings) -> Outcome:
     networks = networks.select(names)
     for metric in load_metrics(settings).values():
         metric.check(networks.judge.attributes, settings.attribute)
+    inversion_id(settings)  # pictures that are not there are told before the bank is built
     bank = load_bank(settings).select(names)
     run_id = make_run_id(settings, bank.id, names)
     folder = root / run_id

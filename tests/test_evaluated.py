@@ -396,7 +396,7 @@ def test_the_demo_judges_four_attributes_and_takes_either_reading_by_one_overrid
 
 
 def test_a_method_that_draws_its_examples_has_several_seeds_in_the_demo(tmp_path):
-    methods = ["gradctrl", "gradctrl_500", "gradctrl_random", "interfacegan"]
+    methods = ["gradctrl", "gradctrl_random", "interfacegan", "neural_ode", "navigan_spectrum"]
     assert set(methods) <= set(demo_methods())
     composed = demo_settings(methods, tmp_path, "cpu", [])
     jobs = in_demo_order(composed, ["smile", "age"])
@@ -404,9 +404,9 @@ def test_a_method_that_draws_its_examples_has_several_seeds_in_the_demo(tmp_path
     for job in jobs:
         if job.attribute == "age":
             seeds[job.method.name].append(job.seed)
-    drawn = {"gradctrl": [0, 1, 2, 3, 4], "gradctrl_random": [0, 1, 2, 3, 4]}
-    assert seeds == drawn | {"gradctrl_500": [0], "interfacegan": [0]}
-    assert len(jobs) == 24
+    drawn = dict.fromkeys(["gradctrl", "gradctrl_random", "neural_ode"], [0, 1, 2, 3, 4])
+    assert seeds == drawn | {"interfacegan": [0], "navigan_spectrum": [0]}
+    assert len(jobs) == 34
     (later,) = demo_settings(["gradctrl"], tmp_path, "cpu", ["seed=5", "method.seeds=2"])
     assert demo_seeds(later) == [5, 6]
     (wrong,) = demo_settings(["gradctrl"], tmp_path, "cpu", ["method.seeds=0"])

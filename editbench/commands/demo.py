@@ -66,9 +66,12 @@ def main(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     check_at_least("--workers", args.workers, 0)
     began = time.perf_counter()
+    workers = args.workers or default_workers(args.device)
     methods = demo_methods(args.config_dir)
     # All settings are checked before the first network is loaded.
-    composed = demo_settings(methods, args.out, args.device, args.overrides, args.config_dir)
+    composed = demo_settings(
+        methods, args.out, args.device, args.overrides, args.config_dir, workers
+    )
     base = composed[0]
     known = load_networks(base).judge.attributes
     attributes = evaluated_names(base, known)
@@ -85,9 +88,9 @@ def main(argv: list[str]) -> int:
     load_bank(base)
     # Other words are meant for the embedded world.
     if digiface.is_here() and not args.overrides:
-        jobs += digiface_jobs(args.out, args.device)
+        jobs += digiface_jobs(args.out, args.device, workers)
     outcomes: list[dict[str, Any]] = []
-    for settings, outcome in run_jobs(jobs, args.workers or default_workers(args.device)):
+    for settings, outcome in run_jobs(jobs, workers):
         outcomes.append({"job": settings.title, **vars(outcome)})
     code = print_summary(outcomes, again=shlex.join(["editbench", "demo", *argv]))
     print_message(reuse(bank_found, outcomes, args.out))
@@ -126,6 +129,7 @@ def demo_settings(
     device: str,
     overrides: Sequence[str],
     more: Sequence[Path] = (),
+    workers: int = 1,
 ) -> list[Settings]:
     """The settings of each method, for the default attribute and seed.
 
@@ -135,6 +139,7 @@ def demo_settings(
         device: of the networks.
         overrides: words of the command line.
         more: a user's own configuration folders.
+        workers: processes that build the bank.
 
     Raises:
         EditbenchError: a word for what the demo sets itself, or a wrong value.
@@ -151,6 +156,7 @@ def demo_settings(
         "budget=demo",
         f"out={quoted(out)}",
         f"device={device}",
+        f"bank.workers={workers}",
         *overrides,
     ]
     composed = [compose_settings([*common, f"method={method}"], more) for method in methods]
@@ -176,14 +182,16 @@ def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> li
     return jobs
 
 
-def digiface_jobs(out: Path, device: str) -> list[Settings]:
+def digiface_jobs(out: Path, device: str, workers: int = 1) -> list[Settings]:
     """Every method of DIGIFACE_METHODS on every attribute of real faces; their bank is built here.
 
     Args:
         out: folder of the records.
         device: of the networks.
+        workers: processes that build the bank.
     """
     words = ["experiment=digiface", "budget=demo", f"out={quoted(out)}", f"device={device}"]
+    words.append(f"bank.workers={workers}")
     composed = [compose_settings([*words, f"method={method}"]) for method in DIGIFACE_METHODS]
     base = composed[0]
     attributes = evaluated_names(base, load_networks(base).judge.attributes)

@@ -157,7 +157,8 @@ def walk_starts(
     # No start counts as crossed at step 0: its source is not its target.
     never = torch.zeros_like(crossed)
     rows = _Rows(judge.attributes)
-    rows.add(walk, path, crossed, never, ~never, logits, observer.take_columns())
+    unedited = _Judged(walk, logits, observer.take_columns())
+    rows.add(unedited, path, crossed, never, ~never)
     walker = Walker(editor, walk)
     with (
         _CodesFile(codes_file) as store,
@@ -172,35 +173,26 @@ def walk_starts(
                     f"{type(editor).__name__}.step changes the walk that it is given: return new "
                     "codes, `walk.codes + change` and not `walk.codes += change`"
                 )
-            logits = decoder(walk, place, pictures)
-            observed = observer.take_columns()
-            finite = torch.isfinite(logits).all(1) & torch.isfinite(walk.codes).flatten(1).all(1)
-            arrived = finite & (judge.attributes.labels(logits, attribute) == walk.target)
+            judged = decoder(walk, place, pictures)
+            finite = judged.logits.isfinite().all(1) & walk.codes.isfinite().flatten(1).all(1)
+            labels = judge.attributes.labels(judged.logits, attribute)
+            arrived = finite & (labels == walk.target)
             stopped = arrived & ~crossed
             crossed = crossed | arrived
-            seen = walk  # what the rows of this step tell
             if spec.refine and bool(stopped.any()):
                 first = stopped.nonzero()[:, 0]
-                near, near_logits = _boundary(
-                    given[first], walk[first], logits[first], decoder, spec.refine
-                )
-                seen = replace(walk, codes=walk.codes.index_copy(0, first, near.codes))
-                logits = logits.index_copy(0, first, near_logits)
-                # Once more, for their pictures and observations.
-                decoder(near, place[first.cpu().numpy()], pictures)
-                for name, values in observer.take_columns().items():
-                    observed[name][first] = values
-            rows.add(seen, path + _length(given, seen), crossed, stopped, finite, logits, observed)
+                judged = decoder.refine(given, judged, first, place, pictures, spec.refine)
+            rows.add(judged, path + _length(given, judged.walk), crossed, stopped, finite)
             path = path + _length(given, walk)
             # A crossing ends a walk only past `sweep_steps`; codes that are not finite end it now.
             going = finite & (~crossed | (walk.steps < spec.sweep_steps))
             # All that the host needs of a step, in one go: the device waits for it once.
             shown = pictures.waiting(codes)
-            going_here, shown, *kept = to_host(going, shown, *store.wanted(seen))
+            going_here, shown, *kept = to_host(going, shown, *store.wanted(judged.walk))
             pictures.take(shown)
             store.add(starts.index[place], walk.steps, *kept)
             on = to_device(going_here.nonzero()[:, 0], codes.device)
-            ends[to_device(torch.from_numpy(place), codes.device)] = seen.codes
+            ends[to_device(torch.from_numpy(place), codes.device)] = judged.walk.codes
             walker.keep(on)
             path = path[on]
             crossed = crossed[on]
@@ -237,8 +229,17 @@ def _begin(
     )
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What n samples of a step are judged by."""
+
+    walk: Walk  # where they were decoded
+    logits: Tensor  # (n, width) of the judge
+    observed: dict[str, Tensor]  # (n,) columns of the observations
+
+
 class _Decoder:
-    """Codes of a walk -> judge logits, in batches; images live no longer than their batch."""
+    """Decodes and scores samples in batches; images live no longer than their batch."""
 
     def __init__(
         self,
@@ -256,8 +257,8 @@ class _Decoder:
         self.pictured = generator.output == "image"
         self.decoded = 0
 
-    def __call__(self, walk: Walk, place: np.ndarray, pictures: Pictures) -> Tensor:
-        """The judge's logits (n, width) of n samples, which are those of the starts `place` (n,)."""
+    def __call__(self, walk: Walk, place: np.ndarray, pictures: Pictures) -> _Judged:
+        """Judge, observe and picture n samples, which are those of the starts `place` (n,)."""
         codes = self.editor.codes(walk)
 
         def work(rows: slice) -> Tensor:
@@ -271,9 +272,73 @@ class _Decoder:
                 pictures.add(place[rows], walk.steps, shown)
             return scored
 
-        return self._run(codes, work)
+        logits = self._run(codes, work)
+        return _Judged(walk, logits, self.observer.take_columns())
 
-    def score(self, walk: Walk) -> Tensor:
+    def refine(
+        self,
+        before: Walk,
+        judged: _Judged,
+        first: Tensor,
+        place: np.ndarray,
+        pictures: Pictures,
+        halvings: int,
+    ) -> _Judged:
+        """Judge samples that cross at the boundary, and not behind the whole step.
+
+        Args:
+            before: all n samples before the step.
+            judged: the same behind it.
+            first: (k,) those that cross in this step.
+            place: (n,) which starts the samples are of.
+            pictures: those of the boundary are added.
+            halvings: of the step.
+        """
+        walk = judged.walk
+        near, near_logits = self._boundary(
+            before[first], walk[first], judged.logits[first], halvings
+        )
+        # Once more, for the pictures and the observations of the boundary.
+        shown = self(near, place[first.cpu().numpy()], pictures)
+        observed = {}
+        for name, values in judged.observed.items():
+            observed[name] = values.index_copy(0, first, shown.observed[name])
+        return _Judged(
+            replace(walk, codes=walk.codes.index_copy(0, first, near.codes)),
+            judged.logits.index_copy(0, first, near_logits),
+            observed,
+        )
+
+    def _boundary(
+        self, before: Walk, after: Walk, logits: Tensor, halvings: int
+    ) -> tuple[Walk, Tensor]:
+        """Where samples cross, on the straight line of the step that crosses.
+
+        Of each half of the line the one is kept at whose end the judge sees the target class, and not
+        at its beginning.
+
+        Args:
+            before: n samples before the step.
+            after: the same samples behind it, of the target class.
+            logits: (n, width) of the judge, of `after`.
+            halvings: how often the line is halved.
+
+        Returns:
+            The samples just behind the boundary, and their logits (n, width).
+        """
+        attributes = self.judge.attributes
+        for _ in range(halvings):
+            middle = replace(after, codes=(before.codes + after.codes) / 2)
+            found = self._score(middle)
+            labels = attributes.labels(found, after.attribute)
+            arrived = found.isfinite().all(1) & (labels == after.target)
+            behind = arrived.view(-1, *[1] * (after.codes.ndim - 1))
+            before = replace(before, codes=torch.where(behind, before.codes, middle.codes))
+            after = replace(after, codes=torch.where(behind, middle.codes, after.codes))
+            logits = torch.where(arrived[:, None], found, logits)
+        return after, logits
+
+    def _score(self, walk: Walk) -> Tensor:
         """The judge's logits (n, width) of samples that are neither pictured nor observed."""
         codes = self.editor.codes(walk)
 
@@ -290,37 +355,6 @@ class _Decoder:
 def _length(before: Walk, after: Walk) -> Tensor:
     """How far each sample moved (n,), in units of the editor's space."""
     return (after.codes - before.codes).flatten(1).norm(dim=1)
-
-
-def _boundary(
-    before: Walk, after: Walk, logits: Tensor, decoder: _Decoder, halvings: int
-) -> tuple[Walk, Tensor]:
-    """Where samples cross, on the straight line of the step that crosses.
-
-    Of each half of the line the one is kept at whose end the judge sees the target class, and not
-    at its beginning.
-
-    Args:
-        before: n samples before the step.
-        after: the same samples behind it, of the target class.
-        logits: (n, width) of the judge, of `after`.
-        decoder: scores the points between.
-        halvings: how often the line is halved.
-
-    Returns:
-        The samples just behind the boundary, and their logits (n, width).
-    """
-    attributes = decoder.judge.attributes
-    for _ in range(halvings):
-        middle = replace(after, codes=(before.codes + after.codes) / 2)
-        found = decoder.score(middle)
-        labels = attributes.labels(found, after.attribute)
-        arrived = found.isfinite().all(1) & (labels == after.target)
-        behind = arrived.view(-1, *[1] * (after.codes.ndim - 1))
-        before = replace(before, codes=torch.where(behind, before.codes, middle.codes))
-        after = replace(after, codes=torch.where(behind, middle.codes, after.codes))
-        logits = torch.where(arrived[:, None], found, logits)
-    return after, logits
 
 
 def _check_start(
@@ -344,7 +378,7 @@ def _check_start(
             "start's codes where walk.codes equals walk.origin"
         )
     count = min(len(walk), max(len(pictures.starts), 1))
-    found = decoder(walk[:count], np.arange(count), pictures)
+    found = decoder(walk[:count], np.arange(count), pictures).logits
     pictures.take(*to_host(pictures.waiting(found)))
     gap = (found - logits[:count]).abs() / torch.from_numpy(sigma).to(logits)
     # Written so that a NaN fails the check too.
@@ -369,15 +403,14 @@ class _Rows:
 
     def add(
         self,
-        walk: Walk,
+        judged: _Judged,
         path: Tensor,
         crossed: Tensor,
         stopped: Tensor,
         finite: Tensor,
-        logits: Tensor,
-        observed: dict[str, Tensor],
     ) -> None:
-        """Add a step; all but `walk`, `logits` (n, width) and what `observed` holds are (n,)."""
+        """Add a step of n samples; the columns are (n,)."""
+        walk = judged.walk
         columns = {
             "start": walk.start,
             "source": walk.source,
@@ -388,8 +421,8 @@ class _Rows:
             "stopped": stopped,
             "finite": finite,
         }
-        self.steps.append(columns | observed)
-        self.logits.append(logits.float())
+        self.steps.append(columns | judged.observed)
+        self.logits.append(judged.logits.float())
 
     def frame(self) -> pd.DataFrame:
         """The table, in the order in which the rows came."""

@@ -404,7 +404,7 @@ def test_a_method_that_draws_its_examples_has_several_seeds_in_the_demo(tmp_path
     for job in jobs:
         if job.attribute == "age":
             seeds[job.method.name].append(job.seed)
-    drawn = dict.fromkeys(["gradctrl", "gradctrl_random", "neural_ode"], [0, 1, 2, 3, 4])
+    drawn = {name: [0, 1, 2, 3, 4] for name in ("gradctrl", "gradctrl_random", "neural_ode")}
     assert seeds == drawn | {"interfacegan": [0], "navigan_spectrum": [0]}
     assert len(jobs) == 34
     (later,) = demo_settings(["gradctrl"], tmp_path, "cpu", ["seed=5", "method.seeds=2"])

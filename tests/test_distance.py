@@ -25,16 +25,16 @@ PAPER = {"resolution": 1024}
 
 def test_the_sentence_holds_what_the_record_holds() -> None:
     assert explain(MADE, "smile", PAPER) == (
-        "What it learnt orders held-out codes with AUC 0.62 (30 examples a class); starts lie "
-        "0.90 σ from the boundary (median) and 0.31 σ from the nearest other one; 32×32 pixels "
-        "against 1024×1024."
+        "What it learned ranks held-out samples with an AUC of 0.62 (30 examples per class); the "
+        "median distance of the starts is 0.90 σ from the boundary and 0.31 σ from the nearest other "
+        "boundary; its images have 32×32 pixels, those of the paper 1024×1024."
     )
-    assert "(12 to 30 a class)" in explain(MADE, "hair", PAPER)
+    assert "(12 to 30 examples per class)" in explain(MADE, "hair", PAPER)
     assert explain({"learned": 0.7}, "smile", PAPER) == (
-        "What it learnt orders held-out codes with AUC 0.70."
+        "What it learned ranks held-out samples with an AUC of 0.70."
     )
     assert explain({"start_distance": {"target": 0.25}}, "smile", {}) == (
-        "Starts lie 0.25 σ from the boundary (median)."
+        "The median distance of the starts is 0.25 σ from the boundary."
     )
 
 

@@ -248,7 +248,7 @@ def test_a_run_whose_starts_are_far_warns_in_its_line_and_its_record(tmp_path):
     made = Record.read(tmp_path / outcome.run_id).provenance()
     assert made["start_distance"]["target"] > 0.5
     assert "sigma from the target's boundary" in made["start_warning"]
-    assert "(far starts: 0." in describe_outcome(Settings.from_config(cfg), outcome)
+    assert "(starts 0." in describe_outcome(Settings.from_config(cfg), outcome)
     near = run_job(toy_config(tmp_path, "starts.near=target", "starts.pool=0.1"))
     assert Record.read(tmp_path / near.run_id).provenance()["start_warning"] == ""
 
@@ -264,8 +264,11 @@ def test_the_page_warns_of_far_starts_and_tells_the_distances(tmp_path):
             }
             (folder / Record.PROVENANCE).write_text(json.dumps(made))
     text = report_of(tmp_path).read_text()
-    assert "half of them lie further than smile 0.93 σ" in text
-    assert "median distance from the target&#39;s 0.93 σ, from the nearest other 0.31 σ" in text
+    assert "median distance is 0.93 σ (smile)" in text
+    assert (
+        "median distance 0.93 σ from the target&#39;s boundary, 0.31 σ from the nearest other one"
+        in text
+    )
 
 
 def test_walks_that_become_nan_are_counted_in_the_line_the_tables_and_the_check(tmp_path, capsys):
@@ -276,14 +279,17 @@ def test_walks_that_become_nan_are_counted_in_the_line_the_tables_and_the_check(
     starts = table["start"].unique()
     told = f"{(starts % 2).sum()} of {len(starts)}"
     assert 0 < (starts % 2).sum() < len(starts)
-    assert f"; not finite: {told} walks)" in describe_outcome(Settings.from_config(cfg), outcome)
+    assert f"; {told} walks not finite)" in describe_outcome(Settings.from_config(cfg), outcome)
     page = report_of(tmp_path / "runs")
     pins = str(tmp_path / "pins.json")
     print_table(load(tmp_path / "runs"))
     assert main(["baseline", str(tmp_path / "runs"), "--out", pins, "--reason", "first"]) == 0
     printed = capsys.readouterr().out
     assert main(["check", str(tmp_path / "runs"), "--baseline", pins]) == 0
-    said = f"Walks became NaN or infinite, which counts as a failure where they had not crossed: along on a {told}"
+    said = (
+        "Some walks became NaN or infinite; those that had not crossed before count as failures: "
+        f"along on a {told}"
+    )
     for text in (
         printed,
         capsys.readouterr().out,
@@ -305,7 +311,7 @@ def test_a_teacher_and_a_judge_that_contradict_each_other_are_told(tmp_path, cap
         fake_run(tmp_path, method, "smile", made=made)
     page = report_of(tmp_path)
     print_table(load(tmp_path))
-    said = "(Cohen's κ at most 0.2): smile in {} (κ −0.38). What"
+    said = "(Cohen's κ of 0.2 or less): smile in {} (κ −0.38). On"
     assert said.format("faces32") in capsys.readouterr().out
     assert said.format("Cartoon faces").replace("'", "&#39;") in page.read_text(encoding="utf-8")
     assert remarks(made) == ["teacher and judge disagree on smile: kappa -0.38"]
@@ -322,9 +328,9 @@ def test_a_world_that_misses_bars_is_named_in_every_table(tmp_path, capsys):
     tables = (page, page.parent / "table.md", page.parent / "latex" / "accuracy.tex")
     texts = [capsys.readouterr().out, *(path.read_text(encoding="utf-8") for path in tables)]
     for text in texts[:3]:
-        assert "misses 1 of the 30 bars of its card" in text
+        assert "misses 1 of the 30 quality criteria of its card" in text
         assert "share near the boundary of smile 0.09, below 0.15" in text
-    assert "29 of 30 bars reached" in texts[3]
+    assert "29 of 30 quality criteria met" in texts[3]
 
 
 # -- found before the work -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The figure of what each edit takes along: its cells by hand, what is drawn in them, and its place in a report."""
+"""The figure of the side effects of each edit: its cells by hand, what is drawn in them, and its place in a report."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_without_the_numbers_there_is_no_figure(tmp_path):
 def test_the_report_draws_it_and_no_curves_of_its_numbers(tmp_path):
     write(tmp_path / "runs")
     page = report(tmp_path / "runs", tmp_path / "out").read_text()
-    assert "What an edit takes along" in page and "Figure dependency_matrix" not in page
+    assert "Side effects on each attribute" in page and "Figure dependency_matrix" not in page
     drawn = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
     assert {f"dependency_matrix.{kind}" for kind in ("svg", "png", "pdf")} <= drawn
     assert not any(name.startswith(("dependency_on", "entanglement_with")) for name in drawn)

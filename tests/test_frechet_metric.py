@@ -776,7 +776,7 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
     text = markdown(results)
     for variant in ("matched", "unmatched"):
         assert re.search(rf"frechet distance up \({variant}\b.*?\) ↓", text), text
-    assert "of n pictures lies above" in text
+    assert "biased upwards" in text
     assert "asymmetry" not in text and "not reached: at most 0.4" in text
 
 

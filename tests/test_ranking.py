@@ -163,7 +163,7 @@ def test_all_ranked_methods_run_over_the_same_attributes(tmp_path: Path) -> None
     found = ranking(load(tmp_path))
     assert found.compared.attributes == ("age", "smile")
     assert set(found.table["method"]) == {"a", "b", "half"}
-    assert found.compared.left(Theme({})) == {"rare": "accuracy is readable on 1 of 3 attributes"}
+    assert found.compared.left(Theme({})) == {"rare": "accuracy is valid on only 1 of 3 attributes"}
     assert any("not ranked: rare" in line for line in lines(found, Theme({})))
 
 
@@ -175,7 +175,7 @@ def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     write(tmp_path, values, "smile")
     found = ranking(load(tmp_path))
     note = found.compared.note(Theme({}))
-    assert found.table.empty and "share 1 or more starts on 0 of 1 attributes" in note
+    assert found.table.empty and "share at least one start on only 0 of 1 attributes" in note
     assert "no ranking" in report_of(tmp_path).read_text()
 
 
@@ -230,7 +230,7 @@ def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:
     console = Console(width=120, file=StringIO())
     print_table(load(tmp_path), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "ranking: mean accuracy over 1 of 1 attributes, 300 starts (smile)" in text
+    assert "ranking: by mean accuracy over 1 of 1 attributes, 300 starts (smile)" in text
     page = report_of(tmp_path)
     table = pd.read_csv(page.parent / "ranking.csv")
     assert table["method"].tolist() == ["good", "bad"] and table["best_rank"].tolist() == [1, 2]

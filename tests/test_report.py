@@ -139,10 +139,11 @@ def test_means_say_over_what_they_run(root: Path) -> None:
         600,
     )
     assert np.isnan(means.loc["beta", "accuracy"]) and np.isnan(means.loc["beta", "ad_at"])
-    assert means.loc["beta", "accuracy_note"] == "accuracy is readable on 1 of 3 attributes"
+    assert means.loc["beta", "accuracy_note"] == "accuracy is valid on only 1 of 3 attributes"
     # The floor was not asked when the set was chosen, and lacks two of its attributes.
     assert np.isnan(means.loc["random", "accuracy"])
-    assert means.loc["random", "accuracy_note"] == "accuracy of this floor lacks starts of age, hat"
+    note = "accuracy of this floor does not cover all starts on age, hat"
+    assert means.loc["random", "accuracy_note"] == note
 
 
 def test_page_is_whole_and_loads_nothing(html: str) -> None:
@@ -200,7 +201,10 @@ def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: 
         assert means.loc[method, "ad_at_attributes"] == 2
         assert means.loc[method, "ad_at_starts"] == 80
     assert np.isnan(means.loc["random", "ad_at"])
-    assert means.loc["random", "ad_at_note"] == "AD of this floor lacks starts of hat, smile"
+    assert (
+        means.loc["random", "ad_at_note"]
+        == "AD of this floor does not cover all starts on hat, smile"
+    )
     # On one of three attributes a mean would be that of a chosen one.
     fake_run(tmp_path, "z", "smile", metric_rows(note="few"))
     fake_run(tmp_path, "z", "age", metric_rows(), samples=start_samples(ad_at=np.ones(60)))
@@ -208,8 +212,8 @@ def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: 
     results = load(tmp_path)
     note = compare_methods(results, main_table(results), "ad_at").note(Theme({}))
     assert note == (
-        "no mean of AD: all methods compared share 10 or more starts on 1 of 3 attributes, fewer "
-        "than half (not readable: y on age; z on smile)"
+        "no mean AD: all compared methods share at least 10 starts on only 1 of 3 attributes, fewer "
+        "than half (not valid: y on age; z on smile)"
     )
     means = summary(results).set_index("method")
     assert means["ad_at"].isna().all() and means.loc["x", "ad_at_note"] == note
@@ -273,7 +277,7 @@ def test_of_one_job_the_newest_record_is_shown_and_the_older_one_named(
     assert set(results.runs["label"]) == {"alpha"}
     assert set(results.rows["run_id"]) == set(results.configs) == set(results.runs["run_id"])
     note = (
-        "alpha: 2 older records of 2 jobs are left out, by other code or weights: "
+        "alpha: 2 older records of 2 jobs, made with other code or weights, are left out: "
         "alpha-age-s0-bbbbbbbbbb, alpha-smile-s0-bbbbbbbbbb"
     )
     page = report_of(tmp_path)
@@ -523,7 +527,7 @@ def test_terminal_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         print_table(load(root), console)
         text = console.file.getvalue()  # type: ignore[attr-defined]
         assert "0.731" in text and "skipped: beta on age" in text
-        assert max(map(len, text[: text.index("mean over")].splitlines())) <= width
+        assert max(map(len, text[: text.index("means over")].splitlines())) <= width
     assert main([str(root), "--table"]) == 0 and "0.731" in capsys.readouterr().out
 
 

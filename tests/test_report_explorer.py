@@ -165,7 +165,7 @@ def test_data_of_the_explorer(root: Path) -> None:
         and len(beta["steps"]) == 4
         and (alpha["row"], beta["row"]) == (0, 1)
     )
-    assert "no control found" in delta["why"] and gamma["why"] == "no pictures of this start"
+    assert "no control found" in delta["why"] and gamma["why"] == "no images of this start"
     json.loads(json.dumps(data, allow_nan=False))
 
 
@@ -227,7 +227,7 @@ def test_broken_and_missing_strips_keep_the_rest(tmp_path: Path) -> None:
         'class="explorer"' in html
         and broken.name in html
         and half.name in html
-        and "no pictures of" in html
+        and "no images of" in html
     )
 
 

@@ -112,15 +112,15 @@ def test_caption_says_what_was_measured(root: Path) -> None:
     caption = text[text.index(r"\caption") : text.index(r"\label")]
     for part in (
         "share of starts that reach the target class",
-        "over 200 starts an attribute, one seed, with the 95 \\% interval below",
+        "over 200 starts per attribute, one seed, with the 95 \\% interval below",
         "Mean: over 2 of 3 attributes, 400 starts (long hair, smile)",
-        "Bold: the best of a column",
+        "Bold: the best value of a column",
     ):
         assert part in caption, part
     # What was run is for whoever makes the paper, not for its reader.
     comments = " ".join(re.findall(r"^% (.*)$", text, re.M))
     for part in (
-        "Starts: 200 an attribute",
+        "Starts: 200 per attribute",
         "Judge: faces, scores images",
         "Bank: standard (50,000 samples)",
         "Generator: Cartoon faces",
@@ -254,7 +254,7 @@ def test_what_is_in_doubt_is_told_below_the_first_table(tmp_path: Path) -> None:
         assert next(iter(made_tables)) == first
         for said in (
             r"smile in Cartoon faces ($\kappa$ $-$0.38)",
-            r"further than hat 0.9, smile 0.9 $\sigma$ from",
+            r"distance is 0.9 $\sigma$ (hat), 0.9 $\sigma$ (smile), and",
             "alpha on smile 7 of 200; beta on smile 7 of 200",
             "skipped: alpha on age: no control",
             "leaking: the judge is the teacher",

@@ -95,7 +95,7 @@ def found_means(rows: list[list[str]], heads: list[str]) -> dict[str, tuple[str,
     for row in rows:
         cells = dict(zip(names, row))
         digits = [(cells[name].split() or [""])[0] for name in ("accuracy", "AD")]
-        over = [cells[f"{name} over"].strip() for name in ("accuracy", "AD")]
+        over = [cells[f"{name}: mean over"].strip() for name in ("accuracy", "AD")]
         out[cells["method"].split()[0]] = (*digits, *over)
     return out
 
@@ -125,7 +125,7 @@ def test_means_are_the_same_in_terminal_page_csv_latex_and_figures(
     console = Console(width=400, file=StringIO())
     print_table(load(root, by_seed=False), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    lines = text[text.index("mean over attributes") : text.index("ranking")].splitlines()[1:]
+    lines = text[text.index("means over the same") : text.index("ranking")].splitlines()[1:]
     split = [re.split(r"\s{2,}", line.strip()) for line in lines if line.strip()]
     terminal = found_means(split[1:], split[0])
 
@@ -169,9 +169,9 @@ def test_means_are_the_same_in_terminal_page_csv_latex_and_figures(
     for output in (terminal, html, csv, latex, drawn):
         assert {method: output[method] for method in expected} == expected
     # A method that serves one attribute has no mean, with the reason, in each of them.
-    reason = "no mean of rare: accuracy is readable on 1 of 4 attributes"
+    reason = "no mean for rare: accuracy is valid on only 1 of 4 attributes"
     assert terminal["rare"][0] == html["rare"][0] == "–" and np.isnan(means.loc["rare", "accuracy"])
-    assert reason in text and reason in page.replace("No mean of rare", "no mean of rare")
+    assert reason in text and reason in page.replace("No mean for rare", "no mean for rare")
     assert reason in (folder / "latex" / "accuracy.tex").read_text()
     assert reason in (folder / "table.md").read_text().replace("No mean", "no mean")
 
@@ -183,7 +183,7 @@ def test_floors_have_no_say_and_stand_last(numbers: Numbers, root: Path) -> None
     assert theme["random"].floor and theme["searched"].floor and not theme["good"].floor
     assert theme["random"].dash != theme["searched"].dash
     page = (root / "report" / "index.html").read_text(encoding="utf-8")
-    assert "<strong>floor</strong>: Random direction, searched." in page
+    assert "should beat: Random direction, searched." in " ".join(page.split())
 
 
 def test_marks_of_the_floor_are_overlaps_of_intervals(numbers: Numbers) -> None:
@@ -309,7 +309,7 @@ def test_runs_and_cells_are_counted_apart(tmp_path: Path) -> None:
         fake_run(tmp_path, "a", "smile", seed=seed)
     fake_run(tmp_path, "b", "smile", status="skipped", reason="none")
     told = dict(facts(numbers_of("", load(tmp_path, by_seed=False)), Theme({})))
-    assert told["Cells of a method and an attribute"] == "1 done, 1 skipped; 4 runs"
+    assert told["Cells (method and attribute)"] == "1 done, 1 skipped; 4 runs"
 
 
 def test_the_interval_of_a_mean_of_equal_starts_is_the_bootstrap(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_nothing_is_said_of_numbers_that_no_run_was_asked_for(
     texts = [capsys.readouterr().out, (page.parent / "table.md").read_text(), page.read_text()]
     for text in texts:
         assert "over 200 starts" in text
-        assert "readable" not in text and "AD over" not in text and "that crossed" not in text
+        assert "is valid on" not in text and "AD: over" not in text and "that crossed" not in text
     note = pd.read_csv(page.parent / "means.csv")["ad_at_note"]
     assert note.tolist() == ["no run has a metric that measures AD"]
 

@@ -155,7 +155,7 @@ def test_a_file_chooses_what_stands_where(root: Path, tmp_path: Path) -> None:
     out = tmp_path
     tex = (out / "latex" / "accuracy.tex").read_text()
     assert r"\begin{table}[t]" in tex and r"\label{tab:main}" in tex
-    assert r"\caption{Ours \emph{wins}.}" in tex and "% Caption as made: Accuracy" in tex
+    assert r"\caption{Ours \emph{wins}.}" in tex and "% Generated caption: Accuracy" in tex
     heads = re.findall(r"^method & (.*) \\\\$", tex, re.M)
     assert " & ".join(heads).split(" & ") == ["Smiling", "hair colour", "mean"]
     names = re.findall(r"^([A-Z][a-z ]+) & [\d\\]", tex, re.M)
@@ -164,8 +164,8 @@ def test_a_file_chooses_what_stands_where(root: Path, tmp_path: Path) -> None:
     text = (out / "table.md").read_text()
     assert "| attribute | method | Dependency ↓ | accuracy ↑ |" in text and "## Faces" in text
     # A renamed column has its title in every sentence too.
-    assert "Dependency is readable on 0 of 2 attributes" in text.replace("\n", " ")
-    assert "Dependency over those that reach" in text and not re.search(r"\bAD\b", text)
+    assert "Dependency is valid on only 0 of 2 attributes" in text.replace("\n", " ")
+    assert "Dependency: over the starts that reach" in text and not re.search(r"\bAD\b", text)
     # Fewer methods and attributes are what means and tests are over.
     means = pd.read_csv(out / "means.csv").set_index("method")
     assert list(means.index) == ["random", "mine"] and (means["asked"] == 2).all()
@@ -181,8 +181,8 @@ def test_nothing_is_said_of_columns_that_are_left_out(tmp_path: Path) -> None:
         "read with care",
         "Fréchet distance",
         "AUC below",
-        "AD: at an",
-        "AD over",
+        "AD: measured at an",
+        "AD: over",
         "flips and path",
     )
     (tmp_path / "report.yaml").write_text("columns: [accuracy, path_length]")
@@ -193,7 +193,7 @@ def test_nothing_is_said_of_columns_that_are_left_out(tmp_path: Path) -> None:
         outputs[name] = f"{table} {page.read_text(encoding='utf-8')}"
     assert [text for text in said if text not in outputs["all"]] == []
     assert [text for text in said if text in outputs["some"]] == []
-    assert "path over the starts that crossed" in outputs["some"]
+    assert "path: over the starts that crossed" in outputs["some"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_options_stand_above_the_file(
 def test_what_has_no_style_refuses_it(other: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([*other, "--digits", "2"])
-    assert "has no style: leave out --digits" in capsys.readouterr().err
+    assert "takes no style options: leave out --digits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_wrong_choice_is_named_with_file_and_remedy(
 def test_an_option_is_named_as_it_was_given(root: Path) -> None:
     for words, said in (
         (["--methods", "gradctl"], "--methods: unknown method 'gradctl'. Did you mean"),
-        (["--columns", ","], "--columns names nothing"),
+        (["--columns", ","], "--columns is empty"),
         (["--font", "times"], "--font: must be sans or serif"),
         (["--style", str(root / "none.yaml")], "none.yaml"),
     ):

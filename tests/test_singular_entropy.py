@@ -220,7 +220,11 @@ def test_the_report_orders_the_attributes_and_tests_the_order(tmp_path):
     assert found.test.rho == pytest.approx(0.8) and found.kept["kept"].tolist() == [32, 64]
     assert all(
         word in sentence(found)
-        for word in ("rho 0.80", "exact p", "accuracy of neural_ode less that of neural_ode_linear")
+        for word in (
+            "rho 0.80",
+            "exact p",
+            "accuracy of neural_ode minus that of neural_ode_linear",
+        )
     )
     results = load(tmp_path)
     theme = make_theme(results.runs["label"])

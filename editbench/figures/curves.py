@@ -65,8 +65,8 @@ def caption_of_groups(methods: Iterable[str], theme: Theme) -> str:
     if len(grouped(methods, theme)) == 1:
         return ""
     floors = any(theme[name].floor for name in methods)
-    told = f" At most {MOST} methods are in colour at a time, all others pale"
-    return told + ("; floors are in every group, and named in the first." if floors else ".")
+    told = f" Each group shows up to {MOST} methods in colour and all others pale"
+    return told + ("; floors appear in every group and are named in the first." if floors else ".")
 
 
 def curve_groups(

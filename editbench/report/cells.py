@@ -96,14 +96,15 @@ COLUMNS = (
         "accuracy",
         interval=True,
         better=True,
-        hint="target reached and every other attribute kept, at the first crossing; 95 % interval",
+        hint="share of starts that reach the target class while every other attribute keeps its "
+        "class, judged at the first crossing; 95 % interval",
         narrow=True,
     ),
     Column(
         "success_rate",
         "success",
         better=True,
-        hint="target reached, whatever else changed",
+        hint="share of starts that reach the target class, whatever else changes",
         narrow=True,
     ),
     Column(
@@ -111,7 +112,7 @@ COLUMNS = (
         "AD",
         interval=True,
         better=False,
-        hint="mean change of the other attributes, in σ, at the same achieved effect on the target",
+        hint="mean change of the other attributes, in σ, at equal achieved effect on the target",
         narrow=True,
     ),
     Column(
@@ -119,7 +120,8 @@ COLUMNS = (
         "flips",
         digits=2,
         better=False,
-        hint="other attributes whose label changed, mean over the starts that crossed",
+        hint="number of other attributes that have changed class at the crossing, mean over the "
+        "starts that crossed",
         narrow=True,
     ),
     Column(
@@ -127,15 +129,16 @@ COLUMNS = (
         "learned",
         digits=2,
         better=True,
-        hint="AUC with which what the method learnt orders the teacher's labels on the tune split",
+        hint="how well the score that the method learned ranks the tune split by the teacher's "
+        "labels, as an AUC (0.5 is chance)",
         narrow=True,
     ),
     Column(
         "path_length",
         "path",
         digits=None,
-        hint="length walked to the crossing, in the editor's own unit: not "
-        "comparable across editors of different units",
+        hint="length of the walk up to the crossing, in the method's own unit: not comparable "
+        "between methods with different units",
     ),
     # Of the fit as it was made: a cached one would make a method look free.
     Column(
@@ -143,31 +146,31 @@ COLUMNS = (
         "fit s",
         digits=None,
         better=False,
-        hint="seconds of the one-time fit, also if cached",
+        hint="seconds of the fit, even if it came from the cache",
     ),
     Column(
         "edits_per_second",
         "edits/s",
         digits=None,
         better=True,
-        hint="finished edits a second, decoding and judging included",
+        hint="finished edits per second, including decoding and judging",
     ),
     Column(
         "generator_calls",
         "gen. calls",
         digits=None,
         better=False,
-        hint="images decoded, and passes of derivatives",
+        hint="passes through the generator: decoded images and derivatives",
     ),
     Column(
         "labels_used",
         "labels",
         digits=None,
         better=False,
-        hint="labels the fit looked at, the teacher's answers too",
+        hint="labels that the fit used, including the teacher's answers",
     ),
-    Column("n", "n", digits=0, hint="starts, the same for every editor of an attribute"),
-    Column("seeds", "seeds", digits=0, hint="seeds that the numbers are means over"),
+    Column("n", "n", digits=0, hint="number of starts, the same for every method of an attribute"),
+    Column("seeds", "seeds", digits=0, hint="number of seeds that the values are averaged over"),
 )
 
 
@@ -304,8 +307,7 @@ def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:
         found.append(
             (
                 "leaking",
-                "the judge is the teacher the editor was trained on: the numbers flatter the "
-                "editor",
+                "the judge is the teacher that the method learned from, which flatters the method",
             )
         )
     if record.get("judged_in") == "w":

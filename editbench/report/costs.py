@@ -22,17 +22,17 @@ COSTS = (
         "walk s",
         digits=None,
         better=False,
-        hint="seconds of all walks of an attribute",
+        hint="seconds of all walks of one attribute",
     ),
     Column(
         "peak_memory_mb",
         "peak MiB",
         digits=None,
         better=False,
-        hint="largest memory of the job's process, or of the GPU",
+        hint="peak memory of the job's process, or of the GPU",
     ),
 )
-SUMMED = "means over the attributes of the mean accuracy; peak memory is the largest"
+SUMMED = "means over the attributes of the mean accuracy; peak memory is the maximum"
 
 
 def cost_table(means: pd.DataFrame) -> pd.DataFrame:

@@ -27,14 +27,14 @@ from editbench.walk.rows import key_of
 # Half a 95 % interval in standard deviations, about 1.96.
 Z95 = float(ndtri(0.975))
 TITLES = {
-    "entanglement": "taken along from the partner, σ",
+    "entanglement": "side effect on the correlated attribute, σ",
     "accuracy": "accuracy",
     "ad_at": "AD at matched effect, σ",
 }
 METRICS = ("entanglement_with", "accuracy", "ad_at")  # that the quantities are read from
 WHISKERS = (
-    f" Whiskers are 95 % intervals over starts and seeds; where fewer than {FEWEST} starts reach the "
-    "effect there is no point."
+    f" Whiskers: 95 % intervals over starts and seeds. Points with fewer than {FEWEST} starts that "
+    "reach the effect are left out."
 )
 
 
@@ -64,10 +64,10 @@ DIALS = (
         "rho",
         "The entanglement dial",
         "rho of the world",
-        "Against the correlation rho of the world: what an edit takes along from the attribute that "
-        "is tied to its own, in σ at matched effect and in the direction of the correlation, the "
-        "accuracy at the first crossing, and AD at matched effect. An attribute that is tied to "
-        "none has no first panel." + WHISKERS,
+        "Plotted against the correlation rho of the world: the side effect on the correlated "
+        "attribute (in σ, at matched effect, positive in the direction of the correlation), the "
+        "accuracy at the first crossing, and AD at matched effect. The first panel is empty for an "
+        "attribute that is correlated with no other." + WHISKERS,
         ties=True,
         paired=False,
     ),
@@ -75,25 +75,25 @@ DIALS = (
         "linearity",
         "The linearity dial",
         "lambda of the world",
-        "Against lambda, the weight of the term that straightens the traits in W while the "
-        "generator is trained (0: W as curved as it comes out): the accuracy at the first "
-        "crossing, and AD at matched effect." + WHISKERS,
+        "Plotted against lambda, the weight of the term that makes the traits linear in W during "
+        "the training of the generator (0: the curvature of W is not constrained): the accuracy at "
+        "the first crossing, and AD at matched effect." + WHISKERS,
         ties=False,
         paired=False,
     ),
     Dial(
         "curvature",
         "The curvature dial",
-        "turn of W, radians a standard deviation",
-        "Against the turn that was added to W (0: the network's own W; pictures, starts and S are the "
-        "same at every setting): the accuracy at the first crossing, and AD at matched effect."
-        + WHISKERS,
+        "rotation in W, radians per standard deviation",
+        "Plotted against the rotation that was applied to W (0: the network's own W; images, starts "
+        "and S are the same at every setting): the accuracy at the first crossing, and AD at matched "
+        "effect." + WHISKERS,
         ties=False,
         paired=True,
     ),
 )
 SLOPE = (
-    "values: at the smallest and at the largest setting; slope: change for a setting from 0 to 1, "
+    "values: at the smallest and at the largest setting; slope: change per unit of the setting, by "
     "weighted least squares over the worlds, averaged over the attributes; 95 % interval over "
     "starts and seeds, for these generators"
 )

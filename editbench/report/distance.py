@@ -61,8 +61,12 @@ def _learned(given: object, examples: Sequence[int]) -> str:
     told = ""
     if examples:
         few, many = min(examples), max(examples)
-        told = f" ({few} examples a class)" if few == many else f" ({few} to {many} a class)"
-    return f"what it learnt orders held-out codes with AUC {auc:.2f}{told}"
+        told = (
+            f" ({few} examples per class)"
+            if few == many
+            else f" ({few} to {many} examples per class)"
+        )
+    return f"what it learned ranks held-out samples with an AUC of {auc:.2f}{told}"
 
 
 def _starts(distance: object) -> str:
@@ -72,10 +76,10 @@ def _starts(distance: object) -> str:
     target = _number(distance.get("target"))
     if target is None:
         return ""
-    told = f"starts lie {target:.2f} σ from the boundary (median)"
+    told = f"the median distance of the starts is {target:.2f} σ from the boundary"
     other = _number(distance.get("nearest_other"))
     if other is not None:
-        told += f" and {other:.2f} σ from the nearest other one"
+        told += f" and {other:.2f} σ from the nearest other boundary"
     return told
 
 
@@ -84,7 +88,7 @@ def _resolution(given: object, paper: object) -> str:
     there = _number(paper)
     if here is None or there is None or here == there:
         return ""
-    return f"{here:g}×{here:g} pixels against {there:g}×{there:g}"
+    return f"its images have {here:g}×{here:g} pixels, those of the paper {there:g}×{there:g}"
 
 
 def _number(value: object) -> float | None:

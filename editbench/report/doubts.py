@@ -45,11 +45,11 @@ def far_starts(results: Results, theme: Theme) -> list[str]:
     if not far:
         return []
     # Methods share their starts, but two settings may differ.
-    told = ", ".join(f"{theme.attribute(name)} {spread(far[name])}" for name in sorted(far))
+    told = ", ".join(f"{spread(far[name])} σ ({theme.attribute(name)})" for name in sorted(far))
     return [
-        f"Starts are not near their boundary: half of them lie further than {told} σ from the "
-        f"target's, where {NEARBY:g} σ counts as near. A larger bank or a smaller starts.pool brings "
-        "them nearer, and so does starts.near=target."
+        f"Starts are far from the target's boundary: their median distance is {told}, and more than "
+        f"{NEARBY:g} σ counts as far. A larger bank, a smaller starts.pool or starts.near=target "
+        "brings them closer."
     ]
 
 
@@ -73,7 +73,7 @@ def not_finite(results: Results, theme: Theme) -> list[str]:
     if not found:
         return []
     return [
-        "Walks became NaN or infinite, which counts as a failure where they had not crossed: "
+        "Some walks became NaN or infinite; those that had not crossed before count as failures: "
         f"{listed(found)}."
     ]
 
@@ -95,9 +95,9 @@ def contradictions(results: Results, theme: Theme) -> list[str]:
     if not found:
         return []
     return [
-        f"Teacher and judge agree hardly more than chance, or less (Cohen's κ at most {SLIGHT:g}): "
-        f"{listed(list(found))}. What a method learns of such an attribute is not what it is judged "
-        "by."
+        f"Teacher and judge agree hardly more than by chance (Cohen's κ of {SLIGHT:g} or less): "
+        f"{listed(list(found))}. On such an attribute, what a method learns from the teacher is not "
+        "what the judge measures."
     ]
 
 
@@ -112,12 +112,12 @@ def foreign_logits(results: Results, theme: Theme) -> list[str]:
     for _, every in _by_run(results):
         for one in every:
             for (role, name), share in one.foreign.items():
-                found[f"{theme.attribute(name)} of the {role} ({share:.0%} equal classes)"] = None
+                found[f"{theme.attribute(name)} of the {role} ({share:.0%} same class)"] = None
     if not found:
         return []
     return [
         f"The logits of an imported bank are not those of the scorer: {listed(list(found))}. Starts "
-        "and labels are then of another boundary than the edits are judged by."
+        "and labels then refer to a different boundary than the one that edits are judged by."
     ]
 
 

@@ -17,15 +17,17 @@ from editbench.report.tables import curves
 from editbench.report.titles import Wording
 
 CAPTIONS = {
-    "accuracy": "Share of starts whose target was reached with every other attribute kept, at the "
-    "first crossing; whiskers are 95 % intervals. A cross: skipped or failed.",
+    "accuracy": "Share of starts that reach the target class while every other attribute keeps its "
+    "class, judged at the first crossing. Whiskers: 95 % intervals. A cross marks a run that was "
+    "skipped or failed.",
     # The limit that this names is FEWEST of editbench.figures.panels.
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
-    "σ; lower is better. A start counts once in a bin, where its walk first passes the centre. Bands "
-    "are 95 % intervals over starts; bins of fewer than 30 starts are hidden.",
+    "σ; lower is better. Each start counts once per bin, at the step at which its walk first passes "
+    "the centre of the bin. Bands: 95 % intervals over starts. Bins with fewer than 30 starts are "
+    "hidden.",
     "trade": figure_trade.CAPTION,
 }
-CURVE_CAPTION = "Against the achieved effect on the target; bands are 95 % intervals."
+CURVE_CAPTION = "Plotted against the achieved effect on the target. Bands: 95 % intervals."
 CURVE_TITLES = {
     "ad": "Attribute dependency",
     "ad_max": "Largest attribute dependency",

@@ -247,7 +247,7 @@ def _frames(sheet: SpriteSheet, method: str, run: dict | None) -> dict:
     if run is None:
         return {"why": "not run"}
     return {
-        "why": "no pictures of this start"
+        "why": "no images of this start"
         if run["status"] == "done"
         else f"{run['status']}: {run['reason']}"
     }

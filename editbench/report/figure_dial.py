@@ -63,7 +63,7 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
                 # Other panels are empty where too few starts reach the effect, which the caption
                 # says.
                 if mine.empty and attribute not in partners:
-                    text = "tied to\nno other"
+                    text = "correlated with\nno other"
                     where = {"ha": "center", "va": "center", "transform": axes.transAxes}
                     axes.text(0.5, 0.5, text, alpha=0.7, **where)
             if quantity == shown[0]:

@@ -23,7 +23,7 @@ LABELS = {
     "fit_seconds": "fit, seconds",
     "labels_used": "labels",
     "generator_calls": "generator calls",
-    "edits_per_second": "edits a second",
+    "edits_per_second": "edits per second",
     "walk_seconds": "walk, seconds",
     "peak_memory_mb": "peak memory, MiB",
 }
@@ -35,10 +35,10 @@ LEAST_ROOM = 0.85
 # A logarithm has no place for 0, which methods without a fit and without labels have.
 FLOORS = {"fit_seconds": 0.01}  # on a logarithmic axis less is drawn here; 1 for the others
 CAPTION = (
-    "Mean accuracy with its 95 % interval against mean dependency and each cost; the axes say what "
-    "the means are over, the same for every method. The arrow points to the better side; the dashed "
-    "line joins the methods that no other beats in both (Pareto front, without floors). What is the "
-    "same for all is not drawn."
+    "Mean accuracy with its 95 % interval, against mean AD and against each cost. The axis labels "
+    "state what the means are over, which is the same for every method. The arrow points to the "
+    "better side. The dashed line joins the methods that no other method beats in both quantities "
+    "(Pareto front, without floors). Quantities that are the same for all methods are not drawn."
 )
 
 

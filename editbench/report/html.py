@@ -51,9 +51,10 @@ from editbench.report.tables import main_table
 # What the page tells of how runs were made; costs and notes have tables of their own.
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")
 BOLD = (
-    "Bold: the best of a column and whatever has an interval that overlaps the best's and is not "
-    f"separated from it by the paired bootstrap (Holm, adjusted p below {SIGNIFICANCE:g}); nothing where no "
-    "other method is behind the best. A floor is never bold."
+    "Bold: the best value of a column and all values that are not significantly worse. A value is "
+    "significantly worse if its paired bootstrap test against the best has an adjusted p below "
+    f"{SIGNIFICANCE:g} (Holm), or if the two intervals do not overlap. If no other method is worse, "
+    "nothing is bold. Floors are never bold."
 )
 
 
@@ -176,17 +177,17 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
             "Starts",
             # No run that is done, no starts.
             starts
-            and f"{starts} an attribute"
+            and f"{starts} per attribute"
             + (f"; within {pools} σ of the boundaries" if pools else "")
-            + (f"; median distance from the target's {own} σ" if own else "")
-            + (f", from the nearest other {other} σ" if other else ""),
+            + (f"; median distance {own} σ from the target's boundary" if own else "")
+            + (f", {other} σ from the nearest other one" if other else ""),
         ),
         ("Seeds", ", ".join(map(str, seeds))),
         ("Methods", str(table["method"].nunique())),
         ("Attributes", str(table["attribute"].nunique())),
         # Several seeds of a method on an attribute are one row of every table.
         (
-            "Cells of a method and an attribute",
+            "Cells (method and attribute)",
             cells + (f"; {runs} runs" if runs > len(table) else ""),
         ),
     ]
@@ -201,7 +202,7 @@ def _cards(made: list[dict]) -> str:
         card = one.get("world_card") or {}
         if card:
             reached = card["bars"] - len(card["missed"])
-            found.add(f"{reached} of {card['bars']} bars reached")
+            found.add(f"{reached} of {card['bars']} quality criteria met")
     return "; ".join(sorted(found))
 
 
@@ -218,7 +219,7 @@ def _agreement(made: list[dict], theme: Theme) -> str:
             found.setdefault(name, text)
     if not found:
         return ""
-    return f"agree on {', '.join(found.values())} of the samples"
+    return f"share of samples with the same class: {', '.join(found.values())}"
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
@@ -227,14 +228,14 @@ def warnings(table: pd.DataFrame) -> list[str]:
     # The judge is what the editor followed, so it confirms what the editor believes.
     if table["leaking"].any():
         found.append(
-            f"{_share(table['leaking'])} judged by the teacher the editors were trained on. Such "
-            "numbers flatter every editor that uses the teacher; they are marked ‘leaking’."
+            f"{_share(table['leaking'])} judged by the teacher that the methods learn from. This "
+            "flatters every method that uses the teacher; such numbers are marked ‘leaking’."
         )
     latent = table["judged_in"] == "w"
     if latent.any():
         found.append(
-            f"{_share(latent)} judged on latent codes, not on images: nothing is known about what "
-            "the pictures show. These are marked ‘latent’."
+            f"{_share(latent)} judged on latent codes, not on images, so nothing is known about "
+            "what the images show. These are marked ‘latent’."
         )
     return found
 
@@ -346,7 +347,7 @@ def _section(
             _mean_row(record, columns, averaged, accuracy)
             for record in numbers.means.to_dict("records")
         ],
-        "means_over": [f"{titles[metric]} over" for metric in averaged],
+        "means_over": [f"{titles[metric]}: mean over" for metric in averaged],
         "means_notes": means_notes(numbers, theme, style),
         "bold_means": numbers.ranked.bold,
         "legend": legend(table, results, theme, style),
@@ -401,16 +402,16 @@ def accuracy_conclusion(
         best = [theme.method(method) for method, cells in grid if cells[place]["best"]]
         name = theme.attribute(attribute)
         found.append(
-            f"on {name} {', '.join(best)}" if best else f"on {name} none, as nothing is behind"
+            f"{name}: {', '.join(best)}" if best else f"{name}: none, as no method is worse"
         )
-    conclusion = f"In bold, the best and what is not behind it: {'; '.join(found)}."
+    conclusion = f"Best methods, with those not significantly worse (bold): {'; '.join(found)}."
     rivals = [cells for method, cells in grid if not theme[method].floor]
     done = [cell for cells in rivals for cell in cells if cell["status"] == "done"]
     # Without a floor, or with nothing but floors, no cell is compared with one.
     if len(rivals) == len(grid) or not done:
         return conclusion
     floored = sum(bool(cell["cell"].floor) for cell in done)
-    return f"{conclusion} {floored} of {len(done)} cells are not clear of the best floor."
+    return f"{conclusion} {floored} of {len(done)} cells are at the floor or worse."
 
 
 def _row(record: dict, columns: list[Column]) -> dict[str, Any]:

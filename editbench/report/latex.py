@@ -110,18 +110,19 @@ FIT = (
     r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
 )
 BOLD = (
-    "Bold: the best of a column, and whatever has an interval that overlaps the best's and is not "
-    f"separated from it by the paired bootstrap over starts (Holm, adjusted p below {SIGNIFICANCE:g}); "
-    "of means accuracy alone is tested."
+    "Bold: the best value of a column and all values that are not significantly worse. A value is "
+    "significantly worse if its paired bootstrap test over starts against the best has an adjusted p "
+    f"below {SIGNIFICANCE:g} (Holm), or if the two intervals do not overlap. Of the means, only those "
+    "of accuracy are tested."
 )
 # What the number of a table of methods and attributes is, for its caption.
 WHAT = {
-    "accuracy": "Accuracy: the share of starts that reach the target class with every other "
-    "attribute kept, where the judge first sees it; higher is better",
-    AT_EFFECT: "Attribute dependency (AD): the mean change of the other attributes, in σ, at an "
+    "accuracy": "Accuracy: share of starts that reach the target class while every other attribute "
+    "keeps its class, judged at the first crossing; higher is better",
+    AT_EFFECT: "Attribute dependency (AD): mean change of the other attributes, in σ, at an "
     "achieved effect of {effect} σ on the target, over the starts that reach it; lower is better",
-    "learned": "AUC with which what a method learnt orders the teacher's labels on the tune split, "
-    "of many classes the mean of each against the rest; 0.5 is chance",
+    "learned": "AUC: how well the score that a method learned ranks the tune split by the teacher's "
+    "labels (with more than two classes, the mean of each against the rest); 0.5 is chance",
 }
 # Columns that ‡ stands in.
 OF_LEARNED = ("accuracy", AT_EFFECT, "learned")
@@ -342,7 +343,7 @@ def _cell_notes(paper: Paper, column: Column, compared: MeanComparison) -> list[
         notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, paper.theme)})")
     # A note for all methods is the caption's; these are of single ones.
     for method, why in compared.left(paper.theme).items():
-        notes.append(f"no mean of {paper.theme.method(method)}: {why}")
+        notes.append(f"no mean for {paper.theme.method(method)}: {why}")
     return notes
 
 
@@ -397,7 +398,9 @@ def _cost_table(paper: Paper) -> Grid | None:
     known = [row for row in costs if row["accuracy_attributes"]]
     over = f" ({over_what(known[0], 'accuracy')})" if known else ""
     hints = "; ".join(f"{column.title}: {column.hint}" for column in shown)
-    caption = [f"Costs: {SUMMED}{over}. {hints}. Measured once a run, on one machine; no test."]
+    caption = [
+        f"Costs: {SUMMED}{over}. {hints}. Measured once per run, on one machine; not tested."
+    ]
     return Grid(caption, ["method", *(column.heading for column in shown)], rows)
 
 
@@ -421,9 +424,9 @@ def _ranking_table(paper: Paper) -> Grid | None:
     caption = [
         f"Methods by mean accuracy{_over(paper.numbers.table, number.interval)}.",
         _mean(paper, ranked.compared),
-        "A rank is a range where the paired bootstrap over starts leaves it open (Holm, adjusted p "
-        f"below {SIGNIFICANCE:g}); ties are the numbers of the methods that it does not separate. "
-        "A floor has no rank.",
+        "A rank is a range if the paired bootstrap over starts does not determine it (adjusted p "
+        f"below {SIGNIFICANCE:g}, Holm). Ties: numbers of the methods from which a method does not "
+        "differ significantly. Floors have no rank.",
     ]
     left = []
     for method, why in ranked.compared.left(paper.theme).items():
@@ -433,7 +436,7 @@ def _ranking_table(paper: Paper) -> Grid | None:
 
 # -- parts of a caption ----------------------------------------------------------------------------
 def _over(table: pd.DataFrame, intervals: bool) -> str:
-    """'; over 150 starts an attribute and 1 to 3 seeds, with the 95 % interval below'."""
+    """'; over 150 starts per attribute and 1 to 3 seeds, with the 95 % interval below'."""
     counts = sorted(set(table["n"].dropna().astype(int)))
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
     if not counts:
@@ -441,7 +444,7 @@ def _over(table: pd.DataFrame, intervals: bool) -> str:
     starts = _span(counts) + " starts"
     several = f" and {_span(seeds)} seeds" if seeds[-1] > 1 else ", one seed"
     interval = ", with the 95 % interval below" if intervals else ""
-    return f"; over {starts} an attribute{several}{interval}"
+    return f"; over {starts} per attribute{several}{interval}"
 
 
 def _span(values: Sequence[int]) -> str:
@@ -534,7 +537,7 @@ def _float(paper: Paper, name: str, grid: Grid) -> str:
     kind = "table" if style.column == "one" else "table*"
     comments = list(paper.comments)
     if name in style.captions:
-        comments.append(f"Caption as made: {made}")
+        comments.append(f"Generated caption: {made}")
     lines = [
         *_commented(comments),
         rf"\begin{{{kind}}}[t]",
@@ -618,7 +621,7 @@ def _comments(numbers: Numbers, theme: Theme, cited: Cited | None) -> list[str]:
     papers = _papers(results, theme, cited) if cited else ""
     if papers:
         lines.append(f"Papers, in references.bib: {papers}.")
-    lines.append(r"Needs \usepackage{booktabs}, in lines narrower than the table also {graphicx}.")
+    lines.append(r"Needs \usepackage{booktabs}; in lines narrower than the table also {graphicx}.")
     return lines
 
 

@@ -108,19 +108,19 @@ class MeanComparison:
         if not self.measured:
             return f"no run has a metric that measures {title}"
         if not self.unreadable:
-            return (
-                f"no method has a readable {title} on more than half of the {self.asked} attributes"
-            )
+            return f"no method has a valid {title} on more than half of the {self.asked} attributes"
+        least = least_shared(self.metric)
+        starts = "one start" if least == 1 else f"{least} starts"
         note = (
-            f"no mean of {title}: all methods compared share {least_shared(self.metric)} or more "
-            f"starts on {self.shared} of {self.asked} attributes, fewer than half"
+            f"no mean {title}: all compared methods share at least {starts} on only {self.shared} of "
+            f"{self.asked} attributes, fewer than half"
         )
         parts = [
             f"{theme.method(method)} on {theme.join_attributes(names)}"
             for method, names in self.unreadable.items()
             if names
         ]
-        return f"{note} (not readable: {'; '.join(parts)})" if parts else note
+        return f"{note} (not valid: {'; '.join(parts)})" if parts else note
 
     def left(self, theme: Theme) -> dict[str, str]:
         """Method -> why it alone has no mean.
@@ -131,9 +131,11 @@ class MeanComparison:
         title = self.title(theme)
         found = {}
         for method, count in self.few.items():
-            found[method] = f"{title} is readable on {count} of {self.asked} attributes"
+            found[method] = f"{title} is valid on only {count} of {self.asked} attributes"
         for floor, names in self.lacking.items():
-            found[floor] = f"{title} of this floor lacks starts of {theme.join_attributes(names)}"
+            found[floor] = (
+                f"{title} of this floor does not cover all starts on {theme.join_attributes(names)}"
+            )
         return found
 
     def averages(self) -> np.ndarray:
@@ -382,5 +384,5 @@ def lines(found: Iterable[MeanComparison], theme: Theme) -> list[str]:
             f"({theme.join_attributes(one.attributes)}), the same for every method"
         )
         for name, why in one.left(theme).items():
-            said.append(f"no mean of {theme.method(name)}: {why}")
+            said.append(f"no mean for {theme.method(name)}: {why}")
     return said

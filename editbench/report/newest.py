@@ -88,7 +88,7 @@ def notes_of(runs: Sequence[Mapping[str, Any]], older: Mapping[str, str]) -> lis
             jobs.setdefault(run["method"], set()).add(older[run["run_id"]])
             left.setdefault(run["method"], []).append(run["run_id"])
     return [
-        f"{method}: {len(left[method])} older records of {len(jobs[method])} jobs are left out, by "
-        f"other code or weights: {', '.join(left[method])}"
+        f"{method}: {len(left[method])} older records of {len(jobs[method])} jobs, made with other "
+        f"code or weights, are left out: {', '.join(left[method])}"
         for method in sorted(left)
     ]

@@ -21,10 +21,13 @@ from editbench.report.tables import ABOVE_FLOOR, AT_EFFECT, AT_FLOOR, WORSE, qua
 
 # The biased ones: the legend warns of them only.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
-FLOOR_RULE = f"“{AT_FLOOR}”: the interval overlaps that of the best floor; “{WORSE}”: it lies on the wrong side."
+FLOOR_RULE = (
+    f"“{AT_FLOOR}”: the 95 % interval overlaps that of the best floor; “{WORSE}”: it lies on the "
+    "wrong side of it."
+)
 NOT_LEARNED_MEANS = (
-    f"{NOT_LEARNED}: what the method learnt orders the teacher's labels on the tune split with an "
-    f"AUC below {LEAST_LEARNED:g}; 0.5 is chance, and its accuracy says little of the method"
+    f"{NOT_LEARNED}: what the method learned ranks the tune split with an AUC below "
+    f"{LEAST_LEARNED:g} (0.5 is chance), so its accuracy says little about the method"
 )
 OVER_CROSSED = ("off_target_flips", "path_length")  # columns over the starts that crossed
 TITLES = {column.key: column.title for column in COLUMNS}
@@ -69,8 +72,8 @@ def missed_cards(results: Results) -> list[Missed]:
         if card.get("missed"):
             summary = (
                 f"The world {run['generator']} misses {len(card['missed'])} of the {card['bars']} "
-                "bars of its card, which say how far its numbers can be trusted (docs/world.md tells "
-                "what follows)"
+                "quality criteria of its card (docs/world.md explains what this means for the "
+                "numbers)"
             )
             found.add(Missed(summary, tuple(card["missed"])))
     return sorted(found)
@@ -81,22 +84,22 @@ def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
     counts = sorted(set(table["n"].dropna().astype(int)))
     # Below it stands what was skipped or failed, with its reason.
     if not counts:
-        return "no run is done"
+        return "no run has finished"
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
-    several = ", ".join(map(str, seeds))
-    pooled = f" and {several} seeds, mean and interval over both" if seeds[-1] > 1 else ", one seed"
+    *few, most = map(str, seeds)
+    several = f"{', '.join(few)} or {most}" if few else most
+    pooled = f" and {several} seeds (interval over both)" if seeds[-1] > 1 else ", one seed"
     # What no run was asked for has a column without a number.
     known = [key for key in (*OVER_CROSSED, AT_EFFECT) if table[key].notna().any()]
     shown = [key for key in known if style.shows(key)]
     crossed = [title_of(key, theme) for key in OVER_CROSSED if key in shown]
     others = []
     if crossed:
-        others.append(f"{' and '.join(crossed)} over the starts that crossed")
+        others.append(f"{' and '.join(crossed)}: over the starts that crossed")
     if AT_EFFECT in shown:
-        others.append(f"{title_of(AT_EFFECT, theme)} over those that reach its effect")
-    told = f"each row: over {n} starts{pooled}"
-    return f"{told}; {', '.join(others)}" if others else told
+        others.append(f"{title_of(AT_EFFECT, theme)}: over the starts that reach its effect")
+    return "; ".join([f"each row: mean over {n} starts{pooled}", *others])
 
 
 def title_of(key: str, theme: Theme) -> str:
@@ -111,7 +114,7 @@ def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
     told.append(over_starts(numbers.table, theme, style))
     if floors := floors_of(numbers.table, theme):
         rule = f"; {FLOOR_RULE}" if any(map(style.shows, ABOVE_FLOOR)) else ""
-        told.append(f"floor: {', '.join(floors)}{rule}")
+        told.append(f"{'floors' if len(floors) > 1 else 'floor'}: {', '.join(floors)}{rule}")
     return told
 
 
@@ -140,7 +143,8 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
     effects = sorted(set(table["ad_at_effect"].dropna()))
     if effects and style.shows(AT_EFFECT):
         lines.append(
-            f"{title_of(AT_EFFECT, theme)}: at an achieved effect of {', '.join(f'{x:g}' for x in effects)} σ on the target"
+            f"{title_of(AT_EFFECT, theme)}: measured at an achieved effect of "
+            f"{', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
     weak = any(not_learned(record) for record in table.to_dict("records"))
     if weak and style.shows("learned"):
@@ -150,8 +154,8 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
     distances = [key for key, one in chosen.items() if one.metric in FRECHET and key in table]
     if any(table[key].notna().any() for key in distances):
         lines.append(
-            "Fréchet distance, FID: that of n pictures lies above that of all, by more where they "
-            "vary more; the kernel distance, in table.csv and the figures, has no such bias"
+            "Fréchet distance, FID: computed from n images they are biased upwards, the more so the "
+            "more the images vary; the kernel distance (table.csv and figures) has no such bias"
         )
     noted = [f"{key}_note" for key, one in chosen.items() if one.metric not in HIDDEN]
     several = table["setting"].nunique() > 1
@@ -204,7 +208,7 @@ def state_of(row: Mapping[Any, Any]) -> str:
     """What became of a row of `main_table` that has a reason: its status, or the seeds it is left with."""
     if row["status"] != "done":
         return str(row["status"])
-    return "1 seed only" if row["seeds"] == 1 else f"{row['seeds']} seeds only"
+    return "only 1 seed" if row["seeds"] == 1 else f"only {row['seeds']} seeds"
 
 
 def some(names: list[str]) -> str:

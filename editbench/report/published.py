@@ -22,7 +22,7 @@ from editbench.report.tables import main_table
 
 ALL = "all"  # in place of an attribute: one number a method
 # Above the sentences of `reasons`.
-WHY = "Where the paper's number lies outside the interval measured here, what differs"
+WHY = "Known differences where the paper's number lies outside the interval measured here"
 SERVED = "served"  # metric: attributes on which a control was found
 
 
@@ -167,7 +167,7 @@ def _row(
         }
     # A paper may have attributes that this world lacks; its number is still shown.
     if attribute not in (ALL, *table["attribute"]):
-        return row | {"ours": "no such attribute in these runs"}
+        return row | {"ours": "attribute not in these runs"}
     mine = mine[mine["attribute"] == attribute]
     if not len(mine):
         return row | {"ours": "not run"}

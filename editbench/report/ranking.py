@@ -81,12 +81,13 @@ def lines(found: Ranking, theme: Theme) -> list[str]:
     left = compared.left(theme).items()
     missing = [f"not ranked: {theme.method(method)}: {why}" for method, why in left]
     if found.table.empty:
-        note = compared.note(theme) or "fewer than two methods are compared"
+        note = compared.note(theme) or "fewer than two methods can be compared"
         return [f"no ranking: {note}", *missing]
     return [
-        f"ranking: mean {compared.title(theme)} over {compared.over} "
-        f"({theme.join_attributes(compared.attributes)}), the same for every method; a rank is a range where the paired data leave "
-        f"it open (Holm, {SIGNIFICANCE:g}); floors have no rank",
+        f"ranking: by mean {compared.title(theme)} over {compared.over} "
+        f"({theme.join_attributes(compared.attributes)}), the same for every method; a rank is a range "
+        f"if the paired tests do not determine it (adjusted p below {SIGNIFICANCE:g}, Holm); floors "
+        "have no rank",
         *missing,
     ]
 

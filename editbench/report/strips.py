@@ -101,7 +101,7 @@ def strips_of_record(folder: Path) -> Sequence[Strip]:
     run = results.runs.iloc[0]
     arrays = results.strips(folder.name)
     if arrays is None:
-        raise EditbenchError(f"{folder} keeps no pictures; engine.pictures sets how many are kept")
+        raise EditbenchError(f"{folder} holds no images; engine.pictures sets how many are kept")
     return _of_run(str(run["method"]), arrays, run["classes"])
 
 

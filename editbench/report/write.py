@@ -105,7 +105,7 @@ def print_table(
         for note in dict.fromkeys(told):
             console.print(escape(note), style="dim", soft_wrap=True)
     if tied := dial.table(results):
-        title = f"{dial.title(results).lower()}, flattest first"
+        title = f"{dial.title(results).lower()}, smallest slope first"
         console.print(_rich(TextTable(title, tied[0], tied[1:], folds=(0,))))
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
     for line in _last_notes(results, theme, style):
@@ -139,7 +139,7 @@ def print_parts(console: Console, table: TextTable) -> None:
                 break
         console.print(shown)
         left = left[count:]
-        table = replace(table, title="the same runs, further numbers")
+        table = replace(table, title="the same runs, further columns")
 
 
 def _rich(table: TextTable, grouped: bool = False) -> Table:
@@ -284,15 +284,15 @@ def _means(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Sty
     records = numbers.means.to_dict("records")
     titles = {column.key: column.title for column in columns}
     shown = [metric for metric in numbers.compared if metric in titles]
-    heads = ["method", "served", *(column.heading for column in columns)]
-    heads += [f"{titles[metric]} over" for metric in shown]
+    heads = ["method", "attributes", *(column.heading for column in columns)]
+    heads += [f"{titles[metric]}: mean over" for metric in shown]
     rows = []
     for record in records:
         row: list[str | Cell] = [_name(record, theme), f"{record['served']} of {record['asked']}"]
         # Why one is missing stands below the table.
         row += [replace(cell(record, column), mark="") for column in columns]
         rows.append([*row, *(over_what(record, metric) for metric in shown)])
-    title = "mean over attributes, the same for every method"
+    title = "means over the same attributes and starts for every method"
     notes = means_notes(numbers, theme, style)
     table = TextTable(title, heads, rows, notes, range(len(heads)))
     return _with_floor(table, records, columns)
@@ -319,7 +319,7 @@ def _ranking(numbers: Numbers, theme: Theme, style: Style) -> TextTable:
         ties = [theme.method(name) for name in ranked.ties[row["method"]]]
         method = theme.method(row["method"])
         rows.append([row["rank"], method, cell(row, accuracy), some(ties) or MISSING])
-    heads = ["rank", "method", accuracy.heading, "not separated from"]
+    heads = ["rank", "method", accuracy.heading, "tied with"]
     # Ties are a list of names and fold; everything else in the ranking is short.
     return TextTable("ranking", heads, rows, ranking_lines(ranked, theme), folds=(3,))
 
@@ -330,7 +330,7 @@ def _costs(numbers: Numbers, theme: Theme, style: Style) -> TextTable:
     for row in numbers.costs.to_dict("records") if shown else ():
         costs = [cell(row, column).text for column in shown]
         rows.append([_name(row, theme), over_what(row, "accuracy"), *costs])
-    heads = ["method", "over", *(column.heading for column in shown)]
+    heads = ["method", "mean over", *(column.heading for column in shown)]
     return TextTable(f"costs: {SUMMED}", heads, rows)
 
 

@@ -59,11 +59,13 @@ def remarks(made: Mapping[str, Any]) -> list[str]:
     doubts = doubts_of(made)
     found = []
     if doubts.far is not None:
-        found.append(f"far starts: {doubts.far:.2f} sigma")
+        found.append(f"starts {doubts.far:.2f} sigma from the boundary")
     if doubts.not_finite:
-        found.append(f"not finite: {doubts.not_finite} of {doubts.walks} walks")
+        found.append(f"{doubts.not_finite} of {doubts.walks} walks not finite")
     for name, kappa in doubts.contradicted.items():
         found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
     for (role, name), share in doubts.foreign.items():
-        found.append(f"the bank's {name} is of another {role}: {share:.0%} equal")
+        found.append(
+            f"logits of {name} in the bank are from another {role}: {share:.0%} same class"
+        )
     return found

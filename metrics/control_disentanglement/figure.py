@@ -27,17 +27,15 @@ MOST_COLUMNS = 4  # of panels
 MOST_STARTS = 2  # of each attribute whose paths are drawn
 SIDE = 0.8  # inches of a picture of a path
 CAPTIONS = {
-    "cd": "Normalised entropy of the other attributes along the walk (D) against the share of "
-    "starts that have the "
-    "target class (C), step by step from 0; lower is better, further to the right is more control. "
-    "Bands: 95 % intervals of D at a level of C. Diverged walks count as not controlled.",
-    "cd_area": "Mean of D over the controls from 0 to the largest one that every method reaches "
-    "on the attribute, "
-    f"given under its name. The floor and methods below C = {LEAST:g} do not set that range, and "
-    "have a mark only where they cover it. Lower is better.",
-    "cd_paths": "The same starts along the paths of every method, at the step written above each "
-    "picture; the step of all methods is equally long. A line under a picture: the judge gives it "
-    "the target class. ",
+    "cd": "Disentanglement D (normalised entropy of the other attributes; lower is better) against "
+    "control C (share of starts that have the target class; more to the right), step by step along "
+    "the walk. Bands: 95 % intervals of D at fixed C. Diverged walks count as not controlled.",
+    "cd_area": "Mean of D over the range of C from 0 to the largest value that every method reaches "
+    "on the attribute; this value stands under the attribute's name. Floors and methods below "
+    f"C = {LEAST:g} do not limit the range, and have a mark only if they cover it. Lower is better.",
+    "cd_paths": "The same starts along the walks of every method, at the step given above each "
+    "image; a step has the same length in all methods. An underlined image has the target class, "
+    "according to the judge. ",
 }
 
 

@@ -14,9 +14,9 @@ from editbench.figures.panels import FEWEST, new_figure
 from editbench.figures.theme import Theme, order_methods
 
 CAPTION = (
-    "Mean change of every other attribute at matched effect on the target (the panel), in σ; "
-    "darker is more. "
-    f"Cells of fewer than {FEWEST} starts, or of runs that are not done, are empty."
+    "Mean change of every other attribute, in σ, at matched effect on the target (one panel per "
+    f"target); darker is more. Cells with fewer than {FEWEST} starts, and those of unfinished runs, "
+    "are empty."
 )
 LONG_NAME = 40  # characters; with longer names of methods one panel takes the whole width
 TOP = 0.98  # quantile of the values at the end of the colour scale: outliers do not stretch it
@@ -29,7 +29,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
     found = cells(records)
     if found.empty:
         return []
-    title = "What an edit takes along"
+    title = "Side effects on each attribute"
     return [Drawing("dependency_matrix", title, CAPTION, partial(figure, found, theme))]
 
 

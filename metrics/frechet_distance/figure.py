@@ -36,29 +36,29 @@ MOST_COLUMNS = 3  # of panels
 SMALLEST = 1e-12
 PERFECT_DASH = (0, (4, 2, 1, 2))
 LINES = (
-    "; the dashed line is that of the unedited pictures, the dotted one that of other real "
-    "pictures (the floor at this n). {perfect}Bands are 95 % intervals. Lower is better; "
-    "only equal n, network and reference compare. {share}"
+    ". Lower is better. Dashed line: the unedited images. Dotted line: other real images (the floor "
+    "at this n). {perfect}Bands: 95 % intervals. Compare only distances with the same n, network and "
+    "reference. {share}"
 )
 # By the variant of the rows. Records of earlier versions have none: they are unmatched.
 PERFECT = (
-    "The dash-dotted line, one a method, is that of other real pictures that have the edited "
-    "pictures' share of the attribute: the edit without error. "
+    "Dash-dotted line, one per method: other real images with the same share of the attribute as "
+    "the edited images, which is what an edit without error would reach. "
 )
 SHARE = {
-    "matched": "The real pictures have the edited pictures' share of the attribute, so that the "
-    "distance tells of realism and not of the edit. ",
-    "unmatched": "The real pictures are as they are, so that the distance grows with the edit "
-    "itself. ",
+    "matched": "The real images have the same share of the attribute as the edited images, so the "
+    "distance measures realism and not the edit itself. ",
+    "unmatched": "The real images are not matched to the edited ones, so the distance also grows with "
+    "the edit itself. ",
 }
 CAPTIONS = {
-    "strength": "Distance of edited pictures from real ones{lines}The strength t of a method is "
-    "given as a share of the "
-    "one at its end, which has the common mean effect; an open mark: the effect was not reached, "
-    "and the end is the largest that was seen. {name}.",
-    "effect": "Distance of edited pictures from real ones against the mean change of the judge's "
-    "log-odds, negative "
-    "towards the other side{lines}An open mark: the common effect was not reached. {name}.",
+    "strength": "Distance between edited and real images, plotted against the strength of the edit, "
+    "as a share of the strength at which the method reaches the common mean effect{lines}An open "
+    "marker: the method did not reach this effect, and its axis ends at the strength of its largest "
+    "effect. {name}.",
+    "effect": "Distance between edited and real images, plotted against the mean change of the "
+    "judge's log-odds, which is negative towards the other class{lines}An open marker: the method "
+    "did not reach the common effect. {name}.",
 }
 
 
@@ -77,7 +77,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
         aside = both and fields["variant"] == "unmatched" and kind in ("frechet_distance", "fid")
         title = KINDS[kind]
         if fields["variant"] == "matched":
-            title += " at the same share of the attribute"
+            title += " at matched attribute shares"
         for axis in ("strength", "effect"):
             # The kernel distance tells over strength what it tells over the effect.
             if axis == "strength" and kind in ("kernel_distance", "kid"):
@@ -213,9 +213,7 @@ def frechet_figure(points: pd.DataFrame, theme: Theme, axis: str, label: str) ->
             group.panels[0].set_ylim(bottom=0)
     share_limits(groups)
     figure.supxlabel(
-        "strength, share of the end"
-        if axis == "strength"
-        else "mean achieved effect, σ of the target",
+        "relative strength" if axis == "strength" else "mean achieved effect, σ of the target",
         fontsize=STYLE["font.size"],
     )
     return figure

@@ -24,11 +24,11 @@ NAMES = {
 }
 GAP = 2  # pixels between pictures
 CAPTION = (
-    "Lines: samples, the same under the weight shift of a method, and under the one shift of a "
-    "latent space that comes nearest to it over all samples. Below each space: what is left of the "
-    "squared difference (1: as much as without any shift, 0: nothing). In brackets: the same "
-    "optimiser did not find a shift that was planted in this space, so that its number says "
-    "nothing about what can be reached."
+    "Rows: unedited samples, the same samples under the weight shift of the method, and under the "
+    "single shift of each latent space that is closest to it over all samples. Below each space: the "
+    "share of the squared difference that remains (1: as without a shift, 0: none). In brackets: the "
+    "optimiser did not recover a shift that was planted in this space, so the number does not show "
+    "what this space can reproduce."
 )
 
 
@@ -81,7 +81,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
         found.append(
             Drawing(
                 f"reproduction_{attribute}",
-                f"Weight shifts by latent shifts, {theme.attribute(attribute)}",
+                f"Weight shifts reproduced by latent shifts, {theme.attribute(attribute)}",
                 CAPTION,
                 partial(reproduction_figure, methods, theme),
                 first=True,

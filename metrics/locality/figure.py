@@ -18,14 +18,14 @@ OBSERVATION = "locality"
 MAP = "viridis"  # perceptually uniform, and readable with any colour vision
 SIDE = 1.0  # inches at screen type of a map, where they stand below each other
 CAPTION = (
-    "Mean over samples and strengths of the squared difference of edited and unedited pictures, "
-    "summed over the colours (pictures in [-1, 1]); left the mean unedited picture. {scale} Below "
-    "each map the share of its energy in the 10 % of pixels that have most. An asterisk: the "
-    "common effect was not reached on a side."
+    "Squared difference between edited and unedited images (range [-1, 1]), summed over the colour "
+    "channels, mean over samples and strengths. Left: the mean unedited image. {scale} Below each "
+    "map: the share of its energy in the 10 % of pixels with the largest values. An asterisk: the "
+    "common effect was not reached in one of the two directions."
 )
 SCALES = {
-    False: "Every map has its own colours, from 0 (dark) to its largest value: where an edit acts.",
-    True: "The maps of an attribute have the same colours: how much an edit changes.",
+    False: "Each map has its own colour scale, from 0 (dark) to its maximum: where the edit acts.",
+    True: "All maps of an attribute share one colour scale: how much the edit changes.",
 }
 
 
@@ -94,7 +94,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
         ),
         Drawing(
             "heatmaps_shared",
-            "Where edits act, on one scale",
+            "Where edits act, on a common scale",
             CAPTION.format(scale=SCALES[True]),
             partial(heatmap_figure, found, theme, True),
             first=True,

@@ -21,11 +21,11 @@ START = "#cc3344"
 FLAT = "#ee99aa"
 EDGE = "#4477aa"
 CAPTION = (
-    "Each line is a start: from its cross, before the edit, to its dot, at the crossing or, "
-    "without one, where the walk ended. The arrow above is an edit that leaves the other attribute "
-    "alone: flat lines are good (the paper's caption says the opposite of its text). Dots beyond "
-    "the dashed line, on the side away from the crosses, have changed the target. At most 300 "
-    "lines are drawn; slope and shares are of all starts."
+    "Each line is one start, from its cross (before the edit) to its dot (at the crossing or, if "
+    "there is none, at the end of the walk). The arrow at the top shows an edit that does not change "
+    "the other attribute, so flat lines are good (the paper's caption contradicts its text here). "
+    "Dots on the other side of the dashed line than the crosses have reached the target class. At "
+    "most 300 lines are drawn; slope and shares are over all starts."
 )
 
 

@@ -26,10 +26,10 @@ ENTROPY = "singular_entropy"
 NONLINEAR = "neural_ode"
 LINEAR = "neural_ode_linear"
 HUMAN = "human_gain.csv"  # in the folder of the runs, from a human evaluation
-STAND_IN = f"accuracy of {NONLINEAR} less that of {LINEAR}"
+STAND_IN = f"accuracy of {NONLINEAR} minus that of {LINEAR}"
 CAPTION = (
-    "Left: entropy of the normalised singular values of the nonlinear flow of each attribute; larger "
-    "means that its matrix acts in more directions. Right: the same against the gain. "
+    "Left: entropy of the normalised singular values of each attribute's nonlinear flow; a larger "
+    "value means that its matrix acts in more directions. Right: this entropy against the gain. "
 )
 
 
@@ -110,7 +110,7 @@ def sentence(found: Entropies) -> str:
     test = found.test
     if not np.isfinite(test.rho):
         return (
-            f"No rank correlation: {test.n} attributes have both an entropy and a gain "
+            f"No rank correlation: only {test.n} attributes have both an entropy and a gain "
             f"({found.gain})."
         )
     interval = ""

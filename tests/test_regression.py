@@ -158,7 +158,7 @@ def test_rows_without_samples_are_judged_by_the_tolerance_alone_and_say_so(tmp_p
     assert (moved.verdict, moved.pairs) == (
         "moved",
         0,
-    ) and "no samples: tolerance alone" in moved.text
+    ) and "no samples, judged by tolerance alone" in moved.text
 
 
 def test_samples_that_are_not_what_the_row_averages_are_not_paired(tmp_path):
@@ -182,7 +182,7 @@ def test_another_metric_version_is_told_apart_from_a_number_that_moved(tmp_path,
     found = findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", "accuracy"]
     assert (found.verdict, found.text) == (
         "not comparable",
-        "metric version 1 -> 2: not comparable, re-pin",
+        "metric version 1 -> 2; pin again",
     )
     assert verdicts(tmp_path / "old", tmp_path / "new")["success_rate"] == "same"
     pin(tmp_path / "old", tmp_path / "b.json")
@@ -218,14 +218,14 @@ def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, cap
     found = findings(tmp_path / "old", tmp_path / "new")["n x smile, seed 0", ""]
     assert (found.verdict, found.text) == (
         "not comparable",
-        "other setting: generator 11aa22bb33cc -> ffffffffffff",
+        "different setting: generator 11aa22bb33cc -> ffffffffffff",
     )
     pin(tmp_path / "old", tmp_path / "b.json")
     assert check(tmp_path / "new", tmp_path / "b.json") == 0  # m was compared
     assert check(tmp_path / "new", tmp_path / "b.json", "--strict") == 1
     shutil.rmtree(tmp_path / "new" / "m-smile-s0-abcdef0123")
     assert check(tmp_path / "new", tmp_path / "b.json", "--allow-missing") == 1
-    assert "not one number" in capsys.readouterr().err
+    assert "failed: no number of" in capsys.readouterr().err
 
 
 def test_another_precision_is_another_setting_by_name(tmp_path):
@@ -234,7 +234,7 @@ def test_another_precision_is_another_setting_by_name(tmp_path):
     made = json.loads((folder / "provenance.json").read_text())
     change_hash(folder, generator=made["hashes"]["generator"] + "-bf16")
     found = findings(tmp_path / "old", tmp_path / "new")["m x smile, seed 0", ""]
-    assert found.text == "other setting: generator 11aa22bb33cc -> 11aa22bb33cc-bf16"
+    assert found.text == "different setting: generator 11aa22bb33cc -> 11aa22bb33cc-bf16"
 
 
 def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
@@ -249,7 +249,7 @@ def test_other_start_numbers_and_other_starts_are_other_settings(tmp_path):
     samples.assign(start=samples["start"] + 3 * 100).to_parquet(folder / "samples.parquet")
     seal_folder(folder)
     assert (
-        "starts: 100 in common of 200 pinned and 200 new"
+        "only 100 starts in common, of 200 pinned and 200 new ones"
         in findings(tmp_path / "old", tmp_path / "others")["m x smile, seed 0", ""].text
     )
     samples.assign(start=samples["start"] + 3).to_parquet(
@@ -333,7 +333,7 @@ def test_variants_are_matched_by_their_options_and_a_changed_option_is_named(tmp
     one, two = (pin_runs(load(tmp_path / root))[0] for root in ("one", "two"))
     found = compare(measure(one, {})[0], two)
     assert found.count("moved") and found.notes == [
-        "m: options differ from the pinned ones in 1 runs: delta 0.3 -> 0.9"
+        "m: options of 1 runs differ from the pinned ones: delta 0.3 -> 0.9"
     ]
 
 
@@ -345,7 +345,7 @@ def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_p
     (run,), notes = pin_runs(load(tmp_path / "runs"))
     assert (
         run.rows[key("accuracy")].value == 0.25
-        and "left out, by other code or weights: m-smile-s0-bbbbbbbbbb" in notes[0]
+        and "made with other code or weights, are left out: m-smile-s0-bbbbbbbbbb" in notes[0]
     )
     change_hash(
         folder, method_source="as it is now"
@@ -354,7 +354,7 @@ def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_p
     (run,), notes = pin_runs(load(tmp_path / "runs"))
     assert (
         run.rows[key("accuracy")].value == 0.45
-        and "left out, by other code or weights: m-smile-s0-aaaaaaaaaa" in notes[0]
+        and "made with other code or weights, are left out: m-smile-s0-aaaaaaaaaa" in notes[0]
     )
 
 
@@ -371,7 +371,7 @@ def test_changed_code_is_told_of_the_records_that_it_is_true_of(tmp_path, monkey
     check(tmp_path / "new", tmp_path / "b.json")
     said = capsys.readouterr().out
     assert "code changed since the pins: m (1 of 2 records), n\n" in said
-    assert "code changed since records were made: m (1 of 2 records); of these" in said
+    assert "code changed since the records were made: m (1 of 2 records); this check" in said
 
 
 def test_default_tolerances_are_the_documented_function_of_the_row():
@@ -544,10 +544,10 @@ def test_a_reason_is_mandatory(tmp_path, capsys):
     [
         (lambda path: path.unlink(), "does not exist"),
         (lambda path: (path.unlink(), path.mkdir()), "is a folder"),
-        (lambda path: path.write_text(path.read_text()[:400]), "no whole JSON file"),
-        (lambda path: path.write_bytes(b"\x80\x00"), "no whole JSON file"),
-        (lambda path: path.write_text('{"a": 1}'), "JSON but no baseline"),
-        (lambda path: path.write_text("[1]"), "JSON but no baseline"),
+        (lambda path: path.write_text(path.read_text()[:400]), "not a complete JSON file"),
+        (lambda path: path.write_bytes(b"\x80\x00"), "not a complete JSON file"),
+        (lambda path: path.write_text('{"a": 1}'), "JSON but not a baseline"),
+        (lambda path: path.write_text("[1]"), "JSON but not a baseline"),
         (
             lambda path: path.write_text(path.read_text().replace('"format": 2', '"format": 9')),
             "has format 9",
@@ -576,7 +576,7 @@ def test_a_job_that_runs_now_is_of_the_same_experiment(tmp_path, capsys):
     pin(tmp_path / "old", tmp_path / "b.json")
     capsys.readouterr()
     assert check(tmp_path / "new", tmp_path / "b.json") == 0
-    assert "skipped -> done: re-pin" in capsys.readouterr().out
+    assert "skipped -> done; pin again" in capsys.readouterr().out
 
 
 def test_a_baseline_of_another_experiment_and_unreadable_runs_are_named(tmp_path, capsys):
@@ -584,7 +584,7 @@ def test_a_baseline_of_another_experiment_and_unreadable_runs_are_named(tmp_path
     record(tmp_path / "new", method="other", attribute="age")
     pin(tmp_path / "old", tmp_path / "b.json")
     assert check(tmp_path / "new", tmp_path / "b.json") == 1
-    assert "is for another experiment: it pins m on smile, seed 0, and" in capsys.readouterr().err
+    assert "is for another experiment: it pins m on smile, seed 0, but" in capsys.readouterr().err
     folder = record(tmp_path / "old", method="cut")
     (folder / "rows.parquet").write_bytes(b"PAR1")
     assert pin(tmp_path / "old", tmp_path / "c.json") == 1
@@ -662,8 +662,8 @@ def test_junit_counts_rows_that_are_not_to_be_read_in_one_case(tmp_path):
     suite = ElementTree.parse(tmp_path / "c.xml").getroot().find("testsuite")
     skips = {case.get("name"): case.find("skipped") for case in suite}
     skips = {name: one.get("message") for name, one in skips.items() if one is not None}
-    assert set(skips) == {"path_length", "rows not to be read"}
-    assert skips["rows not to be read"].startswith("12 rows have no value")
+    assert set(skips) == {"path_length", "unread rows"}
+    assert skips["unread rows"].startswith("12 rows have no value")
     assert (suite.get("skipped"), suite.get("tests")) == ("2", str(len(suite)))
 
 
@@ -705,10 +705,10 @@ def test_the_summary_stays_within_what_github_shows():
     text = summary.markdown(
         "title", RegressionResult(findings, ["note " * 99] * 400, True), findings
     )
-    assert "2800 further rows failed" in text and "<b>" not in text
+    assert "2800 more rows failed" in text and "<b>" not in text
     assert max(map(len, text.splitlines())) < 2000
     cut = summary.shortened("é" * summary.LARGEST, summary.LARGEST)
-    assert len(cut) <= summary.LARGEST and cut.decode().endswith("than GitHub shows)\n")
+    assert len(cut) <= summary.LARGEST and cut.decode().endswith("that GitHub shows)\n")
     assert summary.shortened("text", 0) == b"" and summary.shortened("text", 4) == b"text"
 
 

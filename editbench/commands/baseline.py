@@ -84,14 +84,14 @@ def main(argv: list[str]) -> int:
         print_comparison(compare(old.runs, runs), out, title=f"against {args.out} ({old.reason})")
         if not args.force:
             raise EditbenchError(
-                f"{args.out} is there already, the table shows how these runs differ from it; "
-                "--force replaces it and keeps its reasons"
+                f"{args.out} already exists; the table shows how these runs differ from it. --force "
+                "replaces it and keeps its reasons"
             )
         # Nothing else would show that measured tolerances give way to defaults.
         if old.spread and not spread:
             out.print(
-                "note: the old tolerances were measured, the new ones are defaults: name the runs "
-                "to measure by with --spread",
+                "note: the old tolerances were measured, but the new ones are defaults; to measure "
+                "them again, name the runs with --spread",
                 style="dim",
                 soft_wrap=True,
             )
@@ -114,7 +114,7 @@ def whole(root: Path, newest: bool = True) -> Results:
     if results.problems:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
         raise EditbenchError(
-            f"not every record of '{root}' is readable: {named}. Run these jobs again, or delete "
+            f"some records of '{root}' are not readable: {named}. Run these jobs again, or delete "
             "their folders"
         )
     return results
@@ -141,8 +141,8 @@ def read_spreads(paths: list[Path], root: Path) -> tuple[dict[str, list[PinnedRu
         name = path.resolve().name
         if name in found:
             raise EditbenchError(
-                f"--spread names two folders alike ({name}): the file keeps the names alone, so "
-                "rename one"
+                f"two folders of --spread have the same name ({name}), and the file stores only "
+                "names: rename one"
             )
         # Every record of a job: the ones that differ by a setting are what a spread is measured by.
         found[name] = pin_runs(whole(path, newest=False), every=True)[0]
@@ -158,7 +158,7 @@ def report(runs: list, spread: dict, out: Console) -> None:
         f"{origins.count(name)} {words}"
         for name, words in (
             ("spread", "measured"),
-            ("floor", "at the floor"),
+            ("floor", "at the minimum"),
             ("default", "default"),
         )
         if name in origins

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     # Without one run in common every row would be missing, which says less than this error.
     if not found.matched:
         raise EditbenchError(
-            f"{args.baseline} is for another experiment: it pins {described(baseline.runs)}, and "
+            f"{args.baseline} is for another experiment: it pins {described(baseline.runs)}, but "
             f"{args.root} holds {'; '.join([described(runs), *broken])}"
         )
     # In front of the others, since they may be the cause of what the table shows.
@@ -87,13 +87,13 @@ def main(argv: list[str]) -> int:
     # Runs were found, but no number of theirs was compared: nothing moved, and nothing agrees.
     if found.blind:
         print(
-            f"failed: not one number of {args.root} can be compared with {args.baseline}; pin "
-            "these runs, or check the ones it was made for",
+            f"failed: no number of {args.root} can be compared with {args.baseline}; pin these runs, "
+            "or check the runs that it was made for",
             file=sys.stderr,
         )
     elif failures:
         print(
-            "failed: see the rows above. If the change is meant, pin it: editbench baseline "
+            "failed: see the rows above. If the change is intended, pin it: editbench baseline "
             f'{args.root} --out {args.baseline} --force --reason "..."',
             file=sys.stderr,
         )
@@ -125,8 +125,8 @@ def of_other_code(runs: list[PinnedRun]) -> list[str]:
         return []
     told = of_records(changed, Counter(run.method for run in runs if run.source))
     return [
-        f"code changed since records were made: {told}; of these, this check says nothing of the "
-        "present code until their jobs have run again"
+        f"code changed since the records were made: {told}; this check does not test the current "
+        "code of these methods until their jobs have run again"
     ]
 
 
@@ -152,4 +152,8 @@ def made_otherwise(baseline: Baseline, now: dict) -> list[str]:
         # Almost every check is of another commit than the pins.
         if not words.startswith("git ")
     ]
-    return [f"made with other versions or hardware: {'; '.join(changed)}"] if changed else []
+    return (
+        [f"versions or hardware differ from those of the pins: {'; '.join(changed)}"]
+        if changed
+        else []
+    )

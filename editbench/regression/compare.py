@@ -116,7 +116,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
     for old, new in pairs:
         if new is None:
             findings.append(
-                Finding(old.label, "", "missing", f"pinned as {old.status}, not among the runs")
+                Finding(old.label, "", "missing", f"pinned as {old.status}, no such run now")
             )
             continue
         findings += compare_run(old, new)
@@ -126,7 +126,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
             known[old.method] += 1
             recoded[old.method] += old.source != new.source
     notes = [
-        f"{method}: options differ from the pinned ones in {count} runs: {changed}"
+        f"{method}: options of {count} runs differ from the pinned ones: {changed}"
         for (method, changed), count in changes.items()
         if changed
     ]
@@ -212,12 +212,12 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
             old.label,
             row,
             "lost",
-            "no such row any more",
+            "the row no longer exists",
             old=pin.value,
             tolerance=pin.tolerance,
         )
         if redefined:
-            text = f"metric version {before} -> {now}: not comparable, re-pin"
+            text = f"metric version {before} -> {now}; pin again"
             findings.append(replace(lost, verdict="not comparable", text=text))
         elif key in new.rows:
             findings.append(compare_row(lost, key, old, new))
@@ -231,13 +231,13 @@ def _compare_status(old: PinnedRun, new: PinnedRun) -> Finding | None:
     # First of all: under another judge or bank not even the status means the same.
     unequal = setting_mismatches(old, new)
     if unequal:
-        return Finding(old.label, "", "not comparable", f"other setting: {', '.join(unequal)}")
+        return Finding(old.label, "", "not comparable", f"different setting: {', '.join(unequal)}")
     change = f"{old.status} -> {new.status}"
     if RANK[new.status] < RANK[old.status]:
         return Finding(old.label, "", "broke", f"{change}: {new.reason or 'no reason given'}")
     # Good news, but without pins there is nothing that its numbers could be compared with.
     if RANK[new.status] > RANK[old.status]:
-        return Finding(old.label, "", "new", f"{change}: re-pin")
+        return Finding(old.label, "", "new", f"{change}; pin again")
     if old.status == "done":
         return None
     # Neither has rows.
@@ -261,14 +261,14 @@ def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Fin
         text = f"pinned with a note: {a.note}" if a.note else "no value"
         return replace(blank, verdict="unread", text=text, new=b.value)
     if not math.isfinite(a.value):
-        return replace(blank, verdict="new", text="had no value", new=b.value)
+        return replace(blank, verdict="new", text="pinned without a value", new=b.value)
     if not math.isfinite(b.value):
         return replace(
-            blank, verdict="lost", text=f"no value any more{f': {b.note}' if b.note else ''}"
+            blank, verdict="lost", text=f"no longer has a value{f': {b.note}' if b.note else ''}"
         )
     # After the missing value, for which a note alone is no excuse.
     if b.note:
-        return replace(blank, verdict="unread", text=f"not to be read: {b.note}", new=b.value)
+        return replace(blank, verdict="unread", text=f"now has a note: {b.note}", new=b.value)
     gap = b.value - a.value
     out = replace(blank, new=b.value, difference=gap)
     # An equal number needs no interval, and the bootstrap takes time.
@@ -285,12 +285,12 @@ def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Fin
         return replace(out, verdict="within", text="")
     if out.pairs and out.low <= 0 <= out.high:
         return replace(
-            out, verdict="noise", text="beyond tolerance, but the paired interval holds zero"
+            out, verdict="noise", text="beyond tolerance, but the paired interval contains zero"
         )
     return replace(
         out,
         verdict="moved",
-        text=_side(gap, b) + ("" if out.pairs else "; no samples: tolerance alone"),
+        text=_side(gap, b) + ("" if out.pairs else "; no samples, judged by tolerance alone"),
     )
 
 
@@ -320,8 +320,8 @@ def setting_mismatches(old: PinnedRun, new: PinnedRun) -> list[str]:
     # Other starts say nothing new where the setting differs already.
     if own and others and not found and not share_starts(own, others):
         found.append(
-            f"starts: {len(own & others)} in common of {len(old.starts)} pinned and "
-            f"{len(new.starts)} new"
+            f"only {len(own & others)} starts in common, of {len(old.starts)} pinned and "
+            f"{len(new.starts)} new ones"
         )
     return found
 

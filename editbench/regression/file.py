@@ -193,17 +193,17 @@ def _read_checked(path: Path) -> dict:
         ) from error
     except (OSError, ValueError) as error:
         raise BadFile(
-            f"the baseline '{path}' is no whole JSON file ({error}); take it back from version "
+            f"the baseline '{path}' is not a complete JSON file ({error}); take it back from version "
             "control, or pin the runs again with `editbench baseline`"
         ) from error
     if not isinstance(whole, dict) or whole.get("kind") != KIND:
         raise BadFile(
-            f"'{path}' is JSON but no baseline; `editbench baseline RUNS --out FILE` makes one"
+            f"'{path}' is JSON but not a baseline; `editbench baseline RUNS --out FILE` makes one"
         )
     # Before the checksum: another format may compute it in another way, or have none.
     if whole.get("format") != FORMAT:
         raise BadFile(
-            f"the baseline '{path}' has format {whole.get('format')}, this editbench reads "
+            f"the baseline '{path}' has format {whole.get('format')}, but this editbench reads "
             f"{FORMAT}; pin the runs again"
         )
     expected = whole.pop(CHECKSUM, None)

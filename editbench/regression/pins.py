@@ -281,7 +281,7 @@ def _distinct(runs: Sequence[PinnedRun], results: Results) -> tuple[list[PinnedR
         target = str(group[0].options.get("method._target_"))
         taken = by_id.pop(newest_of(list(sources), sources, target, results.root))
         if by_id:
-            notes.append(f"{taken.label}: {taken.run_id} is taken, and {', '.join(by_id)} left out")
+            notes.append(f"{taken.label}: {taken.run_id} is used, left out: {', '.join(by_id)}")
         kept.append(taken)
     return _labelled(kept), notes
 

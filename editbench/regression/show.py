@@ -65,7 +65,7 @@ def print_comparison(
         console.print(table)
         # Merged rows are fewer as well, but nothing of them is left out.
         if len(cut) < len(shown) and len(cut) == LONGEST:
-            console.print("further rows are left out; --all shows everything", style="dim")
+            console.print("further rows are not shown; --all shows all", style="dim")
     for note in comparison.notes:
         console.print(escape(f"note: {note}"), style="dim", soft_wrap=True)
     console.print(escape(counts(comparison)), soft_wrap=True)
@@ -83,13 +83,13 @@ def counts(comparison: RegressionResult) -> str:
         for kind, words in (
             ("same", "the same"),
             ("within", "within tolerance"),
-            ("noise", "beyond it with zero in the interval"),
+            ("noise", "beyond it with an interval that contains zero"),
         )
         if comparison.count(kind)
     ]
     parts.append(f"{agree} agree" + (f" ({', '.join(detail)})" if detail else ""))
     unread = comparison.count("unread")
-    return ", ".join(parts) + (f"; {unread} not to be read" if unread else "")
+    return ", ".join(parts) + (f"; {unread} unread (no interpretable value)" if unread else "")
 
 
 def number(value: float) -> str:
@@ -149,8 +149,8 @@ def write_junit(path: Path, comparison: RegressionResult, failures: Sequence[Fin
         elif finding.verdict not in AGREES:
             ElementTree.SubElement(case, "skipped", message=words)
     if unread:
-        case = _case(suite, "editbench check", "rows not to be read")
-        words = f"{unread} rows have no value, or a note that says not to read them"
+        case = _case(suite, "editbench check", "unread rows")
+        words = f"{unread} rows have no value, or a note that says not to interpret it"
         ElementTree.SubElement(case, "skipped", message=words)
     root = ElementTree.Element("testsuites")
     root.append(suite)

@@ -16,7 +16,7 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 LARGEST = 1024 * 1024  # bytes of a step's summary; GitHub shows nothing of a larger one
 ROWS = 200  # of the table of what failed; more are not read on a page
 LONGEST = 300  # characters of a cell
-CUT = "\n\n(cut: the whole summary would be larger than GitHub shows)\n"
+CUT = "\n\n(cut here: the full summary exceeds the size that GitHub shows)\n"
 
 
 def append_summary(text: str) -> None:
@@ -59,7 +59,7 @@ def markdown(title: str, comparison: RegressionResult, failures: Sequence[Findin
         rows = [failed_row(finding) for finding in merged(failures)]
         parts.append(table(heads, rows[:ROWS], numbers=range(3, 7)))
         if len(rows) > ROWS:
-            parts.append(f"{len(rows) - ROWS} further rows failed.")
+            parts.append(f"{len(rows) - ROWS} more rows failed.")
     by_method: dict[str, Counter[str]] = {}
     for finding in comparison.findings:
         by_method.setdefault(method_of(finding), Counter())[finding.verdict] += 1

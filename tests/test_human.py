@@ -293,12 +293,12 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
     table["codes"] = [code * 0.7 for code in table["codes"]]
     table.to_parquet(quick / "codes.parquet")
     seal_folder(quick)
-    with pytest.raises(BadFile, match="other pictures than those judged"):
+    with pytest.raises(BadFile, match="differ from those that were judged"):
         Redraw(one, quick, results.provenance[quick.name])
     fallen, _ = open_pictures(results, one)
     assert (
         fallen.usable == frozenset(strips) & one.crossed
-        and "from the strips, since" in fallen.pictures
+        and "from the strips, because" in fallen.pictures
     )
     (lazy / "codes.parquet").unlink()
     (lazy / "strips.safetensors").write_bytes(b"half a fi")
@@ -308,7 +308,7 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
         row["method"]: row["pictures"] for row in manifest["coverage"] if row["attribute"] == "a"
     }
     assert "redrawn" in told["laziest"] and re.match(
-        "none, since: no codes are stored.*not readable", told["slowpoke"]
+        "none, because: no codes are stored.*not readable", told["slowpoke"]
     )
     assert not any(
         "slowpoke" in (row["a"], row["b"]) and row["drawn"]

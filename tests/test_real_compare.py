@@ -179,7 +179,7 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
     table = pd.read_csv(root / "real_images.csv").set_index("method")
     assert (
         set(table.index) == {"random", "interfacegan"}
-        and "Edits on real" in text
+        and "Edits of real" in text
         and "class kept" in text
     )
     for method, row in table.iterrows():

@@ -158,7 +158,9 @@ def test_a_good_scorer_has_no_findings(faces: Stored, teacher: Checkup, tmp_path
 def test_a_wrong_range_is_seen(faces: Stored, tmp_path: Path, declared: list) -> None:
     checkup = judge(faces, tmp_path, input_range=declared)
     assert any(
-        where == "" and "range may be wrong" in text and str([float(v) for v in declared]) in text
+        where == ""
+        and "may be wrong: with it" in text
+        and str([float(v) for v in declared]) in text
         for where, text in findings(checkup, "warning")
     )
 

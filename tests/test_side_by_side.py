@@ -102,7 +102,7 @@ def test_other_starts_give_an_unpaired_interval_and_say_so(tmp_path, capfd):
     assert main(["report", "--compare", *folders, "--table"]) == 0
     printed = capfd.readouterr().out
     assert "starts.n 1400 -> 1500" in printed and "A and B walked from different starts" in printed
-    assert "of 1 cells" in printed and "unpaired bootstrap" in printed
+    assert ", 1 cells: " in printed and "unpaired bootstrap" in printed
     assert not (tmp_path / "b" / "report").exists()
 
 
@@ -149,9 +149,9 @@ def test_holm_is_over_the_cells_of_a_number(tmp_path):
     found = side_by_side(tmp_path / "a", tmp_path / "b")
     row = accuracy_row(found, method="m0")
     assert 0 < row["p"] < 0.05 < row["p_holm"] == pytest.approx(3 * row["p"])
-    assert row["low"] > 0 and row["verdict"] == "not separated"
+    assert row["low"] > 0 and row["verdict"] == "not significant"
     same = accuracy_row(found, method="m1")
-    assert same["difference"] == 0 and same["p"] == 1 and same["verdict"] == "not separated"
+    assert same["difference"] == 0 and same["p"] == 1 and same["verdict"] == "not significant"
 
 
 def test_a_number_without_values_of_starts_has_a_difference_and_no_test(tmp_path):
@@ -190,7 +190,7 @@ def test_a_number_that_some_starts_lack_is_compared_on_those_that_both_have(tmp_
     assert row["b_low"] < row["b"] < row["b_high"] < row["b"] + 0.15
     folders = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert main(["report", "--compare", *folders, "--table"]) == 0
-    assert "A, B and B − A are over the n starts that both have" in capfd.readouterr().out
+    assert "A, B and B − A are means over the n starts that both have" in capfd.readouterr().out
 
 
 def test_notes_and_other_versions_are_not_tested(tmp_path):
@@ -201,7 +201,7 @@ def test_notes_and_other_versions_are_not_tested(tmp_path):
     record(tmp_path / "a", values_of(0))
     record(tmp_path / "b", values_of(1), edit=noted)
     row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "b"))
-    assert row["verdict"] == "not to be read" and row["note"] == "B: too few"
+    assert row["verdict"] == "not interpretable" and row["note"] == "B: too few"
     record(tmp_path / "c", values_of(1), edit=lambda rows: rows.assign(version=2))
     row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "c"))
     assert row["verdict"] == "not comparable" and np.isnan(row["difference"])
@@ -222,7 +222,7 @@ def test_what_one_folder_has_alone_is_listed(tmp_path, capfd):
     assert alone == {
         ("A", "first x smile, seed 0"): "not in B",
         ("B", "second x smile, seed 1"): "not in A",
-        ("B", "both x smile, seed 3"): "A has other seeds: 0",
+        ("B", "both x smile, seed 3"): "A has only other seeds: 0",
         ("both", "broken x smile, seed 0"): "A: done; B: skipped: no W",
         ("A", "both x age, seed 0"): "not in B",
     }
@@ -263,7 +263,7 @@ def test_variants_are_paired_with_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        ({"batch": 8}, "A and B have the same options of methods, protocol and code (batch sizes,"),
+        ({"batch": 8}, "A and B have the same method options, protocol and code (batch sizes,"),
         ({"max_steps": 51}, "A -> B: engine.max_steps 50 -> 51"),
     ],
 )
@@ -303,7 +303,7 @@ def test_errors_say_what_is_wrong(tmp_path):
 def test_a_third_folder_is_refused(tmp_path, capfd):
     with pytest.raises(SystemExit):
         main(["report", "runs", "--compare", "a", "b"])
-    assert "takes two folders and no third one: runs" in capfd.readouterr().err
+    assert "takes exactly two folders; leave out runs" in capfd.readouterr().err
 
 
 def test_the_files_hold_every_cell_and_escape_names(tmp_path, monkeypatch):

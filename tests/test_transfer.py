@@ -79,12 +79,12 @@ def test_what_cannot_be_compared_is_named(tmp_path):
     with pytest.raises(EditbenchError, match="has no 3 methods"):
         read_worlds([root])
     root = write(tmp_path / "two", {"alpha": 0.8, "beta": 0.6, "gamma": 0.5})
-    with pytest.raises(EditbenchError, match="name the runs folder of another"):
+    with pytest.raises(EditbenchError, match="name a second runs folder"):
         main([str(root), "--out", str(tmp_path / "out")])
     write(root, {"few": 0.9}, ("smile",))
     write(root, {"alpha": 0.8, "beta": 0.6, "gamma": 0.5}, ("yaw", "beard"))
     world = read_world(load(root), "two")
-    assert world is not None and world.left == {"few": "serves 1 of 4 attributes"}
+    assert world is not None and world.left == {"few": "has results on only 1 of 4 attributes"}
 
 
 def test_variants_are_methods_of_their_own(tmp_path):

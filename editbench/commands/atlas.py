@@ -116,6 +116,8 @@ def show_best(best: pd.DataFrame) -> None:
         )
     titles = ["towards", "direction", "strength", "effect", "others", "distance"]
     table = pd.DataFrame(lines, columns=titles)
-    print(f"\nlargest effect over the change of the others, of effects of {LEAST:g} sigma and more")
+    print(
+        f"\npurest direction per side: effect of {LEAST:g} sigma or more, smallest change of the others"
+    )
     print(table.to_string(index=False))
     print()

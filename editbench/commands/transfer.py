@@ -42,9 +42,7 @@ def main(argv: list[str]) -> int:
     # Read before anything is written: a folder without runs is the usual mistake.
     worlds = read_worlds(args.folders)
     if len(worlds) < 2:
-        raise EditbenchError(
-            f"{args.folders[0]} holds one world; name the runs folder of another one too"
-        )
+        raise EditbenchError(f"{args.folders[0]} holds only one world; name a second runs folder")
     found = transfer(worlds)
     table = rank_table(worlds)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -60,7 +58,7 @@ def main(argv: list[str]) -> int:
 def _print(worlds: Sequence[World], found: pd.DataFrame, table: pd.DataFrame) -> None:
     print("mean accuracy")
     print(table.round(3).to_string(na_rep="-"))
-    print("\nKendall's tau-b of two worlds, with its 95 % interval over starts")
+    print("\nKendall's tau-b between worlds, with 95 % intervals over starts")
     for row in found.to_dict("records"):
         pair = f"{row['world']} and {row['other']}"
         # Two worlds may have been run with other methods.

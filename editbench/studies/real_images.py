@@ -200,7 +200,7 @@ def _print(table: pd.DataFrame) -> None:
         "n real",
         "n gen.",
         box=None,
-        title="Edits on real and on generated images",
+        title="Edits of real and of generated images",
     )
     # A mean over spaces would mix inversions of different faithfulness.
     groups = table.groupby(["method", "setting", "space"], sort=False)

@@ -122,7 +122,7 @@ def read_world(results: Results, name: str) -> World | None:
         if method in floors:
             left[method] = "a floor"
         elif served < LEAST * len(asked) or not served:
-            left[method] = f"serves {served} of {len(asked)} attributes"
+            left[method] = f"has results on only {served} of {len(asked)} attributes"
         else:
             methods.append(method)
     # Every method is averaged over the same attributes, or the attributes would be compared.
@@ -212,7 +212,7 @@ def figure(worlds: Sequence[World], found: pd.DataFrame) -> Figure:
     # Names of worlds are long: they stand once, beside their row.
     labels = [f"{world.name}  {number}" for world, number in zip(worlds, numbers)]
     matrix.set_yticks(range(count), labels)
-    matrix.set_title("Kendall's tau of two worlds")
+    matrix.set_title("Kendall's tau between worlds")
     return drawing
 
 

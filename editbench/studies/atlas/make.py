@@ -135,7 +135,7 @@ def make_atlas(settings: Settings, design: AtlasDesign) -> Atlas:
     networks = networks.select(names)
     if networks.generator.output != "image":
         raise Unsupported(
-            f"generator={settings.generator.name} gives no pictures, which an atlas shows: choose "
+            f"generator={settings.generator.name} produces no images, which an atlas shows: choose "
             "another with generator=NAME"
         )
     editor.bind(networks.generator)
@@ -262,7 +262,7 @@ def _about(
         "method": str(settings.plain["method"].get("about", settings.method.name)),
         "generator": settings.generator.name,
         "directions": f"{len(kept)} of {available}",
-        "unit of a strength": kept.unit,
+        "unit of strength": kept.unit,
         "samples": f"the first {design.samples} of the {SPLITS[design.scorer]} split of bank "
         f"{bank.id}",
         "scored by": f"the {design.scorer}",

@@ -81,11 +81,11 @@ def comparisons(
                 drawn.append(_comparison(f"c{len(drawn):05d}", int(start), one, two))
     if not drawn:
         raise EditbenchError(
-            "no start was brought to the target by two methods with pictures at hand: nothing can "
-            "be compared. "
+            "nothing can be compared: there is no start that two methods bring to the target and "
+            "that has images. "
             + " ".join(
                 f"{one.label} on {one.attribute}: {len(one.crossed)} of "
-                f"{len(one.walks)} crossed, pictures {one.pictures}."
+                f"{len(one.walks)} crossed, images: {one.pictures}."
                 for one in edits
             )
         )
@@ -97,8 +97,8 @@ def _comparison(name: str, start: int, one: Edits, two: Edits) -> MethodComparis
     # Opposite directions of a binary attribute are different tasks.
     if way != other:
         raise EditbenchError(
-            f"{one.label} and {two.label} walk start {start} of {one.attribute} towards other "
-            "classes: they cannot be compared"
+            f"{one.label} and {two.label} walk start {start} of {one.attribute} towards different "
+            "classes, so they cannot be compared"
         )
     return MethodComparison(
         name,

@@ -32,7 +32,7 @@ const draw = () => {
   get("done").hidden = !done;
   const count = data.questions.filter(complete).length, missing = data.questions.length - count;
   if (done) {
-    get("told").textContent = missing ? `${missing} of ${data.questions.length} screens have no full answer yet.`
+    get("told").textContent = missing ? `${missing} of ${data.questions.length} screens are not fully answered yet.`
       : `All ${data.questions.length} screens are answered.`;
   }
   if (!begun || done) return;

@@ -68,7 +68,7 @@ class Redraw:
         # The editor was fitted on the evaluated attributes alone.
         self.networks = networks.select(evaluated_names(self.settings, networks.judge.attributes))
         if self.networks.generator.output != "image":
-            raise Unsupported("the generator gives no pictures")
+            raise Unsupported("the generator produces no images")
         self.bank_id = str((provenance.get("hashes") or {}).get("bank", ""))
         self.bank: Bank | None = None
         self.editor = self._editor()
@@ -198,7 +198,7 @@ class Redraw:
         # Asked this way round, a NaN is a failure too.
         if not bool((gap < TOLERANCE).all()):
             raise BadFile(
-                f"{self.path}: codes redraw to other pictures than those judged (logits differ by "
+                f"{self.path}: the redrawn images differ from those that were judged (logits differ by "
                 f"{gap.max():.2g} sigma): the fit of the record is not in the cache, or weights or "
                 "code have changed"
             )
@@ -247,6 +247,6 @@ def open_pictures(
         reason = f"{reason}; {error}"
     if strips.found:
         return edits.with_pictures(
-            frozenset(strips.found), f"from the strips, since: {reason}"
+            frozenset(strips.found), f"from the strips, because: {reason}"
         ), strips
-    return edits.with_pictures(frozenset(), f"none, since: {reason}"), strips
+    return edits.with_pictures(frozenset(), f"none, because: {reason}"), strips

@@ -313,15 +313,15 @@ def summary(manifest: dict) -> list[str]:
     for row in manifest["coverage"]:
         told.append(
             f"{row['method']} on {row['attribute']}: {row['crossed']} of {row['starts']} starts "
-            f"crossed, {row['usable']} with pictures ({row['pictures']})"
+            f"crossed, {row['usable']} of these have images ({row['pictures']})"
         )
     for row in manifest["pairs"]:
         # Only what fell short: the full counts are in manifest.json.
         if row["drawn"] < row["asked"]:
             told.append(
                 f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} "
-                f"on {row['attribute']}: {row['both_crossed']} starts were crossed by both, "
-                f"{row['with_pictures']} of them have pictures"
+                f"on {row['attribute']}: both cross on {row['both_crossed']} starts, "
+                f"{row['with_pictures']} of these have images"
             )
     told += [f"left out: {row['run']}: {row['reason']}" for row in manifest["left_out"]]
     return told

@@ -65,12 +65,12 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
     }
     notes = [
         # With the tables, since a rate without its rules is easily misread.
-        "rate: share of the votes for the first method among those that were no tie, with Wilson's "
-        "95 % interval and one that resamples raters and comparisons",
-        "p: exact binomial test against 1/2, adjusted over the rows of a question (Holm), 'all' "
-        "apart",
-        "Wilson and p take votes as independent. Where raters saw the same pictures they are not: "
-        "read the bootstrap interval",
+        "rate: share of votes for the first method, without ties, with Wilson's 95 % interval and a "
+        "bootstrap interval that resamples raters and comparisons",
+        "p: exact binomial test against 1/2, adjusted over the rows of a question (Holm); rows of "
+        "'all' are adjusted separately",
+        "Wilson's interval and p assume independent votes. If raters saw the same images, votes are "
+        "not independent: use the bootstrap interval",
         *_unseen(study),
         *(
             printable(f"not counted: {name}: {reason}")
@@ -136,7 +136,7 @@ def _strengths(found: Analysis, asked: str) -> Shown:
 
 
 def _raters(found: Analysis) -> Shown:
-    headings = ["question", "rater", "alike", "Wilson", "left", "p of left", "ties", "s a screen"]
+    headings = ["question", "rater", "alike", "Wilson", "left", "p of left", "ties", "s per screen"]
     rows = []
     for row in found.tables["consistency"].to_dict("records"):
         rows.append(
@@ -151,7 +151,7 @@ def _raters(found: Analysis) -> Shown:
                 _number(row["seconds"], 1),
             ]
         )
-    return "Raters: repeats answered alike, sides", headings, rows
+    return "Raters: consistency on repeats, and preferred side", headings, rows
 
 
 def _agreement(found: Analysis) -> Shown:
@@ -172,7 +172,7 @@ def _agreement(found: Analysis) -> Shown:
                 _number(row["alpha"]),
             ]
         )
-    return "Agreement of raters", headings, rows
+    return "Agreement between raters", headings, rows
 
 
 def _files(found: Analysis) -> Shown:
@@ -230,14 +230,13 @@ def _unseen(study: Path) -> list[str]:
         rows = json.loads((study / "manifest.json").read_text(encoding="utf-8"))["coverage"]
         return [
             f"{row['method']} on {row['attribute']}: {row['starts'] - row['crossed']} of "
-            f"{row['starts']} starts "
-            "never reached the target and were shown to nobody"
+            f"{row['starts']} starts never reached the target and were not shown"
             for row in rows
         ]
     # A manifest that is lost costs this note and not the analysis.
     except (OSError, ValueError, KeyError, TypeError):
         return [
-            "manifest.json is not readable: how many starts never reached the target is not known"
+            "manifest.json is not readable, so it is unknown how many starts never reached the target"
         ]
 
 

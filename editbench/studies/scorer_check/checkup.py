@@ -315,10 +315,10 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[ScorerFinding]
         ScorerFinding(
             "warning",
             "",
-            f"the range may be wrong: declared is input_range {list(scorer.input_range)} (its "
-            f"answers hold {declared.information:.2f} nats, median size {declared.size:.1f}); "
-            f"under {best.name} they hold {best.information:.2f} nats, median size "
-            f"{best.size:.1f}. Look up how the network was trained",
+            f"input_range {list(scorer.input_range)} may be wrong: with it, the outputs carry "
+            f"{declared.information:.2f} nats (median size {declared.size:.1f}); with {best.name} "
+            f"they carry {best.information:.2f} nats (median size {best.size:.1f}). Look up how "
+            "the network was trained",
         )
     ]
 
@@ -330,8 +330,8 @@ def _of_outputs(scorer: ModuleScorer, low: float, high: float) -> list[ScorerFin
                 "error",
                 "",
                 f"every output lies in [{low:.3g}, {high:.3g}]: these look like "
-                "probabilities or hard labels, not logits; write output: probabilities, or leave "
-                "the final sigmoid out; if they are logits, write output: logits",
+                "probabilities or hard labels, not logits; write output: probabilities, or remove "
+                "the final sigmoid; if they are logits, write output: logits",
             )
         ]
     return []

@@ -48,10 +48,10 @@ PAIRED = "same"  # both runs walked from the same starts
 UNPAIRED = "different"
 # Verdicts of a test; of a number without a better side it is higher or lower.
 SEPARATED = ("better", "worse", "higher", "lower")
-OPEN = "not separated"
+OPEN = "not significant"
 # Verdicts without a test.
 NO_VALUES = "not tested"  # no values of single starts
-UNREAD = "not to be read"
+UNREAD = "not interpretable"
 OTHER_VERSION = "not comparable"
 COLUMNS = (
     "number",

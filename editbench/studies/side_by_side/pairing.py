@@ -162,14 +162,14 @@ def why_alone(run: PinnedRun, others: list[PinnedRun], name: str) -> str:
     """
     rivals = [other for other in others if other.job == run.job]
     if rivals:
-        return f"{len(rivals)} in {name}, and none of them has the same options and setting"
+        return f"none of the {len(rivals)} runs in {name} has the same options and setting"
     seeds = sorted(
         other.seed
         for other in others
         if (other.method, other.attribute) == (run.method, run.attribute)
     )
     if seeds:
-        return f"{name} has other seeds: {', '.join(map(str, seeds))}"
+        return f"{name} has only other seeds: {', '.join(map(str, seeds))}"
     return f"not in {name}"
 
 

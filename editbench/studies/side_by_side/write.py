@@ -156,12 +156,12 @@ def changes(found: SideBySide) -> list[str]:
         if pair.a.source and pair.b.source and pair.a.source != pair.b.source
     }
     if recoded:
-        lines.append(f"A -> B: other code of {', '.join(sorted(recoded))}")
+        lines.append(f"A -> B: different code of {', '.join(sorted(recoded))}")
     if not by_change and not recoded:
         # A batch size or a device moves a number by its rounding at most.
         lines.append(
-            "A and B have the same options of methods, protocol and code (batch sizes, devices and "
-            "options of metrics are not compared)"
+            "A and B have the same method options, protocol and code (batch sizes, devices and metric "
+            "options are not compared)"
         )
     return lines
 
@@ -176,13 +176,13 @@ def conclusions(found: SideBySide) -> list[str]:
         counts = tested["verdict"].value_counts()
         told = [f"B is {kind} in {counts[kind]}" for kind in SEPARATED if kind in counts]
         open_ones = int(counts.get(OPEN, 0))
-        told.append(f"{open_ones} not separated")
+        told.append(f"{open_ones} {OPEN}")
         lines.append(
-            f"{title_of(name, part)}: of {len(tested)} cells {', '.join(told)} "
-            f"({kind_of(tested)} bootstrap over starts, Holm over the {len(tested)}, adjusted p "
-            f"below {SIGNIFICANCE:g})"
+            f"{title_of(name, part)}, {len(tested)} cells: {', '.join(told)} "
+            f"({kind_of(tested)} bootstrap over starts; adjusted p below {SIGNIFICANCE:g}, Holm over "
+            "these cells)"
         )
-    return lines or ["nothing could be tested: no number has values of single starts in both"]
+    return lines or ["nothing could be tested: no number has values per start in both folders"]
 
 
 def kind_of(tested: pd.DataFrame) -> str:
@@ -198,11 +198,11 @@ def footnotes(table: pd.DataFrame) -> list[str]:
     found = []
     # Over all starts of its side it can be another number than that of the report.
     if (table["starts"] == PAIRED).any():
-        found.append("A, B and B − A are over the n starts that both have")
+        found.append("A, B and B − A are means over the n starts that both have")
     if (table["starts"] == UNPAIRED).any():
         found.append(
-            "unpaired: A and B walked from different starts, so each mean is resampled by itself, its "
-            "seeds too; the interval is wider than a paired one"
+            "unpaired: A and B walked from different starts, so each mean is resampled separately, "
+            "including its seeds; the interval is wider than a paired one"
         )
     return found
 
@@ -325,14 +325,14 @@ def latex_table(found: SideBySide) -> str:
         title = title_of(name, part)
         # What was counted, without the title that begins the sentence.
         told = [
-            line.removeprefix(f"{title}: ") + "."
+            line.removeprefix(f"{title}, ") + "."
             for line in conclusions(found)
-            if line.startswith(f"{title}:")
+            if line.startswith(f"{title}, ")
         ]
         a, b = names_of_folders(found.first, found.second)
         caption = (
             f"{title[0].upper()}{title[1:]} in A ({a}) and B ({b}), and B − A with its 95 % "
-            "interval, bold where the two are separated: "
+            "interval, bold if the difference is significant: "
             f"{' '.join(told) or 'not tested.'}"
             + "".join(f" {line[0].upper()}{line[1:]}." for line in footnotes(part))
         )

@@ -84,7 +84,7 @@ def test_a_run_found_by_the_interface_is_the_commands_own(here, capfd):
     small = [f"bank.n={config['bank']['n']}", "bank.shard=1280", "starts.n=56"]
     words = ["method=random", "attribute=smile", "budget=demo", "engine.sweep_steps=4", *small]
     assert main(["run", *words]) == 0
-    assert "(found)" in capfd.readouterr().err
+    assert "(reused)" in capfd.readouterr().err
 
 
 def test_the_table_holds_the_rows_of_every_record(here):

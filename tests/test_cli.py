@@ -155,7 +155,7 @@ def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path, toy_run):
         name: (tmp_path / name / "status.json").stat().st_mtime_ns for name in records(tmp_path)
     }
     again = toy_run(*sweep)
-    assert "6 jobs: 2 done, 2 skipped, 2 failed (4 found from before)" in again.stderr
+    assert "6 jobs: 2 done, 2 skipped, 2 failed (4 reused)" in again.stderr
     for name, status in records(tmp_path).items():
         same = (tmp_path / name / "status.json").stat().st_mtime_ns == stamps[name]
         assert same == (status["status"] != "failed")
@@ -192,7 +192,7 @@ def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, toy_run, kill)
         assert process.returncode == 130 and "finished jobs and bank shards are kept" in err
     again = toy_run(*sweep)
     assert again.returncode == 0
-    assert f"4 jobs: 4 done, 0 skipped, 0 failed ({len(finished)} found" in again.stderr
+    assert f"4 jobs: 4 done, 0 skipped, 0 failed ({len(finished)} reused" in again.stderr
     assert not list(tmp_path.glob(".partial-*"))
 
 

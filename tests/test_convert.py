@@ -226,7 +226,7 @@ def test_a_golden_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--out", "net.pkl"], "ending"),
+        (["--out", "net.pkl"], "must end in .safetensors"),
         (["--mapping-lr", 0, "--name", "G_ema"], "mapping_lr is positive"),
         (["--conv-clamp", -1], "conv_clamp is positive"),
         (["--name", "g", "--out", "net.safetensors"], "unknown part"),

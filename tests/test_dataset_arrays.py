@@ -266,7 +266,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     )
     for more, message in (
         ([], "give --cardinalities"),
-        (["--bins", "2"], "to the training"),
+        (["--bins", "2"], "when training instead"),
         (["--labels", "x.csv"], "for a folder of images"),
     ):
         assert main([*words, *more]) == 1

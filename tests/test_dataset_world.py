@@ -211,7 +211,7 @@ def test_from_an_array_to_a_finished_run(
         )
         == 1
     )
-    assert "--correlation: of the faces' world" in capsys.readouterr().err
+    assert "--correlation: only for the faces world" in capsys.readouterr().err
 
     out = tmp_path / "runs"
     words = [
@@ -286,7 +286,7 @@ def test_training_on_data_goes_on_and_refuses_other_data(
         ((), "of another training (data other there"),
         (("--resolution", "32"), "is packed at 16 pixels, not 32"),
         (("--labels", "x.csv"), "leave out --labels"),
-        (("--correlation",), "renders' law"),
+        (("--correlation",), "applies to renders only"),
         (("--name", "faces32"), "is an option of the package"),
         (("--name", "a b"), "is made of"),
         (("--name", "2024"), "a letter first"),

@@ -162,7 +162,7 @@ def test_one_command_converts_archives_of_a_folder(synthetic, tmp_path, capsys):
     assert load.human()(as_torch(x)).shape == (1, len(faces.OUTPUTS))
     # A second call finds everything.
     assert main(["fetch", "digiface", "--from", str(folder)]) == 0
-    assert capsys.readouterr().out.count("here already") == 3
+    assert capsys.readouterr().out.count("already installed") == 3
 
 
 def test_the_demo_adds_jobs_on_them_where_they_are(synthetic, tmp_path, monkeypatch):

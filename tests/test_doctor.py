@@ -40,7 +40,7 @@ def test_it_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str
     # Some wheels leave the build, such as +cu130, out of their version.
     assert found["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["networks"]["inception"] == {
-        "state": "not here: editbench fetch inception",
+        "state": "not installed: editbench fetch inception",
         "path": None,
     }
     assert [kind["name"] for kind in found["precision"]["kinds"]] == [
@@ -77,7 +77,7 @@ def test_a_network_with_another_content_is_a_problem(
     monkeypatch.setattr(doctor, "published", lambda: {"inception": good})
     code, found = report(capsys, "--out", str(tmp_path))
     assert code == 0 and found["networks"]["inception"] == {
-        "state": "here, checksum right",
+        "state": "installed, checksum correct",
         "path": str(quick / "inception.pt"),
     }
     (quick / "inception.pt").write_bytes(b"cut")

@@ -187,11 +187,16 @@ def test_the_command_lists_fetches_and_checks(
     monkeypatch.setattr(command, "published", lambda: known)
     assert main(["fetch"]) == 0
     text = capsys.readouterr().out
-    assert "not here" in text and server.url in text and str(networks) in text and not server.asked
+    assert (
+        "not installed" in text
+        and server.url in text
+        and str(networks) in text
+        and not server.asked
+    )
     assert main(["fetch", "all"]) == 1  # one of two does not exist, the other comes
     out, err = capsys.readouterr()
     assert SHA256 in out and "as published" in out and "404" in err
-    assert main(["fetch"]) == 0 and "checksum right" in capsys.readouterr().out
+    assert main(["fetch"]) == 0 and "checksum correct" in capsys.readouterr().out
     (networks / "net.pt").write_bytes(CONTENT[:-1])
     assert main(["fetch"]) == 1 and "511999 bytes of 512000" in capsys.readouterr().out
     assert main(["fetch", "nett"]) == 2 and "Did you mean 'net'" in capsys.readouterr().err

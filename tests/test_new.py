@@ -87,7 +87,7 @@ def test_without_the_module_the_report_names_the_figure_and_goes_on(here, capfd)
 def test_nothing_is_overwritten(here, capsys):
     (here / "test_my_own_editor.py").write_text("mine\n")
     assert main(["new", "editor", "my_own_editor"]) == 1
-    assert "test_my_own_editor.py: there already" in capsys.readouterr().err
+    assert "these exist: test_my_own_editor.py" in capsys.readouterr().err
     assert [path.name for path in here.iterdir()] == ["test_my_own_editor.py"]
     assert (here / "test_my_own_editor.py").read_text() == "mine\n"
 
@@ -105,9 +105,9 @@ def test_a_folder_that_is_none_is_said(here, capsys):
         ("class", "must be a Python name"),
         ("Mine", "in small letters"),
         ("größer", "in small letters a to z"),
-        ("gradctrl", "name of an option of method already"),
+        ("gradctrl", "already the name of an option of method"),
         ("torch", "name of an installed module"),
-        ("__main__", "the program itself"),
+        ("__main__", "the running program"),
     ],
 )
 def test_a_name_that_cannot_serve_is_refused(name, message, here, capsys):

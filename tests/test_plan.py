@@ -110,11 +110,11 @@ def test_the_table_says_what_is_there(toy, tmp_path, capsys):
         ("crash", "starts.seed=1"): ("missing", "fit"),
     }
     assert (
-        "to be built, 3 of 4 shards there, 1000 samples" in text
+        "to be built, 3 of 4 shards built, 1000 samples" in text
         and "skipped, 1 job: no control found" in text
     )
     assert "failed, 1 job: RuntimeError: a defect of the method" in text
-    assert "6 jobs: 1 done, 1 skipped, 1 failed, 3 missing; to run: 4; fits to make: 2" in text
+    assert "6 jobs: 1 done, 1 skipped, 1 failed, 3 missing; to run: 4; fits to compute: 2" in text
 
 
 def test_a_list_in_brackets_is_shown(toy, tmp_path, capsys):
@@ -142,7 +142,7 @@ def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
         (["method=glob(zzz*)"], 1, "method=glob(zzz*): has no value, so there is no job"),
         (["seed=range(0)"], 1, "seed=range(0): has no value, so there is no job"),
         (["out=/data/Müller"], 1, "stands in quotes: \"out='my runs (2)'\""),
-        (["--cfg", "job"], 1, "--cfg means nothing to a plan"),
+        (["--cfg", "job"], 1, "--cfg does not apply to a plan"),
         (["method=gradctrl,"], 1, "method=gradctrl,: a comma has nothing beside it; take it out"),
         (["method=,sefa"], 1, "method=,sefa: a comma has nothing beside it"),
         (["seed=0,,1"], 1, "seed=0,,1: a comma has nothing beside it"),

@@ -134,7 +134,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
     assert int(done) + int(missing) == 3
     # A worker can be ended between its record and its word of it.
     assert len(finished) - 1 <= int(done) <= len(finished)
-    assert "  not finished  #" in err and "the same command runs what is missing" in err
+    assert "  not finished  #" in err and "run the same command to complete the rest" in err
     stamps = {
         name: (tmp_path / "runs" / name / "status.json").stat().st_mtime_ns for name in finished
     }
@@ -144,7 +144,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
     begun = notes(tmp_path)["one fitted"]
     assert main(sweep[:-2]) == 0  # in this process: workers would only be started anew
     assert (
-        f"3 jobs: 3 done, 0 skipped, 0 failed{f' ({len(finished)} found from before)' if finished else ''}"
+        f"3 jobs: 3 done, 0 skipped, 0 failed{f' ({len(finished)} reused)' if finished else ''}"
         in capfd.readouterr().err
     )
     assert all(
@@ -223,7 +223,7 @@ def test_what_several_need_at_once_is_made_once(tmp_path, words):
     errors = [job.communicate(timeout=120)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0, 0], errors
     assert notes(tmp_path) == {"one check a": 2, "one check b": 2, "one fit": 1, "one fitted": 1}
-    assert sum("done (found)" in error for error in errors) == 1
+    assert sum("done (reused)" in error for error in errors) == 1
 
 
 def test_of_the_jobs_of_submitit_one_is_killed_and_the_others_are_waited_for(
@@ -245,7 +245,7 @@ def test_of_the_jobs_of_submitit_one_is_killed_and_the_others_are_waited_for(
     assert f"attribute={name} hydra/launcher=submitit_local\n" in err  # the command for the rest
     assert notes(tmp_path)["one fitted"] == 1 and len(records(tmp_path / "runs")) == 1
     assert main(sweep) == 0  # in this process
-    assert "2 jobs: 2 done, 0 skipped, 0 failed (1 found from before)" in capfd.readouterr().err
+    assert "2 jobs: 2 done, 0 skipped, 0 failed (1 reused)" in capfd.readouterr().err
 
 
 # -- the sweep's own folder --------------------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
 def test_parts_need_a_number(number, capsys):
     for words in (["--parts", *([number] if number else [])], [f"--parts={number}"]):
         assert main(["bank", *words]) == 1
-        assert "as in --parts 8" in capsys.readouterr().err
+        assert "such as --parts 8" in capsys.readouterr().err
 
 
 def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):
@@ -416,9 +416,9 @@ def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(
     # Seed 1 is there; 0 and 2, which are no product without it, are not.
     assert main([*sweep, "seed=0,1,2"]) == 0
     err = capfd.readouterr().err
-    assert "3 jobs: 3 done, 0 skipped, 0 failed (1 found from before)" in err
+    assert "3 jobs: 3 done, 0 skipped, 0 failed (1 reused)" in err
     for seed in range(3):
-        found = " (found)" if seed == 1 else ""
+        found = " (reused)" if seed == 1 else ""
         assert f"/3] one x a, seed {seed}: done{found}: " in err
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
     seeds = {record["seed"] for record in records(tmp_path / "runs").values()}
@@ -437,7 +437,7 @@ def test_jobs_that_differ_in_an_option_are_told_apart(tmp_path, words, capfd):
     named = "crash x a, seed 0 (method.delta=0.25); crash x a, seed 0 (method.delta=0.5)\n"
     assert f"2 failed: {named}" in err
     run([*words[2:], *mixed], config_dirs=words[1])
-    assert "] along x a, seed 0 (method.delta=0.5): done (found)" in capfd.readouterr().err
+    assert "] along x a, seed 0 (method.delta=0.5): done (reused)" in capfd.readouterr().err
 
 
 def test_a_record_that_another_works_on_holds_no_sweep_up(tmp_path, words, in_root):
@@ -472,7 +472,7 @@ def test_what_is_left_of_a_sweep_runs_with_its_words_and_its_launcher(
     run = ["run", *words, f"out={tmp_path}/runs", "-m"]
     assert main([*run, "experiment=here"]) == 0
     assert main([*run, "experiment=here,apart", "+hydra.job.env_set.MARK=kept"]) == 0
-    assert "2 jobs: 2 done, 0 skipped, 0 failed (1 found" in capfd.readouterr().err
+    assert "2 jobs: 2 done, 0 skipped, 0 failed (1 reused" in capfd.readouterr().err
     kept = [path.read_text() for path in (tmp_path / "runs" / ".sweeps").rglob("multirun.yaml")]
     assert any("MARK: kept" in text for text in kept)
 

@@ -60,7 +60,7 @@ def test_the_files_of_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "bank"
     assert main(["bank", "import", *words, "--scores", *files, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "smile: its values lie in [0, 1] and were taken for probabilities" in shown
+    assert "smile: its values lie in [0, 1] and were read as probabilities" in shown
     p = np.concatenate([np.load(REPORT / f"p{k}.npy") for k in (0, 1)], 1).astype(np.float64)
     got = Bank(out).array("teacher").range(0, 40)
     assert np.allclose(got, np.log(p / (1 - p)), atol=1e-5)

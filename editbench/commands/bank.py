@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     # Everything else are the words of a configuration.
     line = CommandLine.parse(as_parts(argv), "editbench bank", own=(PARTS,))
     if line.shows:
-        raise EditbenchError(f"{line.shows} means nothing to a bank (see `editbench bank --help`)")
+        raise EditbenchError(f"{line.shows} does not apply to a bank (see `editbench bank --help`)")
     line = line.with_names()
     line.check()
     command = shlex.join(["editbench", "bank", *argv])
@@ -84,7 +84,7 @@ def as_parts(argv: list[str]) -> list[str]:
     number = "".join(argv[at + 1 : at + 2])
     if not number.isdecimal() or not int(number):
         raise EditbenchError(
-            f"{PARTS} {number}: give how many jobs are to build the bank, as in {PARTS} 8"
+            f"{PARTS} {number}: must be the number of jobs that build the bank, such as {PARTS} 8"
         )
     return [*argv[:at], *argv[at + 2 :], "-m", f"+{PART}=range({number})"]
 
@@ -154,12 +154,12 @@ def describe(bank: Bank) -> None:
     if left_out:
         print(f"  left out: {left_out} rows with an invalid score")
     for name, kind in bank.meta.get("options", {}).get("values", {}).items():
-        print(f"  {name}: its values lie in [0, 1] and were taken for {kind}")
+        print(f"  {name}: its values lie in [0, 1] and were read as {kind}")
     # Only an imported bank can say so; of one that is built, the networks tell.
     if bank.meta.get("leaking"):
         print(
-            "  leaking: the judge's logits are the teacher's, and runs on this bank are marked so; "
-            "give the judge's own with --logits and --judge-logits"
+            "  leaking: the judge's logits are the teacher's, so runs on this bank are marked as "
+            "leaking; to avoid this, give the judge's own with --logits and --judge-logits"
         )
     for name, counts in class_counts(bank).items():
         shares = [f"{label} {count / len(bank):.3f}" for label, count in counts.items()]
@@ -193,8 +193,8 @@ def import_main(argv: list[str]) -> int:
 
     parser = CommandParser(
         "editbench bank import",
-        description="Make a bank of latents and logits that you "
-        "have. It is judged in latent space: edits are scored by a scorer of latents.",
+        description="Make a bank from your own latents and logits. Edits on it are judged in latent "
+        "space, by a scorer of latents.",
     )
     parser.add_argument("--w", type=Path, help=".npy (n, w_dim) float: the latents")
     logits = parser.add_mutually_exclusive_group(required=True)

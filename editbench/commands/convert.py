@@ -94,12 +94,12 @@ def main(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     if args.out is not None and args.out.suffix != ".safetensors":
         raise EditbenchError(
-            f"--out {args.out}: the file is written as safetensors, give it that ending"
+            f"--out {args.out}: the output is a safetensors file, so the name must end in .safetensors"
         )
     # Writing over its own source would lose what cannot be converted again.
     if args.out is not None and args.out.resolve() in [file.resolve() for file in args.files]:
         raise EditbenchError(
-            f"--out {args.out}: that is the checkpoint itself, which is kept; give another name"
+            f"--out {args.out}: this is the checkpoint itself, which is not overwritten; give another name"
         )
     console = results_console()
     content = read_content(args.files[0])
@@ -107,8 +107,8 @@ def main(argv: list[str]) -> int:
         return convert_classifiers(console, args, content)
     if len(args.files) > 1:
         raise EditbenchError(
-            f"{args.files[0]}: not a CelebA-HQ classifier, which alone are converted several at "
-            "once; give one file"
+            f"{args.files[0]}: not a CelebA-HQ classifier; only these are converted several at once, "
+            "so give one file"
         )
     return convert_generator(console, args, content)
 
@@ -131,8 +131,8 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
     if args.out is not None:
         write_network(args.out, source, network, images)
         console.print(
-            f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB), read it back: the same "
-            "pictures",
+            f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB); read back, it gives the same "
+            "images",
             markup=False,
             soft_wrap=True,
         )
@@ -154,14 +154,16 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
     for option in ("golden", "name"):
         if getattr(args, option) is not None:
             raise EditbenchError(
-                f"--{option} is of generators, and {args.files[0]} is a CelebA-HQ classifier; leave "
+                f"--{option} is for generators, but {args.files[0]} is a CelebA-HQ classifier; leave "
                 "it out"
             )
     found = [read_classifier(args.files[0], content)]
     for file in args.files[1:]:
         other = read_content(file)
         if not is_classifier(other):
-            raise BadFile(f"{file}: not a CelebA-HQ classifier as {args.files[0]} is; leave it out")
+            raise BadFile(
+                f"{file}: not a CelebA-HQ classifier, unlike {args.files[0]}; leave it out"
+            )
         found.append(read_classifier(file, other))
     names = [attribute_of(item.path) for item in found]
     if args.attributes is not None:
@@ -169,7 +171,7 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
     # Two files of one name are the usual case of net_best.pth.
     if len(set(names)) != len(found) or len(names) != len(found) or not all(names):
         raise EditbenchError(
-            f"--attributes: {len(found)} different names are needed, one a file; got "
+            f"--attributes: {len(found)} different names are needed, one per file; got "
             f"{', '.join(names)}"
         )
     CelebAHQClassifiers([item.network for item in found])
@@ -179,17 +181,17 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
     with explain_disk_errors(args.out):
         save_classifiers(args.out, found, names)
     load_classifiers(args.out)
-    console.print(f"wrote {args.out}, read it back", markup=False, soft_wrap=True)
+    console.print(f"wrote {args.out}, verified", markup=False, soft_wrap=True)
     yaml = args.out.with_suffix(".yaml")
     # A file that is there holds the signs that somebody has looked up.
     if yaml.exists():
-        console.print(f"kept {yaml}, which was there", markup=False, soft_wrap=True)
+        console.print(f"kept the existing {yaml}", markup=False, soft_wrap=True)
     else:
         with explain_disk_errors(yaml):
             yaml.write_text(scorer_yaml(yaml, args.out, found, names), encoding="utf-8")
         console.print(f"wrote {yaml}, the scorer", markup=False, soft_wrap=True)
     console.print(
-        f"look at it: editbench scorer check {yaml} --images PHOTOS", markup=False, soft_wrap=True
+        f"check it: editbench scorer check {yaml} --images PHOTOS", markup=False, soft_wrap=True
     )
     return 0
 
@@ -220,7 +222,7 @@ def description(source: CheckpointContent, network: StyleNetwork) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     # Marked, as another value would give other pictures.
-    guess = {name: " (assumed: such a file does not hold it)" for name in source.assumed}
+    guess = {name: " (assumed, since such a file does not contain it)" for name in source.assumed}
     size = config.resolution
     layers = len(network.synthesis.layers)
     rows = [

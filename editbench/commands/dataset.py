@@ -80,7 +80,7 @@ def _pack(args: argparse.Namespace) -> int:
     # A world chooses its attributes later; columns of a CSV file may not be labels at all.
     if not args.source.is_dir() and (args.attributes, args.bins) != (None, None):
         raise EditbenchError(
-            "arrays are packed with all their labels: give --attributes and --bins to the training"
+            "arrays are packed with all their labels: use --attributes and --bins when training instead"
         )
     # Including the scan of the folder, which may be the longer part on a network disk.
     began = time.perf_counter()
@@ -102,7 +102,7 @@ def _info(args: argparse.Namespace) -> int:
     data = Packed(args.folder)
     # Before anything is said of it: a damaged file could make every number wrong.
     data.verify()
-    print(f"{args.folder}: {describe(data)}, digest {data.digest}, checksums right")
+    print(f"{args.folder}: {describe(data)}, digest {data.digest}, checksums correct")
     for name, shares in data.class_shares().items():
         print(f"  {name}: " + ", ".join(f"{label} {share:.3f}" for label, share in shares.items()))
     return 0

@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
     check_starts(base, len(attributes))
     print_message(
         f"demo: {len(methods)} methods ({', '.join(methods)}) on {', '.join(attributes)}, "
-        f"{len(jobs)} jobs with their seeds; bank of {base.bank.spec.n} samples"
+        f"{len(jobs)} jobs (all seeds); bank of {base.bank.spec.n} samples"
     )
     # Looked at before the build, for the line that says what was reused.
     bank_found = (bank_folder(base)[0] / "bank.json").exists()
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
         f"{peak_memory_mb(args.device):.0f} MiB"
     )
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
-    print(f"its figures for a paper: editbench report {args.out}")
+    print(f"to write the figures for a paper: editbench report {args.out}")
     return code
 
 
@@ -147,9 +147,9 @@ def demo_settings(
     for word in overrides:
         if word.partition("=")[0].lstrip("+") in TAKEN:
             raise EditbenchError(
-                f"{word}: the demo runs every method on every evaluated attribute; for some of "
-                "them use `editbench run -m experiment=demo budget=demo`, for other attributes "
-                "evaluated=[NAME,NAME]"
+                f"{word}: the demo runs every method on every evaluated attribute; to run "
+                "only some, use `editbench run -m experiment=demo budget=demo`; for other attributes, "
+                "set evaluated=[NAME,NAME]"
             )
     common = [
         "experiment=demo",
@@ -242,4 +242,4 @@ def reuse(bank_found: bool, outcomes: Sequence[dict[str, Any]], out: Path) -> st
     cached = [name for name, all_cached in fits.items() if all_cached]
     if cached:
         parts.append(f"the fits of {', '.join(cached)}")
-    return f"reused from before: {'; '.join(parts) or 'nothing'}"
+    return f"reused: {'; '.join(parts) or 'nothing'}"

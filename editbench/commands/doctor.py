@@ -135,12 +135,12 @@ def network(name: str, problems: list[str]) -> dict[str, Any]:
         problems.append(str(error))
         return {"state": "wrong checksum", "path": str(folder() / file.name)}
     if found is None:
-        return {"state": f"not here: editbench fetch {name}", "path": None}
+        return {"state": f"not installed: editbench fetch {name}", "path": None}
     # Without a published checksum the first fetch fixes one; before it there is none to compare.
     checksum = "no checksum published"
     if pin(file):
-        checksum = "checksum right"
-    return {"state": f"here, {checksum}", "path": str(found.path)}
+        checksum = "checksum correct"
+    return {"state": f"installed, {checksum}", "path": str(found.path)}
 
 
 def room(out: Path, problems: list[str]) -> dict[str, Any]:
@@ -228,9 +228,9 @@ def precision(kind: dict[str, Any]) -> str:
     state = "works"
     if not kind["works"]:
         state = f"WRONG ({kind['reason']})"
-    speed = f"{kind['matmul']:.2g} x fp32 in products, {kind['conv']:.2g} x in convolutions"
+    speed = f"{kind['matmul']:.2g} x fp32 in matrix products, {kind['conv']:.2g} x in convolutions"
     if kind["name"] == "fp32":  # the others are compared with it
-        speed = "the measure"
+        speed = "the reference"
     return f"{state}, error {kind['error']:.0e}; {speed}"
 
 

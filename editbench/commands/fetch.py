@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
 def fetch_digiface(source: Path | None, again: bool) -> None:
     """Get and convert the archives of digiface, and print what they may be used for."""
     for made in digiface.convert_archives(source, again):
-        what = "converted" if made.is_new else "here already"
+        what = "converted" if made.is_new else "already installed"
         print(f"{made.archive.package}\n  {what}: {made.path}\n  licence: {made.archive.licence}")
     print(f"{digiface.NOTE}\nlicences: {digiface.place() / digiface.LICENCES}")
     print("next: editbench run -m experiment=digiface budget=demo")
@@ -106,13 +106,13 @@ def digiface_state(archive: Archive) -> str:
     path = digiface.path_of(archive)
     if path.is_file():
         return f"converted: {path}"
-    return f"not here: editbench fetch {DIGIFACE}"
+    return f"not installed: editbench fetch {DIGIFACE}"
 
 
 def pinned(file: Published) -> str:
     if file.sha256:
         return "as published"
-    return "(pinned from now on: none is published)"
+    return "(no published checksum; pinned from now on)"
 
 
 def listing(known: dict[str, Published]) -> int:
@@ -142,7 +142,7 @@ def state(file: Published) -> tuple[str, bool]:
     except BadFile as error:
         return str(error), True
     return (
-        f"here, {'checksum right' if file.sha256 else 'no checksum published'}: {found.path}"
+        f"installed, {'checksum correct' if file.sha256 else 'no checksum published'}: {found.path}"
         if found
-        else "not here: editbench fetch NAME"
+        else "not installed: editbench fetch NAME"
     ), False

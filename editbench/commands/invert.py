@@ -93,8 +93,8 @@ def make(folder: Path, settings: Settings) -> Inversion:
     # The next start would take the pictures of the page for images to invert.
     if folder.resolve().is_relative_to(source.resolve()) and source.is_dir():
         raise EditbenchError(
-            f"--out {folder} lies in the folder of the images, whose pictures it would add to: "
-            "name a folder elsewhere"
+            f"--out {folder} lies in the folder of the images and would add images to it: name a "
+            "folder elsewhere"
         )
     require_files(settings.plain)  # with offline=true, before anything is made
     began = time.perf_counter()
@@ -108,7 +108,7 @@ def make(folder: Path, settings: Settings) -> Inversion:
 
 def show_main(argv: list[str]) -> int:
     parser = CommandParser(
-        "editbench invert show", description="Verify an inversion and say what it holds."
+        "editbench invert show", description="Verify an inversion and describe it."
     )
     parser.add_argument("folder", type=Path)
     # Opening an inversion compares its checksums.
@@ -119,8 +119,8 @@ def show_main(argv: list[str]) -> int:
 def compare_main(argv: list[str]) -> int:
     parser = CommandParser(
         "editbench invert compare",
-        description="Edits on real images beside generated "
-        "ones: every method and attribute that was run on both.",
+        description="Compare edits of real and generated images, for every method and attribute "
+        "that was run on both.",
     )
     parser.add_argument(
         "runs", type=Path, help="folder of the records, as written by experiment=real_images"

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
         raise UnknownName("kind", args.kind, known)
     if args.overrides and args.kind not in (ATTRIBUTES, LAYERS):
         raise EditbenchError(
-            f"{' '.join(args.overrides)}: overrides belong to {ATTRIBUTES} and {LAYERS}"
+            f"{' '.join(args.overrides)}: overrides are only for {ATTRIBUTES} and {LAYERS}"
         )
     words = [*network_words(args.generator, args.scorer, args.data), *args.overrides]
     lines = []

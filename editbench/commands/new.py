@@ -107,8 +107,8 @@ def main(argv: list[str]) -> int:
     taken = [args.folder / place for place in texts if (args.folder / place).exists()]
     if taken:
         raise EditbenchError(
-            f"{', '.join(map(str, taken))}: there already, and nothing was written; choose another "
-            "name, or remove what is there"
+            f"nothing was written, since these exist: {', '.join(map(str, taken))}; choose another "
+            "name, or remove them"
         )
     for place, text in texts.items():
         path = args.folder / place
@@ -133,16 +133,18 @@ def check_name(name: str, kind: Template) -> None:
     for group in kind.groups:
         if name in option_names(group):
             raise EditbenchError(
-                f"{name} is the name of an option of {group} already: choose another"
+                f"{name} is already the name of an option of {group}: choose another name"
             )
     if name == "__main__":  # the running program, of which Python finds no file
-        raise EditbenchError(f"{name} is the program itself to Python: choose another name")
+        raise EditbenchError(
+            f"{name} is the name of the running program in Python: choose another name"
+        )
     spec = find_spec(name)
     # A module of the current folder is among the files, which are looked at one by one.
     if spec is not None and Path(spec.origin or "").parent != Path.cwd():
         raise EditbenchError(
-            f"{name} is the name of an installed module, which would be taken instead: choose "
-            "another"
+            f"{name} is the name of an installed module, which Python would import instead: choose "
+            "another name"
         )
 
 

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         return 0
     line = CommandLine.parse([word for word in argv if word != JSON], "editbench plan", own=(JSON,))
     if line.shows:
-        raise EditbenchError(f"{line.shows} means nothing to a plan (see `editbench plan --help`)")
+        raise EditbenchError(f"{line.shows} does not apply to a plan (see `editbench plan --help`)")
     line = line.with_names()
     # A pipe gets no line of progress between its own.
     with status("planning") if sys.stderr.isatty() else nullcontext():
@@ -76,7 +76,7 @@ def show(jobs: Sequence[PlannedJob]) -> None:
         if not bank.built:
             state = "to be built"
             if bank.shards_there:  # an earlier build was stopped, and goes on from there
-                state += f", {bank.shards_there} of {bank.shards} shards there"
+                state += f", {bank.shards_there} of {bank.shards} shards built"
         out.print(f"bank {bank.id}: {state}, {bank.n} samples", highlight=False)
     for (name, reason), count in reasons(jobs).items():
         noun = "jobs"
@@ -87,9 +87,7 @@ def show(jobs: Sequence[PlannedJob]) -> None:
         out.print(text, markup=False, highlight=False, soft_wrap=True)
     sums = totals(jobs)
     counts = ", ".join(f"{sums[name]} {name}" for name in STATUSES if sums[name])
-    text = (
-        f"{sums['jobs']} jobs: {counts}; to run: {sums['to_run']}; fits to make: {sums['to_fit']}"
-    )
+    text = f"{sums['jobs']} jobs: {counts}; to run: {sums['to_run']}; fits to compute: {sums['to_fit']}"
     if sums["to_tune"]:
         text += f"; tunings for one attribute: {sums['to_tune']}"
     out.print(text, highlight=False, soft_wrap=True)

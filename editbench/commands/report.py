@@ -96,15 +96,15 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     exports = [name for name in EXPORTERS if getattr(args, name)]
     if exports and args.compare:
-        parser.error(f"--compare has no export: leave out --{exports[0]}")
+        parser.error(f"--compare cannot export: leave out --{exports[0]}")
     styled = [name for name in STYLED if getattr(args, name) is not None]
     if styled and (exports or args.compare):
         other = "compare" if args.compare else exports[0]
-        parser.error(f"--{other} has no style: leave out --{styled[0]}")
+        parser.error(f"--{other} takes no style options: leave out --{styled[0]}")
     use_config_dir(args.config_dir)
     if args.compare:
         if args.root is not None:
-            parser.error(f"--compare takes two folders and no third one: {args.root}")
+            parser.error(f"--compare takes exactly two folders; leave out {args.root}")
         return compare_folders(args)
     if exports:
         root = args.root or Path("runs")
@@ -143,7 +143,7 @@ def read_style(args: argparse.Namespace, root: Path) -> Style:
             names = [name.strip() for name in given.split(",")]
             values[key] = [name for name in names if name]
             if not values[key]:
-                raise EditbenchError(f"--{key} names nothing: give names with commas between them")
+                raise EditbenchError(f"--{key} is empty: give names separated by commas")
     for key in ("digits", "font", "column"):
         given = getattr(args, key)
         if given is not None:

@@ -130,7 +130,7 @@ def main(argv: list[str]) -> int:
 def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> PictureSource:  # type: ignore[no-untyped-def]
     if args.images is not None:
         if scorer.input != "image":
-            raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not pictures")
+            raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not images")
         return FolderPictures(args.images, args.n, resolution_of(scorer), args.device)
     generator = build(cfg.generator).to(args.device).eval().requires_grad_(False)
     # Codes for a scorer of pictures, or the other way round.
@@ -157,7 +157,7 @@ def check_all(scorers: dict[str, Scorer], pictures: PictureSource, batch: int) -
 
 def show(checkup: Checkup) -> None:
     """The tables and findings of one scorer, on the terminal."""
-    print(f"\n{checkup.role}: {len(checkup.logits)} pictures")
+    print(f"\n{checkup.role}: {len(checkup.logits)} images")
     for name, part in checkup.shares.groupby("attribute", sort=False):
         shares = []
         for _, row in part.iterrows():

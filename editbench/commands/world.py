@@ -386,13 +386,13 @@ def _other_card(args: argparse.Namespace) -> int:
     given = [f"--{name}" for name in of_faces if getattr(args, name) is not None]
     if given:
         raise EditbenchError(
-            f"{', '.join(given)}: of the faces' world; another world names its networks by "
-            "generator=NAME and scorer=NAME alone"
+            f"{', '.join(given)}: only for the faces world; for another world, name the networks by "
+            "generator=NAME and scorer=NAME"
         )
     settings = compose_settings(args.world, args.config_dir)
     networks = load_networks(settings)
     card = other_card(args.out, args.n, networks, settings.generator.name)
-    print(f"{args.out / 'index.html'}: {card['world']}, {card['n']} generated pictures")
+    print(f"{args.out / 'index.html'}: {card['world']}, {card['n']} generated images")
     _print_bars(card)
     return 0
 

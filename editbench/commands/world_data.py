@@ -104,7 +104,7 @@ def refuse_without_data(args: argparse.Namespace, *more: str) -> None:
     given = [f"--{option}" for option in options if getattr(args, option) is not None]
     if given:
         raise EditbenchError(
-            f"{', '.join(given)} without --data: they are of pictures of your own; add "
+            f"{', '.join(given)} without --data: only for images of your own; add "
             "--data SOURCE, or leave them out"
         )
 
@@ -163,7 +163,7 @@ def train_gan(args: argparse.Namespace) -> int:
 
     # Pictures have the correlations that they have; only renders are drawn from a law.
     if args.correlation is not None:
-        raise EditbenchError("--correlation is of the renders' law; leave it out with --data")
+        raise EditbenchError("--correlation applies to renders only; leave it out with --data")
     # The name first: a bad one must not show after hours of training.
     name = world_name(args.data, args.name)
     out = args.out or Path("runs/world") / name
@@ -194,8 +194,8 @@ def train_scorers(args: argparse.Namespace) -> int:
         lambda line: print(line, flush=True),
     ):
         print(
-            f"{trained.role}: {trained.path}; right on held-out pictures "
-            "(the commonest class alone):"
+            f"{trained.role}: {trained.path}; accuracy on held-out images "
+            "(of always giving the most common class):"
         )
         shares = []
         for key, value in trained.accuracy.items():

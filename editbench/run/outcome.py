@@ -55,14 +55,14 @@ def describe_outcome(settings: Settings, outcome: Outcome) -> str:
     """What is printed behind the title of a job: its status, and its first numbers or its reason."""
     head = outcome.status
     if outcome.reused:
-        head += " (found)"
+        head += " (reused)"
     if outcome.status != "done":
         return f"{head}: {outcome.reason}"
     record = Record.read(settings.out / outcome.run_id)
     notes = remarks(record.provenance())
     if outcome.removed:
         names = ", ".join(outcome.removed)
-        notes.append(f"removed the rows of {names}: metric=[...] does not name them")
+        notes.append(f"removed rows of {names}, which metric=[...] does not list")
     told = "; ".join(notes)
     return f"{head}: {headline(record)}" + (f" ({told})" if told else "")
 
@@ -87,7 +87,7 @@ def headline(record: Record, count: int = 2, most: int = 5) -> str:
 def _number(row: Mapping[Any, Any]) -> str:
     """'accuracy 0.665 [0.597, 0.727]', without an interval that there is none of."""
     if math.isnan(row["value"]):
-        return f"{row['metric']}: {row['note'] or 'no number'}"
+        return f"{row['metric']}: {row['note'] or 'no value'}"
     text = f"{row['metric']} {row['value']:.3f}"
     if math.isnan(row["low"]):
         return text

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 THREADS = "OMP_NUM_THREADS"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1: show tracebacks of Hydra and its launchers
 LISTED = 20  # unfinished jobs that the summary names
-STOPPED = "stopped: finished jobs and bank shards are kept; the same command goes on from here"
+STOPPED = "stopped: finished jobs and bank shards are kept; run the same command to resume"
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
 
 Task = Callable[[DictConfig], Outcome]
@@ -414,7 +414,7 @@ def print_summary(
     if lost:
         parts.append(f"{len(lost)} not finished")
     reused = sum(outcome["reused"] for outcome in outcomes)
-    found = f" ({reused} found from before)" if reused else ""
+    found = f" ({reused} reused)" if reused else ""
     print_message(f"\n{len(outcomes) + len(lost)} jobs: {', '.join(parts)}{found}")
     for status in ("skipped", "failed"):
         for outcome in by_status[status]:
@@ -440,8 +440,8 @@ def _say_lost(lost: Sequence[str]) -> None:
     if len(lost) > LISTED:
         print_message(f"  not finished  and {len(lost) - LISTED} more")
     print_message(
-        "these left no outcome: their workers were killed (out of memory?), cancelled or stopped. "
-        "Finished jobs and bank shards are kept; the same command runs what is missing"
+        "these jobs did not report back: their workers were killed (out of memory?), cancelled or "
+        "stopped. Finished jobs and bank shards are kept; run the same command to complete the rest"
     )
 
 

@@ -290,7 +290,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     assert rows["alpha", "smile"]["paper"] == "0.9254" and rows["alpha", "smile"]["value"] == 0.7312
     assert rows["alpha", "smile"]["ours"].startswith("0.731 (")
     assert rows["alpha", "age"]["paper"] == "no control" and rows["alpha", "age"]["value"] == 0.25
-    assert rows["alpha", "gender"]["ours"] == "no such attribute in these runs"
+    assert rows["alpha", "gender"]["ours"] == "attribute not in these runs"
     assert rows["gamma", "age"]["ours"] == "not run"
     assert rows["beta", "smile"]["ours"] == "skipped"
     page = report_of(tmp_path)

@@ -63,7 +63,7 @@ def test_one_command_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) 
     rows = {(row["method"], row["attribute"]): row for row in table.rows}
     assert rows["gradctrl", "gender"]["paper"] == "0.6937"
     assert 0 <= rows["gradctrl", "gender"]["value"] <= 1
-    assert rows["stylespace", "age"]["ours"] == "no such attribute in these runs"
+    assert rows["stylespace", "age"]["ours"] == "attribute not in these runs"
     # Fig. 7a and 7b.
     page = report_of(out, draws=("ad", "scatter_gender_smile"))
     names = {file.name for file in (page.parent / "figures").iterdir()}

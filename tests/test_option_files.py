@@ -228,7 +228,7 @@ def test_doctor_tests_the_users_world(capsys, monkeypatch):
 def test_a_scorer_is_checked_by_the_name_of_an_option(tmp_path, capsys):
     words = ["--config-dir", str(CONF), "--generator", "toy", "-n", "20", "--out", str(tmp_path)]
     main(["scorer", "check", "toy", *words])
-    assert "teacher: 20 pictures" in capsys.readouterr().out
+    assert "teacher: 20 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

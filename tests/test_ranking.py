@@ -176,7 +176,7 @@ def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     found = ranking(load(tmp_path))
     note = found.compared.note(Theme({}))
     assert found.table.empty and "share at least one start on only 0 of 1 attributes" in note
-    assert "no ranking" in report_of(tmp_path).read_text()
+    assert "No ranking" in report_of(tmp_path).read_text()
 
 
 def test_mixed_metric_versions_are_named_and_the_rest_is_made(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
         (lambda: judge(np.zeros((1, 3, 32, 32))), r"in \[-1, 1\] .* given ndarray of float64"),
         (lambda: judge(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), r"given Tensor of torch\.u"),
         (lambda: judge(codes), "given Codes"),
-        (lambda: CrossingAccuracy().update(run.trajectory()), r"no table: give it Traj"),
+        (lambda: CrossingAccuracy().update(run.trajectory()), r"not take a table: pass Traj"),
     ]
     for call, message in wrong:
         with pytest.raises(WrongType, match=message):

@@ -156,7 +156,7 @@ def test_a_cut_shard_is_noticed_and_only_it_is_rebuilt(tmp_path):
     )
     file = shard_folder(bank.folder, 2) / "judge.npy"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(BadFile, match=r"shard-00002.*judge\.npy was cut or altered.*delete"):
+    with pytest.raises(BadFile, match=r"shard-00002.*judge\.npy is truncated or altered.*delete"):
         Bank(bank.folder)
     for each in shard_folder(bank.folder, 2).iterdir():
         each.unlink()
@@ -178,7 +178,9 @@ def test_sigma_is_never_that_of_a_damaged_shard(tmp_path, finished):
         write_json(bank_json, {**read_json(bank_json), "sigma": wrong})
     else:
         bank_json.unlink()
-    with pytest.raises(BadFile, match=r"judge\.npy was cut or altered.*only this shard is rebuilt"):
+    with pytest.raises(
+        BadFile, match=r"judge\.npy is truncated or altered.*only this shard is rebuilt"
+    ):
         build(whole.folder)
     assert bank_json.exists() == finished
     shutil.rmtree(damaged)
@@ -204,7 +206,7 @@ def test_one_flipped_bit_is_noticed(tmp_path):
     data = bytearray(file.read_bytes())
     data[-5] ^= 1
     file.write_bytes(data)
-    with pytest.raises(BadFile, match=r"w\.npy was cut or altered"):
+    with pytest.raises(BadFile, match=r"w\.npy is truncated or altered"):
         Bank(bank.folder)
 
 
@@ -321,5 +323,5 @@ def test_the_embedded_world_gives_the_same_bytes_for_any_layout_and_number_of_th
 
 def test_a_folder_without_a_bank_is_named(tmp_path):
     for read in (Bank, read_spec):
-        with pytest.raises(BadFile, match="nowhere holds no bank"):
+        with pytest.raises(BadFile, match="nowhere is not a bank"):
             read(tmp_path / "nowhere")

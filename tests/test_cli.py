@@ -241,7 +241,7 @@ def test_a_file_in_the_way_of_the_output_is_told_before_any_work(place, tmp_path
     ):
         assert main(command) == 1
         out, err = capsys.readouterr()
-        assert f"{way} is a file; name a folder" in err and out == ""
+        assert f"{way} is a file; give a folder" in err and out == ""
 
 
 def test_bank_builds_describes_and_imports(tmp_path, editbench):
@@ -254,7 +254,7 @@ def test_bank_builds_describes_and_imports(tmp_path, editbench):
     broken = editbench("bank", "info", str(folder))
     assert (
         broken.returncode == 1
-        and "was cut or altered" in broken.stderr
+        and "is truncated or altered" in broken.stderr
         and "Traceback" not in broken.stderr
     )
 

@@ -111,7 +111,7 @@ def test_a_cancelled_job_is_lost_and_the_others_are_waited_for(slurm, capfd, tmp
         submitted.describe(1)
         == f"job 12_1 CANCELLED; slurmstepd: error: *** CANCELLED ***; log {log}"
     )
-    assert submitted.describe(3) == "job 12_3 no longer there; it did not begin: there is no log"
+    assert submitted.describe(3) == "job 12_3 no longer there; it did not start: there is no log"
     assert submitted.describe(4) == "not submitted"
     made.jobs[0].paths.stderr.write_text("Traceback\nModuleNotFoundError: No module named 'x'\n")
     assert submitted.describe(0).startswith("job 12_0 ended with an error; ModuleNotFoundError: No")
@@ -161,7 +161,7 @@ def test_who_stops_waiting_is_told_what_goes_on(slurm):
     with pytest.raises(KeyboardInterrupt):
         submitted.run(lambda: made.jobs)
     assert submitted.release() == (
-        "2 jobs go on in SLURM: `scancel 12 13` ends them, and the same command finds what they "
+        "2 jobs continue in SLURM: `scancel 12 13` stops them, and the same command picks up what they "
         "finish"
     )
     assert cluster.SubmittedJobs("slurm").release() == ""
@@ -213,8 +213,8 @@ def test_every_job_may_be_lost(path, tmp_path, capfd, monkeypatch):
     assert main(["run", *words, "-m", "attribute=a,b,c", SLURM, submitted]) == 1
     err = capfd.readouterr().err
     assert "3 jobs: 0 done, 0 skipped, 0 failed, 3 not finished\n" in err
-    assert "  not finished  #1 attribute=b: job 5_1 no longer there; it did not begin" in err
-    assert "  not finished  #2 attribute=c: job 5 no longer there; it did not begin" in err
+    assert "  not finished  #1 attribute=b: job 5_1 no longer there; it did not start" in err
+    assert "  not finished  #2 attribute=c: job 5 no longer there; it did not start" in err
     assert "run them again: editbench run" in err
     assert len((tmp_path / "given").read_text().splitlines()) == 2
 
@@ -255,7 +255,7 @@ def test_a_time_limit_leaves_no_record(user_signal, tmp_path, monkeypatch):
         [*words, f"out={tmp_path}/runs", "method=one", "attribute=a"], [Path(conf)]
     )
     monkeypatch.setattr(jobs, "_walk_and_observe", lambda *_: signal.raise_signal(user_signal))
-    with pytest.raises(cluster.Stopped, match="More time: hydra"):
+    with pytest.raises(cluster.Stopped, match="For more time, raise hydra"):
         jobs.run_job(settings)
     left = [path for path in (tmp_path / "runs").glob("*") if path.name != ".locks"]
     assert left == []

@@ -134,7 +134,7 @@ def zero_state() -> dict[str, Tensor]:
             "not a StyleGAN2|where a generator",
         ),
         (lambda path: None, "no such file"),
-        (lambda path: path.mkdir(), "a folder, and no file"),
+        (lambda path: path.mkdir(), "a folder, not a file"),
     ],
 )
 def test_nothing_half_converted_is_left(

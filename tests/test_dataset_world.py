@@ -292,7 +292,7 @@ def test_training_on_data_goes_on_and_refuses_other_data(
         (("--name", "2024"), "a letter first"),
         (("--name", "null"), "a letter first"),
         (("--batch", "0"), "--batch is 1 or more"),
-        (("--device", "gpu"), "is no device"),
+        (("--device", "gpu"), "is not a device"),
         (("--channels", "8", "8"), "set --channels"),
         (("--init", str(weights_path("generator"))), "of 32 pixels"),
         (("--attributes", "colour"), "unknown attribute 'colour'"),

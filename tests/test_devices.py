@@ -144,7 +144,7 @@ def test_shards_of_two_kinds_that_agree_make_one_bank(tmp_path, monkeypatch):
 
 def test_shards_of_two_kinds_that_differ_are_refused(tmp_path, monkeypatch):
     begin_elsewhere(tmp_path / "a", monkeypatch, 1.01)
-    with pytest.raises(BadFile, match="shard-00000 was made on H100, and cpu gives other logits"):
+    with pytest.raises(BadFile, match="shard-00000 was built on H100, but on cpu the logits"):
         build_bank(tmp_path / "a", "id", SPEC, models)
     assert not (tmp_path / "a" / "bank.json").exists()
 
@@ -159,7 +159,7 @@ def test_a_shard_that_another_kind_builds_anew_is_compared(tmp_path, monkeypatch
     # A finished bank of the processor whose first shard H100 has built anew.
     moved.rename(kept)
     shutil.rmtree(shard_folder(folder, 1))
-    with pytest.raises(BadFile, match="shard-00000 was made on H100, and cpu gives other logits"):
+    with pytest.raises(BadFile, match="shard-00000 was built on H100, but on cpu the logits"):
         build_bank(folder, "id", SPEC, models)
 
 

@@ -142,7 +142,7 @@ def test_a_wrong_shape_and_a_foreign_bank_are_errors():
     with pytest.raises(EditbenchError, match=r"AlongColumn.step returned codes of shape \(40, 7\)"):
         walk(AlongColumn(fail="shape"))
     _, logits, _ = setup()
-    with pytest.raises(BadFile, match="the bank was made with another generator or judge"):
+    with pytest.raises(BadFile, match="the bank was built with another generator or judge"):
         walk(logits=logits + 0.1)
 
 

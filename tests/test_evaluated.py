@@ -351,7 +351,7 @@ def words(tmp_path):
         (["attribute=a,b", "evaluated=[a,bb]"], "'bb'. Did you mean 'b'?"),
         (
             ["attribute=a,b", "starts.near=target", "starts.n=600"],
-            "starts.n=600 over 3 attributes are 200 of an attribute, which exceed its pool of 180",
+            "starts.n=600 over 3 attributes means 200 per attribute, which exceeds its pool of 180",
         ),
         (["attribute=a,b", "starts.n=200"], "exceeds the pool of 180"),
         (["attribute=a,b", "starts.attributes=[a,b]"], "set evaluated=[a,b]"),

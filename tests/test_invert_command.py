@@ -212,13 +212,13 @@ class NoImages(FaceRenders):
 
 
 def test_another_task_does_not_write_over_it(done, tmp_path):
-    with pytest.raises(EditbenchError, match="holds something else"):
+    with pytest.raises(EditbenchError, match="contains something else"):
         build_inversion(done.folder, task(steps=4))
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(EditbenchError, match="holds something else"):
+    with pytest.raises(EditbenchError, match="contains something else"):
         build_inversion(tmp_path, task())
     assert (tmp_path / "mine.txt").exists()
-    with pytest.raises(EditbenchError, match=r"mine\.txt is a file; name a folder"):
+    with pytest.raises(EditbenchError, match=r"mine\.txt is a file; give a folder"):
         build_inversion(tmp_path / "mine.txt", task())
 
 
@@ -277,14 +277,14 @@ def test_damage_is_named(done, tmp_path):
         with pytest.raises(BadFile, match=name):
             Inversion(copy)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadFile, match="holds no finished inversion"):
+    with pytest.raises(BadFile, match="is not a finished inversion"):
         Inversion(tmp_path / "empty")
     meta = read_json(done.folder / "inversion.json") | {"version": 99}
     write_json(tmp_path / "empty" / "inversion.json", meta)
     with pytest.raises(BadFile, match="format 99"):
         Inversion(tmp_path / "empty")
     write_json(tmp_path / "empty" / "inversion.json", {"version": 1})
-    with pytest.raises(BadFile, match="not whole"):
+    with pytest.raises(BadFile, match="is incomplete"):
         Inversion(tmp_path / "empty")
 
 

@@ -144,9 +144,9 @@ def test_a_broken_fit_cache_is_fitted_again(tmp_path):
 
 
 def test_a_folder_without_a_whole_record_says_so(tmp_path):
-    with pytest.raises(BadFile, match="nowhere does not exist; name the folder of a record"):
+    with pytest.raises(BadFile, match="nowhere does not exist; give the folder of a record"):
         Record.read(tmp_path / "nowhere")
-    with pytest.raises(BadFile, match=r"checksums\.json is missing: no record, or no whole one; "):
+    with pytest.raises(BadFile, match=r"checksums\.json is missing: not a complete record; "):
         Record.read(tmp_path)
 
 
@@ -185,8 +185,8 @@ def test_a_metric_that_gives_something_else_is_told_what_to_give(tmp_path, monke
     monkeypatch.setattr(Fragile, "compute", lambda self: {"accuracy": 1.0})
     failed = run_job(with_fragile(tmp_path))
     assert failed.reason.startswith(
-        "metric fragile: Fragile.compute must return a MetricResult, as ResultBuilder().result() "
-        "gives it, and gave dict (see "
+        "metric fragile: Fragile.compute must return a MetricResult, as returned by "
+        "ResultBuilder().result(), not dict (see "
     )
 
 
@@ -261,7 +261,7 @@ def test_trajectories_of_another_format_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("editbench.walk.trajectory.VERSION", 7)
     walks.save(tmp_path / "other.parquet")
     monkeypatch.undo()
-    with pytest.raises(BadFile, match="has the format 7 of another version"):
+    with pytest.raises(BadFile, match="has format 7, but this version of editbench reads"):
         Trajectories.load(tmp_path / "other.parquet")
 
 
@@ -625,10 +625,10 @@ def test_a_state_whose_tensors_share_memory_is_stored(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Tupled", "gave notes after fitting along that JSON cannot hold (keys must be str"),
-        ("Changing", "changes its samples in place, which other methods share"),
-        ("Counting", "Counting gave FitReport(labels=-5)"),
-        ("Listing", "Listing.state()['rows'] is list: give tensors"),
+        ("Tupled", "returned notes after fitting along that JSON cannot hold (keys must be str"),
+        ("Changing", "changes its samples in place, but other methods share them"),
+        ("Counting", "Counting returned FitReport(labels=-5)"),
+        ("Listing", "Listing.state()['rows'] is list: return tensors"),
     ],
 )
 def test_a_fit_that_breaks_its_contract_fails_alone(tmp_path, name, reason):

@@ -340,7 +340,7 @@ def test_no_column_and_no_picture_goes_in_silence(
         ("t.csv", b"file\tsmile\na.png\t1\nb.png\t0\n", "separated by tabs"),
         ("t.tsv", b"file\tsmile\na.png\t1\n", "separated by tabs"),
         ("t.csv", "file,smile\na.png,1\n".encode("utf-16"), "is in UTF-16; save it as UTF-8"),
-        ("t.csv", "file,smile\na.png,1\n".encode("utf-16-le"), "line 1: a zero byte, as UTF-16"),
+        ("t.csv", "file,smile\na.png,1\n".encode("utf-16-le"), "line 1: a zero byte, as in UTF-16"),
         ("t.txt", "1\nsmile\na.png 1\n".encode("utf-32"), "is in UTF-32"),
         (
             "t.csv",

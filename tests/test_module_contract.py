@@ -124,7 +124,9 @@ def test_a_module_whose_weights_were_forgotten_is_refused(tmp_path: Path) -> Non
     }
     file = tmp_path / "forgetful.yaml"
     file.write_text(yaml.safe_dump(declared))
-    with pytest.raises(EditbenchError, match="the generator's network has other weights each time"):
+    with pytest.raises(
+        EditbenchError, match="the generator's network has different weights each time"
+    ):
         load_networks(compose_config([f"generator={file}"]))
     weights = {"0.weight": torch.ones(3072, 12), "0.bias": torch.zeros(3072)}
     save_file(weights, tmp_path / "weights.safetensors")

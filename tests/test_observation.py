@@ -239,7 +239,7 @@ def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the
 @pytest.mark.parametrize(
     "fail, reason",
     [
-        ("mapping", r"observation peek: Peek\.look must return .*Observed.* and gave dict"),
+        ("mapping", r"observation peek: Peek\.look must return .*Observed.*, not dict"),
         ("numbers of numpy", r"observation-peek.*JSON cannot hold the meta .*int64"),
     ],
 )

@@ -88,9 +88,13 @@ def test_in_a_folder_a_metric_says_where_it_belongs(tmp_path):
     (tmp_path / "metric").mkdir()
     file = tmp_path / "metric" / "my_accuracy.yaml"
     file.write_text(METRIC)
-    with pytest.raises(EditbenchError, match=r"write # @package metric\.my_accuracy"):
+    with pytest.raises(
+        EditbenchError, match=r"must begin with the line # @package metric\.my_accuracy"
+    ):
         check_overrides(["metric=[my_accuracy]"], [tmp_path])
-    with pytest.raises(EditbenchError, match=r"write # @package metric\.my_accuracy"):
+    with pytest.raises(
+        EditbenchError, match=r"must begin with the line # @package metric\.my_accuracy"
+    ):
         compose_settings([f"metric=[{file}]"])
 
 
@@ -100,9 +104,9 @@ def test_in_a_folder_a_metric_says_where_it_belongs(tmp_path):
         ("method=none.yaml", BadFile, "method=none.yaml: no such file"),
         ("method=gradctrl.yaml", EditbenchError, "has the name of an option of editbench"),
         ("method=bad.yaml", BadFile, "must be a mapping"),
-        ("method=mine.yaml,other/mine.yaml", EditbenchError, "have one name"),
-        ("method=größer.yaml", EditbenchError, "the name of an option has letters a to z"),
-        ("method=mine (1).yaml", EditbenchError, "the name of an option has letters a to z"),
+        ("method=mine.yaml,other/mine.yaml", EditbenchError, "have the same name"),
+        ("method=größer.yaml", EditbenchError, "the name of an option may contain only a to z"),
+        ("method=mine (1).yaml", EditbenchError, "the name of an option may contain only a to z"),
     ],
 )
 def test_a_file_that_cannot_serve_is_named(word, error, message, tmp_path, monkeypatch):
@@ -121,7 +125,7 @@ def test_a_file_that_holds_nothing_is_named(group, text, tmp_path):
     file = tmp_path / group / "own.yaml"
     file.parent.mkdir()
     file.write_text(text)
-    message = rf"own\.yaml: holds nothing; write the options of the {group} there, key: value$"
+    message = rf"own\.yaml: is empty; write the options of the {group} there, as key: value$"
     with pytest.raises(BadFile, match=message):
         check_overrides([f"{group}=own"], [tmp_path])
     with pytest.raises(BadFile, match=message):
@@ -132,7 +136,7 @@ def test_two_folders_with_one_name_are_refused(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name / "method").mkdir(parents=True)
         (tmp_path / name / "method" / "mine.yaml").write_text(MINE)
-    with pytest.raises(EditbenchError, match="have one name"):
+    with pytest.raises(EditbenchError, match="have the same name"):
         check_overrides(["method=mine"], [tmp_path / "one", tmp_path / "two"])
 
 
@@ -177,7 +181,7 @@ def test_a_misspelt_folder_is_told_before_the_names_in_it(words, capsys, monkeyp
     assert "--config-dir nowhere: no such folder" in capsys.readouterr().err
     (tmp_path / "mine.yaml").touch()
     assert main([*words, "--config-dir", "mine.yaml"]) == 1
-    assert "--config-dir mine.yaml: a file, and no folder" in capsys.readouterr().err
+    assert "--config-dir mine.yaml: a file, not a folder" in capsys.readouterr().err
 
 
 def test_list_shows_the_attributes_of_the_users_scorer(capsys):
@@ -234,8 +238,8 @@ def test_a_scorer_is_checked_by_the_name_of_an_option(tmp_path, capsys):
 @pytest.mark.parametrize(
     "text, remedy",
     [
-        ("about: a walk: two steps", "text that has a colon stands in quotes"),
-        ("about: @me", "text that begins with @"),
+        ("about: a walk: two steps", "put text that has a colon in quotes"),
+        ("about: @me", "put text that begins with @"),
         ("_target_: x\nabout:\n\tdeep: 1", "no line with a tab"),
     ],
 )

@@ -143,11 +143,11 @@ def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
         (["seed=range(0)"], 1, "seed=range(0): has no value, so there is no job"),
         (["out=/data/Müller"], 1, "stands in quotes: \"out='my runs (2)'\""),
         (["--cfg", "job"], 1, "--cfg does not apply to a plan"),
-        (["method=gradctrl,"], 1, "method=gradctrl,: a comma has nothing beside it; take it out"),
-        (["method=,sefa"], 1, "method=,sefa: a comma has nothing beside it"),
-        (["seed=0,,1"], 1, "seed=0,,1: a comma has nothing beside it"),
-        (["metric=[locality,]"], 1, "metric=[locality,]: a comma has nothing beside it"),
-        (["evaluated=[age, ],[smile]"], 1, "a comma has nothing beside it"),
+        (["method=gradctrl,"], 1, "method=gradctrl,: a comma has no value beside it; remove it"),
+        (["method=,sefa"], 1, "method=,sefa: a comma has no value beside it"),
+        (["seed=0,,1"], 1, "seed=0,,1: a comma has no value beside it"),
+        (["metric=[locality,]"], 1, "metric=[locality,]: a comma has no value beside it"),
+        (["evaluated=[age, ],[smile]"], 1, "a comma has no value beside it"),
     ],
 )
 def test_wrong_words_get_the_errors_of_run(words, code, message, capsys):

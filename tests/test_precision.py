@@ -95,7 +95,7 @@ def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
     "name, error, message",
     [
         ("fp8", EditbenchError, "precision=fp8 must be one of fp32, tf32, bf16, fp16"),
-        ("tf32", EditbenchError, "mode of NVIDIA GPUs"),
+        ("tf32", EditbenchError, "needs an NVIDIA GPU"),
         ("fp16", EditbenchError, "for GPUs"),
     ],
 )

@@ -113,10 +113,10 @@ def test_a_gradctrl_folder_that_is_not_whole_leaves_nothing(tmp_path, folder, da
         assert not out.exists() and not canary.exists()
 
     for value, words in (
-        (Evil(canary), "where an array"),
-        ([1.0, Evil(canary)], "where an array"),
+        (Evil(canary), "but an array"),
+        ([1.0, Evil(canary)], "but an array"),
         (data["smile"][:-1], r"shape \(299, 1\), expected \(300, 1\)"),
-        ({"a": 1}, "holds a dict"),
+        ({"a": 1}, "contains a dict"),
         (np.full((N, 1), np.nan), "NaN"),
         (data["color"], r"\(300, 1\): a row for each latent"),
         ([data["smile"], data["color"]], "different shapes"),
@@ -126,7 +126,7 @@ def test_a_gradctrl_folder_that_is_not_whole_leaves_nothing(tmp_path, folder, da
     logits.write_bytes(pickle.dumps(data["smile"])[:-50])
     refused("damaged or incomplete")
     logits.unlink()
-    refused("lacks logits/logits_smile.pkl; it has logits of age, color")
+    refused("lacks logits/logits_smile.pkl; it has logits for age, color")
     for name in ("age", "color"):
         (folder / "logits" / f"logits_{name}.pkl").unlink()
     dump(folder / "labels.pkl", np.zeros((N, 3)))
@@ -136,7 +136,7 @@ def test_a_gradctrl_folder_that_is_not_whole_leaves_nothing(tmp_path, folder, da
         dump(folder / "logits" / f"logits_{name}.pkl", data[name])
     refused(r"expected W codes of shape \(n, d\)")
     (folder / "latents.pkl").unlink()
-    refused("no GradCtrl data folder")
+    refused("not a GradCtrl data folder")
     out.mkdir()
     with pytest.raises(BadFile, match="exists"):
         import_gradctrl(out, folder, attributes)
@@ -175,8 +175,8 @@ def test_interfacegan_scores_become_a_bank(tmp_path, data, attributes):
         ({"beard": files["age"]}, UnknownName, "beard"),
         ({"smile": None}, BadFile, "no score file for smile"),
         ({"age": tmp_path / "w.npy"}, BadFile, r"expected \(300, 1\)"),
-        ({"age": attributes}, BadFile, r"is no \.npy file, .*; save it with numpy\.save$"),
-        ({"age": tmp_path}, BadFile, "a folder, and no file"),
+        ({"age": attributes}, BadFile, r"is not an \.npy file, .*; save it with numpy\.save$"),
+        ({"age": tmp_path}, BadFile, "a folder, not a file"),
     ):
         with pytest.raises(error, match=match):
             import_scores(
@@ -311,4 +311,6 @@ def test_what_published_files_hold_is_shown(tmp_path, folder, data, capsys):
     assert "none.pkl: no such file" in capsys.readouterr().err
     for value in (np.array(3.5), np.zeros((0, 1))):
         dump(folder / "logits" / "logits_smile.pkl", value)
-        assert show([str(folder)]) == 1 and "a row of logits a sample" in capsys.readouterr().err
+        assert (
+            show([str(folder)]) == 1 and "one row of logits per sample" in capsys.readouterr().err
+        )

@@ -490,9 +490,9 @@ def test_joblib_with_one_job_at_a_time_runs_it_in_this_process(tmp_path, words, 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("+job_number=0,1", "job_number is set by a sweep itself"),
+        ("+job_number=0,1", "job_number is set by the sweep itself"),
         ("seed=range(0,3,0)", "seed=range(0,3,0)"),
-        ("hydra.sweeper._target_=some.Other", "hydra.sweeper is some.Other"),
+        ("hydra.sweeper._target_=some.Other", "hydra.sweeper=some.Other is not supported"),
     ],
 )
 def test_words_that_no_sweep_has(word, message, words, capfd):

@@ -189,7 +189,9 @@ def test_a_scorer_that_gives_no_logits_is_refused_with_its_bank(
     spec = BankSpec(200, block=100, shard=200)
     for given in (scorer(end), select_attributes(scorer(end), ["b"])):
         models = (Pictures(), given, scorer(nn.Identity()))
-        with pytest.raises(BadFile, match=r"teacher gives values in .* output: probabilities"):
+        with pytest.raises(
+            BadFile, match=r"teacher returns only values in .* output: probabilities"
+        ):
             build_bank(tmp_path / "bank", "id", spec, partial(tuple, models))
     models = (Pictures(), scorer(nn.Identity()), scorer(end, output="logits"))
     build_bank(tmp_path / "stated", "id", spec, lambda: models)
@@ -212,7 +214,7 @@ def test_a_pair_of_probabilities_is_refused_at_load() -> None:
 def test_a_scorer_that_says_what_it_gives_is_not_asked() -> None:
     block = {"teacher": P[:, :1], "judge": P[:, :1]}
     silent = scorer(nn.Identity())
-    with pytest.raises(BadFile, match="teacher gives values in"):
+    with pytest.raises(BadFile, match="teacher returns only values in"):
         building.refuse_probabilities(block, (Pictures(), silent, silent))
     stated = scorer(nn.Identity(), output="logits")
     building.refuse_probabilities(block, (Pictures(), stated, stated))
@@ -222,7 +224,7 @@ def test_a_scorer_that_says_what_it_gives_is_not_asked() -> None:
 def test_small_blocks_are_looked_at_together(block: int, tmp_path: Path) -> None:
     models = (Pictures(), scorer(nn.Sigmoid()), scorer(nn.Identity()))
     spec = BankSpec(200, block=block, shard=100 // block * block)
-    with pytest.raises(BadFile, match="teacher gives values in"):
+    with pytest.raises(BadFile, match="teacher returns only values in"):
         build_bank(tmp_path / "bank", "id", spec, lambda: models)
 
 

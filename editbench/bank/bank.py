@@ -125,7 +125,7 @@ class Bank:
         self.meta = _read_meta(folder)
         if self.meta.get("version") != VERSION:
             raise BadFile(
-                f"{folder} is a bank of format {self.meta.get('version')}, this is {VERSION}: "
+                f"{folder} has bank format {self.meta.get('version')}, expected {VERSION}: "
                 "build it again"
             )
         self.spec = BankSpec(**self.meta["spec"])
@@ -321,7 +321,7 @@ def read_spec(folder: Path) -> BankSpec:
 def _read_meta(folder: Path) -> dict:
     if not (folder / "bank.json").exists():
         raise BadFile(
-            f"{folder} holds no bank (bank.json is missing); give the folder of a finished one"
+            f"{folder} is not a bank (bank.json is missing); give the folder of a finished one"
         )
     return read_json(folder / "bank.json", sealed=True)
 
@@ -339,7 +339,7 @@ def check_shard(path: Path, rows: tuple[int, int]) -> None:
     """
     remedy = f"delete {path} and start again: only this shard is rebuilt"
     if not path.is_dir():
-        raise BadFile(f"bank shard {path} is missing; start the bank again to build it")
+        raise BadFile(f"bank shard {path} is missing; build the bank again to restore it")
     seal = read_seal(path)
     # A shard of another layout is whole, but its samples have other indices.
     if seal.get("rows") != list(rows):

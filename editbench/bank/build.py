@@ -376,9 +376,9 @@ def refuse_probabilities(block: dict[str, np.ndarray], models: Models) -> None:
         if scorer.says_output or found == "logits" or not one_side.all():
             continue
         raise BadFile(
-            f"the {role} gives values in [0, 1] alone, as {found} do, and logits are needed: write "
-            "output: probabilities in the scorer's YAML, or leave its sigmoid or threshold out; if "
-            "they are logits, write output: logits"
+            f"the {role} returns only values in [0, 1], as {found} do, but logits are needed: set "
+            "output: probabilities in the scorer's YAML, or remove its sigmoid or threshold; if "
+            "they are logits, set output: logits"
         )
 
 
@@ -482,8 +482,8 @@ def check_devices(build: BankBuild, models: Models, sigma: dict[str, list[float]
             gap = np.abs(kept[: len(again[role])] - again[role]).max()
             if not gap <= SAME_DEVICES * min(sigma[role]):
                 raise BadFile(
-                    f"{folder} was made on {kind}, and {here} gives other "
-                    f"logits of the {role} (by {gap:.2g}): delete the shards of one of the two, and "
+                    f"{folder} was built on {kind}, but on {here} the logits of the {role} "
+                    f"differ by {gap:.2g}: delete the shards of one of the two, and "
                     "build the bank on one kind of device"
                 )
     return sorted(shards)

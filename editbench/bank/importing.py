@@ -126,7 +126,7 @@ def write_bank(
         if values.shape != (len(w), layout.width):
             raise BadFile(
                 f"the {role} logits have shape {values.shape}, expected ({len(w)}, {layout.width}): "
-                f"one row a latent, columns {', '.join(layout.columns())}"
+                f"one row per latent, columns {', '.join(layout.columns())}"
             )
     # Values too large for float32 become infinite. The check before writing finds and names them.
     with np.errstate(over="ignore"):
@@ -224,7 +224,7 @@ def read_matrix(path: Path, kinds: str = "f") -> np.ndarray:
             row = first + int(broken.argmax())
             raise BadFile(
                 f"{path} has NaN or infinite values, first in row {row} (counted from 0): remove "
-                "such rows"
+                "these rows"
             )
     return values
 

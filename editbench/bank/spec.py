@@ -150,6 +150,6 @@ class StartsSpec:
                 f"attributes ({about}): {remedy}"
             )
         raise EditbenchError(
-            f"starts.n={self.n} over {attributes} attributes are {most} of an attribute, which "
-            f"exceed its pool of {pool} near samples ({about}): {remedy}"
+            f"starts.n={self.n} over {attributes} attributes means {most} per attribute, which "
+            f"exceeds its pool of {pool} near samples ({about}): {remedy}"
         )

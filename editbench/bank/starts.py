@@ -232,8 +232,8 @@ def usable(spec: StartsSpec, bank: Bank) -> np.ndarray:
         return np.arange(last - first)
     if "quality" not in bank.fields:
         raise EditbenchError(
-            f"starts.min_quality={spec.min_quality:g} needs a judge that says how well a picture "
-            "can be judged (quality: OUTPUT in the scorer's YAML); use one, or set it to null"
+            f"starts.min_quality={spec.min_quality:g} needs a judge that rates the quality of an "
+            "image (quality: OUTPUT in the scorer's YAML); use one, or set it to null"
         )
     quality = bank.array("quality").range(first, last)[:, 0]
     return np.flatnonzero(quality >= spec.min_quality)

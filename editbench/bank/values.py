@@ -91,15 +91,15 @@ class Values:
         if self.stated is not None:
             if self.stated == "labels" and found != "labels":
                 raise BadFile(
-                    f"{source}: {OPTION} labels, but the values of '{name}' lie between 0 and 1: "
-                    f"{OPTION} probabilities"
+                    f"{source}: {OPTION} labels is set, but the values of '{name}' lie between 0 "
+                    f"and 1: use {OPTION} probabilities"
                 )
             return self.stated
         if found == "probabilities" and self.convention is not None:
             return self.convention
         raise BadFile(
-            f"{source}: the values of '{name}' all lie in [0, 1], as {found} do, and logits are "
-            f"needed; say what they are: {OPTION} probabilities (their log-odds are taken), "
+            f"{source}: the values of '{name}' all lie in [0, 1], as {found} do, but logits are "
+            f"needed; state what they are: {OPTION} probabilities (their log-odds are taken), "
             f"{OPTION} labels (0 becomes -1: no sample is surer than another) or {OPTION} logits"
         )
 

@@ -29,7 +29,7 @@ def check_device_name(name: str) -> None:
         EditbenchError: it is neither the CPU nor a CUDA GPU.
     """
     if not DEVICE.fullmatch(name):
-        raise EditbenchError(f"device={name} is no device: use cpu, cuda or cuda:0")
+        raise EditbenchError(f"device={name} is not a device: use cpu, cuda or cuda:0")
 
 
 def check_precision(precision: str, device: str) -> None:
@@ -52,7 +52,7 @@ def check_precision(precision: str, device: str) -> None:
         raise without_tf32(device)
     if precision == "fp16":
         raise EditbenchError(
-            f"precision=fp16 with device={device}: half precision is for GPUs, on a processor it is "
+            f"precision=fp16 with device={device}: half precision is for GPUs; on a CPU it is "
             "slower than float32 and no better than bf16; use precision=fp32 or bf16"
         )
 
@@ -60,7 +60,7 @@ def check_precision(precision: str, device: str) -> None:
 def without_tf32(device: str) -> EditbenchError:
     """The error for precision=tf32 on a device that has none."""
     return EditbenchError(
-        f"precision=tf32 with device={device}: TF32 is a mode of NVIDIA GPUs from Ampere on; use "
+        f"precision=tf32 with device={device}: TF32 needs an NVIDIA GPU (Ampere or later); use "
         "precision=fp32, or bf16"
     )
 

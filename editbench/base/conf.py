@@ -179,7 +179,7 @@ def read_yaml(file: Path) -> dict:
     except yaml.YAMLError as error:
         raise unreadable(file, error) from error
     if not isinstance(found, dict):
-        raise BadFile(f"{file}: must be a mapping (key: value), it holds a {type(found).__name__}")
+        raise BadFile(f"{file}: must be a mapping (key: value), but is a {type(found).__name__}")
     return found
 
 
@@ -200,14 +200,14 @@ def yaml_text(file: Path) -> str:
     try:
         if file.stat().st_size > LARGEST_YAML:
             raise BadFile(
-                f"{file}: has more than {LARGEST_YAML:,} bytes, so it is no configuration"
+                f"{file}: has more than {LARGEST_YAML:,} bytes, so it is not a configuration"
             )
         text = read_text(file)
         for event in yaml.parse(text, Loader=_YAML_LOADER):
             if isinstance(event, yaml.AliasEvent):
                 raise BadFile(
                     f"{file}: line {event.start_mark.line + 1} has the alias *{event.anchor}, "
-                    "which is not read; repeat the value, or write ${key}"
+                    "which is not supported; repeat the value, or write ${key}"
                 )
     except OSError as error:
         raise BadFile(f"{file} cannot be read: {error}") from error
@@ -224,9 +224,9 @@ def unreadable(file: Path, error: yaml.YAMLError) -> BadFile:
     line = f", line {mark.line + 1}" if mark is not None else ""
     remedy = ""
     if "mapping values are not allowed" in what:
-        remedy = '; text that has a colon stands in quotes, as in about: "a walk: two steps"'
+        remedy = '; put text that has a colon in quotes, as in about: "a walk: two steps"'
     elif "cannot start any token" in what:
-        remedy = "; text that begins with @, % or ` stands in quotes, and no line with a tab"
+        remedy = "; put text that begins with @, % or ` in quotes, and begin no line with a tab"
     return BadFile(f"{file}{line} is not readable YAML: {what}{remedy}")
 
 

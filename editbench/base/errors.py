@@ -40,16 +40,16 @@ def at_line(frame: FrameSummary) -> str:
 
 
 def no_such(kind: str, path: Path) -> str:
-    """What to say of a path that is no `kind`: 'no such file', or 'a folder, and no file'.
+    """What to say of a path that is no `kind`: 'no such file', or 'a folder, not a file'.
 
     Args:
         kind: 'folder', 'file', or a kind of file.
         path: where it was looked for.
     """
     if path.is_dir():
-        return f"a folder, and no {kind}"
+        return f"a folder, not a {kind}"
     if path.is_file():
-        return f"a file, and no {kind}"
+        return f"a file, not a {kind}"
     return f"no such {kind}"
 
 

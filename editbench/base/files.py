@@ -88,11 +88,11 @@ def usable_folder(path: str | Path) -> Path:
             break
         if place.exists():
             where = "" if place == path else f"{path}: "
-            raise EditbenchError(f"{where}{place} is a file; name a folder")
+            raise EditbenchError(f"{where}{place} is a file; give a folder")
     if str(path) != printable(str(path)):
         raise EditbenchError(
-            f"{path}: its name has bytes that are not UTF-8, and no parquet or safetensors file can "
-            "be opened there: name another folder"
+            f"{path}: its name has bytes that are not UTF-8, so parquet and safetensors files "
+            "cannot be opened there: choose another folder"
         )
     return path
 
@@ -225,14 +225,15 @@ def read_json(path: Path, sealed: bool = False) -> dict:
         ) from error
     if not isinstance(value, dict):
         raise BadFile(
-            f"{path} holds {type(value).__name__}, expected an object; delete it and build it again"
+            f"{path} contains {type(value).__name__}, expected an object; delete it and build it "
+            "again"
         )
     expected = value.pop(CHECKSUM, None)
     if expected is None and not sealed:
         return value
     if expected != digest(value, 64):
         raise BadFile(
-            f"{path} was cut or altered (its checksum differs); delete it and build it again"
+            f"{path} is truncated or altered (its checksum differs); delete it and build it again"
         )
     return value
 
@@ -289,7 +290,7 @@ def compare_checksum(path: Path, expected: str, remedy: str) -> None:
     if key in _COMPARED:
         return
     if file_sha256(path) != expected:
-        raise BadFile(f"{path} was cut or altered (its checksum differs); {remedy}")
+        raise BadFile(f"{path} is truncated or altered (its checksum differs); {remedy}")
     _COMPARED.add(key)
 
 
@@ -333,7 +334,7 @@ def read_checked(path: Path) -> bytes:
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(f"{path} or its checksum cannot be read ({error}); delete it") from error
     if hashlib.sha256(data).hexdigest() != expected:
-        raise BadFile(f"{path} was cut or altered (its checksum differs); delete it")
+        raise BadFile(f"{path} is truncated or altered (its checksum differs); delete it")
     return data
 
 

@@ -58,7 +58,7 @@ def build(config: Mapping[str, Any] | DictConfig) -> Any:
         told = str(reason)
         if isinstance(reason, LookupError) or not told:
             told = one_line(reason)
-        raise EditbenchError(f"could not make '{name}': {told}") from error
+        raise EditbenchError(f"could not create '{name}': {told}") from error
 
 
 def _refuse_unknown(options: Any, key: str = "") -> None:

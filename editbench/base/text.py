@@ -80,5 +80,5 @@ def read_text(path: Path) -> str:
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise BadFile(f"{path}, line {line}: a zero byte, as UTF-16 has; {_SAVE}")
+        raise BadFile(f"{path}, line {line}: a zero byte, as in UTF-16; {_SAVE}")
     return text

@@ -93,8 +93,8 @@ def build_inversion(folder: Path, task: Task) -> Inversion:
             begun = folder / "begun.json"
             if not begun.is_file() or read_json(begun, sealed=True).get("id") != task.id:
                 raise EditbenchError(
-                    f"{folder} holds something else (other images, networks, options or code): name "
-                    "another folder, or delete it"
+                    f"{folder} contains something else (other images, networks, options or code): "
+                    "choose another folder, or delete it"
                 )
         write_json(folder / "begun.json", {"id": task.id})
         if not (folder / "inversion.json").is_file():

@@ -76,7 +76,7 @@ def open_images(text: str, shape: tuple[int, ...]) -> Images:
     """
     if len(shape) != 3 or shape[1] != shape[2] or shape[0] not in (1, 3):
         raise EditbenchError(
-            "images are inverted by generators of square pictures with 1 or 3 channels; this one's "
+            "an inversion needs a generator of square images with 1 or 3 channels; this one's "
             f"are {tuple(shape)}"
         )
     if not text.startswith(RENDERS):
@@ -88,7 +88,7 @@ def open_images(text: str, shape: tuple[int, ...]) -> Images:
         )
     if shape[0] != 3:
         raise EditbenchError(
-            "faces:N are colour pictures, this generator's are grey: give a folder of pictures"
+            "faces:N are colour images, but this generator's are grey: give a folder of images"
         )
     return FaceRenders(int(number), shape[1])
 

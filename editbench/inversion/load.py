@@ -78,7 +78,7 @@ class InversionRequest:
         options = self.options
         if not options.get("images"):
             raise EditbenchError(
-                "inversion.images is not set: give a folder of pictures or faces:N, or a finished "
+                "inversion.images is not set: give a folder of images or faces:N, or a finished "
                 "inversion as inversion.path=FOLDER"
             )
         check_kind("inversion.images", options["images"], "str")
@@ -137,7 +137,8 @@ def distance_of(option: object, networks: Networks, device: str) -> tuple[Percep
     made = build(option)
     if not isinstance(made, Perceptual):
         raise EditbenchError(
-            f"inversion.perceptual: {option['_target_']} is no editbench.networks.perceptual.Perceptual"
+            f"inversion.perceptual: {option['_target_']} is not an "
+            "editbench.networks.perceptual.Perceptual"
         )
     made = frozen(made, device)
     return made, [described(option), getattr(made, "digest", made.about)]

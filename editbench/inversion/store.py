@@ -49,19 +49,20 @@ class Inversion:
     def __init__(self, folder: Path) -> None:
         if not (folder / "inversion.json").is_file():
             raise BadFile(
-                f"{folder} holds no finished inversion: make one with `editbench invert IMAGES --out "
-                f"{folder}`"
+                f"{folder} is not a finished inversion: make one with `editbench invert IMAGES "
+                f"--out {folder}`"
             )
         self.folder = folder
         self.meta = read_json(folder / "inversion.json", sealed=True)
         if self.meta.get("version") != VERSION:
             raise BadFile(
-                f"{folder} is an inversion of format {self.meta.get('version')}, this is {VERSION}: make it "
-                "again"
+                f"{folder} has inversion format {self.meta.get('version')}, expected {VERSION}: "
+                "make it again"
             )
         if not isinstance(self.meta.get("sha256"), dict) or not KEYS <= set(self.meta):
             raise BadFile(
-                f"{folder / 'inversion.json'} is not whole; delete it and start the inversion again"
+                f"{folder / 'inversion.json'} is incomplete; delete it and start the inversion "
+                "again"
             )
         for name, expected in self.meta["sha256"].items():
             part = folder / Path(name).parts[0]

@@ -62,8 +62,8 @@ def check_slurm(options: Mapping[str, Any]) -> None:
     if 60 * minutes <= warning:
         raise EditbenchError(
             f"hydra.launcher.timeout_min={minutes} leaves a job no time: it is stopped "
-            f"hydra.launcher.signal_delay_s={warning} seconds before its end; raise the first or "
-            "lower the second"
+            f"hydra.launcher.signal_delay_s={warning} seconds before its end; raise the former or "
+            "lower the latter"
         )
     missing = [name for name in TOOLS if shutil.which(name) is None]
     if missing:
@@ -157,8 +157,8 @@ class SubmittedJobs:
             jobs = submit()
         except FailedJobError as error:  # of sbatch
             raise EditbenchError(
-                f"SLURM refused the jobs: {_reason(error)} (see the keys of hydra.launcher; where "
-                "an array is too large, hydra.sweeper.max_batch_size)"
+                f"SLURM refused the jobs: {_reason(error)} (see the keys of hydra.launcher; if an "
+                "array is too large, set hydra.sweeper.max_batch_size)"
             ) from error
         self.jobs += jobs
         self._waiting += jobs
@@ -234,7 +234,7 @@ class SubmittedJobs:
         try:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
-            return f"{head}; it did not begin: there is no log"
+            return f"{head}; it did not start: there is no log"
         # Whatever ends a job, srun and submitit say that it has ended.
         said = [line for line in lines if line.strip() and not line.startswith(NOISE)]
         return "; ".join([head, *said[-1:], f"log {log}"])
@@ -253,8 +253,8 @@ class SubmittedJobs:
             return ""
         numbers = " ".join(dict.fromkeys(_array(job) for job in self._waiting))
         return (
-            f"{len(self._waiting)} jobs go on in SLURM: `scancel {numbers}` ends them, and the same "
-            "command finds what they finish"
+            f"{len(self._waiting)} jobs continue in SLURM: `scancel {numbers}` stops them, and the "
+            "same command picks up what they finish"
         )
 
 
@@ -290,7 +290,7 @@ def stop_is_no_failure() -> None:
             answer(number, frame)
         except UncompletedJobError as error:
             raise Stopped(
-                f"{error} More time: hydra.launcher.timeout_min; other tries: "
+                f"{error} For more time, raise hydra.launcher.timeout_min; for more tries, "
                 "hydra.launcher.max_num_timeout"
             ) from None
 

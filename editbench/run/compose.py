@@ -87,7 +87,7 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
                 raise EditbenchError(f"{override.input_line}: has no value, so there is no job")
         else:
             raise EditbenchError(
-                f"{override.input_line}: a sweep over an interval has no end; list the values"
+                f"{override.input_line}: a sweep cannot cover an interval; list the values"
             )
     return [list(job) for job in itertools.product(*choices.values())]
 
@@ -109,8 +109,8 @@ def compose_master(
     sweeper = str(master.hydra.sweeper["_target_"])
     if not sweeper.endswith(".BasicSweeper"):
         raise EditbenchError(
-            f"hydra.sweeper is {sweeper}: a sweep is the product of the values that are given, so "
-            "leave the sweeper out"
+            f"hydra.sweeper={sweeper} is not supported: a sweep runs all combinations of the given "
+            "values; leave the sweeper out"
         )
     return master, sweep_jobs(master, loader)
 

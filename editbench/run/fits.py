@@ -98,8 +98,8 @@ def _unchanged(bank: Bank, data: FitData, told: str, work: Callable[[], FitRepor
         if change_counts(tensors) != before:
             bank.forget_splits()
             raise EditbenchError(
-                f"{told} changes its samples in place, which other methods share: work on copies, "
-                "`data.fit.codes(space) * 2` or `.clone()`, and not `*=` or `.mul_(2)`"
+                f"{told} changes its samples in place, but other methods share them: work on "
+                "copies, `data.fit.codes(space) * 2` or `.clone()` instead of `*=` or `.mul_(2)`"
             )
 
 
@@ -175,8 +175,9 @@ def learned_auc(editor: Editor, data: FitData, names: Sequence[str]) -> dict[str
         shape = (len(tune), len(data.attributes[name].classes))
         if tuple(scores.shape) != shape:
             raise EditbenchError(
-                f"{type(editor).__name__}.class_scores gave {tuple(scores.shape)} for '{name}': "
-                f"return {shape}, a row a tune sample and a column a class, or None"
+                f"{type(editor).__name__}.class_scores returned {tuple(scores.shape)} for "
+                f"'{name}': return {shape}, one row per tune sample and one column per class, or "
+                "None"
             )
         labels = data.attributes.labels(tune.logits, name)
         value = mean_auc(scores.double().cpu().numpy(), labels.cpu().numpy())
@@ -190,20 +191,21 @@ def _check_report(editor: Editor, report: object, told: str) -> None:
     name = type(editor).__name__
     if not isinstance(report, FitReport):
         raise EditbenchError(
-            f"{name} gave {type(report).__name__} after {told}: end `fit` and `tune` with `return "
-            "FitReport(labels=...)`"
+            f"{name} returned {type(report).__name__} after {told}: end `fit` and `tune` with "
+            "`return FitReport(labels=...)`"
         )
     if not report.has_count():
         raise EditbenchError(
-            f"{name} gave FitReport(labels={report.labels!r}) after {told}: give the number of "
-            "samples whose logits were read, a whole number"
+            f"{name} returned FitReport(labels={report.labels!r}) after {told}: labels must be the "
+            "number of samples whose logits were read, a whole number"
         )
     try:
         json.dumps(report.notes, default=str)
     except (TypeError, ValueError) as error:
         raise EditbenchError(
-            f"{name} gave notes after {told} that JSON cannot hold ({first_line(error)}): give "
-            "FitReport(notes=...) text for keys, and numbers, text, lists and mappings for values"
+            f"{name} returned notes after {told} that JSON cannot hold ({first_line(error)}): use "
+            "strings as keys of FitReport(notes=...), and numbers, strings, lists, mappings as "
+            "values"
         ) from error
 
 
@@ -213,8 +215,8 @@ def _checked_state(editor: Editor) -> dict[str, torch.Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise EditbenchError(
-                f"{type(editor).__name__}.state()[{name!r}] is {type(value).__name__}: give "
-                "tensors by their names, torch.as_tensor(value)"
+                f"{type(editor).__name__}.state()[{name!r}] is {type(value).__name__}: return "
+                "tensors by name, as in torch.as_tensor(value)"
             )
     return state
 

@@ -66,7 +66,7 @@ def check_device(name: str) -> None:
     if not torch.cuda.is_available():
         raise EditbenchError(
             f"device={name}, but torch sees no CUDA device: use device=cpu "
-            "(`editbench doctor` says what this machine has)"
+            "(`editbench doctor` shows what this machine has)"
         )
     count = torch.cuda.device_count()
     if (torch.device(name).index or 0) >= count:
@@ -124,8 +124,8 @@ def _build_networks(
     for role, scorer in (("teacher", teacher), ("judge", judge)):
         if scorer.input != generator.output:
             raise EditbenchError(
-                f"the {role} scores '{scorer.input}' but generator '{parts['name']}' gives "
-                f"'{generator.output}': choose a scorer that fits, scorer=NAME"
+                f"the {role} scores '{scorer.input}', but generator '{parts['name']}' returns "
+                f"'{generator.output}': choose a matching scorer, scorer=NAME"
             )
     if teacher.attributes != judge.attributes:
         raise EditbenchError(
@@ -174,8 +174,8 @@ def _refuse_random_weights(role: str, network: Generator | Scorer, config: dict[
         return
     if build(config).digest != network.digest:
         raise EditbenchError(
-            f"the {role}'s network has other weights each time that it is built: give them with "
-            "weights: FILE, a safetensors file, or read them in the constructor of its class"
+            f"the {role}'s network has different weights each time it is built: give them with "
+            "weights: FILE, a safetensors file, or load them in the constructor of its class"
         )
 
 

@@ -102,8 +102,8 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
             result = metric.compute()
             if not isinstance(result, MetricResult):
                 raise WrongType(
-                    f"{type(metric).__name__}.compute must return a MetricResult, as "
-                    f"ResultBuilder().result() gives it, and gave {type(result).__name__}"
+                    f"{type(metric).__name__}.compute must return a MetricResult, as returned by "
+                    f"ResultBuilder().result(), not {type(result).__name__}"
                 )
             measured.append(records.labelled(name, metric, result))
         except Unsupported:

@@ -76,7 +76,7 @@ def check_content(group: str, file: Path) -> None:
         BadFile: with the file and the remedy.
     """
     if not read_yaml(file):
-        raise BadFile(f"{file}: holds nothing; write the options of the {group} there, key: value")
+        raise BadFile(f"{file}: is empty; write the options of the {group} there, as key: value")
 
 
 def check_place(group: str, file: Path) -> None:
@@ -87,7 +87,7 @@ def check_place(group: str, file: Path) -> None:
     name = file.stem
     if group in list_groups() and PACKAGE not in yaml_text(file):
         raise EditbenchError(
-            f"{file} lacks its first line: write # @package {group}.{name}, since a job may have "
+            f"{file} must begin with the line # @package {group}.{name}, since a job may have "
             f"several options of {group}"
         )
 
@@ -106,16 +106,16 @@ def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
         name = file.stem
         if not NAME.fullmatch(name):
             raise EditbenchError(
-                f"{group}={text}: the name of an option has letters a to z, digits, _ and - alone: "
-                "give the file another name"
+                f"{group}={text}: the name of an option may contain only a to z, digits, _ and -: "
+                "rename the file"
             )
         if name in option_names(group):
             raise EditbenchError(
-                f"{group}={text} has the name of an option of editbench: give the file another name"
+                f"{group}={text} has the name of an option of editbench: rename the file"
             )
         if files.setdefault((group, name), file) != file:
             raise EditbenchError(
-                f"{group}: {file} and {files[group, name]} have one name: give one of them another"
+                f"{group}: {file} and {files[group, name]} have the same name: rename one of them"
             )
         return name
 

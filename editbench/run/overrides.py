@@ -179,7 +179,7 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
         if bare in known_groups:
             if key.startswith("+") and default_option(bare):
                 raise EditbenchError(
-                    f"{override}: a job has an option of {bare} already; write {bare}={value}"
+                    f"{override}: a job already has an option of {bare}; write {bare}={value}"
                 )
             options = _named_options(value)
             _check_options_exist(bare, options, more)
@@ -207,7 +207,7 @@ def _check_commas(override: str, value: str) -> None:
     # What stands in quotes or behind a backslash is text; an interpolation has rules of its own.
     signs = re.sub(r"\\.|'[^']*'|\"[^\"]*\"", "text", value)
     if "${" not in signs and re.search(r"(^|[,\[({])\s*,|,\s*([])}]|$)", signs):
-        raise EditbenchError(f"{override}: a comma has nothing beside it; take it out")
+        raise EditbenchError(f"{override}: a comma has no value beside it; remove it")
 
 
 def _is_list(value: str) -> bool:
@@ -241,14 +241,14 @@ def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path])
         files = sorted(place for place in places if place.is_file())
         if len(files) > 1:
             raise EditbenchError(
-                f"{' and '.join(map(str, files))} have one name, and only one would be taken: "
-                "give one of them another"
+                f"{' and '.join(map(str, files))} have the same name, and only one would be used: "
+                "rename one of them"
             )
         for file in files:
             if name in ours:
                 raise EditbenchError(
-                    f"{file} has the name of an option of editbench, which would be taken instead: "
-                    "give the file another name"
+                    f"{file} has the name of an option of editbench, which would be used instead: "
+                    "rename the file"
                 )
             check_content(group, file)
             check_place(group, file)
@@ -258,7 +258,9 @@ def _check_takes_several(group: str, names: Sequence[str]) -> None:
     """Hydra would merge the options of a list into one, which none of them is."""
     if len(names) > 1 and group not in list_groups():
         words = ",".join(names)
-        raise EditbenchError(f"{group}=[{words}]: one {group} a job; sweep with -m {group}={words}")
+        raise EditbenchError(
+            f"{group}=[{words}]: a job takes one {group}; sweep with -m {group}={words}"
+        )
 
 
 def _check_new_key(key: str) -> None:
@@ -270,7 +272,7 @@ def _check_new_key(key: str) -> None:
     elif first not in known_keys():
         raise _unknown_key(first)
     elif first == NUMBER:
-        raise EditbenchError(f"{NUMBER} is set by a sweep itself: leave it out")
+        raise EditbenchError(f"{NUMBER} is set by the sweep itself: leave it out")
 
 
 def _unknown_key(name: str) -> UnknownName:

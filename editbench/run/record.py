@@ -113,9 +113,9 @@ class Record:
             BadFile: it has no record, or its status was altered.
         """
         if not folder.is_dir():
-            raise BadFile(f"{folder} does not exist; name the folder of a record")
+            raise BadFile(f"{folder} does not exist; give the folder of a record")
         if not (folder / SEAL).is_file():
-            raise BadFile(f"{folder / SEAL} is missing: no record, or no whole one; {REMEDY}")
+            raise BadFile(f"{folder / SEAL} is missing: not a complete record; {REMEDY}")
         status = read_json(check_file(folder, cls.STATUS, REMEDY))
         if status.get("status") not in STATUSES:
             raise BadFile(
@@ -153,7 +153,7 @@ class Record:
         # Not OmegaConf, whose parser takes ten times as long: `write_config` left plain values.
         value = load_yaml(self.path(self.CONFIG).read_text(encoding="utf-8"))
         if not isinstance(value, dict):
-            raise BadFile(f"{self.folder / self.CONFIG} holds no mapping; {REMEDY}")
+            raise BadFile(f"{self.folder / self.CONFIG} does not contain a mapping; {REMEDY}")
         return upgrade({str(key): item for key, item in value.items()})
 
     def provenance(self) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
 def moved_attributes(value: object) -> str:
     """What to write in place of `starts.attributes`."""
     names = ",".join(map(str, value)) if isinstance(value, list) else str(value).strip("[]")
-    return f"starts.attributes=[{names}] is no option any more: set evaluated=[{names}]"
+    return f"starts.attributes=[{names}] is no longer an option: set evaluated=[{names}]"
 
 
 def write_status(folder: Path, status: str, reason: str = "", **about: object) -> None:

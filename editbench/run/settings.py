@@ -56,8 +56,8 @@ def check_file_name(key: str, name: str, remedy: str) -> None:
     # A folder whose name begins with a dot counts as one that is still being written.
     if "/" in name or name.startswith("."):
         raise EditbenchError(
-            f"{key}={name} names folders and files, and can neither hold a / nor begin with a dot: "
-            f"{remedy}"
+            f"{key}={name} is used in the names of files, and must not contain a / or begin with a "
+            f"dot: {remedy}"
         )
 
 
@@ -89,8 +89,8 @@ class Component:
         # `~method` or method=null leaves nothing where a mapping is needed.
         if not isinstance(config, dict):
             raise EditbenchError(
-                f"{key}={in_yaml(config)} is no option of '{group}': choose one with {group}=NAME "
-                "(see `editbench list`)"
+                f"{key}={in_yaml(config)} is not an option of '{group}': choose one with "
+                f"{group}=NAME (see `editbench list`)"
             )
         target = config.get("_target_")
         if not isinstance(target, str):
@@ -379,7 +379,7 @@ def _refuse_list(key: str, value: object, what: str) -> None:
         return
     items = value if isinstance(value, list) else list(value)
     words = ",".join(str(item) for item in items)
-    raise EditbenchError(f"{key}=[{words}]: one {what} a job; sweep with -m {key}={words}")
+    raise EditbenchError(f"{key}=[{words}]: a job takes one {what}; sweep with -m {key}={words}")
 
 
 def _one_attribute(value: object) -> str:
@@ -394,7 +394,7 @@ def _one_target(value: object) -> str | int | None:
         return value
     if isinstance(value, bool) or not isinstance(value, int):  # a bool is an int in Python
         raise EditbenchError(
-            f"target={in_yaml(value)} must be a class by its name, or a whole number: its index"
+            f"target={in_yaml(value)} must be the name of a class or its index, a whole number"
         )
     return value
 
@@ -426,11 +426,11 @@ def _evaluated(value: object) -> tuple[str, ...] | None:
     words = ",".join(value)
     twice = sorted({name for name in value if value.count(name) > 1})
     if twice:
-        raise EditbenchError(f"evaluated=[{words}] names {twice[0]} twice: name it once")
+        raise EditbenchError(f"evaluated=[{words}] lists {twice[0]} twice: list it once")
     if len(value) < 2:
         raise EditbenchError(
-            f"evaluated=[{words}] leaves nothing that an edit could disturb: name two attributes or "
-            "more, or evaluated=null for all of the scorer's"
+            f"evaluated=[{words}] leaves no attribute that an edit could disturb: list two or "
+            "more, or set evaluated=null for all of the scorer's"
         )
     return tuple(value)
 
@@ -580,6 +580,6 @@ def check_words_have_effect(jobs: Iterable[Settings], words: Iterable[str]) -> N
             )
         if key in OF_NEW_BANKS and all(job.bank.path for job in jobs):
             raise EditbenchError(
-                f"{word} has no effect with bank.path={jobs[0].bank.path}, a bank that is taken as "
+                f"{word} has no effect with bank.path={jobs[0].bank.path}, a bank that is used as "
                 "it is: leave one of them out"
             )

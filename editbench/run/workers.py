@@ -91,7 +91,7 @@ def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[i
             yield done.result()
     except BrokenProcessPool as error:
         raise EditbenchError(
-            "a worker was killed, perhaps for want of memory: what was finished is kept; start "
+            "a worker was killed, perhaps because memory ran out: finished work is kept; start "
             "again with fewer --workers"
         ) from error
     finally:

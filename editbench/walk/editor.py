@@ -346,7 +346,7 @@ class Editor(abc.ABC):
         """
         if self._generator is None:
             raise EditbenchError(
-                f"{type(self).__name__} edits rows of W+ and knows no generator: call "
+                f"{type(self).__name__} edits rows of W+ but has no generator: call "
                 "editor.bind(generator) first"
             )
         return self._generator
@@ -384,7 +384,7 @@ class Editor(abc.ABC):
         """
         if self.space == Space.THETA:
             raise EditbenchError(
-                f"{type(self).__name__} walks in THETA and must override `codes`: give the "
+                f"{type(self).__name__} walks in THETA and must override `codes`: return the "
                 "latent's Codes with a WeightShift"
             )
         rows = self.rows(walk.attribute)

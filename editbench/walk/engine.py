@@ -171,7 +171,7 @@ def walk_starts(
             if _changes(given) != changes:
                 raise EditbenchError(
                     f"{type(editor).__name__}.step changes the walk that it is given: return new "
-                    "codes, `walk.codes + change` and not `walk.codes += change`"
+                    "codes, `walk.codes + change` instead of `walk.codes += change`"
                 )
             judged = decoder(walk, place, pictures)
             finite = judged.logits.isfinite().all(1) & walk.codes.isfinite().flatten(1).all(1)
@@ -374,8 +374,8 @@ def _check_start(
         same = False
     if not same:
         raise EditbenchError(
-            f"{type(decoder.editor).__name__}.codes changes the starts at step 0: give exactly the "
-            "start's codes where walk.codes equals walk.origin"
+            f"{type(decoder.editor).__name__}.codes changes the starts at step 0: return exactly "
+            "the start's codes where walk.codes equals walk.origin"
         )
     count = min(len(walk), max(len(pictures.starts), 1))
     found = decoder(walk[:count], np.arange(count), pictures).logits
@@ -384,9 +384,9 @@ def _check_start(
     # Written so that a NaN fails the check too.
     if not bool((gap < IDENTITY_TOLERANCE * COARSER[decoder.generator.precision]).all()):
         raise BadFile(
-            "the judge's logits of the starts are not the bank's (they differ by "
-            f"{gap.max():.2g} sigma): the bank was made with another generator or judge; name "
-            "those, or make a bank with these"
+            f"the judge's logits of the starts differ from the bank's by {gap.max():.2g} sigma: "
+            "the bank was built with another generator or judge; use those, or build a bank with "
+            "the current ones"
         )
 
 

@@ -131,7 +131,7 @@ def _refusing_tables(update: Callable[..., None]) -> Callable[..., None]:
             wanted = 'Trajectories.load(run.folder / "trajectory.parquet")'
             if isinstance(self, ObservationMetric):
                 wanted = f'read_observed(run.folder, "{self.observation}")'
-            raise WrongType(f"{type(self).__name__}.update takes no table: give it {wanted}")
+            raise WrongType(f"{type(self).__name__}.update does not take a table: pass {wanted}")
         update(self, *given, **named)
 
     return checked

@@ -244,13 +244,13 @@ class WalkObserver:
             if not isinstance(found, Mapping):
                 raise WrongType(
                     f"observation {name}: {type(observation).__name__}.measure must return a "
-                    f"mapping of column names to tensors and gave {type(found).__name__}"
+                    f"mapping of column names to tensors, not {type(found).__name__}"
                 )
             taken = sorted(found.keys() & {*KEYS, *columns})
             # One of the two would be lost without a word.
             if taken:
                 raise EditbenchError(
-                    f"observation {name} measures the column '{taken[0]}', which is there already: "
+                    f"observation {name} measures the column '{taken[0]}', which already exists: "
                     "give it another name (observation.feature_similarity has a label)"
                 )
             columns |= found
@@ -342,7 +342,7 @@ def _look(name: str, observation: AfterWalk, context: ObservationContext) -> Obs
         if not isinstance(found, Observed):
             raise WrongType(
                 f"observation {name}: {type(observation).__name__}.look must return "
-                "editbench.walk.observation.Observed(arrays, meta) and gave "
+                "editbench.walk.observation.Observed(arrays, meta), not "
                 f"{type(found).__name__}"
             )
         return found

@@ -33,8 +33,8 @@ class Observed:
         except (TypeError, ValueError) as error:
             raise EditbenchError(
                 f"{path.name}: JSON cannot hold the meta of the observation ({first_line(error)}): "
-                "give Observed(arrays, meta) text for keys, and numbers of Python, text, lists and "
-                "mappings for values"
+                "use strings as keys of Observed(arrays, meta), and Python numbers, strings, lists "
+                "and mappings as values"
             ) from error
         # safetensors stores the memory of an array as it lies, whatever its strides.
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}

@@ -125,8 +125,8 @@ class Trajectories:
             ) from error
         if version != VERSION:
             raise BadFile(
-                f"{path} has the format {version} of another version of editbench, and this one "
-                f"reads {VERSION}: read it with that version, or run the job again"
+                f"{path} has format {version}, but this version of editbench reads "
+                f"{VERSION}: read it with the version that wrote it, or run the job again"
             )
         attributes = Attributes.from_config(meta["attributes"])
         return cls(table.to_pandas(), attributes, meta["attribute"], np.asarray(meta["sigma"]))

@@ -48,7 +48,7 @@ def describe(path: Path) -> list[str]:
         content = read_pickle(path)
     else:
         raise BadFile(
-            f"{path}: what is read are .npy, .pkl, .pt and .pth files, and GradCtrl's data folders"
+            f"{path}: only .npy, .pkl, .pt and .pth files and GradCtrl data folders can be read"
         )
     if isinstance(content, dict) and "lat_comp" in content:
         return _describe_component(content, path)
@@ -129,7 +129,7 @@ def _describe_gradctrl(folder: Path) -> list[str]:
     latents = folder / "latents.pkl"
     if not latents.is_file() or not files:
         raise BadFile(
-            f"{folder}: no GradCtrl data folder, which holds latents.pkl and logits/logits_NAME.pkl"
+            f"{folder}: not a GradCtrl data folder with latents.pkl and logits/logits_NAME.pkl"
         )
     lines = [f"latents {as_array(read_pickle(latents), latents).shape}"]
     config = []
@@ -162,8 +162,8 @@ def _read_logits(path: Path) -> np.ndarray:
     logits = as_array(read_pickle(path), path)
     if not logits.size or not logits.ndim:
         raise BadFile(
-            f"{path}: shape {logits.shape}, expected a row of logits a sample; score the samples "
-            "again"
+            f"{path}: shape {logits.shape}, expected one row of logits per sample; score the "
+            "samples again"
         )
     return logits.reshape(len(logits), -1)
 

@@ -59,7 +59,7 @@ def read_direction(path: Path | str) -> Given:
         return component(read_pickle(path), path)
     if path.suffix in (".pt", ".pth"):
         return Given(as_array(read_torch(path), path))
-    raise BadFile(f"{path}: a direction is read from {KINDS}")
+    raise BadFile(f"{path}: a direction can only be read from {KINDS}")
 
 
 def component(content: Any, path: Path | str) -> Given:
@@ -79,14 +79,14 @@ def component(content: Any, path: Path | str) -> Given:
             # The keys are the file's choice: cut, and in ASCII.
             held = ", ".join(f"{str(key)[:40]!a}" for key in list(content)[:8])
         raise BadFile(
-            f"{path}: no GANSpace component, which is a dict with 'lat_comp'; it holds "
+            f"{path}: not a GANSpace component (a dict with 'lat_comp'); it contains "
             f"{held or 'nothing'}"
         )
     rows = as_array(content["lat_comp"], path)
     stdev = as_array(content.get("lat_stdev", 1.0), path).reshape(-1)
     # A file of several components has several deviations; an edit follows one direction.
     if len(stdev) != 1 or not stdev[0] > 0:
-        raise BadFile(f"{path}: 'lat_stdev' must be one number above 0; export a single component")
+        raise BadFile(f"{path}: 'lat_stdev' must be one positive number; export a single component")
     layers = _layers(content, path)
     # A space that the file does not name is the user's to state, so other words are no error.
     space = content.get("latent_space")
@@ -107,10 +107,10 @@ def _layers(content: dict, path: Path | str) -> tuple[int, int] | None:
     # With one end alone the other would be a guess, and the edit another than the published one.
     if first is None or end is None:
         raise BadFile(
-            f"{path}: has one of 'edit_start' and 'edit_end' alone; export the component again"
+            f"{path}: has only one of 'edit_start' and 'edit_end'; export the component again"
         )
     if not 0 <= first < end:
-        raise BadFile(f"{path}: edits the layers [{first}, {end}), which are none; export it again")
+        raise BadFile(f"{path}: its layer range [{first}, {end}) is empty; export it again")
     return first, end
 
 

@@ -69,15 +69,16 @@ def read_folder(folder: Path, layout: Attributes) -> tuple[np.ndarray, np.ndarra
     latents = folder / "latents.pkl"
     if not folder.is_dir() or not latents.is_file():
         raise BadFile(
-            f"{folder}: no GradCtrl data folder, it lacks latents.pkl; give the folder that holds "
-            "it and logits/"
+            f"{folder}: not a GradCtrl data folder, latents.pkl is missing; give the folder that "
+            "contains it and logits/"
         )
     _check_names(folder, layout)
     # Names are checked before the codes are read: latents.pkl is the largest of the files.
     w = as_array(read_pickle(latents), latents)
     if w.ndim != 2:
         raise BadFile(
-            f"{latents}: shape {w.shape}, expected W codes of shape (n, d); of W+ codes give one row"
+            f"{latents}: shape {w.shape}, expected W codes of shape (n, d); of W+ codes, give one "
+            "row"
         )
     files = [latents]
     columns = []
@@ -97,7 +98,7 @@ def _check_names(folder: Path, layout: Attributes) -> None:
     missing = [name for name in layout.names if name not in have]
     if not missing:
         return
-    remedy = ": name the attributes as these files"
+    remedy = ": name the attributes like these files"
     # The published training prepares a folder that looks alike, but has lost the sizes of the
     # logits, which the benchmark needs.
     if (folder / "labels.pkl").is_file() and not have:
@@ -108,7 +109,7 @@ def _check_names(folder: Path, layout: Attributes) -> None:
     # Sorted: a folder is listed in an order of its file system.
     listing = ", ".join(sorted(have)) or "nothing"
     raise BadFile(
-        f"{folder}: lacks logits/logits_{missing[0]}.pkl; it has logits of {listing}{remedy}"
+        f"{folder}: lacks logits/logits_{missing[0]}.pkl; it has logits for {listing}{remedy}"
     )
 
 

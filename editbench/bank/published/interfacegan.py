@@ -56,8 +56,8 @@ def import_scores(
     logits, keep = read_scores(scores, layout, invalid)
     if len(codes) != len(logits):
         raise BadFile(
-            f"{w} has {len(codes)} rows and the scores have {len(logits)}: they are not of the same "
-            "samples"
+            f"{w} has {len(codes)} rows and the scores have {len(logits)}: they do not belong to "
+            "the same samples"
         )
     # Without an invalid row the codes stay memory-mapped; a selection copies them.
     if not keep.all():
@@ -115,8 +115,8 @@ def read_scores(
             values = values.astype(np.float64)
         if values.dtype.kind != "f" or not values.ndim or not np.isfinite(values).all():
             raise BadFile(
-                f"{path}: {values.dtype} of shape {values.shape}, expected finite floats, a row a "
-                "sample"
+                f"{path}: {values.dtype} of shape {values.shape}, expected finite floats, one row "
+                "per sample"
             )
         # The first file says how many samples there are; the others must have as many.
         n = len(values)

@@ -30,7 +30,7 @@ def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.nd
     # Of any other content NumPy says that it is a pickle, and how to load it unsafely.
     if begin and not begin.startswith((MAGIC_PREFIX, ZIP)):
         raise BadFile(
-            f"{path} is no .npy file, whatever its name: it does not begin as one; {remedy}"
+            f"{path} is not an .npy file, whatever its name: it lacks the header of one; {remedy}"
         )
     try:
         # A header may declare more values than the file holds. The map then fails, where an
@@ -46,6 +46,6 @@ def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.nd
     if not isinstance(found, np.ndarray):
         found.close()
         raise BadFile(
-            f"{path} is an .npz of several arrays, where one .npy array is read; {remedy}"
+            f"{path} is an .npz of several arrays, but a single .npy array is needed; {remedy}"
         )
     return found

@@ -63,8 +63,8 @@ def read_semantic(path: Path | str) -> list[np.ndarray]:
     content = read_pickle(path)
     if not isinstance(content, (list, tuple)) or not content:
         raise BadFile(
-            f"{path}: holds {type(content).__name__}, expected a list of arrays, one a style layer, "
-            f"of shape (channels, {len(REGIONS)})"
+            f"{path}: holds {type(content).__name__}, expected a list of arrays, one per style "
+            f"layer, of shape (channels, {len(REGIONS)})"
         )
     layers = []
     for i, part in enumerate(content):

@@ -44,14 +44,14 @@ def as_array(value: Any, source: Path | str) -> np.ndarray:
     # Kinds f, i and u: floats and integers. Booleans, text and objects are no measurements.
     if not isinstance(value, (np.ndarray, np.generic)) or np.asarray(value).dtype.kind not in "fiu":
         raise BadFile(
-            f"{source}: holds {_describe_kind(value)}, where an array of real numbers is read; save "
-            "that with numpy.save or pickle"
+            f"{source}: contains {_describe_kind(value)}, but an array of real numbers is needed; "
+            "save one with numpy.save or pickle"
         )
     array = np.asarray(value)
     if array.dtype not in FLOATS:
         array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        raise BadFile(f"{source}: holds NaN or infinite values; remove those rows")
+        raise BadFile(f"{source}: contains NaN or infinite values; remove those rows")
     return array
 
 
@@ -68,7 +68,7 @@ def _array_of_numbers(values: list | tuple, source: Path | str) -> np.ndarray:
     # Python's integers have no largest one.
     except OverflowError as error:
         raise BadFile(
-            f"{source}: holds an integer that no float is as large as; save an array"
+            f"{source}: contains an integer too large for a float; save an array"
         ) from error
 
 
@@ -84,7 +84,7 @@ def _stack(values: list | tuple, source: Path | str) -> np.ndarray:
             )
     # NumPy's own error does not name the file.
     if len(shape) >= MOST_AXES:
-        raise BadFile(f"{source}: lists nested more than {MOST_AXES} deep; save one array")
+        raise BadFile(f"{source}: lists are nested more than {MOST_AXES} deep; save one array")
     return np.stack(parts)
 
 

@@ -102,7 +102,7 @@ def test_a_card_of_other_networks_or_no_card_at_all_is_refused(tmp_path) -> None
         card_verdict("g", "other", file)
     for content in ("{", "[]", '{"bars": []}'):
         file.write_text(content, encoding="utf-8")
-        with pytest.raises(BadFile, match="is no card of a world"):
+        with pytest.raises(BadFile, match="is not the card of a world"):
             card_verdict("g", "j", file)
-    with pytest.raises(BadFile, match=r"missing.json is no card"):
+    with pytest.raises(BadFile, match=r"missing.json is not the card"):
         card_verdict("g", "j", tmp_path / "missing.json")

@@ -206,5 +206,5 @@ def test_an_altered_file_is_refused(tmp_path: Path) -> None:
     data = bytearray(out.read_bytes())
     data[-1] ^= 1
     out.write_bytes(data)
-    with pytest.raises(BadFile, match="not what was converted"):
+    with pytest.raises(BadFile, match="changed since it was converted"):
         CelebAHQScorer(out, [SMILE])

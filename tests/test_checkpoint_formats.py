@@ -252,7 +252,7 @@ def altered(**changes: Tensor | None) -> dict[str, Tensor]:
             r"another shape: mapping\.fc1\.weight \(8, 9\)",
         ),
         (altered(synthesis__b8__conv1__weight=None), "blocks of 4, 16 pixels"),
-        (altered(synthesis__b4__conv1__weight=torch.zeros(6, 6, 3)), "4 axes are needed"),
+        (altered(synthesis__b4__conv1__weight=torch.zeros(6, 6, 3)), "expected 4 axes"),
         (
             altered(synthesis__b8__conv0__bias=torch.tensor([1, 2, torch.nan, 3, 4])),
             r"conv0\.bias' holds NaN",

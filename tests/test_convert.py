@@ -118,7 +118,7 @@ def zero_state() -> dict[str, Tensor]:
             "damaged or incomplete",
         ),
         (lambda path: nvlabs_pickle(path, nan_state()), "NaN or infinity"),
-        (lambda path: nvlabs_pickle(path, zero_state()), "pictures hold NaN"),
+        (lambda path: nvlabs_pickle(path, zero_state()), "images contain NaN"),
         (
             lambda path: nvlabs_pickle(path, {"synthesis.L0_36_512.weight": torch.zeros(2)}),
             "StyleGAN3",
@@ -131,7 +131,7 @@ def zero_state() -> dict[str, Tensor]:
         ),
         (
             lambda path: nvlabs_pickle(path, {"b16.fromrgb.weight": torch.zeros(2)}, key="D"),
-            "not a StyleGAN2|where a generator",
+            "not a StyleGAN2|but a generator",
         ),
         (lambda path: None, "no such file"),
         (lambda path: path.mkdir(), "a folder, not a file"),
@@ -227,8 +227,8 @@ def test_a_golden_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     "words, message",
     [
         (["--out", "net.pkl"], "must end in .safetensors"),
-        (["--mapping-lr", 0, "--name", "G_ema"], "mapping_lr is positive"),
-        (["--conv-clamp", -1], "conv_clamp is positive"),
+        (["--mapping-lr", 0, "--name", "G_ema"], "mapping_lr must be positive"),
+        (["--conv-clamp", -1], "conv_clamp must be positive"),
         (["--name", "g", "--out", "net.safetensors"], "unknown part"),
     ],
 )
@@ -288,12 +288,12 @@ def test_a_run_takes_the_converted_file(conditional: Path) -> None:
         ([], "label=0 to 3"),
         (["generator.label=4"], "are 0 to 3"),
         (["generator.label=[1,2]"], "has 2 numbers"),
-        (["generator.label=smile"], "a class is a whole number"),
-        (["generator.label=1.5"], "a class is a whole number"),
+        (["generator.label=smile"], "a class must be a whole number"),
+        (["generator.label=1.5"], "a class must be a whole number"),
         (["generator.label=1", "generator.truncation_cutoff=7"], "0 to 6"),
-        (["generator.label=1", "generator.truncation_cutoff=2.5"], "counts rows"),
-        (["generator.label=1", "generator.truncation_cutoff=2.0"], "counts rows"),
-        (["generator.label=1", "generator.truncation_cutoff=true"], "counts rows"),
+        (["generator.label=1", "generator.truncation_cutoff=2.5"], "must be a number of rows"),
+        (["generator.label=1", "generator.truncation_cutoff=2.0"], "must be a number of rows"),
+        (["generator.label=1", "generator.truncation_cutoff=true"], "must be a number of rows"),
         (["generator.label=1", "generator.truncation_psi=half"], "between 0 and 1"),
     ],
 )
@@ -319,7 +319,7 @@ def test_an_altered_file_is_refused(conditional: Path) -> None:
     whole = bytearray(conditional.read_bytes())
     whole[-20] ^= 1  # of a tensor, so that the file is still well formed
     conditional.write_bytes(bytes(whole))
-    with pytest.raises(BadFile, match="not what was written"):
+    with pytest.raises(BadFile, match="has changed since it was written"):
         StyleGAN2.from_file(conditional)
 
 
@@ -328,5 +328,5 @@ def test_an_altered_architecture_is_refused(conditional: Path) -> None:
     whole = conditional.read_bytes()
     assert whole.count(rb"\"mapping_lr\": 0.01") == 1
     conditional.write_bytes(whole.replace(rb"\"mapping_lr\": 0.01", rb"\"mapping_lr\": 0.03"))
-    with pytest.raises(BadFile, match="not what was written"):
+    with pytest.raises(BadFile, match="has changed since it was written"):
         StyleGAN2.from_file(conditional)

@@ -84,7 +84,7 @@ def test_full_size_arrays_are_known_by_their_number(tmp_path: Path) -> None:
     assert np.array_equal(source.labels()[123_456], np.unravel_index(123_456, COMPLEX))
     toy(tmp_path / "toy.npz")
     with pytest.raises(
-        BadFile, match="72 images, where MPI3D has 1036800 or 460800: give --cardinalities"
+        BadFile, match="72 images, but MPI3D has 1036800 or 460800: give --cardinalities"
     ):
         ArrayImages(tmp_path / "toy.npz")
     with pytest.raises(BadFile, match=r"2 x 2 x 2 x 1 x 1 x 3 x 4 factors make 96"):
@@ -134,10 +134,10 @@ attributes:
         ("values", "vales", "has no array 'vales'; it holds pictures, values"),
         ("labels: values\n", "", r"3 x 4 x 1 factors make 12"),
         ("- {name: still, classes: 1}", "", r"\(50, 2\) numbers"),
-        ("classes: 1", "classes: none", "are a number up to 10000 or a list"),
-        ("classes: 1", "classes: 1000000000000", "are a number up to 10000"),
+        ("classes: 1", "classes: none", "must be a number up to 10000 or a list"),
+        ("classes: 1", "classes: 1000000000000", "must be a number up to 10000"),
         ("shapes.npz", "gone.npz", "no such .npz"),
-        ("[cube, ball, pill]", "[cube, ball, ball]", "'shape' are different names"),
+        ("[cube, ball, pill]", "[cube, ball, ball]", "'shape' must be different names"),
         ("ordered: true", "ordered: 'false'", "true or false, without quotes"),
     ):
         with pytest.raises(BadFile, match=message):
@@ -191,7 +191,7 @@ def test_arrays_that_are_not_what_they_say(tmp_path: Path) -> None:
         (lambda c: c.replace(b"(72,", b"(7e,"), "not a complete"),
         (lambda c: c.replace(b"'|u1'", b"'|O' "), "holds object"),
         (lambda c: c.replace(b"False", b"True "), "Fortran"),
-        (lambda c: c.replace(b"|u1", b"|i1"), "images are uint8"),
+        (lambda c: c.replace(b"|u1", b"|i1"), "images must be uint8"),
     ):
         with pytest.raises(BadFile, match=message):
             ArrayImages(rewrite(path, tmp_path / "wrong.npz", change), SMALL)

@@ -278,20 +278,21 @@ def test_training_on_data_goes_on_and_refuses_other_data(
     del state["options"]["data"]  # as a checkpoint has it that is older than --data
     torch.save(state, tmp_path / "whole" / "checkpoint.pt")
     assert (
-        train("whole", 0.064) == 1 and "of another training (data  there" in capsys.readouterr().err
+        train("whole", 0.064) == 1
+        and "belongs to another training (data  there" in capsys.readouterr().err
     )
     state["options"]["data"] = "other"
     torch.save(state, tmp_path / "whole" / "checkpoint.pt")
     for words, message in (
-        ((), "of another training (data other there"),
+        ((), "belongs to another training (data other there"),
         (("--resolution", "32"), "is packed at 16 pixels, not 32"),
         (("--labels", "x.csv"), "leave out --labels"),
         (("--correlation",), "applies to renders only"),
         (("--name", "faces32"), "is an option of the package"),
-        (("--name", "a b"), "is made of"),
+        (("--name", "a b"), "must consist of"),
         (("--name", "2024"), "a letter first"),
         (("--name", "null"), "a letter first"),
-        (("--batch", "0"), "--batch is 1 or more"),
+        (("--batch", "0"), "--batch must be 1 or more"),
         (("--device", "gpu"), "is not a device"),
         (("--channels", "8", "8"), "set --channels"),
         (("--init", str(weights_path("generator"))), "of 32 pixels"),

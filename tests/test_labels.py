@@ -267,7 +267,7 @@ def test_words_of_a_column(cells: list[str], classes: tuple, labels: list[int] |
 
 def test_an_infinite_value_is_no_label(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,age\na,1\nb,2\nc,inf\n", encoding="utf-8")
-    with pytest.raises(BadFile, match="column 'age': 'inf' is no label; write NA"):
+    with pytest.raises(BadFile, match="column 'age': 'inf' is not a label; write NA"):
         read_labels(tmp_path / "t.csv")
 
 

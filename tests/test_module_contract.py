@@ -42,7 +42,7 @@ class OfClass(nn.Module):
 
 @pytest.mark.parametrize("network", [Noisy(), Mixing()], ids=["noise", "neighbours"])
 def test_pictures_that_depend_on_more_than_z_are_refused(network: nn.Module) -> None:
-    with pytest.raises(EditbenchError, match="another image for the same z"):
+    with pytest.raises(EditbenchError, match="a different image for the same z"):
         ModuleGenerator(network, 12, (3, 2, 2))
 
 

@@ -139,7 +139,7 @@ def test_lpips_from_one_safetensors_file_with_the_names_of_a_saved_network(
         (lambda t: t.pop("features.28.bias"), "no tensor 'features.28.bias'"),
         (
             lambda t: t.update({"lin2.model.1.weight": torch.ones(1, 64, 1, 1)}),
-            "'lin2.model.1.weight' has the shape",
+            "'lin2.model.1.weight' has shape",
         ),
         (lambda t: t["lin4.model.1.weight"].neg_(), "negative"),
         (lambda t: t["features.0.weight"].fill_(torch.nan), "NaN"),

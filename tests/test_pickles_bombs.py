@@ -245,7 +245,7 @@ REASONS = {
     "more than 4 deep": ["archives within archives"],
     "an object's class is not a name": ["new of new of new"],
     "the reading process ended": ["a deep key that is thrown away"],
-    "something else than pairs": ["a dict of a set", "a dict of pairs that are sets"],
+    "something other than pairs": ["a dict of a set", "a dict of pairs that are sets"],
     "a size is made from something else": ["a size of a set"],
     "have the same hash": ["keys of NumPy's numbers with one hash"],
     "a memoryview": ["a buffer that cannot be written"],
@@ -363,7 +363,7 @@ def test_zip_bombs_and_odd_zips_are_refused(tmp_path):
         read_torch(short)
     with pytest.warns(UserWarning):
         twice = rezip(good, tmp_path / "twice.pt", more=zipfile.ZipFile(good).infolist()[:1])
-    with pytest.raises(BadFile, match="one name"):
+    with pytest.raises(BadFile, match="same name"):
         read_torch(twice)
     data = bytearray((tmp_path / "same.pt").read_bytes())
     data[data.index(struct.pack("<f", 1.0) * 3)] ^= 1

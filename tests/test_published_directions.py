@@ -98,7 +98,10 @@ def test_a_ganspace_component_edits_its_own_layers_by_its_own_deviation(tmp_path
     assert Direction({"a": path}, layers=(0, 1)).rows("a") == (0, 1)
     with pytest.raises(BadFile, match=r"method\.space=z"):
         Direction({"a": ganspace(tmp_path / "z.pkl", line, latent_space="Z")}).fit(fit)
-    for more, words in (({"edit_end": None}, "has only one"), ({"edit_start": None}, "has only one")):
+    for more, words in (
+        ({"edit_end": None}, "has only one"),
+        ({"edit_start": None}, "has only one"),
+    ):
         with pytest.raises(BadFile, match=words):
             read_direction(ganspace(tmp_path / "half.pkl", line, **more))
     assert (

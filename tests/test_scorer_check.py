@@ -366,7 +366,7 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
         ),
         ({"_target_": None}, "judge", EditbenchError),
         ({"input_size": 32}, r"judge: scorer\.input_size needs a list of 2", EditbenchError),
-        ({"input_size": [0, 32]}, r"scorer\.input_size is \[height, width\]", EditbenchError),
+        ({"input_size": [0, 32]}, r"scorer\.input_size must be \[height, width\]", EditbenchError),
         ({"input_range": ["a", 1]}, r"scorer\.input_range needs", EditbenchError),
         ({"std": [float("inf")] * 3}, r"scorer\.std needs a list of 3 finite", EditbenchError),
         ({"antialias": "no"}, r"scorer\.antialias true or false, without quotes", EditbenchError),
@@ -422,7 +422,7 @@ def test_a_layer_that_cannot_be_imported_is_named_with_its_place() -> None:
         ("a: &a [1, 2]\njudge: *a", r"line 2 has the alias \*a"),
         ("text", "unknown key.*'text'"),
         ("teacher: text", "needs _target_"),
-        ("#" * (1 << 20) + "##", "no configuration"),
+        ("#" * (1 << 20) + "##", "not a configuration"),
         ("teacher: {path: x}", "needs _target_"),
     ],
 )

@@ -320,11 +320,11 @@ def test_chosen_outputs_become_logits(
     [
         ([0, 1, 2], "3 entries, but the attributes have 4 columns: a, b:x, b:y, b:z"),
         ([0, 1, 2, 9], "names output 9"),
-        ("0123", "is a list of outputs"),
-        ([0, True, 2, 3], "no output"),
-        ([0, [1, 2], 3, 4], r"b:x is a class of many"),
-        ([[0, 1, 2], 1, 2, 3], r"no output"),
-        ([-1, 0, 1, 2], "no output"),
+        ("0123", "must be a list of outputs"),
+        ([0, True, 2, 3], "is not an output"),
+        ([0, [1, 2], 3, 4], r"b:x is one of several classes"),
+        ([[0, 1, 2], 1, 2, 3], r"is not an output"),
+        ([-1, 0, 1, 2], "is not an output"),
     ],
 )
 def test_columns_that_do_not_fit_are_named(columns: list, message: str, tmp_path: Path) -> None:

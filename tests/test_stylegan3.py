@@ -435,7 +435,7 @@ def test_what_is_written_decodes_as_the_source(
     z = torch.randn(3, 6)
     expected = made(z, 0.5, torch.eye(2)[[1, 1, 1]])
     torch.testing.assert_close(found.decode(Codes(Space.Z, z)), expected)
-    with pytest.raises(BadFile, match="holds a 'stylegan3', a 'stylegan2'"):
+    with pytest.raises(BadFile, match="contains a 'stylegan3', expected a 'stylegan2'"):
         build(compose_config(["generator=stylegan2", *words]).generator)
     with pytest.raises(EditbenchError, match=r"generator=stylegan3 needs a network"):
         build(compose_config(["generator=stylegan3"]).generator)
@@ -464,7 +464,7 @@ def broken(change) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda state: state.pop("synthesis.L2_20_7.weight"), "L0, L1, ... are needed"),
+        (lambda state: state.pop("synthesis.L2_20_7.weight"), "expected L0, L1, ..."),
         (lambda state: state.pop("synthesis.L1_20_8.magnitude_ema"), "missing.*magnitude_ema"),
         (lambda state: state.update({"synthesis.L1_20_8.more": torch.ones(2)}), "unexpected.*more"),
         (lambda state: state.pop("synthesis.L0_20_8.up_filter"), "lacks .*up_filter"),

@@ -108,7 +108,9 @@ def test_a_page_with_any_name_is_written_and_a_path_in_json_comes_back(tmp_path:
 def test_a_folder_that_parquet_cannot_open_is_refused_before_work(tmp_path: Path) -> None:
     ugly = tmp_path / os.fsdecode(b"r\xe9")
     for key in ("out", "cache"):
-        with pytest.raises(EditbenchError, match=r"bytes that are not UTF-8.*choose another folder"):
+        with pytest.raises(
+            EditbenchError, match=r"bytes that are not UTF-8.*choose another folder"
+        ):
             compose_settings([f"{key}='{ugly}'"])
     assert usable_folder(tmp_path / "ré σ") == tmp_path / "ré σ" and not ugly.exists()
 

@@ -418,7 +418,7 @@ def test_heads_of_other_shapes_and_no_number_are_refused(tmp_path):
         (
             [{"name": "a", "classes": ["x", "y", "z"], "positive_is_low": True}],
             EditbenchError,
-            "is for two",
+            "is only for two",
         ),
         ([{"name": "a", "classes": ["x", "y", "z"]}], EditbenchError, "a:x, a:y, a:z"),
     ],

@@ -130,7 +130,11 @@ def test_a_module_gives_quality_as_one_of_its_outputs():
     assert torch.allclose(logits, out[:, [1]]) and torch.allclose(quality, out[:, [2]])
     plain = ModuleScorer(network, **declared)
     assert plain.assess(images)[1] is None and plain.digest != scorer.digest
-    for wrong, message in ((3, "gives 3 outputs"), (-1, "is no output"), (True, "is no output")):
+    for wrong, message in (
+        (3, "gives 3 outputs"),
+        (-1, "is not an output"),
+        (True, "is not an output"),
+    ):
         with pytest.raises(EditbenchError, match=message):
             ModuleScorer(network, quality=wrong, **declared)
 

@@ -271,7 +271,7 @@ def test_a_training_goes_on_from_the_generator_and_discriminator_of_a_checkpoint
     network, critic = read_start(tmp_path / "net.safetensors", 8)
     assert critic is None and network.config == CONFIG
     for asked, message in (
-        ({"resolution": 32}, "of 8 pixels, the training shows 32"),
+        ({"resolution": 32}, "of 8 pixels, but the training uses 32"),
         ({"resolution": 8, "channels": [8, 4]}, "has --channels 8 8"),
         ({"resolution": 8, "mapping_layers": 3}, "has --mapping-layers 2"),
     ):

@@ -187,8 +187,8 @@ def _check(path: Path | str, program: dict[str, Any], configs: list[dict[str, An
             waiting += value.items()
             if "target" in value and "inputs" in value and not known_operator(str(value["target"])):
                 raise BadFile(
-                    f"{path}: its graph calls '{value['target']}', which is no operator on tensors "
-                    f"that is known here; such a file is not run. {REMEDY}"
+                    f"{path}: its graph calls '{value['target']}', which is not a known operator "
+                    f"on tensors; such a file is not run. {REMEDY}"
                 )
         elif isinstance(value, list):
             waiting += [(key, item) for item in value]
@@ -210,8 +210,8 @@ def _check_layout(path: Path | str, layout: Any) -> None:
         if isinstance(value, dict):
             if value.get("type") not in CONTAINERS or value.get("context") not in CONTEXTS:
                 raise BadFile(
-                    f"{path}: it takes or gives a '{value.get('type')}' with names; export a "
-                    f"network that takes images and gives a tensor of logits. {REMEDY}"
+                    f"{path}: its input or output is a '{value.get('type')}' with names; export a "
+                    f"network that takes images and returns a tensor of logits. {REMEDY}"
                 )
             waiting += value.values()
         elif isinstance(value, list):

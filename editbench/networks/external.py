@@ -177,8 +177,8 @@ def refuse_fixed_batch(
     if batch is None:
         return
     raise EditbenchError(
-        f"{source}: takes exactly {batch} {samples} at once, the benchmark gives any number: it was "
-        f"traced at a batch of {batch}, where its shapes became constants. Save it with "
+        f"{source}: takes exactly {batch} {samples} at once, but the benchmark uses any number: it "
+        f"was traced at a batch of {batch}, which made its shapes constant. Save it with "
         "torch.jit.script(module.eval()), or trace it after writing x.flatten(1) or "
         "x.view(x.shape[0], -1) for its reshapes, and try it on two batches of different sizes"
     ) from cause

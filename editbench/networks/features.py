@@ -107,8 +107,8 @@ class ScorerFeatures(FeatureNetwork):
         linear = [module for module in known.values() if isinstance(module, nn.Linear)]
         if not linear:
             raise EditbenchError(
-                f"{type(self.scorer).__name__} has no linear layer: name the layer whose output "
-                f"are the features, one of {', '.join(name for name in known if name)}"
+                f"{type(self.scorer).__name__} has no linear layer: choose the layer whose output "
+                f"is used as features, one of {', '.join(name for name in known if name)}"
             )
         return linear[-1]
 
@@ -129,7 +129,7 @@ class ScorerFeatures(FeatureNetwork):
             hook.remove()
         if not kept or not isinstance(kept[-1], Tensor):
             raise EditbenchError(
-                f"layer '{self.layer}' takes no part in scoring, or gives no tensor: name another"
+                f"layer '{self.layer}' is not used in scoring, or returns no tensor: choose another"
             )
         x = kept[-1]
         return (x.mean(tuple(range(2, x.dim()))) if x.dim() > 2 else x).float()
@@ -156,7 +156,7 @@ class _PublishedFeatures(FeatureNetwork):
         # Another network under the right name gives other numbers of features.
         if width != dim:
             raise BadFile(
-                f"{found.path}: gives {width} features, needed are {dim}; {found.file.remedy()}"
+                f"{found.path}: returns {width} features, expected {dim}; {found.file.remedy()}"
             )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -240,11 +240,12 @@ def probe(
         out = network(images)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise EditbenchError(
-            f"{source}: gives no features of images {tuple(images.shape)} ({telling_line(error)})"
+            f"{source}: returns no features for images {tuple(images.shape)} "
+            f"({telling_line(error)})"
         ) from error
     if out.dim() != 2 or len(out) != PROBE:
         raise EditbenchError(
-            f"{source}: features of {PROBE} images are {tuple(out.shape)}, needed is ({PROBE}, dim)"
+            f"{source}: features of {PROBE} images are {tuple(out.shape)}, expected ({PROBE}, dim)"
         )
     if not torch.isfinite(out).all():
         raise NonFinite(f"{source}: NaN or infinity in its features; check its weights")

@@ -147,10 +147,9 @@ def _accept(file: Published, part: Path, place: Path) -> Found:
         size = part.stat().st_size
         part.unlink()
         raise BadFile(
-            f"what {file.source} gave is not {file.name}: {size} bytes with sha256 {found}, pinned "
-            "is "
-            f"{pinned}. Nothing was kept. A proxy's page, or another version? Get it elsewhere and "
-            f"put it at {place}"
+            f"what {file.source} returned is not {file.name}: {size} bytes with sha256 {found}, "
+            f"expected {pinned}. Nothing was kept. A proxy's page, or another version? Get it "
+            f"elsewhere and put it at {place}"
         )
     part.replace(place)
     if file.sha256 is None:

@@ -63,8 +63,8 @@ class Generator(nn.Module, abc.ABC):
         """
         if not isinstance(codes, Codes):
             raise WrongType(
-                f"{type(self).__name__}.decode takes Codes, which know their space, and was given "
-                f"{type(codes).__name__}: give it Codes(Space.W, w) of editbench.base.spaces, or "
+                f"{type(self).__name__}.decode takes Codes, which know their space, not "
+                f"{type(codes).__name__}: pass Codes(Space.W, w) of editbench.base.spaces, or "
                 "editbench.codes(generator, count=4)"
             )
         if codes.space not in self.spaces:
@@ -162,7 +162,7 @@ class Generator(nn.Module, abc.ABC):
         ) == len(shift.magnitude):
             raise SpaceMismatch(
                 f"a shift of {shift.layer} takes kernels (K, "
-                f"{', '.join(map(str, known[shift.layer].shape))}) and one index and magnitude a "
+                f"{', '.join(map(str, known[shift.layer].shape))}) and one index and magnitude per "
                 f"sample, got {tuple(shift.kernels.shape)} and {len(shift)} for {len(codes)} "
                 "samples"
             )
@@ -198,7 +198,7 @@ class Generator(nn.Module, abc.ABC):
             return reached.output
         finally:
             hook.remove()
-        raise EditbenchError(f"layer '{layer}' takes no part in decoding {codes.space.name} codes")
+        raise EditbenchError(f"layer '{layer}' is not used in decoding {codes.space.name} codes")
 
 
 class _Reached(Exception):

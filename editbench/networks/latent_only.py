@@ -93,7 +93,7 @@ class PCALatents(LatentOnly):
         """z (N, k) -> w (N, d)."""
         if z.shape[1:] != (self.z_dim,):
             raise EditbenchError(
-                f"this sampler takes z (N, {self.z_dim}), one number a component, got "
+                f"this sampler takes z (N, {self.z_dim}), one number per component, got "
                 f"{tuple(z.shape)}"
             )
         return self.mean + (z * self.std) @ self.comp

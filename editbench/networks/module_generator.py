@@ -68,16 +68,16 @@ class ModuleGenerator(Generator):
         super().__init__()
         if not isinstance(truncation_psi, (int, float)) or not 0 < truncation_psi <= 1:
             raise EditbenchError(
-                f"generator.truncation_psi lies above 0 and up to 1, got {truncation_psi}"
+                f"generator.truncation_psi must be above 0 and at most 1, got {truncation_psi}"
             )
         self.truncation_psi = float(truncation_psi)
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise EditbenchError(
-                f"generator.image_shape is [channels, height, width], got {list(image_shape)}"
+                f"generator.image_shape must be [channels, height, width], got {list(image_shape)}"
             )
         if len(image_range) != 2 or not image_range[0] < image_range[1]:
             raise EditbenchError(
-                "generator.image_range is [black, white], black below white; got "
+                "generator.image_range must be [black, white], black below white; got "
                 f"{list(image_range)}"
             )
         self.z_dim = z_dim
@@ -140,8 +140,8 @@ class ModuleGenerator(Generator):
             if len(inputs[0]) != len(z):
                 raise EditbenchError(
                     f"layer '{shift.layer}' of {self.source} sees a batch of {len(inputs[0])} for "
-                    f"{len(z)} samples, so that no weight belongs to one sample: shift another "
-                    "layer"
+                    f"{len(z)} samples, so its weights do not belong to single samples: shift "
+                    "another layer"
                 )
             return output + contribution(
                 lambda x, weight: _without_bias(layer, x, weight), inputs[0], shift
@@ -161,8 +161,8 @@ class ModuleGenerator(Generator):
         out = self._probe(z)
         if not isinstance(out, Tensor):
             raise EditbenchError(
-                f"{self.source}: the network gives {type(out).__name__}, one tensor is needed; "
-                "wrap it in a module that returns the image"
+                f"{self.source}: the network returns {type(out).__name__}, but one tensor is "
+                "needed; wrap it in a module that returns the image"
             )
         if out.dim() and len(out) != PROBES:
             self._refuse_fixed_batch()
@@ -184,8 +184,8 @@ class ModuleGenerator(Generator):
         together = out.reshape(PROBES, -1)[0]
         if alone.shape != together.shape or (alone - together).abs().max() > SAME * out.std():
             raise EditbenchError(
-                f"{self.source}: the network gives another image for the same z when it is decoded "
-                "alone: noise must be constant, and no layer may mix the samples of a batch"
+                f"{self.source}: the network gives a different image for the same z when it is "
+                "decoded alone: noise must be constant, and no layer may mix the samples of a batch"
             )
 
     def _probe(self, z: Tensor) -> Any:
@@ -214,7 +214,7 @@ class ModuleGenerator(Generator):
             problem = "hardly uses that range"
         # As of an image in [0, 1] that is declared [-1, 1].
         elif low >= middle:
-            problem = "uses its upper half alone"
+            problem = "uses only its upper half"
         else:
             return
         raise EditbenchError(

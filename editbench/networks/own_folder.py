@@ -80,8 +80,8 @@ def find_classifier(folder: Path, files: Sequence[Path], word: str) -> Path:
         names = ", ".join(str(path.relative_to(folder)) for path in found) or "none"
         raise EditbenchError(
             f"{folder}: one classifier of '{word}' is needed ({CLASSIFIER}-NN-{word}.pkl, "
-            f"{word}.pth or {word}/net_best.pth), there is {names}; scorer.teacher.files names the "
-            "words that are looked for"
+            f"{word}.pth or {word}/net_best.pth), found {names}; scorer.teacher.files lists the "
+            "words to look for"
         )
     return found[0]
 
@@ -110,7 +110,7 @@ def find_generator(folder: Path, file: str | None, words: Sequence[str]) -> Path
         names = ", ".join(path.name for path in found) or "none"
         raise EditbenchError(
             f"{folder}: one generator is needed (stylegan2-ffhq-config-f.pkl, or another that "
-            f"`editbench convert` reads), there is {names}; name it with generator.file=NAME"
+            f"`editbench convert` reads), found {names}; choose it with generator.file=NAME"
         )
     return found[0]
 

@@ -145,8 +145,8 @@ class LPIPS(Perceptual):
             # Trained with that constraint; a square root of them is taken below.
             if bool((linear < 0).any()):
                 raise BadFile(
-                    f"{source}: '{name}' has negative weights, those of LPIPS are not; "
-                    f"{LPIPS_REMEDY}"
+                    f"{source}: '{name}' has negative weights, but those of LPIPS are not "
+                    f"negative; {LPIPS_REMEDY}"
                 )
             self.register_buffer(f"linear{len(self.stages)}", linear)
             self.stages.append(stage)
@@ -274,7 +274,7 @@ def _read(path: Path | str) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(
         isinstance(value, Tensor) for value in tensors.values()
     ):
-        raise BadFile(f"{path}: holds something else than named tensors; {LPIPS_REMEDY}")
+        raise BadFile(f"{path}: contains something other than named tensors; {LPIPS_REMEDY}")
     return tensors
 
 
@@ -288,7 +288,7 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size, source:
         raise BadFile(f"{source}: no tensor '{name}'; {LPIPS_REMEDY}")
     if tensors[name].shape != shape:
         raise BadFile(
-            f"{source}: '{name}' has the shape {tuple(tensors[name].shape)}, needed is "
+            f"{source}: '{name}' has shape {tuple(tensors[name].shape)}, expected "
             f"{tuple(shape)}; {LPIPS_REMEDY}"
         )
     if not bool(torch.isfinite(tensors[name]).all()):

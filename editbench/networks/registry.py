@@ -159,7 +159,7 @@ def check(file: Published, place: Path) -> str:
         if file.size and size != file.size:
             short = f"; it has {size} bytes of {file.size}"
         raise BadFile(
-            f"{place}: not the published {file.name}: sha256 {found}, pinned is {pinned}{short}. "
+            f"{place}: not the published {file.name}: sha256 {found}, expected {pinned}{short}. "
             f"Delete it; {file.remedy()}. For a network of your own set its file.sha256"
         )
     return found

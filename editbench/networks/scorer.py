@@ -67,7 +67,7 @@ class Scorer(nn.Module, abc.ABC):
             values = "codes" if self.input == "w" else "images in [-1, 1]"
             raise WrongType(
                 f"{type(self).__name__} scores a tensor of floats, {values} as a generator decodes "
-                f"them, and was given {kind}"
+                f"them, not {kind}"
             )
         with casting(self.precision, decoded.device):
             return super().__call__(decoded, *args, **kwargs)

@@ -55,12 +55,12 @@ class StyleGenerator(Generator):
         super().__init__()
         config = network.config
         if not isinstance(truncation_psi, (int, float)) or not 0 <= truncation_psi <= 1:
-            raise EditbenchError(f"truncation_psi lies between 0 and 1, got {truncation_psi}")
+            raise EditbenchError(f"truncation_psi must be between 0 and 1, got {truncation_psi}")
         # By type(): 8.0 and true are in the range, but no rows can be cut there.
         is_count = type(truncation_cutoff) is int and 0 <= truncation_cutoff <= config.num_ws
         if truncation_cutoff is not None and not is_count:
             raise EditbenchError(
-                f"truncation_cutoff counts rows of w_plus, 0 to {config.num_ws}, "
+                f"truncation_cutoff must be a number of rows of w_plus, 0 to {config.num_ws}, "
                 f"got {truncation_cutoff}"
             )
         # A buffer moves with the module; it is no part of the weights, so it is not saved.
@@ -244,7 +244,7 @@ def label_vector(label: int | Sequence[float] | None, c_dim: int) -> Tensor | No
         or not all(isinstance(v, (int, float)) for v in label)
     ):
         raise EditbenchError(
-            f"generator.label={label}: a class is a whole number, and a label [{c_dim} numbers]"
+            f"generator.label={label}: a class must be a whole number, a label [{c_dim} numbers]"
         )
     if len(label) != c_dim:
         raise EditbenchError(

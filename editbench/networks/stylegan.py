@@ -75,11 +75,11 @@ class StyleConfig(abc.ABC):
         # These are 0 where a network lacks the part, or takes the usual size.
         optional = (self.c_dim, self.embed_dim, self.mapping_width)
         if min(*sizes, self.img_channels) < 1 or min(optional) < 0:
-            raise ValueError(f"sizes and the number of layers are at least 1: {self}")
+            raise ValueError(f"sizes and the number of layers must be at least 1: {self}")
         if not (math.isfinite(self.mapping_lr) and self.mapping_lr > 0):
-            raise ValueError(f"mapping_lr is positive, got {self.mapping_lr}")
+            raise ValueError(f"mapping_lr must be positive, got {self.mapping_lr}")
         if self.conv_clamp is not None and not self.conv_clamp > 0:
-            raise ValueError(f"conv_clamp is positive, or none at all, got {self.conv_clamp}")
+            raise ValueError(f"conv_clamp must be positive or None, got {self.conv_clamp}")
 
     # Fields of the subclasses: files and digests have them in an order that differs.
     @property
@@ -303,7 +303,8 @@ class StyleNetwork(nn.Module):
         # Files from before there were checksums have none, and are read.
         if checksum is not None and checksum != tensors_digest(tensors, architecture.as_dict()):
             raise BadFile(
-                f"{path}: its content is not what was written; copy or convert the file again"
+                f"{path}: its content has changed since it was written; copy or convert the file "
+                "again"
             )
         network = cls(architecture)
         load_strict(network, tensors, path)

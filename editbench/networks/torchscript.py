@@ -55,7 +55,7 @@ def kind_of(path: Path | str) -> str:
         head = stream.read(16)
     if not zipfile.is_zipfile(path):
         if head.startswith(b"PK"):
-            raise BadFile(f"{path}: an archive without its end, so cut off; {COPY_AGAIN}")
+            raise BadFile(f"{path}: an archive without its end, so truncated; {COPY_AGAIN}")
         # After eight bytes of length comes the JSON of the header.
         if head[8:9] == b"{":
             return "safetensors"
@@ -86,7 +86,7 @@ def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
         "network: and weights:",
         "state dict or pickled module": "a pickle of torch.save (a state dict or a whole module), "
         f"which is not read here: load it where you trust it, then {remedy}",
-        "unknown": f"no file of a network; {COPY_AGAIN}",
+        "unknown": f"not the file of a network; {COPY_AGAIN}",
     }[found]
     raise BadFile(f"{path}: a {kind} file is needed, but this is {instead}")
 
@@ -158,7 +158,7 @@ def check_whole(path: Path | str, archive: zipfile.ZipFile) -> None:
     name is there twice
     (two readers could then take two different members)."""
     if len({name.casefold() for name in archive.namelist()}) != len(archive.namelist()):
-        raise BadFile(f"{path}: an archive with a name twice; {COPY_AGAIN}")
+        raise BadFile(f"{path}: an archive with a duplicate name; {COPY_AGAIN}")
     try:
         # Damage is named here rather than met while the network is loaded.
         broken = archive.testzip()

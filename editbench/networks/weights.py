@@ -122,7 +122,7 @@ def load_tensors(
         ) from error
     if found != kind:
         raise BadFile(
-            f"{path}: holds a '{found}', a '{kind}' is needed; give the path of a {kind} file"
+            f"{path}: contains a '{found}', expected a '{kind}'; give the path of a {kind} file"
         )
     check_finite(path, tensors, remedy)
     return config, tensors

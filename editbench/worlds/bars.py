@@ -141,7 +141,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         _ = card["generator"], card["judge"], card["bars"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFile(
-            f"{path} is no card of a world ({error}): it is the card.json that "
+            f"{path} is not the card of a world ({error}): it is the card.json that "
             "`editbench world card --out FOLDER` writes"
         ) from error
     return card

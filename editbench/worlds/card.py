@@ -285,8 +285,9 @@ def other_card(out: Path, n: int, networks: Networks, name: str) -> dict:
     generator = networks.generator
     if Space.Z not in generator.spaces or generator.output != "image":
         raise EditbenchError(
-            f"a card is measured on pictures of random z, and the generator of '{name}' has "
-            f"{', '.join(space.name for space in generator.spaces)} and gives '{generator.output}'"
+            f"a card is measured on images of random z, but the generator of '{name}' has "
+            f"{', '.join(space.name for space in generator.spaces)} and returns "
+            f"'{generator.output}'"
         )
     with progress("pictures judged", n) as advance:
         made = judged(_generated(generator, SEED, n), networks, advance)

@@ -145,7 +145,8 @@ def read_start(
     config = network.config
     if config.resolution != resolution:
         raise EditbenchError(
-            f"{init} makes pictures of {config.resolution} pixels, the training shows {resolution}"
+            f"{init} generates images of {config.resolution} pixels, but the training uses "
+            f"{resolution}"
         )
     if tuple(channels or config.channels) != config.channels:
         raise EditbenchError(f"{init} has --channels {' '.join(map(str, config.channels))}")

@@ -81,17 +81,18 @@ class GANTraining:
     def __post_init__(self) -> None:
         if self.batch < 1 or not self.total_kimg >= 0:
             raise EditbenchError(
-                f"--batch is 1 or more, --kimg 0 or more, got {self.batch} and {self.total_kimg}"
+                f"--batch must be 1 or more, --kimg 0 or more, got {self.batch} and "
+                f"{self.total_kimg}"
             )
         if not 0 <= self.mixing <= 1:
-            raise EditbenchError(f"--mixing is a share between 0 and 1, got {self.mixing}")
+            raise EditbenchError(f"--mixing must be a share between 0 and 1, got {self.mixing}")
         if not self.path_weight >= 0 or not self.linearity >= 0:
             raise EditbenchError(
-                "--path-weight and --linearity are 0 or more, got "
+                "--path-weight and --linearity must be 0 or more, got "
                 f"{self.path_weight} and {self.linearity}"
             )
         if not 0 < self.lr < math.inf:
-            raise EditbenchError(f"--lr is more than 0, got {self.lr}")
+            raise EditbenchError(f"--lr must be more than 0, got {self.lr}")
         others = {
             "--kimg": self.total_kimg,
             "--checkpoint-kimg": self.checkpoint_kimg,
@@ -101,7 +102,7 @@ class GANTraining:
         }
         for flag, value in others.items():
             if not 0 <= value < math.inf:
-                raise EditbenchError(f"{flag} is 0 or more and finite, got {value}")
+                raise EditbenchError(f"{flag} must be 0 or more and finite, got {value}")
 
 
 # What a checkpoint was trained with that was written before these options were there.
@@ -439,7 +440,7 @@ def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) 
     ]
     if changed:
         raise EditbenchError(
-            f"{path} is of another training ({'; '.join(changed)}); "
+            f"{path} belongs to another training ({'; '.join(changed)}); "
             "give the same options or another --out"
         )
 

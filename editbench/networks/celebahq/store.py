@@ -94,11 +94,13 @@ def load_classifiers(
     if Path(path).suffix in FOREIGN:
         raise BadFile(
             f"{path}: is not converted yet; run `editbench convert {path} --out FILE.safetensors`, "
-            "and name that file"
+            "and give that file"
         )
     config, tensors = load_tensors(path, KIND, "run `editbench convert` again")
     if is_altered(config, tensors):
-        raise BadFile(f"{path}: its content is not what was converted; run `editbench convert`")
+        raise BadFile(
+            f"{path}: its content has changed since it was converted; run `editbench convert`"
+        )
     entries = config["classifiers"]
     found = []
     for place in range(len(entries)) if places is None else places:

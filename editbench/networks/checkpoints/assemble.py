@@ -89,7 +89,7 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) ->
         )
     if tensors[name].dim() != axes:
         raise BadFile(
-            f"{path}: '{name}' has the shape {tuple(tensors[name].shape)}, {axes} axes are needed"
+            f"{path}: '{name}' has shape {tuple(tensors[name].shape)}, expected {axes} axes"
         )
     return tuple(tensors[name].shape)
 
@@ -100,8 +100,8 @@ def resolution_of(sizes: Iterable[int], path: Path) -> int:
     # A gap means that tensors are missing, which the shapes of the others would hide.
     if not found or found != [4 * 2**k for k in range(len(found))]:
         raise BadFile(
-            f"{path}: blocks of {', '.join(map(str, found)) or 'no'} pixels, where 4, 8, 16, ... "
-            "are needed without a gap: the file is cut or of another architecture"
+            f"{path}: blocks of {', '.join(map(str, found)) or 'no'} pixels, expected 4, 8, 16, "
+            "... without a gap: the file is truncated or of another architecture"
         )
     return found[-1]
 
@@ -115,7 +115,7 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
     for name, value in filters.items():
         taps = _taps_of(name, value.double(), path)
         if found is not None and not _alike(found, taps):
-            raise BadFile(f"{path}: its layers have different low-pass filters; one is needed")
+            raise BadFile(f"{path}: its layers have different low-pass filters; they must be equal")
         found = taps
     common = torch.tensor(FIR, dtype=torch.float64)
     if found is None or _alike(found, common / common.sum()):
@@ -133,13 +133,13 @@ def _taps_of(name: str, value: Tensor, path: Path) -> Tensor:
         or not taps.sum() > 0
         or len(taps) < 2
     ):
-        raise BadFile(f"{path}: '{name}' {tuple(value.shape)} is no low-pass filter")
+        raise BadFile(f"{path}: '{name}' {tuple(value.shape)} is not a low-pass filter")
     # Gains differ by layer (1 or 4) and are applied by our own operations.
     taps = taps / taps.sum()
     if value.dim() == 2 and not _alike(value / value.sum(), torch.outer(taps, taps)):
         raise BadFile(
-            f"{path}: the filter '{name}' is not one row of taps for both axes, which alone is "
-            "known"
+            f"{path}: the filter '{name}' is not one row of taps for both axes, the only kind "
+            "supported"
         )
     return taps
 

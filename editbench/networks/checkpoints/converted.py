@@ -36,7 +36,7 @@ def check_pictures(images: torch.Tensor, path: Path) -> None:
     """
     if not torch.isfinite(images).all():
         raise BadFile(
-            f"{path}: its pictures hold NaN or infinity: the weights are of no use, nothing is "
+            f"{path}: its images contain NaN or infinity: the weights are unusable, nothing is "
             "written; copy the file again"
         )
 

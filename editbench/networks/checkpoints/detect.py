@@ -168,7 +168,7 @@ def refuse(path: Path, part: Any) -> NoReturn:
     tensors = module_tensors(part) if is_module else flat(part)
     if not tensors:
         raise BadFile(
-            f"{path}: {what(part)}, where a generator or its state dict is needed; choose one with "
+            f"{path}: {what(part)}, but a generator or its state dict is needed; choose one with "
             "--name"
         )
     # nn.DataParallel and training scripts put a name before all others.
@@ -215,7 +215,7 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
             raise UnknownName(f"part of {path}", name, [str(key) for key in known] or [what(part)])
         part = inner
     if part is None:
-        raise BadFile(f"{path}: holds no network under '{name}'; choose another part with --name")
+        raise BadFile(f"{path}: has no network under '{name}'; choose another part with --name")
     return part
 
 

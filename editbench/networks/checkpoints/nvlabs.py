@@ -235,8 +235,8 @@ def pickled_facts(
     # One number of the configuration stands for all layers.
     if len(gains) != 1 or len(clamps) > 1:
         raise BadFile(
-            f"{path}: its layers have different gains or clamps ({sorted(gains)}, {clamps}); one "
-            "is needed"
+            f"{path}: its layers have different gains or clamps ({sorted(gains)}, {clamps}); they "
+            "must be equal"
         )
     return {"mapping_lr": gains.pop(), "conv_clamp": clamps.pop() if clamps else None}
 
@@ -246,5 +246,5 @@ def as_number(value: Any, path: Path, name: str) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise BadFile(
-            f"{path}: '{name}' is no number but {type(value).__name__}; the file is damaged"
+            f"{path}: '{name}' is a {type(value).__name__}, not a number; the file is damaged"
         ) from error

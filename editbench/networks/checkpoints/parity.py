@@ -122,7 +122,7 @@ def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRo
     if tuple(z.shape[1:]) != (config.z_dim,) or tuple(label.shape) != (len(z), config.c_dim):
         raise BadFile(
             f"the golden is of another network: z {tuple(z.shape)} and labels c "
-            f"{tuple(label.shape)}, where (N, {config.z_dim}) and (N, {config.c_dim}) are needed"
+            f"{tuple(label.shape)}, expected (N, {config.z_dim}) and (N, {config.c_dim})"
         )
     w = network.mapping(z, label)
     synthesis = network.synthesis
@@ -172,7 +172,7 @@ def not_compared(rows: list[ParityRow], golden: Mapping[str, Tensor]) -> list[st
 def compare(name: str, ours: Tensor, golden: Tensor) -> ParityRow:
     if ours.shape != golden.shape:
         raise BadFile(
-            f"the golden '{name}' has the shape {tuple(golden.shape)}, the network gives "
+            f"the golden '{name}' has shape {tuple(golden.shape)}, but the network returns "
             f"{tuple(ours.shape)}"
         )
     # Differences in units of the tensor's own spread, so that one bound serves all.

@@ -65,8 +65,8 @@ def read_rosinality(
     convs = [int(m[1]) for m in map(CONV.fullmatch, tensors) if m]
     if sorted(convs) != list(range(len(convs))) or len(convs) % 2:
         raise BadFile(
-            f"{path}: it has the convolutions {sorted(convs)}, where 0, 1, ... are needed, two a "
-            "resolution: the file is cut or of another architecture"
+            f"{path}: it has the convolutions {sorted(convs)}, expected 0, 1, ..., two per "
+            "resolution: the file is truncated or of another architecture"
         )
     # The 4 x 4 block has conv1 alone, each other block an up-convolution and a convolution.
     blocks = len(convs) // 2 + 1

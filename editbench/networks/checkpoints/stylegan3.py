@@ -89,8 +89,8 @@ def read_stylegan3(
     # One layer and ToRGB at least, numbered without a gap.
     if len(names) < 2 or sorted(by_number) != list(range(len(names))):
         raise BadFile(
-            f"{path}: its layers are {listed(names)}, where L0, L1, ... are needed without a gap, "
-            "so it is not a whole StyleGAN3 generator: the file is cut or of another architecture"
+            f"{path}: its layers are {listed(names)}, expected L0, L1, ... without a gap, so it is "
+            "not a whole StyleGAN3 generator: the file is truncated or of another architecture"
         )
     facts = shape_facts(path, tensors, names)
     if module is None:

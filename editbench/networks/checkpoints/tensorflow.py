@@ -104,7 +104,7 @@ def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
     kwargs = network.state.get("static_kwargs", {})
     if not isinstance(kwargs, dict):
         raise BadFile(
-            f"{path}: the static_kwargs of its TensorFlow network are no dict; it is damaged"
+            f"{path}: the static_kwargs of its TensorFlow network are not a dict; it is damaged"
         )
     # Refused rather than ignored: the pictures would be others.
     for name, values in USUAL.items():

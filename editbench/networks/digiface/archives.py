@@ -123,8 +123,8 @@ def get_archive(archive: Archive, source: Path | None = None) -> Path:
             raise EditbenchError(f"{error}. No connection? {advice()}") from error
     if not _by_manager(archive):
         raise EditbenchError(
-            f"`{archive.command}` gave no {archive.name}: {archive.manager} is missing here, or has "
-            f"no connection; {advice()}"
+            f"`{archive.command}` did not produce {archive.name}: {archive.manager} is missing "
+            f"here, or has no connection; {advice()}"
         )
     return folder() / archive.name
 
@@ -143,7 +143,7 @@ def _check(archive: Archive, place: Path) -> None:
     if found != archive.sha256:
         raise BadFile(
             f"{place}: not the published {archive.name}: {place.stat().st_size} bytes with sha256 "
-            f"{found}, pinned is {archive.sha256}; {advice()}"
+            f"{found}, expected {archive.sha256}; {advice()}"
         )
 
 

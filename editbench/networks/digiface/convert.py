@@ -74,7 +74,7 @@ def _from_tar(archive: Path, names: list[str]) -> dict[str, bytes]:
             _check_size(archive, name, member.size)
             # A link has no content of its own, and might point anywhere.
             if not member.isreg():
-                raise BadFile(f"{archive}: its member {name} is no plain file")
+                raise BadFile(f"{archive}: its member {name} is not a regular file")
             content = file.extractfile(member)
             assert content is not None
             found[name] = content.read()
@@ -135,7 +135,7 @@ def convert_faceapi(manifest: bytes, data: bytes, name: str) -> dict[str, Tensor
             inner = "conv" if layer == "dense0.conv0" else "pointwise"
             found[f"{layer}.{inner}.bias"] = value
         else:
-            raise BadFile(f"{name}: has the weight '{key}', which the network has no place for")
+            raise BadFile(f"{name}: has the weight '{key}', which the network does not have")
     return found
 
 
@@ -199,7 +199,9 @@ def load_converted(
     """
     config, tensors = load_tensors(path, KIND, remedy)
     if is_altered(config, tensors):
-        raise BadFile(f"{path}: its content is not what was converted; delete it, and {remedy}")
+        raise BadFile(
+            f"{path}: its content has changed since it was converted; delete it, and {remedy}"
+        )
     if config.pop("archive", None) != archive:
         raise BadFile(f"{path}: was converted from another archive; delete it, and {remedy}")
     return config, tensors

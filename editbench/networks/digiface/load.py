@@ -167,7 +167,7 @@ def _load(archive: Archive) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = path_of(archive)
     if not path.is_file():
         raise EditbenchError(
-            f"{path}: not here; run `{COMMAND}` once (55 MB; without a connection: `{COMMAND} "
+            f"{path} is missing; run `{COMMAND}` once (55 MB; without a connection: `{COMMAND} "
             "--from FOLDER`)"
         )
     return load_converted(path, str(archive.sha256), _again(archive))

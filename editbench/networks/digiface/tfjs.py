@@ -43,13 +43,13 @@ def read_weights(
             if stored not in STORED:
                 raise BadFile(
                     f"{name}: weight '{entry['name']}' is stored as {stored}; "
-                    f"{', '.join(STORED)} are read"
+                    f"only {', '.join(STORED)} are read"
                 )
             kind = np.dtype(STORED[stored])
             shape = tuple(int(size) for size in entry["shape"])
             count = math.prod(shape)
             if place + count * kind.itemsize > len(data):
-                raise BadFile(f"{name}: {len(data)} bytes, which is less than its manifest says")
+                raise BadFile(f"{name}: {len(data)} bytes, fewer than its manifest says")
             values = np.frombuffer(data, kind, count, place).reshape(shape)
             place += count * kind.itemsize
             found[str(entry["name"])] = _tensor(values, entry["dtype"], quantization)

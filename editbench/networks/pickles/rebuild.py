@@ -143,7 +143,7 @@ def rebuild_tensor_v3(
     if not isinstance(storage, Storage) or storage.flat.dtype != torch.uint8:
         raise damaged("a tensor has no storage of bytes")
     if not isinstance(dtype, Global) or dtype.name not in TENSOR_DTYPES:
-        raise Refused("a tensor's dtype is none that is read; save it as a usual one")
+        raise Refused("a tensor's dtype is not supported; save it as a usual one")
     # A view of the same memory, so that tensors of one storage stay tied; torch refuses bytes that
     # are not a whole number of elements.
     flat = storage.flat.view(getattr(torch, dtype.name.removeprefix("torch.")))

@@ -155,7 +155,7 @@ class PlainDict(dict):
             type(part) in (list, tuple) for part in [pairs, *pairs]
         )
         if not plain:
-            raise damaged("a dict is made from something else than pairs")
+            raise damaged("a dict is made from something other than pairs")
         super().__init__(pairs)
 
     def __setstate__(self, state: Any) -> None:
@@ -351,7 +351,7 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
     """Refuse what torch.save never writes and a bomb needs: packed or overlapping members."""
     infos = archive.infolist()
     if len(archive.NameToInfo) < len(infos):
-        raise Refused("two members of the archive have one name; do not trust the file")
+        raise Refused("two members of the archive have the same name; do not trust the file")
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         packed = info.compress_type != STORED or info.file_size != info.compress_size

@@ -41,7 +41,7 @@ class CelebAHQScorer(ModuleScorer):
     ) -> None:
         if columns is not None and not _are_places(columns):
             raise EditbenchError(
-                f"scorer.columns lists classifiers of {path} by their places, e.g. [0, 3]; got "
+                f"scorer.columns must list classifiers of {path} by index, e.g. [0, 3]; got "
                 f"{columns!r}"
             )
         network = CelebAHQClassifiers(load_classifiers(path, columns))

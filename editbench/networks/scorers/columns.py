@@ -57,7 +57,7 @@ class Columns(nn.Module):
         names = attributes.columns()
         if columns is not None and not isinstance(columns, (list, tuple)):
             raise EditbenchError(
-                f"scorer.columns is a list of outputs, e.g. [31, 15]; got {columns!r}"
+                f"scorer.columns must be a list of outputs, e.g. [31, 15]; got {columns!r}"
             )
         entries = list(range(attributes.width)) if columns is None else list(columns)
         if len(entries) != attributes.width:
@@ -76,12 +76,12 @@ class Columns(nn.Module):
                 2,
             ):
                 raise EditbenchError(
-                    f"scorer.columns: '{entry}' of {name} is no output; write its number, or "
+                    f"scorer.columns: '{entry}' of {name} is not an output; write its number, or "
                     "[no, yes]"
                 )
             if len(pair) == 2 and name not in single:
                 raise EditbenchError(
-                    f"scorer.columns: {name} is a class of many and has one output, "
+                    f"scorer.columns: {name} is one of several classes and has one output, "
                     f"got the pair {pair}"
                 )
             yes.append(pair[-1])

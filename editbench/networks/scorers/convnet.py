@@ -65,7 +65,7 @@ class ConvScorer(Scorer):
         super().__init__()
         if resolution < 16 or resolution % 16:
             raise EditbenchError(
-                f"the resolution of a ConvScorer is a multiple of 16, got {resolution}"
+                f"the resolution of a ConvScorer must be a multiple of 16, got {resolution}"
             )
         self.attributes = attributes
         self.resolution = resolution

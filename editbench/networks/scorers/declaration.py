@@ -66,7 +66,7 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
         raise BadFile(f"{path}: not readable YAML: {error}") from error
     if not isinstance(text, dict):
         raise BadFile(
-            f"{path}: must be a mapping with teacher: and judge:, it holds {type(text).__name__}"
+            f"{path}: must be a mapping with teacher: and judge:, but is a {type(text).__name__}"
         )
     # The YAML of one network, without roles.
     single = "_target_" in text

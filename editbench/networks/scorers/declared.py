@@ -58,20 +58,21 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
             )
         if any(isinstance(label, bool) for label in labels):
             raise EditbenchError(
-                f"attribute '{name}': YAML takes its classes for {labels}; put them in quotes"
+                f"attribute '{name}': YAML reads its classes as {labels}; put them in quotes"
             )
         # Quotes make text of true and false, and any text counts as true.
         ordered = entry.get("ordered", False)
         low = entry.get("positive_is_low", False)
         if not isinstance(ordered, bool) or not isinstance(low, bool):
             raise EditbenchError(
-                f"attribute '{name}': ordered and positive_is_low are true or false, without "
+                f"attribute '{name}': ordered and positive_is_low must be true or false, without "
                 f"quotes; got {ordered!r} and {low!r}"
             )
         item = Attribute(name, tuple(str(label) for label in labels), ordered)
         if low and not item.binary:
             raise EditbenchError(
-                f"attribute '{item.name}' has {len(labels)} classes: positive_is_low is for two"
+                f"attribute '{item.name}' has {len(labels)} classes: positive_is_low is only for "
+                "two"
             )
         items.append(item)
         # The sign stands here once; nothing after it sees a reversed output.

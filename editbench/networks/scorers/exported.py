@@ -72,8 +72,8 @@ class FileScorer(ModuleScorer):
         network = read_torchscript(path) if kind == "torchscript" else read_exported(path)
         if isinstance(network, ExportedNetwork) and network.batch is not None:
             raise EditbenchError(
-                f"{path}: exported for batches of exactly {network.batch} images, the benchmark "
-                f"takes any number; {REMEDY}"
+                f"{path}: exported for batches of exactly {network.batch} images, but the "
+                f"benchmark uses any number; {REMEDY}"
             )
         super().__init__(
             Held(network, str(path)), attributes, input_size, source=str(path), **declared

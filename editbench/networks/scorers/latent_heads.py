@@ -73,7 +73,7 @@ class LatentHeads(Scorer):
             if parts and parts[0][0].shape != weight.shape:
                 raise BadFile(
                     f"{path}: head {head} is {tuple(weight.shape)} and the first "
-                    f"{tuple(parts[0][0].shape)}; heads of one scorer must have one size"
+                    f"{tuple(parts[0][0].shape)}; all heads of a scorer must have the same size"
                 )
             parts.append((weight, bias, sign * second, sign * second_bias))
         # Side by side, so that one product serves all heads.
@@ -110,7 +110,7 @@ def _read_head(
             heads = sorted({key.split(".")[1] for key in tensors if key.startswith("classifiers.")})
             raise BadFile(
                 f"{path}: has no {name}; it holds the heads {', '.join(heads) or 'none'}: list one "
-                "attribute a head in the scorer's attributes"
+                "attribute per head in the scorer's attributes"
             )
     weight, bias, second, second_bias = (tensors[name] for name in names)
     if (

@@ -39,7 +39,9 @@ def _picture_size(input_size: Sequence[int] | None) -> tuple[int, int] | None:
         return None
     height, width = numbers("input_size", input_size, 2)
     if min(height, width) < 1 or not (height.is_integer() and width.is_integer()):
-        raise EditbenchError(f"scorer.input_size is [height, width] in pixels; got {input_size}")
+        raise EditbenchError(
+            f"scorer.input_size must be [height, width] in pixels; got {input_size}"
+        )
     return int(height), int(width)
 
 
@@ -48,7 +50,7 @@ def _black_and_white(input_range: Sequence[float]) -> tuple[float, float]:
     # Black above white would turn the picture into its negative.
     if not black < white:
         raise EditbenchError(
-            f"scorer.input_range is [black, white], black below white; got {list(input_range)}"
+            f"scorer.input_range must be [black, white], black below white; got {list(input_range)}"
         )
     return black, white
 
@@ -107,8 +109,8 @@ class ModuleScorer(Scorer):
         super().__init__()
         if channels not in (1, 3) or not isinstance(antialias, bool):
             raise EditbenchError(
-                "scorer.channels is 1 or 3, and scorer.antialias true or false, without quotes; "
-                f"got {channels!r} and {antialias!r}"
+                "scorer.channels must be 1 or 3, and scorer.antialias true or false, without "
+                f"quotes; got {channels!r} and {antialias!r}"
             )
         self.input_size = _picture_size(input_size)
         self.input_range = _black_and_white(input_range)
@@ -121,7 +123,8 @@ class ModuleScorer(Scorer):
         self.antialias = antialias
         if quality is not None and (type(quality) is not int or quality < 0):
             raise EditbenchError(
-                f"scorer.quality={quality!r} is no output; write its number, counted from 0, or null"
+                f"scorer.quality={quality!r} is not an output; write its number, counted from 0, "
+                "or null"
             )
         self.quality = quality
         self.has_quality = quality is not None

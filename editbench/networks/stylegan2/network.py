@@ -57,10 +57,10 @@ class StyleGAN2Config(StyleConfig):
             )
         if self.architecture not in ARCHITECTURES:
             raise ValueError(
-                f"architecture is one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}"
+                f"architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}"
             )
         if len(self.fir) < 2 or not math.isfinite(sum(self.fir)) or not sum(self.fir) > 0:
-            raise ValueError(f"fir lists two taps or more of a positive sum, got {self.fir}")
+            raise ValueError(f"fir must list two or more taps with a positive sum, got {self.fir}")
 
     @property
     def blocks(self) -> int:

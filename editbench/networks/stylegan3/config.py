@@ -108,7 +108,7 @@ class StyleGAN3Config(StyleConfig):
         super().__post_init__()
         if not 0 <= self.num_critical < len(self.channels):
             raise ValueError(
-                f"num_critical={self.num_critical} of {len(self.channels)} layers; it lies between "
+                f"num_critical={self.num_critical} of {len(self.channels)} layers must be between "
                 "0 and their number"
             )
         positive = (
@@ -120,13 +120,13 @@ class StyleGAN3Config(StyleConfig):
         )
         if not all(math.isfinite(value) and value > 0 for value in positive):
             raise ValueError(
-                "output_scale and frequencies are positive, a stop band lies above its "
+                "output_scale and frequencies must be positive, a stop band above its "
                 f"cut-off, and first_cutoff below half of the resolution: {self}"
             )
         if min(self.kernel, self.filter_size, self.oversampling) < 1 or self.margin < 0:
-            raise ValueError(f"kernel, filter_size, oversampling and margin are counts: {self}")
+            raise ValueError(f"kernel, filter_size, oversampling and margin must be counts: {self}")
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel has a pixel in its middle, so it is odd, got {self.kernel}")
+            raise ValueError(f"kernel must be odd, since it has a middle pixel, got {self.kernel}")
 
     @property
     def num_ws(self) -> int:
@@ -223,7 +223,7 @@ class StyleGAN3Config(StyleConfig):
     def published(cls, resolution: int, configuration: str = "t") -> StyleGAN3Config:
         """The published layouts: 't', equivariant to translation, or 'r', to rotation too."""
         if configuration not in ("t", "r"):
-            raise ValueError(f"the configuration is 't' or 'r', got {configuration!r}")
+            raise ValueError(f"the configuration must be 't' or 'r', got {configuration!r}")
         is_r = configuration == "r"
         base, most = (32768, 1024) if is_r else (16384, 512)
         plain = cls(resolution, (1,) * 14)

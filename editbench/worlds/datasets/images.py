@@ -159,7 +159,7 @@ class ImageFolder(Source):
                 "--attributes and --bins choose among the labels of a file: give --labels FILE"
             )
         if threads < 1:
-            raise EditbenchError(f"--threads is 1 or more, got {threads}")
+            raise EditbenchError(f"--threads must be 1 or more, got {threads}")
         try:
             files, passed = scan(folder)
         except OSError as error:

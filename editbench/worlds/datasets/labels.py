@@ -148,7 +148,7 @@ def read_labels(
             left_out.append((f"column '{name}'", ONE_VALUE))
     if not items:
         raise BadFile(
-            f"{path}: no column has two different values or more, so there is nothing to label"
+            f"{path}: no column has two or more different values, so there is nothing to label"
         )
     return LabelTable(Attributes(items), names, np.stack(labels, 1), left_out)
 
@@ -156,7 +156,7 @@ def read_labels(
 def _refuse_twice(path: Path, what: str, names: Sequence[str]) -> None:
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
-        raise BadFile(f"{path}: the {what} '{twice}' is listed twice; leave one of them")
+        raise BadFile(f"{path}: the {what} '{twice}' is listed twice; remove one of them")
 
 
 def folder_labels(files: Sequence[str]) -> LabelTable:
@@ -172,7 +172,7 @@ def folder_labels(files: Sequence[str]) -> LabelTable:
     classes = sorted(set(folders))
     if len(classes) < 2:
         raise EditbenchError(
-            f"subfolders as classes need two or more of them with images, found {classes}"
+            f"classes from subfolders need two or more subfolders with images, found {classes}"
         )
     labels = np.array([[classes.index(name)] for name in folders], np.int64)
     item = Attribute("class", tuple(classes))
@@ -191,7 +191,7 @@ def join_classes(
     """
     k = len(item.classes)
     if bins is not None and bins < 2:
-        raise EditbenchError(f"--bins is 2 or more, got {bins}")
+        raise EditbenchError(f"--bins must be 2 or more, got {bins}")
     if bins is None or not item.ordered or k <= bins:
         return item, labels
     # Runs differ in length by one class at most.
@@ -321,7 +321,7 @@ def _csv(path: Path, text: str) -> Cells:
         raise BadFile(f"{path}: not a readable CSV table ({error})") from error
     if len(rows) < 2 or len(rows[0]) < 2:
         raise BadFile(
-            f"{path}: a table of labels has a header such as file,smile,age and a line a file"
+            f"{path}: a table of labels has a header such as file,smile,age and one line per file"
             f"{_separated(text)}"
         )
     header = [name.strip() for name in rows[0][1:]]

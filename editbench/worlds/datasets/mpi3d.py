@@ -84,7 +84,7 @@ def mpi3d_factors(cardinalities: Sequence[int]) -> list[tuple[str, tuple[str, ..
     if not fits or min(cardinalities) < 1 or max(cardinalities) > MOST_CLASSES:
         names = ", ".join(NAMES)
         raise EditbenchError(
-            f"--cardinalities are {len(NAMES)} numbers from 1 to {MOST_CLASSES} ({names}), "
+            f"--cardinalities must be {len(NAMES)} numbers from 1 to {MOST_CLASSES} ({names}), "
             f"got {list(cardinalities)}; other factors are declared in a YAML file"
         )
     known = COMPLEX_CLASSES if tuple(cardinalities) == COMPLEX else CLASSES
@@ -121,7 +121,7 @@ class ArrayImages(Source):
         colours = len(shape) == 4 and shape[3] == 3
         if self.member.dtype != np.uint8 or not (greys or colours):
             raise BadFile(
-                f"{self.path}: '{self.member.key}' is {self.member.dtype} {shape}; images are "
+                f"{self.path}: '{self.member.key}' is {self.member.dtype} {shape}; images must be "
                 "uint8 (n, height, width, 3), or with 1 or no channel"
             )
         if min(shape) < 1:
@@ -170,7 +170,7 @@ class ArrayImages(Source):
             if self.n == math.prod(known):
                 return known
         raise BadFile(
-            f"{self.path}: {self.n} images, where MPI3D has {math.prod(CARDINALITIES)} or "
+            f"{self.path}: {self.n} images, but MPI3D has {math.prod(CARDINALITIES)} or "
             f"{math.prod(COMPLEX)}: give --cardinalities, or declare its factors in a YAML file "
             "(docs/datasets.md)"
         )
@@ -275,23 +275,25 @@ def _factor(path: Path, entry: Any) -> tuple[str, tuple[str, ...], bool]:
     """(name, class names, ordered) of one entry of the YAML file."""
     required = {"name", "classes"}
     if not isinstance(entry, dict) or not required <= set(entry) <= required | {"ordered"}:
-        raise BadFile(f"{path}: an attribute is {{name, classes, ordered}}, got {entry}")
+        raise BadFile(f"{path}: an attribute must be {{name, classes, ordered}}, got {entry}")
     classes = entry["classes"]
     # YAML's true is an int in Python.
     if isinstance(classes, int) and not isinstance(classes, bool) and 1 <= classes <= MOST_CLASSES:
         classes = range(classes)
     if not isinstance(classes, list | range) or len(classes) < 1:
         raise BadFile(
-            f"{path}: classes of '{entry['name']}' are a number up to {MOST_CLASSES} or a list of "
-            f"names, got {entry['classes']}"
+            f"{path}: classes of '{entry['name']}' must be a number up to {MOST_CLASSES} or a list "
+            f"of names, got {entry['classes']}"
         )
     if len({str(label) for label in classes}) < len(classes):
-        raise BadFile(f"{path}: classes of '{entry['name']}' are different names, got {classes}")
+        raise BadFile(
+            f"{path}: classes of '{entry['name']}' must be different names, got {classes}"
+        )
     # Any text counts as true.
     ordered = entry.get("ordered", False)
     if not isinstance(ordered, bool):
         raise BadFile(
-            f"{path}: 'ordered' of '{entry['name']}' is true or false, without quotes; got "
+            f"{path}: 'ordered' of '{entry['name']}' must be true or false, without quotes; got "
             f"{ordered!r}"
         )
     return str(entry["name"]), tuple(map(str, classes)), ordered

@@ -98,7 +98,7 @@ class Member:
         shape, fortran, dtype = read(stream)  # type: ignore[arg-type]
         # Objects are pickles, which are never read.
         if dtype.hasobject or dtype.itemsize == 0:
-            raise ValueError(f"'{self.key}' holds {dtype}, which is not read")
+            raise ValueError(f"'{self.key}' holds {dtype}, which is not supported")
         if not shape or (fortran and len(shape) > 1):
             raise ValueError(
                 f"'{self.key}' is one number or in Fortran order; save it as a C-ordered array"

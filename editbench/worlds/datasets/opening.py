@@ -49,12 +49,12 @@ def open_source(path: Path, reading: Reading) -> Source:
     """
     if path.is_dir():
         if reading.cardinalities is not None:
-            raise EditbenchError(f"--cardinalities are of an .npz, and {path} is a folder")
+            raise EditbenchError(f"--cardinalities is for an .npz, but {path} is a folder")
         return ImageFolder(path, reading.labels, reading.attributes, reading.bins, reading.threads)
     if path.suffix not in (".npz", ".yaml", ".yml"):
         raise EditbenchError(
-            f"{path}: {no_such('folder', path)}, and not an .npz or the .yaml of one; other arrays: save them "
-            "with np.savez(FILE, images=..., labels=...)"
+            f"{path}: {no_such('folder', path)}, and not an .npz or the .yaml of one; save other "
+            "arrays with np.savez(FILE, images=..., labels=...)"
         )
     if reading.labels is not None:
         raise EditbenchError(
@@ -101,14 +101,14 @@ def open_data(
 def _open_packed(path: Path, reading: Reading, resolution: int | None) -> Packed:
     if reading.labels is not None or reading.cardinalities is not None:
         raise EditbenchError(
-            f"{path} is packed, with the labels it has: leave out --labels and "
-            "--cardinalities, or pack it anew"
+            f"{path} is already packed with its labels: leave out --labels and "
+            "--cardinalities, or pack it again"
         )
     data = Packed(path)
     if resolution not in (None, data.resolution):
         raise EditbenchError(
             f"{path} is packed at {data.resolution} pixels, not {resolution}: leave out "
-            "--resolution, or pack it anew"
+            "--resolution, or pack it again"
         )
     return data
 

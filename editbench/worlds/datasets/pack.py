@@ -73,11 +73,11 @@ def pack(
     """
     resolution = resolution or source.resolution
     if resolution is None:
-        raise EditbenchError("pictures of a folder may differ in size: give --resolution")
+        raise EditbenchError("images of a folder may differ in size: give --resolution")
     if resolution < 4:
-        raise EditbenchError(f"--resolution is 4 or more, got {resolution}")
+        raise EditbenchError(f"--resolution must be 4 or more, got {resolution}")
     if not 0 <= max_broken <= 1:
-        raise EditbenchError(f"--max-broken is a share between 0 and 1, got {max_broken}")
+        raise EditbenchError(f"--max-broken must be a share between 0 and 1, got {max_broken}")
     rows = max(1, shard_bytes // (3 * resolution**2))
     about = {"version": VERSION, "source": digest(source.identity, 32), "resolution": resolution}
     # Two processes that pack the same data take turns; the second finds the work done.
@@ -110,8 +110,8 @@ def _check_disk(out: Path, need: int) -> None:
     free = shutil.disk_usage(out if out.exists() else out.parent).free
     if need > free:
         raise EditbenchError(
-            f"{out}: {need / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on that disk; "
-            "free some, give a smaller --resolution or another --out"
+            f"{out}: {need / 1e9:.1f} GB are needed, but {free / 1e9:.1f} GB are free on that "
+            "disk; free some, give a smaller --resolution or another --out"
         )
 
 
@@ -158,7 +158,7 @@ def _finish(source: Source, out: Path, resolution: int, shards: int, max_broken:
         if n > 0:
             # Rounded up to a percent, so that the advice is enough.
             share = math.ceil(100 * len(broken) / len(source)) / 100
-            remedy = f"; --max-broken {share} takes the rest"
+            remedy = f"; --max-broken {share} packs the rest"
         raise BadFile(
             f"{len(broken)} of {len(source)} pictures cannot be read, listed in {out / PROBLEMS} "
             f"({examples}){remedy}"

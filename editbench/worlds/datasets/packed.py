@@ -49,7 +49,7 @@ class Packed:
         if not (folder / DATASET).exists():
             raise BadFile(
                 f"{folder}: not a finished data set (no {DATASET}); `editbench dataset pack` "
-                "makes one and goes on where it stopped"
+                "makes one and resumes where it stopped"
             )
         try:
             about = read_json(folder / DATASET)
@@ -185,7 +185,7 @@ class Packed:
         for path, expected in self._sums.items():
             if file_sha256(path) != expected:
                 raise BadFile(
-                    f"{path}: its checksum is not the one it was packed with; "
+                    f"{path}: its checksum has changed since it was packed; "
                     f"delete {self.folder} and pack it again"
                 )
 

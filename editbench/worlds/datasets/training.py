@@ -51,8 +51,9 @@ def scorer_training(role: str, resolution: int) -> ScorerTraining:
     recipe = ROLES[role]
     if resolution < 16 or resolution & (resolution - 1):
         raise EditbenchError(
-            f"a world is trained on pictures of 16, 32, 64, ... pixels, the data have {resolution}: "
-            f"pack them with another --resolution, {near_powers_of_two(resolution, 16)}"
+            "a world is trained on images of 16, 32, 64, ... pixels, but the data have "
+            f"{resolution}: pack them with another --resolution, "
+            f"{near_powers_of_two(resolution, 16)}"
         )
     deeper = max(0, resolution.bit_length() - 3 - len(recipe.widths))
     widths = recipe.widths + recipe.widths[-1:] * deeper
@@ -154,7 +155,7 @@ def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
         if seen.get(role) != found:
             raise EditbenchError(
                 f"{weights} was trained on other pictures or attributes ({seen.get(role)} there, "
-                f"{found} here), which may overlap: train both roles anew, or give another --out"
+                f"{found} here), which may overlap: train both roles again, or give another --out"
             )
 
 
@@ -177,7 +178,7 @@ def check_name(name: str) -> str:
     """A name for generator=NAME and scorer=NAME that the package does not use itself."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name.lower() in NO_WORDS:
         raise EditbenchError(
-            f"--name is made of letters, digits, _ and -, a letter first, got '{name}'"
+            f"--name must consist of letters, digits, _ and -, a letter first, got '{name}'"
         )
     for group in ("generator", "scorer"):
         # The package's own option would win, silently.

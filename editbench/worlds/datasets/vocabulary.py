@@ -145,7 +145,7 @@ def _meanings(words: set[str]) -> dict[str, float | str]:
         return {word: word.lower() if word in flags else word for word in words}
     for word, number in numbers.items():
         if math.isinf(number):
-            raise EditbenchError(f"'{word}' is no label; write NA where a value is not known")
+            raise EditbenchError(f"'{word}' is not a label; write NA for an unknown value")
     return {**numbers, **flags}
 
 

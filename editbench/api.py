@@ -116,19 +116,21 @@ def _words(overrides: str | Sequence[str]) -> list[str]:
         try:
             words = shlex.split(overrides)
         except ValueError as error:  # a quotation mark that is never closed
-            raise EditbenchError(f"overrides {overrides!r} are no command line: {error}") from error
+            raise EditbenchError(
+                f"overrides {overrides!r} cannot be parsed as a command line: {error}"
+            ) from error
     if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
         raise WrongType(
-            "run takes the words of a command line, one text or a list, such as 'method=random "
-            f"seed=0,1', and was given {type(overrides).__name__}"
+            "run takes the words of a command line, a string or a list, such as 'method=random "
+            f"seed=0,1', not {type(overrides).__name__}"
         )
     # Harmless: here commas alone make a sweep.
     words = [word for word in words if word not in ("-m", "--multirun")]
     for word in words:
         if word.startswith("-"):
             raise EditbenchError(
-                f"{word} is a flag of the command, and run takes overrides: folders with options of "
-                "your own are its argument config_dirs"
+                f"{word} is a flag of the command, but run takes overrides: pass folders with "
+                "options of your own as the argument config_dirs"
             )
     return [word[1:] if word.startswith("+experiment=") else word for word in words]
 
@@ -195,7 +197,8 @@ class Runs:
         """
         if not isinstance(key, tuple) or len(key) not in (2, 3):
             raise EditbenchError(
-                f"runs[{key!r}]: a run is runs[method, attribute] or runs[method, attribute, seed]"
+                f"runs[{key!r}]: select a run as runs[method, attribute] or runs[method, "
+                "attribute, seed]"
             )
         table = self._results.runs
         method, attribute, *seed = key
@@ -401,7 +404,7 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
     kept = strips_of_record(_record_of(walks))
     if not 0 <= start < len(kept):
         raise EditbenchError(
-            f"start={start}: the record keeps pictures of {len(kept)} starts, counted from 0; "
+            f"start={start}: the record keeps images of {len(kept)} starts, counted from 0; "
             "engine.pictures sets how many"
         )
     return _draw_strip(kept[start])
@@ -418,13 +421,13 @@ def _record_of(walks: object) -> Path:
         return walks.folder
     if not isinstance(walks, pd.DataFrame):
         raise WrongType(
-            f"strip shows a run, as runs[method, attribute], or its trajectory(), and was given "
+            "strip takes a run, such as runs[method, attribute], or its trajectory(), not "
             f"{type(walks).__name__}"
         )
     if FOLDER not in walks.attrs:
         raise EditbenchError(
-            "these walks do not say which run they are of (pandas loses that in some operations): "
-            "give strip the run itself"
+            "these walks do not say which run they belong to (pandas loses that in some "
+            "operations): pass the run itself to strip"
         )
     return Path(walks.attrs[FOLDER])
 
@@ -498,7 +501,7 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
     """
     if not isinstance(gan, Generator):
         raise WrongType(
-            f"codes takes a generator, as generator('faces32'), and was given {type(gan).__name__}"
+            f"codes takes a generator, such as generator('faces32'), not {type(gan).__name__}"
         )
     _check_whole("count", count)
     _check_whole("seed", seed)

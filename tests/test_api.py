@@ -146,7 +146,7 @@ def test_a_label_that_is_the_name_of_the_method_is_one_run(tmp_path):
 def test_what_cannot_be_meant_is_said(here):
     runs = eb.load("runs")
     for key in ("random", ("random",), ("random", "smile", 0, 1), 0):
-        with pytest.raises(EditbenchError, match=r"a run is runs\[method, attribute\]"):
+        with pytest.raises(EditbenchError, match=r"select a run as runs\[method, attribute\]"):
             runs[key]
     with pytest.raises(EditbenchError, match="No closing quotation"):
         eb.run("method='random")
@@ -163,17 +163,17 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
     gan, judge = eb.generator("faces32"), eb.judge("faces")
     codes = eb.codes(gan, count=1)
     wrong = [
-        (lambda: eb.run({"method": "random"}), r"words of a command line, .* was given dict"),
+        (lambda: eb.run({"method": "random"}), r"words of a command line, .* not dict"),
         (lambda: eb.strip(run, start=1.0), r"start=1\.0 must be a whole number"),
         (lambda: eb.load("runs")["random", "smile", "0"], r"seed='0' must be a whole number"),
         (lambda: eb.codes(gan, count=1.5), r"count=1\.5 must be a whole number"),
         (lambda: eb.codes(gan, count=1, seed="a"), r"seed='a' must be a whole number"),
-        (lambda: eb.codes("faces32", count=1), r"a generator, .* given str"),
-        (lambda: eb.strip([run]), "strip shows a run, .* was given list"),
-        (lambda: gan.decode(codes.values), r"decode takes Codes, .* was given Tensor"),
-        (lambda: judge(np.zeros((1, 3, 32, 32))), r"in \[-1, 1\] .* given ndarray of float64"),
-        (lambda: judge(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), r"given Tensor of torch\.u"),
-        (lambda: judge(codes), "given Codes"),
+        (lambda: eb.codes("faces32", count=1), r"a generator, .* not str"),
+        (lambda: eb.strip([run]), "strip takes a run, .* not list"),
+        (lambda: gan.decode(codes.values), r"decode takes Codes, .* not Tensor"),
+        (lambda: judge(np.zeros((1, 3, 32, 32))), r"in \[-1, 1\] .* not ndarray of float64"),
+        (lambda: judge(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), r"not Tensor of torch\.u"),
+        (lambda: judge(codes), "not Codes"),
         (lambda: CrossingAccuracy().update(run.trajectory()), r"not take a table: pass Traj"),
     ]
     for call, message in wrong:

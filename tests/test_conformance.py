@@ -51,7 +51,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
     ),
     "noise_at_start": (
         "identity",
-        "where walk.codes equals walk.origin, give exactly the start's codes",
+        "where walk.codes equals walk.origin, return exactly the start's codes",
     ),
     "still": (
         "moves",
@@ -73,7 +73,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
     "forgets": ("state", "put everything that `step`, `codes` and `check` read into `state`"),
     "tunes_from_the_fit": ("state", "put everything that `tune` reads into `state`"),
     "shares_memory": ("state", ".contiguous(), .clone()"),
-    "peeks_at_the_judge": ("blind", "look for nothing on the stack, in gc or on disk"),
+    "peeks_at_the_judge": ("blind", "do not search the stack, gc or the disk"),
     "peeks_at_the_test_split": (
         "blind",
         "use FitData (data.fit, data.tune, data.teacher, data.score)",
@@ -386,7 +386,7 @@ CLASS = "class {}(Editor):\n    def fit(self, data): ...\n    def step(self, wal
     ("text", "words", "expected"),
     [
         (None, [], "no such file"),
-        ("x = 1\n", [], "holds no editor and no metric: write `class Mine(Editor)`"),
+        ("x = 1\n", [], "contains no editor or metric: write `class Mine(Editor)`"),
         (
             EDITOR + CLASS.format("One") + CLASS.format("Two"),
             [],

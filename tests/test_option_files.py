@@ -210,7 +210,7 @@ def test_conform_takes_names_and_files(own, capsys):
         assert main(["conform", *words, "--only", "constructs", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)[0]["message"] == "walks in W, W units"
     assert main(["conform", "nobody"]) == 2
-    assert "no option of method or metric" in capsys.readouterr().err
+    assert "an option of method or metric" in capsys.readouterr().err
 
 
 def test_the_other_commands_find_what_the_folder_holds(own, tmp_path):

@@ -28,7 +28,7 @@ REQUIRED = (
 )
 FIX = (
     "use FitData (data.fit, data.tune, data.teacher, data.score) in `fit` and `tune`, and the Walk "
-    "in `step`; look for nothing on the stack, in gc or on disk"
+    "in `step`; do not search the stack, gc or the disk"
 )
 
 

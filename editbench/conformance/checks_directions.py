@@ -34,19 +34,20 @@ def directions(subject: Subject) -> str:
             seen = generator.decode(start)
         if not torch.allclose(seen, plain, rtol=0, atol=1e-5):
             raise Failed(
-                f"direction '{name}' at strength 0 decodes to something else than the sample (by "
+                f"direction '{name}' at strength 0 decodes to something other than the sample (by "
                 f"up to {(seen - plain).abs().max().item():.2g})",
                 "the sample itself: an atlas compares all strengths with it",
-                "in `apply_direction` give codes + (change), with a change that is 0 at strength 0",
+                "in `apply_direction` return codes + (change), with a change that is 0 at strength "
+                "0",
             )
         size = found.strengths[-1]
         one = spelled_out(_apply(subject, editor, found, place, size, codes))
         other = spelled_out(_apply(subject, other_editor, again, place, size, codes))
         if not close(one, other, spelled_out(start)).all():
             raise Failed(
-                f"direction '{name}' is another one when it is found again under another global "
+                f"direction '{name}' changes when it is found again under another global "
                 "random state",
-                "directions that follow from the data and data.seed alone",
+                "directions that depend on the data and data.seed alone",
                 'draw from editbench.base.seeding.rng(data.seed, "name")',
             )
     return f"{len(found)} directions"
@@ -78,7 +79,7 @@ def _find(subject: Subject, fit: Fit, seed: int) -> DirectionSet:
         raise Failed(
             f"a set of {len(found)} names, {len(found.strengths)} strengths, tensors of {lengths}",
             "one name and one row of every tensor for each direction, and strengths to look at",
-            "give DirectionSet(names, strengths, unit, space, tensors) with tensors of (K, ...)",
+            "return DirectionSet(names, strengths, unit, space, tensors) with tensors of (K, ...)",
         )
     return found
 

@@ -56,7 +56,7 @@ def constructs(subject: Subject) -> str:
 def _check_kind(editor: object) -> None:
     if not isinstance(editor, Editor):
         raise Failed(
-            f"{type(editor).__name__} is no Editor",
+            f"{type(editor).__name__} is not an Editor",
             "a subclass of editbench.walk.editor.Editor",
             "write `class Mine(Editor)` and implement fit and step",
         )
@@ -143,7 +143,7 @@ def _check_reports(fitted: Fit) -> None:
         call = _call(name)
         if not isinstance(report, FitReport):
             raise Failed(
-                f"{call} gave {type(report).__name__}",
+                f"{call} returned {type(report).__name__}",
                 "a FitReport",
                 "end with `return FitReport(labels=..., notes={...})`",
             )

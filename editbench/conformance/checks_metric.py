@@ -58,7 +58,7 @@ class MetricSubject:
         """Raise Skipped for a metric that reads no walks."""
         metric = self.made
         if isinstance(metric, ObservationMetric):
-            raise Skipped(f"reads the observation '{metric.observation}' and no walks")
+            raise Skipped(f"reads the observation '{metric.observation}', not walks")
 
     @cached_property
     def made(self) -> Any:
@@ -128,9 +128,9 @@ def _check_produces(metric: Metric) -> None:
     first = next(iter(produces.values()))
     if metric.higher_is_better != first:
         raise Failed(
-            f"higher_is_better is {metric.higher_is_better!r}, and produces says {first!r} of the "
+            f"higher_is_better is {metric.higher_is_better!r}, but produces says {first!r} for the "
             "first name",
-            "one direction",
+            "the same direction in both",
             f"set `higher_is_better = {first!r}`",
         )
 
@@ -147,12 +147,12 @@ def samples(subject: MetricSubject) -> str:
     subject.need_walks()
     found = subject.whole.samples
     _check_columns(found, SAMPLE_TYPES, "samples")
-    fix = "add them with ResultBuilder.add_samples(name, start, value): one value a start"
+    fix = "add them with ResultBuilder.add_samples(name, start, value): one value per start"
     _check_names(subject, found, "samples")
     strange = set(found["start"]) - set(subject.starts)
     if strange:
         raise Failed(
-            f"samples of {len(strange)} starts that were not given, {min(strange)} for one",
+            f"samples of {len(strange)} starts that were not given, such as {min(strange)}",
             "the ids of the column `start` of the walks",
             fix,
         )
@@ -160,11 +160,13 @@ def samples(subject: MetricSubject) -> str:
     if twice.any():
         raise Failed(
             f"{int(twice.sum())} starts have two values of '{found['metric'][twice].iloc[0]}'",
-            "one value a start and key, since methods are compared start by start",
+            "one value per start and key, since methods are compared start by start",
             fix,
         )
     if not np.isfinite(found["value"]).all():
-        raise Failed("a sample that is no number", "finite values; other starts are left out", fix)
+        raise Failed(
+            "a sample that is not a number", "finite values; other starts are left out", fix
+        )
     return f"{len(found)} values of single starts"
 
 
@@ -200,7 +202,7 @@ def no_starts(subject: MetricSubject) -> str:
     if len(told):
         row = told.iloc[0]
         raise Failed(
-            f"'{row['metric']}' is {row['value']:g} over {row['count']:g} of no starts",
+            f"without starts, '{row['metric']}' is {row['value']:g} over {row['count']:g}",
             "no number",
             fix,
         )
@@ -229,14 +231,16 @@ def diverging(subject: MetricSubject) -> str:
                 lost.append(str(row["metric"]))
         if lost:
             raise Failed(
-                f"{where}, '{lost[0]}' is NaN without a note", "the number of the others", fix
+                f"{where}, '{lost[0]}' is NaN without a note",
+                "the number over the other walks",
+                fix,
             )
     return "walks that diverge spoil no number"
 
 
 # -- states ----------------------------------------------------------------------------------------
 STATES = (
-    "keep one row a start in states of add_columns, or sums of add_state, and compute from "
+    "keep one row per start in states of add_columns, or sums of add_state, and compute from "
     "sorted_columns"
 )
 
@@ -346,7 +350,7 @@ def reason(subject: MetricSubject) -> str:
     _check_rows(subject, found, "of an observation that could not look")
     if np.isfinite(found.rows["value"]).any() or REASON not in " ".join(found.rows["note"]):
         raise Failed(
-            "an observation that could not look gives a number, or no row with its reason",
+            "an observation that could not look yields a number, or no row with its reason",
             "a row without a number whose note is the reason",
             "compute in `measure`, which is not called then, and leave `compute` as it is",
         )
@@ -384,8 +388,8 @@ def figure(subject: MetricSubject) -> str:
     if len(set(files)) < len(files):
         raise Failed(
             f"two figures are called '{max(files, key=files.count)}'",
-            "a name for each, since they become files",
-            "put what they differ in into Drawing.file",
+            "a different name for each, since they become files",
+            "put what distinguishes them into Drawing.file",
         )
     return f"{len(drawings)} figures"
 
@@ -455,7 +459,7 @@ def _check_rows(subject: MetricSubject, found: MetricResult, where: str) -> None
     if len(set(keys)) < len(keys):
         twice = max(keys, key=keys.count)
         raise Failed(
-            f"{where}, two rows of '{twice[0]}' have one key",
+            f"{where}, two rows of '{twice[0]}' have the same key",
             "rows that `variant`, `x` and the other fields of the key tell apart",
             fix,
         )
@@ -475,7 +479,7 @@ def _check_rows(subject: MetricSubject, found: MetricResult, where: str) -> None
 def _check_columns(table: object, types: Mapping[str, str], what: str) -> None:
     fix = "compute() returns ResultBuilder.result(), which makes both tables"
     if not isinstance(table, pd.DataFrame):
-        raise Failed(f"{what} is a {type(table).__name__}", "a table of pandas", fix)
+        raise Failed(f"{what} is a {type(table).__name__}", "a pandas DataFrame", fix)
     if list(table.columns) != list(types):
         raise Failed(
             f"{what} has the columns {', '.join(map(str, table.columns))}",
@@ -495,7 +499,7 @@ def _check_names(subject: MetricSubject, table: pd.DataFrame, what: str) -> None
     strange = sorted(set(table["metric"]) - set(known))
     if strange:
         raise Failed(
-            f"{what} hold '{strange[0]}', which `produces` does not name",
+            f"{what} hold '{strange[0]}', which `produces` does not list",
             "every name of the rows and samples in `produces`, with its direction",
             f'add "{strange[0]}": True, False or None to `produces`',
         )

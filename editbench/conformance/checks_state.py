@@ -30,7 +30,7 @@ def state(subject: Subject) -> str:
             there = _outcome_of_restored(subject, fresh, walk, steps, tensors)
             if here.shape != there.shape or not torch.equal(here.nan_to_num(), there.nan_to_num()):
                 raise Failed(
-                    f"an editor restored by load_state steps otherwise towards {served.name}",
+                    f"an editor restored by load_state steps differently towards {served.name}",
                     "the very same steps and codes, without a fit: fits are cached, and later jobs "
                     "only load them",
                     "put everything that `step`, `codes` and `check` read into `state` and take it "
@@ -74,7 +74,7 @@ def _check_tuning(subject: Subject) -> None:
     there = _outcome_of_restored(subject, fresh, walk, 1, tensors)
     if not torch.equal(here.nan_to_num(), there.nan_to_num()):
         raise Failed(
-            f"an editor restored by load_state is tuned otherwise towards {served.name}",
+            f"an editor restored by load_state is tuned differently towards {served.name}",
             required,
             fix,
         )
@@ -116,7 +116,7 @@ def _check_storable(tensors: object) -> None:
     )
     if not isinstance(tensors, dict) or not named:
         raise Failed(
-            "state() gave something else than a flat dict of named tensors",
+            "state() returned something other than a flat dict of named tensors",
             "a flat dict from str to Tensor",
             fix + "; wrap numbers with torch.tensor(x, dtype=torch.float64)",
         )
@@ -270,4 +270,4 @@ def _without_the_space(subject: Subject) -> str:
         raise Failed(f"{what}, Unsupported without a reason", required, fix) from None
     except Exception as error:
         raise Failed(f"{what}, {describe_error(error, editor)}", required, fix) from None
-    raise Failed(f"{what}, `check` and `fit` accept", required, fix)
+    raise Failed(f"{what}, `check` and `fit` accept it", required, fix)

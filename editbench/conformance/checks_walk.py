@@ -37,7 +37,7 @@ def identity(subject: Subject) -> str:
         ):
             codes = subject.codes(served.editor, walk)
             if not isinstance(codes, Codes):
-                raise TypeError(f"codes gave {type(codes).__name__}, not Codes")
+                raise TypeError(f"codes returned {type(codes).__name__}, not Codes")
             with torch.no_grad():
                 seen = generator.decode(codes)
                 own = generator.decode(Codes(latent, walk.latent))
@@ -45,10 +45,10 @@ def identity(subject: Subject) -> str:
         gap = (seen - own).abs().max().item() if seen.shape == own.shape else float("inf")
         if gap > 0 or not seen.isfinite().all():
             raise Failed(
-                "at step 0 `codes` decodes to something else than the start (by up to "
+                "at step 0 `codes` decodes to something other than the start (by up to "
                 f"{gap:.2g}, towards {served.name})",
                 "the exact start: the engine compares it with the bank and stops",
-                "where walk.codes equals walk.origin, give exactly the start's codes: origin + "
+                "where walk.codes equals walk.origin, return exactly the start's codes: origin + "
                 "(change), with a change that is 0 before the first step",
             )
     return "exact on " + ", ".join(s.name for s in subject.served)

@@ -102,7 +102,7 @@ def _from_dotted_name(target: str, path: str, name: str) -> type:
         last = name
     if not module:
         raise WrongUsage(
-            f"'{target}' is no file, no dotted name and no option of "
+            f"'{target}' is not a file, a dotted name or an option of "
             f"{' or '.join(GROUPS.values())}: give {FORMS}"
         )
     return choose_class(_import(lambda: importlib.import_module(module), module), last, module)
@@ -222,7 +222,7 @@ def choose_class(module: ModuleType, name: str, where: str) -> type:
         own = whole
     if not own:
         raise WrongUsage(
-            f"{where} holds no editor and no metric: write `class Mine(Editor)` with Editor from "
+            f"{where} contains no editor or metric: write `class Mine(Editor)` with Editor from "
             "editbench.walk.editor, or `class Mine(Metric)` with Metric from "
             "editbench.walk.metric, or name the class behind a colon if it is imported from "
             "elsewhere"
@@ -255,7 +255,7 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
     user_code.search_folders(folder.parent, folder.parent.parent, folder)
     target = str(read_yaml(path).get("_target_", ""))
     if not target:
-        raise WrongUsage(f"{path} has no _target_: name the class there, _target_: module.Class")
+        raise WrongUsage(f"{path} has no _target_: give the class there, _target_: module.Class")
     # Imported first, so that an error of the module is not taken for the constructor's.
     module = target.rpartition(".")[0]
     _import(lambda: importlib.import_module(module), target)

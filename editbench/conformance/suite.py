@@ -175,7 +175,10 @@ _ALL_METRIC = (
         checks_metric.diverging,
     ),
     _of_metrics(
-        "order", "Metric.sorted_columns", "the order of the starts is nothing", checks_metric.order
+        "order",
+        "Metric.sorted_columns",
+        "the order of the starts does not matter",
+        checks_metric.order,
     ),
     _of_metrics(
         "batches",

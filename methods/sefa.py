@@ -109,8 +109,8 @@ class SeFa(DirectionSearch):
         dim = generator.code_dim(self.space)
         if self.semantics > dim:
             raise EditbenchError(
-                f"method.semantics={self.semantics} eigenvectors were asked for, but "
-                f"{self.space.name} has {dim} channels, and so many eigenvectors: lower it"
+                f"method.semantics={self.semantics} exceeds the number of eigenvectors of "
+                f"{self.space.name}, one per channel, {dim}: lower it"
             )
 
 

@@ -465,7 +465,7 @@ def test_generators_and_layers_that_do_not_fit():
         ({"variant": "spectrum", "spectrum": {"perceptual": "vgg"}}, "spectrum.perceptual"),
         (
             {"variant": "hybrid", "spectrum": {"linear": "vgg.pth"}},
-            "^spectrum.linear is a file of perceptual: lpips, and perceptual is pixels$",
+            "^spectrum.linear is only used with perceptual: lpips, but perceptual is pixels$",
         ),
         (
             {"variant": "spectrum", "spectrum": {"method": "lanczos"}},

@@ -144,7 +144,7 @@ class GradCtrl(Editor):
         for key, given in (("head_attributes", head_attributes), ("head_signs", head_signs)):
             if given and not heads:
                 raise EditbenchError(
-                    f"method.{key}={list(given)} are those of a file of heads: set method.heads"
+                    f"method.{key}={list(given)} describes a file of heads: set method.heads"
                 )
         self.n_per_class = n_per_class
         self.hold_out = float(hold_out)

@@ -75,8 +75,8 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
         # There are no more channels than these; with all of them no walk leaves its start.
         if not 0 <= count <= PAPER_DIM:
             raise EditbenchError(
-                f"{key}={count} must be 0 to {PAPER_DIM} channels; it is out of {PAPER_DIM}, "
-                "carried over to the generator's in proportion"
+                f"{key}={count} must be 0 to {PAPER_DIM} channels, out of {PAPER_DIM}: it is "
+                "scaled to the generator's channels"
             )
     return parsed
 

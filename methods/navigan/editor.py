@@ -105,7 +105,7 @@ class SpectrumOptions:
         for name in ("vgg", "linear"):
             if getattr(self, name) and self.perceptual != "lpips":
                 raise EditbenchError(
-                    f"spectrum.{name} is a file of perceptual: lpips, and perceptual is "
+                    f"spectrum.{name} is only used with perceptual: lpips, but perceptual is "
                     f"{self.perceptual}"
                 )
         for name in ("size", "latents", "iterations", "block", "minibatch"):

@@ -103,7 +103,7 @@ class NeuralODE(Editor):
                 f"embedding must be callable (images -> (n, e)) or null, got {embedding!r}"
             )
         if embedding is not None and other != "identity":
-            raise EditbenchError("embedding belongs to other: identity")
+            raise EditbenchError("embedding is only used with other: identity")
         self.depth = depth
         self.embedding = embedding
         self.training = Training(

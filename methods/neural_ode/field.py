@@ -125,7 +125,7 @@ class Solver:
         if not self.step_size > 0:
             raise EditbenchError(f"step_size must be positive, got {self.step_size}")
         if self.reference_single_step and self.solver != "rk4":
-            raise EditbenchError("reference_single_step belongs to solver: rk4")
+            raise EditbenchError("reference_single_step is only used with solver: rk4")
 
     def steps(self, length: float) -> int:
         """Equal rk4 steps over a length."""

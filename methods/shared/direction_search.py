@@ -93,7 +93,7 @@ class DirectionSearch(Editor):
         if not ranges or not all(_is_range(pair) for pair in ranges):
             raise EditbenchError(
                 f"method.ranges={ranges} must be pairs [a, b) with 0 <= a < b <= "
-                f"{RANGES_OF}: rows out of {RANGES_OF}, carried over to the generator's"
+                f"{RANGES_OF}: rows out of {RANGES_OF}, scaled to the generator's"
             )
         self.space = walk_space(space)
         self.ranges = tuple((int(a), int(b)) for a, b in ranges)

@@ -31,8 +31,8 @@ def check_tune(data: FitData, what: str) -> None:
     """Raise EditbenchError where there is no tune sample to choose among `what` by."""
     if not len(data.tune):
         raise EditbenchError(
-            f"the tune split is empty, and the method chooses among {what} by it: raise bank.tune "
-            "or bank.n"
+            f"the tune split is empty, but the method needs it to choose among {what}: raise "
+            "bank.tune or bank.n"
         )
 
 

@@ -93,8 +93,8 @@ class StyleSpace(Editor):
             )
         if exemplars is not None and exemplars < MIN_EXEMPLARS:
             raise EditbenchError(
-                f"exemplars={exemplars}: at least {MIN_EXEMPLARS} are needed to know a spread, or "
-                "null for all positives"
+                f"exemplars={exemplars}: at least {MIN_EXEMPLARS} are needed to estimate a spread, "
+                "or null for all positives"
             )
         if candidates < 1 or samples < 1 or not strengths or min(strengths) <= 0 or step <= 0:
             raise EditbenchError(
@@ -102,7 +102,7 @@ class StyleSpace(Editor):
             )
         if channels is not None and not _are_counts(channels):
             raise EditbenchError(
-                f"channels={channels} must be null or a list of numbers of channels, each at least "
+                f"channels={channels} must be null or a list of channel counts, each at least "
                 "1, as in channels=[1,5,10]"
             )
         check_kind("verify", verify, "bool")

@@ -79,8 +79,8 @@ class CompositionObservation(AfterWalk):
         """
         if n < 1 or max_steps < 1 or pictures < 0:
             raise EditbenchError(
-                "observation.composition: n and max_steps are at least 1 and pictures is not "
-                f"negative, got n={n}, max_steps={max_steps}, pictures={pictures}"
+                "observation.composition: n and max_steps must be at least 1 and pictures at least "
+                f"0, got n={n}, max_steps={max_steps}, pictures={pictures}"
             )
         self.then = str(then)
         self.n = int(n)

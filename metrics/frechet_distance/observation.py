@@ -120,7 +120,7 @@ class FrechetDistanceObservation(AfterWalk):
         if network not in SCORERS and not isinstance(network, FeatureNetwork):
             told = network if isinstance(network, str) else type(network).__name__
             raise EditbenchError(
-                f"observation.frechet_distance.network={told}: take judge, teacher, or a "
+                f"observation.frechet_distance.network={told}: use judge, teacher, or a "
                 "FeatureNetwork by its _target_"
             )
         # Two pictures a block: a covariance of one is not defined.
@@ -128,9 +128,9 @@ class FrechetDistanceObservation(AfterWalk):
         few = few or min(n // max(blocks, subsets, 1), kernel) < 2
         if points < 3 or points % 2 == 0 or few or not (effect > 0 and 0 < tolerance < 1):
             raise EditbenchError(
-                "observation.frechet_distance: points is odd and at least 3, effect positive, "
+                "observation.frechet_distance: points must be odd and at least 3, effect positive, "
                 "tolerance between 0 and 1, samples, cap, blocks and subsets at least 1, and a "
-                "block has 2 of the n samples or more: "
+                "block needs 2 of the n samples or more: "
                 f"{whole | {'effect': effect, 'tolerance': tolerance}}"
             )
         self.network = network
@@ -233,7 +233,7 @@ class FrechetDistanceObservation(AfterWalk):
         if size > LARGEST:
             raise EditbenchError(
                 f"the moments of {self.points} strengths by {self.blocks} blocks in {network.dim} "
-                f"features are {size / 2**30:.1f} GiB: set observation.frechet_distance.blocks=1"
+                f"features take {size / 2**30:.1f} GiB: set observation.frechet_distance.blocks=1"
             )
 
     def _check_shapes(self, context: ObservationContext) -> int:

@@ -190,8 +190,8 @@ class Folder(Reference):
         block = self.source.read(start, stop, resolution)
         if block.problems:
             raise BadFile(
-                f"{self.source.folder / block.problems[0][0]}: {block.problems[0][1]}; take it out "
-                "of the reference folder"
+                f"{self.source.folder / block.problems[0][0]}: {block.problems[0][1]}; remove it "
+                "from the reference folder"
             )
         pixels = torch.from_numpy(block.pixels).to(context.device)
         return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)

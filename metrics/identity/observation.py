@@ -63,7 +63,7 @@ class FeatureSimilarity(DuringWalk):
         """
         if not 0 < far < 1 or samples < 2:
             raise EditbenchError(
-                "observation.feature_similarity: far lies between 0 and 1 and samples is 2 or "
+                "observation.feature_similarity: far must be between 0 and 1 and samples 2 or "
                 f"more, got far={far}, samples={samples}"
             )
         self.network = network
@@ -85,7 +85,7 @@ class FeatureSimilarity(DuringWalk):
         """
         if networks.generator.output != "image":
             raise EditbenchError(
-                "observation feature_similarity: the generator gives no pictures, leave the "
+                "observation feature_similarity: the generator returns no images: leave the "
                 "observation out"
             )
         network = ScorerFeatures(networks.judge) if self.network is None else self.network
@@ -156,7 +156,7 @@ class PixelDistance(DuringWalk):
         """
         if networks.generator.output != "image":
             raise EditbenchError(
-                "observation pixel_distance: the generator gives no pictures, leave the "
+                "observation pixel_distance: the generator returns no images: leave the "
                 "observation out"
             )
 

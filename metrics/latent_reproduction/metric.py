@@ -66,8 +66,8 @@ class LatentReproduction(ObservationMetric):
     def __init__(self, recovered: float = RECOVERED, draws: int = 2000) -> None:
         if not 0 < recovered < 1 or draws < 1:
             raise EditbenchError(
-                f"metric.latent_reproduction: recovered={recovered} lies between 0 and 1, "
-                f"draws={draws} is at least 1"
+                f"metric.latent_reproduction: recovered={recovered} must be between 0 and 1, "
+                f"draws={draws} at least 1"
             )
         super().__init__()
         self.recovered = float(recovered)

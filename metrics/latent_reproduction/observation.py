@@ -109,9 +109,9 @@ class LatentReproductionObservation(AfterWalk):
         rates_fit = min(self.lr.values()) > 0 and effect > 0 and 0 < tolerance < 1
         if unknown or not spaces or not counts_fit or not rates_fit:
             raise EditbenchError(
-                f"observation.latent_reproduction: spaces and lr are of {', '.join(SPACES)}, rates "
-                "and effect positive, tolerance between 0 and 1, counts at least 1: got spaces="
-                f"{list(spaces)}, "
+                f"observation.latent_reproduction: spaces and lr must be of {', '.join(SPACES)}, "
+                "rates and effect positive, tolerance between 0 and 1, counts at least 1: got "
+                f"spaces={list(spaces)}, "
                 f"{whole | {'lr': self.lr, 'effect': effect, 'tolerance': tolerance}}"
             )
         self.spaces = tuple(spaces)

@@ -88,8 +88,8 @@ class LocalityObservation(AfterWalk):
         shares_fit = effect > 0 and 0 < tolerance < 1 and (limit is None or limit > 0)
         if not (counts_fit and shares_fit):
             raise EditbenchError(
-                "observation.locality: points is at least 2, n at least blocks, samples, cap and "
-                "blocks at least 1, effect and limit positive, tolerance between 0 and 1: "
+                "observation.locality: points must be at least 2, n at least blocks, samples, cap "
+                "and blocks at least 1, effect and limit positive, tolerance between 0 and 1: "
                 f"{whole | {'effect': effect, 'limit': limit, 'tolerance': tolerance}}"
             )
         self.parser = parser

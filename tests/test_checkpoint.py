@@ -69,7 +69,7 @@ def test_missing_and_remedy(tmp_path: Path) -> None:
 
 
 def test_foreign_files(path: Path) -> None:
-    with pytest.raises(BadFile, match="holds a 'linear', a 'conv' is needed"):
+    with pytest.raises(BadFile, match="contains a 'linear', expected a 'conv'"):
         load_tensors(path, "conv")
     safetensors.torch.save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(BadFile, match="not written by editbench"):

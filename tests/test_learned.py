@@ -104,7 +104,7 @@ def test_scores_that_do_not_fit_the_classes_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(AlongColumn, "class_scores", lambda self, data, name: torch.zeros(3, 2))
     outcome = run_job(toy_config(tmp_path))
     assert outcome.status == "failed"
-    assert "AlongColumn.class_scores gave (3, 2) for 'a': return (" in outcome.reason
+    assert "AlongColumn.class_scores returned (3, 2) for 'a': return (" in outcome.reason
 
 
 def test_an_attribute_without_scores_does_not_skip_the_job_of_another(tmp_path, monkeypatch):

@@ -197,7 +197,7 @@ def test_too_many_starts_and_a_wrong_rule_say_what_to_change(bank):
         draw_targets(StartsSpec(61, pool=0.1), bank)
     with pytest.raises(
         EditbenchError,
-        match=r"starts\.n=190 over 3 attributes are 64 of an attribute.*its pool of 60",
+        match=r"starts\.n=190 over 3 attributes means 64 per attribute.*its pool of 60",
     ):
         draw_targets(StartsSpec(190, pool=0.1, near="target"), bank)
     with pytest.raises(

@@ -102,7 +102,7 @@ def test_the_judge_stands_in_under_its_own_name():
 def test_what_cannot_be_measured_is_said():
     latents = SimpleNamespace(output="w")
     for observation in (FeatureSimilarity(), PixelDistance()):
-        with pytest.raises(EditbenchError, match="no pictures"):
+        with pytest.raises(EditbenchError, match="returns no images"):
             observation.prepare(world(generator=latents), "cpu")
     with pytest.raises(EditbenchError, match="far=0"):
         FeatureSimilarity(far=0)
@@ -181,7 +181,7 @@ def test_what_is_no_mapping_of_columns_is_told():
             return torch.zeros(len(walk))
 
     observer, w = WalkObserver({"bare": Bare()}), torch.zeros(3, 8)
-    with pytest.raises(EditbenchError, match=r"observation bare: Bare\.measure .* gave Tensor"):
+    with pytest.raises(EditbenchError, match=r"observation bare: Bare\.measure .*, not Tensor"):
         observer.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, Batches(2, "walk"))
 
 

@@ -170,7 +170,7 @@ def test_files_that_are_missing_cut_or_of_another_kind_are_named(
     with pytest.raises(BadFile, match=r"empty\.pth: not a complete file"):
         LPIPS(tmp_path / "empty.pth")
     torch.save({"state": [1, 2]}, tmp_path / "other.pth")
-    with pytest.raises(BadFile, match=r"other\.pth: holds something else"):
+    with pytest.raises(BadFile, match=r"other\.pth: contains something other"):
         LPIPS(tmp_path / "other.pth")
 
 

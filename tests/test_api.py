@@ -114,7 +114,7 @@ def test_a_strip_shows_the_record_s_pictures(here):
     figure = eb.strip(run, start=0)
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert figure.axes[0].get_title() == "source"
-    with pytest.raises(EditbenchError, match="pictures of 4 starts"):
+    with pytest.raises(EditbenchError, match="images of 4 starts"):
         eb.strip(run, start=4)
     with pytest.raises(EditbenchError, match="which run"):
         eb.strip(pd.DataFrame(), start=0)

@@ -317,7 +317,9 @@ def test_train_gan_refuses_what_cannot_be_and_what_does_not_fit_its_checkpoint(
     with pytest.raises(EditbenchError, match="--channels"):
         world.main(["train-gan", "--resolution", "64", "--out", str(tmp_path)])
     trainer().save(tmp_path / "checkpoint.pt")
-    with pytest.raises(EditbenchError, match=r"of another training.*resolution 8 there, 32 here"):
+    with pytest.raises(
+        EditbenchError, match=r"belongs to another training.*resolution 8 there, 32 here"
+    ):
         world.main(["train-gan", "--out", str(tmp_path)])
 
 

@@ -290,7 +290,7 @@ def test_a_method_that_ends_the_program_fails_alone_and_in_one_line(tmp_path):
 def test_a_fit_without_a_report_says_what_to_return(tmp_path):
     outcome = run_job(toy_config(tmp_path, _target_="tests.test_job.Silent"))
     assert outcome.reason == (
-        "Silent gave NoneType after fitting along: end `fit` and `tune` with "
+        "Silent returned NoneType after fitting along: end `fit` and `tune` with "
         "`return FitReport(labels=...)`"
     )
 

@@ -1,9 +1,9 @@
-"""Names of the columns of a table of walks that several rooms read or write.
+"""Names of trajectory columns that several rooms read or write.
 
-Apart from the engine, which writes them, so that whoever reads a table needs no engine. The columns
-of an observation are named where it is.
+They are separate from the engine, which writes them, so that readers of a table need not import it.
+The columns of an observation are named in the observation's own module.
 """
 
 from __future__ import annotations
 
-LOGIT = "logit:"  # and the name of one of the judge's logits
+LOGIT = "logit:"  # prefix; the name of one of the judge's logits follows

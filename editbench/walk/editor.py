@@ -1,7 +1,7 @@
-"""The contract of an editor: fit on the fit and tune splits, then walk.
+"""The contract of an editor: it is fitted on the bank's fit and tune splits, and then gives steps.
 
-The engine decodes, judges and stops (editbench.walk.engine). A minimal editor implements `fit` and
-`step`:
+The engine (editbench.walk.engine) decodes the codes, lets the judge score the images and stops the
+walks. A minimal editor implements `fit` and `step`:
 
     class Mean(Editor):
         '''Difference of class means in W.'''
@@ -34,39 +34,40 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
 # Root-mean-square distance of StyleGAN2-FFHQ W codes from their mean, from 80 published principal
-# components (omertov/encoder4editing). Step sizes that papers give for that W are scaled by the
-# spread of the W at hand over this.
+# components (omertov/encoder4editing). Step sizes that papers give for that W are multiplied by
+# the spread of the current generator's W divided by this value.
 FFHQ_W_SPREAD = 9.06
 
 
-# Samples that a fit has the teacher score together, where the memory holds them.
+# Samples that the teacher scores together during a fit, if they fit into memory.
 SCORED = 256
 
 
 @dataclass
 class FitData:
-    """All that an editor may learn from: never the test split, never the judge.
+    """Everything that an editor may learn from; the test split and the judge are not part of it.
 
-    Teacher and splits are cut to the evaluated attributes, so that what is masked, conditioned on,
-    searched or tuned by is what the job is judged by.
+    Teacher and splits contain only the evaluated attributes. A method therefore masks, conditions
+    on, searches and tunes by the same attributes that the job is judged by.
     """
 
     generator: Generator
-    teacher: Scorer  # whose logits are the labels; `teacher.whole` has its layers
+    teacher: Scorer  # its logits are the labels; `teacher.whole` gives access to its layers
     fit: Split  # to learn from
     tune: Split  # to choose hyperparameters on
     sigma: Tensor  # (width,) standard deviation of each of the teacher's log-odds over the bank
-    seed: int  # of the method's own randomness
-    batch: int = SCORED  # samples that are decoded together, at most
+    seed: int  # of the method's own random draws
+    batch: int = SCORED  # largest number of samples that are decoded together
 
     @property
     def attributes(self) -> Attributes:
-        """The evaluated attributes: all that a method may protect, be conditioned on or search by."""
+        """The evaluated attributes, the only ones that a method may protect, condition on or
+        search by."""
         return self.teacher.attributes
 
     @cached_property
     def batches(self) -> Batches:
-        """Runs work on samples that are decoded, in parts that the memory holds."""
+        """Runs work that decodes samples in batches that fit into memory."""
         return Batches(self.batch, "fit", self.generator)
 
     def spread(self, space: Space) -> float:
@@ -75,11 +76,11 @@ class FitData:
         return (codes - codes.mean(0)).square().sum(1).mean().sqrt().item()
 
     def step_size(self, delta: float, space: Space) -> float:
-        """Carry a paper's step over to this generator, by the ratio of the spreads.
+        """Scale a paper's step size to this generator, by the ratio of the spreads.
 
         Args:
             delta: step in units of StyleGAN2-FFHQ's W.
-            space: where the editor walks.
+            space: the space that the editor walks in.
         """
         return delta * self.spread(space) / FFHQ_W_SPREAD
 
@@ -90,7 +91,7 @@ class FitData:
             split: of the bank.
 
         Returns:
-            (n, d) w, or z of a generator without W.
+            (n, d) w, or z if the generator has no W.
         """
         return split.codes(self.generator.latent_space)
 
@@ -107,7 +108,7 @@ class FitData:
             parts = self.batches.run(
                 len(codes), lambda rows: self.teacher(self.generator.decode(codes[rows]))
             )
-        # A tensor made in inference mode cannot take part in a later derivative; a copy can.
+        # A tensor made in inference mode cannot be used in a later backward pass; a copy can.
         return torch.cat(parts).clone()
 
 
@@ -115,28 +116,28 @@ class FitData:
 class FitReport:
     """What a fit cost and what it found."""
 
-    # Samples of the splits whose logits the fit read. The harness counts those that the fit has the
-    # teacher score, so they are not in here.
+    # Samples of the splits whose logits the fit read. Samples that the teacher scores during the
+    # fit are counted by the harness and must not be included.
     labels: int = 0
-    notes: dict[str, object] = field(default_factory=dict)  # for the record, as JSON holds them
+    notes: dict[str, object] = field(default_factory=dict)  # for the record; JSON must hold them
 
     def has_count(self) -> bool:
-        """Whether `labels` is a whole number that is not negative."""
-        # Not isinstance: True is an int, and a tensor of one number compares like one.
+        """Whether `labels` is a non-negative integer."""
+        # No isinstance check: True is an int too, and a tensor of one number compares like one.
         return type(self.labels) is int and self.labels >= 0
 
 
 @dataclass(frozen=True)
 class DirectionSet:
-    """All directions of a method that are the same for every sample, before any of them is chosen.
+    """All directions that a method chooses from, if they are the same for every sample.
 
     Args:
-        names: (K,) what they are called, in the method's own order.
-        strengths: positive; the sizes at which the method itself looks at a direction, both ways.
+        names: (K,) names of the directions, in the method's own order.
+        strengths: positive strengths at which the method itself tries a direction, with both signs.
         unit: of the strengths.
-        space: of the samples' codes that an edit starts from; Z, W or S.
-        tensors: what the edits need, name -> (K, ...).
-        details: what else they need, as JSON holds it.
+        space: space of the codes that an edit starts from: Z, W or S.
+        tensors: name -> (K, ...) tensor that the edits need.
+        details: further facts that the edits need, as JSON can hold them.
     """
 
     names: tuple[str, ...]
@@ -150,23 +151,23 @@ class DirectionSet:
         return len(self.names)
 
     def first(self, count: int | None) -> DirectionSet:
-        """The first `count` of them, or all that there are."""
+        """The first `count` directions; all of them if there are fewer or `count` is None."""
         tensors = {name: tensor[:count] for name, tensor in self.tensors.items()}
         return replace(self, names=self.names[:count], tensors=tensors)
 
 
 @dataclass
 class Walk:
-    """n samples under way, all towards one attribute."""
+    """n samples that are being edited, all for the same target attribute."""
 
     attribute: str
     start: Tensor  # (n,) bank indices
     origin: Tensor  # (n, ...) codes at step 0, in the editor's space
     codes: Tensor  # (n, ...) codes now
-    source: Tensor  # (n,) classes that the samples leave
-    target: Tensor  # (n,) classes that they are sent to
-    steps: int = 0  # how many were made
-    # (n, d) the samples' own w (z where there is no W), whatever the space of the walk.
+    source: Tensor  # (n,) classes at step 0
+    target: Tensor  # (n,) target classes
+    steps: int = 0  # number of steps made so far
+    # (n, d) the samples' own w (z if the generator has no W), whatever the space of the walk.
     latent: Tensor | None = None
 
     def __len__(self) -> int:
@@ -187,73 +188,76 @@ class Walk:
 class Editor(abc.ABC):
     """Base of all editors."""
 
-    space: Space = Space.W  # where the editor walks
+    space: Space = Space.W  # the space that the editor walks in
     unit: str = "W units"  # of the length of a step
     citation: str = ""
-    _generator: Generator | None = None  # of the job, which `bind` sets
+    _generator: Generator | None = None  # the job's generator, set by `bind`
 
     def __init__(
         self, layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None
     ) -> None:
-        """Choose the rows of W+ that the edit reaches; the path itself stays in W.
+        """Choose the rows of W+ that are edited; the walk itself stays in W.
 
         Args:
-            layers: rows [a, b), one pair for all attributes, or attribute -> pair; None edits
-                every row.
+            layers: half-open range of rows [a, b): one pair for all attributes, or attribute ->
+                pair. None edits every row.
         """
         self.layers = layers
 
     # -- to implement
     @abc.abstractmethod
     def fit(self, data: FitData) -> FitReport:
-        """Learn whatever serves all attributes; deterministic in `data.seed`."""
+        """Learn what all attributes share; must be deterministic given `data.seed`."""
 
     @abc.abstractmethod
     def step(self, walk: Walk) -> Tensor:
-        """Next codes of the samples of a walk.
+        """Compute the next codes of the samples of a walk.
 
-        A row may depend on its own sample alone: samples leave the batch as they cross.
+        Each row must depend only on its own sample, because samples leave the batch when they
+        cross.
 
         Args:
-            walk: n samples.
+            walk: n samples; must not be changed in place.
 
         Returns:
-            (n, ...), of the shape, dtype and device of `walk.codes`.
+            (n, ...) codes with the shape, dtype and device of `walk.codes`.
         """
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
-        """Choose what belongs to one attribute, on the tune split; optional."""
+        """Learn or choose what is specific to one attribute, on the tune split; optional."""
         return FitReport()
 
     def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
-        """Scores by which what was fitted tells the classes apart in the tune split; optional.
+        """Score the tune split with the classifier or direction that was fitted; optional.
 
-        The harness compares them with the teacher's labels, and the record says how well they order
-        them (AUC): the logits of a latent classifier, or the codes' coordinates along the direction
-        to each class. An editor cannot work better than what it learnt.
+        The scores are, for example, the logits of a latent classifier or the coordinates of the
+        codes along the direction to each class. The harness compares them with the teacher's
+        labels, and the record reports how well they rank the samples (AUC). An editor cannot work
+        better than what it has learned.
 
         Args:
-            data: of which the codes of the tune split are scored. Its logits, the answer, are NaN.
-            attribute: that is scored.
+            data: the codes of its tune split are scored. Its logits are NaN, since they hold the
+                labels.
+            attribute: whose classes are scored.
 
         Returns:
-            (n, K) a column a class, of any scale, higher for what is more likely of the class; or
-            None where the fit learnt no such scores.
+            (n, K) scores, one column per class, on any scale; higher means that the class is more
+            likely. None if the fit learned no such scores.
         """
         return None
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
-        """Check whether this editor can serve; called before the fit and after it.
+        """Check whether this editor can do the job; called before the fit and after it.
 
         Args:
             generator: of the job.
-            attributes: the evaluated ones.
-            attribute: that is to be edited.
+            attributes: the evaluated attributes.
+            attribute: the target attribute.
 
         Raises:
-            Unsupported: it cannot, for a reason; the job is then recorded as skipped.
+            Unsupported: it cannot. The message is the reason, and the job is recorded as skipped.
             UnknownName: an option names an attribute that does not exist.
-            EditbenchError: an option is wrong.
+            EditbenchError: an option has a wrong value.
         """
         if self.space not in generator.spaces:
             raise Unsupported(
@@ -276,29 +280,30 @@ class Editor(abc.ABC):
             )
 
     def _remedy(self, generator: Generator) -> str:
-        """What would make an editor serve a generator that lacks its space; '' where nothing does."""
+        """A remedy for a generator that lacks the editor's space, for the message; '' if there is
+        none."""
         if Space.Z not in generator.spaces or self.space not in (Space.W, Space.W_PLUS):
             return ""
-        # Editors that walk in either space take it as an option.
+        # Editors that can walk in Z or W have an option `space`.
         if "space" not in inspect.signature(type(self)).parameters:
             return ""
         return "; method.space=z would serve"
 
     def state(self) -> dict[str, Tensor]:
-        """Fitted state as flat named tensors, enough for `load_state` to restore the editor."""
+        """The fitted state as a flat mapping of tensors, from which `load_state` restores it."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - may be empty
-        """Restore what `state` gave; an editor without state needs none."""
+        """Restore what `state` returned; an editor without state need not override this."""
 
     def fixed_directions(self, data: FitData) -> DirectionSet:
-        """All directions that the editor chooses among, found as its fit finds them; optional.
+        """Find all directions that the editor chooses from, as its fit does; optional.
 
-        An editor whose edits are straight lines that do not depend on the sample has them. The
-        editor need not be fitted; `apply_direction` goes with this method.
+        For editors whose edits are straight lines that do not depend on the sample. The editor need
+        not be fitted. An editor that implements this must implement `apply_direction` too.
 
         Args:
-            data: as for `fit`; deterministic in `data.seed`.
+            data: as for `fit`; the result must be deterministic given `data.seed`.
 
         Raises:
             Unsupported: the editor has no such set.
@@ -308,13 +313,13 @@ class Editor(abc.ABC):
     def apply_direction(
         self, found: DirectionSet, place: int, strength: float, codes: Tensor
     ) -> Codes:
-        """What is decoded after an edit along one of the fixed directions.
+        """Edit samples along one of the fixed directions and return the codes to decode.
 
         Args:
             found: from `fixed_directions` of an editor with the same options.
-            place: which direction, 0 to K - 1.
-            strength: signed, in `found.unit`; 0 gives the samples as they are.
-            codes: (n, d) of the samples, in `found.space`.
+            place: index of the direction, 0 to K - 1.
+            strength: signed, in `found.unit`; 0 leaves the samples unchanged.
+            codes: (n, d) codes of the samples, in `found.space`.
 
         Returns:
             n codes.
@@ -326,16 +331,16 @@ class Editor(abc.ABC):
 
     # -- provided
     def bind(self, generator: Generator) -> None:
-        """Take the generator of the job; the harness does so before it calls anything else.
+        """Set the job's generator; the harness calls this before any other method.
 
         Args:
-            generator: whose W+ the edits are made in.
+            generator: whose W+ is edited.
         """
         self._generator = generator
 
     @property
     def num_ws(self) -> int:
-        """Rows of the generator's W+; 0 where it has none, or where the editor is not bound."""
+        """Number of rows of the generator's W+; 0 if it has no W+ or the editor is not bound."""
         return 0 if self._generator is None else self._generator.num_ws
 
     def need_generator(self) -> Generator:
@@ -357,7 +362,7 @@ class Editor(abc.ABC):
         return cls.fixed_directions is not Editor.fixed_directions
 
     def rows(self, attribute: str) -> tuple[int, int] | None:
-        """Half-open range of W+ rows that the edit of an attribute reaches; None for all."""
+        """Half-open range of the W+ rows that are edited for an attribute; None for all rows."""
         layers = self.layers.get(attribute) if isinstance(self.layers, Mapping) else self.layers
         if layers is None:
             return None
@@ -371,16 +376,16 @@ class Editor(abc.ABC):
             ) from None
 
     def codes(self, walk: Walk) -> Codes:
-        """What the engine decodes; at step 0 it must be exactly the start.
+        """The codes that the engine decodes; at step 0 they must be exactly those of the start.
 
         Args:
             walk: n samples.
 
         Returns:
-            n codes: of the editor's space, or of W+ where the edit reaches some rows only.
+            n codes: in the editor's space, or in W+ if only some rows are edited.
 
         Raises:
-            EditbenchError: an editor of the weights (THETA) must override this method.
+            EditbenchError: the editor edits weights (THETA) and does not override this method.
         """
         if self.space == Space.THETA:
             raise EditbenchError(
@@ -395,7 +400,7 @@ class Editor(abc.ABC):
         if self.space == Space.W:
             origin = self.need_generator().w_plus(origin)
             moved = self.need_generator().w_plus(moved)
-        # The rows out of reach keep the start's codes, the others take those of the walk.
+        # Rows outside the range keep the start's codes; the others take those of the walk.
         first, last = rows
         w_plus = origin.clone()
         w_plus[:, first:last] = moved[:, first:last]
@@ -407,7 +412,7 @@ def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
 
     Args:
         x: (..., d).
-        eps: least length that is divided by.
+        eps: lower bound of the length that a row is divided by.
 
     Returns:
         (..., d).

@@ -1,8 +1,8 @@
-"""The engine: starts walk with an editor, every code is decoded once, and the judge stops them.
+"""The engine: runs an editor from every start until the judge sees the target class.
 
-All samples under way move in lock-step. The codes come from the one walk (editbench.walk.walker);
-the engine decodes them, has the judge score them, writes down a row a sample and step, and ends the
-walks that have arrived.
+All samples move in lockstep. The codes come from the step loop (editbench.walk.walker). The engine
+decodes them, lets the judge score the images, records one row per sample and step, and ends the
+walks that have crossed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from editbench.walk.observation import WalkObserver
 from editbench.walk.spec import EngineSpec
 from editbench.walk.walker import Walker
 
-# Largest difference of a start's logits from the bank's, in sigmas of each logit. Another batch
-# size moves float32 logits by less; another image moves them by more.
+# Largest accepted difference between a start's logits and those in the bank, in sigmas of each
+# logit. A different batch size changes float32 logits by less, a different image by more.
 IDENTITY_TOLERANCE = 1e-3
 
 
@@ -46,7 +46,7 @@ class Pictures:
     """Images of the first starts at every step."""
 
     def __init__(self, starts: np.ndarray) -> None:
-        """Keep none yet.
+        """Start without images.
 
         Args:
             starts: (k,) bank indices of the starts whose images are kept.
@@ -58,16 +58,16 @@ class Pictures:
         self._waiting: list[Tensor] = []  # uint8 (n, C, H, W) of this step, still on the device
 
     def chosen(self, place: np.ndarray, decoded: Tensor) -> Tensor:
-        """Those images of a batch that belong to the first starts, as bytes on their device.
+        """The images of a batch that are to be kept, as uint8 on their device.
 
         Args:
-            place: (n,) which starts the batch is of, ascending.
+            place: (n,) positions of the batch's samples among the starts, ascending.
             decoded: (n, C, H, W) images in [-1, 1].
         """
         return to_bytes(decoded[: int((place < len(self.starts)).sum())])
 
     def add(self, place: np.ndarray, step: int, chosen: Tensor) -> None:
-        """Keep what `chosen` gave of a batch at a step; `take` makes the images ready."""
+        """Queue what `chosen` returned for a batch at a step, until `take` stores the images."""
         count = len(chosen)
         if count:
             self._waiting.append(chosen)
@@ -75,28 +75,28 @@ class Pictures:
             self.step.extend([step] * count)
 
     def waiting(self, like: Tensor) -> Tensor:
-        """The images of this step, to be copied to the host; they wait no longer.
+        """Return the queued images of this step for the copy to the host, and clear the queue.
 
         Args:
-            like: on whose device an empty answer is.
+            like: gives the device of an empty result.
         """
         parts = self._waiting
         self._waiting = []
         return torch.cat(parts) if parts else like.new_empty(0, dtype=torch.uint8)
 
     def take(self, images: Tensor) -> None:
-        """Keep what `waiting` gave, (n, C, H, W), on the host."""
+        """Store the images (n, C, H, W) that `waiting` returned, after their copy to the host."""
         self.images.extend(images.contiguous())
 
 
 @dataclass
 class WalkResult:
-    """What a walk of n starts gave."""
+    """The result of walking n starts."""
 
     table: pd.DataFrame  # the columns of editbench.walk.trajectory, sorted by start and step
-    codes: Tensor  # (n, ...) where each start ended, in their order and in the editor's space
+    codes: Tensor  # (n, ...) last codes of each start, in the editor's space
     pictures: Pictures
-    seconds: float  # of the walk, without those of its observations
+    seconds: float  # duration of the walk, without the time of its observations
     decoded: int  # samples that the engine and its observations decoded
 
 
@@ -114,24 +114,24 @@ def walk_starts(
     codes_file: Path | None = None,
     observer: WalkObserver | None = None,
 ) -> WalkResult:
-    """Walk every start until the judge sees the target class, then on to `sweep_steps`.
+    """Walk every start until the judge sees its target class, and at least `sweep_steps` steps.
 
-    With `spec.refine` the row of the first crossing tells of a point between the two steps, just
-    behind the boundary; the walk itself goes on from the whole step.
+    With `spec.refine`, the row of the first crossing describes a point between the last two steps,
+    just past the decision boundary. The walk itself continues from the whole step.
 
     Args:
         editor: fitted for the attribute.
         generator: decodes the codes of every step.
-        judge: scores every step; a start has arrived when the judge sees its target class.
-        attribute: what is edited.
+        judge: scores every step; a start has crossed when the judge sees its target class.
+        attribute: the target attribute.
         starts: n starts with their source and target classes.
-        codes: (n, z_dim or w_dim) the starts' own z for an editor of Z, otherwise their w (z where
+        codes: (n, z_dim or w_dim) the starts' own z for an editor of Z, otherwise their w (z if
             the generator has no W). The walk begins at these codes, lifted to the editor's space.
         logits: (n, width) the judge's logits of the starts, from the bank.
-        sigma: (width,) of each of the judge's log-odds.
-        spec: how far and in what portions.
-        codes_file: parquet file (start, step, codes) for the codes of every step, written while the
-            walk goes on; None for none.
+        sigma: (width,) standard deviation of each of the judge's log-odds.
+        spec: step limits and batch size.
+        codes_file: parquet file (start, step, codes) for the codes of every step, written during
+            the walk; None writes no file.
         observer: measures further columns of every decoded sample.
 
     Raises:
@@ -146,10 +146,11 @@ def walk_starts(
     pictures = Pictures(starts.index[: spec.pictures])
     _check_start(walk, decoder, logits, sigma, pictures)
     observer.start(walk, editor.codes(walk), generator, batches)
-    # They passed the generator, but they are not charged to the method.
+    # These samples were decoded, but their cost is not charged to the method.
     decoder.decoded += observer.decoded
 
-    # Rows of `place`, `crossed` and `path` are the samples under way; those of `ends` all starts.
+    # `place`, `crossed` and `path` have one row per sample that still walks; `ends` has one per
+    # start.
     ends = walk.codes.clone()
     place = np.arange(len(walk))
     crossed = torch.zeros(len(walk), dtype=torch.bool, device=codes.device)
@@ -184,9 +185,9 @@ def walk_starts(
                 judged = decoder.refine(given, judged, first, place, pictures, spec.refine)
             rows.add(judged, path + _length(given, judged.walk), crossed, stopped, finite)
             path = path + _length(given, walk)
-            # A crossing ends a walk only past `sweep_steps`; codes that are not finite end it now.
+            # A walk that has crossed goes on up to `sweep_steps`; one that is not finite ends now.
             going = finite & (~crossed | (walk.steps < spec.sweep_steps))
-            # All that the host needs of a step, in one go: the device waits for it once.
+            # One transfer for all that the host needs of a step, so that the device waits once.
             shown = pictures.waiting(codes)
             going_here, shown, *kept = to_host(going, shown, *store.wanted(judged.walk))
             pictures.take(shown)
@@ -239,7 +240,7 @@ class _Judged:
 
 
 class _Decoder:
-    """Decodes and scores samples in batches; images live no longer than their batch."""
+    """Decodes and judges the samples of a walk, in batches; no image outlives its batch."""
 
     def __init__(
         self,
@@ -258,14 +259,20 @@ class _Decoder:
         self.decoded = 0
 
     def __call__(self, walk: Walk, place: np.ndarray, pictures: Pictures) -> _Judged:
-        """Judge, observe and picture n samples, which are those of the starts `place` (n,)."""
+        """Decode, score, picture and observe n samples.
+
+        Args:
+            walk: n samples.
+            place: (n,) their positions among the starts.
+            pictures: keeps the images of the first starts.
+        """
         codes = self.editor.codes(walk)
 
         def work(rows: slice) -> Tensor:
             decoded = self.generator.decode(codes[rows])
             # Thresholds and files are float32, whatever precision the judge computes in.
             scored = self.judge(decoded).float()
-            # What fails for lack of memory may leave nothing behind: columns are kept last.
+            # A batch that runs out of memory is repeated in parts, so results are stored last.
             shown = pictures.chosen(place[rows], decoded) if self.pictured else None
             self.observer.measure(walk[rows], codes[rows], decoded)
             if shown is not None:
@@ -284,21 +291,21 @@ class _Decoder:
         pictures: Pictures,
         halvings: int,
     ) -> _Judged:
-        """Judge samples that cross at the boundary, and not behind the whole step.
+        """Judge the samples that cross at the boundary instead of after the whole step.
 
         Args:
             before: all n samples before the step.
-            judged: the same behind it.
-            first: (k,) those that cross in this step.
-            place: (n,) which starts the samples are of.
-            pictures: those of the boundary are added.
-            halvings: of the step.
+            judged: the same samples after the step.
+            first: (k,) rows of the samples that cross in this step.
+            place: (n,) their positions among the starts.
+            pictures: keeps the images of the first starts.
+            halvings: number of halvings of the step.
         """
         walk = judged.walk
         near, near_logits = self._boundary(
             before[first], walk[first], judged.logits[first], halvings
         )
-        # Once more, for the pictures and the observations of the boundary.
+        # Decoded once more, for their pictures and observations.
         shown = self(near, place[first.cpu().numpy()], pictures)
         observed = {}
         for name, values in judged.observed.items():
@@ -312,19 +319,19 @@ class _Decoder:
     def _boundary(
         self, before: Walk, after: Walk, logits: Tensor, halvings: int
     ) -> tuple[Walk, Tensor]:
-        """Where samples cross, on the straight line of the step that crosses.
+        """Locate the crossing by bisection on the straight line of the step that crosses.
 
-        Of each half of the line the one is kept at whose end the judge sees the target class, and not
-        at its beginning.
+        Each halving keeps the half whose end, but not whose beginning, the judge assigns to the
+        target class.
 
         Args:
             before: n samples before the step.
-            after: the same samples behind it, of the target class.
-            logits: (n, width) of the judge, of `after`.
-            halvings: how often the line is halved.
+            after: the same samples after the step, in the target class.
+            logits: (n, width) the judge's logits of `after`.
+            halvings: number of halvings.
 
         Returns:
-            The samples just behind the boundary, and their logits (n, width).
+            The samples just past the boundary, and their logits (n, width).
         """
         attributes = self.judge.attributes
         for _ in range(halvings):
@@ -339,7 +346,7 @@ class _Decoder:
         return after, logits
 
     def _score(self, walk: Walk) -> Tensor:
-        """The judge's logits (n, width) of samples that are neither pictured nor observed."""
+        """The judge's logits (n, width) of samples, without pictures or observations."""
         codes = self.editor.codes(walk)
 
         def work(rows: slice) -> Tensor:
@@ -360,9 +367,9 @@ def _length(before: Walk, after: Walk) -> Tensor:
 def _check_start(
     walk: Walk, decoder: _Decoder, logits: Tensor, sigma: np.ndarray, pictures: Pictures
 ) -> None:
-    """Check that step 0 is the identity: codes are the starts', and get the bank's logits.
+    """Check that step 0 is the identity: its codes are the starts', and its logits are the bank's.
 
-    A few images are enough for the second: a wrong generator or judge changes all of them.
+    A few images are enough for the logits, since a wrong generator or judge changes all of them.
     """
     codes = decoder.editor.codes(walk)
     assert walk.latent is not None
@@ -391,9 +398,9 @@ def _check_start(
 
 
 class _Rows:
-    """Rows of the trajectories: one for each sample under way at each step.
+    """Collects the rows of the trajectories: one per sample that still walks and step.
 
-    The columns stay on the device until the walk has ended, some hundred bytes a row.
+    The columns stay on the device until the walk has ended, about a hundred bytes per row.
     """
 
     def __init__(self, attributes: Attributes) -> None:
@@ -409,7 +416,15 @@ class _Rows:
         stopped: Tensor,
         finite: Tensor,
     ) -> None:
-        """Add a step of n samples; the columns are (n,)."""
+        """Add one step of n samples.
+
+        Args:
+            judged: the samples after the step.
+            path: (n,) length walked so far.
+            crossed: (n,) bool, at or before this step.
+            stopped: (n,) bool, at this step for the first time.
+            finite: (n,) bool, whether codes and logits are finite.
+        """
         walk = judged.walk
         columns = {
             "start": walk.start,
@@ -425,13 +440,13 @@ class _Rows:
         self.logits.append(judged.logits.float())
 
     def frame(self) -> pd.DataFrame:
-        """The table, in the order in which the rows came."""
+        """The table, with rows in the order in which they were added."""
         names = list(self.steps[0])
         whole = [torch.cat([step[name] for step in self.steps]) for name in names]
         logits, *columns = to_host(torch.cat(self.logits), *whole)
         frame = pd.DataFrame({name: value.numpy() for name, value in zip(names, columns)})
         values = logits.numpy()
-        # One `assign` for all: pandas would copy the frame for every column that is set alone.
+        # One `assign` for all columns; pandas would copy the frame for each column set by itself.
         return frame.assign(
             **{f"{LOGIT}{name}": values[:, k] for k, name in enumerate(self.attributes.columns())}
         )
@@ -455,7 +470,8 @@ class _CodesFile:
             self.writer.close()
 
     def wanted(self, walk: Walk) -> list[Tensor]:
-        """What `add` takes from the device: the codes as float32; nothing where there is no file."""
+        """The tensors that `add` needs from the device: the codes as float32; none without a
+        file."""
         if self.path is None or not len(walk):
             return []
         return [walk.codes.flatten(1).float()]
@@ -466,7 +482,7 @@ class _CodesFile:
         Args:
             start: (n,) bank indices.
             step: number of the step.
-            codes: what `wanted` gave, (n, d), on the host.
+            codes: (n, d) what `wanted` returned, on the host.
         """
         for values in codes:
             self._write(start, step, values.numpy())
@@ -481,7 +497,7 @@ class _CodesFile:
             }
         )
         if self.writer is None:
-            # A dictionary pays off for the starts, which repeat at every step; codes never repeat.
+            # Dictionary encoding only for the starts, which repeat at every step, unlike codes.
             self.writer = pq.ParquetWriter(
                 self.path, table.schema, compression="zstd", use_dictionary=["start"]
             )

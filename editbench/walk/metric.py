@@ -1,15 +1,16 @@
 """The contract of a metric: a `torchmetrics.Metric` that turns walks, or an observation of them,
 into rows.
 
-A metric is updated with `Trajectories` (or with what an observation left, `ObservationMetric`) and
-computes a `MetricResult`. Its states are lists of tensors with one row a start, which torchmetrics
-concatenates, or float64 sums. So a metric can be fed in batches, merged with `merge_state`, put
-into a `MetricCollection`, and computed across processes. A concatenated state is sorted by start
-before anything is computed, therefore any split and any order of the starts gives the same number.
+A metric is updated with `Trajectories` (an `ObservationMetric` with the result of an observation)
+and computes a `MetricResult`. Its states are float64 sums, or lists of tensors with one row per
+start, which torchmetrics concatenates. A metric can therefore be updated in batches, merged with
+`merge_state`, used in a `MetricCollection`, and computed across processes. A concatenated state is
+sorted by start before anything is computed, so the numbers do not depend on how the starts are
+split or ordered.
 
-Two things a user of torchmetrics should know. In a run with several processes each process has to
-call `update` at least once; an empty table of walks is enough. And names, such as those of the
-other attributes, travel as JSON in a tensor of bytes, because a state cannot hold text.
+Two notes for users of torchmetrics. If several processes run, each of them must call `update` at
+least once; an empty table of walks is enough. Names, such as those of the other attributes, are
+stored as JSON in a tensor of bytes, because a state cannot hold text.
 """
 
 from __future__ import annotations
@@ -43,16 +44,18 @@ if TYPE_CHECKING:  # a metric must not load a generator
 class MetricResult(NamedTuple):
     """What a metric computes.
 
-    A named tuple and no frozen dataclass: torchmetrics passes results through a function that
-    refuses the latter.
+    It is a named tuple and not a frozen dataclass, because torchmetrics passes results through a
+    function that rejects frozen dataclasses.
 
     Attributes:
-        rows: one number each, columns ROW_COLUMNS. `metric` is the name of the number, `variant`
-            what it is about (another attribute), `network`, `resize`, `reference`, `n` and `effect`
-            what an estimate depends on, `x` the place on a curve. Fields that do not apply are ''
-            or NaN. `low` and `high` are the 95 % interval, `count` is how many starts, points or
-            blocks the value is a mean of, and `note` says why the number should not be read.
-        samples: one value a start, columns SAMPLE_COLUMNS, for paired differences between methods.
+        rows: one number per row, with the columns ROW_COLUMNS. `metric` is the name of the number
+            and `variant` says what it refers to, such as another attribute. `network`, `resize`,
+            `reference`, `n` and `effect` are what an estimate depends on, and `x` is the position
+            on a curve. Fields that do not apply are '' or NaN. `low` and `high` are the 95 %
+            interval. `count` is the number of starts, points or blocks that the value is a mean of.
+            `note` says why the number should not be relied on.
+        samples: one value per start, with the columns SAMPLE_COLUMNS, for paired differences
+            between methods.
     """
 
     rows: pd.DataFrame
@@ -79,10 +82,10 @@ class ResultBuilder:
 
         Args:
             metric: name of the number.
-            value: the number, NaN where there is none.
-            count: how many starts, points or blocks it is a mean of.
+            value: the number, or NaN if there is none.
+            count: number of starts, points or blocks that it is a mean of.
             interval: (low, high), 95 %.
-            note: why the number should not be read, or ''.
+            note: why the number should not be relied on, or ''.
             key: other fields of KEY_COLUMNS, such as `x` or `variant`.
         """
         low, high = interval
@@ -100,12 +103,12 @@ class ResultBuilder:
         )
 
     def add_samples(self, metric: str, start: np.ndarray, value: np.ndarray, **key: Any) -> None:
-        """Add the values of single starts; starts without a finite value are left out.
+        """Add one value per start; starts without a finite value are left out.
 
         Args:
             metric: name of the number.
-            start: (n,) start ids, or blocks of samples.
-            value: (n,) one value each.
+            start: (n,) bank indices of the starts, or numbers of blocks of samples.
+            value: (n,) values.
             key: other fields of KEY_COLUMNS.
         """
         kept = np.isfinite(value)
@@ -123,7 +126,7 @@ class ResultBuilder:
 
 
 def _refusing_tables(update: Callable[..., None]) -> Callable[..., None]:
-    """`update`, with an error that says what to give where it is given a table of pandas."""
+    """Wrap `update` so that a pandas table raises an error that says what to pass instead."""
 
     @functools.wraps(update)
     def checked(self: Metric, *given: Any, **named: Any) -> None:
@@ -141,18 +144,19 @@ class Metric(torchmetrics.Metric):
     """Base of all metrics on trajectories.
 
     A subclass declares its states in `__init__` (`add_columns`, `add_facts`, or torchmetrics' own
-    `add_state`), appends to them in `update(trajectories)` and gives a `MetricResult` in
+    `add_state`), appends to them in `update(trajectories)` and returns a `MetricResult` from
     `compute()`.
 
     Attributes:
         name: the metric's option in the configuration group `metric`.
-        version: raised when the numbers change, so that old and new ones never meet in a table.
+        version: to be raised when the numbers change, so that a table never mixes old and new ones.
         citation: paper, with equation, table or figure.
-        produces: each name of the rows and samples -> whether higher is better (None: neither).
-        higher_is_better: the same of the first name, as torchmetrics has it.
+        produces: name of each number in rows and samples -> whether higher is better (None:
+            neither).
+        higher_is_better: the same for the first name, as torchmetrics defines it.
     """
 
-    full_state_update = False  # a batch needs nothing of the batches before it
+    full_state_update = False  # a batch does not depend on the batches before it
     is_differentiable = False
 
     name: str
@@ -165,52 +169,52 @@ class Metric(torchmetrics.Metric):
         super().__init__(compute_with_cache=False, **options)
 
     def check(self, attributes: Attributes, attribute: str) -> None:
-        """Refuse options that name what there is not; called before a job has begun, optional.
+        """Reject options that name something that does not exist; called before the job; optional.
 
         Args:
-            attributes: the evaluated ones.
-            attribute: that the job edits.
+            attributes: the evaluated attributes.
+            attribute: the target attribute of the job.
 
         Raises:
             EditbenchError: an option is wrong; the job fails with this message.
         """
 
     def update(self, trajectories: Trajectories) -> None:
-        """Add the walks of some starts. Every start comes whole, in one call."""
+        """Add the walks of some starts. All steps of a start must come in the same call."""
         raise NotImplementedError
 
     def compute(self) -> MetricResult:
-        """Numbers with intervals of all starts that were added."""
+        """Compute the numbers of all starts that were added, with their intervals."""
         raise NotImplementedError
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # A method of torchmetrics' own cannot look at what a subclass is given.
+        # torchmetrics wraps `update` itself, so the arguments are checked by wrapping it here.
         if "update" in cls.__dict__:
             cls.update = _refusing_tables(cls.update)  # type: ignore[method-assign]
 
     # -- states -----------------------------------------------------------------------------------
     def add_columns(self, *names: str) -> None:
-        """Declare states with one row a start; they are concatenated over batches and processes."""
+        """Declare states with one row per start, concatenated over batches and processes."""
         for name in names:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def add_facts(self, *names: str) -> None:
-        """Declare states that hold what is the same in every batch, such as names of attributes."""
-        # Facts are concatenated, one line of JSON an update, and compared when they are read.
+        """Declare states for values that are equal in every batch, such as names of attributes."""
+        # Facts are concatenated, one line of JSON per update, and compared when they are read.
         self.add_columns(*names)
 
     def append(self, **columns: np.ndarray) -> None:
         """Append rows to states of `add_columns`.
 
         Args:
-            columns: state -> (n, ...) array. The array is copied and keeps its type.
+            columns: state -> (n, ...) array. The array is copied and keeps its dtype.
         """
         for name, values in columns.items():
             getattr(self, name).append(torch.tensor(np.asarray(values), device=self.device))
 
     def keep_fact(self, name: str, value: object) -> None:
-        """Append what can be written as JSON to a state of `add_facts`."""
+        """Append a value that JSON can hold to a state of `add_facts`."""
         line = json.dumps(value).encode() + b"\n"
         getattr(self, name).append(torch.tensor(list(line), dtype=torch.uint8, device=self.device))
 
@@ -218,7 +222,7 @@ class Metric(torchmetrics.Metric):
         """All rows of a state of `add_columns`, in the order of the updates.
 
         Raises:
-            EditbenchError: nothing was added yet.
+            EditbenchError: `update` has not been called yet.
         """
         parts = getattr(self, name)
         if isinstance(parts, Tensor):  # torchmetrics has concatenated the states of all processes
@@ -228,14 +232,13 @@ class Metric(torchmetrics.Metric):
         return torch.cat(parts).cpu().numpy()
 
     def sorted_columns(self, *names: str) -> dict[str, np.ndarray]:
-        """The columns `names`, rows in ascending order of the column `start`, which is among
-        them."""
+        """The column `start` and the columns `names`, with rows in ascending order of `start`."""
         start = self.column("start")
         order = np.argsort(start, kind="stable")
         columns = {"start": start[order]}
         for name in names:
-            # Column by column in memory: numpy then sums over the starts pairwise, which is more
-            # exact than one after the other.
+            # Column-major, so that NumPy uses pairwise summation over the starts, which is more
+            # exact than a running sum.
             columns[name] = np.asfortranarray(self.column(name)[order])
         return columns
 
@@ -243,7 +246,7 @@ class Metric(torchmetrics.Metric):
         """The value of a state of `add_facts`.
 
         Raises:
-            EditbenchError: the updates gave different values, and so belong to different runs.
+            EditbenchError: the updates had different values, so they belong to different runs.
         """
         lines = set(bytes(self.column(name)).splitlines())
         if len(lines) > 1:
@@ -255,17 +258,17 @@ class Metric(torchmetrics.Metric):
 
 
 class ObservationMetric(Metric):
-    """Base of metrics on what an observation left: pictures are looked at by the observation, never
-    here.
+    """Base of metrics on the result of an observation.
 
-    A subclass names its arrays and computes in `measure`. Parts of one observation, each of other
-    samples, can be added one by one or in several processes.
+    Only the observation sees images; the metric reads the arrays that it kept. A subclass names
+    these arrays and computes its numbers in `measure`. Parts of an observation that cover different
+    samples can be added one by one or in several processes.
 
     Attributes:
-        observation: the observation that the metric reads.
-        summed: arrays that add up over samples; kept in float64.
-        joined: array -> axis of its samples; concatenated, type kept.
-        shared: arrays that every part has alike, such as the strengths.
+        observation: name of the observation that the metric reads.
+        summed: arrays that are summed over samples, in float64.
+        joined: array -> axis of its samples; these are concatenated and keep their dtype.
+        shared: arrays that are equal in every part, such as the strengths.
     """
 
     observation: str
@@ -278,23 +281,23 @@ class ObservationMetric(Metric):
         self.add_facts("reason", "meta", "present")
         self.add_columns(*self.joined, *self.shared)
         for name in self.summed:
-            # A number without a shape: an array of any shape can be added to it.
+            # A scalar, to which an array of any shape can be added.
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(name, default=zero, dist_reduce_fx="sum")
 
     def check_observation(self, observation: Observation, context: ObservationContext) -> None:
-        """Refuse options that do not fit the observation; called before the fit, optional.
+        """Reject options that do not fit the observation; called before the fit; optional.
 
         Args:
-            observation: of the job, by the name `observation`.
-            context: what it may look at; the editor is not fitted yet.
+            observation: the job's observation with the name `self.observation`.
+            context: what it may use; the editor is not fitted yet.
 
         Raises:
             EditbenchError: an option is wrong; the job fails with this message.
         """
 
     def update(self, found: Observed) -> None:  # type: ignore[override]
-        """Add what an observation left, of all samples or of some."""
+        """Add the result of an observation, for all samples or for some of them."""
         self.keep_fact("reason", found.reason)
         self.keep_fact("meta", found.meta)
         self.keep_fact("present", sorted(found.arrays))
@@ -305,11 +308,11 @@ class ObservationMetric(Metric):
             elif name in self.joined:
                 self.append(**{name: np.moveaxis(array, self.joined[name], 0)})
             elif name in self.shared:
-                # A new first axis, so that the copies of several processes can be compared.
+                # With a new first axis the copies of several processes can be compared.
                 self.append(**{name: array[None]})
 
     def compute(self) -> MetricResult:
-        """Numbers with intervals, or one row without a number that says why there is none."""
+        """Compute the numbers with intervals, or one row without a number that gives the reason."""
         reason = self.fact("reason")
         if not reason:
             return self.measure(self.arrays(), self.fact("meta"))
@@ -318,16 +321,16 @@ class ObservationMetric(Metric):
         return out.result()
 
     def measure(self, arrays: dict[str, np.ndarray], meta: dict) -> MetricResult:
-        """Numbers with intervals; never called where the observation could not look.
+        """Compute the numbers with intervals; not called if the observation could not be made.
 
         Args:
-            arrays: what the observation left, of all samples together.
-            meta: facts that it left.
+            arrays: arrays of the observation, over all samples.
+            meta: facts of the observation.
         """
         raise NotImplementedError
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The declared arrays that the observation left, put together again."""
+        """The declared arrays of the observation, combined over all updates."""
         found = {}
         for name in self.fact("present"):
             if name in self.summed:
@@ -343,7 +346,7 @@ class ObservationMetric(Metric):
         """The value of a shared array.
 
         Raises:
-            EditbenchError: the parts have different ones.
+            EditbenchError: the parts have different values.
         """
         copies = self.column(name)
         if any(not np.array_equal(copies[0], other, equal_nan=True) for other in copies[1:]):
@@ -355,20 +358,21 @@ class ObservationMetric(Metric):
 
 
 def mean_of(values: np.ndarray) -> float:
-    """Mean of the values, NaN where there are none."""
+    """Mean of the values; NaN if there are none."""
     return float(values.mean()) if len(values) else NAN
 
 
 def share(hits: int, n: int) -> float:
-    """hits / n, NaN of none."""
+    """hits / n; NaN if n is 0."""
     return hits / n if n else NAN
 
 
 def start_rows(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
-    """Where each start's walk begins, and which start each row belongs to.
+    """Locate the first row of each start, and the start of each row.
 
     Returns:
-        (starts,) position of the row of step 0, and (rows,) position of the row's start among them.
+        (starts,) position of each start's step-0 row, and (rows,) position of each row's start
+        among the starts.
     """
     begins = np.flatnonzero(trajectories.table["step"].to_numpy() == 0)
     owner = np.searchsorted(begins, trajectories.first_row)

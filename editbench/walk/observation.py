@@ -1,17 +1,18 @@
-"""Observations: what a job measures beside the judge's logits, for the metrics that need more.
+"""Observations: measurements other than the judge's logits, for the metrics that need them.
 
-A metric never imports a generator. One that needs pictures has an observation look at them, and
-computes its numbers from what the observation kept; so a metric is recomputed without a generator.
+A metric never imports a generator. If it needs images, an observation measures them and keeps the
+results, from which the metric computes its numbers. Metrics can therefore be recomputed without a
+generator.
 
-An observation looks at one of two times:
+There are two kinds of observations:
 
-- `DuringWalk`: at every decoded sample of the walk, which lives no longer than its batch. Its
-  numbers are further columns of the trajectories.
-- `AfterWalk`: once the walk has ended, at pictures that the fitted editor gives. Its
-  arrays are kept in `observation-NAME.safetensors` of the record.
+- `DuringWalk` measures every decoded sample of the walk, before its batch is dropped. Its numbers
+  become further columns of the trajectories.
+- `AfterWalk` measures images that the fitted editor makes after the walk has ended. Its arrays are
+  kept in `observation-NAME.safetensors` of the record.
 
-Neither changes a step of the walk, and neither is a cost of the method. Both are options of the
-Hydra group `observation`, placed at `observation.NAME`.
+Neither kind influences the walk, and neither counts as a cost of the method. Both are options of
+the Hydra group `observation`, placed at `observation.NAME`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from editbench.walk.observed import observation_file as observation_file
 from editbench.walk.observed import read_observed as read_observed
 from editbench.walk.trajectory import KEYS
 
-# Metrics import this module to read what was kept. They must not load a generator for it.
+# Metrics import this module to read what was kept, which must not import a generator.
 if TYPE_CHECKING:
     from editbench.bank.bank import Bank
     from editbench.base.spaces import Codes
@@ -49,14 +50,15 @@ class Observation:
     citation: str = ""
 
     def prepare(self, networks: Networks, device: str) -> None:
-        """Get ready for a job; called once before its fit.
+        """Prepare for a job; called once before its fit.
 
         Args:
             networks: generator, teacher and judge of the job.
             device: the job's device.
 
         Raises:
-            EditbenchError: these networks cannot be observed so; the job fails with this message.
+            EditbenchError: the observation does not work with these networks; the job fails with
+                this message.
         """
 
 
@@ -64,13 +66,13 @@ class DuringWalk(Observation, abc.ABC):
     """Measures every decoded sample of a walk."""
 
     def reference(self, decoded: Tensor) -> Tensor:
-        """What to keep of a start's own sample, to compare its edits with.
+        """What to keep of the unedited starts, for comparison with their edits.
 
         Args:
-            decoded: (n, ...) samples of n starts.
+            decoded: (n, ...) decoded samples of n starts.
 
         Returns:
-            (n, e); it is kept for all starts at once, so e should be small.
+            (n, e); it is held in memory for all starts at once, so e should be small.
         """
         return decoded.new_empty(len(decoded), 0)
 
@@ -78,13 +80,15 @@ class DuringWalk(Observation, abc.ABC):
     def measure(
         self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
     ) -> dict[str, Tensor]:
-        """Measure a batch of decoded samples; a row may depend on its sample and its start alone.
+        """Measure a batch of decoded samples.
+
+        Each row must depend only on its own sample and on that sample's start.
 
         Args:
-            walk: the n samples under way.
-            codes: n codes that were decoded.
-            decoded: (n, ...) what they gave.
-            reference: (n, e) what `reference` gave for the samples' starts.
+            walk: the n samples in their current state.
+            codes: the n codes that were decoded.
+            decoded: (n, ...) the decoded samples.
+            reference: (n, e) what `reference` returned for the samples' starts.
 
         Returns:
             Column name -> (n,) numbers.
@@ -93,86 +97,89 @@ class DuringWalk(Observation, abc.ABC):
 
 @dataclass(frozen=True)
 class ObservationContext:
-    """What an observation may look at, after the walk. The scorers and the bank's logits are cut to
-    the evaluated attributes."""
+    """What an observation may use after the walk.
+
+    The scorers and the bank's logits contain only the evaluated attributes.
+    """
 
     editor: Editor  # fitted
     generator: Generator
     teacher: Scorer
     judge: Scorer
     bank: Bank
-    attribute: str  # that the job edits
-    target: int | None  # class that every start is sent to; None where each has its own
-    seed: int  # of the method's own randomness
+    attribute: str  # the target attribute of the job
+    target: int | None  # target class of every start; None if each start has its own
+    seed: int  # of the method's own random draws
     device: str
     batch: int  # samples decoded together
-    cache: Path  # for what jobs share, such as statistics of real pictures; take a lock there
+    # Folder for what jobs share, such as statistics of real images; take a lock before writing.
+    cache: Path
     # attribute -> the same method, fitted for that attribute
     editor_for: Callable[[str], Editor] | None = None
 
 
 class AfterWalk(Observation, abc.ABC):
-    """Looks at edited pictures once the walk has ended, and keeps small arrays.
+    """Measures edited images after the walk has ended, and keeps small arrays.
 
-    Any batch size must leave the same arrays, to float tolerance.
+    The arrays must not depend on the batch size, up to float tolerance.
     """
 
     def check(self, context: ObservationContext) -> None:
-        """Refuse what cannot be looked at whatever the editor learns; called once, before its fit.
+        """Reject a job that cannot be observed whatever the editor learns; called before the fit.
 
         Args:
-            context: as of `look`; the editor is bound to the generator and not fitted yet.
+            context: as for `look`; the editor is bound to the generator but not fitted yet.
 
         Raises:
-            EditbenchError: such as too few samples; the job fails with this message.
-            Unsupported: there is nothing to look at. The reason is kept, and the job goes on
-                without `look`.
+            EditbenchError: for example too few samples; the job fails with this message.
+            Unsupported: there is nothing to observe. The reason is recorded, and the job continues
+                without calling `look`.
         """
 
     @abc.abstractmethod
     def look(self, context: ObservationContext) -> Observed:
-        """Decode, measure, and keep small arrays; statistics that add up in float64.
+        """Decode, measure, and return small arrays; sums over samples are kept in float64.
 
-        Called where `check` refused nothing. Gradients are off.
+        Called only if `check` raised nothing. Gradients are off.
 
         Raises:
-            Unsupported: this editor, or these networks, have nothing to look at. The reason is
-                kept, and the job goes on.
+            Unsupported: there is nothing to observe with this editor or these networks. The reason
+                is recorded, and the job continues.
         """
 
 
 class Unavailable(AfterWalk):
-    """Stands for an observation that could not be built, and keeps the reason.
+    """Placeholder for an observation that could not be built; it keeps the reason.
 
     Args:
-        reason: stands in the record and in the metric's row in place of a number.
+        reason: shown in the record and in the metric's row in place of a number.
     """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
     def look(self, context: ObservationContext) -> Observed:
-        """Refuse, with the reason."""
+        """Raise Unsupported with the reason."""
         raise Unsupported(self.reason)
 
 
 # -- during the walk
 class WalkObserver:
-    """Runs the observations of one walk, and counts what they cost."""
+    """Runs the `DuringWalk` observations of one walk and counts their cost."""
 
     def __init__(self, observations: Mapping[str, Observation] | None = None) -> None:
-        """Take those observations that look during the walk; the others have their turn later.
+        """Select the observations that measure during the walk and ignore the others.
 
         Args:
-            observations: by name; None for none.
+            observations: name -> observation of any kind; None for none.
         """
         self.observations: dict[str, DuringWalk] = {}  # by name
         for name, observation in (observations or {}).items():
             if isinstance(observation, DuringWalk):
                 self.observations[name] = observation
-        self.seconds = 0.0  # that they took
-        self.decoded = 0  # samples that were decoded for them alone
-        self._starts = torch.empty(0, dtype=torch.int64)  # ascending, for a search by bisection
+        self.seconds = 0.0  # time that they took
+        self.decoded = 0  # samples that were decoded only for them
+        self._starts = torch.empty(0, dtype=torch.int64)  # ascending, for searchsorted
         self._references: dict[str, Tensor] = {}  # rows in the order of `_starts`
         self._parts: list[dict[str, Tensor]] = []  # columns of the step's batches so far
 
@@ -181,12 +188,12 @@ class WalkObserver:
 
         Args:
             walk: all starts, at step 0.
-            codes: what to decode for them.
-            generator: decodes them.
+            codes: the codes to decode for them.
+            generator: decodes the codes.
             batches: how many samples are decoded together.
         """
         if not self.observations:
-            return  # without observations a walk decodes nothing for them
+            return  # no need to decode the starts
         began = time.perf_counter()
         order = walk.start.argsort()
         self._starts = walk.start[order]
@@ -203,8 +210,8 @@ class WalkObserver:
             for name, reference in found.items():
                 kept[name].append(reference)
         self._references = {name: torch.cat(parts) for name, parts in kept.items()}
-        # A second pass in the walk's own order and batches: a batch of another composition may
-        # round differently, and step 0 is to be measured exactly as every other step.
+        # A second pass in the walk's own order and batches: a batch with other samples may round
+        # differently, and step 0 must be measured exactly like every other step.
 
         def measure(rows: slice) -> None:
             self._measure(walk[rows], codes[rows], generator.decode(codes[rows]))
@@ -218,17 +225,17 @@ class WalkObserver:
 
         Args:
             walk: the samples of the batch.
-            codes: what was decoded.
-            decoded: what it gave.
+            codes: the codes that were decoded.
+            decoded: the decoded samples.
         """
-        # The engine decodes a few starts before `start` was called; these are not measured.
+        # The engine decodes a few starts before it calls `start`; these are not measured.
         if len(self._starts):
             began = time.perf_counter()
             self._measure(walk, codes, decoded)
             self.seconds += time.perf_counter() - began
 
     def take_columns(self) -> dict[str, Tensor]:
-        """The columns of what was measured since the last call."""
+        """Return the columns measured since the last call."""
         parts = self._parts
         self._parts = []
         if not parts:
@@ -247,7 +254,7 @@ class WalkObserver:
                     f"mapping of column names to tensors, not {type(found).__name__}"
                 )
             taken = sorted(found.keys() & {*KEYS, *columns})
-            # One of the two would be lost without a word.
+            # Otherwise one column would silently replace the other.
             if taken:
                 raise EditbenchError(
                     f"observation {name} measures the column '{taken[0]}', which already exists: "
@@ -261,17 +268,17 @@ class WalkObserver:
 def check_observations(
     observations: Mapping[str, Observation], context: ObservationContext
 ) -> dict[str, str]:
-    """Let every observation that looks after the walk refuse the job before its fit.
+    """Call `check` of every `AfterWalk` observation, before the fit.
 
     Args:
-        observations: all of the job, by name.
-        context: what they may look at; the editor is not fitted yet.
+        observations: name -> observation, all of the job.
+        context: what they may use; the editor is not fitted yet.
 
     Returns:
-        Name -> reason, of those that have nothing to look at.
+        Name -> reason, for the observations that have nothing to observe.
 
     Raises:
-        EditbenchError: one of them cannot work.
+        EditbenchError: an observation does not work for this job.
     """
     refused = {}
     for name, observation in observations.items():
@@ -291,13 +298,13 @@ def observe_after_walk(
     context: ObservationContext,
     refused: Mapping[str, str],
 ) -> dict[str, dict]:
-    """Run every observation that looks after the walk, and write its file.
+    """Run every `AfterWalk` observation and write its file.
 
     Args:
         folder: of the record.
-        observations: all of the job, by name; those that look during the walk are left out.
-        context: what they may look at.
-        refused: what `check_observations` gave.
+        observations: name -> observation, all of the job; those of `DuringWalk` are skipped.
+        context: what they may use.
+        refused: what `check_observations` returned.
 
     Returns:
         Name -> seconds, generator calls and reason, for the provenance.
@@ -309,7 +316,7 @@ def observe_after_walk(
         began = time.perf_counter()
         before = context.generator.decoded
         if name in refused:
-            # Nothing to look at is a result, with its reason in the record.
+            # Having nothing to observe is a result too; the record holds the reason.
             found = Observed(reason=refused[name])
         else:
             found = _look(name, observation, context)
@@ -323,16 +330,16 @@ def observe_after_walk(
 
 
 def _look(name: str, observation: AfterWalk, context: ObservationContext) -> Observed:
-    """What an observation keeps; where memory ends, it looks again in smaller batches."""
+    """Run an observation; if it runs out of memory, repeat it with smaller batches."""
 
-    # The observation makes its own batches, of the size that the context names.
+    # The observation makes its own batches, of the size given by the context.
     def work(context: ObservationContext) -> Observed | None:
         before = context.generator.decoded
         try:
             with torch.no_grad():
                 found = observation.look(context)
         except Unsupported as error:
-            # Nothing to look at is a result; any other error is a defect, and fails the job.
+            # Having nothing to observe is a result; any other error is a fault and fails the job.
             return Observed(reason=str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or context.batch == 1:

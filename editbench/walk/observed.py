@@ -1,4 +1,4 @@
-"""What an observation left in a record, to be read without torch."""
+"""What an observation wrote to a record. Reading it does not import torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Observed:
     """What an observation kept after a walk."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    meta: dict = field(default_factory=dict)  # facts that JSON can hold
-    reason: str = ""  # why the observation could not look; then there are no arrays
+    meta: dict = field(default_factory=dict)  # facts, as JSON can hold them
+    reason: str = ""  # why the observation could not be made; there are no arrays then
 
     def save(self, path: Path) -> None:
         """Write arrays and facts into one safetensors file.
@@ -36,7 +36,7 @@ class Observed:
                 "use strings as keys of Observed(arrays, meta), and Python numbers, strings, lists "
                 "and mappings as values"
             ) from error
-        # safetensors stores the memory of an array as it lies, whatever its strides.
+        # safetensors stores the raw memory of an array and ignores its strides.
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         write_atomic(path, save(arrays, {"meta": meta, "reason": self.reason}))
 
@@ -66,10 +66,10 @@ def observation_file(folder: Path, name: str) -> Path:
 
 
 def read_observed(folder: Path, name: str) -> Observed:
-    """What an observation kept in a record.
+    """Read what an observation kept in a record.
 
-    A record without this observation, or with a damaged file, gives an `Observed` with the reason:
-    a metric turns it into a row without a number, and the rest of the report is complete.
+    If the record lacks the observation or its file is damaged, the result holds only the reason.
+    The metric turns it into a row without a number, and the rest of the report stays complete.
     """
     path = observation_file(folder, name)
     if not path.exists():

@@ -1,6 +1,6 @@
-"""The rows and samples that metrics give: their columns, and the key that says what a number is.
+"""Columns of the rows and samples that metrics return, and the key that identifies a number.
 
-Apart from the metrics themselves, so that whoever reads a table needs no torch.
+This module is separate from the metrics so that reading a table does not import torch.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 NAN = float("nan")
-ROUNDING = 1e-9  # by which a value may lie outside its interval: relative, and absolute
-# What a number is. Rows with equal keys can be compared between runs, others cannot.
+ROUNDING = 1e-9  # relative and absolute amount by which a value may lie outside its interval
+# The fields that identify a number. Only rows with equal keys can be compared between runs.
 KEY_TYPES = {
     "metric": "str",
     "variant": "str",
@@ -46,7 +46,7 @@ def key_of(record: Mapping[Any, Any]) -> tuple:
     key: list[Any] = []
     for name, kind in KEY_TYPES.items():
         value = record.get(name, NAN)
-        # A text is never missing, and pandas takes long to say so.
+        # Text is never missing, and pd.isna is slow.
         is_missing = not isinstance(value, str) and bool(pd.isna(value))
         if kind == "str":
             key.append("" if is_missing else str(value))
@@ -56,8 +56,10 @@ def key_of(record: Mapping[Any, Any]) -> tuple:
 
 
 def written_key(key: Iterable[Any]) -> str:
-    """A key for people: 'ad at x = 0.125', 'fid_up (inception@07aa, n = 1000)'. Nothing reads it
-    back."""
+    """A key as text for people: 'ad at x = 0.125', 'fid_up (inception@07aa, n = 1000)'.
+
+    It is never parsed.
+    """
     fields = dict(zip(KEY_COLUMNS, key))
     details = []
     for name in ("variant", "network", "resize", "reference"):
@@ -75,8 +77,7 @@ def written_key(key: Iterable[Any]) -> str:
 
 
 def outside_interval(rows: pd.DataFrame) -> pd.DataFrame:
-    """Those rows of a metric whose value lies outside its interval, or whose interval has its ends
-    swapped."""
+    """The rows whose value lies outside their interval, or whose interval has low above high."""
     both = rows[rows["low"].notna() & rows["high"].notna()]
     room = ROUNDING * both["value"].abs().fillna(0) + ROUNDING
     below = both["value"] < both["low"] - room

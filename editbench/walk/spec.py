@@ -1,4 +1,4 @@
-"""What a configuration says of walks. Needs no torch."""
+"""The engine's part of the configuration. Does not import torch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from editbench.base.validation import check_at_least, check_fields
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """How far and in what portions starts walk."""
+    """How far starts walk, and how many samples are decoded together."""
 
     max_steps: int = 50  # a start that has not crossed by then is a failure
-    # Every start walks so far, also past its crossing, but never beyond `max_steps`: dependency needs
-    # a range of effects.
+    # Every start walks at least this many steps, even past its crossing, but never more than
+    # `max_steps`. Attribute dependency needs a range of effects.
     sweep_steps: int = 0
     batch: int | str = 64  # samples decoded together; 'auto' is replaced by a number before a walk
     pictures: int = 6  # starts whose images are kept
-    # Halvings of the step that crosses, after which the sample is judged; 0: after the whole step.
+    # How often the crossing step is bisected before the sample is judged. With 0 the sample is
+    # judged after the whole step.
     refine: int = 0
 
     def __post_init__(self) -> None:

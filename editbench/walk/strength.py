@@ -1,15 +1,15 @@
 """Edits at a signed strength t, on the same samples for every method and strength.
 
-The native strength of a method is its number of steps:
+The strength t is a signed number of steps:
 
-- t > 0 leads to one class of the attribute, t < 0 to another. The second is a walk of its own,
-  since the step of an editor cannot always be taken back.
-- Between two steps the walk's codes are interpolated on a straight line.
-- t = 0 is the start, exactly.
+- t > 0 leads to one class of the attribute, t < 0 to another. Each side is a separate walk, because
+  an editor's step cannot always be undone.
+- Between two whole steps the codes are interpolated linearly.
+- t = 0 is exactly the start.
 
-Samples are the first n of the bank's test split, on whichever side of the boundary they lie. So
-curves over t, and differences between methods, have common random numbers (Cherepkov et al. 2021,
-Fig. 7). `calibrate` finds the strength of a common effect, where methods can be compared.
+The samples are the first n of the bank's test split, on both sides of the decision boundary. Curves
+over t and differences between methods therefore use common random numbers (Cherepkov et al. 2021,
+Fig. 7). `calibrate` finds the strength that gives a fixed effect, so that methods can be compared.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import ObservationContext
 from editbench.walk.walker import Walker
 
-# The search for a strength: half a step is less than any method needs for a visible effect, growth
-# by half keeps the bracket narrow, and 30 halvings exhaust the digits of a float32.
+# The search for a strength. Half a step is less than any method needs for a visible effect, growth
+# by a factor of 1.5 keeps the bracket narrow, and 30 halvings exhaust the precision of float32.
 FIRST = 0.5
 GROWTH = 1.5
 MAX_HALVINGS = 30
@@ -41,12 +41,12 @@ def sides(attribute: Attribute, target: int | None = None) -> tuple[int, int]:
     """The classes that t < 0 and t > 0 lead to.
 
     Args:
-        attribute: that is edited.
-        target: the class of t > 0; None for class 1, or for the last class of an ordered attribute.
+        attribute: the target attribute.
+        target: the class of t > 0. None means class 1, or the last class of an ordered attribute.
 
     Returns:
-        The class of t < 0, which is class 0, or class 1 where t > 0 leads to class 0; and the class
-        of t > 0.
+        The class of t < 0 and the class of t > 0. The former is class 0, or class 1 if t > 0 leads
+        to class 0.
     """
     if target is not None:
         forward = target
@@ -59,12 +59,15 @@ def sides(attribute: Attribute, target: int | None = None) -> tuple[int, int]:
 
 
 def require_samples(context: ObservationContext, key: str, n: int) -> None:
-    """Raise EditbenchError where the test split is smaller than what an option asks for.
+    """Check that the test split has as many samples as an option requires.
 
     Args:
         context: of the observation.
         key: of the option, such as observation.locality.n.
-        n: its value.
+        n: value of the option.
+
+    Raises:
+        EditbenchError: the test split is smaller.
     """
     first, last = context.bank.spec.split("test")
     if n > last - first:
@@ -78,13 +81,13 @@ def start_walks(context: ObservationContext, n: int) -> Iterator[tuple[slice, Wa
     """The first n samples of the test split, in batches.
 
     Args:
-        context: what is edited.
+        context: editor, networks and bank of the job.
         n: number of samples.
 
     Yields:
-        rows: of the batch, in 0..n.
-        walk: b samples at step 0. Source and target are both the judge's class: `aim_walk` tells
-            them apart.
+        rows: rows of the batch, in 0..n.
+        walk: b samples at step 0. Source and target are both the judge's class; `aim_walk` sets
+            the target.
         logits: (b, width) of the judge, from the bank.
 
     Raises:
@@ -98,7 +101,7 @@ def start_walks(context: ObservationContext, n: int) -> Iterator[tuple[slice, Wa
     for begin in range(0, n, context.batch):
         rows = slice(begin, min(begin + context.batch, n))
         place = (first + rows.start, first + rows.stop)
-        # Copied, since torch warns of arrays that it cannot write to, as those of a memory map.
+        # Copied, since torch warns of read-only arrays, such as memory maps.
         stored = np.array(context.bank.array(field).range(*place))
         latent = torch.from_numpy(stored).to(context.device)
         logits = start_logits(context, rows)
@@ -113,8 +116,8 @@ def start_logits(context: ObservationContext, rows: slice) -> Tensor:
     """The judge's logits of some of the first samples of the test split, from the bank.
 
     Args:
-        context: what is edited.
-        rows: of b samples, in 0..n.
+        context: editor, networks and bank of the job.
+        rows: rows of b samples, in 0..n.
 
     Returns:
         (b, width).
@@ -129,39 +132,42 @@ def aim_walk(walk: Walk, towards: int, away: int) -> Walk:
 
     Args:
         walk: samples with the judge's class as their source.
-        towards: the class that they are sent to.
-        away: the class that counts as the source of samples that have the class `towards` already,
-            since an editor may need two different classes.
+        towards: the target class.
+        away: the source class of samples that already have the class `towards`, since an editor may
+            need source and target to differ.
     """
     source = torch.where(walk.source == towards, away, walk.source)
     return replace(walk, target=torch.full_like(walk.target, towards), source=source)
 
 
 class StrengthPath:
-    """One way of some samples, at any strength.
+    """The walk of some samples towards one class, available at any strength.
 
-    Only the steps around the last strength are kept, and one mark: memory does not grow with the
-    strength.
+    Only the steps around the last strength and one marked step are kept, so memory does not grow
+    with the strength.
     """
 
     def __init__(self, editor: Editor, walk: Walk) -> None:
-        """Begin at step 0.
+        """Start at step 0.
 
         Args:
-            editor: gives the steps.
+            editor: computes the steps.
             walk: samples at step 0, with their targets.
         """
         self.editor = editor
-        self._start = walk  # for a way back
+        self._start = walk  # to walk again for a smaller strength
         self._marked = walk
         self._walker = Walker(editor, walk)  # at the whole step below the last strength
 
     def at(self, strength: float) -> Codes:
-        """What to decode after `strength` >= 0 steps; ascending strengths make each step once."""
+        """The codes to decode after `strength` >= 0 steps.
+
+        If strengths are requested in ascending order, each step is computed once.
+        """
         whole = math.floor(strength)
         rest = strength - whole
         if whole < self._walker.walk.steps:
-            # No way back: walk again, from the mark if it lies before the strength.
+            # Steps cannot be undone: walk again, from the mark if it lies before the strength.
             begin = self._marked if self._marked.steps <= whole else self._start
             self._walker = Walker(self.editor, begin)
         for _ in self._walker.steps(whole):
@@ -173,27 +179,27 @@ class StrengthPath:
         return self.editor.codes(walk)
 
     def mark(self) -> None:
-        """Keep the last strength's step: strengths beyond it will not start again from 0."""
+        """Mark the step of the last strength, so that larger strengths need not restart at 0."""
         self._marked = self._walker.walk
 
 
 def edited_codes(
     context: ObservationContext, strengths: Sequence[float], n: int
 ) -> Iterator[tuple[float, slice, Codes]]:
-    """The first n samples of the test split, at every signed strength.
+    """The first n samples of the test split, edited at every signed strength.
 
-    Every step is made once, and memory does not grow with n.
+    Every step is computed once, and memory does not grow with n.
 
     Args:
-        context: what is edited.
+        context: editor, networks and bank of the job.
         strengths: signed, in steps.
         n: number of samples.
 
     Yields:
-        t: the strength. A batch of samples comes at 0 first (where 0 is among the strengths), then
-            at the positive and then at the negative strengths, outwards.
-        rows: of the batch, in 0..n.
-        codes: what to decode.
+        t: the strength. Each batch comes first at 0 (if 0 is among the strengths), then at the
+            positive and then at the negative strengths, in ascending order of their size.
+        rows: rows of the batch, in 0..n.
+        codes: the codes to decode.
     """
     backward, forward = sides(context.judge.attributes[context.attribute], context.target)
     up = sorted({t for t in strengths if t > 0})
@@ -205,7 +211,7 @@ def edited_codes(
         path = StrengthPath(context.editor, ahead)
         for size in up:
             yield size, rows, path.at(size)
-        # The other side is a walk of its own, from the same samples.
+        # The other side is a separate walk from the same samples.
         path = StrengthPath(context.editor, aim_walk(walk, backward, forward))
         for size in down:
             yield -size, rows, path.at(size)
@@ -217,9 +223,9 @@ def measure_effect(
     """Achieved effect: change of the judge's log-odds of a class, in sigmas of the bank.
 
     Args:
-        context: what is edited.
+        context: editor, networks and bank of the job.
         logits: (b, width) of the judge, after the edit.
-        before: (b, width) of the judge, of the start.
+        before: (b, width) of the judge, at the start.
         towards: the class.
 
     Returns:
@@ -227,7 +233,8 @@ def measure_effect(
     """
     attributes = context.judge.attributes
     column, sign = attributes.column(context.attribute, towards)
-    # Differences of near logits lose digits in float32, and means over many samples would show it.
+    # In float32 the difference of similar logits loses digits, which shows in means over many
+    # samples.
     now = attributes.log_odds(logits.double())[:, column]
     then = attributes.log_odds(before.double())[:, column]
     return sign * (now - then) / float(context.bank.sigma["judge"][column])
@@ -236,24 +243,24 @@ def measure_effect(
 # -- calibration
 @dataclass(frozen=True)
 class Reach:
-    """How far one side of an edit leads.
+    """The strength that `calibrate` found on one side, and its effect.
 
-    Where the wanted effect is not reached, the strength is the one of the largest effect that was
-    seen (beyond, pictures only break), or the one just after a jump past the wanted effect.
+    If the wanted effect was not reached, this is the strength with the largest effect that was seen
+    (beyond it, images only degrade), or the strength just after a jump past the wanted effect.
     """
 
     strength: float  # signed, in steps
-    effect: float  # mean over the samples, towards the class of its side, in sigmas
-    reached: bool  # whether the effect is the wanted one, to the tolerance
+    effect: float  # mean over the samples towards the class of this side, in sigmas
+    reached: bool  # whether the effect equals the wanted one within the tolerance
 
 
 def not_reached(side: str, meta: Mapping[str, Any]) -> str:
-    """Why a side has not the common effect, '' where it has.
+    """Explain why a side did not reach the wanted effect; '' if it did.
 
     Args:
-        side: 'down' or 'up', of t < 0 and t > 0.
-        meta: facts of an observation: under `side` the fields of its Reach; `classes`, those that
-            t < 0 and t > 0 lead to; `effect`, the wanted one.
+        side: 'down' for t < 0 or 'up' for t > 0.
+        meta: facts of an observation: under `side` the fields of its Reach; `classes`, the classes
+            that t < 0 and t > 0 lead to; `effect`, the wanted effect.
     """
     reach = meta[side]
     if reach["reached"]:
@@ -274,30 +281,29 @@ def calibrate(
     tolerance: float = 0.02,
     cap: float = 40,
 ) -> Reach:
-    """Find the strength on one side whose mean effect over the first n samples is the wanted one.
+    """Find the strength on one side at which the mean effect over the first n samples is `wanted`.
 
-    The effect is the judge's, since published curves run over the judge's effect; nothing of it
-    goes back to the editor. The mean is over samples on both sides of the boundary, those that have
-    the class already too.
+    The effect is measured by the judge, as in published curves; the editor never sees it. The mean
+    is over samples on both sides of the boundary, including those that already have the class.
 
-    The strength grows from FIRST by the factor GROWTH until the effect is there, then it is
-    bisected. Where the effect does not grow steadily, one of its crossings is found.
+    The strength grows from FIRST by the factor GROWTH until the effect is large enough, and is then
+    bisected. If the effect is not monotonic, any one of the strengths with this effect is found.
 
     Args:
-        context: what is edited.
+        context: editor, networks and bank of the job.
         sign: 1 for t > 0, -1 for t < 0.
         wanted: mean effect in sigmas.
         n: number of samples.
-        tolerance: of the effect, relative.
-        cap: steps, at most.
+        tolerance: relative tolerance of the effect.
+        cap: largest number of steps.
 
     Returns:
-        The strength and its effect. Not to reach the effect within `cap` is a result, and so is a
-        walk that turns NaN first.
+        The strength and its effect. If the effect is not reached within `cap`, or the walk becomes
+        NaN before, the result says so (`reached` is False); this is not an error.
     """
     backward, forward = sides(context.judge.attributes[context.attribute], context.target)
     towards, away = (forward, backward) if sign > 0 else (backward, forward)
-    # Batches are kept as paths, whose codes are small; their pictures are decoded anew each time.
+    # Each batch is kept as a path, whose codes are small; its images are decoded again each time.
     paths = []
     for _, walk, logits in start_walks(context, n):
         paths.append((StrengthPath(context.editor, aim_walk(walk, towards, away)), logits))
@@ -314,20 +320,20 @@ def calibrate(
             path.mark()
 
     enough = wanted * (1 - tolerance)
-    # The effect at `low` is too small, that at `high` is under trial.
+    # The effect at `low` is too small; that at `high` is tested next.
     low = 0.0
     high = min(FIRST, float(cap))
-    # The largest effect so far, for an edit that cannot reach the wanted one.
+    # The largest effect so far, in case the edit cannot reach the wanted one.
     best = 0.0
     most = 0.0
-    # A NaN compares as False, so that a walk which breaks ends the loop too.
+    # A comparison with NaN is False, so a walk that becomes NaN ends the loop too.
     while (found := measure(high)) < enough:
         if found > most:
             best = high
             most = found
         if high >= cap:
             return Reach(sign * best, most, False)
-        # The search never goes below `low` again, so walks need not start from 0.
+        # The search never goes below `low` again, so walks need not restart at 0.
         mark_paths()
         low = high
         high = min(GROWTH * high, float(cap))

@@ -1,12 +1,19 @@
-"""What a job leaves for the metrics: one tidy row for every decoded step of every start, with the
-judge's logits.
+"""Trajectories, the input of the metrics: one row for every decoded step of every start.
 
-Columns: start (bank index), source and target (classes), step, path (Euclidean length walked by the
-codes, in units of the editor's space: of S also where steps are measured in sigmas of a channel),
-crossed (at or before this step), stopped (the row of the first crossing), finite (false: the walk
-diverged here), those of the job's observations (editbench.walk.observation.DuringWalk), then one
-column 'logit:NAME' for each of the judge's logits. Rows are sorted by (start, step); step 0 is the
-unedited start.
+The columns are:
+
+- start: bank index of the start
+- source, target: classes
+- step: number of the step; step 0 is the unedited start
+- path: Euclidean length walked by the codes, in units of the editor's space. An editor of S has
+  units of S here even if it measures its steps in sigmas of a channel
+- crossed: whether the start crossed at or before this step
+- stopped: true in the row of the first crossing
+- finite: false if the walk became NaN or infinite here
+- the columns of the job's observations (editbench.walk.observation.DuringWalk)
+- 'logit:NAME': one column for each of the judge's logits
+
+Rows are sorted by (start, step).
 """
 
 from __future__ import annotations
@@ -35,7 +42,7 @@ class Trajectories:
     """All walks of a job.
 
     Args:
-        table: the columns above.
+        table: one row per step, with the columns that the module's docstring lists.
         attributes: layout of the logits.
         attribute: the target attribute of the job.
         sigma: (width,) standard deviation of each of the judge's log-odds over the whole bank.
@@ -64,26 +71,29 @@ class Trajectories:
     @cached_property
     def first_row(self) -> np.ndarray:
         """(rows,) position of the step-0 row of the same start."""
-        # Rows are sorted by start and step: the latest step 0 above a row is its own.
+        # Rows are sorted by start and step, so the last step 0 above a row is that of its start.
         step = self.table["step"].to_numpy()
         begins = np.flatnonzero(step == 0)
         return begins[np.cumsum(step == 0) - 1]
 
     @cached_property
     def effect(self) -> np.ndarray:
-        """(rows,) achieved effect x: change of the target's log-odds towards the target class, in sigmas."""
+        """(rows,) achieved effect x, in sigmas: change of the target attribute's log-odds towards
+        the target class."""
         return self._change(self.attribute, self.table["target"].to_numpy(np.int64))
 
     def dependency(self, signed: bool = False) -> np.ndarray:
         """(rows, A - 1) change of every other attribute's log-odds, in sigmas.
 
-        Absolute values unless `signed`. A signed change is positive where the log-odds grow: of a binary attribute those
-        of its positive class, of one of many classes those of the class at step 0.
+        Args:
+            signed: whether to keep the sign; otherwise the values are absolute. A signed change is
+                positive if the log-odds grow: those of the positive class for a binary attribute,
+                those of the class at step 0 for an attribute of several classes.
         """
         changes = []
         for position, name in enumerate(self.attributes.names):
             if name != self.attribute:
-                # What is asked of the others is to keep the class that they had.
+                # The other attributes should keep the class that they had at step 0.
                 start_class = self.labels[self.first_row, position]
                 if self.attributes[name].binary:
                     start_class = np.ones_like(start_class)
@@ -96,13 +106,13 @@ class Trajectories:
             np.asarray(part) for part in self.attributes.column(name, torch.tensor(target))
         )
         rows = np.arange(len(self.table))
-        # In the judge's own sigma, so that attributes with large logits do not weigh more.
+        # In units of the judge's sigma, so that attributes with large logits do not weigh more.
         change = self.log_odds[rows, column] - self.log_odds[self.first_row, column]
         return sign * change / self.sigma[column]
 
     # -- files ------------------------------------------------------------------------------------------------------
     def save(self, path: Path) -> None:
-        # The layout of the logits travels with them: the file is read without any network.
+        # The file also holds the layout of the logits, so that reading it needs no network.
         meta = {
             "version": VERSION,
             "attribute": self.attribute,
@@ -114,7 +124,11 @@ class Trajectories:
 
     @classmethod
     def load(cls, path: Path) -> Trajectories:
-        """What `save` wrote. Raises BadFile where it is damaged or of another format."""
+        """Read what `save` wrote.
+
+        Raises:
+            BadFile: the file is damaged or has another format.
+        """
         try:
             table = pq.read_table(path)
             meta = json.loads((table.schema.metadata or {})[b"editbench"])

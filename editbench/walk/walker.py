@@ -1,8 +1,8 @@
-"""The one walk: an editor moves samples step by step, and the caller chooses which go on.
+"""The step loop: an editor moves a batch of samples step by step, and the caller drops samples.
 
 The engine (editbench.walk.engine), the curves over strength (editbench.walk.strength), the
-composition of two edits and the meta-validation of methods all walk by this loop. It decodes
-nothing; it gives the codes to decode.
+composition of two edits and the meta-validation of methods all use this loop. It does not decode
+images; it returns the codes to decode.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from editbench.walk.editor import Editor, Walk
 
 
 class Walker:
-    """Samples under way, moved by an editor."""
+    """A batch of samples that an editor moves step by step."""
 
     def __init__(self, editor: Editor, walk: Walk) -> None:
-        """Begin at a walk.
+        """Start from a walk.
 
         Args:
-            editor: gives the steps.
-            walk: where to begin, at whatever step.
+            editor: computes the steps.
+            walk: the samples to start from; they may have made steps already.
         """
         self.editor = editor
-        self.walk = walk  # the samples as they stand now
-        # The next step, where it was looked at already: no step is computed twice.
+        self.walk = walk  # the samples in their current state
+        # The next step if `peek` has computed it, so that no step is computed twice.
         self._next: Walk | None = None
 
     def codes(self) -> Codes:
-        """What to decode for the samples as they stand now."""
+        """The codes to decode for the samples in their current state."""
         return self.editor.codes(self.walk)
 
     def peek(self) -> Walk:
-        """The samples one step on, without going there.
+        """The samples after the next step, without taking the step.
 
         Raises:
-            EditbenchError: the editor gives something else than codes like those it was given.
+            EditbenchError: the editor returns something other than a tensor with the shape, dtype
+                and device of the current codes.
         """
         if self._next is None:
             moved = self.editor.step(self.walk)
@@ -49,7 +50,8 @@ class Walker:
             problem = kind_mismatch(moved, self.walk.codes)
             if problem:
                 raise EditbenchError(f"{type(self.editor).__name__}.step returned {problem}")
-            # A new Walk: whoever keeps the last one, as a path over strength does, keeps it whole.
+            # A new Walk: callers that keep the previous one, such as StrengthPath, rely on it
+            # staying unchanged.
             self._next = replace(self.walk, codes=moved, steps=self.walk.steps + 1)
         return self._next
 
@@ -60,29 +62,33 @@ class Walker:
         return self.walk
 
     def steps(self, last: int) -> Iterator[Walk]:
-        """Step on until step `last`, or until `keep` has left no sample.
+        """Take steps until step `last`, or until `keep` has dropped every sample.
 
         Args:
             last: number of the last step, counted from the start of the walk.
 
         Yields:
-            The samples after each step. Call `keep` between two steps to drop some.
+            The samples after each step. Call `keep` between two steps to drop some of them.
         """
         while len(self.walk) and self.walk.steps < last:
             yield self.step()
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the samples.
+        """Continue with some of the samples and drop the others.
 
         Args:
-            rows: (n,) bool or int64, the samples that go on.
+            rows: (n,) bool mask or int64 indices of the samples to keep.
         """
         self.walk = self.walk[rows]
-        self._next = None  # it held all of the samples
+        self._next = None  # it was computed for all samples
 
 
 def kind_mismatch(moved: object, codes: Tensor) -> str:
-    """How the result of a step differs in kind from the codes of the walk; '' where it does not."""
+    """Describe how a step's result differs from the walk's codes in type, shape, dtype or device.
+
+    Returns:
+        A phrase for the error message; '' if nothing differs.
+    """
     if not isinstance(moved, Tensor):
         return f"{type(moved).__name__}, expected a tensor: the next codes of every sample"
     if moved.shape != codes.shape:
@@ -98,11 +104,11 @@ def kind_mismatch(moved: object, codes: Tensor) -> str:
 def walk_own_lengths(editor: Editor, walk: Walk, lengths: Tensor) -> Tensor:
     """Walk each sample for its own number of steps.
 
-    A sample that has made its steps stays in the batch and stands still: rows of a batch may round
-    differently in a batch of another size, and the lengths differ by sample.
+    A sample that has finished stays in the batch and no longer moves. Dropping it would change the
+    batch size, and the other rows could then round differently.
 
     Args:
-        editor: gives the steps.
+        editor: computes the steps.
         walk: n samples with codes (n, d).
         lengths: (n,) steps to make, at least 0.
 

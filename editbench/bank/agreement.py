@@ -1,4 +1,5 @@
-"""Agreement of teacher and judge over a bank, and of an imported bank with the scorers of a run."""
+"""Agreement between teacher and judge over a bank, and between an imported bank and a run's
+scorers."""
 
 from __future__ import annotations
 
@@ -24,14 +25,14 @@ RESCORED = 256  # samples of an imported bank that are scored again
 
 
 def scorer_agreement(bank: Bank) -> dict[str, dict[str, float | None]]:
-    """How far teacher and judge give the same classes to a bank's samples.
+    """How often teacher and judge assign the same classes to a bank's samples.
 
     Args:
-        bank: any.
+        bank: any bank.
 
     Returns:
-        Attribute -> 'agreement', the share of equal classes, and 'kappa', Cohen's or
-        None where it is undefined. Attributes are those that both score with the same classes.
+        Attribute -> 'agreement', the share of samples with equal classes, and 'kappa', Cohen's
+        kappa or None if it is undefined. Only attributes that both score with the same classes.
     """
     n = len(bank)
     teacher = torch.from_numpy(np.asarray(bank.array("teacher").range(0, n)))
@@ -54,32 +55,33 @@ def scorer_agreement(bank: Bank) -> dict[str, dict[str, float | None]]:
 def imported_agreement(
     bank: Bank, networks: Networks, key: str, device: str, batch: int, cache: Path
 ) -> dict[str, dict[str, float]]:
-    """How far the logits of an imported bank are those of a run's scorers.
+    """How well the logits of an imported bank agree with a run's scorers.
 
-    The bank does not know whose logits it holds, so its first samples are scored again, once for
-    all jobs that share a cache.
+    An imported bank does not record which scorers its logits come from. Its first samples are
+    therefore scored again, once for all jobs that share a cache.
 
     Args:
         bank: any, with the attributes of the scorers.
         networks: of the run.
-        key: stands for the bank and the networks, see `editbench.run.loading.bank_key`.
+        key: identifies the bank and the networks, see `editbench.run.loading.bank_key`.
         device: of the networks.
         batch: samples decoded together.
         cache: folder that jobs share.
 
     Returns:
-        Role -> attribute -> share of equal classes; empty for a bank that was built.
+        Role -> attribute -> share of samples with equal classes; empty if the bank was not
+        imported.
     """
     imported = [role for role in ROLES if bank.meta[role] == IMPORTED]
     if not imported:
         return {}
     about = [key, bank.judge_attributes.names, modules_digest([__name__])]
     path = cache / "agreement" / f"{digest(about)}.json"
-    # Of the jobs of a sweep one scores, the others wait.
+    # One job of a sweep scores while the others wait.
     with lock(path):
         try:
             return read_json(path, sealed=True)
-        except BadFile:  # absent, or damaged and as good as none
+        except BadFile:  # absent or damaged: computed again
             sweep_partials(path)
         found = _score_again(bank, networks, imported, device, batch)
         write_json(path, found)
@@ -90,7 +92,8 @@ def imported_agreement(
 def _score_again(
     bank: Bank, networks: Networks, imported: Sequence[str], device: str, batch: int
 ) -> dict[str, dict[str, float]]:
-    """Role -> attribute -> share of the first samples that the run's scorer gives the same class.
+    """Role -> attribute -> share of the first samples to which the run's scorer assigns the class
+    that the bank holds.
 
     Args:
         bank: with the attributes of the scorers.

@@ -1,8 +1,9 @@
 """The bank: N samples of a generator with the logits of teacher and judge.
 
-Every editor uses the same bank, and nothing changes it. On disk it is a folder with bank.json and
-one folder a shard, which has z.npy, w.npy, teacher.npy, judge.npy, quality.npy where the judge says
-how well a sample can be judged, and checksums.json. Sample i depends on (seed, i) alone. Splits are ranges of the index: fit, then tune, then test.
+All editors use the same bank, and it is never modified. On disk it is a folder with bank.json and
+one folder per shard. A shard has z.npy, w.npy, teacher.npy, judge.npy and checksums.json, and
+quality.npy if the judge reports how well it can judge a sample. Sample i depends only on (seed, i).
+The splits are consecutive ranges of the index: fit, then tune, then test.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from editbench.base.files import check_file, read_json, read_seal
 from editbench.base.spaces import Space
 
 VERSION = 1  # of the format of bank.json and of the shards
-IMPORTED = "imported"  # in place of the digest of a network that made what a bank holds
+IMPORTED = "imported"  # in place of a network's digest, in a bank that no network here has made
 
 
 @dataclass
@@ -32,10 +33,10 @@ class Split:
     """Bank samples that an editor may see.
 
     Args:
-        index: (n,) int64, places in the bank.
-        z: (n, z_dim) float32; z_dim is 0 where the bank was imported and has no Z.
-        w: (n, w_dim) float32; None where the generator has no W.
-        logits: (n, width) float32, of the teacher. An editor never sees the judge's.
+        index: (n,) int64 bank indices.
+        z: (n, z_dim) float32; z_dim is 0 if the bank was imported without Z.
+        w: (n, w_dim) float32; None if the generator has no W.
+        logits: (n, width) float32 logits of the teacher. An editor never sees the judge's.
     """
 
     index: Tensor
@@ -59,7 +60,7 @@ class Split:
         raise Unsupported(f"the bank holds no {space.name} codes")
 
     def first(self, count: int) -> Split:
-        """The first samples, all of them where there are no more than `count`."""
+        """The first `count` samples, or all samples if there are fewer."""
         w = None if self.w is None else self.w[:count]
         return Split(self.index[:count], self.z[:count], w, self.logits[:count])
 
@@ -87,18 +88,18 @@ class ShardedArray:
             if start < end and stop > begin:
                 parts.append(shard[max(start - begin, 0) : stop - begin])
             begin = int(end)
-        # NumPy joins no empty list. An empty range keeps the width and the dtype of the field.
+        # np.concatenate rejects an empty list. An empty range keeps the field's width and dtype.
         if not parts:
             return self.shards[0][:0].copy()
         return np.concatenate(parts)
 
     def take(self, index: np.ndarray) -> np.ndarray:
-        """Rows of any indices (n,), in their order: (n, width)."""
+        """Rows at arbitrary indices (n,), in the given order: (n, width)."""
         index = np.asarray(index)
-        # side="right": the index that equals a shard's end is the first of the next shard.
+        # side="right": an index equal to a shard's end is the first of the next shard.
         which = np.searchsorted(self.ends, index, side="right")
         out = np.empty((len(index), *self.shards[0].shape[1:]), self.shards[0].dtype)
-        # One copy a shard, not one a row.
+        # One copy per shard instead of one per row.
         for shard in np.unique(which):
             rows = which == shard
             begin = self.ends[shard] - len(self.shards[shard])
@@ -106,7 +107,7 @@ class ShardedArray:
         return out
 
     def stream(self) -> Iterator[np.ndarray]:
-        """The shards one by one, for fields that do not fit into memory."""
+        """Yield the shards one by one, for fields that do not fit into memory."""
         yield from self.shards
 
 
@@ -130,13 +131,12 @@ class Bank:
             )
         self.spec = BankSpec(**self.meta["spec"])
         self.id: str = self.meta["id"]
-        # Part of the seed of every draw from this bank. An imported bank has no other key than its
-        # id.
+        # Part of the seed of every draw from this bank. For an imported bank it is the id.
         self.samples_key: str = self.meta.get("samples", self.id)
         self.teacher_attributes = Attributes.from_config(self.meta["teacher_attributes"])
         self.judge_attributes = Attributes.from_config(self.meta["judge_attributes"])
         self.fields: tuple[str, ...] = tuple(self.meta["fields"])
-        # All shards are checked before one is used, so a damaged bank ends a run at its start.
+        # All shards are checked first, so that a damaged bank ends a run at its start.
         folders = []
         for k in range(self.spec.shards):
             path = shard_folder(folder, k)
@@ -144,15 +144,15 @@ class Bank:
             folders.append(path)
         self._arrays: dict[str, ShardedArray] = {}
         for name in self.fields:
-            # Mapped, not read: 500,000 samples of 512 dimensions are 1 GB a space, which the
-            # processes of a sweep share in this way.
+            # Memory-mapped: 500,000 samples of 512 dimensions take 1 GB per space, and the
+            # processes of a sweep share the mapped pages.
             shards = [
                 np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for path in folders
             ]
             self._arrays[name] = ShardedArray(shards)
-        # (split, device) -> the loaded samples, which all editors of a process share.
+        # (split, device) -> the loaded samples, shared by all editors of a process.
         self._splits: dict[tuple[str, str], Split] = {}
-        self._selections: dict[tuple[str, ...], Bank] = {}  # by attributes, likewise
+        self._selections: dict[tuple[str, ...], Bank] = {}  # attributes -> the view, also shared
 
     def __len__(self) -> int:
         return self.spec.n
@@ -184,26 +184,26 @@ class Bank:
 
         Args:
             name: one of SPLITS.
-            device: where its tensors lie.
+            device: of the split's tensors.
         """
         if (name, device) not in self._splits:
             self._splits[name, device] = self._load_split(name, device)
         return self._splits[name, device]
 
     def forget_splits(self) -> None:
-        """Read the splits anew when they are next asked for: somebody has changed them."""
+        """Drop the loaded splits, so that they are read again: someone has changed their tensors."""
         self._splits.clear()
-        for selection in self._selections.values():  # their codes are these
+        for selection in self._selections.values():  # they share the codes of these splits
             selection._splits.clear()
 
     def select(self, names: Sequence[str]) -> Bank:
-        """The same samples with the logits of some attributes.
+        """The same samples with the logits of some attributes only.
 
         Args:
             names: of the attributes to keep, in any order.
 
         Returns:
-            A view of this bank, or the bank itself where these are all of its attributes.
+            A view of this bank, or the bank itself if all of its attributes are kept.
 
         Raises:
             UnknownName: the bank has no such attribute.
@@ -226,7 +226,7 @@ class Bank:
         w = None
         if "w" in self.fields:
             w = load("w")
-        # An imported bank may have W alone; an empty Z keeps the type and the number of rows.
+        # An imported bank may have only W; an empty Z keeps the dtype and the number of rows.
         z = torch.empty(stop - start, 0, device=device)
         if "z" in self.fields:
             z = load("z")
@@ -238,7 +238,7 @@ class SelectedColumns(ShardedArray):
 
     Args:
         base: the field.
-        columns: (k,) those to keep.
+        columns: (k,) the columns to keep.
     """
 
     def __init__(self, base: ShardedArray, columns: Sequence[int]) -> None:
@@ -250,11 +250,11 @@ class SelectedColumns(ShardedArray):
         return np.ascontiguousarray(super().range(start, stop)[:, self.columns])
 
     def take(self, index: np.ndarray) -> np.ndarray:
-        """Rows of any indices (n,), in their order: (n, k)."""
+        """Rows at arbitrary indices (n,), in the given order: (n, k)."""
         return np.ascontiguousarray(super().take(index)[:, self.columns])
 
     def stream(self) -> Iterator[np.ndarray]:
-        """The shards one by one, each (rows, k)."""
+        """Yield the shards one by one, each (rows, k)."""
         for shard in super().stream():
             yield shard[:, self.columns]
 

@@ -1,7 +1,7 @@
 """Building a bank shard by shard.
 
-Each shard is written whole or not at all, and any number of processes may build at once. The bytes
-depend neither on the number of processes nor on the size of a shard.
+A shard is written completely or not at all, and any number of processes may build at the same time.
+The bytes depend neither on the number of processes nor on the shard size.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
 Models = tuple[Generator, Scorer, Scorer]  # generator, teacher, judge
-# Largest difference of a logit between two kinds of devices in one bank, in sigmas: what another
-# batch size does, see editbench.walk.engine.
+# Largest accepted difference of a logit between two kinds of devices in one bank, in sigmas. It is
+# the tolerance for a different batch size, see editbench.walk.engine.
 SAME_DEVICES = 1e-3
-ROUNDING = 1e-13  # of a number of float64 about 1, after some sums
-ENOUGH = 32  # samples from which on values in [0, 1] alone are no logits
+ROUNDING = 1e-13  # relative rounding of a float64 number after some sums
+ENOUGH = 32  # so many samples with all values in [0, 1] are taken as evidence against logits
 
 
 @dataclass(frozen=True)
 class BankBuild:
-    """What every process that builds shards of one bank is told.
+    """The arguments shared by all processes that build shards of one bank.
 
     Attributes:
         folder: of the bank.
         spec: of the bank, with the shard size of the folder.
         device: where the networks run.
-        batch: samples in memory at a time; None: a block.
+        batch: samples in memory at a time; None means one block.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class BankBuild:
     batch: int | None = None
 
     def missing(self) -> list[int]:
-        """Numbers of the shards that are not there."""
+        """Numbers of the shards that do not exist yet."""
         return [k for k in range(self.spec.shards) if not shard_folder(self.folder, k).exists()]
 
 
@@ -83,21 +83,21 @@ def build_bank(
     """Build the missing shards of a bank and open it.
 
     Args:
-        folder: of the bank; what it has already is kept.
+        folder: of the bank; existing shards are kept.
         bank_id: content address of the bank, which bank.json records.
-        spec: what the bank is to have.
-        models: loads the networks. It must be picklable when workers > 1, since each worker loads
-            its own.
+        spec: of the bank.
+        models: loads the networks. It must be picklable if workers > 1, since each worker loads its
+            own networks.
         device: where the networks run.
-        workers: processes that build.
-        batch: samples in memory at a time; None: a block.
+        workers: number of processes that build.
+        batch: samples in memory at a time; None means one block.
 
     Returns:
         The complete bank, opened.
 
     Raises:
         NonFinite: a network produced NaN or infinity.
-        BadFile: a shard that is there already is damaged, or a logit is constant.
+        BadFile: an existing shard is damaged, or a logit is constant.
     """
     build = BankBuild(folder, fix_layout(folder, spec), device, batch)
     missing = build.missing()
@@ -111,15 +111,14 @@ def build_bank(
 
 
 def _take_back(build: BankBuild) -> None:
-    """Remove bank.json while a shard is missing, so that it is written of what is built now.
+    """Remove bank.json if a shard is missing, so that it is written again from the new shards.
 
-    Its sigma may be of a damaged shard that was deleted since, and another kind of device may build
-    the new one.
+    The sigma that it holds may come from a damaged shard that has been deleted since, and another
+    kind of device may build the new shard.
     """
     path = build.folder / "bank.json"
     with lock(path):
-        # Another process may have built the shards, and finished the bank, before this one had the
-        # lock.
+        # Another process may have finished the bank before this one got the lock.
         if build.missing():
             path.unlink(missing_ok=True)
 
@@ -127,7 +126,7 @@ def _take_back(build: BankBuild) -> None:
 def _build_with_workers(
     build: BankBuild, models: Callable[[], Models], workers: int, missing: list[int]
 ) -> None:
-    """Build the missing shards in processes of their own."""
+    """Build the missing shards in worker processes."""
     threads = max(1, torch.get_num_threads() // workers)
     pool = ProcessPoolExecutor(
         workers,
@@ -137,8 +136,8 @@ def _build_with_workers(
     )
     try:
         with progress("bank shards", len(missing)) as advance:
-            # Shards that other processes hold come last: by then they are built, or their builder
-            # has died and its lock is free.
+            # Shards locked by other processes come last. By then they are built, or the process
+            # that built them has died and the lock is free.
             for wait in (False, True):
                 jobs = {}
                 for k in missing:
@@ -161,7 +160,7 @@ def _build_here(build: BankBuild, models: Models, missing: list[int]) -> None:
         start, stop = build.spec.range_of(k)
         rows += stop - start
     with progress("bank samples", rows) as advance:
-        # As with workers: shards that other processes hold come last.
+        # As with workers, shards locked by other processes come last.
         for wait in (False, True):
             held = []
             for k in missing:
@@ -171,12 +170,12 @@ def _build_here(build: BankBuild, models: Models, missing: list[int]) -> None:
 
 
 def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
-    """The spec with the shard size that the folder was begun with; records it in a new folder.
+    """The spec with the shard size recorded in the folder; a new folder records the given one.
 
-    The size is no part of a bank's identity, so two commands may name different sizes.
+    The shard size is not part of a bank's identity, so two commands may name different sizes.
     """
     path = folder / LAYOUT
-    # Without the lock, two first builders could each lay the files out in their own way.
+    # Without the lock, two processes that start a bank could each use their own layout.
     with lock(path):
         if not path.exists():
             write_json(path, {"shard": spec.shard})
@@ -186,7 +185,7 @@ def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
 def _build_in_worker(
     build: BankBuild, models: Callable[[], Models], shard: int, threads: int, wait: bool
 ) -> bool:
-    """`build_shard` in a process that shares the processor with others, without progress."""
+    """`build_shard` for a worker process that shares the cores with others; shows no progress."""
     torch.set_num_threads(threads)
     return build_shard(build, models(), shard, lambda amount=1: None, wait)
 
@@ -194,23 +193,23 @@ def _build_in_worker(
 def build_shard(
     build: BankBuild, models: Models, shard: int, advance: Advance, wait: bool = True
 ) -> bool:
-    """Build one shard unless it is there.
+    """Build one shard unless it exists.
 
     Args:
         build: of the bank.
         models: generator, teacher and judge.
         shard: its number.
-        advance: is called with the number of samples done.
-        wait: whether to wait for a shard that another process holds.
+        advance: called with the number of samples done.
+        wait: whether to wait for a shard that another process has locked.
 
     Returns:
-        False where another process holds the shard and `wait` is False.
+        False if another process has locked the shard and `wait` is False; otherwise True.
     """
     path = shard_folder(build.folder, shard)
     start, stop = build.spec.range_of(shard)
     try:
         with lock(path).acquire(blocking=wait):
-            # Only the holder of the lock can tell: another process may have just finished it.
+            # Checked under the lock, since another process may have just finished the shard.
             if path.exists():
                 advance(stop - start)
             else:
@@ -224,11 +223,11 @@ def _write_shard(build: BankBuild, models: Models, shard: int, advance: Advance)
     """Compute and write the samples of a shard; the caller holds its lock."""
     path = shard_folder(build.folder, shard)
     start, stop = build.spec.range_of(shard)
-    # The lock is held, so a partial folder of this shard has no living writer.
+    # The lock is held, so no running process is writing to a partial folder of this shard.
     sweep_partials(path)
     about = {"rows": [start, stop], "device": device_kind(build.device)}
-    # Rows are written as they come. A memory map would do the same, but a full disk ends the process
-    # there (SIGBUS); an ordinary write raises an error that can be explained.
+    # Rows are written as they are computed. With a memory map, a full disk would kill the process
+    # (SIGBUS); an ordinary write raises an error that can be explained.
     with atomic_folder(path, about) as partial, ExitStack() as stack:
         streams = {}
         for name, width in _widths(models).items():
@@ -239,7 +238,7 @@ def _write_shard(build: BankBuild, models: Models, shard: int, advance: Advance)
         done = 0
         for block in _blocks(build, models, start, stop):
             count = len(block["z"])
-            # Once, as soon as there are enough: a few logits could lie in [0, 1] by chance.
+            # Checked once there are enough samples: a few logits could lie in [0, 1] by chance.
             if done < ENOUGH:
                 begun.append(block)
                 if done + count >= ENOUGH:
@@ -251,7 +250,7 @@ def _write_shard(build: BankBuild, models: Models, shard: int, advance: Advance)
 
 
 def _widths(models: Models) -> dict[str, int]:
-    """Name of an array of `compute_block` -> its columns."""
+    """Name of an array of `compute_block` -> its number of columns."""
     generator, teacher, judge = models
     widths = {
         "z": generator.z_dim,
@@ -269,11 +268,11 @@ def _widths(models: Models) -> dict[str, int]:
 def _blocks(
     build: BankBuild, models: Models, start: int, stop: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Samples start..stop-1 in turn, as `compute_block` gives them."""
+    """Yield samples start..stop-1 in order, as `compute_block` returns them."""
     block = build.spec.block
     batch = build.batch or block
     batches = Batches(batch, "bank", models[0])
-    # Whole blocks where the memory holds several, and parts of one where it does not.
+    # Several whole blocks if they fit into memory, otherwise parts of a block.
     together = max(block, batch // block * block)
     for first in range(start, stop, together):
 
@@ -285,18 +284,18 @@ def _blocks(
 
 
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Several results of `compute_block` as one."""
+    """Concatenate several results of `compute_block`."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def write_npy_header(stream: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Begin a .npy file of float32 rows, which follow as bytes.
+    """Write the header of a .npy file of float32 rows; the rows follow as raw bytes.
 
     Args:
         stream: of the file, at its start.
         shape: of the whole array.
     """
-    # numpy.save writes this version of the header too.
+    # numpy.save writes the same version of the header.
     descr = np.lib.format.dtype_to_descr(np.dtype(np.float32))
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
@@ -304,10 +303,10 @@ def write_npy_header(stream: BinaryIO, shape: tuple[int, ...]) -> None:
 
 @contextmanager
 def _one_thread(device: str) -> Iterator[None]:
-    """Compute with one thread on a processor.
+    """Compute with one thread if the device is a CPU.
 
-    Several threads may share one sum, whose last bits then depend on their number. The bytes of a
-    bank must not depend on it. Workers make use of the cores instead.
+    Several threads may split one sum, whose last bits then depend on the number of threads. The
+    bytes of a bank must not depend on it. Worker processes use the other cores instead.
     """
     threads = torch.get_num_threads()
     try:
@@ -332,14 +331,14 @@ def compute_block(
         device: where they run.
 
     Returns:
-        'z' (n, z_dim), 'w' (n, w_dim) where the generator has W, 'teacher' and 'judge' (n, width),
-        'quality' (n, 1) where the judge gives it; float32.
+        float32 arrays: 'z' (n, z_dim), 'w' (n, w_dim) if the generator has W, 'teacher' and 'judge'
+        (n, width), 'quality' (n, 1) if the judge gives it.
 
     Raises:
-        NonFinite: names the first bad sample.
+        NonFinite: a value is NaN or infinite; the message names the first such sample.
     """
     generator, teacher, judge = models
-    # Drawn on the host in float64: the bank has the same latents whatever the device.
+    # Drawn on the host in float64, so that the latents do not depend on the device.
     z = torch.from_numpy(normals(seed, "bank", start, stop, generator.z_dim)).float()
     out = {"z": z}
     with _one_thread(device):
@@ -348,7 +347,7 @@ def compute_block(
             out["w"] = codes.values
         decoded = generator.decode(codes)
         logits, quality = judge.assess(decoded)
-        # One scorer in both roles scores once.
+        # A scorer that is both teacher and judge is called once.
         out["teacher"] = logits if teacher is judge else teacher(decoded)
         out["judge"] = logits
         if quality is not None:
@@ -361,16 +360,20 @@ def compute_block(
 
 
 def refuse_probabilities(block: dict[str, np.ndarray], models: Models) -> None:
-    """Raise BadFile where a network that does not say what it gives gives no logits.
+    """Reject a network whose output looks like probabilities or labels, not logits.
 
-    ENOUGH samples tell: so many logits do not all lie in [0, 1].
+    This concerns networks that do not declare the kind of their output. ENOUGH samples are
+    sufficient evidence: so many logits do not all lie in [0, 1].
 
     Args:
-        block: of `compute_block`.
+        block: result of `compute_block`.
         models: generator, teacher and judge.
+
+    Raises:
+        BadFile: all values lie in [0, 1].
     """
     for role, scorer in (("teacher", models[1]), ("judge", models[2])):
-        # A sign turns [0, 1] into [-1, 0]; the network's own values are on one side of 0.
+        # A sign of -1 turns [0, 1] into [-1, 0]; either way all values are on one side of 0.
         found = recognise(np.abs(block[role]))
         one_side = (block[role] >= 0).all(0) | (block[role] <= 0).all(0)
         if scorer.says_output or found == "logits" or not one_side.all():
@@ -383,12 +386,12 @@ def refuse_probabilities(block: dict[str, np.ndarray], models: Models) -> None:
 
 
 def _refuse_non_finite(name: str, values: Tensor, start: int) -> None:
-    """Raise NonFinite where `values` (n, d) of samples from `start` on have NaN or infinity."""
+    """Raise NonFinite if `values` (n, d), of the samples from `start` on, have NaN or infinity."""
     finite = torch.isfinite(values)
     if finite.all():
         return
     bad = start + int((~finite.all(1)).nonzero()[0])
-    # W comes from the generator alone; a bad logit may come from the image or from the scorer.
+    # W comes from the generator only; a bad logit may be due to the image or to the scorer.
     networks = "generator"
     if name != "w":
         networks = f"generator and the {name}"
@@ -398,7 +401,7 @@ def _refuse_non_finite(name: str, values: Tensor, start: int) -> None:
 
 
 def finish_bank(build: BankBuild, bank_id: str, models: Models) -> Bank:
-    """Write bank.json once every shard is there, and open the bank.
+    """Write bank.json after all shards exist, and open the bank.
 
     Args:
         build: of the bank.
@@ -406,10 +409,10 @@ def finish_bank(build: BankBuild, bank_id: str, models: Models) -> Bank:
         models: generator, teacher and judge.
 
     Raises:
-        BadFile: a shard is damaged or was made by a device that gives other numbers, or a logit is
-            constant over the bank.
+        BadFile: a shard is damaged or was made on a device that gives different numbers, or a logit
+            is constant over the bank.
     """
-    # bank.json is written last: where it is, the bank is complete.
+    # bank.json is written last, so a bank that has it is complete.
     path = build.folder / "bank.json"
     with lock(path):
         if not path.exists():
@@ -418,11 +421,11 @@ def finish_bank(build: BankBuild, bank_id: str, models: Models) -> Bank:
 
 
 def _description(build: BankBuild, bank_id: str, models: Models) -> dict[str, object]:
-    """What bank.json holds."""
+    """The content of bank.json."""
     generator, teacher, judge = models
     folder = build.folder
     spec = build.spec
-    # A damaged shard is named here, and not met while it is summed up.
+    # Checked first, so that the message names a damaged shard before its values are summed.
     for shard in range(spec.shards):
         check_shard(shard_folder(folder, shard), spec.range_of(shard))
     sigma = {
@@ -433,11 +436,12 @@ def _description(build: BankBuild, bank_id: str, models: Models) -> dict[str, ob
     return {
         "version": VERSION,
         "id": bank_id,
-        # Without the hash of the code, so that versions are compared on one draw. Of the generator
-        # that of its pictures: in other coordinates starts stay the same.
+        # The key leaves out the hash of the code, so that versions of the code are compared on the
+        # same starts. It identifies the generator by its images, so that other coordinates of the
+        # latent space keep the same starts too.
         "samples": samples_key(vars(spec), {"generator": generator.samples_digest, **digests}),
         "spec": vars(spec),
-        # What the shards hold, since z and w depend on the generator.
+        # Listed from a shard, since whether there are z and w depends on the generator.
         "fields": sorted(file.stem for file in shard_folder(folder, 0).glob("*.npy")),
         "sigma": sigma,
         "devices": check_devices(build, models, sigma),
@@ -450,9 +454,9 @@ def _description(build: BankBuild, bank_id: str, models: Models) -> dict[str, ob
 
 
 def check_devices(build: BankBuild, models: Models, sigma: dict[str, list[float]]) -> list[str]:
-    """The kinds of devices that made the shards. Several must give the same numbers.
+    """The kinds of devices that made the shards, after a check that they give the same numbers.
 
-    Of every kind but this process's own, the first block of a shard is computed again here.
+    For every kind other than this process's own, the first block of one shard is computed again.
 
     Args:
         build: of the bank, with all its shards.
@@ -460,7 +464,7 @@ def check_devices(build: BankBuild, models: Models, sigma: dict[str, list[float]
         sigma: 'teacher' and 'judge' -> (width,) of each log-odds.
 
     Raises:
-        BadFile: a logit differs by more than SAME_DEVICES of the least sigma of its network.
+        BadFile: a logit differs by more than SAME_DEVICES times the smallest sigma of its network.
     """
     spec = build.spec
     shards: dict[str, int] = {}  # kind -> one of its shards
@@ -523,8 +527,9 @@ def stream_sigma(folder: Path, spec: BankSpec, role: str, attributes: Attributes
             mean += gap * n / total
             count = total
     sigma = np.sqrt(m2 / max(count - 1, 1))
-    # Margins are divided by sigma. `not sigma > ...` is also true of NaN. The log-odds of one of many
-    # classes are rounded, and so is their mean: of a constant a rounding is left, not 0.
+    # Distances are divided by sigma, so it must not be 0. `~(sigma > ...)` also catches NaN. The
+    # log-odds of one of several classes are rounded, and so is their mean: the deviation of a
+    # constant is then a rounding error and not exactly 0.
     constant = ~(sigma > ROUNDING * np.maximum(np.abs(mean), 1.0))
     if constant.any():
         name = attributes.columns()[int(constant.argmax())]

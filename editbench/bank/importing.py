@@ -1,6 +1,6 @@
-"""A bank from latents and logits that exist already as files.
+"""Importing a bank from files of latents and logits.
 
-No generator is needed to read them, and methods that only use codes and logits can be fitted.
+This needs no generator. Methods that use only codes and logits can be fitted on such a bank.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from editbench.base.files import (
 )
 from editbench.networks.scorers.declared import declare
 
-BLOCK = 64  # rows whose moments are merged together; the default of a bank that is built
-LABELS = "fiub"  # kinds of floats, whole numbers and booleans
+BLOCK = 64  # rows per block of the moments, as for a bank that is built
+LABELS = "fiub"  # NumPy's kinds of floats, integers and booleans
 
 
 def import_bank(
@@ -50,16 +50,16 @@ def import_bank(
         w: .npy of the codes, (n, w_dim).
         logits: .npy of the teacher's logits, (n, width).
         attributes: YAML list of the attributes, in the order of the columns.
-        judge_logits: .npy of the judge's logits, (n, width). None: the teacher's serve as both, and
-            the bank is marked as leaking.
-        values: what values that all lie in [0, 1] are, see `Values`; None refuses them.
+        judge_logits: .npy of the judge's logits, (n, width). With None the teacher's logits are
+            used for both, and the bank is marked as leaking.
+        values: what values that all lie in [0, 1] are, see `Values`; None rejects them.
 
     Returns:
         The bank, opened.
 
     Raises:
-        BadFile: a file is unreadable, or does not fit the others, or holds no logits; nothing is
-            left behind.
+        BadFile: a file is unreadable, does not fit the others, or holds no logits; nothing is
+            written then.
     """
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
@@ -82,7 +82,7 @@ def import_bank(
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise BadFile where `out` exists. Other results may stand on a bank, so none is replaced."""
+    """Raise BadFile if `out` exists. A bank is never replaced, since results may depend on it."""
     if out.exists():
         raise BadFile(f"{out} exists: delete it or choose another folder")
 
@@ -97,21 +97,21 @@ def write_bank(
     sources: Sequence[Path],
     options: Mapping[str, Any] | None = None,
 ) -> Bank:
-    """Write arrays as a bank, which is whole or absent.
+    """Write arrays as a bank, completely or not at all.
 
-    The bank is marked as leaking where the judge's logits are the teacher's: a method is then judged
-    by the network that it learnt from.
+    The bank is marked as leaking if the judge's logits are the teacher's: a method is then judged
+    by the network that it learned from.
 
     Args:
         out: folder of the new bank.
         layout: the attributes, in the order of the columns.
-        signs: one an attribute; -1 negates its logits.
+        signs: one per attribute; -1 negates its logits.
         w: (n, w_dim) codes.
         teacher: (n, width) logits.
         judge: (n, width) logits.
-        sources: the files that the arrays were read from; their contents, in this order, are part of
-            the bank's id.
-        options: how the files were read; part of the id too.
+        sources: the files that the arrays were read from; their contents, in this order, are part
+            of the bank's id.
+        options: how the files were read; also part of the id.
 
     Returns:
         The bank, opened.
@@ -119,7 +119,7 @@ def write_bank(
     Raises:
         BadFile: shapes do not fit, a value is not finite in float32, or a logit is constant.
     """
-    # Checked first: no standard deviation and no split exists without samples.
+    # Checked first, since splits and standard deviations need samples.
     if not len(w):
         raise BadFile(f"{sources[0]} has no rows")
     for role, values in (("teacher", teacher), ("judge", judge)):
@@ -135,13 +135,13 @@ def write_bank(
             "teacher": with_signs(teacher, layout, signs),
             "judge": with_signs(judge, layout, signs),
         }
-    # All rows in one shard: nothing is computed that several processes could share.
+    # All rows in one shard, since there is no computation to share between processes.
     spec = BankSpec(len(w), block=BLOCK, shard=BLOCK * -(-len(w) // BLOCK))
     identity: dict[str, Any] = {
         "imported": [file_sha256(path) for path in sources],
         "attributes": layout.as_config(),
     }
-    # Only where there is one: without it the id stays that of a bank whose signs are all 1.
+    # Only added if a sign is -1, so that the id is otherwise independent of the signs.
     if min(signs) < 0:
         identity["signs"] = list(signs)
     with atomic_folder(out) as partial:
@@ -156,7 +156,7 @@ def write_bank(
                 )
             np.save(shard / f"{name}.npy", stored)
         seal_folder(shard, {"rows": [0, len(w)]})
-        # Equal checksums show a leak also where the same logits came from two files.
+        # Equal checksums also reveal a leak if two files hold the same logits.
         sums = read_seal(shard)["files"]
         sigma = {
             "teacher": stream_sigma(partial, spec, "teacher", layout).tolist(),
@@ -189,12 +189,12 @@ def with_signs(logits: np.ndarray, layout: Attributes, signs: Sequence[float]) -
     Args:
         logits: (n, width).
         layout: the attributes, in the order of the columns.
-        signs: 1 or -1, one an attribute.
+        signs: 1 or -1, one per attribute.
 
     Returns:
-        (n, width): float32, or `logits` itself where no sign is -1.
+        (n, width) float32, or `logits` itself if no sign is -1.
     """
-    # The array may be memory-mapped; a product with ones would only copy it.
+    # The array may be memory-mapped, and a product with ones would only copy it.
     if all(sign > 0 for sign in signs):
         return logits
     widths = [attribute.width for attribute in layout]
@@ -206,18 +206,18 @@ def read_matrix(path: Path, kinds: str = "f") -> np.ndarray:
 
     Args:
         path: of the file.
-        kinds: of NumPy's dtypes that are taken; LABELS where a file may hold labels.
+        kinds: accepted kinds of NumPy dtypes; LABELS if the file may hold labels.
 
     Raises:
-        BadFile: the file is unreadable or holds pickled objects, another shape or kind of number,
-            or NaN or infinity.
+        BadFile: the file is unreadable, holds pickled objects, NaN or infinity, or has another
+            shape or kind of number.
     """
     values = read_npy(path)
     if values.ndim != 2 or values.dtype.kind not in kinds:
         raise BadFile(
             f"{path} holds {values.dtype} of shape {values.shape}, expected floats of shape (n, d)"
         )
-    # In parts, since the array may be larger than the memory.
+    # In parts, since the array may be larger than memory.
     for first in range(0, len(values), ROWS):
         broken = ~np.isfinite(values[first : first + ROWS]).all(axis=1)
         if broken.any():
@@ -233,14 +233,14 @@ def read_attributes(path: Path) -> tuple[Attributes, list[float]]:
     """Read attributes from a YAML list.
 
     Returns:
-        The attributes, and a sign for each: -1 where a low logit means its second class, else 1.
+        The attributes, and a sign for each: -1 if a low logit means its second class, otherwise 1.
 
     Raises:
-        BadFile: the file is no list of attributes.
+        BadFile: the file is not a list of attributes.
     """
     if not path.is_file():
         raise BadFile(f"{path}: {no_such('file', path)}; give the YAML list of the attributes")
-    # A list of anything is valid YAML, so the parts of an entry fail in many ways.
+    # A list of anything is valid YAML, so an entry can be wrong in many ways.
     try:
         items = yaml.safe_load(yaml_text(path))
         return declare(items)

@@ -1,4 +1,4 @@
-"""Where the shards of a bank lie, whole or begun. Neither torch nor a network is needed to know it."""
+"""Where the shards of a complete or unfinished bank lie. Imports neither torch nor a network."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 from editbench.base.files import read_json
 
-LAYOUT = "layout.json"  # of a bank that was begun: its samples a shard
+LAYOUT = "layout.json"  # holds the shard size of a bank, from the start of its build
 
 
 def shard_folder(bank: Path, shard: int) -> Path:
-    """The folder of a shard. Five digits keep the alphabetical order that of the index."""
+    """The folder of a shard. With five digits, alphabetical order is the order of the index."""
     return bank / f"shard-{shard:05d}"
 
 
 def shard_size(bank: Path, wanted: int) -> int:
-    """Samples a shard: of a bank that was begun what it was begun with, else `wanted`."""
+    """Samples per shard: the size that the bank was started with, or `wanted` for a new bank."""
     path = bank / LAYOUT
     if not path.exists():
         return wanted

@@ -1,4 +1,4 @@
-"""When starts count as near their boundary. The report says it too, and needs no torch for it."""
+"""When starts count as near their boundary. Separate, so that the report need not import torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ NEARBY = 0.5  # sigma; starts whose median distance is larger are not near their
 
 
 def far_starts(distances: Mapping[str, float], near: str) -> str:
-    """A warning where starts that were asked to be near lie far from their boundary; else ''.
+    """A warning if starts that should be near their boundary lie far from it; otherwise ''.
 
     Args:
-        distances: of `Starts.distances`.
-        near: the rule of the draw; near='any' asks for no nearness.
+        distances: from `Starts.distances`.
+        near: the rule of the draw; 'any' does not require starts to be near.
     """
     own = distances.get("target")
     if near == "any" or own is None or own <= NEARBY:

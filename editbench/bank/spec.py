@@ -1,4 +1,4 @@
-"""What a configuration says of a bank and of the starts drawn from it. Needs no torch."""
+"""The configuration of a bank and of the starts drawn from it. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ class BankSpec:
     """What a bank holds.
 
     Args:
-        n: samples.
-        seed: of the samples; sample i depends on (seed, i) alone.
-        fit: share of the index range that editors learn from.
-        tune: share that they choose their options on; the rest is the test split.
-        block: samples that are computed together unless `bank.batch` says otherwise, and summed
-            together in any case. Blocks start at multiples of it, so that the number of shards and
-            workers changes no bit.
-        shard: samples a shard, a multiple of `block`. It only lays out files.
+        n: number of samples.
+        seed: of the samples; sample i depends only on (seed, i).
+        fit: share of the samples in the fit split, which editors learn from.
+        tune: share of the samples in the tune split, on which editors choose their options. The
+            rest is the test split.
+        block: number of samples that are summed together, and computed together unless `bank.batch`
+            is set. Blocks start at multiples of it, so that the numbers of shards and workers do
+            not change a bit of the result.
+        shard: samples per shard, a multiple of `block`. It only affects the layout of the files.
 
     Raises:
         EditbenchError: a field is out of its range, or of the wrong kind.
@@ -41,7 +42,7 @@ class BankSpec:
         check_at_least("bank.n", self.n, 1)
         check_at_least("bank.block", self.block, 1)
         check_at_least("bank.shard", self.shard, 1)
-        # Blocks would begin elsewhere with another shard size, and another batch may change bits.
+        # Otherwise blocks would start elsewhere, and other batches may change the last bits.
         if self.shard % self.block:
             raise EditbenchError(
                 f"bank.shard={self.shard} must be a multiple of bank.block={self.block}"
@@ -53,7 +54,7 @@ class BankSpec:
 
     @property
     def shards(self) -> int:
-        """Number of shards; the last one may be shorter than `shard`."""
+        """Number of shards; the last one may have fewer than `shard` samples."""
         return -(-self.n // self.shard)
 
     def range_of(self, shard: int) -> tuple[int, int]:
@@ -62,7 +63,7 @@ class BankSpec:
 
     def split(self, name: str) -> tuple[int, int]:
         """First and last + 1 index of a split: one of SPLITS."""
-        # Rounded sums, not sums of rounded shares: neighbouring splits then meet without a gap.
+        # Cumulative sums are rounded, not shares, so that neighbouring splits leave no gap.
         ends = [0, round(self.fit * self.n), round((self.fit + self.tune) * self.n), self.n]
         position = SPLITS.index(name)
         return ends[position], ends[position + 1]
@@ -73,13 +74,13 @@ class StartsSpec:
     """How starts are drawn.
 
     Args:
-        n: starts of all attributes together.
-        pool: share of the candidates, which are the usable samples of the test split, that counts as
-            near. near='any' has no pool.
+        n: total number of starts, over all attributes.
+        pool: share of the candidates (the usable samples of the test split) that counts as near.
+            With near='any' there is no pool.
         seed: of the draw.
         near: 'joint', 'target' or 'any'; see editbench.bank.starts.
-        min_quality: samples that the judge can judge less well than this are no starts; None takes
-            all. The number is in the unit of the judge, see its YAML.
+        min_quality: samples whose quality for the judge is lower than this cannot be starts; None
+            allows all. The unit is the judge's, see its YAML.
 
     Raises:
         EditbenchError: a field is out of its range, or of the wrong kind.
@@ -101,13 +102,13 @@ class StartsSpec:
         check_choice("starts.near", self.near, NEAR)
 
     def pool_size(self, candidates: int) -> int:
-        """How many of the candidates count as near; all of them with near='any'."""
+        """Number of candidates that count as near; all of them with near='any'."""
         if self.near == "any":
             return candidates
         return min(max(round(self.pool * candidates), 1), candidates)
 
     def counts(self, attributes: int) -> list[int]:
-        """Starts of each attribute: n dealt in turn, so that the first ones have one more."""
+        """Starts of each attribute: n is dealt in turn, so the first ones may have one more."""
         return [len(range(k, self.n, attributes)) for k in range(attributes)]
 
     def check_enough(
@@ -117,13 +118,13 @@ class StartsSpec:
         what: str = "the test split",
         more: str = "raise bank.n",
     ) -> None:
-        """Refuse more starts than there are; it needs no bank.
+        """Check that there are enough candidates for the starts; needs no bank.
 
         Args:
             candidates: number of samples that starts are drawn from.
             attributes: number of evaluated attributes.
-            what: the candidates are called.
-            more: how there would be more of them.
+            what: name of the candidates in the message.
+            more: remedy in the message, which would give more candidates.
 
         Raises:
             EditbenchError: a pool is smaller than what is drawn from it.
@@ -137,11 +138,11 @@ class StartsSpec:
                 )
             return
         about = f"starts.pool={self.pool} of the {candidates} samples of {what}"
-        # Each attribute has a pool of its own; the first attributes have the most starts.
+        # With near='target' each attribute has its own pool; the first one has the most starts.
         most = self.counts(attributes)[0] if self.near == "target" else self.n
         if most <= pool:
             return
-        # Where all candidates together are too few, no larger share of them is enough.
+        # If all candidates together are too few, a larger pool does not help.
         larger = ", raise starts.pool" if most <= candidates else ""
         remedy = f"{more}{larger}, or lower starts.n"
         if self.near == "joint":

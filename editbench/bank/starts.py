@@ -1,4 +1,4 @@
-"""Start images and targets of the crossing test.
+"""Starts and target classes of the crossing test.
 
 They are drawn once from the test split, and are the same for every method. Chen et al. 2022, section
 4, take "images with logits around the decision boundaries", each with a target attribute drawn
@@ -35,17 +35,17 @@ from editbench.base.errors import EditbenchError
 
 @dataclass(frozen=True)
 class Starts:
-    """The starts of one attribute.
+    """The starts of one target attribute.
 
     Args:
-        index: (n,) places in the bank.
-        source: (n,) classes that they have.
-        target: (n,) classes that they are to reach.
-        threshold: the largest distance of the pool, in sigma; NaN where there is no pool.
-        own: (n,) distance from the boundary of the attribute, in sigma; None where it is unknown.
-        other: (n,) distance from the nearest boundary of another evaluated attribute; NaN where
-            there is no other. None where it is unknown.
-        refused: share of the test split that min_quality refuses.
+        index: (n,) bank indices.
+        source: (n,) classes of the starts.
+        target: (n,) target classes.
+        threshold: largest distance in the pool, in sigma; NaN if there is no pool.
+        own: (n,) distance from the attribute's boundary, in sigma; None if unknown.
+        other: (n,) distance from the nearest boundary of another evaluated attribute, in sigma; NaN
+            if there is no other attribute; None if unknown.
+        refused: share of the test split that min_quality excludes.
     """
 
     index: np.ndarray
@@ -60,7 +60,8 @@ class Starts:
         return len(self.index)
 
     def distances(self) -> dict[str, float]:
-        """Median distances in sigma: from the target's boundary, from the nearest other one."""
+        """Median distances in sigma: from the target attribute's boundary, and from the nearest
+        boundary of another attribute."""
         found: dict[str, float] = {}
         for name, values in (("target", self.own), ("nearest_other", self.other)):
             if values is not None and len(values) and not np.isnan(values).all():
@@ -69,7 +70,7 @@ class Starts:
 
 
 def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attributes) -> np.ndarray:
-    """`Attributes.boundary_distance` of arrays, in float64.
+    """`Attributes.boundary_distance` for NumPy arrays, in float64.
 
     Args:
         logits: (n, width) of the judge.
@@ -85,15 +86,15 @@ def boundary_distance(logits: np.ndarray, sigma: np.ndarray, attributes: Attribu
 
 @dataclass(frozen=True)
 class Candidates:
-    """The samples among which starts are drawn.
+    """The samples from which starts are drawn.
 
     Args:
-        index: (n,) their places in the bank, or in another table.
+        index: (n,) their positions in the bank, or in another table.
         logits: (n, width) of the judge.
         sigma: (width,) standard deviation of each log-odds, the unit of distance.
-        attributes: the evaluated ones.
-        key: what the samples are meant to be, whichever version of the code made them. It seeds the
-            draw.
+        attributes: the evaluated attributes.
+        key: identifies the samples independently of the version of the code that made them. It is
+            part of the draw's seed.
     """
 
     index: np.ndarray
@@ -104,14 +105,15 @@ class Candidates:
 
 
 def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
-    """Draw the starts of several attributes. The draw depends on no method.
+    """Draw the starts of all evaluated attributes. The draw does not depend on the method.
 
     Args:
-        spec: how many, and how near.
-        bank: whose test split they come from, with the evaluated attributes; see `Bank.select`.
+        spec: how many starts, and how near the boundaries.
+        bank: the starts come from its test split; it has only the evaluated attributes, see
+            `Bank.select`.
 
     Returns:
-        Name -> its starts, sorted by index.
+        Attribute -> its starts, sorted by index.
 
     Raises:
         EditbenchError: the test split or a pool is smaller than what is drawn from it.
@@ -122,7 +124,7 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
     spec.check_enough(len(allowed), len(bank.judge_attributes), what)
     candidates = Candidates(
         allowed + first,
-        # The judge's margins: a start is near the boundary that a crossing is measured at.
+        # The judge's logits, since crossings are measured at the judge's boundary.
         bank.array("judge").range(first, last)[allowed],
         bank.sigma["judge"],
         bank.judge_attributes,
@@ -134,14 +136,14 @@ def draw_targets(spec: StartsSpec, bank: Bank) -> dict[str, Starts]:
 
 
 def draw_among(spec: StartsSpec, candidates: Candidates) -> dict[str, Starts]:
-    """Draw the starts of several attributes, as many as the caller has checked that there are.
+    """Draw the starts of all attributes. The caller has checked that there are enough candidates.
 
     Args:
-        spec: how many, and how near; its min_quality was applied to the candidates.
-        candidates: all that may be a start.
+        spec: how many starts, and how near; its min_quality has been applied to the candidates.
+        candidates: all samples that may become starts.
 
     Returns:
-        Name -> its starts, sorted by index.
+        Attribute -> its starts, sorted by index.
     """
     attributes = candidates.attributes
     distance = boundary_distance(candidates.logits, candidates.sigma, attributes)
@@ -172,21 +174,21 @@ def _draw(
 
     Args:
         spec: of the draw.
-        key: of what the bank holds, so that another version of the code has the same starts.
-        distance: (candidates, A) from each boundary.
+        key: of the bank's samples, so that every version of the code draws the same starts.
+        distance: (candidates, A) distance from each boundary.
         names: of the evaluated attributes.
 
     Returns:
-        For each attribute: places (m,) among the candidates, uniform draws (m,) for the target
+        For each attribute: positions (m,) among the candidates, uniform draws (m,) for the target
         classes, and the threshold of the pool.
     """
     candidates = len(distance)
     size = spec.pool_size(candidates)
-    # Not n: a larger draw begins with the smaller one.
+    # The seed leaves out n, so that a larger draw begins with the smaller one.
     seeds = (spec.seed, "starts", key, spec.pool, spec.near)
     found = []
     if spec.near == "target":
-        # A pool for each attribute, and a draw that does not know of the others.
+        # One pool and one independent draw per attribute.
         for k, count in enumerate(spec.counts(len(names))):
             pool, threshold = _nearest(distance[:, k], size)
             places, draws = _shuffled(seeding.rng(*seeds, names[k]), pool)
@@ -196,7 +198,7 @@ def _draw(
     threshold = float("nan")
     if spec.near == "joint":
         pool, threshold = _nearest(distance.max(1), size)
-    # One draw for all attributes, dealt in turn: no sample is a start of two.
+    # One draw for all attributes, dealt in turn, so that no sample is a start of two attributes.
     places, draws = _shuffled(seeding.rng(*seeds, *names), pool)
     for k in range(len(names)):
         mine = slice(k, spec.n, len(names))
@@ -205,27 +207,27 @@ def _draw(
 
 
 def _nearest(distance: np.ndarray, size: int) -> tuple[np.ndarray, float]:
-    """Places of the `size` smallest distances (candidates,), and the largest of these distances."""
-    # A stable sort orders equal distances by index, whatever the version of NumPy.
+    """Positions of the `size` smallest distances (candidates,), and the largest of these."""
+    # A stable sort orders equal distances by index in every version of NumPy.
     pool = np.argsort(distance, kind="stable")[:size]
     return pool, float(distance[pool].max())
 
 
 def _shuffled(rng: np.random.Generator, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A pool in random order, and one uniform number for each sample of it."""
-    # A number also where only one target is possible: the draws of others do not depend on it.
+    """A pool in random order, and one uniform number for each of its samples."""
+    # A number is drawn even if only one target is possible, so that other draws do not change.
     return rng.permutation(pool), rng.random(len(pool))
 
 
 def usable(spec: StartsSpec, bank: Bank) -> np.ndarray:
-    """Samples of the test split that may be starts: (m,) places in it, in their order.
+    """Samples of the test split that may be starts: (m,) ascending positions in the split.
 
     Args:
-        spec: whose min_quality decides.
-        bank: with a field 'quality' where min_quality is set.
+        spec: gives min_quality.
+        bank: must have the field 'quality' if min_quality is set.
 
     Raises:
-        EditbenchError: min_quality is set, and the bank's judge gave no quality.
+        EditbenchError: min_quality is set, but the bank has no quality from its judge.
     """
     first, last = bank.spec.split("test")
     if spec.min_quality is None:
@@ -240,11 +242,11 @@ def usable(spec: StartsSpec, bank: Bank) -> np.ndarray:
 
 
 def set_target(starts: Starts, target: int | None) -> Starts:
-    """Send all starts towards one class.
+    """Give all starts the same target class.
 
     Args:
         starts: as drawn.
-        target: the class; starts that have it already are left out. None leaves the draw as it is.
+        target: the class; starts that already have it are left out. None leaves the draw unchanged.
     """
     if target is None:
         return starts
@@ -268,16 +270,16 @@ def draw_classes(source: np.ndarray, draw: np.ndarray, classes: int, ordered: bo
     Args:
         source: (n,) classes of the starts.
         draw: (n,) uniform in [0, 1).
-        classes: how many there are.
-        ordered: whether only the neighbours of a class are targets.
+        classes: number of classes.
+        ordered: whether only neighbouring classes can be targets.
 
     Returns:
-        (n,) classes, none of them the source.
+        (n,) target classes, which always differ from the source.
     """
     if ordered:
-        # The first and the last class have one neighbour each.
+        # The first and the last class have only one neighbour.
         step = np.where(draw < 0.5, -1, 1)
         step = np.where(source == 0, 1, np.where(source == classes - 1, -1, step))
         return source + step
-    # 1 to classes - 1 steps further, around the end: every class but the source, equally likely.
+    # 1 to classes - 1 steps further, modulo classes: every class but the source, equally likely.
     return (source + 1 + (draw * (classes - 1)).astype(np.int64)) % classes

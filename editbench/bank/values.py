@@ -1,8 +1,8 @@
-"""What the numbers are that enter as logits: logits, probabilities, or hard labels.
+"""Telling apart logits, probabilities and hard labels in values that are imported as logits.
 
-A classifier's files and outputs seldom say it. Values that all lie in [0, 1] are hardly logits:
-taken as such, every sample would be on the positive side. They are recognised here, and converted
-or refused.
+Files and outputs of a classifier seldom say which of these they hold. Values that all lie in [0, 1]
+are hardly logits: as logits they would put every sample on the positive side. They are recognised
+here, and converted or rejected.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from editbench.networks.scorers.columns import TINY
 
 KINDS = ("logits", "probabilities", "labels")
 OPTION = "--values"
-ROWS = 65536  # rows that are read at once, as an array may be larger than the memory
+ROWS = 65536  # rows read at a time, since an array may be larger than memory
 
 
 @dataclass
 class Values:
-    """How the values of files are taken.
+    """How the values of files are interpreted.
 
     Args:
-        stated: of KINDS, what values in [0, 1] are by the command's option; None: nothing was said.
-        convention: of KINDS, what they are by the convention of the file's source; None: there is
-            none.
+        stated: one of KINDS, what values in [0, 1] are according to the command's option; None if
+            the option was not given.
+        convention: one of KINDS, what they are by the convention of the files' source; None if
+            there is no convention.
     """
 
     stated: str | None = None
     convention: str | None = None
-    # Attribute -> what its values were, of those that were converted.
+    # Attribute -> the kind that its values had, for the attributes that were converted.
     converted: dict[str, str] = field(default_factory=dict)
 
     def as_logits(
         self, values: np.ndarray, layout: Attributes, sources: Mapping[str, Path]
     ) -> np.ndarray:
-        """Values of all attributes as logits.
+        """Convert the values of all attributes to logits.
 
         Args:
             values: (n, width).
@@ -48,14 +49,14 @@ class Values:
             sources: attribute -> the file of its values, for messages.
 
         Returns:
-            (n, width): `values` itself where nothing is converted.
+            (n, width): `values` itself if nothing is converted.
 
         Raises:
-            BadFile: values in [0, 1] of which nothing says what they are, or another kind than the
-                stated one.
+            BadFile: values lie in [0, 1] and their kind is not known, or they are of another kind
+                than the stated one.
         """
-        # Shapes are checked by the reader of the file, with a message of its own: that of no rows too,
-        # as nothing says what no values are.
+        # The reader of the file checks shapes, with its own message. This includes a file without
+        # rows, whose kind cannot be recognised.
         if values.ndim != 2 or values.shape[1] != layout.width or not len(values):
             return values
         out = values
@@ -65,7 +66,7 @@ class Values:
             kind = self._kind(found, item.name, sources[item.name])
             if kind == "logits":
                 continue
-            # The array may be memory-mapped, and is copied once.
+            # The array may be a read-only memory map, so it is copied once.
             if out is values:
                 out = np.array(values, np.float64)
             out[:, place] = CONVERSIONS[kind](out[:, place])
@@ -73,7 +74,7 @@ class Values:
         return out
 
     def check_used(self) -> None:
-        """Raise BadFile where values were stated to be no logits, and no values are so."""
+        """Raise BadFile if the option named another kind than logits, but no values are of it."""
         if self.stated in ("probabilities", "labels") and not self.converted:
             raise BadFile(
                 f"{OPTION} {self.stated}: no attribute's values all lie in [0, 1], so they are "
@@ -81,11 +82,11 @@ class Values:
             )
 
     def options(self) -> dict[str, dict[str, str]]:
-        """What determines the bank beside its files; empty where nothing was converted."""
+        """What determines the bank besides its files; empty if nothing was converted."""
         return {"values": dict(self.converted)} if self.converted else {}
 
     def _kind(self, found: str, name: str, source: Path) -> str:
-        """What the values of an attribute are taken for."""
+        """The kind that the values of an attribute are interpreted as."""
         if found == "logits":
             return "logits"
         if self.stated is not None:
@@ -105,12 +106,12 @@ class Values:
 
 
 def recognise(values: np.ndarray) -> str:
-    """What values look like: 'labels' (0 and 1 alone), 'probabilities' (in [0, 1]) or 'logits'.
+    """What values look like: 'labels' (only 0 and 1), 'probabilities' (in [0, 1]) or 'logits'.
 
     Args:
-        values: (n, columns) of one attribute or of several.
+        values: (n, columns) of one or several attributes.
     """
-    # From the narrowest kind on: one value can only widen it.
+    # Starts with the narrowest kind; further values can only widen it.
     found = "labels"
     for first in range(0, len(values), ROWS):
         part = values[first : first + ROWS]
@@ -122,7 +123,7 @@ def recognise(values: np.ndarray) -> str:
 
 
 def log_odds(values: np.ndarray) -> np.ndarray:
-    """Probabilities (n, columns) as logits: ln p / (1 - p) of one column, ln p of many."""
+    """Probabilities (n, columns) as logits: ln(p / (1 - p)) of a single column, ln p of several."""
     # A saturated sigmoid would have an infinite logit.
     inside = np.clip(values, TINY, 1 - TINY)
     if values.shape[1] == 1:
@@ -131,7 +132,7 @@ def log_odds(values: np.ndarray) -> np.ndarray:
 
 
 def sides(values: np.ndarray) -> np.ndarray:
-    """Labels 0 and 1 as -1 and 1, the sides of the boundary without a distance from it."""
+    """Labels 0 and 1 as logits -1 and 1: the sides of the boundary, without a distance from it."""
     return 2 * values - 1
 
 

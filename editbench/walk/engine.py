@@ -453,7 +453,7 @@ class _Rows:
 
 
 class _CodesFile:
-    """A growing parquet file of what was decoded: start, step, and the walk's codes.
+    """Parquet file that grows by the codes of every step; its columns are start, step and codes.
 
     The writer is opened at the first step, since the width of the codes decides the schema.
     """

@@ -18,13 +18,13 @@ KINDS = ".npy, a GANSpace component (.pkl) or a tensor saved with torch.save (.p
 
 @dataclass(frozen=True)
 class Given:
-    """A direction as its file has it. All but `rows` is known from GANSpace's files alone.
+    """A direction as stored in its file. Only GANSpace's files give more than `rows`.
 
     Args:
         rows: (d,), (1, d) or (num_ws, d), floating point.
         stdev: standard deviation of the samples along the component.
-        layers: [first, end) of the layers that it edits; None for all.
-        space: latent space, 'W' or 'Z'; None where the file names neither.
+        layers: half-open range [first, end) of the layers that it edits; None for all.
+        space: latent space, 'W' or 'Z'; None if the file names neither.
         name: of the component.
     """
 
@@ -36,16 +36,17 @@ class Given:
 
 
 def read_direction(path: Path | str) -> Given:
-    """Read a direction. The file's suffix says its kind, and no code of a pickle is run.
+    """Read a direction. The suffix decides the kind of file, and no code in a pickle is run.
 
     Args:
         path: .npy, .pkl, .pt or .pth.
 
     Raises:
-        BadFile: the file is missing, damaged, hostile, of another kind, or lacks what GANSpace writes.
+        BadFile: the file is missing, damaged, hostile or of another kind, or lacks what GANSpace
+            writes.
     """
     path = Path(path)
-    # By the suffix, not by trying each reader: a damaged file then gets the message of its kind.
+    # The suffix decides, so that a damaged file gets the error message of its kind.
     if path.suffix == ".npy":
         array = read_npy(path, "save the direction with numpy.save")
         if array.dtype.kind != "f":
@@ -67,7 +68,7 @@ def component(content: Any, path: Path | str) -> Given:
 
     Args:
         content: of the file: a dict with lat_comp (1, d), lat_stdev, edit_start and edit_end
-            (exclusive), latent_space, name and more.
+            (exclusive), latent_space, name and other keys.
         path: of the file, for messages.
 
     Raises:
@@ -88,7 +89,7 @@ def component(content: Any, path: Path | str) -> Given:
     if len(stdev) != 1 or not stdev[0] > 0:
         raise BadFile(f"{path}: 'lat_stdev' must be one positive number; export a single component")
     layers = _layers(content, path)
-    # A space that the file does not name is the user's to state, so other words are no error.
+    # If the file names no known space, the user states it, so this is not an error.
     space = content.get("latent_space")
     if not isinstance(space, str) or space not in ("W", "Z"):
         space = None
@@ -104,7 +105,8 @@ def _layers(content: dict, path: Path | str) -> tuple[int, int] | None:
     end = _index(content, "edit_end", path)
     if first is None and end is None:
         return None
-    # With one end alone the other would be a guess, and the edit another than the published one.
+    # If only one end is given, the other would be a guess and the edit might not be the published
+    # one.
     if first is None or end is None:
         raise BadFile(
             f"{path}: has only one of 'edit_start' and 'edit_end'; export the component again"

@@ -25,16 +25,16 @@ from editbench.networks.pickles import read_pickle
 
 
 def import_gradctrl(out: Path, folder: Path, attributes: Path, values: str | None = None) -> Bank:
-    """Write a bank of a GradCtrl data folder. Nothing in a pickle is run.
+    """Write a bank from a GradCtrl data folder. No code in a pickle is run.
 
-    The files have one set of logits, so they are the teacher's and the judge's.
+    The files have a single set of logits, which is used for both teacher and judge.
 
     Args:
         out: folder of the new bank.
         folder: the data folder.
-        attributes: YAML list of the attributes to take, named as the files of logits.
-        values: what values that all lie in [0, 1] are, see `Values`; None refuses them, as such
-            files have logits.
+        attributes: YAML list of the attributes to import, named like the files of logits.
+        values: what values that all lie in [0, 1] are, see `Values`; None rejects them, since
+            these files should hold logits.
 
     Returns:
         The bank, opened.
@@ -57,7 +57,7 @@ def read_folder(folder: Path, layout: Attributes) -> tuple[np.ndarray, np.ndarra
 
     Args:
         folder: the data folder.
-        layout: the attributes to take.
+        layout: the attributes to read.
 
     Returns:
         W codes (n, d), logits (n, width) in the layout's order with the files' signs, and the files
@@ -99,14 +99,14 @@ def _check_names(folder: Path, layout: Attributes) -> None:
     if not missing:
         return
     remedy = ": name the attributes like these files"
-    # The published training prepares a folder that looks alike, but has lost the sizes of the
-    # logits, which the benchmark needs.
+    # The published training prepares a similar folder that keeps only the signs of the logits; the
+    # benchmark needs their values.
     if (folder / "labels.pkl").is_file() and not have:
         remedy = (
             "; labels.pkl of a prepared training folder keeps only the signs: give the folder that "
             "it was prepared from"
         )
-    # Sorted: a folder is listed in an order of its file system.
+    # Sorted, since the order of a folder's entries depends on the file system.
     listing = ", ".join(sorted(have)) or "nothing"
     raise BadFile(
         f"{folder}: lacks logits/logits_{missing[0]}.pkl; it has logits for {listing}{remedy}"
@@ -126,10 +126,10 @@ def columns_of(logits: np.ndarray, n: int, width: int, path: Path) -> np.ndarray
         (n, width).
 
     Raises:
-        BadFile: the shape is another.
+        BadFile: the array has another shape.
     """
     shaped = logits
-    # Neither a number nor an empty array can be cut into rows.
+    # A scalar or an empty array cannot be reshaped into rows.
     if logits.ndim and logits.size:
         shaped = logits.reshape(len(logits), -1)
     if shaped.shape != (n, width):

@@ -1,8 +1,8 @@
 """Files of InterFaceGAN (Shen et al., CVPR 2020; genforce/interfacegan): scores and boundaries.
 
-Scores are .npy of shape (n, 1) or (n,), one file an attribute, high where the attribute is present.
-Rows that the predictor could not score have one agreed value. Boundaries are .npy of shape (1, d):
-unit normals that point to the high side.
+Scores are .npy files of shape (n, 1) or (n,), one per attribute, with high values if the attribute
+is present. Rows that the predictor could not score hold one fixed value. Boundaries are .npy files
+of shape (1, d): unit normals that point to the side of high scores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def import_scores(
     invalid: float | None = None,
     values: str | None = None,
 ) -> Bank:
-    """Write a bank of codes and one score file an attribute.
+    """Write a bank from codes and one score file per attribute.
 
     Args:
         out: folder of the new bank.
@@ -39,16 +39,16 @@ def import_scores(
         scores: attribute -> .npy of its scores.
         attributes: YAML list of the attributes.
         invalid: rows with this score are left out; None takes every row.
-        values: what scores that all lie in [0, 1] are, see `Values`; None takes them for
-            probabilities, as predictors of InterFaceGAN's scores end with a softmax or a sigmoid,
-            and refuses hard labels.
+        values: what scores that all lie in [0, 1] are, see `Values`. None takes them as
+            probabilities, since the predictors of InterFaceGAN end with a softmax or sigmoid, and
+            rejects hard labels.
 
     Returns:
-        The bank, opened. The scores are the teacher's and the judge's logits.
+        The bank, opened. The scores are both the teacher's and the judge's logits.
 
     Raises:
-        UnknownName: a score file is of no attribute of the list.
-        BadFile: a file is missing, unreadable or does not fit; nothing is left behind.
+        UnknownName: a score file belongs to no attribute of the list.
+        BadFile: a file is missing, unreadable or does not fit; nothing is written then.
     """
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
@@ -65,7 +65,7 @@ def import_scores(
             raise BadFile(f"every row has an invalid score of {invalid}; check --invalid")
         codes = codes[keep]
         logits = logits[keep]
-    # In the layout's order: the id must not depend on the order of the command's arguments.
+    # In the layout's order, so that the id does not depend on the order of the arguments.
     sources = [w]
     for name in layout.names:
         sources.append(scores[name])
@@ -79,21 +79,21 @@ def import_scores(
 def read_scores(
     scores: Mapping[str, Path], layout: Attributes, invalid: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read one score file an attribute.
+    """Read one score file per attribute.
 
     Args:
         scores: attribute -> .npy of its scores.
-        layout: the attributes; each has a file.
-        invalid: the score of a row that could not be scored; None where there is none.
+        layout: the attributes; each must have a file.
+        invalid: the score of rows that could not be scored; None if there is no such score.
 
     Returns:
-        Logits (n, width) in the layout's order, and (n,) bool: whether no score of the row is
-        invalid.
+        Logits (n, width) in the layout's order, and (n,) bool: True if all scores of the row are
+        valid.
 
     Raises:
-        UnknownName: a score file is of no attribute.
-        BadFile: an attribute has no file; or a file is unreadable, of another length, or marks
-            samples without a score and `invalid` is None.
+        UnknownName: a score file belongs to no attribute.
+        BadFile: an attribute has no file; or a file is unreadable, has another length, or marks
+            samples without a score while `invalid` is None.
     """
     for name in scores:
         if name not in layout.names:
@@ -110,7 +110,7 @@ def read_scores(
     for attribute in layout:
         path = scores[attribute.name]
         values = read_npy(path)
-        # Hard labels are whole numbers or booleans; what they are is asked for later.
+        # Hard labels are integers or booleans; `Values` recognises them later.
         if values.dtype.kind in "iub":
             values = values.astype(np.float64)
         if values.dtype.kind != "f" or not values.ndim or not np.isfinite(values).all():
@@ -129,7 +129,7 @@ def read_scores(
             valid = column != column.dtype.type(invalid)
             keep = keep & valid.all(1)
             column = column[valid]
-        # Another mark than the given one.
+        # Rejects a mark that differs from `invalid`.
         _refuse_marks(column, path)
     return np.concatenate(columns, 1), np.broadcast_to(keep, len(columns[0]))
 
@@ -144,8 +144,7 @@ def read_boundary(path: Path | str) -> np.ndarray:
         (d,) float64.
 
     Raises:
-        BadFile: the file is damaged or of another shape, or the vector has not the length 1, as
-            every boundary has.
+        BadFile: the file is damaged or has another shape, or the vector does not have length 1.
     """
     values = read_npy(path)
     one_row = values.ndim == 1 or (values.ndim == 2 and len(values) == 1)
@@ -166,8 +165,13 @@ def read_boundary(path: Path | str) -> np.ndarray:
 
 
 def _refuse_marks(column: np.ndarray, path: Path) -> None:
-    """BadFile where scores are probabilities but for one repeated negative number, which says that
-    a sample could not be scored: taken as they stand, all of them would pass for logits."""
+    """Reject probabilities that contain a repeated negative number, a mark of unscored samples.
+
+    With the mark, the values would be mistaken for logits.
+
+    Raises:
+        BadFile: all scores lie in [0, 1] except for one repeated negative number.
+    """
     outside = column[(column < 0) | (column > 1)]
     if not 0 < len(outside) < column.size - len(outside):
         return

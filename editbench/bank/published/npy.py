@@ -17,7 +17,7 @@ def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.nd
 
     Args:
         path: of the file.
-        remedy: what the user can do about another kind of file; the end of the message.
+        remedy: what to do if the file is of another kind; the end of the message.
 
     Raises:
         BadFile: the file is missing, damaged, an .npz, or holds pickled objects.
@@ -27,7 +27,7 @@ def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.nd
         raise BadFile(f"{path}: {no_such('file', path)}; check the path")
     with path.open("rb") as stream:
         begin = stream.read(len(MAGIC_PREFIX))
-    # Of any other content NumPy says that it is a pickle, and how to load it unsafely.
+    # For any other content NumPy says that it is a pickle, and how to load it unsafely.
     if begin and not begin.startswith((MAGIC_PREFIX, ZIP)):
         raise BadFile(
             f"{path} is not an .npy file, whatever its name: it lacks the header of one; {remedy}"
@@ -42,7 +42,7 @@ def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.nd
             f"{path} is not a readable .npy array ({str(error)[:200] or type(error).__name__}); "
             f"{remedy}"
         ) from error
-    # numpy.load goes by the content: an .npz has the same call and another type.
+    # numpy.load looks at the content: it opens an .npz too, and returns another type.
     if not isinstance(found, np.ndarray):
         found.close()
         raise BadFile(

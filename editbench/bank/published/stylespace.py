@@ -1,7 +1,8 @@
 """The published overlap of StyleSpace's channels with regions (Wu et al., CVPR 2021; `semantic_top_32`).
 
-A pickle of one (C_l, 11) float array a style layer. Row c has, for each of the 11 regions, the share
-of the images showing it in which channel c belongs to it. Rows of ToRGB layers are zero.
+The file is a pickle with one (C_l, 11) float array per style layer. Row c holds a share for each of
+the 11 regions: of the images that show the region, those in which channel c belongs to it. Rows of
+ToRGB layers are zero.
 """
 
 from __future__ import annotations
@@ -92,10 +93,10 @@ def select_channels(
 
     Args:
         layers: (C_l, 11) rates, see `read_semantic`.
-        rate: least rate, a share of images.
-        margin: least distance to the other regions.
+        rate: minimum rate, a share of images.
+        margin: minimum distance to the rate in every other region.
     """
-    # All layers in one table; `places` finds a row's layer and channel again.
+    # All layers in one table; `places` maps a row back to its layer and channel.
     rates = np.concatenate(layers)
     places: list[tuple[int, int]] = []
     for layer, values in enumerate(layers):

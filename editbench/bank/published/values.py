@@ -1,6 +1,6 @@
-"""Arrays from what a restricted reader returns.
+"""Converts the result of a restricted reader to an array.
 
-That is an array, a tensor, or a list of either or of numbers.
+The result may be an array, a tensor, or a list of arrays, tensors or numbers.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def _all_numbers(values: list | tuple) -> bool:
 
 
 def _array_of_numbers(values: list | tuple, source: Path | str) -> np.ndarray:
-    """(n,) float64 of n plain numbers, in one step: a call for each number would be slow."""
+    """(n,) float64 array of n plain numbers, made in one call for speed."""
     try:
         return np.array(values, np.float64)
-    # Python's integers have no largest one.
+    # A Python integer may be too large for float64.
     except OverflowError as error:
         raise BadFile(
             f"{source}: contains an integer too large for a float; save an array"
@@ -90,8 +90,8 @@ def _stack(values: list | tuple, source: Path | str) -> np.ndarray:
 
 def _describe_kind(value: Any) -> str:
     """What a value is, for a message."""
-    # An object that the reader did not build has the name of its class, which the file chose: cut,
-    # and in ASCII.
+    # An object that the reader did not build has the name of its class, which comes from the file:
+    # it is shortened and escaped to ASCII.
     name = getattr(value, "name", None)
     if isinstance(name, str):
         return f"an object of the class {name[:60]!a}"

@@ -1,7 +1,7 @@
 """Jobs: settings, identity, fits, records, sweeps.
 
-`editbench.run` is this package and a function of the public interface as well. Importing any module
-of the package binds the name `run` of `editbench` to the package, so the package is made callable.
+`editbench.run` is both this package and a function of the public interface. Importing any module of
+the package binds the name `run` of `editbench` to the package, so the package is made callable.
 """
 
 import importlib
@@ -19,7 +19,7 @@ class _CallablePackage(ModuleType):
 
     @property
     def _function(self) -> Any:
-        # Found by name: the interface stands above this room, which must not import it.
+        # Looked up by name, since this room must not import the public interface above it.
         root = self.__name__.partition(".")[0]
         return importlib.import_module(f"{root}.api").run
 

@@ -1,4 +1,4 @@
-"""Sizes of a job's batches where they are `auto`, and at most what the memory holds."""
+"""Batch sizes of a job: the configured ones, or the largest that fit into memory for `auto`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def engine_batch(settings: Settings, networks: Networks) -> int:
 
 
 def fit_batch(settings: Settings, networks: Networks) -> int:
-    """Samples that a fit has the teacher score together: SCORED, or what the memory holds."""
+    """Samples that the teacher scores together in a fit: SCORED, or fewer if memory is short."""
     return _fitting(settings, networks, networks.teacher, SCORED)
 
 

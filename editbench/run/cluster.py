@@ -1,8 +1,8 @@
-"""Jobs of submitit, on a SLURM cluster or as processes of this machine: all are waited for.
+"""Waiting for the jobs of submitit, on a SLURM cluster or as processes of this machine.
 
-Hydra's launcher of submitit stops at the first job that left no result, while others run, and
-learns of such a job from SLURM's accounting alone, which many clusters do not have. Here a job is
-over when its result is there or when it is in the queue no more.
+Hydra's submitit launcher stops at the first job that left no result, while others still run. It
+learns of such a job only from SLURM's accounting, which many clusters do not have. Here a job is
+over when its result exists or when it is no longer in the queue.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ ENDED = {
     "TIMEOUT",
 }
 LOOK_EVERY = 1.0  # seconds between two looks for results
-ASK_FIRST = 2.0  # seconds between two questions to the queue at first ...
-ASK_MOST = 60.0  # ... and in the end, since one controller answers everybody on a cluster
-NOISE = ("srun: ", "submitit ")  # lines of a log that begin so tell no reason
-GRACE = 15.0  # seconds that a result may take to be seen on a shared file system
+ASK_FIRST = 2.0  # seconds between two queries of the queue at first ...
+ASK_MOST = 60.0  # ... and later, since a cluster has one controller for all users
+NOISE = ("srun: ", "submitit ")  # log lines with these prefixes do not give the reason of a failure
+GRACE = 15.0  # seconds that a result may take to appear on a shared file system
 
 
 # -- the queue -----------------------------------------------------------------------------------
 def check_slurm(options: Mapping[str, Any]) -> None:
-    """Refuse to send jobs to SLURM where its commands are absent or its controller is silent.
+    """Check that jobs can be sent to SLURM.
 
     Args:
         options: of hydra.launcher.
 
     Raises:
-        EditbenchError: with the reason; also where the options leave a job no time.
+        EditbenchError: SLURM's commands are absent, its controller does not answer, or the options
+            leave a job no time.
     """
     minutes = options["timeout_min"]
     warning = options["signal_delay_s"]
@@ -81,11 +82,11 @@ def check_slurm(options: Mapping[str, Any]) -> None:
 
 
 def job_states() -> dict[str, str]:
-    """State of every job of this user that SLURM knows, by its id ('12', in an array '12_3').
+    """State of every job of this user that SLURM knows, by its id ('12', or '12_3' in an array).
 
     Raises:
         OSError: squeue cannot be started.
-        subprocess.SubprocessError: it failed or did not answer.
+        subprocess.SubprocessError: squeue failed or did not answer.
     """
     answer = subprocess.run(
         QUEUE, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=120
@@ -98,9 +99,9 @@ def job_states() -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    """The last line that a command left, or that an error has where there is none."""
+    """The last line of a command's output or, without output, of the error."""
     said = getattr(error, "stderr", None)
-    # Of a command that did not answer in time Python keeps bytes, or nothing.
+    # If the command timed out, Python keeps its output as bytes, or not at all.
     text = said if isinstance(said, str) and said.strip() else str(error)
     return text.strip().splitlines()[-1]
 
@@ -116,15 +117,15 @@ class SubmittedJobs:
     def __init__(self, cluster: str) -> None:
         self.cluster = cluster
         self.jobs: list[submitit.Job[Any]] = []
-        self._waiting: list[submitit.Job[Any]] = []  # those of them that are not over
-        self._states: dict[str, str] = {}  # job -> its state when the queue was asked last
+        self._waiting: list[submitit.Job[Any]] = []  # jobs that are not over
+        self._states: dict[str, str] = {}  # job -> its state at the last query of the queue
         self._ended: dict[str, float] = {}  # job without a result -> when it was seen to have ended
         self._ask_every = ASK_FIRST
         self._asked = float("-inf")
 
     @contextmanager
     def waiting_executor(self) -> Iterator[None]:
-        """Make Hydra's launchers of submitit wait for every job, whatever becomes of the others."""
+        """Make Hydra's submitit launchers wait for every job, even if others fail."""
         submitted = self
 
         class Executor(submitit.AutoExecutor):
@@ -133,7 +134,7 @@ class SubmittedJobs:
                 # The sweep reads what the jobs left in its folder.
                 return [_Ended()] * count
 
-        # The launchers look it up by this name when they launch, and take no other.
+        # The launchers look the class up under this name when they launch.
         theirs = submitit.AutoExecutor
         submitit.AutoExecutor = Executor  # type: ignore[misc]
         try:
@@ -148,10 +149,10 @@ class SubmittedJobs:
             submit: submits the batch.
 
         Returns:
-            How many they were.
+            The number of jobs.
 
         Raises:
-            EditbenchError: the cluster takes none of them.
+            EditbenchError: the cluster rejects the jobs.
         """
         try:
             jobs = submit()
@@ -173,7 +174,7 @@ class SubmittedJobs:
         return len(jobs)
 
     def _poll_queue(self) -> None:
-        """Learn from time to time which jobs have ended."""
+        """Query the queue from time to time for jobs that have ended."""
         now = time.monotonic()
         if now - self._asked < self._ask_every:
             return
@@ -182,33 +183,33 @@ class SubmittedJobs:
         for job, state in self._current_states():
             if state not in ENDED:
                 self._states[job] = state
-                # What looked like an end was a step to being queued anew.
+                # It had only left the queue to be queued again.
                 self._ended.pop(job, None)
             elif job not in self._ended:
                 self._states[job] = state
                 self._ended[job] = now
-                self._ask_every = ASK_FIRST  # to see it well before it counts as lost
+                self._ask_every = ASK_FIRST  # to notice a requeue before it counts as lost
 
     def _current_states(self) -> list[tuple[str, str]]:
-        """The ids of the jobs that are not over, each with its state; none while SLURM is silent."""
+        """Ids and states of the jobs that are not over; empty while SLURM does not answer."""
         if self.cluster != SLURM:
             return [(job.job_id, GONE if job.done() else RUNNING) for job in self._waiting]
         try:
             states = job_states()
         except (OSError, subprocess.SubprocessError) as error:
-            # A controller that is restarted knows its jobs afterwards.
+            # A controller that is being restarted knows its jobs again afterwards.
             print_message(f"SLURM does not answer and is asked again: {_reason(error)}")
             return []
         return [(job.job_id, states.get(job.job_id, GONE)) for job in self._waiting]
 
     def _drop_finished(self) -> None:
-        """Wait no longer for jobs that left a result or are lost; a line for each that is lost."""
+        """Stop waiting for jobs that left a result or are lost; print a line for each lost one."""
         now = time.monotonic()
         waiting: list[submitit.Job[Any]] = []
         for job in self._waiting:
             ended = self._ended.get(job.job_id)
             if ended is not None:
-                # A file system of several machines may show an old folder until it is touched.
+                # A network file system may show an outdated folder until it is touched.
                 with suppress(OSError):
                     job.paths.folder.chmod(job.paths.folder.stat().st_mode)
             if job.paths.result_pickle.exists():
@@ -221,12 +222,13 @@ class SubmittedJobs:
 
     # -- what is said of them ----------------------------------------------------------------
     def describe(self, place: int) -> str:
-        """The state of the job that was submitted as number `place`, its log and its last line."""
+        """The state of the job at position `place`, the last line of its log, and the log's
+        path."""
         if place >= len(self.jobs):
             return "not submitted"
         job = self.jobs[place]
         state = self._states.get(job.job_id, "")
-        # submitit keeps an error as a result, so the queue need not have been asked since.
+        # submitit stores an error as a result, which may be newer than the last query.
         if job.paths.result_pickle.exists():
             state = "ended with an error"
         head = f"job {job.job_id} {state}".strip()
@@ -235,15 +237,15 @@ class SubmittedJobs:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return f"{head}; it did not start: there is no log"
-        # Whatever ends a job, srun and submitit say that it has ended.
+        # srun and submitit report the end of every job, whatever its reason.
         said = [line for line in lines if line.strip() and not line.startswith(NOISE)]
         return "; ".join([head, *said[-1:], f"log {log}"])
 
     def release(self) -> str:
-        """Leave the jobs of SLURM to themselves, and end those of this machine.
+        """Stop waiting: SLURM's jobs continue, jobs on this machine are ended.
 
         Returns:
-            What to say of the jobs that go on; '' where none does.
+            A message about the jobs that continue; '' if there are none.
         """
         if self.cluster != SLURM:
             for job in self._waiting:
@@ -259,12 +261,12 @@ class SubmittedJobs:
 
 
 def _array(job: submitit.Job[Any]) -> str:
-    """The number of the array that a job is of, or of the job itself."""
+    """The number of the array that a job belongs to, or of the job itself."""
     return job.job_id.partition("_")[0]
 
 
 class _Ended:
-    """What Hydra's launchers ask of a job."""
+    """A finished job, as far as Hydra's launchers use it."""
 
     def results(self) -> list[JobReturn]:
         return [JobReturn(status=JobStatus.COMPLETED)]
@@ -272,13 +274,14 @@ class _Ended:
 
 # -- in a job ------------------------------------------------------------------------------------
 class Stopped(BaseException):
-    """The cluster stops a job. No Exception, which would count as a failure of its method."""
+    """The cluster stops a job. Not an Exception, which would count as a failure of the method."""
 
 
 def stop_is_no_failure() -> None:
-    """In a job of submitit, make the signal before its time limit end it without a record.
+    """In a job of submitit, let the signal before the time limit end the job without a record.
 
-    submitit answers the signal with a requeue where it may, else with an exception.
+    submitit itself answers the signal by requeueing the job or, if that is not allowed, with an
+    exception.
     """
     number = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
     answer = signal.getsignal(number)

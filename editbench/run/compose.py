@@ -28,13 +28,13 @@ from editbench.run.overrides import (
 )
 from editbench.run.settings import TOP_VALUES, Settings
 
-# Keys that can say what is evaluated; the scorer has a say where the list is null.
+# Keys that can change what is evaluated; if the list is null, the scorer decides.
 SAY_THE_LIST = ("evaluated", "experiment", "budget", "scorer")
 
 
 # -- one job -------------------------------------------------------------------------------------
 def compose_settings(overrides: Sequence[str], more: Sequence[Path] = ()) -> Settings:
-    """The settings of one job: `compose_config`, read and checked."""
+    """The checked settings of one job; see `compose_config`."""
     return Settings.from_config(compose_config(overrides, more))
 
 
@@ -46,8 +46,8 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
         more: a user's own configuration folders.
 
     Raises:
-        UnknownName: a group option or key that does not exist.
-        EditbenchError: Hydra cannot compose it.
+        UnknownName: a group option or key does not exist.
+        EditbenchError: Hydra cannot compose the configuration.
     """
     overrides, more = name_files(overrides, more)
     check_overrides(overrides, more)
@@ -58,9 +58,9 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
 
 # -- the jobs of a sweep -------------------------------------------------------------------------
 def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
-    """The overrides of every job of a sweep, in the order in which Hydra's basic sweeper runs them.
+    """The overrides of every job of a sweep, in the order of Hydra's basic sweeper.
 
-    An experiment's hydra.sweeper.params come first, so that the command line replaces them.
+    An experiment's hydra.sweeper.params come first, so that the command line overrides them.
 
     Args:
         master: configuration that was composed for a multirun, with Hydra's own node.
@@ -71,7 +71,7 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
     words = [f"{key}={value}" for key, value in params.items()]
     words += master.hydra.overrides.task
     parser = OverridesParser.create(config_loader=loader)
-    # A key that comes again replaces its earlier values: the last word wins, as in Hydra.
+    # A repeated key replaces its earlier values: the last word wins, as in Hydra.
     choices: dict[str, list[str]] = {}  # key -> one word for each of its values
     for override in parser.parse_overrides(words):
         key = override.get_key_element()
@@ -82,7 +82,7 @@ def sweep_jobs(master: DictConfig, loader: ConfigLoader) -> list[list[str]]:
                 choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             except ValueError as error:  # such as a range with a step of 0
                 raise EditbenchError(f"{override.input_line}: {error}") from error
-            # Of a glob that matches nothing, say: a sweep without a job looks like one that went well.
+            # For example a glob that matches nothing. A sweep without jobs would look successful.
             if not choices[key]:
                 raise EditbenchError(f"{override.input_line}: has no value, so there is no job")
         else:
@@ -98,10 +98,11 @@ def compose_master(
     """The configuration of a sweep as a whole, with Hydra's own node, and the words of its jobs.
 
     Raises:
-        EditbenchError: a sweeper of somebody else, which would choose the jobs as they end.
+        EditbenchError: another sweeper than Hydra's basic one, such as one that chooses further
+            jobs by the results of earlier ones.
     """
-    # Hydra composes it with the default options of swept groups, which may lack what the swept ones
-    # have. Values of options stand in the jobs' own words, and are checked there.
+    # Hydra composes it with the default options of swept groups, which may lack keys of the swept
+    # options. Values of options are part of the jobs' own words and are checked there.
     shared = [word for word in overrides if not _is_of_group(word)]
     master = loader.load_configuration(MAIN, shared, RunMode.MULTIRUN)
     of_hydra = set(master.hydra.overrides.hydra)
@@ -116,18 +117,18 @@ def compose_master(
 
 
 def _is_of_group(word: str) -> bool:
-    """Whether a word gives a value to an option of a group, as method.delta=0.3 does."""
+    """Whether a word sets a key inside a group, such as method.delta=0.3."""
     group, dot, _ = word.partition("=")[0].partition(".")
     return bool(dot) and group in groups()
 
 
 @dataclass
 class JobComposer:
-    """Composes the jobs of a sweep, as Hydra does for each of them.
+    """Composes the jobs of a sweep as Hydra does.
 
-    Composing takes a fifth of a second. Jobs that differ in their attribute, target and seed alone
-    are composed once: these are plain values, from which the rest of the configuration does not
-    follow unless it says so by an interpolation.
+    Composing takes a fifth of a second. Jobs that differ only in attribute, target and seed are
+    composed once: these are plain values, and the rest of the configuration does not depend on them
+    unless an interpolation refers to them.
 
     Args:
         loader: of Hydra.
@@ -138,7 +139,7 @@ class JobComposer:
     loader: ConfigLoader
     master: DictConfig
     more: Sequence[Path] = ()
-    # The other words of a job -> its settings, None where something refers to one of TOP_VALUES.
+    # The other words of a job -> its settings; None if something refers to one of TOP_VALUES.
     _composed: dict[tuple[str, ...], Settings | None] = field(default_factory=dict)
 
     def settings(self, words: Sequence[str]) -> Settings:
@@ -148,8 +149,8 @@ class JobComposer:
             words: its overrides.
 
         Raises:
-            UnknownName: a key that the options of this job do not have.
-            EditbenchError: a wrong value.
+            UnknownName: the options of this job lack a key.
+            EditbenchError: a value is wrong.
         """
         values: dict[str, Any] = {}
         others: list[str] = []
@@ -157,20 +158,20 @@ class JobComposer:
             key = word.partition("=")[0]
             if key in TOP_VALUES:
                 values[key] = TOP_VALUES[key](_parsed(word))
-                others.append(key)  # a job without the word has the default, and is another one
+                others.append(key)  # a job without the word has the default and is a different job
             else:
                 others.append(word)
         known = self._composed.get(tuple(others))
         if known is not None:
             return known.with_values(**values)
-        # As Hydra does for each job: an experiment may be among the swept words, with defaults.
+        # As Hydra does for each job, since a swept experiment may bring its own defaults.
         try:
             config = self.loader.load_sweep_config(self.master, list(words))
         except HydraException:
-            # Hydra does not say which of the jobs it is.
+            # Hydra's message does not say which job has the wrong key.
             check_keys(words, self.more, of_sweep=True)
             raise
-        # Hydra closes the configuration, after which no key can be deleted.
+        # Hydra makes the configuration a closed struct, from which no key can be deleted.
         with open_dict(config):
             del config["hydra"]
         settings = Settings.from_config(config)
@@ -184,9 +185,9 @@ def _parsed(word: str) -> Any:
 
 
 def _refers_to_values(config: DictConfig) -> bool:
-    """Whether something in a configuration follows from its attribute, target or seed."""
+    """Whether an interpolation in a configuration refers to its attribute, target or seed."""
     text = json.dumps(OmegaConf.to_container(config, resolve=False), default=str)
-    # A resolver such as ${oc.select:seed} refers as well: every name in braces counts.
+    # A resolver such as ${oc.select:seed} refers to them too, so every name in braces counts.
     inside = " ".join(re.findall(r"\$\{([^}]*)", text))
     return any(key in re.findall(r"\w+", inside) for key in TOP_VALUES)
 
@@ -205,21 +206,22 @@ def sweep_settings(
 def check_sweep(composer: JobComposer, jobs: list[list[str]]) -> list[Settings]:
     """Check the settings of a sweep before its first job.
 
-    As few jobs are composed as show every swept value once, since composing a job takes a fifth
-    of a second. Values of attribute, target and seed, of which there are many, are checked alone.
+    Composing a job takes a fifth of a second, so only enough jobs are composed to cover every swept
+    value once. The many values of attribute, target and seed are checked without composing.
 
     Returns:
-        The settings of the jobs that were composed, and of the first one with each further attribute.
+        The settings of the jobs that were composed, and of the first job with each further
+        attribute.
 
     Raises:
-        EditbenchError: a wrong value.
+        EditbenchError: a value is wrong.
     """
     seen: set[str] = set()
     composed: list[Settings] = []
     further: list[Settings] = []
     shared = not _sweeps_the_list(jobs)
     for words in jobs:
-        needs_composition = not seen  # the first job shows the words that all share
+        needs_composition = not seen  # the first job covers the words that all share
         for word in set(words) - seen:
             key = word.partition("=")[0]
             if key in TOP_VALUES:
@@ -235,8 +237,7 @@ def check_sweep(composer: JobComposer, jobs: list[list[str]]) -> list[Settings]:
 
 
 def _sweeps_the_list(jobs: list[list[str]]) -> bool:
-    """Whether jobs of a sweep may differ in their evaluated attributes: what is evaluated in one of
-    them then says nothing about another."""
+    """Whether jobs of a sweep may differ in their evaluated attributes."""
     chosen: dict[str, set[str]] = {}
     for words in jobs:
         for word in words:

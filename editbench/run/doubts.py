@@ -1,7 +1,7 @@
-"""What makes the numbers of a run mean less than they seem to, as its provenance tells it.
+"""Reasons to doubt the numbers of a run, taken from its provenance.
 
-The line of a run has it in a few words (`remarks`), since it may stand in every line of a sweep. The
-report says what it means and what helps: `editbench.report.doubts`.
+The printed line of a run names them in a few words (`remarks`), since the same doubt may concern
+every line of a sweep. The report explains them and names remedies: `editbench.report.doubts`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from editbench.stats.agreement import contradicted, foreign
 
 
 class Doubts(NamedTuple):
-    """What is in doubt of one run.
+    """Reasons to doubt the numbers of one run.
 
     Attributes:
-        far: median distance of the starts from the target's boundary, in sigmas; None where they
-            are as near as was asked for.
-        not_finite: walks that became NaN or infinite.
-        walks: of how many; 0 in records of earlier versions, which do not count them.
-        contradicted: attribute -> Cohen's kappa, where teacher and judge agree hardly more than
-            chance.
-        foreign: (role, attribute) -> share of equal classes, where the logits of an imported bank are
-            not those of the run's scorer.
+        far: median distance of the starts from the target attribute's boundary, in sigmas; None if
+            the starts are near enough.
+        not_finite: number of walks that became NaN or infinite.
+        walks: number of all walks; 0 in records of earlier versions, which do not count them.
+        contradicted: attribute -> Cohen's kappa, for attributes on which teacher and judge agree
+            hardly more than by chance.
+        foreign: (role, attribute) -> share of equal classes, if the logits of an imported bank do
+            not match those of the run's scorer.
     """
 
     far: float | None

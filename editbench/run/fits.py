@@ -1,4 +1,4 @@
-"""Fits are cached by content: what was fitted once from the same bank by the same code is loaded, not repeated."""
+"""Fitting editors, with a cache: a fit with the same settings, bank and code is not repeated."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from editbench.run.settings import Settings
 from editbench.stats.ordering import mean_auc
 from editbench.walk.editor import Editor, FitData, FitReport
 
-# Tune samples whose order is judged: their AUC has a standard error of about 0.01 at a share of
-# 10 %, and the styles of more would not fit into memory.
+# Tune samples on which the AUC is computed. Its standard error is about 0.01 for a class with a
+# share of 10 %, and the styles of more samples would not fit into memory.
 JUDGED = 5000
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fitting cost, also when it was reused."""
+    """What a fit cost and found; the costs are the same if the fit was loaded from the cache."""
 
     seconds: float
     # Samples that the generator decoded for the fit.
     decoded: int
-    # Samples whose logits of the teacher the fit read or had computed.
+    # Samples whose teacher logits the fit read or had computed.
     labels: int
     notes: dict
     cached: bool
-    # Attribute -> AUC of what was learnt for the teacher's labels on the tune split.
+    # Attribute -> AUC of the learned scores for the teacher's labels on the tune split.
     learned: dict[str, float] = field(default_factory=dict)
 
 
 def fit_editor(
     editor: Editor, settings: Settings, bank: Bank, networks: Networks, attribute: str
 ) -> Fitted:
-    """Fit an editor for all attributes, then tune it for one; both through the cache."""
+    """Fit an editor for all attributes, then tune it for one; both use the cache."""
     data = fit_data(settings, bank, networks)
     # `more` is empty unless the method has a `tune` of its own.
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
@@ -61,12 +61,12 @@ def fit_editor(
     fitted = _cached(path, editor, bank, data, names, told, lambda: editor.fit(data))
     if not more:
         return fitted
-    # All attributes share the fit; what is tuned for one of them has a file of its own.
+    # All attributes share the fit; the tuning for each attribute has its own file.
     tuning = f"tuning {kind} for {attribute}"
     tuned = _cached(
         more[0], editor, bank, data, [attribute], tuning, lambda: editor.tune(data, attribute)
     )
-    # A job is charged for both, also where the cache had one of them.
+    # A job is charged for both, even if they came from the cache.
     return Fitted(
         fitted.seconds + tuned.seconds,
         fitted.decoded + tuned.decoded,
@@ -78,13 +78,16 @@ def fit_editor(
 
 
 def _unchanged(bank: Bank, data: FitData, told: str, work: Callable[[], FitReport]) -> FitReport:
-    """The report of a fit or a tuning that leaves the samples as they are: all editors share them.
+    """Run a fit or a tuning and check that it did not change the samples, which all editors share.
 
     Args:
-        bank: of the samples, which are read anew where they were changed.
+        bank: of the samples, which are read again if they were changed.
         data: with the samples.
-        told: what the work is called.
+        told: name of the work in messages.
         work: the fit or the tuning.
+
+    Returns:
+        The report of the work.
 
     Raises:
         EditbenchError: a tensor of the samples was changed in place.
@@ -117,7 +120,11 @@ def fit_data(settings: Settings, bank: Bank, networks: Networks) -> FitData:
 
 
 def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute: str) -> Editor:
-    """The method of a configuration, fitted for an attribute. Raises Unsupported where it finds no control."""
+    """The configured method, fitted for an attribute.
+
+    Raises:
+        Unsupported: the method finds no control for the attribute.
+    """
     editor = load_editor(settings)
     editor.bind(networks.generator)
     editor.check(networks.generator, networks.judge.attributes, attribute)
@@ -130,12 +137,12 @@ def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute:
 def fit_files(
     settings: Settings, bank_id: str, networks: Networks, attribute: str, editor: type[Editor]
 ) -> list[Path]:
-    """Where the fit of a job lies in the cache and, where the method tunes for an attribute, the tuned one."""
+    """Cache file of a job's fit and, if the method tunes for an attribute, of its tuning."""
     digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
     attributes = networks.teacher.attributes.names
     bank = bank_key(settings, bank_id)
     key = identity.fit_key(settings.plain, bank, digests, attributes)
-    # A method without a `tune` of its own has nothing to keep that belongs to one attribute.
+    # A method that does not override `tune` has no state that belongs to one attribute.
     keys = [key] if editor.tune is Editor.tune else [key, key | {"attribute": attribute}]
     return [settings.cache / "fits" / f"{digest(each)}.safetensors" for each in keys]
 
@@ -145,22 +152,22 @@ def bank_sigma(bank: Bank, device: str) -> torch.Tensor:
 
 
 def learned_auc(editor: Editor, data: FitData, names: Sequence[str]) -> dict[str, float]:
-    """How well what an editor learnt orders the teacher's labels on codes it was not fitted on.
+    """How well what an editor learned predicts the teacher's labels on codes it was not fitted on.
 
     Args:
         editor: fitted.
         data: the first JUDGED samples of its tune split are scored.
-        names: attributes.
+        names: of the attributes.
 
     Returns:
-        Attribute -> AUC, of many classes the mean of each against the rest; without the attributes
-        that the editor gives no scores of, or of whose classes the samples hold only one.
+        Attribute -> AUC; for several classes the mean of each class against the rest. Attributes
+        are left out if the editor gives no scores for them, or if the samples have only one class.
 
     Raises:
         EditbenchError: the scores do not fit the classes.
     """
     tune = data.tune.first(JUDGED)
-    # The answers are taken away, so that no score can be made of them.
+    # The labels are hidden, so that scores cannot be computed from them.
     hidden = replace(tune, logits=torch.full_like(tune.logits, torch.nan))
     part = replace(data, tune=hidden)
     found = {}
@@ -169,7 +176,7 @@ def learned_auc(editor: Editor, data: FitData, names: Sequence[str]) -> dict[str
             with torch.no_grad():
                 scores = editor.class_scores(part, name)
         except Unsupported:
-            continue  # of one attribute of many, which need not be the one that the job edits
+            continue  # not an error, since the job may edit another attribute
         if scores is None:
             continue
         shape = (len(tune), len(data.attributes[name].classes))
@@ -187,7 +194,7 @@ def learned_auc(editor: Editor, data: FitData, names: Sequence[str]) -> dict[str
 
 
 def _check_report(editor: Editor, report: object, told: str) -> None:
-    """Refuse what is no report, or has no count of labels: tables show it as a cost."""
+    """Check that a report is a FitReport with a count of labels, which tables show as a cost."""
     name = type(editor).__name__
     if not isinstance(report, FitReport):
         raise EditbenchError(
@@ -230,7 +237,7 @@ def _cached(
     told: str,
     work: Callable[[], FitReport],
 ) -> Fitted:
-    # Jobs of a sweep may need the same fit: one of them makes it, the others wait and load it.
+    # Jobs of a sweep may need the same fit: one job fits, the others wait and load the result.
     with lock(path):
         found = _load(path, editor)
         if found is not None:
@@ -248,15 +255,15 @@ def _cached(
             report.notes,
             False,
         )
-        # A measurement by the harness, and no cost of the method.
+        # Measured by the harness, so not a cost of the method.
         fitted = replace(fitted, learned=learned_auc(editor, data, names))
-        # safetensors refuses tensors that are not contiguous, and parts of one tensor. The device is
-        # no part of the key, so a job on another device may load the file.
+        # safetensors rejects tensors that are not contiguous or share memory. The device is not
+        # part of the key, so a job on another device may load the file.
         state = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in _checked_state(editor).items()
         }
-        # The costs stand in the file, since a job that loads the fit reports them as well.
+        # The file holds the costs too, since a job that loads the fit reports them.
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
         write_checked(path, save(state, meta))
         return fitted
@@ -264,10 +271,14 @@ def _cached(
 
 @contextmanager
 def scored(teacher: Scorer) -> Iterator[list[int]]:
-    """How many samples the teacher scores meanwhile, a number a batch: each is a label that the editor asked for."""
+    """Record how many samples the teacher scores inside the context; each counts as a label.
+
+    Yields:
+        A list that grows by the size of every scored batch.
+    """
     counts: list[int] = []
-    # Counted by a hook, so that an editor need not report what it has the teacher score.
-    # Of the whole network, which a teacher cut to some attributes calls as well.
+    # Counted by a hook, so that an editor need not report these samples.
+    # On the whole network, which a teacher restricted to some attributes calls too.
     hook = teacher.whole.register_forward_hook(
         lambda _module, _inputs, logits: counts.append(len(logits))
     )
@@ -278,16 +289,16 @@ def scored(teacher: Scorer) -> Iterator[list[int]]:
 
 
 def _load(path: Path, editor: Editor) -> Fitted | None:
-    """A cached fit; an unreadable file is as good as none."""
+    """Load a cached fit; None if the file is absent or unreadable."""
     try:
         read_checked(path)
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})["fitted"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        # A file of another format has other fields, and is fitted anew.
+        # A file of another format has other fields; the fit is then repeated.
         fitted = Fitted(**{**meta, "learned": dict(meta["learned"]), "cached": True})
     except (BadFile, OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    # Not within the try: an editor's own ValueError would pass for a damaged file.
+    # Outside the try: a ValueError of the editor must not be mistaken for a damaged file.
     editor.load_state(state)
     return fitted

@@ -1,5 +1,5 @@
-"""Following a sweep: a line as each job ends, with what is left, and the command that runs the rest
-again.
+"""Progress of a sweep: a line as each job ends, with an estimate of the remaining time, and the
+command that repeats failed jobs.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ LOOK_EVERY = 0.5  # seconds between two looks at the folder of a sweep
 
 def outcome_numbers(folder: Path) -> list[int]:
     """Numbers of the jobs of a sweep that have left an outcome, in order."""
-    # Other names are of files that are still being written, or of a user's callbacks of Hydra.
+    # Other names belong to files that are still being written, or to a user's Hydra callbacks.
     return sorted(int(file.stem) for file in folder.glob("*.json") if file.stem.isdecimal())
 
 
 class Pace:
-    """Counts jobs as they end, and tells from their pace how long the others will take.
+    """Counts jobs as they end, and estimates from their pace how long the others will take.
 
     Args:
-        count: jobs altogether.
+        count: total number of jobs.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.ended = 0
-        self.worked = 0  # those that were not found from before, which takes no time
+        self.worked = 0  # jobs that ran; finding an existing record takes no time
         self.began = time.monotonic()
 
     def mark(self, reused: bool) -> str:
-        """Count a job; '[3/12]'."""
+        """Count a job and return its place, such as '[3/12]'."""
         self.ended += 1
         self.worked += not reused
         return f"[{self.ended}/{self.count}]"
 
     def left(self) -> str:
-        """' (about 4 min left)', or '' where nothing is known or left."""
+        """Text such as ' (about 4 min left)'; '' if nothing is known or left."""
         remaining = self.count - self.ended
         if not remaining or not self.worked:
             return ""
@@ -54,14 +54,14 @@ class Pace:
 
 
 class Follower:
-    """Prints a line as each job of a sweep ends, from the outcomes that jobs leave in its folder.
+    """Prints a line as each job of a sweep ends, from the outcome files in the sweep's folder.
 
-    So the lines are the same whatever launcher runs the jobs and on whatever machine, and come from
-    one process, whose lines do not mix.
+    The lines are therefore the same for every launcher and machine, and they come from one process,
+    so they do not mix.
 
     Args:
-        folder: where the jobs leave their outcomes.
-        own: of each job, the words that its title lacks; see `editbench.run.job_names`.
+        folder: where the jobs write their outcomes.
+        own: for each job, the words that its title lacks; see `editbench.run.job_names`.
     """
 
     def __init__(self, folder: Path, own: Sequence[Sequence[str]]) -> None:
@@ -69,18 +69,20 @@ class Follower:
         self.own = own
         self.pace = Pace(len(own))
         self._seen: set[int] = set()
-        # A job of this process and the thread may look at once.
+        # A job of this process and the polling thread may look at the same time.
         self._lock = threading.Lock()
 
     def print_new_outcomes(self) -> None:
-        """Print the jobs that have ended since the last look."""
+        """Print the jobs that have ended since the last call."""
         with self._lock:
             for number in outcome_numbers(self.folder):
                 self._print(number)
 
     def print_outcome(self, number: int) -> None:
-        """Print a job that has ended. A look at all of thousands of jobs for each of them would
-        take longer than finding its record.
+        """Print one job that has ended.
+
+        In a sweep of thousands of jobs, listing the whole folder for each job would take longer
+        than finding the job's record.
         """
         with self._lock:
             self._print(number)
@@ -99,7 +101,7 @@ class Follower:
 
     @contextmanager
     def polling(self) -> Iterator[None]:
-        """Look now and then while other processes work."""
+        """Check the folder regularly while other processes work."""
         done = threading.Event()
 
         def watch() -> None:
@@ -124,8 +126,8 @@ def again_command(
 ) -> str:
     """The command that runs the failed jobs of a sweep again.
 
-    The values of a sweep are narrowed to those of the failed jobs. Their product may have other
-    jobs too, which are found and not repeated.
+    The swept values are narrowed to those of the failed jobs. Their product may contain other jobs
+    too, whose records are found, so they are not repeated.
 
     Args:
         command: the program with its flags, such as editbench run -m.
@@ -144,7 +146,7 @@ def again_command(
         chosen = [word.partition("=")[2] for job in failed for word in job if _key(word) == key]
         narrowed[key] = f"{key}={','.join(dict.fromkeys(chosen))}"
     words = [narrowed.pop(_key(word), word) for word in overrides]
-    # What is left is swept by an experiment and not by a word.
+    # The remaining keys are swept by an experiment and not by a word.
     return shlex.join([*command, *words, *narrowed.values()])
 
 

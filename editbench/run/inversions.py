@@ -1,4 +1,4 @@
-"""From a job's settings to the inversion that its walks start from."""
+"""The inversion that a job's walks start from, by the job's settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editbench.run.settings import Settings
 def request_inversion(settings: Settings) -> InversionRequest:
     """The inversion of a job, before it is made or opened."""
     return InversionRequest(
-        # Without the labels, which are for people and must not change what an inversion is.
+        # Without the labels, which are for people and not part of an inversion's identity.
         options=plain(settings.plain["inversion"]),
         networks=load_networks(settings),
         code=networks_code(settings),
@@ -23,14 +23,14 @@ def request_inversion(settings: Settings) -> InversionRequest:
 
 
 def load_inversion(settings: Settings) -> Inversion | None:
-    """The inversion, made first if need be; None where the starts are the bank's samples."""
+    """The inversion, made first if necessary; None if the starts are samples of the bank."""
     if settings.inversion.is_none:
         return None
     return request_inversion(settings).load()
 
 
 def inversion_id(settings: Settings) -> str:
-    """Identity of the inversion; '' where the starts are the bank's samples."""
+    """Identity of the inversion; '' if the starts are samples of the bank."""
     if settings.inversion.is_none:
         return ""
     return request_inversion(settings).id()

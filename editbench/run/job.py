@@ -81,12 +81,12 @@ from editbench.worlds.bars import card_verdict
 
 @dataclass(frozen=True)
 class Job:
-    """What a job works with.
+    """Settings, networks and bank of a job.
 
     Args:
         settings: of the job.
-        networks: generator, teacher and judge; the scorers know the evaluated attributes alone.
-        bank: of samples, with the logits of these.
+        networks: generator, teacher and judge; the scorers have only the evaluated attributes.
+        bank: with the logits of the evaluated attributes only.
     """
 
     settings: Settings
@@ -94,18 +94,18 @@ class Job:
     bank: Bank
 
     def check(self, editor: Editor) -> None:
-        """Unsupported where the editor cannot serve this generator and attribute."""
+        """Raise Unsupported if the editor does not support this generator and attribute."""
         attributes = self.networks.judge.attributes
         editor.check(self.networks.generator, attributes, self.settings.attribute)
 
     @property
     def target(self) -> int | None:
-        """Class that every start is walked to, or None."""
+        """Target class of every start; None if each start has its own."""
         return target_class(self.settings, self.networks.judge.attributes)
 
 
 def find_job(settings: Settings) -> Outcome | None:
-    """The outcome of a job whose record is there; None where it has to run. No bank is opened.
+    """The outcome of a job whose record exists; None if the job has to run. Opens no bank.
 
     Args:
         settings: of the job.
@@ -115,26 +115,26 @@ def find_job(settings: Settings) -> Outcome | None:
         folder = settings.out / identify(settings).run_id
         if not Record.is_record(folder):
             return None
-        # Not `_found`: it waits for whoever works on the record, and computes metrics anew. Such a
-        # record is left to the job.
+        # Not `_found`, which waits for another process that works on the record and recomputes
+        # metrics. Such a record is left to the job.
         found = _finished(settings, folder)
         if found is None or is_outdated(found, settings):
             return None
-    except Exception:  # of a user's code as well: the job meets the same error and reports it
+    except Exception:  # also of a user's code; the job will raise and report the same error
         return None
     return Outcome(found.status["status"], found.status["reason"], folder.name, True)
 
 
 class Identified(NamedTuple):
-    """What a job is called, before its bank is built.
+    """The names of a job, known before its bank is built.
 
     Attributes:
-        networks: that the names follow from, with all attributes of the judge.
+        networks: from which the names are computed, with all attributes of the judge.
         evaluated: names of the evaluated attributes.
-        bank_id: identity of its bank.
-        bank_folder: where that lies or will lie.
-        bank_spec: what it holds or will hold.
-        run_id: of its record.
+        bank_id: identity of the bank.
+        bank_folder: folder of the bank, which need not exist yet.
+        bank_spec: of the bank.
+        run_id: of the record.
     """
 
     networks: Networks
@@ -149,10 +149,10 @@ def identify(settings: Settings) -> Identified:
     """The names of a job.
 
     Args:
-        settings: of the job; its device does not matter, which may be another machine's.
+        settings: of the job. The device does not matter; it may belong to another machine.
 
     Raises:
-        EditbenchError: a job of these settings cannot be made.
+        EditbenchError: there can be no job with these settings.
     """
     here = settings.with_values(device="cpu")
     networks = load_networks(here)
@@ -171,13 +171,13 @@ def identify(settings: Settings) -> Identified:
 
 
 def _finished(settings: Settings, folder: Path) -> Record | None:
-    """The record of a job where it is a result and keeps all that is asked for."""
+    """The record of a job if it is a result and keeps everything that the settings require."""
     found = Record.open(folder)
-    # A failure is kept for reading and never taken for a result: it runs again. Where a metric alone
-    # failed, the metrics do.
+    # The record of a failure is kept for reading but is not a result, so the job runs again. If
+    # only a metric failed, only the metrics are computed again.
     if found is None or not (found.final or found.walked):
         return None
-    # Neither changes a number, so neither is in the name of the record.
+    # These options change no number, so they are not part of the record's name.
     if found.status["status"] != "skipped":
         kept = found.config()
         pictures = (kept.get("engine") or {}).get("pictures", EngineSpec.pictures)
@@ -189,7 +189,7 @@ def _finished(settings: Settings, folder: Path) -> Record | None:
 
 
 def _found(settings: Settings, folder: Path) -> Outcome | None:
-    """The outcome of a record that is a result, with metrics of today; its lock is held."""
+    """The outcome of a record that is a result, with its metrics up to date; the lock is held."""
     found = _finished(settings, folder)
     if found is None:
         return None
@@ -201,21 +201,21 @@ def _found(settings: Settings, folder: Path) -> Outcome | None:
 def run_job(settings: Settings) -> Outcome:
     """Run one job, or find its record.
 
-    Errors of the job become a failed record; Ctrl-C passes.
+    An error during the job leads to a record with the status 'failed'. Ctrl-C is not caught.
 
     Raises:
-        UnknownName: no such attribute or class.
-        EditbenchError: the job cannot begin, so that there is no record to keep the reason in; the
-            folder of the records cannot be written; or a metric failed on the walks that a record
-            keeps.
+        UnknownName: there is no such attribute or class.
+        EditbenchError: the job cannot begin, so there is no record that could hold the reason; the
+            folder of the records cannot be written; or a metric failed on the walks of an existing
+            record.
     """
     root = settings.out
-    # First of all: with offline=true a missing file is named before any time is spent.
+    # Checked first: with offline=true a missing file is reported before any time is spent.
     require_files(settings.plain)
     networks = load_networks(settings)
-    # Now that the device is known to be there; the networks themselves stay counted.
+    # Only now is the device known to exist; the memory of the networks still counts.
     forget_peak(settings.device)
-    # Before the bank is built: editor, observations and metrics see these attributes alone.
+    # Before the bank is built: editor, observations and metrics see only these attributes.
     names = check_protocol(settings, networks.judge.attributes)
     settings = with_named_target(settings, networks.judge.attributes)
     networks = networks.select(names)
@@ -225,7 +225,7 @@ def run_job(settings: Settings) -> Outcome:
     bank = load_bank(settings).select(names)
     run_id = make_run_id(settings, bank.id, names)
     folder = root / run_id
-    # Two sweeps may hold the same job: the second waits here and then finds the record.
+    # Two sweeps may contain the same job: the second one waits here and then finds the record.
     with explain_disk_errors(root), lock(folder):
         found = _found(settings, folder)
         if found is not None:
@@ -241,10 +241,10 @@ def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:
 
 
 def _run(job: Job, folder: Path) -> Outcome:
-    """Walk, measure and leave the record; whatever happens, it has a status.
+    """Walk, measure and write the record, which always gets a status.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C. The record is there where its walks had ended.
+        KeyboardInterrupt: Ctrl-C. The record is written if its walks had ended.
     """
     began = time.time()
     status = "done"
@@ -252,7 +252,7 @@ def _run(job: Job, folder: Path) -> Outcome:
     walked = False
     interrupted = False
     about = _about(job, folder.name)
-    # The folder gets its name when it is whole, so a killed job leaves no half of a record.
+    # The folder is renamed when it is complete, so a killed job leaves no incomplete record.
     with atomic_folder(folder, {}) as partial:
         records.write_config(partial, job.settings.plain)
         try:
@@ -270,13 +270,13 @@ def _run(job: Job, folder: Path) -> Outcome:
             status = "failed"
             reason = "stopped while its metrics were computed: the same command computes them"
         except (Exception, SystemExit) as error:
-            # Any defect of a method is a result of that method, not the end of the sweep.
+            # An error of a method is recorded as its result and must not end the sweep.
             status = "failed"
             reason = reason_of(error)
-            # Of a message of ours the traceback says no more, but for a metric's own error.
+            # Our own messages need no traceback, except for the error of a metric.
             if isinstance(error, MetricFailed) or not isinstance(error, EditbenchError):
                 own = frames_of(error, is_users_file)
-                # The message of a metric's error has the line.
+                # The message of MetricFailed already names the line.
                 place = at_line(own[-1]) if own and not isinstance(error, MetricFailed) else ""
                 reason = f"{reason}{place} (see {folder / Record.LOG})"
                 write_atomic(partial / Record.LOG, traceback.format_exc())
@@ -290,7 +290,7 @@ def _run(job: Job, folder: Path) -> Outcome:
 
 
 def _about(job: Job, run_id: str) -> dict[str, Any]:
-    """What status.json says of a job beside its status."""
+    """The content of status.json besides the status."""
     settings = job.settings
     about: dict[str, Any] = {
         "run_id": run_id,
@@ -300,7 +300,7 @@ def _about(job: Job, run_id: str) -> dict[str, Any]:
         "seed": settings.seed,
         "generator": settings.generator.name,
         "experiment": settings.name,
-        # The judge's answers may be the teacher's: one network is both, or an imported bank says so.
+        # Judge and teacher may be one network, or share the logits of an imported bank.
         "leaking": job.networks.leaking or bool(job.bank.meta.get("leaking")),
         "judged_in": job.networks.generator.output,
         "classes": list(job.networks.judge.attributes[settings.attribute].classes),
@@ -309,19 +309,19 @@ def _about(job: Job, run_id: str) -> dict[str, Any]:
 
 
 def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
-    """Fit the editor, walk from the starts, and leave all of a record but its metric rows.
+    """Fit the editor, walk from the starts, and write all of the record except the metric rows.
 
     Returns:
-        What the metrics are computed from.
+        The trajectories, from which the metrics are computed.
     """
     settings = job.settings
     networks = job.networks
     editor = load_editor(settings)
     editor.bind(networks.generator)
     job.check(editor)
-    # Before the fit, whose time a wrong option would waste.
+    # Before the fit, so that a wrong option does not waste its time.
     observations = load_observations(settings)
-    real = load_inversion(settings)  # None: walks start from the bank's own samples
+    real = load_inversion(settings)  # None: walks start from samples of the bank
     if real is not None:
         check_walk(editor, real)
     for observation in observations.values():
@@ -340,7 +340,7 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
     with scored(networks.teacher) as labelled:
         result = _walk(job, inputs, starts, WalkObserver(observations), folder, batch)
     walk_calls = networks.generator.decoded - before
-    if not networks.leaking:  # where the judge is the teacher, its own answers are among these
+    if not networks.leaking:  # otherwise the judge's logits would be among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
 
     attributes = networks.judge.attributes
@@ -349,14 +349,14 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
     trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
     made = _provenance(job, fitted, starts, result, walk_calls)
-    # In batches of the walk, which the memory is known to hold; the memory is noted above.
+    # In batches of the walk, which are known to fit into memory; peak memory is noted above.
     key = bank_key(settings, job.bank.id)
     made["imported_agreement"] = imported_agreement(
         job.bank, networks, key, settings.device, batch, settings.cache
     )
     if real is not None:
         made["inversion"] = _about_inversion(real)
-    # The costs above are counted: what an observation decodes from here is none of the method's.
+    # The method's costs have been counted above; what observations decode from here on is not one.
     context = _context(job, editor, batch)
     observed = observe_after_walk(folder, observations, context, refused)
     if observed:
@@ -366,7 +366,7 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
 
 
 def _draw_starts(job: Job, real: Inversion | None) -> Starts:
-    """The starts of the job's attribute. All attributes are drawn, so that they share the draw."""
+    """The starts of the job's attribute, from the common draw for all evaluated attributes."""
     spec = job.settings.starts
     drawn = draw_targets(spec, job.bank) if real is None else draw_inverted(spec, real, job.bank)
     attribute = job.settings.attribute
@@ -380,13 +380,13 @@ def _draw_starts(job: Job, real: Inversion | None) -> Starts:
 def _prepare_walk(
     job: Job, editor: Editor, real: Inversion | None, starts: Starts, folder: Path
 ) -> WalkInputs:
-    """Codes and logits at step 0, and the editor and generator that walk from them."""
+    """Codes and logits at step 0, and the editor and generator for the walk from there."""
     generator = job.networks.generator
     device = job.settings.device
     if real is None:
         codes, logits = start_codes(editor, generator, job.bank, starts, device)
         return WalkInputs(editor, generator, codes, logits)
-    # Inverted images have codes of their own space and, with noise maps, their own decoding.
+    # Inverted images may have codes in another space and, with noise maps, their own decoding.
     attributes = job.networks.judge.attributes
     inputs = prepare_walk(editor, generator, attributes, real, starts, device)
     write_originals(folder / Record.ORIGINALS, real, starts)
@@ -421,17 +421,21 @@ def _walk(
 def _provenance(
     job: Job, fitted: Fitted, starts: Starts, result: WalkResult, walk_calls: int
 ) -> dict[str, Any]:
-    """walk_calls: samples that the generator decoded during the walk, the editor's own included."""
+    """The provenance of a record.
+
+    `walk_calls` is the number of samples that the generator decoded during the walk, including
+    those that the editor decoded itself.
+    """
     settings = job.settings
     target = settings.method.target
     made = provenance(
         target, settings.device, job.networks, job.bank, fitted, starts, settings.starts.near
     )
-    # How well what the method learnt orders the teacher's labels; null where it says nothing.
+    # AUC of what the method learned for the teacher's labels; null if it gives no scores.
     made["learned"] = fitted.learned.get(settings.attribute)
     card = settings.plain["generator"].get("card")
     networks = job.networks
-    # What the world itself is worth, beside what the editors did in it.
+    # The verdict of the world's card: the quality of the world, independent of the editors.
     made["world_card"] = card_verdict(networks.generator.digest, networks.judge.digest, card)
     made["resolution"] = getattr(job.networks.generator, "resolution", None)
     made["walk_seconds"] = result.seconds
@@ -453,10 +457,10 @@ def _about_inversion(real: Inversion) -> dict[str, Any]:
 
 
 def _context(job: Job, editor: Editor, batch: int) -> ObservationContext:
-    """What observations may look at after the walk.
+    """What observations may use after the walk.
 
     Args:
-        job: whose walk it is.
+        job: to which the walk belongs.
         editor: of the job.
         batch: samples decoded together.
     """
@@ -488,11 +492,11 @@ def start_codes(
     """Latents and logits of the starts, from the bank.
 
     Returns:
-        Codes (n, d): z for an editor of Z or a generator without W, else w. The judge's logits
-        (n, width).
+        Codes (n, d): z for an editor of Z or a generator without W, otherwise w; and the judge's
+        logits (n, width).
     """
     field = generator.start_space(editor.space).value
-    # A bank is a memory map over shards; torch needs rows that lie together and may be written.
+    # The bank is a memory map over shards; torch needs contiguous, writable rows.
     codes = np.ascontiguousarray(bank.array(field).take(starts.index))
     logits = np.ascontiguousarray(bank.array("judge").take(starts.index))
     return torch.from_numpy(codes).to(device), torch.from_numpy(logits).to(device)

@@ -1,4 +1,4 @@
-"""What a job is called: in the lines of its sweep, and by what it reads and writes."""
+"""Names of a job: its title in the lines of a sweep, and the names of the files that it uses."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-NAMING = ("method", "attribute", "seed")  # keys that the title of a job tells
-PART = "part"  # key of the parts of a bank, which their titles tell
+NAMING = ("method", "attribute", "seed")  # keys that the title of a job shows
+PART = "part"  # key of the parts of a bank, which their titles show
 
 
 @dataclass(frozen=True)
 class JobNames:
-    """One job of a sweep, by the names of its record, its bank and its fits.
+    """The names of one job of a sweep: its record, its bank and its fits.
 
     Args:
-        method, attribute, seed: what it is.
+        method, attribute, seed: of the job.
         overrides: its words.
-        reason: why it cannot run at all; '' where it can, and then the rest is given.
+        reason: why it cannot run; '' if it can, and only then are the following fields set.
         run_id: name of its record.
         out: folder of the records.
         bank: identity of its bank.
-        bank_folder: where that lies or will lie.
-        n: samples of the bank.
-        shard: samples of one of its files, unless it was begun with another number.
+        bank_folder: folder of the bank, which need not exist yet.
+        n: number of samples in the bank.
+        shard: samples per shard, unless the bank was started with another number.
         fits: files of the cached fits that it needs.
     """
 
@@ -42,12 +42,12 @@ class JobNames:
 
 
 def own_words(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Of each job of a sweep, the words that not all jobs have and that its title does not tell.
+    """For each job of a sweep, the words that not all jobs share and that its title does not show.
 
     Args:
-        jobs: the overrides of each.
+        jobs: the overrides of each job.
     """
-    # Words that every job has, such as budget=demo, would tell nothing.
+    # Words that every job has, such as budget=demo, do not distinguish them.
     counts = Counter(word for words in jobs for word in words)
     found: list[list[str]] = []
     for words in jobs:
@@ -64,8 +64,8 @@ def full_title(title: str, own: Sequence[str]) -> str:
     """'gradctrl x smile, seed 0 (method.delta=0.1)'.
 
     Args:
-        title: of a job; its words, where it could not be composed.
-        own: of `own_words`.
+        title: of a job, or its words if it could not be composed.
+        own: the job's words from `own_words`.
     """
     told = [word for word in own if word not in title]
     return f"{title} ({' '.join(told)})" if told else title

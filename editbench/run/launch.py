@@ -1,4 +1,4 @@
-"""Hydra's launchers: which are there, and what each worker may use of the machine."""
+"""Hydra's launchers: which ones are installed, and each worker's share of the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from editbench.base.conf import CONF
 from editbench.base.errors import EditbenchError, UnknownName
 
-# Launcher -> the extra of this package that brings it, and the module of its plugin.
+# Launcher -> the extra of this package that installs it, and the module of its plugin.
 EXTRAS = {
     "joblib": ("launch", "hydra_joblib_launcher"),
     "submitit_local": ("slurm", "hydra_submitit_launcher"),
@@ -30,13 +30,13 @@ BASIC = ".BasicLauncher"
 JOBLIB = ".JoblibLauncher"
 SUBMITIT_LOCAL = ".LocalLauncher"
 SUBMITIT_SLURM = ".SlurmLauncher"
-# MiB more than the least used GPU has; one that is in use beyond that is somebody's.
+# A GPU with this many MiB more in use than the least used GPU counts as occupied.
 IN_USE = 512
 WATCH_EVERY = 0.5  # seconds between two looks at the parent process
 
 
 def check_launcher(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
-    """Refuse a launcher that is not installed.
+    """Check that the launcher is installed.
 
     Args:
         overrides: words of a command line.
@@ -66,7 +66,7 @@ def _check_known(name: str, more: Sequence[Path]) -> None:
     known = set(EXTRAS)
     known |= {Path(file).stem for file in ConfigStore.instance().list("hydra/launcher")}
     for folder in (CONF, *more):
-        # A user may configure a launcher of their own, or one of ours anew.
+        # A user may configure their own launcher, or configure one of ours differently.
         known |= {file.stem for file in (folder / "hydra" / "launcher").glob("*.yaml")}
     if name not in known:
         raise UnknownName("launcher", name, known)
@@ -75,8 +75,8 @@ def _check_known(name: str, more: Sequence[Path]) -> None:
 def installed(plugin: str) -> bool:
     """Whether a plugin of Hydra can be imported.
 
-    Without any plugin the namespace package `hydra_plugins` itself is absent, and looking for a
-    module in it would raise.
+    Without any plugin, the namespace package `hydra_plugins` itself is absent, and searching it for
+    a module would raise an error.
     """
     if find_spec("hydra_plugins") is None:
         return False
@@ -85,12 +85,12 @@ def installed(plugin: str) -> bool:
 
 # -- shares of the machine -----------------------------------------------------------------------
 def many_processes(launcher: str) -> bool:
-    """Whether a launcher, by its `_target_`, runs jobs in other processes than the sweep's own."""
+    """Whether a launcher, given by its `_target_`, runs jobs outside the sweep's own process."""
     return not launcher.endswith(BASIC)
 
 
 def submitit_cluster(launcher: str) -> str | None:
-    """submitit's name of where the jobs of a launcher run; None for a launcher of another library.
+    """submitit's name for where the jobs of a launcher run; None for launchers of other libraries.
 
     Args:
         launcher: its `_target_`.
@@ -107,21 +107,22 @@ def ends_with_its_sweep(launcher: str) -> bool:
     return launcher.endswith(JOBLIB)
 
 
-@cache  # one watcher a process is enough, however many jobs it works on
+@cache  # one watcher per process is enough for all its jobs
 def end_with_parent(parent: int) -> None:
-    """End this process within a second of the death of the one that started it.
+    """End this process within a second of the death of its parent.
 
-    A process that was killed cannot end its workers. One left alone would hold its locks for as
-    long as its job takes, and its memory for longer.
+    A killed process cannot end its workers. An orphaned worker would hold its locks until its job
+    ends, and its memory even longer.
 
     Args:
-        parent: process id; it is given, since the parent may have died before this is called.
+        parent: process id of the parent. It is an argument, since the parent may have died before
+            this call.
     """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_EVERY)
-        # sys.exit would end this thread alone.
+        # sys.exit would end only this thread.
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -136,7 +137,7 @@ def local_workers(config: DictConfig, jobs: int, cores: int) -> int | None:
         cores: of this machine.
 
     Returns:
-        The number; None where the launcher sends jobs to other machines.
+        The number; None if the launcher sends jobs to other machines.
     """
     launcher = str(config.hydra.launcher._target_)
     if launcher.endswith(BASIC):
@@ -153,7 +154,7 @@ def local_workers(config: DictConfig, jobs: int, cores: int) -> int | None:
 
 
 def batch_size(config: DictConfig, jobs: int) -> int:
-    """How many jobs of a sweep a launcher gets at once, and ends before it gets others.
+    """Batch size of a launcher: how many jobs it gets at once and finishes before it gets more.
 
     Args:
         config: of the sweep, with Hydra's own node.
@@ -166,9 +167,9 @@ def batch_size(config: DictConfig, jobs: int) -> int:
 
 
 def worker_threads(workers: int | None, cores: int, environ: Mapping[str, str]) -> int | None:
-    """Threads for each of several workers on one machine; None leaves them as they are.
+    """Number of threads for each of several workers on one machine; None leaves it unchanged.
 
-    OMP_NUM_THREADS, where it is set, is the user's own decision.
+    If OMP_NUM_THREADS is set, the user has decided, and it is respected.
     """
     if workers is None or workers == 1 or environ.get("OMP_NUM_THREADS"):
         return None
@@ -186,21 +187,21 @@ def available_cores() -> int:
 
 
 def dealt_device(device: str, number: int, count: int, used: Sequence[int] = ()) -> str:
-    """The device of job `number`: device=cuda goes round the GPUs in turn that are free.
+    """The device of job `number`: with device=cuda the free GPUs are assigned in turn.
 
-    Any other device stays what it is.
+    Any other device is returned unchanged.
 
     Args:
-        device: that the job asks for.
+        device: as configured.
         number: of the job in its sweep.
-        count: GPUs that this process sees.
-        used: memory in use on each of them, MiB; empty where nothing says: all are dealt.
+        count: number of GPUs that this process sees.
+        used: memory in use on each GPU, in MiB; if empty, it is unknown and all GPUs are used.
     """
     if device != "cuda" or count == 0:
         return device
     able = list(range(count))
     if len(used) == count:
-        # Jobs that begin together see the same numbers: turns keep them apart.
+        # Jobs that start together see the same memory use, so GPUs are still taken in turn.
         able = [k for k in able if used[k] <= min(used) + IN_USE]
     return f"cuda:{able[number % len(able)]}"
 
@@ -208,13 +209,13 @@ def dealt_device(device: str, number: int, count: int, used: Sequence[int] = ())
 def used_gpu_memory(environ: Mapping[str, str]) -> list[int]:
     """Memory in use on each GPU that this process sees, in MiB, in CUDA's order.
 
-    The driver's own tool is asked, since torch would start every GPU to look at it.
+    This calls the driver's tool, since torch would initialise every GPU to query it.
 
     Args:
         environ: of the process; CUDA_VISIBLE_DEVICES says which GPUs it sees.
 
     Returns:
-        As many numbers as visible GPUs; empty where the driver or a name cannot be read.
+        One number per visible GPU; empty if the driver's answer or a GPU's name cannot be read.
     """
     command = ["nvidia-smi", "--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits"]
     try:
@@ -231,7 +232,8 @@ def used_gpu_memory(environ: Mapping[str, str]) -> list[int]:
         return used
     found = []
     for word in map(str.strip, visible.split(",")):
-        # A number, or the beginning of a name. The driver counts as CUDA does with PCI_BUS_ID.
+        # A number or the prefix of a GPU's UUID. The driver numbers GPUs as CUDA does with
+        # PCI_BUS_ID.
         if word.isdecimal():
             places = [int(word)]
         else:

@@ -1,4 +1,4 @@
-"""A given direction, read from a file: published boundaries, encoder directions and the like."""
+"""Edits along a given direction, read from a file: a published boundary, for example."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
 class Direction(Editor):
-    """next = codes + step * direction, away from it for class 0 of a binary attribute.
+    """next = codes + step * direction; the sign is reversed for class 0 of a binary attribute.
 
-    A file holds (d,), (1, d), or (num_ws, d): one row for each row of W+. It is an .npy array, a
-    .pt tensor, or a .pkl component of GANSpace, which also says which rows it edits (`layers`
-    overrides that) and the standard deviation of the samples along it (with `normalise` off a
-    step of 1 is one deviation). The walk of a layered file still is a line in W, along a carrier
-    u, and only the decode is layered: t * rows[i] is added to row i of the start's W+ (which is
-    truncated up to a cutoff, where the generator has one), and t is read back from the codes as
-    <codes - origin, u> / |u|^2. So codes at any t (a bisection, an interpolation) decode as they
-    should.
+    A file holds (d,), (1, d) or, with one row for each row of W+, (num_ws, d). It is an .npy array,
+    a .pt tensor or a .pkl component of GANSpace. The latter also says which rows it edits (`layers`
+    overrides this) and the standard deviation of the samples along it (without `normalise`, a step
+    of 1 is one standard deviation).
+
+    With a layered file, (num_ws, d), the walk is still a line in W, along a carrier u. Only the
+    decoded codes are layered: t * rows[i] is added to row i of the start's W+ (which is truncated
+    up to a cutoff, if the generator has one). Here t = <codes - origin, u> / |u|^2 is computed from
+    the codes, so that codes at any t (of a bisection or an interpolation) decode correctly.
 
     Args:
         paths: attribute -> file.
-        signs: attribute -> -1 for a file that points to class 0; the rest is 1.
-        normalise: make the direction unit; a layered one gets rows of unit root-mean-square length.
+        signs: attribute -> -1 if the file points to class 0; the default is 1.
+        normalise: scale the direction to unit length; a layered direction is scaled to rows of unit
+            root-mean-square length.
         delta: step length, in units of StyleGAN2-FFHQ's W.
         scale_step: scale `delta` to the spread of this space.
         space: 'w' or 'z'; layered files need 'w'.
-        layers: rows [a, b) of W+ that an edit reaches, for all attributes or for each; None takes
-            those of the file, or all.
+        layers: rows [a, b) of W+ that are edited, for all attributes or for each; None takes the
+            rows of the file, or all.
 
     Raises:
         EditbenchError: a sign is not 1 or -1, or is given for an attribute without a file.
@@ -63,7 +65,7 @@ class Direction(Editor):
         check_positive("delta", delta)
         self.paths = dict(paths)
         self.signs = dict(signs or {})
-        # A misspelt name would leave a sign at 1 unseen, and the walk would go the wrong way.
+        # With a misspelt name the sign would silently stay 1, and the walk would go the wrong way.
         for name, sign in self.signs.items():
             if sign not in (1, -1) or name not in self.paths:
                 raise EditbenchError(
@@ -77,8 +79,7 @@ class Direction(Editor):
         self.length = self.delta
         # Name -> (1, d) or (num_ws, d), sign applied; float64
         self.directions: dict[str, Tensor] = {}
-        # Name -> rows that the file itself says it edits: a published one may know its rows of W+
-        # better than the configuration does.
+        # Name -> rows of W+ that the file itself names, as published files may.
         self.ranges: dict[str, tuple[int, int]] = {}
         self._ready = Ready()
 
@@ -86,22 +87,25 @@ class Direction(Editor):
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
         self.ranges = {}
         dim = data.generator.code_dim(self.space)
-        # W+ has no counterpart in Z: a layered file is refused there.
+        # Z has no counterpart of W+, so a layered file is rejected there.
         rows = data.generator.num_ws if self.space == Space.W else 0
         self.directions = {}
         for name in self.paths:
             if name in data.attributes.names:
                 self.directions[name] = self._read(name, dim, rows)
         notes: dict[str, object] = {"step": self.length}
-        # One table of files may serve several scorers, so that a file too many is no error.
+        # One table of files may be used with several scorers, so an unused file is not an error.
         unused = sorted(set(self.paths) - set(self.directions))
         if unused:
             notes["unused"] = unused
         return FitReport(notes=notes)
 
     def _read(self, name: str, dim: int, num_ws: int) -> Tensor:
-        """The direction of one attribute: (1, dim) or (num_ws, dim) float64. BadFile where it does
-        not fit the generator."""
+        """The direction of one attribute: (1, dim) or (num_ws, dim) float64.
+
+        Raises:
+            BadFile: it does not fit the generator.
+        """
         path = Path(self.paths[name])
         given = read_direction(path)
         if given.space is not None and given.space.lower() != self.space.value:
@@ -110,7 +114,7 @@ class Direction(Editor):
             )
         array = given.rows
         rows = np.atleast_2d(given.rows).astype(np.float64)
-        # A range over all rows is no restriction; without it the walk also serves a plain W.
+        # A range over all rows is no restriction, and without it a generator without W+ works too.
         if given.layers and given.layers != (0, num_ws):
             self.ranges[name] = given.layers
         if rows.ndim != 2 or rows.shape[1] != dim or len(rows) not in {1, num_ws} - {0}:
@@ -119,7 +123,7 @@ class Direction(Editor):
                 f"{path}: shape {array.shape}, but this generator's {self.space.name} takes "
                 f"({dim},), (1, {dim}){layered}; set method.paths.{name} or method.space"
             )
-        # Root-mean-square over the rows, which for a single row is its length.
+        # Root-mean-square length of the rows; for a single row this is its length.
         size = float(np.sqrt(np.square(rows).sum(1).mean()))
         if not np.isfinite(size) or size == 0:
             raise BadFile(f"{path}: the direction is zero or not finite; save another one")
@@ -127,7 +131,7 @@ class Direction(Editor):
         return torch.from_numpy(rows * self.signs.get(name, 1) * factor)
 
     def rows(self, attribute: str) -> tuple[int, int] | None:
-        """The rows that `layers` gives, else those of the file."""
+        """The rows given by `layers`, otherwise those of the file."""
         return super().rows(attribute) or self.ranges.get(attribute)
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
@@ -197,11 +201,11 @@ class Direction(Editor):
 
 
 def _carrier(rows: Tensor) -> Tensor:
-    """The line in W that carries a layered walk: (num_ws, d) -> (d,).
+    """The direction in W along which a layered walk moves: (num_ws, d) -> (d,).
 
-    It is the longest row, at the root-mean-square length of all rows, so that the length of the
-    path is that of an average row.
+    It is the longest row, scaled to the root-mean-square length of all rows, so that the path
+    length is that of an average row.
     """
-    # The longest row is never zero, where a fixed one may be: published files edit few rows.
+    # The longest row is never zero. A fixed row could be, since published files edit few rows.
     length = rows.norm(dim=1)
     return rows[length.argmax()] / length.max() * rows.square().sum(1).mean().sqrt()

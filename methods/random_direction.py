@@ -1,4 +1,4 @@
-"""A control for every comparison: one random direction a start, whatever the attribute."""
+"""The floor of direction methods: one random direction per start, independent of the attribute."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 class RandomDirection(Editor):
     """next = codes + step * u(start), with u uniform on the sphere.
 
-    u depends on the seed and on the index of the start alone, so that a start keeps its direction
-    whatever else is in the batch.
+    u depends only on the seed and on the start's index, so a start's direction does not depend on
+    the batch.
 
     Args:
         delta: step length, in units of StyleGAN2-FFHQ's W (or Z).
@@ -49,7 +49,7 @@ class RandomDirection(Editor):
         self._forget()
 
     def _forget(self) -> None:
-        # Directions that were drawn are kept for speed alone: they follow from seed and start.
+        # A cache for speed only: the directions are determined by seed and start.
         self._starts = np.empty(0, np.int64)  # sorted
         self._units = torch.empty(0, 0)  # (len(starts), d) float64
         self._ready = Ready()
@@ -79,8 +79,8 @@ class RandomDirection(Editor):
         return self._ready("units", self._units, like)[to_device(place, like.device)]
 
     def _draw_units(self, dim: int) -> np.ndarray:
-        """Unit directions (len(starts), dim) of the starts that are known by now."""
-        # The stream gives ranges of rows, so that neighbouring indices are drawn with one call.
+        """Unit directions (len(starts), dim) of the starts known so far."""
+        # The random stream gives ranges of rows, so consecutive indices are drawn in one call.
         ends = np.flatnonzero(np.diff(self._starts) > 1) + 1
         drawn = [np.empty((0, dim))]
         for run in np.split(self._starts, ends):

@@ -1,4 +1,4 @@
-"""The floor of searched methods: random directions under the same labelled search."""
+"""The floor of methods with a labelled search: the same search among random directions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from editbench.walk.editor import FitData
 
 
 class RandomSearched(DirectionSearch):
-    """GANSpace with random unit directions in the place of principal components.
+    """GANSpace with random unit directions in place of principal components.
 
-    A labelled search among enough random directions finds some that move an attribute. What a
-    method's own directions are worth is what they add to that.
+    A labelled search among enough random directions finds some that change an attribute. The value
+    of a method's own directions is what they add to this baseline.
 
     Args:
-        components: how many directions; as many as the method that is compared.
+        components: number of directions; should equal that of the method it is compared with.
         space: 'w' or 'z'.
         ranges: as in GANSpace.
         strength: as in GANSpace, in standard deviations of the codes along the direction.
         search_samples: as in GANSpace.
         min_effect: as in GANSpace.
-        step: in the unit of strength.
+        step: step length, in units of strength.
 
     Raises:
         EditbenchError: an option is out of its range.

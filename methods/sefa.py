@@ -1,7 +1,7 @@
-"""SeFa: eigenvectors of the weights that first meet the latent code, as controls.
+"""SeFa: eigenvectors of the weights that the latent code is first multiplied by, as controls.
 
-Shen & Zhou, "Closed-Form Factorization of Latent Semantics in GANs", CVPR 2021. Nothing is sampled
-and nothing is trained; the teacher picks among the directions.
+Shen & Zhou, "Closed-Form Factorization of Latent Semantics in GANs", CVPR 2021. The directions need
+neither samples nor training; the teacher then chooses among them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from editbench.methods.shared.layer_choice import scale_ranges
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 
-# Of the published code: all layers, and its bottom, middle and top ones, for 18 rows.
+# Of the published code, for 18 rows: all layers, and the bottom, middle and top layers.
 RANGES = ((0, 18), (0, 2), (2, 6), (6, 18))
 LINEAR = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 TOLERANCE = 1e-3  # relative error up to which a layer counts as linear in z
@@ -30,18 +30,18 @@ TOLERANCE = 1e-3  # relative error up to which a layer counts as linear in z
 class SeFa(DirectionSearch):
     """w_l' = w_l + amount * n_i in the rows l of the range that n_i comes from.
 
-    The n_i are the eigenvectors of A^T A with the largest eigenvalues (eq. 5), A the weights of the
-    style affines of the range, side by side.
+    The n_i are the eigenvectors of A^T A with the largest eigenvalues (eq. 5), where A holds the
+    weights of all style affines of the range, concatenated.
 
     Args:
-        semantics: directions of each range.
-        normalise: bring the weights of each style channel to unit length first, as the published
+        semantics: number of directions of each range.
+        normalise: scale the weights of each style channel to unit length first, as the published
             code does; the paper's eq. 5 does not.
-        space: 'w'; or 'z', where A is the weight of the first layer of a generator that has no
-            style affines.
-        ranges: rows [a, b) of W+ whose affines are factorised together, and which are then moved.
-        strength: in units of StyleGAN2-FFHQ's W, carried over to this W by the ratio of the spreads;
-            in Z in its own units.
+        space: 'w'; or 'z', where A is the weight of the first layer of a generator without style
+            affines.
+        ranges: rows [a, b) of W+ whose affines are factorised together; an edit moves these rows.
+        strength: in units of StyleGAN2-FFHQ's W, scaled to this W by the ratio of the spreads; in Z
+            in its own units.
         step: in the unit of strength.
         search_samples: see DirectionSearch.
         min_effect: see DirectionSearch.
@@ -105,7 +105,7 @@ class SeFa(DirectionSearch):
                 "its first layer instead"
             )
         if self.space == Space.Z:
-            first_layer(generator)  # raises Unsupported, before the search for nothing
+            first_layer(generator)  # raises Unsupported before time is spent on the search
         dim = generator.code_dim(self.space)
         if self.semantics > dim:
             raise EditbenchError(
@@ -118,22 +118,22 @@ def eigenvectors(weight: np.ndarray, count: int, normalise: bool) -> tuple[np.nd
     """Eigenvectors of weight @ weight.T with the largest eigenvalues (eq. 5).
 
     Args:
-        weight: (d, m), a column for each output.
-        count: vectors, at most d.
-        normalise: bring the columns to unit length first.
+        weight: (d, m), one column per output.
+        count: number of vectors, at most d.
+        normalise: scale the columns to unit length first.
 
     Returns:
         rows: (k, d) unit vectors; the largest entry of each is positive.
-        values: (k,) their eigenvalues, falling.
+        values: (k,) their eigenvalues, in descending order.
     """
-    # A channel without weight has no direction, and no length to divide by.
+    # A channel with zero weights has no direction, and no length to divide by.
     columns = weight[:, np.linalg.norm(weight, axis=0) > 0]
     if normalise:
         columns = columns / np.linalg.norm(columns, axis=0, keepdims=True)
-    # eigh sorts from the smallest eigenvalue up.
+    # eigh returns eigenvalues in ascending order.
     values, vectors = np.linalg.eigh(columns @ columns.T)
     rows = vectors.T[::-1][:count]
-    # The sign of an eigenvector is free; it is fixed, so that all machines have the same.
+    # The sign of an eigenvector is arbitrary; fixing it gives the same result on all machines.
     largest = rows[np.arange(len(rows)), np.abs(rows).argmax(1)]
     return rows * np.sign(largest)[:, None], values[::-1][:count]
 
@@ -142,17 +142,17 @@ def eigenvectors(weight: np.ndarray, count: int, normalise: bool) -> tuple[np.nd
 def affine_weights(generator: Generator, like: Tensor) -> list[np.ndarray]:
     """Weights of the style affines that read each row of W+.
 
-    ToRGB layers are left out, as in the published code, but for the last of all, which it takes.
+    ToRGB layers are left out except for the last one, as in the published code.
 
     Args:
         generator: with S.
         like: codes whose device and dtype are taken.
 
     Returns:
-        For each row (w_dim, channels): the columns are the weights of the style channels.
+        For each row (w_dim, channels); the columns are the weights of the style channels.
 
     Raises:
-        Unsupported: a style that is no affine function of w has no such weights.
+        Unsupported: a style is not an affine function of w.
     """
     size = generator.w_dim
     last = len(generator.layer_names) - 1
@@ -166,7 +166,7 @@ def affine_weights(generator: Generator, like: Tensor) -> list[np.ndarray]:
     _check_affine(generator, zero, base)
     weights = []
     for row in range(generator.num_ws):
-        # A style is an affine function of its row: the identity in that row reads its weights.
+        # A style is an affine function of its row, so identity codes in that row give its weights.
         probe = like.new_zeros(size, generator.num_ws, size)
         probe[:, row] = torch.eye(size, device=like.device, dtype=like.dtype)
         weight = (generator.styles(probe) - base)[:, columns]
@@ -176,7 +176,7 @@ def affine_weights(generator: Generator, like: Tensor) -> list[np.ndarray]:
 
 
 def _check_affine(generator: Generator, zero: Tensor, base: Tensor) -> None:
-    """Raise Unsupported unless styles move twice as far for a code that is twice as long."""
+    """Raise Unsupported unless doubling a code doubles the change of the styles."""
     probe = torch.ones_like(zero)
     once = generator.styles(probe) - base
     twice = generator.styles(2 * probe) - base
@@ -189,14 +189,14 @@ def _check_affine(generator: Generator, zero: Tensor, base: Tensor) -> None:
 
 @torch.no_grad()
 def first_weight(generator: Generator, like: Tensor) -> np.ndarray:
-    """Weight (z_dim, outputs) of the first linear layer that z meets.
+    """Weight (z_dim, outputs) of the first linear layer that z passes through.
 
     Args:
         generator: decodes Z.
         like: codes whose device and dtype are taken.
 
     Raises:
-        Unsupported: there is none, or its output is not linear in z.
+        Unsupported: there is no such layer, or its output is not linear in z.
     """
     name = first_layer(generator)
 
@@ -205,10 +205,10 @@ def first_weight(generator: Generator, like: Tensor) -> np.ndarray:
 
     identity = torch.eye(generator.z_dim, device=like.device, dtype=like.dtype)
     precision = generator.precision
-    # In a lower precision the weights would be rounded, and a bias would hide that they are linear.
+    # A lower precision would round the weights, and with a bias the layer would not look linear.
     generator.precision = "fp32"
     try:
-        # What remains at zero is the bias; the identity reads one row of the weight each.
+        # At z = 0 the output is the bias; each row of the identity gives one row of the weight.
         base = respond(like.new_zeros(1, generator.z_dim))
         weight = respond(identity) - base
         twice = respond(2 * identity) - base
@@ -220,19 +220,19 @@ def first_weight(generator: Generator, like: Tensor) -> np.ndarray:
 
 
 def first_layer(generator: Generator) -> str:
-    """Name of the first linear layer that z meets.
+    """Name of the first linear layer that z passes through.
 
     Args:
         generator: decodes Z.
 
     Raises:
-        Unsupported: there is none.
+        Unsupported: there is no such layer.
     """
     for name in generator.layers():
         if isinstance(generator.inner(name), LINEAR):
             return name
-    # The paper has both kinds: the first layer of PGGAN, the affines of StyleGAN. The mapping of a
-    # StyleGAN brings z to unit length first, so its first layer is no linear map of z.
+    # The paper uses the first layer of PGGAN and the affines of StyleGAN. The mapping network of a
+    # StyleGAN first normalises z to unit length, so its first layer is not linear in z.
     if Space.S in generator.spaces:
         raise Unsupported(
             "of a generator with style affines SeFa factorises these, which read w, and nothing of "

@@ -1,6 +1,6 @@
-"""The perfect edit: it moves the one true factor of the attribute and nothing else.
+"""The perfect edit: it changes the true factor of the attribute and nothing else.
 
-What the metrics find wrong with it is therefore an error of the judge.
+Any fault that the metrics find in it is therefore an error of the judge.
 It needs a generator that is the world's own renderer, whose codes are the factors.
 """
 
@@ -18,14 +18,14 @@ from editbench.worlds.faces.truth import RenderGenerator, towards
 
 
 class TrueFactor(Editor):
-    """next = codes with the attribute's factor `delta` amounts nearer to the clearest member of
-    the target class.
+    """next = codes with the attribute's factor moved by `delta` towards the clearest member of the
+    target class.
 
-    A walk that has arrived there stays. One amount is the way from a clear member of a class to
-    one of its neighbour; the true threshold lies half-way.
+    A walk that has arrived there stays. One amount is the distance from a clear member of a class
+    to one of the neighbouring class; the true threshold lies half-way.
 
     Args:
-        delta: step, in amounts; positive.
+        delta: step length, in amounts; positive.
 
     Raises:
         EditbenchError: delta is not positive.
@@ -46,7 +46,7 @@ class TrueFactor(Editor):
                 "needs codes that are the world's true factors: use generator=renders"
             )
         super().check(generator, attributes, attribute)
-        # A scorer may use the renderer's name for other classes; the factor would not follow them.
+        # A scorer may use the renderer's name for other classes, which the factor would not match.
         known = generator.true_attributes
         if (
             attribute not in known.names
@@ -59,5 +59,5 @@ class TrueFactor(Editor):
         return FitReport()
 
     def step(self, walk: Walk) -> Tensor:
-        # `towards` stops at the target, so that no walk overshoots the class.
+        # `towards` stops at the target, so a walk cannot overshoot the class.
         return towards(walk.codes, walk.attribute, walk.target, self.delta)

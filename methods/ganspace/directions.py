@@ -1,4 +1,4 @@
-"""The samples of GANSpace's components: fresh latents, and activations regressed on latents."""
+"""Sampling for GANSpace: fresh latents, and components of activations regressed on latents."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from editbench.methods.ganspace.pca import Components, Incremental, RunningMomen
 from editbench.methods.shared.direction_search import Directions
 from editbench.walk.editor import FitData
 
-BLOCK = 256  # samples whose activations are held together
-REGRESSION_SAMPLES = 10_000  # at least so many, as in the published code
-TOO_SHORT = 1e-6  # of the longest row of the regression: a component that no latent moves
+BLOCK = 256  # samples whose activations are in memory at a time
+REGRESSION_SAMPLES = 10_000  # minimum, as in the published code
+# Relative to the longest row of the regression; components with shorter rows depend on no latent.
+TOO_SHORT = 1e-6
 
 
 def activation_directions(
@@ -27,17 +28,16 @@ def activation_directions(
 ) -> Directions:
     """Components of a layer's flattened activations as unit directions of W or Z.
 
-    With the coordinates A = (activation - mean) @ rows.T / stdev of fresh samples and their
-    latents Z, least squares solves A M = Z, as in the published code; the rows
-    of M are brought to unit length. Both sides are centred, which keeps the mean of W out of the
-    noise.
+    With the coordinates A = (activation - mean) @ rows.T / stdev of fresh samples and their latents
+    Z, least squares solves A M = Z, as in the published code; the rows of M are scaled to unit
+    length. Both sides are centred, so that the mean of W adds no noise.
 
     Args:
         data: the generator and its latents.
         layer: whose activations are decomposed.
-        space: W or Z, where the directions live.
-        samples: that the components are computed from.
-        components: how many, at most.
+        space: W or Z, the space of the directions.
+        samples: number of samples that the components are computed from.
+        components: largest number of components.
     """
 
     def stream(purpose: str, n: int) -> Iterator[tuple[Tensor, np.ndarray]]:
@@ -45,7 +45,7 @@ def activation_directions(
             out = data.generator.activation(Codes(space, block), layer)
             yield block, out.flatten(1).float().cpu().numpy()
 
-    # Only the first block says how many channels the layer has.
+    # The number of channels of the layer is known only with the first block.
     parts: RunningMoments | Incremental | None = None
     for _, activation in stream("components", samples):
         parts = parts or estimator(activation.shape[1], components)
@@ -53,8 +53,8 @@ def activation_directions(
     assert parts is not None
     found = parts.components(components)
     notes = component_notes(data, space, found, components)
-    # Other samples than those of the components, so that the regression is not fitted to their
-    # noise; all sums that least squares needs are in one joint covariance.
+    # Other samples than for the components, so that the regression does not fit their noise. All
+    # sums that least squares needs are in one joint covariance.
     joint = RunningMoments(len(found) + data.generator.code_dim(space))
     for block, activation in stream("regression", max(REGRESSION_SAMPLES, samples)):
         coordinates = (activation - found.mean) @ found.rows.T / found.stdev
@@ -77,16 +77,16 @@ def activation_directions(
 def latent_blocks(
     data: FitData, space: Space, samples: int, purpose: str, block: int
 ) -> Iterator[Tensor]:
-    """Blocks of fresh latents (at most `block`, d); the fit split's where none can be drawn.
+    """Yield blocks of fresh latents (at most `block`, d), or the fit split's if none can be drawn.
 
-    The draws are the same however they are blocked.
+    The draws do not depend on the block size.
 
     Args:
         data: the generator and the splits.
         space: W or Z.
-        samples: how many in all.
+        samples: total number of latents.
         purpose: names the random stream and the progress line.
-        block: latents that are given at a time.
+        block: number of latents per block.
     """
     draws = can_draw(data, space)
     total = samples if draws else min(samples, len(data.fit))
@@ -104,10 +104,10 @@ def latent_blocks(
 
 
 def can_draw(data: FitData, space: Space) -> bool:
-    """Whether the generator can sample; one that only decodes codes says so in `map`."""
+    """Whether the generator can draw latents; one that only decodes codes raises in `map`."""
     if not data.generator.z_dim:
         return False
-    # A generator of given codes has a z_dim of its data but no mapping network.
+    # A generator for given codes has the z_dim of its data but no mapping network.
     try:
         if space == Space.W:
             data.generator.map(torch.zeros(1, data.generator.z_dim, device=data.tune.logits.device))
@@ -119,10 +119,10 @@ def can_draw(data: FitData, space: Space) -> bool:
 def component_notes(
     data: FitData, space: Space, found: Components, asked: int
 ) -> dict[str, object]:
-    """What a record says of the components.
+    """Notes about the components for the record.
 
     Raises:
-        EditbenchError: there are none.
+        EditbenchError: there are no components.
     """
     if not len(found):
         raise EditbenchError(

@@ -1,7 +1,7 @@
 """GANSpace: principal components of W, or of a layer's activations, as controls.
 
 Härkönen, Hertzmann, Lehtinen & Paris, "GANSpace: Discovering Interpretable GAN Controls", NeurIPS
-2020. The teacher picks among the components.
+2020. The teacher chooses among the components.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ class GANSpace(DirectionSearch):
     """w_l' = w_l + sigma * stdev_i * component_i in the rows l of a range.
 
     Each class has its own component i and range.
-    Components are found without labels; component, range and sign are then chosen for every class
-    of every attribute by the labelled protocol of editbench.methods.shared.control_search.
+
+    Components are found without labels. Component, range and sign are then chosen for every class
+    of every attribute by the labelled search of editbench.methods.shared.control_search.
 
     Args:
-        samples: codes that the components are computed from, fresh draws; the fit split's where
-            none can be drawn.
-        components: how many; those without variance are left out.
-        layer: None for the components of W itself, exact; or the layer of the generator whose
-            activations are decomposed and regressed back on the latents.
-        space: 'w', or 'z' (with a layer), where the latents of the regression and of the walk live.
+        samples: number of codes that the components are computed from: fresh draws, or the fit
+            split if none can be drawn.
+        components: number of components; those without variance are left out.
+        layer: None for the exact components of W itself; or the layer of the generator whose
+            activations are decomposed and regressed on the latents.
+        space: 'w', or 'z' (with a layer): the space of the regression's latents and of the walk.
         ranges: see DirectionSearch.
         strength: see DirectionSearch, in standard deviations of the component.
         search_samples: see DirectionSearch.
@@ -82,7 +83,7 @@ class GANSpace(DirectionSearch):
         self.layer = layer
 
     def find_directions(self, data: FitData) -> Directions:
-        """Of the activations of a layer, or exact components of W."""
+        """Components of a layer's activations, or exact components of W."""
         if self.layer is not None:
             return activation_directions(
                 data, self.layer, self.space, self.samples, self.components
@@ -92,8 +93,8 @@ class GANSpace(DirectionSearch):
             moments.add(block.cpu().numpy())
         found = moments.components(self.components)
         notes = component_notes(data, Space.W, found, self.components)
-        # stdev is the square root of the eigenvalue; the published code takes the standard
-        # deviation of the projections of 5,000 fresh w instead, an estimate of the same.
+        # stdev is the square root of the eigenvalue. The published code estimates the same from the
+        # projections of 5,000 fresh w.
         return Directions(found.mean, found.rows, found.stdev, notes)
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:

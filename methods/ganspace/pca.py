@@ -1,8 +1,8 @@
-"""Principal components of a stream of samples, in one pass, with memory that does not grow.
+"""Principal components of a stream of samples, in one pass and with constant memory.
 
-The covariance of d channels is d x d however many samples there are, so for latents of a few
-hundred channels the exact decomposition is one small eigenproblem; the incremental approximation
-of the published GANSpace is kept for activations whose covariance would not fit.
+The covariance of d channels is d x d for any number of samples, so for latents with a few hundred
+channels the exact decomposition is one small eigenproblem. The incremental approximation of the
+published GANSpace is used for activations whose covariance would not fit into memory.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from scipy.linalg.blas import dsyrk, ssyrk
 
 from editbench.base.errors import EditbenchError, NonFinite
 
-# Samples multiplied together: few enough for the cache and for sums in single precision
+# Samples per matrix product: few enough for the CPU cache and for sums in single precision
 CHUNK = 1024
-# Channels: above it, 128 MiB of covariance and a minute of eigenproblem, the approximation serves
+# Channels. At this number the covariance takes 128 MiB and the eigenproblem a minute; above it the
+# approximation is used.
 EXACT_LIMIT = 4096
-# Of the largest variance: below it lie the rounding of single precision and edits too small to be
-# seen
+# Relative to the largest variance. Smaller variances are rounding errors of single precision or
+# give edits too small to be seen.
 FLOOR = 1e-6
 
 
@@ -31,10 +32,10 @@ class Components:
     Args:
         mean: (d,) of the samples.
         rows: (k, d) orthonormal; in each the channel of the largest magnitude is positive.
-        stdev: (k,) of the projections, falling (sums of squares over n - 1).
-        ratio: (k,) of the total variance.
+        stdev: (k,) standard deviation of the projections (with n - 1), in descending order.
+        ratio: (k,) share of the total variance.
         samples: n.
-        exact: whether these are not the incremental approximation.
+        exact: False for the incremental approximation.
     """
 
     mean: np.ndarray
@@ -49,11 +50,12 @@ class Components:
 
 
 class RunningMoments:
-    """Count, mean and covariance of all samples seen, whatever their order and split.
+    """Count, mean and covariance of all samples seen, for any order and split.
 
-    Sums are kept in float64, about a provisional mean, that of the first block, so that a mean
-    far from zero costs no digits. Within a chunk the products have the precision of the samples:
-    for float32 ones that is twice as fast and adds errors of the size of the samples' own rounding.
+    Sums are kept in float64 and relative to a provisional mean, that of the first block, so that a
+    mean far from zero costs no precision. Within a chunk the products have the precision of the
+    samples. For float32 this is twice as fast, and the errors are of the size of the samples' own
+    rounding.
     """
 
     def __init__(self, dim: int) -> None:
@@ -62,17 +64,21 @@ class RunningMoments:
         self.eps = 0.0  # relative rounding of the coarsest samples
         self.shift: np.ndarray | None = None
         self.sum = np.zeros(dim)  # of the samples minus shift
-        # Of the same; only the upper triangle counts
+        # Sum of outer products of the samples minus shift; only the upper triangle is used.
         self.scatter = np.zeros((dim, dim), order="F")
 
     def add(self, x: np.ndarray) -> None:
-        """Samples (n, d), float32 or float64. NonFinite where they hold NaN or infinity."""
+        """Add samples (n, d), float32 or float64.
+
+        Raises:
+            NonFinite: they hold NaN or infinity.
+        """
         if not len(x):
             return
         if self.shift is None:
             self.shift = x.mean(0)
         buffer = np.empty((min(CHUNK, len(x)), self.dim), x.dtype)
-        # BLAS's symmetric products compute one triangle: half the work of a full one.
+        # BLAS's symmetric products compute only one triangle, which is half the work.
         product = ssyrk if x.dtype == np.float32 else dsyrk
         with np.errstate(invalid="ignore"):  # NaN and infinity are found in the sum
             for first in range(0, len(x), CHUNK):
@@ -89,7 +95,7 @@ class RunningMoments:
             )
 
     def merge(self, other: RunningMoments) -> None:
-        """Take in what another stream has seen, moved to this one's provisional mean."""
+        """Add the samples of another stream, converted to this one's provisional mean."""
         if other.shift is None:
             return
         if self.shift is None:
@@ -104,11 +110,15 @@ class RunningMoments:
 
     @property
     def mean(self) -> np.ndarray:
-        """(d,); zero before the first sample."""
+        """Mean (d,); zero before the first sample."""
         return self.sum if self.shift is None else self.shift + self.sum / self.count
 
     def covariance(self) -> np.ndarray:
-        """(d, d), unbiased. EditbenchError for fewer than two samples."""
+        """Unbiased covariance (d, d).
+
+        Raises:
+            EditbenchError: there are fewer than two samples.
+        """
         if self.count < 2:
             raise EditbenchError(
                 f"a covariance needs at least 2 samples, got {self.count}: raise method.samples"
@@ -116,45 +126,49 @@ class RunningMoments:
         return self._centred() / (self.count - 1)
 
     def components(self, k: int) -> Components:
-        """At most k leading components, without those that vary by less than FLOOR or rounding."""
+        """At most k leading components, without those with a variance below FLOOR or rounding."""
         covariance = self.covariance()
         k = min(k, self.dim)
         total = float(np.trace(covariance))
         variance, columns = eigh(
             covariance, subset_by_index=(self.dim - k, self.dim - 1), overwrite_a=True
         )
-        # eigh gives rising eigenvalues, with the eigenvectors in columns.
+        # eigh returns ascending eigenvalues, with the eigenvectors in columns.
         variance = variance[::-1]
         rows = columns.T[::-1]
         kept = variance > max(FLOOR * variance[0], (self.eps * np.linalg.norm(self.mean)) ** 2)
         return _components(self.mean, rows[kept], variance[kept], total, self.count, True)
 
     def _centred(self) -> np.ndarray:
-        # The full matrix from its upper triangle, then about the mean instead of the shift.
+        # Completes the matrix from its upper triangle, then converts from the shift to the mean.
         upper = np.triu(self.scatter)
         return upper + np.triu(upper, 1).T - np.outer(self.sum, self.sum) / self.count
 
 
 class Incremental:
-    """scikit-learn's IncrementalPCA behind the same two calls.
+    """scikit-learn's IncrementalPCA with the same two methods.
 
-    Batches have the published size, max(2000, 3 k).
-    An approximation: what a batch holds beyond the k leading components is forgotten. It depends
-    on the order of the samples, but not on how they are handed over, and holds two batches at most.
+    Batches have the published size, max(2000, 3 k). This is an approximation: the part of a batch
+    outside the k leading components is lost. The result depends on the order of the samples but not
+    on how they are split into calls of `add`. At most two batches are held in memory.
     """
 
     def __init__(self, k: int) -> None:
         self.k = k
         self.batch = max(2000, 3 * k)
         self.count = 0
-        # Imported here: it takes a second, and most fits compute the exact components.
+        # Imported here, since the import takes a second and most fits use the exact components.
         from sklearn.decomposition import IncrementalPCA
 
         self.model = IncrementalPCA(k)
         self.pending: list[np.ndarray] = []
 
     def add(self, x: np.ndarray) -> None:
-        """Samples (n, d). NonFinite where they hold NaN or infinity."""
+        """Add samples (n, d).
+
+        Raises:
+            NonFinite: they hold NaN or infinity.
+        """
         if not np.isfinite(x).all():
             raise NonFinite(
                 "samples of a principal component analysis hold NaN or infinity: "
@@ -199,7 +213,7 @@ class Incremental:
 
 
 def estimator(dim: int, k: int) -> RunningMoments | Incremental:
-    """Exact up to EXACT_LIMIT channels, the approximation above."""
+    """The exact estimator up to EXACT_LIMIT channels, above it the approximation."""
     return RunningMoments(dim) if dim <= EXACT_LIMIT else Incremental(k)
 
 
@@ -211,7 +225,7 @@ def _components(
     samples: int,
     exact: bool,
 ) -> Components:
-    """Fix the sign that decompositions leave open: the largest channel of a row is positive."""
+    """Build Components with a fixed sign: the channel of largest magnitude in a row is positive."""
     largest = rows[:, :1]
     if len(rows):
         largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)

@@ -1,6 +1,6 @@
-"""GradCtrl: walk along the gradient of a small latent classifier.
+"""GradCtrl: a walk along the gradient of a small latent classifier.
 
-The walk leaves alone the channels that other attributes depend on.
+The walk does not change the channels that other attributes depend on.
 Chen et al., "Exploring Gradient-based Multi-directional Controls in GANs", 2022, eq. (3) and
 Algorithm 1.
 """
@@ -60,46 +60,47 @@ from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FFHQ_W_SPREAD, Editor, FitData, FitReport, Walk, unit_rows
 
-VALIDATION = 2000  # tune samples, at most, on which the training of the classifiers is stopped
+VALIDATION = 2000  # largest number of tune samples used for early stopping of the classifiers
 PARTS = ("weight1", "bias1", "weight2", "bias2")
 
 
 class GradCtrl(Editor):
     """next = codes + step * unit(masked gradient), by eq. (3) and Algorithm 1.
 
-    Gradient and mask are both taken at the current codes, so that the path bends.
+    Gradient and mask are recomputed at the current codes in every step, so the path is curved.
 
     Args:
-        n_per_class: examples of each class (the paper: 30), all of which train.
-        selection: 'extremes', the most confident of `pool` candidates by the teacher's log-odds,
-            or 'random', as many of each class drawn from the fit split. The default follows the
-            published code, which trains on the top and bottom 5 % of its samples. With 'random'
-            an attribute is served if each of its classes has `n_per_class` samples.
-        pool: candidates; None takes 20 for each wanted example, so that the extremes are about
-            those 5 %.
-        exclude: channels left alone for every other attribute, for 512 channels (in proportion
-            for other widths); or target -> {other: count}; or 'ffhq', the published code's own
-            table (of a target outside it every channel moves, which a note of the fit says).
+        n_per_class: number of training examples per class (the paper: 30).
+        selection: 'extremes', the most confident of `pool` candidates by the teacher's log-odds;
+            or 'random', the same number per class drawn from the fit split. The default follows the
+            published code, which trains on the top and bottom 5 % of its samples. With 'random',
+            an attribute is supported if each of its classes has `n_per_class` samples.
+        pool: number of candidates; None takes 20 per example, so that the extremes are about the
+            5 % of the published code.
+        exclude: number of channels excluded for every other attribute, out of 512 channels (scaled
+            in proportion for other widths); or target -> {other: count}; or 'ffhq', the published
+            code's own table (for a target outside the table every channel moves, and a note of the
+            fit says so).
         tune_exclusion: choose one count out of 50..250 for each target on 30 tune samples, scored
             by the teacher.
         ties: see editbench.methods.gradctrl.exclusion.excluded_channels.
         multiclass: see editbench.methods.gradctrl.exclusion.excluded_channels.
-        objective: for many classes, 'log_softmax' (also 'probability': the same unit direction)
-            or 'logit', the raw row. A binary attribute always follows its logit, which is the
-            direction of its probability too.
+        objective: for several classes, 'log_softmax' (or 'probability', which has the same unit
+            direction) or 'logit', the class's own logit. A binary attribute always follows its
+            logit, which is the direction of its probability too.
         delta: step length for StyleGAN2-FFHQ's W (the paper: 0.6).
         scale_step: scale `delta` to the spread of this space.
-        hold_out: share of the examples that do not train and on which the training is stopped
-            (the published code: 0.3); 0: it is stopped on the first VALIDATION tune samples, where
-            every class counts the same.
-        epochs: of the classifiers' training, at most.
+        hold_out: share of the examples that is held out for early stopping (the published code:
+            0.3). With 0, training is stopped on the first VALIDATION tune samples, with all classes
+            weighted equally.
+        epochs: largest number of epochs of the classifiers' training.
         space: 'w' or 'z'.
         heads: file of published heads, used instead of a fit; see latent_classifier.load_heads.
-        head_attributes: their names, in order.
-        head_signs: +1 or -1 for each, for scorers that flip an attribute.
-        layers: as in Editor; or 'ffhq', the published code's own table for StyleGAN2-FFHQ of
-            1024 pixels, in proportion to the rows of one of 256 or 512 (of a generator without W+
-            the whole code moves); or 'tuned', by editbench.methods.shared.layer_choice.
+        head_attributes: attributes of the heads, in order.
+        head_signs: +1 or -1 for each head, for scorers that flip an attribute.
+        layers: as in Editor; or 'ffhq', the published code's own table for StyleGAN2-FFHQ at 1024
+            pixels, scaled in proportion to the rows of one at 256 or 512 pixels (without W+ the
+            whole code moves); or 'tuned', by editbench.methods.shared.layer_choice.
 
     Raises:
         EditbenchError: an option is out of its range or unknown.
@@ -131,7 +132,7 @@ class GradCtrl(Editor):
         self.published_layers = layers == "ffhq"
         if isinstance(layers, str):
             choice("layers", layers, ("ffhq", "tuned"))
-            # 'tuned' begins without ranges; `tune` enters one for each attribute.
+            # 'tuned' starts without ranges; `tune` adds one for each attribute.
             layers = {}
         super().__init__(layers)
         check_positive("delta", delta)
@@ -176,11 +177,11 @@ class GradCtrl(Editor):
         self.tuned = {}
         self.counts = {}
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
-        # Their classes are walked one after the other.
+        # Classes of these attributes are visited one after the other.
         self.ordered = {item.name for item in attributes if item.ordered}
         report = self._load(data) if self.head_file else self._train(data)
         report.notes["step"] = self.length
-        # A tuned count takes the place of the table.
+        # A tuned count replaces the table.
         if self.published_exclude and not self.tune_exclusion:
             outside = [name for name in self._fitted().names if name not in FFHQ_EXCLUDE]
             if outside:
@@ -211,7 +212,7 @@ class GradCtrl(Editor):
                     f"{self.head_file}: head '{name}' has {width} outputs, the scorer's attribute "
                     f"has {data.attributes[name].width}"
                 )
-        # A head of an attribute that is not evaluated would mask channels for nothing.
+        # The head of an attribute that is not evaluated would mask channels needlessly.
         heads = self.classifier.heads
         kept = {name: head for name, head in heads.items() if name in data.attributes.names}
         if not kept:
@@ -231,7 +232,7 @@ class GradCtrl(Editor):
                 names.append(name)
         if not names:
             raise Unsupported(f"no attribute has enough examples; {self._too_few(attributes[0])}")
-        # Adam's step suits the spread of the paper's W; undone below
+        # Codes are scaled to the spread of the paper's W, which suits Adam's step; undone below.
         scale = FFHQ_W_SPREAD / data.spread(self.space)
         training, held_out, looked, notes = self._examples(data, names, scale)
         validation = held_out
@@ -246,7 +247,7 @@ class GradCtrl(Editor):
             data.seed,
             self.epochs,
         )
-        # The heads saw scale * w: the factor goes into the first layer, and they take w itself.
+        # The heads were trained on scale * w. With the factor in the first layer they take w.
         heads = {}
         for name, head in self.classifier.heads.items():
             heads[name] = (head[0] * scale, *head[1:])
@@ -256,21 +257,21 @@ class GradCtrl(Editor):
     def _examples(
         self, data: FitData, names: Sequence[str], scale: float
     ) -> tuple[Examples, Examples, int, dict[str, object]]:
-        """The examples of the attributes, and those of them that are held out.
+        """Choose the training examples of the attributes, and the held-out examples.
 
         Args:
             data: the fit split and its labels.
             names: A attributes.
-            scale: of the codes.
+            scale: factor of the codes.
 
         Returns:
-            training: of all attributes.
-            held_out: the share `hold_out` of each class, which does not train.
-            looked: labels that were read.
-            notes: what the record says of the choice.
+            training: examples of all attributes.
+            held_out: the share `hold_out` of each class, which is not used for training.
+            looked: number of labels read.
+            notes: about the choice, for the record.
         """
         attributes = data.attributes
-        # One order for all attributes: a sample that is labelled once is labelled for all.
+        # One order for all attributes, since labelling a sample labels it for all of them.
         order = example_order(data)
         samples = []
         classes = []
@@ -292,14 +293,14 @@ class GradCtrl(Editor):
             notes[f"examples.{name}"] = sizes
             out = []
             for c, size in enumerate(sizes):
-                # Each class is split by itself, so that both sides hold all classes.
+                # Each class is split separately, so that both parts contain all classes.
                 turn = seeding.rng(data.seed, "gradctrl", "split", name, c).permutation(size)
                 out.append(torch.from_numpy(turn < int(self.hold_out * size)))
             held.append(torch.cat(out))
             samples.append(torch.from_numpy(np.concatenate(chosen)))
             classes.append(torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)))
         codes = data.fit.codes(self.space)
-        # Attributes differ in their number of examples: padded, with weight 0 there.
+        # Attributes have different numbers of examples, so they are padded with weight 0.
         index = pad_sequence(samples, batch_first=True).to(codes.device)  # (A, m) of the fit split
         there = pad_sequence([torch.ones(len(s)) for s in samples], batch_first=True)
         there = there.to(codes.device)
@@ -312,7 +313,7 @@ class GradCtrl(Editor):
         return training, replace(training, weights=there * aside), looked, notes
 
     def _tune_examples(self, data: FitData, names: Sequence[str], scale: float) -> Examples:
-        """Tune samples with the teacher's labels, on which the training is stopped."""
+        """Tune samples with the teacher's labels, used for early stopping."""
         tune = data.tune.first(VALIDATION)
         codes = tune.codes(self.space).float() * scale
         labels = []
@@ -320,15 +321,15 @@ class GradCtrl(Editor):
         for name in names:
             own = data.attributes.labels(tune.logits, name)
             labels.append(own)
-            # The examples are as many of each class, so that a rare class counts as much here.
+            # Training has equally many examples per class, so classes are weighted equally here.
             weights.append(balanced(own, len(data.attributes[name].classes)))
-        # A view: all heads share the codes.
+        # A view, since all heads share the codes.
         shared = codes.unsqueeze(0).expand(len(names), -1, -1)
         return Examples(shared, torch.stack(labels), torch.stack(weights))
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
         report = FitReport()
-        # Rows before channels: the count is chosen for the rows that the edit will reach.
+        # Rows first, since the count of channels is chosen for the rows that are edited.
         if self.tune_layers and attribute in self._fitted().names:
             labels, notes = choose_layers(self, data, attribute)
             report = FitReport(report.labels + labels, report.notes | notes)
@@ -341,11 +342,11 @@ class GradCtrl(Editor):
     def rows(self, attribute: str) -> tuple[int, int] | None:
         if not self.published_layers:
             return super().rows(attribute)
-        # The published table may name attributes that nobody scores here: it is none of `layers`.
+        # The published table is not `layers`, since it may name attributes without a scorer here.
         found = FFHQ_LAYERS.get(attribute)
         if found is None:
             return None
-        # Of W codes alone there are no rows, and the whole code moves.
+        # Without W+ there are no rows, and the whole code moves.
         return scale_ranges([found], self.num_ws)[0] if self.num_ws else None
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
@@ -366,7 +367,7 @@ class GradCtrl(Editor):
             raise Unsupported(reason)
 
     def _check_table(self, generator: Generator, attribute: str) -> None:
-        """Refuse a generator or an attribute that the published table of layers is not for."""
+        """Reject a generator or an attribute that the published table of layers does not cover."""
         if generator.num_ws < FFHQ_ROWS:
             raise Unsupported(
                 f"method.layers=ffhq is the published code's table for StyleGAN2-FFHQ, of "
@@ -383,7 +384,7 @@ class GradCtrl(Editor):
     def _too_few(self, attribute: Attribute) -> str:
         """Why an attribute has no latent classifier; '' when it has."""
         counts = self.counts[attribute.name]
-        # A class of fewer extremes trains with what there is; a random draw is of equal numbers.
+        # With 'extremes' a small class uses the samples it has; 'random' needs equal numbers.
         if self.selection == "random":
             return empty_class(attribute, counts, self.n_per_class, "method.n_per_class")
         return empty_class(attribute, counts)
@@ -405,7 +406,7 @@ class GradCtrl(Editor):
         return self.classifier
 
     def excluded(self, target: str) -> dict[str, int]:
-        """Channels of this space to leave alone for each other attribute that has a classifier."""
+        """Number of channels to exclude for each other attribute that has a classifier."""
         classifier = self._fitted()
         uniform = self.tuned.get(target, self.exclude)
         if isinstance(uniform, int):
@@ -420,12 +421,13 @@ class GradCtrl(Editor):
         return out
 
     def gradient(self, name: str, logits: Tensor, slopes: Tensor, target: Tensor) -> Tensor:
-        """Gradient of what grows towards the target class, up to a positive factor a sample.
+        """Gradient of the objective towards the target class, up to a positive factor per sample.
 
-        Binary: the logit, signed. Many classes: with v = e_j - q, q the softmax over the classes
-        other than j, the gradient of the log-odds of class j; log p_j has this gradient times 1 -
-        p_j and p_j times p_j (1 - p_j), so the three have one unit direction, and this form does
-        not vanish where p_j rounds to 1.
+        For a binary attribute this is the gradient of the signed logit. For several classes it is
+        the gradient of the log-odds of class j, which weights the logits by v = e_j - q, with q the
+        softmax over the classes other than j. The gradient of log p_j is 1 - p_j times this, and
+        that of p_j is p_j (1 - p_j) times this. All three have the same unit direction, but this
+        form does not vanish if p_j rounds to 1.
 
         Args:
             name: the attribute.
@@ -440,8 +442,8 @@ class GradCtrl(Editor):
         if own.shape[1] == 1:
             return classifier.pull_back(slopes, name, (2.0 * target - 1).to(own).unsqueeze(1))
         if name in self.ordered:
-            # An ordered attribute, such as the eight views of a car, is walked through adjacent
-            # classes: towards the neighbour of the class that is seen now.
+            # For an ordered attribute, such as the eight views of a car, the walk goes through
+            # adjacent classes: towards the neighbour of the currently predicted class.
             seen = own.argmax(1)
             target = torch.where(seen == target, target, seen + (target - seen).sign())
         picked = torch.nn.functional.one_hot(target, own.shape[1]).to(own)
@@ -459,7 +461,7 @@ class GradCtrl(Editor):
         mask = excluded_channels(
             classifier, logits, slopes, self.excluded(walk.attribute), self.ties, self.multiclass
         )
-        # Zero where every channel is masked: no move
+        # Zero if every channel is masked; the sample then does not move.
         direction = unit_rows(gradient * ~mask)
         return walk.codes + (self.length * direction).to(walk.codes)
 
@@ -470,7 +472,7 @@ class GradCtrl(Editor):
         for k, (name, head) in enumerate(classifier.heads.items()):
             for part, tensor in zip(PARTS, head):
                 out[f"head.{name}.{part}"] = tensor.clone()
-            # The order of the heads, which a mapping of tensors on disk does not keep.
+            # The order of the heads, since a mapping of tensors on disk does not keep it.
             out[f"place.{name}"] = torch.tensor([k, name in self.ordered])
         out |= prefixed("counts", self.counts)
         if self.tune_layers:

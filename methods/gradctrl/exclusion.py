@@ -1,4 +1,4 @@
-"""Which channels an edit must leave alone: the most salient ones of the other attributes.
+"""Channels that an edit must not change: the most salient channels of the other attributes.
 
 GradCtrl (Chen et al. 2022), section 3.2, Algorithm 1.
 """
@@ -18,7 +18,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.validation import check_attributes, check_kind
 from editbench.methods.gradctrl.latent_classifier import SLOPE, LatentClassifier
 
-PAPER_DIM = 512  # the width of W for which the papers give counts
+PAPER_DIM = 512  # width of the W that the paper's counts are for
 
 # The published code's own settings for StyleGAN2-FFHQ: target -> {excluded attribute: count}, and
 # W+ rows [a, b).
@@ -34,22 +34,22 @@ FFHQ_LAYERS: dict[str, tuple[int, int]] = {
     "eyeglasses": (1, 4),
     "age": (4, 10),
 }
-# Rows of the smallest StyleGAN2-FFHQ that there is, of 256 pixels. The embedded world has 8.
+# Rows of the smallest published StyleGAN2-FFHQ, at 256 pixels. The embedded world has 8.
 FFHQ_ROWS = 14
 
 Exclude = int | str | Mapping[str, Mapping[str, int]]
 
 
 def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
-    """The option `exclude`: a count for all, 'ffhq', or target -> {other: count}.
+    """Parse the option `exclude`: a count for all, 'ffhq', or target -> {other: count}.
 
     Raises:
-        EditbenchError: another word; a count that is negative or above PAPER_DIM.
+        EditbenchError: it is another word, or a count is negative or above PAPER_DIM.
     """
     if exclude == "ffhq":
         exclude = FFHQ_EXCLUDE
     parsed: int | dict[str, dict[str, int]]
-    counts: dict[str, int]  # by the key that gives them
+    counts: dict[str, int]  # configuration key -> count
     if isinstance(exclude, Mapping):
         # Copies: configuration objects must not leak into the editor.
         parsed = {}
@@ -72,7 +72,7 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
         )
     for key, count in counts.items():
         check_kind(key, count, "int", 100)
-        # There are no more channels than these; with all of them no walk leaves its start.
+        # There are only PAPER_DIM channels; if all are excluded, no sample moves.
         if not 0 <= count <= PAPER_DIM:
             raise EditbenchError(
                 f"{key}={count} must be 0 to {PAPER_DIM} channels, out of {PAPER_DIM}: it is "
@@ -84,16 +84,16 @@ def parse_exclude(exclude: Exclude) -> int | dict[str, dict[str, int]]:
 def check_names(
     exclude: int | dict[str, dict[str, int]], attributes: Attributes, target: str
 ) -> None:
-    """Check the names of a mapping.
+    """Check the attribute names of a mapping.
 
     Args:
-        exclude: as `parse_exclude` gives it.
-        attributes: the evaluated ones.
-        target: that is to be edited.
+        exclude: as returned by `parse_exclude`.
+        attributes: the evaluated attributes.
+        target: the target attribute.
 
     Raises:
-        UnknownName: one is no attribute; or it is one that the target is to leave alone and that is
-            not evaluated, so that there is no classifier of it.
+        UnknownName: a name is not an attribute; or it is an attribute to protect for this target
+            that is not evaluated, so there is no classifier for it.
     """
     if isinstance(exclude, int):
         return
@@ -103,9 +103,9 @@ def check_names(
 
 
 def scaled_count(count: int, dim: int) -> int:
-    """A count that is meant for 512 channels, in proportion for `dim` of them.
+    """Scale a count for 512 channels to `dim` channels.
 
-    It is rounded and at least 1; 0, which switches the exclusion off, stays 0.
+    The result is rounded and at least 1, except that 0, which disables the exclusion, stays 0.
     """
     return 0 if count == 0 else min(dim, max(1, round(count * dim / PAPER_DIM)))
 
@@ -118,7 +118,7 @@ def excluded_channels(
     ties: str = "exact",
     multiclass: str = "max",
 ) -> Tensor:
-    """Channels to leave alone: for each other attribute m the c_m with the largest |d f_m / dw|.
+    """Channels to exclude: for each other attribute m the c_m with the largest |d f_m / dw|.
 
     Args:
         classifier: of all attributes.
@@ -127,8 +127,9 @@ def excluded_channels(
         counts: attribute -> c_m in channels of this space.
         ties: 'exact' takes c_m channels even where the c_m-th saliency is shared (the published
             code); 'all' takes every channel at or above it (Algorithm 1's L_i >= t).
-        multiclass: saliency of an attribute of many classes: 'max' over its classes (no class of
-            it may move), or the row of the class 'predicted' now. The sources leave it open.
+        multiclass: saliency of an attribute with several classes: 'max' over its classes (no class
+            may change), or that of the class 'predicted' now. The paper and its code leave this
+            open.
 
     Returns (n, d) bool.
     """
@@ -145,20 +146,20 @@ def excluded_channels(
 def _patterns(
     classifier: LatentClassifier, logits: Tensor, slopes: Tensor, name: str, multiclass: str
 ) -> tuple[Tensor, Tensor]:
-    """Which samples have the same saliency of an attribute.
+    """Group samples that have the same saliency of an attribute.
 
-    A head is linear where its units keep their signs, so the saliency depends on these alone. Of
-    thousands of codes a trained head sees some hundred patterns of signs.
+    A head is linear as long as its units keep their signs, so the saliency depends only on these
+    signs. For thousands of codes a trained head has only some hundred patterns of signs.
 
     Returns:
-        first: (p,) a sample of each pattern.
-        pattern: (n,) the pattern of each sample.
+        first: (p,) index of one sample of each pattern.
+        pattern: (n,) pattern of each sample.
     """
     signs = slopes[:, classifier.names.index(name)] > SLOPE
     if multiclass == "predicted":
         own = logits[:, classifier.slices[name]]
         signs = torch.cat([signs, functional.one_hot(own.argmax(1), own.shape[1]) > 0], 1)
-    # Rows of bytes, each as one value.
+    # Each row of bytes is viewed as a single value.
     packed = np.packbits(to_host(signs)[0].numpy(), axis=1)
     rows = packed.view(f"V{packed.shape[1]}")[:, 0]
     _, first, pattern = np.unique(rows, return_index=True, return_inverse=True)
@@ -167,7 +168,7 @@ def _patterns(
 
 
 def _most_salient(saliency: Tensor, count: int, ties: str) -> Tensor:
-    """The `count` largest of each row of saliency (p, d): (p, d) bool."""
+    """Mark the `count` largest entries of each row of saliency (p, d): (p, d) bool."""
     if ties == "all":
         return saliency >= saliency.topk(count, dim=1).values[:, -1:]
     if saliency.is_cuda:
@@ -180,12 +181,12 @@ def _most_salient(saliency: Tensor, count: int, ties: str) -> Tensor:
 def _saliency(
     classifier: LatentClassifier, logits: Tensor, slopes: Tensor, name: str, multiclass: str
 ) -> Tensor:
-    """|d f / dw| of one attribute (p, d), over its classes as `multiclass` says."""
+    """|d f / dw| of one attribute (p, d), with its classes combined according to `multiclass`."""
     where = classifier.slices[name]
     rows = torch.arange(where.start, where.stop, device=logits.device)
     found = classifier.jacobian(slopes, rows).abs_()  # (p, width, d)
     if multiclass == "predicted":
         samples = torch.arange(len(logits), device=logits.device)
         return found[samples, logits[:, where].argmax(1)]
-    # The largest over the classes: a channel that moves any class counts.
+    # The maximum over the classes, since a channel that changes any class counts.
     return found.amax(1)

@@ -1,8 +1,8 @@
-"""The classifiers on latents that GradCtrl differentiates: one small network an attribute.
+"""The latent classifiers that GradCtrl differentiates: one small network per attribute.
 
-Each is Linear(d, 16) - LeakyReLU(0.1) - Linear(16, width) with no shared layers (Chen et al. 2022
-and its published code). `width` is 1 for a binary attribute and K for K classes; the second
-layers are kept as the flat rows of one matrix, in the layout of editbench.base.attributes, so
+Each network is Linear(d, 16) - LeakyReLU(0.1) - Linear(16, width), without shared layers (Chen et
+al. 2022 and its published code). `width` is 1 for a binary attribute and K for K classes. The
+second layers are stored as the rows of one matrix, in the layout of editbench.base.attributes, so
 that no width is padded. All networks are trained and evaluated as one batch.
 """
 
@@ -24,9 +24,9 @@ from editbench.base.seeding import uniforms
 
 HIDDEN = 16
 SLOPE = 0.1
-# Epochs without a lower validation loss after which a head stops.
+# A head stops after this many epochs without a lower validation loss.
 PATIENCE = 20
-# Weight1, bias1 are stacked by head; weight2, bias2 are rows of all heads
+# weight1 and bias1 are stacked by head; weight2 and bias2 are concatenated rows of all heads.
 PER_ROW = (
     False,
     False,
@@ -36,7 +36,7 @@ PER_ROW = (
 
 
 class LatentClassifier:
-    """A heads with R output rows in all (the sum of their widths).
+    """A heads with R output rows in total (the sum of their widths).
 
     Args:
         heads: name -> (weight1 (16, d), bias1 (16,), weight2 (width, 16), bias2 (width,)).
@@ -68,7 +68,7 @@ class LatentClassifier:
         return self.w1.shape[2]
 
     def to(self, device: torch.device) -> LatentClassifier:
-        """In place: the parameters on a device."""
+        """Move the parameters to a device, in place."""
         if self.w1.device != device:
             for name in ("w1", "b1", "w2", "b2", "head"):
                 setattr(self, name, getattr(self, name).to(device))
@@ -76,7 +76,7 @@ class LatentClassifier:
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """w (n, d) -> logits (n, R) and slopes (n, A, 16) of the LeakyReLU units, in {1, 0.1}."""
-        # In float64, so that a sample's result does not depend on which others are in the batch.
+        # In float64, so that a sample's result does not depend on the other samples in the batch.
         before = (w.double() @ self.w1.flatten(0, 1).T).unflatten(1, self.b1.shape) + self.b1
         slopes = torch.where(before > 0, torch.ones_like(before), SLOPE)
         hidden = (before * slopes)[:, self.head]
@@ -84,7 +84,7 @@ class LatentClassifier:
         return logits, slopes
 
     def jacobian(self, slopes: Tensor, rows: Tensor) -> Tensor:
-        """d logit / d w for some rows in closed form, J = W2 diag(s) W1.
+        """Jacobian d logit / d w of some output rows in closed form, J = W2 diag(s) W1.
 
         Args:
             slopes: (n, A, 16) of `forward`.
@@ -104,16 +104,16 @@ class LatentClassifier:
 def load_heads(
     path: str | Path, names: Sequence[str], signs: Sequence[int] | None = None
 ) -> LatentClassifier:
-    """Published heads, keys `classifiers.i.classifier.{0,2}.{weight,bias}`, i running over `names`.
+    """Load published heads: keys `classifiers.i.classifier.{0,2}.{weight,bias}`, i over `names`.
 
     Args:
         path: a safetensors file.
         names: the heads' attributes, in order.
-        signs: +1 or -1 for each head, for scorers that flip an attribute; a head of many classes
-            takes +1 only. None: all +1.
+        signs: +1 or -1 for each head, for scorers that flip an attribute; a head of several classes
+            must have +1. None means +1 for all.
 
     Raises:
-        BadFile: other heads than those; a sign that does not fit.
+        BadFile: the file has other heads, or a sign does not fit.
     """
     heads: dict[str, tuple[Tensor, ...]] = {}
     try:
@@ -128,7 +128,7 @@ def load_heads(
             f"{path}: not a safetensors file with {len(names)} classifier heads ({error}); set "
             "method.heads and method.head_attributes to a file and its heads in order"
         ) from error
-    # A head too many shows that the names are not those of this file.
+    # An additional head shows that the names do not belong to this file.
     extra = f"classifiers.{len(names)}.classifier.0.weight"
     if extra in tensors or len(signs or names) != len(names) or len(set(names)) != len(names):
         raise BadFile(
@@ -143,9 +143,9 @@ def load_heads(
 
 
 def initial(name: str, width: int, dim: int, seed: int) -> list[Tensor]:
-    """A head at PyTorch's default start, U(-1/sqrt(fan in), 1/sqrt(fan in)).
+    """A head with PyTorch's default initialisation, U(-1/sqrt(fan in), 1/sqrt(fan in)).
 
-    It is drawn from (seed, name) alone: other heads do not change it.
+    It depends only on (seed, name), not on the other heads.
     """
     shapes = {
         "weight1": (HIDDEN, dim),
@@ -167,9 +167,9 @@ class Examples:
     """Labelled codes of A heads.
 
     Args:
-        codes: (A, m, d), padded to one m; a view of (1, m, d) where all heads share their codes.
+        codes: (A, m, d), padded to the same m; a view of (1, m, d) if all heads share their codes.
         labels: (A, m) classes.
-        weights: (A, m) how much each counts in the mean loss of its head; 0 for padding.
+        weights: (A, m) weight of each example in the mean loss of its head; 0 for padding.
     """
 
     codes: Tensor
@@ -177,12 +177,12 @@ class Examples:
     weights: Tensor
 
     def mean(self, values: Tensor) -> Tensor:
-        """Weighted means of (A, m) values, a head each: (A,). NaN for a head without weights."""
+        """Weighted mean of the values (A, m) of each head: (A,). NaN for a head with no weight."""
         return (values * self.weights).sum(1) / self.weights.sum(1)
 
 
 def balanced(labels: Tensor, classes: int) -> Tensor:
-    """Weights with which every class counts the same, however many samples it has.
+    """Weights that give all classes equal influence, however many samples they have.
 
     Args:
         labels: (m,) classes.
@@ -206,21 +206,21 @@ def train(
 ) -> tuple[LatentClassifier, dict[str, dict[str, float]]]:
     """Train all heads together with Adam, each to its own lowest validation loss.
 
-    The few examples of a head are one batch an epoch. Heads share nothing, so a head's result
-    depends on its own samples alone: the others only fill the same matrix products.
+    All examples of a head form one batch per epoch. Heads share no parameters, so the result of a
+    head depends only on its own samples; they are trained together to share matrix products.
 
     Args:
         names: of the A heads.
-        widths: outputs of each head.
-        training: all of whose samples train.
-        validation: a head without any is stopped on its training loss.
+        widths: number of outputs of each head.
+        training: the training examples.
+        validation: the examples for early stopping; a head without any uses its training loss.
         seed: of the heads' initial weights.
-        epochs: at most so many.
-        lr: of Adam (the published code's default).
+        epochs: largest number of epochs.
+        lr: learning rate of Adam (the published code's default).
 
     Returns:
-        The classifier and, for each head, the epochs used, and the validation loss and accuracy
-        there.
+        The classifier and, for each head, the number of epochs used and the validation loss and
+        accuracy after them.
     """
     device = training.codes.device
     first = [sum(widths[:a]) for a in range(len(names))]
@@ -230,7 +230,7 @@ def train(
     for name, width in zip(names, widths):
         drawn.append(initial(name, width, training.codes.shape[2], seed))
     parameters = []
-    # zip(*drawn): from parts by head to heads by part.
+    # zip(*drawn) regroups the parameters from heads to kinds of parameters.
     for parts, per_row in zip(zip(*drawn), PER_ROW):
         joined = torch.cat(parts) if per_row else torch.stack(parts)
         parameters.append(joined.to(device).requires_grad_())
@@ -252,13 +252,13 @@ def train(
             lowest = torch.where(better, value, lowest)
             used = torch.where(better, epoch, used)
             since = torch.where(better, 0.0, since + 1)
-        # A head that has stopped goes on in the batch, but its snapshot does not change any more.
+        # A head that has stopped stays in the batch, but its snapshot no longer changes.
         if bool((since > PATIENCE).all()):
             break
         adam.zero_grad(set_to_none=True)
         training.mean(losses).sum().backward()
         adam.step()
-    with torch.no_grad():  # of the snapshots alone: an epoch would spend a third of its time on it
+    with torch.no_grad():  # only for the snapshots: it would cost a third of every epoch's time
         accuracy = torch.where(
             validated,
             _accuracies(best, validation, owner, table),
@@ -278,10 +278,11 @@ def train(
 
 
 def _rows_of_classes(widths: Sequence[int], first: Sequence[int]) -> Tensor:
-    """Which output row holds the logit of each class of each head: (A, K) for the largest K.
+    """Index of the output row with the logit of each class of each head: (A, K), largest K.
 
-    Cross-entropy takes all heads as one (A, K). Two rows are added to the heads' own: a logit of 0,
-    which a binary class 0 has, and one of -inf, for the classes that a head does not have.
+    This lets cross-entropy treat all heads as one (A, K) array. Two rows are appended to those of
+    the heads: a logit of 0, for class 0 of a binary attribute, and a logit of -inf, for classes
+    that a head does not have.
     """
     zero = sum(widths)
     never = zero + 1
@@ -297,7 +298,7 @@ def _rows_of_classes(widths: Sequence[int], first: Sequence[int]) -> Tensor:
 def _class_logits(
     parameters: Sequence[Tensor], codes: Tensor, owner: Tensor, table: Tensor
 ) -> Tensor:
-    """Logits of all heads on their own codes.
+    """Logits of all heads, each for its own codes.
 
     Args:
         parameters: weight1 (A, 16, d), bias1 (A, 16), weight2 (R, 16), bias2 (R,).

@@ -1,4 +1,4 @@
-"""How many channels GradCtrl leaves alone, chosen on a small meta-validation set.
+"""Choosing the number of channels that GradCtrl excludes, on a small meta-validation set.
 
 Chen et al. 2022, section 4.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from editbench.methods.shared.meta_validation import score_choices
 from editbench.walk.editor import Editor, FitData
 
-# The counts that the paper tries on 512 channels, and the one that it calls a good default.
+# The counts that the paper tries for 512 channels, and the one it calls a good default.
 COUNTS = (50, 100, 150, 200, 250)
 DEFAULT = 100
 
@@ -31,7 +31,7 @@ def choose_count(
         tuned[attribute] = count
 
     scores, looked = score_choices(editor, data, attribute, COUNTS, apply)
-    # Thirty samples leave many ties; the default wins those that it can.
+    # Thirty samples give many ties; a tie goes to the count nearest to the default.
     apply(max(COUNTS, key=lambda count: (scores[count], -abs(count - DEFAULT))))
     return looked, {
         f"exclude.{attribute}": tuned[attribute],

@@ -10,9 +10,10 @@ from editbench.base import seeding
 from editbench.methods.interfacegan.projection import unit
 from editbench.methods.interfacegan.svm import linear_svm
 
-# Of a class: with fewer the surest samples of its side are nearly all of another class
+# Minimum size of a class. With fewer samples, most of the extreme samples on its side would belong
+# to another class.
 MIN_EXAMPLES = 10
-# Samples a channel, up to which SVC is faster than Newton's method (benchmarks/svm.py)
+# Up to this many samples per channel, SVC is faster than Newton's method (benchmarks/svm.py).
 FEW = 4
 
 
@@ -23,7 +24,7 @@ class Boundary:
     Args:
         normal: (d,) unit, towards the high side.
         intercept: <x, normal> + intercept is the signed distance of x.
-        accuracy: on the samples that were held out; NaN where none were.
+        accuracy: on the held-out samples; NaN if there are none.
         sides: (2, per_side) positions of the samples used on the low and on the high side.
     """
 
@@ -43,7 +44,7 @@ class Boundary:
 
 
 def per_side(n: int, ratio: float, minimum: int) -> int:
-    """Samples on each side out of n: ratio * n, at least `minimum`, at most n // 2."""
+    """Number of samples on each side, out of n: ratio * n, at least `minimum`, at most n // 2."""
     return min(max(int(ratio * n), minimum), n // 2)
 
 
@@ -51,10 +52,10 @@ def extreme_sides(scores: np.ndarray, count: int) -> np.ndarray:
     """Positions of the lowest and of the highest scores: (2, count).
 
     Args:
-        scores: (n,) of the high side's class.
-        count: samples on each side.
+        scores: (n,) scores of the high side's class.
+        count: number of samples on each side.
     """
-    # Stable, so that samples of equal score give the same sides everywhere.
+    # A stable sort, so that ties give the same sides on every platform.
     order = np.argsort(scores, kind="stable")
     return np.stack([order[:count], order[-count:]])
 
@@ -68,32 +69,33 @@ def fit_boundary(
     seed: int,
     name: str,
 ) -> Boundary:
-    """Hyperplane between the samples of two sides.
+    """Fit a hyperplane between the samples of two sides.
 
     Args:
         codes: (n, d) latents.
         sides: (2, m) positions of the samples on the low and on the high side.
-        hold_out: share of each side that does not train and gives the accuracy.
+        hold_out: share of each side that is held out and gives the accuracy.
         solver: 'svc' (as published) or 'newton' (the same optimum, see `soft_margin`).
-        standardise: fit on codes with unit variance in every channel; the normal is mapped back.
+        standardise: fit on codes scaled to unit variance in every channel; the normal is mapped
+            back.
         seed: of the split.
         name: of the boundary, for its own random split.
 
     Raises:
-        ValueError: fewer than two samples a side.
+        ValueError: there are fewer than two samples per side.
     """
     count = sides.shape[1]
     if count < 2:
         raise ValueError(f"boundary '{name}': {len(codes)} samples are too few")
     low = sides[0][seeding.rng(seed, "boundary", name, 0).permutation(count)]
     high = sides[1][seeding.rng(seed, "boundary", name, 1).permutation(count)]
-    # At least one sample of each side trains.
+    # At least one sample of each side is used for training.
     cut = max(count - round(hold_out * count), 1)
     train = np.concatenate([high[:cut], low[:cut]])
     held_out = np.concatenate([high[cut:], low[cut:]])
     x = np.asarray(codes, np.float64)
     scale = x[train].std(0) if standardise else np.ones(x.shape[1])
-    # A channel that does not vary stays as it is.
+    # A constant channel is not scaled.
     scale = np.where(scale > 0, scale, 1.0)
     normal, intercept = soft_margin(x[train] / scale, np.repeat([1, 0], cut), solver)
     accuracy = float("nan")
@@ -106,20 +108,20 @@ def fit_boundary(
 
 
 def soft_margin(x: np.ndarray, y: np.ndarray, solver: str) -> tuple[np.ndarray, float]:
-    """Soft-margin hyperplane with C = 1.
+    """Fit a soft-margin hyperplane with C = 1.
 
     Args:
         x: (n, d) samples.
-        y: (n,) with both of two labels, the larger one positive.
-        solver: 'svc', scikit-learn's; 'newton', editbench.methods.interfacegan.svm where there are
-            more than FEW samples a channel, else SVC too.
+        y: (n,) labels of two kinds; the larger one is positive.
+        solver: 'svc', scikit-learn's SVC; or 'newton', editbench.methods.interfacegan.svm if there
+            are more than FEW samples per channel, otherwise SVC too.
 
     Returns:
         Coefficients (d,) and intercept.
     """
-    # The published code calls scikit-learn's SVC with its defaults, of which C = 1 is one.
+    # The published code calls scikit-learn's SVC with its defaults, which include C = 1.
     if solver == "svc" or len(x) <= FEW * x.shape[1]:
-        # Imported here: it takes a second, which a fit that is cached need not wait for.
+        # Imported here, since the import takes a second that a cached fit need not spend.
         from sklearn.svm import SVC
 
         machine = SVC(kernel="linear", C=1.0).fit(x, y)

@@ -44,37 +44,40 @@ from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
-# Of a step: a code that lies on a multiple of the step is not taken to lie just below it
+# Fraction of a step: with this tolerance, rounding does not put a code on a multiple of the step
+# just below it.
 ON_THE_WAY = 1e-4
 
 
 class InterFaceGAN(Editor):
     """next = codes + step * n', with n' the unit normal of the boundary.
 
-    With conditions n' is projected (editbench.methods.interfacegan.projection).
+    With conditions, n' is projected (editbench.methods.interfacegan.projection).
 
     Args:
-        selection: 'extremes', the samples with the lowest and the highest log-odds by the teacher
-            (as published); or 'random', as many of each side drawn from the fit split.
+        selection: 'extremes', the samples with the lowest and the highest log-odds according to the
+            teacher (as published); or 'random', the same number of each side drawn from the fit
+            split.
         ratio: share of the fit samples on each side (the published code: 0.02).
-        min_per_side: at least so many samples a side, so that 2 % of a small bank is not a
-            handful; at most half. Of a rare class that is more than there are: of extremes the
-            note in_class.NAME gives, for each boundary, the shares of its low and its high side
-            that the teacher puts there, and below MIN_EXAMPLES a class is not served; with
-            'random' an attribute is served if each of its classes has as many.
-        hold_out: share of the samples of each side that do not train (the published code: 0.3).
-            They give the note validation_accuracy.NAME and nothing else.
+        min_per_side: minimum number of samples per side (at most half of all), since 2 % of a small
+            bank would be too few. A rare class may have fewer samples than this. With 'extremes',
+            the note in_class.NAME then gives, for each boundary, the shares of its low and high
+            side that the teacher assigns to that side, and a class with fewer than MIN_EXAMPLES
+            samples is not supported. With 'random', an attribute is supported if each of its
+            classes has this many samples.
+        hold_out: share of each side that is held out (the published code: 0.3). It is used only for
+            the note validation_accuracy.NAME.
         solver: see editbench.methods.interfacegan.boundaries.fit_boundary.
         standardise: see editbench.methods.interfacegan.boundaries.fit_boundary.
-        conditions: 'none', 'all' (every other attribute), or names; all are projected out
-            jointly. An attribute of many classes gives all its one-vs-rest normals; dependent
-            ones among them are found by rank.
-        multiclass: 'ovr', one boundary a class against the rest; 'pairwise', one for each of the
-            K (K - 1) / 2 pairs of classes, walked from the start's class to the target's.
-        offsets: 'relative' steps from the start; or 'distance', as the published tool moves 1-D
-            codes: a step goes to the next whole multiple of the step length in the way from the
-            boundary along n', (<codes, n> + b) / <n, n'> with n and b of the boundary as fitted. So
-            all starts visit the same distances from it, and a first step may be shorter.
+        conditions: 'none', 'all' (every other attribute), or names. All conditions are projected
+            out jointly. An attribute with several classes contributes all its one-vs-rest normals;
+            linearly dependent ones are found by rank.
+        multiclass: 'ovr', one boundary per class against the rest; or 'pairwise', one for each of
+            the K (K - 1) / 2 pairs of classes, used from the start's class to the target class.
+        offsets: 'relative', steps from the start; or 'distance', as the published tool moves 1-D
+            codes. The distance from the boundary along n' is (<codes, n> + b) / <n, n'>, with n and
+            b of the fitted boundary, and a step goes to its next whole multiple of the step length.
+            All starts therefore visit the same distances, and the first step may be shorter.
         delta: step length for StyleGAN2-FFHQ's W (0.6).
         scale_step: scale `delta` to the spread of this space.
         space: 'w' or 'z'.
@@ -133,9 +136,9 @@ class InterFaceGAN(Editor):
         self.unit = f"{self.space.name} units"
         self.length = self.delta
         self.directions: dict[str, Tensor] = {}  # name -> (K, K, d) unit, [source, target]; float64
-        # Name -> (K, K, d + 1): of codes w, <(w, 1), row> along the direction
+        # Name -> (K, K, d + 1): <(w, 1), row> is the position of codes w along the direction
         self.positions: dict[str, Tensor] = {}
-        self.remaining: dict[str, float] = {}  # name -> smallest norm left by the conditions
+        self.remaining: dict[str, float] = {}  # name -> smallest norm left after the projection
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
         self._ready = Ready()
 
@@ -147,7 +150,7 @@ class InterFaceGAN(Editor):
         self.positions = {}
         self.remaining = {}
         self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
-        # A condition by name must have a boundary; 'all' means all those that have one.
+        # A condition given by name must have a boundary; 'all' means all attributes that have one.
         named = () if isinstance(self.conditions, str) else self.conditions
         for name in named:
             if self._too_few(attributes[name]):
@@ -160,7 +163,7 @@ class InterFaceGAN(Editor):
         notes: dict[str, object] = {"step": self.length}
         rest = {}
         for name in names:
-            # Pairs replace the one-vs-rest boundaries, unless those serve as conditions.
+            # Pairs replace the one-vs-rest boundaries, unless those are needed as conditions.
             binary = attributes[name].binary
             if binary or self.multiclass == "ovr" or self.conditions != "none":
                 rest[name] = self._one_vs_rest(data, codes, name, notes, boundaries)
@@ -173,20 +176,20 @@ class InterFaceGAN(Editor):
             conditions = np.zeros((0, codes.shape[1]))
             for other in names:
                 if other != name and self._is_condition(other):
-                    # The normals without the intercepts: only directions are projected out.
+                    # Without the intercepts, since only directions are projected out.
                     conditions = np.concatenate([conditions, rest[other][:, :-1]])
             self._condition(name, primal, conditions, notes)
         return FitReport(labels=self._looked(data, boundaries), notes=notes)
 
     def _looked(self, data: FitData, boundaries: Sequence[Boundary]) -> int:
-        """Labels that were read for some boundaries."""
-        # To know which samples are extreme, all of them must be labelled.
+        """Number of labels read for some boundaries."""
+        # All samples must be labelled to know which of them are extreme.
         if self.selection == "extremes":
             return len(data.fit)
         order = example_order(data)
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        # A random draw reads on until the last boundary has its samples.
+        # A random draw reads labels until the last boundary has its samples.
         return max((int(place[b.sides].max()) + 1 for b in boundaries), default=0)
 
     def _is_condition(self, name: str) -> bool:
@@ -202,14 +205,14 @@ class InterFaceGAN(Editor):
         notes: dict[str, object],
         boundaries: list[Boundary],
     ) -> np.ndarray:
-        """Hyperplanes, each a unit normal and an intercept.
+        """Fit one-vs-rest hyperplanes, each a unit normal and an intercept.
 
         Args:
             data: the fit split and its labels.
-            codes: (n, d) of the fit split, float64.
+            codes: (n, d) float64 codes of the fit split.
             name: the attribute.
-            notes: take what the record says of the boundaries.
-            boundaries: take the boundaries.
+            notes: output; notes about the boundaries are added for the record.
+            boundaries: output; the boundaries are added.
 
         Returns:
             (1, d + 1) for a binary attribute, (K, d + 1) for K classes.
@@ -238,9 +241,9 @@ class InterFaceGAN(Editor):
         notes: dict[str, object],
         boundaries: list[Boundary],
     ) -> np.ndarray:
-        """Hyperplanes (K, K, d + 1) from class i to class j; arguments as in `_one_vs_rest`.
+        """Fit hyperplanes (K, K, d + 1) from class i to class j; arguments as in `_one_vs_rest`.
 
-        Each is fitted on samples of these two classes alone.
+        Each is fitted only on samples of these two classes.
         """
         logits = data.attributes.logits(data.fit.logits, name).double().cpu().numpy()
         labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
@@ -251,7 +254,7 @@ class InterFaceGAN(Editor):
         out = np.zeros((classes, classes, codes.shape[1] + 1))
         for i, j in itertools.combinations(range(classes), 2):
             both = np.flatnonzero((labels == i) | (labels == j))
-            # l_j - l_i is the log-odds of j against i alone.
+            # l_j - l_i is the log-odds of j against i.
             sides = self._sides(data, both, logits[:, j] - logits[:, i], labels == j)
             found = self._boundary(data, codes, sides, f"{name}:{i}:{j}")
             boundaries.append(found)
@@ -268,13 +271,13 @@ class InterFaceGAN(Editor):
     def _sides(
         self, data: FitData, candidates: np.ndarray, scores: np.ndarray, high: np.ndarray
     ) -> np.ndarray:
-        """The samples of the low and of the high side of a boundary.
+        """Choose the samples of the low and of the high side of a boundary.
 
         Args:
             data: the fit split.
             candidates: (m,) positions of the samples to choose from.
-            scores: (n,) of the high side's class.
-            high: (n,) bool, whether the teacher puts a sample there.
+            scores: (n,) scores of the high side's class.
+            high: (n,) bool, whether the teacher assigns a sample to that class.
 
         Returns:
             (2, count) positions.
@@ -295,29 +298,29 @@ class InterFaceGAN(Editor):
     def _condition(
         self, name: str, primal: np.ndarray, conditions: np.ndarray, notes: dict[str, object]
     ) -> None:
-        """Keep the walk directions of one attribute, projected.
+        """Project the walk directions of one attribute and store them.
 
         Args:
             name: the attribute.
             primal: (K, K, d + 1) hyperplanes, [source, target].
             conditions: (m, d) normals to project out.
-            notes: take what the record says of the projection.
+            notes: output; notes about the projection are added for the record.
         """
         normals = primal[..., :-1]
         found = []
         directions = normals.copy()
         positions = primal.copy()
-        # The diagonal, from a class to itself, holds no direction.
+        # The diagonal, from a class to itself, has no direction.
         for i, j in zip(*np.nonzero(np.abs(normals).sum(2))):
             if len(conditions):
                 found.append(project(normals[i, j], conditions))
                 directions[i, j] = found[-1].direction
-                # <n, n'> is what was left of the normal
+                # <n, n'> is the norm that the projection left of n.
                 positions[i, j] /= max(found[-1].remaining, TOO_SMALL)
         if self.offsets == "distance":
             self.positions[name] = torch.from_numpy(positions)
         self.directions[name] = torch.from_numpy(directions)
-        # The worst pair decides whether the attribute is served: one bad direction spoils a walk.
+        # The worst pair decides whether the attribute is supported, since any pair may be walked.
         self.remaining[name] = min((p.remaining for p in found), default=1.0)
         if found:
             notes[f"projection.{name}"] = {
@@ -335,28 +338,28 @@ class InterFaceGAN(Editor):
 
     # -- walk -----------------------------------------------------------------
     def _too_few(self, attribute: Attribute) -> str:
-        """Why an attribute has no boundary of its own; '' when it has."""
+        """Why an attribute has too few samples for a boundary; '' if it has enough."""
         counts = self.counts[attribute.name]
         if self.selection == "extremes":
             return empty_class(attribute, counts, MIN_EXAMPLES)
-        # Of one sample a side there is no boundary.
+        # A boundary needs more than one sample per side.
         least = max(per_side(int(counts.sum()), self.ratio, self.min_per_side), 2)
         lower = "method.ratio and method.min_per_side"
         return empty_class(attribute, counts, least, lower)
 
     def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
-        """Coordinates along the directions to each class, as they are walked."""
+        """Coordinates of the codes along the walk direction to each class."""
         if attribute not in self.directions or self.remaining[attribute] < TOO_SMALL:
             return None
         codes = data.tune.codes(self.space).double()
-        # Summed over the source classes, of which one-vs-rest directions do not depend.
+        # Summed over the source classes, on which one-vs-rest directions do not depend.
         towards = self.directions[attribute].sum(0).to(codes)
         return codes @ towards.T
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         if not isinstance(self.conditions, str):
-            # Of one that is not evaluated there is no boundary to project out.
+            # An attribute that is not evaluated has no boundary to project out.
             check_attributes("method.conditions", self.conditions, attributes.names)
         check_tuned(self.tune_layers, generator)
         if self.counts and attribute not in self.directions:
@@ -376,10 +379,10 @@ class InterFaceGAN(Editor):
         return walk.codes + self._distance(walk) * directions[walk.source, walk.target]
 
     def _distance(self, walk: Walk) -> float | Tensor:
-        """How far a step goes: one length for all, or (n, 1) up to the next multiple of it."""
+        """Length of a step: one length for all samples, or (n, 1) up to the next multiple of it."""
         if self.offsets == "relative":
             return self.length
-        # In float64, for a code lies on a multiple exactly.
+        # In float64, because codes lie exactly on multiples.
         codes = walk.codes.double()
         name = walk.attribute
         positions = self._ready(f"position {name}", self.positions[name], codes)
@@ -411,11 +414,11 @@ class InterFaceGAN(Editor):
 
 
 def _in_class(boundary: Boundary, members: np.ndarray) -> list[float]:
-    """Shares of the low and the high side that the teacher puts there, too.
+    """Shares of the low and the high side that the teacher assigns to the same side.
 
     Args:
         boundary: with the samples that were used.
-        members: (n,) bool, whether the teacher puts a sample in the high class.
+        members: (n,) bool, whether the teacher assigns a sample to the high class.
     """
     low, high = members[boundary.sides].mean(1)
     return [round(float(1 - low), 4), round(float(high), 4)]
@@ -424,9 +427,8 @@ def _in_class(boundary: Boundary, members: np.ndarray) -> list[float]:
 def _towards(normals: np.ndarray) -> np.ndarray:
     """One-vs-rest hyperplanes (1 or K, d + 1) as [source, target]: (K, K, d + 1).
 
-    They do not depend on the source.
-    A binary attribute walks up its normal to class 1 and down to class 0. Walking to the class
-    one is in is no walk.
+    They do not depend on the source. For a binary attribute the direction is the normal towards
+    class 1 and its negative towards class 0. The diagonal is zero.
     """
     each = np.concatenate([-normals, normals]) if len(normals) == 1 else normals
     out = np.repeat(each[None], len(each), 0)

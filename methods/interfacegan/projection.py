@@ -1,5 +1,4 @@
-"""Directions that leave other directions alone: the joint projection of conditional manipulation
-(InterFaceGAN)."""
+"""Conditional manipulation (InterFaceGAN): joint projection of a normal orthogonal to others."""
 
 from __future__ import annotations
 
@@ -8,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import qr
 
-# Of unit normals: a row that adds less than this is taken to lie in the span of the others
+# For unit normals: a row that adds less than this counts as lying in the span of the others.
 RANK_TOLERANCE = 1e-8
-# Of a unit normal: what is left then is noise, and normalising would only amplify it
+# For a unit normal: a shorter remainder is noise, which normalisation would only amplify.
 TOO_SMALL = 1e-3
 
 
@@ -19,9 +18,9 @@ class Projection:
     """A normal from which conditions were projected out.
 
     Args:
-        direction: (d,) unit.
-        remaining: its length before it was brought to unit length.
-        residual: ||C n'||_inf, what is left of the conditions.
+        direction: (d,) unit vector n'.
+        remaining: its length before normalisation.
+        residual: ||C n'||_inf, the remaining component along the conditions.
         rank: of C.
     """
 
@@ -41,26 +40,26 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def project(normal: np.ndarray, conditions: np.ndarray) -> Projection:
     """n' = n - C^T (C C^T)^-1 C n, normalised, for all rows of C at once, in float64.
 
-    The Gram matrix is not formed: a pivoted QR of C^T gives an orthonormal basis Q of the rows'
-    span, whatever their rank, and n' = n - Q Q^T n (twice, to remove what rounding leaves).
-    Projecting out one condition after another is something else unless they are orthogonal: a
-    later step brings back part of an earlier condition.
+    The Gram matrix is not formed. A pivoted QR of C^T gives an orthonormal basis Q of the rows'
+    span for any rank, and n' = n - Q Q^T n (applied twice, to remove rounding errors). Projecting
+    out the conditions one after another is not equivalent unless they are orthogonal: a later step
+    brings back part of an earlier condition.
 
     Args:
         normal: (d,) of any length.
         conditions: C, (m, d) of any length and rank; m may be 0.
 
-    `remaining` below TOO_SMALL means that the normal lies in the conditions' span; the caller
-    must not walk it.
+    If `remaining` is below TOO_SMALL, the normal lies in the span of the conditions, and the caller
+    must not use the direction.
     """
     normal = unit(normal)
     rows = unit(conditions).reshape(-1, len(normal))
-    # Zero rows condition nothing, and would only blur the rank.
+    # Zero rows are no conditions and would only disturb the rank.
     rows = rows[np.linalg.norm(rows, axis=1) > 0]
     basis = np.zeros((len(normal), 0))
     rank = 0
     if len(rows):
-        # With pivoting the diagonal of R falls, so that the rank is a count.
+        # With pivoting the diagonal of R decreases, so the rank is a count.
         q, r, _ = qr(rows.T, mode="economic", pivoting=True)
         rank = int((np.abs(np.diag(r)) > RANK_TOLERANCE).sum())
         basis = q[:, :rank]

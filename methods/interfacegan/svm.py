@@ -1,9 +1,9 @@
-"""The soft-margin linear support vector machine in its primal, by Newton's method.
+"""The soft-margin linear support vector machine, solved in the primal by Newton's method.
 
-It reaches SVC's optimum in a fraction of the time.
-SVC grows with the square of the number of samples, liblinear penalises the intercept and stops
-early on overlapping classes. With hundreds of channels and tens of thousands of samples the
-primal is a small, piecewise smooth problem.
+It reaches SVC's optimum in a fraction of the time. The time of SVC grows with the square of the
+number of samples; liblinear penalises the intercept and stops early on overlapping classes. With
+hundreds of channels and tens of thousands of samples, the primal is a small, piecewise smooth
+problem.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Widths of the rounded corner, in units of the margin
+# Widths h of the smoothed hinge, in units of the margin
 SMOOTHING = (
     10.0,
     3.0,
@@ -35,8 +35,8 @@ class Machine:
     Args:
         normal: w, (d,).
         intercept: b.
-        gap: the duality gap that is left, as a share of the objective; as exact as sum alpha y =
-            0, so that it may be a little below zero.
+        gap: the remaining duality gap as a share of the objective; as exact as sum alpha y = 0, so
+            it may be slightly negative.
     """
 
     normal: np.ndarray
@@ -47,30 +47,31 @@ class Machine:
 def linear_svm(x: np.ndarray, y: np.ndarray, cost: float = 1.0) -> Machine:
     """Fit a hinge-loss machine whose intercept is not penalised.
 
-    The corner of the hinge is rounded to a parabola of width h (Chapelle, "Training a Support
-    Vector Machine in the Primal", 2007); Newton's method solves each rounded problem,
-    warm-started, while h shrinks. Samples inside the parabola alone enter the Hessian.
+    The corner of the hinge is smoothed by a parabola of width h (Chapelle, "Training a Support
+    Vector Machine in the Primal", 2007). Newton's method solves each smoothed problem, with a warm
+    start, while h shrinks. Only samples inside the parabola enter the Hessian.
 
     Args:
         x: (n, d) samples.
-        y: (n,) with both of two labels, the larger one positive.
+        y: (n,) labels of two kinds; the larger one is positive.
         cost: C.
 
     Raises:
-        ValueError: y has one label only.
+        ValueError: y has only one label.
     """
     x = np.asarray(x, np.float64)
     sign = np.where(y == np.max(y), 1.0, -1.0)
     if not (sign < 0).any():
         raise ValueError("one class only: a boundary needs samples on both sides")
-    # Centred, the intercept hardly depends on w, and Newton's systems are well conditioned.
+    # With centred samples the intercept hardly depends on w, and Newton's systems are well
+    # conditioned.
     centre = x.mean(0)
     rows = np.column_stack([x - centre, np.ones(len(x))])
     ridge = np.append(np.ones(x.shape[1]), 0.0)
     solution = np.zeros(x.shape[1] + 1)
     for width in SMOOTHING:
         solution = _newton(rows, sign, cost, ridge, solution, width)
-    # The rounded hinge's slopes are a feasible dual point, whose value bounds the optimum.
+    # The slopes of the smoothed hinge are a feasible dual point, whose value bounds the optimum.
     margin = sign * (rows @ solution)
     alpha = cost * np.clip((1 - margin) / SMOOTHING[-1] + 0.5, 0, 1)
     normal = solution[:-1]
@@ -88,7 +89,7 @@ def _newton(
     start: np.ndarray,
     width: float,
 ) -> np.ndarray:
-    """Minimise the problem with the corner rounded over margins within width / 2 of 1."""
+    """Minimise the problem with the hinge smoothed for margins within width / 2 of 1."""
     solution = start
 
     def loss_of(values: np.ndarray, output: np.ndarray) -> float:
@@ -103,7 +104,7 @@ def _newton(
         gradient = ridge * solution - cost * ((sign * np.clip(short, 0, 1)) @ rows)
         inside = rows[(short > 0) & (short < 1)]
         hessian = np.diag(ridge) + (cost / width) * (inside.T @ inside)
-        # The intercept has no curvature where nothing is inside the corner
+        # Without a sample inside the parabola the intercept has no curvature.
         hessian[-1, -1] += cost / width
         step = np.linalg.solve(hessian, gradient)
         decrease = gradient @ step

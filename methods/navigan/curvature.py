@@ -1,7 +1,7 @@
-"""Products with a Hessian in the weight of one layer.
+"""Hessian-vector products in the weight of one layer.
 
-It is that of the mean perceptual distance to the unshifted pictures (Cherepkov, Voynov & Babenko,
-CVPR 2021, section 3.3).
+The Hessian is that of the mean perceptual distance to the unshifted images (Cherepkov, Voynov &
+Babenko, CVPR 2021, section 3.3).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from editbench.networks.style_generator import StyleGenerator
 from editbench.networks.stylegan import State
 
 PRODUCTS = ("gauss_newton", "hessian", "finite_difference")
-CACHE = 4 << 30  # bytes of features before the layer that are kept, of all latents together
+CACHE = 4 << 30  # bytes; limit for caching the features before the layer, of all latents together
 Part = Callable[[Tensor], Tensor]  # shift of the weight -> residuals (n, M) of a minibatch
 
 
@@ -30,26 +30,26 @@ class Curvature:
     """H = d^2/d xi^2 E_z |r(G_theta+xi(z)) - r(G_theta(z))|^2 at xi = 0, as an operator.
 
     It takes rows (b, D) of directions; r are the perceptual residuals.
-    Of a StyleGenerator what precedes the layer is computed once and kept, if all latents fit
-    into `CACHE` bytes.
+    For a StyleGenerator, the features before the layer are computed once and cached if those of all
+    latents fit into `CACHE` bytes.
 
-    A generator pass is one sample, once, through the generator from the layer on: forward,
+    A generator pass is one pass of one sample through the generator from the layer on: forward,
     backward, or forward with one tangent. Rows that are multiplied together share the passes that
-    hold no direction. `passes` and `products` (rows multiplied) count from 0, and the passes are
-    added to `generator.decoded`.
+    do not depend on a direction. `passes` and `products` (number of multiplied rows) count from 0,
+    and the passes are added to `generator.decoded`.
 
     Args:
         generator: whose layer is shifted.
-        latents: the sample of z, as codes; a plain tensor holds w, or z where there is no W.
-        layer: by name.
-        perceptual: gives r.
-        products: 'gauss_newton', 2 E J^T J v with a tangent forward and back, exact because the
-            residual vanishes at xi = 0; 'hessian', forward over reverse; 'finite_difference', the
-            paper's (g(r v) - g(-r v)) / (2 r), which computes the unshifted picture anew for each
-            gradient g.
+        latents: the fixed sample of z, as codes; a plain tensor holds w, or z if there is no W.
+        layer: name of the layer.
+        perceptual: computes r.
+        products: 'gauss_newton', 2 E J^T J v by a forward tangent and a backward pass, exact
+            because the residual vanishes at xi = 0; 'hessian', forward over reverse;
+            'finite_difference', the paper's (g(r v) - g(-r v)) / (2 r), which computes the
+            unshifted image again for each gradient g.
         minibatch: samples at a time; does not change the result.
         radius: of finite differences.
-        unit: whether the radius is that of the unit vector along v, else of v as it is.
+        unit: whether v is scaled to unit length before it is multiplied by the radius.
 
     Raises:
         UnknownName: the generator has no such layer.
@@ -87,7 +87,7 @@ class Curvature:
         if isinstance(latents, Tensor):
             latents = Codes(generator.latent_space, latents)
         self.samples = len(latents)
-        self._parts: list[tuple[int, Part]] = []  # samples of a minibatch, its residuals
+        self._parts: list[tuple[int, Part]] = []  # size of a minibatch, and its residuals
         with torch.no_grad():
             for first in range(0, self.samples, minibatch):
                 codes = latents[first : first + minibatch]
@@ -98,7 +98,7 @@ class Curvature:
         directions = rows.reshape(-1, *self.weight.shape)
         decoded = self.generator.decoded
         spent = self.passes
-        # In float64, so that the size of the minibatches does not show.
+        # In float64, so that the size of the minibatches does not matter.
         total = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
         with torch.no_grad():
             for n, part in self._parts:
@@ -109,27 +109,29 @@ class Curvature:
             raise NonFinite(
                 f"the spectrum of '{self.layer}': NaN or infinity in a derivative of the pictures"
             )
-        # The generator counts decodes, not derivatives: its counter is set to the passes spent.
+        # The generator counts only decodes, so its counter is set to the passes including
+        # derivatives.
         self.products += len(rows)
         self.generator.decoded = decoded + self.passes - spent
         return (total / self.samples).to(rows.dtype)
 
     # -- products of one minibatch, summed over it, and passes a sample -------
     def _gauss_newton(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
-        # The residual vanishes at xi = 0, and with it the second term of the Hessian: 2 J^T J.
+        # The residual vanishes at xi = 0, and with it the second term of the Hessian, which leaves
+        # 2 J^T J.
         zero = torch.zeros_like(self.weight)
         tangents = vmap(lambda direction: jvp(part, (zero,), (direction,))[1])(v)  # (b, n, M)
         pull = vjp(part, zero)[1]
         return 2 * vmap(pull)(tangents)[0], 2 + 2 * len(v)
 
     def _hessian(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
-        # Forward over reverse: a tangent of the gradient, exact whatever the residual is.
+        # Forward over reverse: a tangent of the gradient, exact for any residual.
         zero = torch.zeros_like(self.weight)
         slope = grad(partial(self._distance, part, part(zero)))
         return vmap(lambda direction: jvp(slope, (zero,), (direction,))[1])(v), 3 + 2 * len(v)
 
     def _finite_difference(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
-        # Eq. (4), (g(r v) - g(-r v)) / (2 r); the published code leaves v at its own length.
+        # Eq. (4), (g(r v) - g(-r v)) / (2 r); the published code does not normalise v.
         lengths = v.new_ones(())
         if self.unit:
             lengths = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
@@ -145,7 +147,7 @@ class Curvature:
     # -- the generator from the layer on --------------------------------------
     def _part(self, codes: Codes) -> Part:
         """Residuals of a minibatch as a function of the shift."""
-        # One shift for all samples, at its own length.
+        # One shift for all samples, not normalised.
         index = torch.zeros(len(codes), dtype=torch.long, device=codes.values.device)
         ones = torch.ones(len(codes), dtype=self.weight.dtype, device=self.weight.device)
         if not isinstance(self.generator, StyleGenerator):
@@ -158,7 +160,7 @@ class Curvature:
             return decode
         generator = self.generator
         synthesis = self.generator.network.synthesis
-        # Whatever space the latents come in, the synthesis takes a style for each layer.
+        # In any space of the latents, the synthesis network takes one style per layer.
         values = generator.map(codes.values) if codes.space == Space.Z else codes.values
         if codes.space in (Space.Z, Space.W):
             values = generator.w_plus(values)
@@ -172,7 +174,8 @@ class Curvature:
 
         kept = before()
         size = sum(part.nbytes for part in kept if part is not None) / len(codes) * self.samples
-        # All minibatches together must fit; else each product runs the early layers again.
+        # The features of all minibatches must fit; otherwise each product runs the early layers
+        # again.
         state = before if size > CACHE else lambda: kept
 
         def run(xi: Tensor) -> Tensor:

@@ -61,24 +61,23 @@ from editbench.networks.scorer import Scorer
 from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 
 Options = TypeVar("Options")
-LEARNT = (
-    0.5  # share of fresh pairs whose direction the reconstructor names; less is hardly training
-)
+# Accuracy of the reconstructor on fresh pairs. Below it, the training has hardly worked.
+LEARNT = 0.5
 
 
 @dataclass(frozen=True)
 class SpectrumOptions:
-    """The spectrum of the variants 'spectrum' and 'hybrid'.
+    """Options of the spectrum in the variants 'spectrum' and 'hybrid'.
 
     Args:
-        perceptual: 'pixels'; 'lpips', the paper's, which needs VGG16's weights; 'teacher', the
-            same on the teacher's features. The first two know no label. With the last the
-            directions are found with supervision, which the fit's notes say.
-        vgg: file of LPIPS's VGG16; '' looks where torchvision downloads it to.
-        linear: file of LPIPS's linear weights; '' takes those that come with torchmetrics.
-        size: eigenvectors that the hybrid variant combines, read by it alone (the spectrum
-            variant takes `count`).
-        latents: fixed sample of z.
+        perceptual: 'pixels'; 'lpips', the paper's distance, which needs VGG16's weights; or
+            'teacher', the same on the teacher's features. The first two use no labels. With the
+            last the directions are found with supervision, and the fit's notes say so.
+        vgg: file of LPIPS's VGG16; '' uses torchvision's download location.
+        linear: file of LPIPS's linear weights; '' uses those that come with torchmetrics.
+        size: number of eigenvectors that the hybrid variant combines (the spectrum variant uses
+            `count` instead).
+        latents: number of fixed samples of z.
 
     The rest are arguments of editbench.methods.navigan.spectrum.spectrum.
     """
@@ -113,25 +112,24 @@ class SpectrumOptions:
         check_positive("spectrum.radius", self.radius)
 
     def distance(self, teacher: Scorer) -> Perceptual:
-        """The perceptual distance that is named."""
+        """Build the chosen perceptual distance."""
         if self.perceptual == "lpips":
             return LPIPS(lpips_files(self.vgg, self.linear))
         return PixelDistance() if self.perceptual == "pixels" else FeatureDistance(teacher)
 
 
 class NaviGAN(Editor):
-    """codes (n, 1): how far t a sample has gone, in weight norm.
+    """The walk's codes are (n, 1): the shift t of each sample, in weight norm.
 
-    t grows by T / steps_to_t a step, past T too.
+    t grows by T / steps_to_t per step, also beyond T.
 
-    The paper gives T for 512 x 512 x 3 x 3 kernels; in another layer it is scaled by the ratio of
-    the stored weights' Frobenius norms. A unit of t does more along a direction of high curvature
-    than along a singular one: equal t is no ground for a comparison of variants.
+    The paper gives T for 512 x 512 x 3 x 3 kernels; for other layers it is scaled by the ratio of
+    the stored weights' Frobenius norms. A unit of t has a larger effect along a direction of high
+    curvature than along a singular vector, so variants must not be compared at equal t.
 
-    Directions are found without labels, and where the authors look at them, a search over the
-    tune split does (editbench.methods.shared.control_search, t = +-T/2 and +-T): each class of an
-    attribute, of two or of many, has its own direction and side. There is no exclusion mechanism:
-    what else a direction moves, it moves.
+    Directions are found without labels. Where the authors inspect them by eye, a labelled search on
+    the tune split chooses (editbench.methods.shared.control_search, t = +-T/2 and +-T): each class
+    of an attribute has its own direction and sign. There is no mechanism against side effects.
 
     Args:
         variant: 'svd', single singular values (the paper's baseline); 'optimisation', singular
@@ -139,20 +137,20 @@ class NaviGAN(Editor):
             combinations of these by eq. (1).
         layer: a convolution by name, or by the published code's number (0 is the first
             up-convolution); 3 is the paper's fourth layer.
-        count: K, directions that are found and searched.
+        count: K, number of directions that are found and searched.
         limit: T, in units of the paper's layers.
         steps_to_t: steps of a walk to T [ours].
-        samples: tune samples of the search.
-        min_effect: what a control must move its class by, in sigmas.
-        training: of eq. (1), see editbench.methods.navigan.training.Training; for the variants
-            that have it.
-        spectrum: see SpectrumOptions; for the variants that have it.
-        max_off_target: mean absolute change of the other attributes that a control may have, in
-            sigmas: what makes a control of the asked attribute must not happen to the others
-            [ours]. None: no bound.
-        max_distance: mean distance of a control's pictures from unedited ones, which have 1, see
-            editbench.methods.shared.picture_distance [ours]. A direction that breaks the picture
-            may move a scorer far, and a person would not count it. None: no bound.
+        samples: number of tune samples of the search.
+        min_effect: minimum effect of a control on its class, in sigmas.
+        training: of eq. (1), see editbench.methods.navigan.training.Training; only for variants
+            that use it.
+        spectrum: see SpectrumOptions; only for variants that use it.
+        max_off_target: largest mean absolute change of the other attributes by a control, in
+            sigmas: the others must not change as much as a control has to change its own attribute
+            [ours]. None means no bound.
+        max_distance: largest mean distance of a control's images from unedited ones, whose distance
+            is 1, see editbench.methods.shared.picture_distance [ours]. A direction that breaks the
+            image may change the scores strongly, but a person would reject it. None means no bound.
 
     Raises:
         EditbenchError: an option is out of its range, unknown, or not of the variant.
@@ -200,7 +198,7 @@ class NaviGAN(Editor):
         self.reach = 0.0  # T in this layer
         self.at = ""  # the layer's name
         self.latent_space = Space.W
-        self.kernels = torch.zeros(0)  # (U, *weight.shape), those in use
+        self.kernels = torch.zeros(0)  # (U, *weight.shape), the directions in use
         self.tables: dict[str, Tensor] = {}  # name -> (classes, 2): row of kernels, sign
         self.effects: Effects | None = None
         self._ready = Ready()
@@ -210,7 +208,7 @@ class NaviGAN(Editor):
         weight = self._locate(data.generator)
         self._check_count(data.generator, self.at)
         direction, notes = self._find(data)
-        # The tune split's own latents: the search must see the pictures that are edited.
+        # The tune split's own latents, since the search must edit the split's images.
         latents = data.latents(data.tune)
 
         def apply(candidate: int, strengths: Tensor, at: Tensor) -> Codes:
@@ -219,7 +217,7 @@ class NaviGAN(Editor):
             shift = WeightShift(self.at, direction(candidate)[None], index, amount)
             return Codes(self.latent_space, latents[at], shift)
 
-        # The authors look at every direction over [-T, T]; the search looks at four points.
+        # The authors inspect every direction over [-T, T]; the search uses four points.
         strengths = tuple(share * self.reach for share in (-1.0, -0.5, 0.5, 1.0))
         self.effects = measure(
             data,
@@ -231,7 +229,7 @@ class NaviGAN(Editor):
             None if self.bounds.distance is None else PictureDistance(data),
         )
         found = self._every_control(data.attributes)
-        # A direction is as large as the weight: only those in use are kept.
+        # A direction is as large as the weight, so only those in use are kept.
         used = sorted({control.candidate for each in found.values() for control in each})
         self.kernels = weight.new_zeros(0, *weight.shape)
         if used:
@@ -256,8 +254,8 @@ class NaviGAN(Editor):
         return FitReport(labels=len(self.effects.start), notes=notes)
 
     def _locate(self, generator: Generator) -> Tensor:
-        """Find the layer, its T, and the space of the samples; the layer's weight."""
-        # Layers can be named only now: the generator is not known before.
+        """Find the layer, its T and the space of the samples, and return the layer's weight."""
+        # Only now, since the layer's name depends on the generator.
         self.at = layer_name(generator, self.layer)
         self.latent_space = generator.latent_space
         weight = generator.kernels()[self.at]
@@ -290,7 +288,7 @@ class NaviGAN(Editor):
         return Codes(found.space, codes, shift)
 
     def _find(self, data: FitData) -> tuple[Callable[[int], Tensor], dict[str, object]]:
-        """A function of k that builds the k-th direction, and notes."""
+        """Find the directions: a function that builds the k-th direction, and notes."""
         basis: WeightBasis
         notes: dict[str, object] = {}
         if self.spectrum is None:
@@ -302,7 +300,7 @@ class NaviGAN(Editor):
             basis, notes = self._spectrum(data, self.spectrum)
         if self.training is None:
             return basis.direction, notes
-        # The variants 'optimisation' and 'hybrid' differ in the basis alone (sections 3.2 and 3.4).
+        # The variants 'optimisation' and 'hybrid' differ only in the basis (sections 3.2 and 3.4).
         network = reconstructor.RECONSTRUCTORS[self.training.reconstructor]
         learned = learn(
             data.generator,
@@ -328,7 +326,7 @@ class NaviGAN(Editor):
         return lambda k: basis.unit(learned.coefficients[k : k + 1])[0], notes
 
     def _eigenvectors(self, options: SpectrumOptions) -> int:
-        """How many the variant takes of the spectrum."""
+        """Number of eigenvectors that the variant uses."""
         return options.size if self.variant == "hybrid" else self.count
 
     def _spectrum(
@@ -361,7 +359,7 @@ class NaviGAN(Editor):
         return VectorBasis(found.vectors), {
             "spectrum": {
                 "perceptual": perceptual.about,
-                # Labels trained the teacher, so directions from its features are no label-free find.
+                # The teacher was trained with labels, so directions from its features use them.
                 "supervision": "teacher's features" if options.perceptual == "teacher" else "none",
                 "converged": found.converged,
                 "products": found.products,
@@ -380,7 +378,7 @@ class NaviGAN(Editor):
             try:
                 found[name] = controls(self.effects, attributes, name, self.min_effect, self.bounds)
             except Unsupported:
-                continue  # `check` says so
+                continue  # `check` reports it
         return found
 
     # -- walk -----------------------------------------------------------------
@@ -388,11 +386,11 @@ class NaviGAN(Editor):
         super().check(generator, attributes, attribute)
         self._check_count(generator, layer_name(generator, self.layer))
         if self.effects is not None:
-            # Raises where no class of the attribute has a control.
+            # Raises Unsupported if no class of the attribute has a control.
             controls(self.effects, attributes, attribute, self.min_effect, self.bounds)
 
     def _check_count(self, generator: Generator, layer: str) -> None:
-        """Raise EditbenchError where the layer has fewer directions than are asked for."""
+        """Raise EditbenchError if the layer has fewer directions than `count`."""
         weight = generator.kernels()[layer]
         if self.spectrum is not None:
             check_count(
@@ -415,23 +413,23 @@ class NaviGAN(Editor):
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.tables:
             raise Unsupported(f"no control found for '{walk.attribute}'")
-        # t is a path length here; the side is the class's, and enters with the shift.
+        # t is a path length here; the sign depends on the class and is applied with the shift.
         return walk.codes + self.reach / self.steps_to_t
 
     def codes(self, walk: Walk) -> Codes:
-        """The sample's own latent under the shift towards its target class."""
+        """The sample's own latent with the weight shift towards its target class."""
         if walk.latent is None:
             raise Unsupported("a walk in THETA needs the samples' own latents")
         if walk.attribute not in self.tables:
             raise Unsupported(f"no control found for '{walk.attribute}'")
         rows, sign = self.tables[walk.attribute].cpu().T
-        # Only the directions of this attribute go to the device, each once.
+        # Only the directions of this attribute are copied to the device, each once.
         used, index = rows.unique(return_inverse=True)
 
         def moved(kernels: Tensor, like: Tensor) -> Tensor:
             return kernels[used.to(kernels.device)].to(like)
 
-        # Which direction a sample takes is known to the host, which sorts the samples by it.
+        # The host selects each sample's direction, and sorts the samples by it.
         (target,) = to_host(walk.target)
         device = walk.codes.device
         shift = WeightShift(
@@ -441,14 +439,14 @@ class NaviGAN(Editor):
             walk.codes[:, 0] * to_device(sign[target], device),
             index[target],
         )
-        # An inverted image may come as (n, num_ws, w_dim): the shift does not care.
+        # Inverted images may have latents (n, num_ws, w_dim), which the shift allows.
         space = Space.W_PLUS if walk.latent.dim() == 3 else self.latent_space
         return Codes(space, walk.latent, shift)
 
     # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         assert self.effects is not None
-        # A state holds tensors alone: names are kept as bytes.
+        # A state can hold only tensors, so names are stored as bytes.
         out = {
             "layer": torch.tensor(list(self.at.encode()), dtype=torch.uint8),
             "latent_space": torch.tensor(list(self.latent_space.encode()), dtype=torch.uint8),
@@ -485,8 +483,8 @@ def _options(
     variant: str,
     variants: tuple[str, ...],
 ) -> Options | None:
-    """Options of a part that only some variants have: defaults where these are given none."""
-    # An option without effect would make two runs look different that are the same.
+    """Options of a part that only some variants have; defaults if none are given."""
+    # Options without effect are rejected, since they would give equal runs different names.
     if variant not in variants:
         if given is not None:
             raise EditbenchError(f"{key}: variant '{variant}' has no such part; leave it null")
@@ -508,7 +506,7 @@ def _note(control: Control) -> dict[str, object]:
         "t": round(control.strength, 3),
         "effect": round(control.effect, 3),
         "off_target": round(control.off_target, 3),
-        # JSON has no NaN: null where it was not measured.
+        # JSON has no NaN; null means not measured.
         "distance": round(control.distance, 3) if math.isfinite(control.distance) else None,
         "found": control.found,
     }

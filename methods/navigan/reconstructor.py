@@ -28,7 +28,7 @@ class BasicBlock(nn.Module):
             nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
             nn.BatchNorm2d(n_out),
         )
-        # Where the shapes agree the shortcut is free of parameters, as in the ResNet paper.
+        # Without a change of shape the shortcut has no parameters, as in the ResNet paper.
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or n_in != n_out:
             self.shortcut = nn.Sequential(
@@ -46,10 +46,10 @@ class Reconstructor(nn.Module):
         trunk: (N, 2 C, R, R) -> (N, width, h, w).
         width: channels of its output.
         directions: K.
-        resolution: the pair is brought to this size by nearest neighbours; None leaves it.
-        difference: the second picture is given as what changed. The same information, and the
-            first layer need not learn to subtract.
-        shift_unit: what a 1 of the shift head means, in units of t.
+        resolution: to which the pair is resized by nearest neighbours; None does not resize.
+        difference: replace the second image by its difference from the first. The information is
+            the same, but the first layer need not learn to subtract.
+        shift_unit: value of t that corresponds to an output of 1 of the shift head.
     """
 
     def __init__(
@@ -68,14 +68,13 @@ class Reconstructor(nn.Module):
         self.shift_unit = shift_unit
         self.which = nn.Linear(width, directions)
         self.shift = nn.Linear(width, 1)
-        # torchvision's initialisation of its ResNets, from which the published code starts.
+        # torchvision's initialisation of ResNets, as in the published code.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (N, C, R, R) twice -> logits of the direction (N, K), shift (N,)."""
-        # The change in place of the second picture: a small network need not learn to subtract.
         pair = torch.cat([before, after - before if self.difference else after], 1)
         if self.resolution is not None and pair.shape[-1] != self.resolution:
             pair = F.interpolate(pair, (self.resolution, self.resolution))
@@ -86,7 +85,7 @@ class Reconstructor(nn.Module):
 def resnet18(
     channels: int, directions: int, shift_unit: float = 1.0, resolution: int | None = 256
 ) -> Reconstructor:
-    """The paper's: trained from scratch, pictures at 256 x 256.
+    """The paper's network: trained from scratch, on images at 256 x 256.
 
     Args:
         channels: C of one picture.
@@ -112,7 +111,7 @@ def resnet18(
 def small(
     channels: int, directions: int, shift_unit: float = 1.0, resolution: int | None = None
 ) -> Reconstructor:
-    """Three convolutions with stride 2, for small pictures on a small budget [ours].
+    """Three convolutions with stride 2, for small images and a small budget [ours].
 
     Args: as of `resnet18`.
     """

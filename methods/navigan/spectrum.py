@@ -1,4 +1,4 @@
-"""Top eigenvectors of a perceptual Hessian: the weight directions that change pictures most.
+"""Top eigenvectors of a perceptual Hessian: the weight directions that change images most.
 
 H = d^2/d xi^2 E_z d(G_theta(z), G_theta+xi(z)) at xi = 0 (Cherepkov, Voynov & Babenko,
 "Navigating the GAN Parameter Space for Semantic Image Editing", CVPR 2021, section 3.3, with the
@@ -24,7 +24,7 @@ from editbench.networks.perceptual import Perceptual
 from editbench.walk.editor import unit_rows
 
 METHODS = ("block", "power")
-SPURIOUS = 1e-6  # of the size of a product: what is smaller is rounding
+SPURIOUS = 1e-6  # relative to the size of a product; smaller values are rounding errors
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Spectrum:
         vectors: (count, *weight.shape) orthonormal, float32.
         values: (count,) float64.
         residuals: (count,) |H v - value v| / value.
-        passes: generator passes that were spent; see Curvature.
-        products: with how many single vectors H was multiplied.
+        passes: number of generator passes; see Curvature.
+        products: number of vectors that H was multiplied with.
         converged: whether every residual is within the tolerance.
     """
 
@@ -51,18 +51,18 @@ class Spectrum:
 def check_count(
     count: int, size: int, layer: str, method: str, block: int, iterations: int
 ) -> None:
-    """Refuse more eigenvectors than there are, or than the blocks hold.
+    """Check that there are enough eigenvectors, and that the blocks can hold them.
 
     Args:
-        count: eigenvectors that are wanted.
-        size: numbers of the layer's weight.
+        count: number of wanted eigenvectors.
+        size: number of elements of the layer's weight.
         layer: its name.
         method: see `spectrum`.
         block: see `spectrum`.
         iterations: see `spectrum`.
 
     Raises:
-        EditbenchError: there are too many.
+        EditbenchError: `count` is too large.
     """
     if not 1 <= count <= size:
         raise EditbenchError(
@@ -96,29 +96,29 @@ def spectrum(
 ) -> Spectrum:
     """Top `count` eigenpairs of the Hessian in the weight of one layer.
 
-    'block' keeps every vector that it multiplied: about 2.5 to 4 times `count` of them, each as
-    large as the weight.
+    'block' keeps all vectors that it has multiplied: about 2.5 to 4 times `count`, each as large as
+    the weight.
 
     Args:
         generator: whose layer is shifted.
-        latents: the fixed sample of z, as codes; a plain tensor holds w, or z where the generator
-            has no W.
-        layer: by name.
+        latents: the fixed sample of z, as codes; a plain tensor holds w, or z if the generator has
+            no W.
+        layer: name of the layer.
         perceptual: d^2 of the Hessian.
-        count: eigenpairs that are wanted.
+        count: number of wanted eigenpairs.
         method: 'block', block Lanczos with full reorthogonalisation, which stops when every
             residual is within `tolerance`; 'power', the paper's power iteration, one vector after
             the other, always `iterations` long (paper 10, published code 20).
-        products: 'gauss_newton' (exact here), 'hessian' (exact anywhere), 'finite_difference'
-            (the paper's).
-        iterations: of one vector ('power'), or blocks at most ('block').
-        tolerance: on the residuals.
-        block: vectors that 'block' multiplies at a time; an eigenvalue is found at most so many
-            times.
+        products: 'gauss_newton' (exact here), 'hessian' (exact in general) or 'finite_difference'
+            (the paper's); see Curvature.
+        iterations: per vector ('power'), or the largest number of blocks ('block').
+        tolerance: of the residuals.
+        block: number of vectors that 'block' multiplies at a time; an eigenvalue can be found with
+            at most this multiplicity.
         minibatch: samples at a time; does not change the result.
         radius: displacement of finite differences (paper 0.1).
-        unit: bring v to unit length before it is scaled by the radius; the published code does
-            not, which displaces by radius * |v|.
+        unit: scale v to unit length before it is multiplied by the radius; the published code does
+            not and displaces by radius * |v|.
         seed: of the first vectors.
 
     Raises:
@@ -146,8 +146,8 @@ def spectrum(
         vectors = _power_iteration(curvature, draw, count, iterations)
         passes = curvature.passes
         used = curvature.products
-        # The residuals of the power iteration are those of the exact Hessian, not of its own
-        # finite differences; what they cost is not counted among its passes.
+        # The residuals of the power iteration are measured with the exact Hessian, not with finite
+        # differences; these passes are not counted.
         exact = Curvature(generator, latents, layer, perceptual, minibatch=minibatch)
         vectors, values, residuals = _measure(exact, vectors, block)
     _check_seen(values[0], layer)
@@ -156,7 +156,7 @@ def spectrum(
 
 
 def _check_seen(size: Tensor, layer: str) -> None:
-    """Raise Unsupported where H is zero.
+    """Raise Unsupported if H is zero.
 
     Args:
         size: () its largest eigenvalue, or the largest entry of a product with it.
@@ -195,13 +195,13 @@ def _block_lanczos(
                 _check_seen(image.abs().max(), curvature.layer)
             known = len(basis)
             basis = torch.cat([basis, fresh])
-            # Full reorthogonalisation: against all blocks, where exact arithmetic needs two.
+            # Full reorthogonalisation against all blocks; in exact arithmetic two would suffice.
             column = basis @ image.T
             image = image - column.T @ basis
             inner = column.double().cpu()
             # The new block's row and column; the matrix is symmetric up to rounding.
             projected = torch.cat([torch.cat([projected, inner[:known]], 1), inner.T], 0)
-            # eigh gives rising eigenvalues: flipped, the largest come first.
+            # eigh returns ascending eigenvalues; flipped, the largest come first.
             rising, columns = torch.linalg.eigh((projected + projected.T) / 2)
             values = rising.flip(-1)[..., :count]
             ritz = columns.flip(-1)[..., :count]
@@ -216,9 +216,9 @@ def _block_lanczos(
 
 
 def _orthonormal(rows: Tensor, basis: Tensor, draw: Callable[[int], Tensor], count: int) -> Tensor:
-    """`count` orthonormal rows off the basis, in the span of `rows`.
+    """`count` orthonormal rows in the span of `rows` and orthogonal to the basis.
 
-    Where that span is smaller, it is filled up at random.
+    If the span is too small, it is completed with random rows.
 
     Args:
         rows: (b, D).
@@ -258,7 +258,7 @@ def _power_iteration(
                 if not len(found):
                     _check_seen(image.abs().max(), curvature.layer)
                 v = _off(image / v.norm(), found)
-            # Projected once more at unit length, for what rounding has left.
+            # Projected once more at unit length, to remove rounding errors.
             found = torch.cat([found, unit_rows(_off(unit_rows(v), found))])
             advance()
     return found

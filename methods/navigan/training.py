@@ -1,4 +1,4 @@
-"""NaviGAN's eq. (1): directions in a layer's weight, learned with a network that tells them apart.
+"""NaviGAN's eq. (1): learning directions in a layer's weight, with a network that recognises them.
 
 min over coefficients and R of E_{z, k, t} [ CE(k, k_hat) + lambda |t - t_hat| ], (k_hat, t_hat) =
 R(G_theta(z), G_{theta + t xi_k}(z)); z ~ N(0, I), k uniform, t ~ U[-T, T] (Cherepkov, Voynov &
@@ -27,28 +27,28 @@ from editbench.methods.shared.selection import choice
 from editbench.networks.generator import Generator
 from editbench.networks.style_generator import StyleGenerator
 
-LOOK_EVERY = 50  # iterations between two looks at the loss, each of which waits for the device
+LOOK_EVERY = 50  # iterations between two reads of the loss, each of which waits for the device
 
 
 @dataclass(frozen=True)
 class Training:
     """Budget of eq. (1).
 
-    t is in the units of the paper's layers throughout (T = 3500 or 80), so that lambda weighs
-    what it weighs there; the weight moves by t times `paper_scale`.
+    t is in the units of the paper's layers throughout (T = 3500 or 80), so that lambda has the same
+    meaning as there; the weight is shifted by t times `paper_scale`.
 
     Args:
         iterations: of Adam.
-        batch: pairs an iteration.
+        batch: pairs per iteration.
         lr: of the reconstructor.
         direction_lr: of the directions.
         shift_weight: lambda.
-        min_shift: a |t| below it is pushed up to it (published code; in units of `limit`).
+        min_shift: smaller |t| are raised to it (published code; in units of `limit`).
         reconstructor: 'resnet18' or 'small'.
-        resolution: of its pictures; 0: as they are.
-        shift_unit: what its shift head gives: 'raw', t itself, as published; 'limit', t / T,
-            which a small budget can learn.
-        fresh: pairs on which it is judged in the end.
+        resolution: of its input images; 0 does not resize them.
+        shift_unit: output of its shift head: 'raw', t itself, as published; or 'limit', t / T,
+            which can be learned with a small budget.
+        fresh: number of pairs for the final evaluation.
 
     Raises:
         EditbenchError: a value is out of its range or unknown.
@@ -69,7 +69,7 @@ class Training:
         check_fields("training", self)
         choice("training.reconstructor", self.reconstructor, tuple(RECONSTRUCTORS))
         choice("training.shift_unit", self.shift_unit, ("raw", "limit"))
-        # Batch normalisation needs two pairs at least.
+        # Batch normalisation needs at least two pairs.
         least = {"iterations": 1, "batch": 2, "fresh": 1}
         least |= {"shift_weight": 0, "min_shift": 0, "resolution": 0}
         for name, bound in least.items():
@@ -106,7 +106,7 @@ class Pairs:
         basis: of the directions.
         count: K.
         limit: T, in units of the paper's layers.
-        min_shift: least |t|, in the same units.
+        min_shift: smallest |t|, in the same units.
         rng: the stream.
     """
 
@@ -137,22 +137,22 @@ class Pairs:
         k = torch.from_numpy(self.rng.integers(self.count, size=n)).to(self.weight.device)
         uniform = torch.from_numpy(self.rng.uniform(-1, 1, n)).to(self.weight)
         t = push_out(uniform * self.limit, self.min_shift)
-        # A direction is as large as the weight: those in use are built, each once.
+        # A direction is as large as the weight, so each one in use is built once.
         used, index = k.unique(return_inverse=True)
         shift = WeightShift(self.layer, self.basis.unit(coefficients[used]), index, t * self.scale)
         return *decode_pair(self.generator, z, shift), k, t
 
 
 def push_out(t: Tensor, least: float) -> Tensor:
-    """Shifts (n,) with |t| < least moved to +-least, on their own side."""
+    """Raise shifts (n,) with |t| < least to |t| = least, and keep their sign."""
     return torch.where(t.abs() < least, torch.full_like(t, least).copysign(t), t)
 
 
 def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Tensor, Tensor]:
     """Pictures of z (n, z_dim) before, without gradients, and after a shift.
 
-    The noise of both is the same, being constant. Of a StyleGenerator what precedes the layer
-    is computed once for both.
+    Both have the same constant noise. For a StyleGenerator the features before the layer are
+    computed once for both.
     """
     if not isinstance(generator, StyleGenerator):
         codes = Codes(Space.Z, z)
@@ -166,7 +166,7 @@ def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Te
         state = synthesis.run(synthesis.begin(len(z)), styles, last=first)
         _, plain = synthesis.run(state, styles, first=first)
     _, edited = synthesis.run(state, styles, shift=shift, first=first)
-    # Only the last part of the network gives pictures.
+    # Only the last part of the network returns images, so neither can be None here.
     assert plain is not None and edited is not None
     generator.decoded += 2 * len(z)
     return plain, edited
@@ -197,11 +197,11 @@ def learn(
         limit: T, in units of the paper's layers.
         options: the budget.
         network: (channels, directions, unit of the shift head, resolution) -> R, a module that
-            takes (before, after) and gives (logits of k_hat, t_hat).
+            takes (before, after) and returns (logits of k_hat, t_hat).
         seed: of coefficients, pairs and network.
 
     Raises:
-        Unsupported: the generator gives no pictures.
+        Unsupported: the generator does not make images.
         NonFinite: the loss diverged.
     """
     if generator.output != "image":
@@ -212,15 +212,15 @@ def learn(
         )
     rng = seeding.rng(seed, "navigan", layer)
     pairs = Pairs(generator, layer, basis, count, limit, options.min_shift, rng)
-    # Coefficients live where the weight lives.
+    # The coefficients are on the device of the weight.
     weight = generator.kernels()[layer]
     coefficients = (
         torch.from_numpy(rng.standard_normal((count, basis.size))).to(weight).requires_grad_()
     )
     with torch.no_grad():
-        # One picture tells how many colours there are.
+        # One image is decoded to find the number of colour channels.
         channels = pairs(coefficients, 1)[0].shape[1]
-    # torch's modules draw their initial weights from the global stream: it is borrowed.
+    # torch's modules draw their initial weights from the global generator, which is restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "navigan/reconstructor") >> 65)
         unit = limit if options.shift_unit == "limit" else 1.0
@@ -251,7 +251,7 @@ def learn(
             advance()
     accuracy, mae = _judge(reconstructor, pairs, coefficients.detach(), options)
     tenth = max(options.iterations // 10, 1)
-    # Adam moves the length of the coefficients too, which no picture sees.
+    # Adam also changes the length of the coefficients, which has no effect on the images.
     norms = coefficients.detach().norm(dim=1, keepdim=True)
     return Learned(
         coefficients.detach() / norms,
@@ -267,7 +267,7 @@ def _judge(
     reconstructor: nn.Module, pairs: Pairs, coefficients: Tensor, options: Training
 ) -> tuple[float, float]:
     """Accuracy of k_hat and mean |t - t_hat| on fresh pairs."""
-    # In evaluation mode, where batch normalisation does not see the other pairs.
+    # In evaluation mode, so that batch normalisation does not depend on the other pairs.
     reconstructor.eval()
     right = 0
     error = 0.0

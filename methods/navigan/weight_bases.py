@@ -79,7 +79,7 @@ class SVDBasis(WeightBasis):
 
 
 def singular_values(weight: Tensor, transposed: bool = False) -> int:
-    """How many singular values a weight has: the size of its `SVDBasis`, without an SVD."""
+    """Number of singular values of a weight (the size of its `SVDBasis`), without an SVD."""
     return min(flat_kernel(_laid_out(weight, transposed)).shape)
 
 
@@ -97,7 +97,7 @@ class VectorBasis(WeightBasis):
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Coefficients c (B, size) -> sum_j c_j v_j."""
-        # One matrix product: the basis is not repeated for each sample, as the published code does.
+        # One matrix product; the published code repeats the basis for each sample.
         return (coefficients @ self.vectors.flatten(1)).reshape(-1, *self.shape)
 
     def direction(self, k: int) -> Tensor:
@@ -115,7 +115,7 @@ def flat_kernel(weight: Tensor) -> Tensor:
 
 
 def kernel(flat: Tensor, shape: torch.Size) -> Tensor:
-    """(..., kx ky Cin, Cout) -> (..., Cout, Cin, kx, ky): what `flat_kernel` did, undone."""
+    """(..., kx ky Cin, Cout) -> (..., Cout, Cin, kx, ky): the inverse of `flat_kernel`."""
     if len(shape) == 2:
         return flat.reshape(-1, *reversed(shape)).transpose(1, 2).contiguous()
     n_out, n_in, kx, ky = shape
@@ -147,7 +147,7 @@ def layer_name(generator: Generator, layer: str | int) -> str:
 
 
 def paper_scale(weight: Tensor) -> float:
-    """What a shift of 1 in the paper's layers is in this one.
+    """Size of a shift in this layer that corresponds to a shift of 1 in the paper's layers.
 
     It is the ratio of the stored weights' Frobenius norms.
     """

@@ -33,27 +33,28 @@ class NeuralODE(Editor):
 
     Everything is in the paper's units: the field sees codes * FFHQ_W_SPREAD / spread, so that
     default initialisation, learning rate, lengths and solver steps act as they do in
-    StyleGAN2-FFHQ's W; what comes out is scaled back. A flow is trained where it is needed, in
-    `tune`, all targets of an attribute together.
+    StyleGAN2-FFHQ's W; the result is scaled back. Flows are trained in `tune`, all targets of an
+    attribute together.
 
     Args:
-        depth: layers w + (A w + b) of F, with LeakyReLU(0.2) between them. 0 is a constant vector,
-            whose lines are straight: the paper's "linear" (the code's depth -1). 1 is the paper's
-            "nonlinear", on which its curves and its analysis (eq. 8) stand.
-        targets: 'each': a flow for every class, from samples of the other classes;
-            'binary_reversed': the same, but a binary attribute has a flow to class 1 alone,
-            walked backwards to class 0 (half the training; exact for a constant field);
-            'reference', as the code: one flow from class 0 to K - 1, backwards to class 0,
-            nothing for the classes between.
-        embedding: of `other: identity`, a callable images -> (n, e); None: the teacher's
+        depth: number of layers w + (A w + b) of F, with LeakyReLU(0.2) between them. 0 is a
+            constant vector with straight flow lines: the paper's "linear" (the code's depth -1). 1
+            is the paper's "nonlinear", used for its curves and its analysis (eq. 8).
+        targets: 'each', a flow for every class, from samples of the other classes;
+            'binary_reversed', the same, but a binary attribute has only a flow to class 1, which is
+            followed backwards to class 0 (half the training; exact for a constant field);
+            'reference', as in the code, one flow from class 0 to class K - 1, followed backwards to
+            class 0, and none for the classes in between.
+        embedding: for `other: identity`, a callable images -> (n, e); None uses the teacher's
             `features`.
-        delta: length of a walk's step in the paper's units (0.6, as the other methods of W have).
-        scale_step: scale the paper's units to the spread of this space; otherwise they are
-            taken for this space's own.
-        space: 'w'; 'w_plus': trained in W, each row of W+ in `layers` flows by itself (for real
-            images the paper moves rows 0 to 6 of 14; not with a truncation cutoff, whose first rows
-            are no w); 'z', which the paper does not try.
-        layers: rows [a, b) of W+ that an edit reaches; None for all.
+        delta: step length of a walk in the paper's units (0.6, as for the other methods in W).
+        scale_step: scale the paper's units to the spread of this space; otherwise they are used as
+            units of this space.
+        space: 'w'; 'w_plus', trained in W, where each row of W+ in `layers` follows the flow
+            independently (for real images the paper moves rows 0 to 6 of 14; not possible with a
+            truncation cutoff, since the first rows are then not a w); or 'z', which the paper does
+            not use.
+        layers: rows [a, b) of W+ that are edited; None for all.
 
     `horizon` to `times` are the arguments of editbench.methods.neural_ode.training.Training;
     `solver`, `step_size` and `reference_single_step` those of
@@ -123,9 +124,9 @@ class NeuralODE(Editor):
         self.scale_step = scale_step
         self.space = Space(choice("space", str(space), (Space.W, Space.W_PLUS, Space.Z)))
         self.unit = "Z units" if self.space == Space.Z else "W units"
-        self.scale = 1.0  # the paper's units in one unit of this space
+        self.scale = 1.0  # number of the paper's units in one unit of this space
         self.fields: dict[str, Field] = {}
-        # (K, 2): flow and sign towards each class; sign 0: none
+        # Name -> (K, 2): index of the flow towards each class, and its sign; 0 if there is none
         self.routes: dict[str, Tensor] = {}
         self.diverged: dict[str, Tensor] = {}  # (flows,) bool
         self._ready = Ready()
@@ -133,11 +134,11 @@ class NeuralODE(Editor):
     # -- fit ------------------------------------------------------------------
     @property
     def home(self) -> Space:
-        """Where the flows are trained: W for walks in W+."""
+        """The space that the flows are trained in: W for walks in W+."""
         return Space.Z if self.space == Space.Z else Space.W
 
     def fit(self, data: FitData) -> FitReport:
-        # The flows see codes as long as those of the paper, whose defaults then fit.
+        # The flows see codes with the spread of the paper's, so that its defaults apply.
         self.scale = 1.0 / data.step_size(1.0, self.home) if self.scale_step else 1.0
         self.fields = {}
         self.routes = {}
@@ -155,7 +156,7 @@ class NeuralODE(Editor):
         source = None
         route = torch.stack([torch.arange(classes), torch.ones(classes, dtype=torch.int64)], 1)
         if self.targets == "reference" or (self.targets == "binary_reversed" and item.binary):
-            # One flow, from class 0 to the last; backwards it goes to class 0.
+            # One flow from class 0 to the last class; followed backwards it leads to class 0.
             towards = [classes - 1]
             source = 0
             route = torch.zeros(classes, 2, dtype=torch.int64)
@@ -186,7 +187,7 @@ class NeuralODE(Editor):
             self.solver,
             self._embedding(data),
         )
-        # A state must not depend on the device that trained it.
+        # The state must not depend on the device used for training.
         self.fields[attribute] = found.field.to(torch.device("cpu"))
         self.routes[attribute] = route
         self.diverged[attribute] = found.diverged.cpu()
@@ -226,25 +227,25 @@ class NeuralODE(Editor):
             )
 
     def flow(self, codes: Tensor, attribute: str, target: int | Tensor, length: float) -> Tensor:
-        """Codes moved towards a class of a tuned attribute; each row of W+ moves by itself.
+        """Move codes towards a class of a tuned attribute; each row of W+ moves independently.
 
-        An edit of several attributes is one flow after the other:
+        To edit several attributes, apply one flow after the other:
 
             older = editor.flow(w, "age", 1, 3.0)
             older_and_smiling = editor.flow(older, "smile", 1, 2.0)
 
         Args:
             codes: (n, ...) in the editor's space.
-            attribute: a tuned one.
+            attribute: a tuned attribute.
             target: a class, or (n,) classes.
-            length: of the path, in the paper's units; negative: backwards.
+            length: of the path, in the paper's units; a negative length goes backwards.
 
         Raises:
-            Unsupported: no flow goes there.
+            Unsupported: there is no flow to the class.
         """
         if attribute not in self.fields or bool(self.diverged[attribute].any()):
             raise Unsupported(f"no flow was trained for '{attribute}'")
-        # Flows and lengths are sorted out on the host, which reads the targets once.
+        # Flows and lengths are selected on the host, which reads the targets once.
         (targets,) = to_host(torch.as_tensor(target).expand(len(codes)))
         route = self.routes[attribute].cpu()[targets]
         if bool((route[:, 1] == 0).any()):
@@ -252,7 +253,7 @@ class NeuralODE(Editor):
                 f"targets: reference has flows to the first and last class of '{attribute}' alone: "
                 "set target to one of them, or method.targets=each"
             )
-        # In float64, so that a sample's result does not depend on which others are in the batch.
+        # In float64, so that a sample's result does not depend on the other samples in the batch.
         field = self._field(attribute, codes.device)
         moved = torch.empty_like(codes)
         rows = self.rows(attribute) if self.space == Space.W_PLUS else None
@@ -263,7 +264,7 @@ class NeuralODE(Editor):
         return moved
 
     def _field(self, attribute: str, device: torch.device) -> Field:
-        """The fields of an attribute in float64 on a device, moved there once."""
+        """The fields of an attribute in float64 on a device, from a cache."""
         field = self.fields[attribute]
         like = torch.empty(0, dtype=torch.float64, device=device)
         weight = self._ready(f"weight {attribute}", field.weight, like)
@@ -272,7 +273,7 @@ class NeuralODE(Editor):
     def _move(
         self, codes: Tensor, field: Field, length: Tensor, rows: tuple[int, int] | None
     ) -> Tensor:
-        """Codes of samples that share a field, moved.
+        """Move the codes of samples that share a field.
 
         Args:
             codes: (m, ...).
@@ -281,7 +282,7 @@ class NeuralODE(Editor):
             rows: rows of W+ that move; None for all.
         """
         out = codes.clone()
-        # A view: what is written into it is written into `out`.
+        # A view: writing into it writes into `out`.
         part = out if rows is None else out[:, rows[0] : rows[1]]
         start = part.double() * self.scale
         # One length for each row: (m,) -> (m, ..., 1) -> (1, rows in all, 1).
@@ -318,7 +319,10 @@ class NeuralODE(Editor):
 
 @torch.no_grad()
 def _repeats_w(generator: Generator) -> bool:
-    """Whether the rows of a sample's W+ are its w: an affine map is seen by where it sends 0 and 1."""
+    """Whether all rows of a sample's W+ equal its w.
+
+    The map from w to W+ is affine, so its values at 0 and 1 are enough to tell.
+    """
     like = next(generator.parameters(), torch.empty(0))
     probe = torch.tensor([[0.0], [1.0]], dtype=like.dtype, device=like.device)
     rows = generator.w_plus(probe.expand(-1, generator.w_dim))

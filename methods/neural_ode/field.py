@@ -1,7 +1,7 @@
 """Unit-speed autonomous fields dw/dt = F(w) / (|F(w)| + 1e-6), and their integration.
 
 Khrulkov, Mirvakhabova, Oseledets & Babenko, "Latent Transformations via NeuralODEs for GAN-based
-Image Editing", ICCV 2021. Unit speed makes t the length of the path, whatever F is.
+Image Editing", ICCV 2021. With unit speed, t is the length of the path for any F.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ EPS = 1e-6
 _THIRD = 1 / 3
 SLOPE = 0.2  # of the LeakyReLU between layers
 METHODS = ("rk4", "dopri5")
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}  # of dopri5, relative and absolute
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}  # of dopri5, both relative and absolute
 
 
 class Field:
-    """K fields on R^d that share their form: layers x + (A x + b), LeakyReLU between them.
+    """K fields on R^d of the same form: layers x + (A x + b) with LeakyReLU between them.
 
     L = 0 layers are the constant field F = b (the paper's "linear": its lines are straight), L = 1
     is F = w + (A w + b) (the paper's "nonlinear": affine in w, curved in time), L >= 2 an MLP.
@@ -45,13 +45,13 @@ class Field:
 
     @classmethod
     def initial(cls, layers: int, names: Sequence[str], dim: int, seed: int) -> Field:
-        """Fields as the published code starts them, one a name.
+        """Fields with the initialisation of the published code, one per name.
 
         A constant is drawn from N(0, I), a layer from PyTorch's default U(-1/sqrt(d), 1/sqrt(d)).
 
         Args:
             layers: L.
-            names: of the K fields; a field depends on (seed, name) alone.
+            names: of the K fields; a field depends only on (seed, name).
             dim: d.
             seed: of the draws.
         """
@@ -63,7 +63,7 @@ class Field:
                 weights.append(np.empty((0, dim, dim)))
                 biases.append(normals(seed, stream, 0, 1, dim))
             else:
-                # A row of d numbers for each row of A, then one for each b.
+                # One row of d numbers for each row of A, then one for each b.
                 unit = 2 * uniforms(seed, stream, 0, layers * (dim + 1), dim) - 1
                 drawn = unit / math.sqrt(dim)
                 weights.append(drawn[: layers * dim].reshape(layers, dim, dim))
@@ -74,7 +74,7 @@ class Field:
         )
 
     def __getitem__(self, k: int) -> Field:
-        """One of the fields: K = 1."""
+        """The k-th field alone (K = 1)."""
         return Field(self.weight[:, k : k + 1], self.bias[:, k : k + 1])
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Field:
@@ -84,11 +84,11 @@ class Field:
     def raw(self, w: Tensor) -> Tensor:
         """F: (K, m, d) -> (K, m, d), each field on its own rows."""
         if len(self.weight) == 0:
-            # A constant field looks at no code.
+            # A constant field does not depend on the code.
             return self.bias[0].unsqueeze(1).expand_as(w)
         for layer, (weight, bias) in enumerate(zip(self.weight, self.bias)):
             w = F.leaky_relu(w, SLOPE) if layer else w
-            # One batched product for all fields; the published code's layers have this shortcut.
+            # One batched product for all fields, plus the residual of the published code's layers.
             w = w + torch.baddbmm(bias.unsqueeze(1), w, weight.transpose(1, 2))
         return w
 
@@ -103,12 +103,11 @@ class Solver:
     """How a flow is integrated.
 
     Args:
-        solver: 'rk4' (the 3/8 rule, in equal steps, as torchdiffeq's) or 'dopri5' (steps by its
-            tolerance).
-        step_size: of rk4, at most, in units of path length.
-        reference_single_step: rk4 in one step however far, as the published code trains:
-            torchdiffeq takes the requested output times as rk4's grid, and these are [0, t]
-            there. The path of one long step is shorter than t.
+        solver: 'rk4' (the 3/8 rule in equal steps, as in torchdiffeq) or 'dopri5' (adaptive steps).
+        step_size: largest step of rk4, in units of path length.
+        reference_single_step: rk4 in a single step for any length, as in the training of the
+            published code: torchdiffeq uses the requested output times as rk4's grid, and these are
+            [0, t] there. The path of one long step is shorter than t.
 
     Raises:
         EditbenchError: an option is unknown or out of its range.
@@ -128,30 +127,31 @@ class Solver:
             raise EditbenchError("reference_single_step is only used with solver: rk4")
 
     def steps(self, length: float) -> int:
-        """Equal rk4 steps over a length."""
+        """Number of equal rk4 steps for a length."""
         if self.reference_single_step:
             return 1
-        # 1e-9: a length of 3 steps must not become 4 by its rounding.
+        # Without the 1e-9, rounding could turn a length of 3 steps into 4.
         return max(1, math.ceil(abs(length) / self.step_size - 1e-9))
 
     def integrate(self, velocity: Callable[[Tensor], Tensor], w: Tensor, length: Tensor) -> Tensor:
         """w(length) for w(0) = w, differentiable.
 
-        The length is folded into the field, dw/ds = length * F(w) over s in [0, 1], so that each
-        row can go its own way.
+        The length is a factor of the field, dw/ds = length * F(w) over s in [0, 1], so that each
+        row can have its own length.
 
         Args:
             velocity: F at unit speed, (..., d) -> (..., d).
             w: (..., d).
-            length: broadcasts against w; negative: backwards. On the host, rk4 waits for no device.
+            length: broadcasts against w; a negative length goes backwards. If it is on the host,
+                rk4 need not wait for the device.
 
         Returns (..., d).
 
         Raises:
             Unsupported: dopri5 could not follow the field.
         """
-        # Plain autograd, not the adjoint: the few dozen evaluations of a small network are cheap
-        # to keep, their gradient is exact, and the adjoint would solve the equation a second
+        # Plain autograd instead of the adjoint method: storing the few dozen evaluations of a small
+        # network is cheap, the gradient is exact, and the adjoint would solve the equation a second
         # time, backwards.
         if self.solver == "rk4":
             # All rows share the grid of the longest one.
@@ -160,12 +160,12 @@ class Solver:
             return _three_eighths(lambda x: length * velocity(x), w, steps)
         length = to_device(length, w.device)
         times = torch.tensor([0.0, 1.0], dtype=w.dtype, device=w.device)
-        # The step length is shared: one NaN would stop every row
+        # All rows share the step length, so one NaN would stop all of them.
         finite = torch.isfinite(w).all(-1, keepdim=True)
         tolerance = TOLERANCE.get(w.dtype, 1e-5)
-        # The norm bounds the error of every row, however many share the batch; `step_t` ends a
-        # step at s = 1, because what torchdiffeq interpolates there is less accurate where a kink
-        # of the field lies in the last step.
+        # The maximum norm bounds the error of every row for any batch size. `step_t` ends a step at
+        # s = 1, because torchdiffeq's interpolation is less accurate if the last step contains a
+        # kink of the field.
         options = {"norm": lambda x: x.abs().amax(), "step_t": times[1:]}
         try:
             end = odeint(
@@ -185,8 +185,8 @@ class Solver:
 def _three_eighths(velocity: Callable[[Tensor], Tensor], w: Tensor, steps: int) -> Tensor:
     """w at s = 1 from w at s = 0, by the 3/8 rule of Kutta in equal steps.
 
-    The numbers are those of torchdiffeq's fixed-step solver, which asks the device at every step
-    whether the end is reached.
+    The numbers are those of torchdiffeq's fixed-step solver, which however queries the device at
+    every step for whether the end is reached.
 
     Args:
         velocity: dw/ds, the same at every s.
@@ -194,7 +194,7 @@ def _three_eighths(velocity: Callable[[Tensor], Tensor], w: Tensor, steps: int) 
         steps: at least 1.
     """
     grid = torch.linspace(0, 1, steps + 1, dtype=w.dtype)
-    # Tensors of one number on the host are numbers to a device, in the precision of w.
+    # Zero-dimensional tensors on the host act as scalars on the device, in the precision of w.
     for dt in (grid[1:] - grid[:-1]).unbind(0):
         k1 = velocity(w)
         k2 = velocity(w + dt * k1 * _THIRD)

@@ -37,19 +37,20 @@ class Training:
     Args:
         horizon: T, the largest length; each iteration draws t ~ U(T/4, T).
         iterations: of Adam.
-        batch: samples of each flow an iteration.
+        batch: samples per flow and iteration.
         lr: learning rate.
         decay_every: iterations after which the learning rate is halved.
         temperature: tau of the softmax.
-        tempering: 'symmetric' divides the logits of both images by tau, so that the term is 0 of an
-            image that did not change; 'reference' those of the edited image alone, so that it is not.
-        other: what must stay, the other attributes ('logits') or an embedding of the picture
-            ('identity').
-        weight: its share of the loss.
-        times: one t for the batch ('batch', as the code) or one for each 'sample'.
+        tempering: 'symmetric' divides the logits of both images by tau, so that the second loss is
+            0 for an unchanged image; 'reference' divides only those of the edited image, so that it
+            is not 0.
+        other: what the second loss preserves: the other attributes ('logits') or an embedding of
+            the image ('identity').
+        weight: of the second loss.
+        times: one t per batch ('batch', as in the code) or per sample ('sample').
 
     Raises:
-        EditbenchError: a value is unknown or out of its range.
+        EditbenchError: a value is unknown or out of range.
     """
 
     horizon: float = 6.0
@@ -79,13 +80,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave, a row a flow.
+    """Result of the training, one row per flow.
 
     Args:
         field: the K flows.
         diverged: (K,) bool.
-        loss: (K, 2) the main and the other term, over the last tenth of the iterations.
-        reached: (K,) share of samples that arrived in their target class, over the same.
+        loss: (K, 2) the main and the other loss, over the last tenth of the iterations.
+        reached: (K,) share of samples that reached their target class, over the same iterations.
     """
 
     field: Field
@@ -105,7 +106,7 @@ def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
 def main_loss(
     attributes: Attributes, logits: Tensor, name: str, target: int, temperature: float
 ) -> Tensor:
-    """Cross-entropy of the tempered logits (m, width) with the target class: a mean, scalar."""
+    """Mean cross-entropy of the tempered logits (m, width) with the target class: scalar."""
     after = class_logits(attributes, logits, name) / temperature
     return F.cross_entropy(after, torch.full((len(after),), target, device=after.device))
 
@@ -124,12 +125,12 @@ def other_loss(
         attributes: the teacher's.
         before: (m, width) logits of the original images.
         after: (m, width) logits of the edited images.
-        name: the attribute that is edited.
+        name: the edited attribute.
         temperature: tau.
         symmetric: temper `before` too.
     """
     terms = []
-    # The published code tempers the edited image alone: a perfect edit then has a loss.
+    # The published code tempers only the edited image, so that even a perfect edit has a loss.
     temper_original = temperature if symmetric else 1.0
     for other in attributes.names:
         if other != name:
@@ -147,7 +148,7 @@ def other_loss(
 
 
 def identity_loss(before: Tensor, after: Tensor) -> Tensor:
-    """1 - cosine of embeddings (m, e) of the original and the edited images: a mean, scalar."""
+    """Mean of 1 - cosine between embeddings (m, e) of the original and edited images: scalar."""
     return 1 - F.cosine_similarity(before.detach(), after, dim=-1).mean()
 
 
@@ -167,19 +168,19 @@ def train(
     """Train the K flows of one attribute side by side; each sees its own starts and has its own
     loss.
 
-    The equation is solved for all flows at once, then one flow after the other is decoded and
-    differentiated with respect to its codes alone, so that memory holds one batch of pictures.
-    The original images' logits are the bank's: nothing but the edited images is decoded (the
-    identity variant decodes the originals for their embedding).
+    The equation is solved for all flows at once. Then one flow after the other is decoded and
+    differentiated with respect to its codes, so that memory holds one batch of images. The logits
+    of the original images come from the bank, so only edited images are decoded (the identity
+    variant also decodes the originals for their embedding).
 
     Args:
-        field: the K flows at their start, in the paper's units: codes times `scale`.
+        field: the K flows at initialisation, in the paper's units: codes times `scale`.
         data: the splits, the generator and the teacher.
         name: the attribute.
-        targets: the class of each flow.
-        starts: for each, positions (s,) in the fit split to begin from.
-        space: W or Z, where the flows live.
-        scale: the paper's units in one unit of this space.
+        targets: the target class of each flow.
+        starts: for each flow, positions (s,) of its starting samples in the fit split.
+        space: W or Z, the space of the flows.
+        scale: number of the paper's units in one unit of this space.
         options: budget and loss.
         solver: of the equation.
         embedding: images -> (n, e), for `other: identity`.
@@ -187,7 +188,7 @@ def train(
     codes = data.fit.codes(space)
     before = data.fit.logits
     device = data.fit.logits.device
-    # Copies, so that the caller's field keeps its start.
+    # Copies, so that the caller's field is not changed.
     weight = field.weight.to(device, copy=True).requires_grad_()
     bias = field.bias.to(device, copy=True).requires_grad_()
     field = Field(weight, bias)
@@ -215,7 +216,7 @@ def train(
             for k in flows:
                 if diverged[k]:
                     continue
-                # The graph is cut at the codes: pictures of one flow are in memory at a time.
+                # The graph is cut at the codes, so that only one flow's images are in memory.
                 leaf = moved[k].detach().requires_grad_()
                 image = data.generator.decode(Codes(space, leaf))
                 after = data.teacher(image)
@@ -235,7 +236,7 @@ def train(
                         original = embedding(data.generator.decode(Codes(space, codes[picks[k]])))
                     other = identity_loss(original, embedding(image))
                 (slope,) = torch.autograd.grad(main + options.weight * other, leaf)
-                # The backward pass through the generator costs about a forward one.
+                # The backward pass through the generator costs about as much as a forward pass.
                 data.generator.decoded += len(leaf)
                 diverged[k] = ~(torch.isfinite(main + other) & torch.isfinite(slope).all())
                 slopes[k] = slope.nan_to_num(0.0, 0.0, 0.0)
@@ -256,9 +257,9 @@ def train(
 
 @torch.no_grad()
 def _reset_broken(weight: Tensor, bias: Tensor) -> Tensor:
-    """Which flows (K,) have non-finite parameters; those parameters become zero.
+    """Reset the flows with non-finite parameters to zero, and return which they are (K,).
 
-    The solver is shared: one NaN would stop it for the others.
+    All flows share the solver, which one NaN would stop for the others.
     """
     broken = ~(torch.isfinite(weight).all(-1).all(-1).all(0) & torch.isfinite(bias).all(-1).all(0))
     weight[:, broken] = 0.0
@@ -271,8 +272,8 @@ def starts_of(labels: np.ndarray, target: int, source: int | None, device: torch
 
     Args:
         labels: (n,) classes.
-        target: the class that a flow goes to.
-        source: the class that it comes from; None: every class but the target.
+        target: the class that a flow leads to.
+        source: the class that it starts from; None means every class but the target.
         device: of the result.
     """
     chosen = labels != target if source is None else labels == source

@@ -1,9 +1,9 @@
-"""Which of many unlabelled controls moves which attribute: a labelled search on the tune split.
+"""The labelled search on the tune split: which of many unlabelled candidates changes an attribute.
 
-GANSpace and NaviGAN find directions without labels; a person then looks at them. A benchmark
-needs a fixed protocol instead, the same for all methods, and "no control found" must be one of
-its answers. Every candidate is applied to the same tune samples, the teacher scores the pictures,
-and a control is chosen by its effect on the target and on the other attributes.
+The authors of GANSpace and NaviGAN find directions without labels and then choose among them by
+eye. A benchmark needs a fixed protocol instead, the same for all methods, and "no control found"
+must be a possible result. Every candidate is applied to the same tune samples, the teacher scores
+the images, and the control is chosen by its effect on the target and on the other attributes.
 """
 
 from __future__ import annotations
@@ -22,22 +22,21 @@ from editbench.base.spaces import Codes
 from editbench.methods.shared.selection import check_tune
 from editbench.walk.editor import FitData
 
-MIN_EFFECT = 0.5  # of the target's sigma: less than that is no control
+MIN_EFFECT = 0.5  # in sigmas of the target's log-odds; a smaller effect does not count as a control
 
 
 @dataclass(frozen=True)
 class Control:
-    """The candidate and strength that were chosen for a class of an attribute.
+    """The candidate and strength chosen for one class of an attribute.
 
     Args:
         candidate: position among the candidates.
         strength: signed, in the units of the search.
         effect: mean change of the target class's log-odds, in sigmas.
         off_target: mean absolute change of the other attributes' log-odds, in sigmas.
-        found: False where even the best candidate stays below the required effect, or beyond a
-            bound.
-        distance: of the edited pictures from unedited ones, see
-            editbench.methods.shared.picture_distance; NaN where it was not measured.
+        found: False if even the best candidate has too small an effect or exceeds a bound.
+        distance: mean distance of the edited images from unedited ones, see
+            editbench.methods.shared.picture_distance; NaN if it was not measured.
     """
 
     candidate: int
@@ -50,11 +49,11 @@ class Control:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a control may do besides moving its class; None: anything.
+    """Upper bounds on the side effects of a control; None means no bound.
 
     Args:
         off_target: mean absolute change of the other attributes' log-odds, in sigmas.
-        distance: mean distance of the edited pictures from unedited ones, which have 1.
+        distance: mean distance of the edited images; that of unedited images is 1.
 
     Raises:
         EditbenchError: a bound is not positive.
@@ -82,15 +81,15 @@ ANYTHING = Bounds()
 
 @dataclass(frozen=True)
 class Effects:
-    """What every candidate does at every strength.
+    """The measured effects of every candidate at every strength.
 
     Args:
         change: (C, T, n, width) the teacher's log-odds minus those of the unedited sample, in
             sigmas.
         strengths: (T,) in the units of the search.
-        start: (n, A) the unedited samples' classes.
-        decoded: pictures that were decoded.
-        distance: (C, T, n) of the edited pictures from unedited ones; None: not measured.
+        start: (n, A) classes of the unedited samples.
+        decoded: number of decoded images.
+        distance: (C, T, n) distance of the edited images from unedited ones; None if not measured.
     """
 
     change: Tensor
@@ -114,25 +113,25 @@ def measure(
     Args:
         data: the splits, the generator and the teacher.
         apply: (candidate, strengths (m, 1), positions (m,) in the tune split) -> m edited codes.
-        candidates: C, how many there are.
+        candidates: C, the number of candidates.
         strengths: (T,) signed.
-        samples: how many of the tune split, at most all.
+        samples: number of tune samples, at most the whole split.
         what: the name of the candidates, for the progress line.
-        distance: of decoded samples (n, ...) from unedited ones, (n,), see
-            editbench.methods.shared.picture_distance; None measures none.
+        distance: decoded samples (n, ...) -> (n,) distances from unedited images, see
+            editbench.methods.shared.picture_distance; None does not measure them.
 
     Raises:
         EditbenchError: the tune split is empty.
     """
     check_tune(data, what)
-    # What the search decodes is part of the method's cost, and counted from here.
+    # The images that the search decodes are a cost of the method and are counted from here on.
     attributes = data.attributes
     before = data.generator.decoded
     positions = torch.arange(min(samples, len(data.tune)), device=data.tune.logits.device)
     logits = data.tune.logits[positions]
     base = attributes.log_odds(logits)
     count = len(positions)
-    # All strengths of a candidate are decoded together: small batches cost more a picture.
+    # All strengths of a candidate are decoded together, since small batches cost more per image.
     each = torch.tensor(strengths, device=positions.device).repeat_interleave(count).unsqueeze(1)
     again = positions.repeat(len(strengths))
     change = []
@@ -142,10 +141,9 @@ def measure(
             scored, away = _look(data, apply(candidate, each, again), distance)
             edited = attributes.log_odds(scored).unflatten(0, (len(strengths), count)) - base
             far += away
-            # In sigmas, so that attributes of different scale can be compared.
+            # In sigmas, so that attributes with different scales can be compared.
             change.append(edited / data.sigma)
             advance()
-    # The search's pictures count among the costs of a method.
     decoded = data.generator.decoded - before
     measured = None
     if distance is not None:
@@ -158,7 +156,7 @@ def _look(
     codes: Codes,
     distance: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Logits (n, width) of the teacher, and distances (n,) in parts: of the same pictures."""
+    """The teacher's logits (n, width) and, in parts, the distances (n,) of the same images."""
     if distance is None:
         return data.score(codes), []
     logits = []
@@ -173,7 +171,7 @@ def _look(
         for scored, far in data.batches.run(len(codes), work):
             logits.append(scored)
             away.append(far)
-    # A tensor made in inference mode cannot take part in a later derivative; a copy can.
+    # A tensor made in inference mode cannot be used in a later backward pass; a copy can.
     return torch.cat(logits).clone(), [part.clone() for part in away]
 
 
@@ -185,25 +183,28 @@ def choose_control(
     min_effect: float = MIN_EFFECT,
     bounds: Bounds = ANYTHING,
 ) -> Control:
-    """The control towards one class of an attribute.
+    """Choose the control towards one class of an attribute.
 
-    effect e: mean change of the target's log-odds towards the class, over samples that do not
-    have it (over all, where there is none); off-target o: mean over the other attributes of the
-    mean absolute change of the start class's log-odds. The protocol: the largest e subject to e
-    >= min_effect within the bounds; among those within 5 % of it, the largest e / o. Where no
-    candidate keeps the bounds, the largest e of all is told, and is no control.
+    The effect e is the mean change of the target's log-odds towards the class, over the samples
+    that do not have the class (over all samples if there are none). The off-target change o is the
+    mean, over the other attributes, of the mean absolute change of the start class's log-odds.
+
+    Among the candidates within the bounds and with e >= min_effect, the largest e is determined;
+    among those with an e within 5 % of it, the candidate with the largest e / o is chosen. If no
+    candidate satisfies the bounds, the one with the largest e of all is returned, with `found`
+    False.
 
     Args:
         effects: of all candidates.
-        attributes: the scorer's.
+        attributes: of the scorer.
         name: the attribute.
         target: the class, by index.
-        min_effect: least effect that counts as a control, in sigmas.
-        bounds: on what else a control does.
+        min_effect: smallest effect that counts as a control, in sigmas.
+        bounds: on the side effects of a control.
     """
     column, sign = attributes.column(name, target)
     lacking = effects.start[:, attributes.index(name)] != target
-    # Samples that have the class already tell nothing of the way there.
+    # Samples that already have the class say nothing about the change towards it.
     lacking = lacking if bool(lacking.any()) else torch.ones_like(lacking)
     change = effects.change[:, :, lacking]  # (C, T, m, width)
     effect = (sign * change[..., column]).mean(2)
@@ -216,11 +217,11 @@ def choose_control(
             index = own.expand(*change.shape[:2], -1).unsqueeze(3)
             others.append(change.gather(3, index)[..., 0].abs().mean(2))
     off_target = torch.stack(others).mean(0) if others else torch.zeros_like(effect)
-    # A candidate that breaks the picture scores NaN or infinity, of whichever attribute, and must
-    # lose rather than win.
+    # A candidate that breaks the image has NaN or infinite scores for some attribute, and must not
+    # be chosen for them.
     sound = torch.isfinite(effect) & torch.isfinite(off_target)
     effect = torch.where(sound, effect, -torch.inf)
-    # NaN of a broken picture is within no bound.
+    # The NaN of a broken image satisfies no bound.
     kept = torch.ones_like(effect, dtype=torch.bool)
     if bounds.off_target is not None:
         kept &= off_target <= bounds.off_target
@@ -232,10 +233,10 @@ def choose_control(
     inside = bool((kept & torch.isfinite(effect)).any())
     open_to = torch.where(kept, effect, -torch.inf) if inside else effect
     best = open_to.max().item()
-    # Among nearly equal effects the purer control is the better one.
+    # Among nearly equal effects the control with the smaller side effects is preferred.
     least = 0.95 * best if best > 0 else best
     if best >= min_effect:
-        # A purer candidate that is no control may not take the place of one that is.
+        # A candidate with an effect below min_effect must not replace one above it.
         least = max(least, min_effect)
     near = open_to >= least
     ratio = torch.where(near, effect / off_target.clamp_min(1e-6), -torch.inf)
@@ -258,16 +259,18 @@ def controls(
     min_effect: float = MIN_EFFECT,
     bounds: Bounds = ANYTHING,
 ) -> list[Control]:
-    """The control towards each class of an attribute.
+    """Choose the control towards each class of an attribute.
+
+    If only some classes have a control, the others keep their best candidate, and their weak edits
+    count as failures.
 
     Raises:
-        Unsupported: no class has one ("no control found"). A class without one among others that
-            have one keeps its best candidate: a weak edit counts as the failure that it is.
+        Unsupported: no class has a control ("no control found").
     """
     found = []
     for c in range(len(attributes[name].classes)):
         found.append(choose_control(effects, attributes, name, c, min_effect, bounds))
-    # One class with a control is enough for the attribute to be served.
+    # One class with a control is enough for the attribute to be supported.
     if not any(control.found for control in found):
         best = max(found, key=lambda control: control.effect)
         raise Unsupported(
@@ -278,7 +281,7 @@ def controls(
 
 
 def _limits(best: Control, bounds: Bounds) -> str:
-    """What the bounds ask for besides, and what the best candidate does, or ''."""
+    """The bounds and the best candidate's side effects, for the message; '' without bounds."""
     if not str(bounds):
         return ""
     does = f"off-target {best.off_target:.2f} sigma"

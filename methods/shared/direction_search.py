@@ -1,8 +1,8 @@
-"""Editors that walk along directions of a latent space which were found without labels.
+"""Base of editors that walk along latent directions found without labels.
 
-The directions come from a subclass: principal components, eigenvectors of weights, random ones. The
-labelled protocol of editbench.methods.shared.control_search then picks a direction, a range of rows
-and a sign for every class of every attribute, the same for all of them.
+A subclass finds the directions: principal components, eigenvectors of weights, or random ones. The
+labelled search of editbench.methods.shared.control_search, the same for all of them, then chooses a
+direction, a range of rows and a sign for every class of every attribute.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Directions:
     """Directions in the latent space.
 
     Args:
-        mean: (d,) of the latents.
+        mean: (d,) mean of the latents.
         rows: (k, d) unit directions.
-        stdev: (k,) length of one unit of strength along each: the standard deviation of the latents
-            along it, where the method measures in such.
+        stdev: (k,) length of one unit of strength along each direction: the standard deviation of
+            the latents along it, if the method measures strength in standard deviations.
         notes: for the record.
-        bounds: (k, 2) the rows [a, b) of W+ that each direction belongs to, for this generator; None
-            tries each direction in all configured ranges.
+        bounds: (k, 2) rows [a, b) of this generator's W+ that each direction belongs to; None tries
+            each direction in all configured ranges.
     """
 
     mean: np.ndarray
@@ -53,19 +53,19 @@ class Directions:
 class DirectionSearch(Editor):
     """w_l' = w_l + amount * stdev_i * direction_i in the rows l of a range.
 
-    Direction, range and sign are chosen for every class of every attribute; the pictures of the
-    search count as cost. A class may have no control.
+    Direction, range and sign are chosen for every class of every attribute; the images decoded in
+    the search count as cost. A class may have no control.
 
     Args:
-        space: 'w' or 'z', where the directions live.
-        ranges: candidate rows [a, b) of W+, for a generator of 18 rows, carried over in
-            proportion to others; a walk in Z, or without W+, moves the whole code.
-        strength: of the search's edits, in units of the direction, to both sides.
-        search_samples: tune samples that the search edits.
-        min_effect: least effect of a control, in sigmas of the teacher's log-odds.
-        step: units of the direction a step.
-        centre: the first step also takes away what the code has along the direction; step 0 stays
-            the start.
+        space: 'w' or 'z', the space of the directions.
+        ranges: candidate rows [a, b) of W+ for a generator with 18 rows, scaled in proportion for
+            others. In Z, or without W+, the whole code moves.
+        strength: of the search's edits, in units of the direction; used with both signs.
+        search_samples: number of tune samples that the search edits.
+        min_effect: smallest effect of a control, in sigmas of the teacher's log-odds.
+        step: step length, in units of the direction.
+        centre: whether the first step also removes the code's own component along the direction,
+            relative to the mean; step 0 stays the start.
 
     Raises:
         EditbenchError: an option is out of its range.
@@ -104,7 +104,7 @@ class DirectionSearch(Editor):
         self.centre = centre
         self.unit = f"{self.space.name} units"
         self.mean = torch.zeros(0)
-        # Name -> (K, d) signed, one unit of strength long; float64
+        # Name -> (K, d) float64, signed; the length is one unit of strength.
         self.moves: dict[str, Tensor] = {}
         self.bounds: dict[str, Tensor] = {}  # name -> (K, 2) rows [a, b)
         self.reasons: dict[str, str] = {}  # name -> why it has no control
@@ -113,7 +113,7 @@ class DirectionSearch(Editor):
     # -- fit ------------------------------------------------------------------
     @abstractmethod
     def find_directions(self, data: FitData) -> Directions:
-        """The directions, found without labels."""
+        """Find the directions, without labels."""
 
     @torch.no_grad()
     def fit(self, data: FitData) -> FitReport:
@@ -165,10 +165,10 @@ class DirectionSearch(Editor):
     # -- all directions -------------------------------------------------------
     @torch.no_grad()
     def fixed_directions(self, data: FitData) -> DirectionSet:
-        """Each direction once, in rows of its own or in the first of `ranges`."""
+        """Each direction once, in its own rows or in the first of `ranges`."""
         self.bind(data.generator)
         found = self.find_directions(data)
-        # A direction's candidates follow one another; the first of them has the first range.
+        # The candidates of a direction are consecutive; the first of them has the first range.
         first: dict[int, tuple[int, int]] = {}
         for direction, rows in self._candidates(data, found):
             first.setdefault(direction, rows)
@@ -196,13 +196,13 @@ class DirectionSearch(Editor):
     ) -> Codes:
         move = found.tensors["moves"][place : place + 1].to(codes)
         bounds = found.tensors["bounds"][place : place + 1].to(codes.device)
-        # Without centring: here strength 0 is the sample itself.
+        # Without centring, since strength 0 must be the sample itself.
         moved = self._advance(codes, move, strength, centre=False)
         return self._within(codes, moved, bounds)
 
     def _candidates(self, data: FitData, found: Directions) -> list[tuple[int, tuple[int, int]]]:
-        """Each candidate as a direction and the rows of W+ that it moves."""
-        # Rows of W+ can be edited alone only where a latent is a row of W+.
+        """All candidates, each as a direction and the rows of W+ that it moves."""
+        # Single rows of W+ can be edited only if a latent is a row of W+.
         rows_plus = self.space == Space.W and Space.W_PLUS in data.generator.spaces
         whole = (0, self.num_ws)
         out = []
@@ -218,7 +218,7 @@ class DirectionSearch(Editor):
         return out
 
     def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
-        """Coordinates along the direction of each class, as it is walked."""
+        """Coordinates of the codes along the walk direction of each class."""
         if attribute not in self.moves:
             return None
         codes = data.tune.codes(self.space).double()
@@ -234,13 +234,13 @@ class DirectionSearch(Editor):
         if walk.attribute not in self.moves:
             reason = f"no control for '{walk.attribute}' was searched for"
             raise Unsupported(self.reasons.get(walk.attribute, reason))
-        # A row for each class: (n, d) by the samples' targets.
+        # One row per class, indexed by the samples' targets: (n, d).
         name = walk.attribute
         moves = self._ready(f"move {name}", self.moves[name], walk.codes)[walk.target]
         return self._advance(walk.codes, moves, self.length, self.centre and walk.steps == 0)
 
     def codes(self, walk: Walk) -> Codes:
-        """W+ codes in which only the rows of each sample's own control have moved."""
+        """W+ codes in which only the rows of each sample's control have moved."""
         if walk.attribute not in self.bounds:
             return super().codes(walk)
         bounds = self.bounds[walk.attribute]
@@ -249,7 +249,10 @@ class DirectionSearch(Editor):
     def _advance(
         self, codes: Tensor, moves: Tensor, amount: float | Tensor, centre: bool
     ) -> Tensor:
-        """codes (n, d) + amount (n, 1) * moves (n, d); with `centre` from the mean along the moves."""
+        """codes (n, d) + amount (n, 1) * moves (n, d).
+
+        With `centre`, the codes' component along the moves is replaced by that of the mean first.
+        """
         if centre:
             unit = unit_rows(moves)
             mean = self._ready("mean", self.mean, codes)
@@ -259,15 +262,15 @@ class DirectionSearch(Editor):
     def _within(
         self, origin: Tensor, moved: Tensor, bounds: Tensor, choice: Tensor | None = None
     ) -> Codes:
-        """The moved codes in the rows [a, b) of W+, the origin in the others.
+        """The moved codes in the rows [a, b) of W+, and the origin in the other rows.
 
         Args:
             origin: (n, d) codes at the start.
-            moved: (n, d) codes that were reached.
+            moved: (n, d) codes now.
             bounds: (K, 2) ranges [a, b), on the host.
-            choice: (n,) the range of each sample; None: the same one for all.
+            choice: (n,) index of each sample's range; None if all samples have the same range.
         """
-        # Where every range is the whole of W+, a plain code says the same and costs less.
+        # If every range is the whole of W+, a plain code is equivalent and cheaper.
         if bool((bounds == torch.tensor([0, self.num_ws])).all()):
             return Codes(self.space, moved)
         row = torch.arange(self.num_ws, device=moved.device)
@@ -284,7 +287,7 @@ class DirectionSearch(Editor):
         out = {"mean": self.mean}
         out |= prefixed("move", self.moves)
         out |= prefixed("bounds", self.bounds)
-        # A state holds tensors alone: texts are kept as bytes.
+        # A state can hold only tensors, so text is stored as bytes.
         for name, text in self.reasons.items():
             out[f"reason.{name}"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
         return out
@@ -299,7 +302,7 @@ class DirectionSearch(Editor):
 
 
 def _is_range(pair: object) -> bool:
-    """Whether it is a pair [a, b) of rows out of RANGES_OF; a YAML may hold anything."""
+    """Whether a value from a YAML is a pair [a, b) of rows out of RANGES_OF."""
     if not isinstance(pair, Sequence) or len(pair) != 2:
         return False
     first, last = pair

@@ -1,8 +1,8 @@
-"""Which rows of W+ an edit should reach: a range for each attribute, chosen on the tune split.
+"""Choosing the rows of W+ that are edited: one range per attribute, chosen on the tune split.
 
-GradCtrl's table of ranges and GANSpace's published edits were found by looking, for one
-generator. The protocol here takes the range with the most clean crossings on a small
-meta-validation set, scored by the teacher.
+GradCtrl's table of ranges and GANSpace's published edits were chosen by eye for one generator.
+Here the range with the most clean crossings on a small meta-validation set is taken, scored by the
+teacher.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from editbench.walk.editor import Editor, FitData
 
 Rows = tuple[int, int]
 
-# Half-open ranges for a generator of so many rows (1024x1024).
+# Half-open ranges for a generator with RANGES_OF rows (1024x1024).
 RANGES_OF = 18
 RANGES: tuple[Rows, ...] = ((0, 18), (0, 4), (2, 6), (4, 6), (4, 8), (6, 9), (8, 12))
 
 
 def scale_ranges(ranges: Sequence[Rows], num_ws: int) -> list[Rows]:
-    """Ranges written for RANGES_OF rows, in proportion for num_ws rows: never empty, each once."""
+    """Scale ranges for RANGES_OF rows to num_ws rows; none is empty, and duplicates are removed."""
     out = []
     for a, b in ranges:
-        # floor(x + 0.5) and not round(), which takes halves to the even neighbour.
+        # floor(x + 0.5) instead of round(), which rounds halves to the even neighbour.
         first = min(math.floor(a * num_ws / RANGES_OF + 0.5), num_ws - 1)
         last = max(math.floor(b * num_ws / RANGES_OF + 0.5), first + 1)
         out.append((first, last))
-    # Small generators make some ranges equal; each is tried once.
+    # For small generators some ranges become equal; each is tried once.
     return list(dict.fromkeys(out))
 
 
@@ -52,7 +52,7 @@ def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, d
 
     ranges = scale_ranges(RANGES, data.generator.num_ws)
     scores, looked = score_choices(editor, data, attribute, ranges, apply)
-    # The widest of equals: it is nearest to the unrestricted edit of the papers.
+    # Ties go to the widest range, which is nearest to the unrestricted edit of the papers.
     apply(max(scores, key=lambda rows: (scores[rows], rows[1] - rows[0])))
     shares = {f"{a}:{b}": share for (a, b), share in scores.items()}
     return looked, {
@@ -62,8 +62,8 @@ def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, d
 
 
 def check_tuned(tuned: bool, generator: Generator) -> None:
-    """Raise Unsupported where there are no rows to choose from."""
-    # Without W+ there is one row, and nothing to choose.
+    """Raise Unsupported if `layers: tuned` is set but the generator has no rows to choose from."""
+    # Without W+ there is only one row.
     if tuned and Space.W_PLUS not in generator.spaces:
         raise Unsupported("layers: tuned needs a generator with W+")
 
@@ -79,5 +79,5 @@ def layers_state(layers: object) -> dict[str, Tensor]:
 
 
 def load_layers(state: Mapping[str, Tensor]) -> dict[str, Rows]:
-    """What `layers_state` gave."""
+    """Restore what `layers_state` returned."""
     return {name: (int(rows[0]), int(rows[1])) for name, rows in group(state, "layers").items()}

@@ -1,7 +1,7 @@
 """A small meta-validation set on the tune split, walked as the crossing test walks its starts.
 
 Chen et al. 2022, section 4, choose hyperparameters on such a set; the number of examples and the
-cap of the walk are those of the paper. The teacher scores it: the judge is not for methods to see.
+step limit are those of the paper. The teacher scores it, since methods must not see the judge.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ Choice = TypeVar("Choice")
 def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tensor]:
     """Draw the meta-validation set of an attribute, as the crossing test draws its starts.
 
-    The examples are the tune samples that are nearest to the boundaries of all evaluated attributes
-    at once.
+    The examples are the tune samples nearest to the boundaries of all evaluated attributes at once.
 
     Args:
         data: what the method may learn from.
-        attribute: that is edited.
+        attribute: the target attribute.
 
     Returns:
-        position: (n,) in the tune split, n at most `EXAMPLES`.
+        position: (n,) positions in the tune split, n at most `EXAMPLES`.
         source: (n,) classes.
-        target: (n,) classes, drawn among the other ones; of an ordered attribute among the
-            neighbours.
+        target: (n,) classes, drawn from the other classes, or from the neighbouring ones if the
+            attribute is ordered.
     """
     attributes = data.attributes
     logits = data.tune.logits
     labels = attributes.labels(logits)
     distance = attributes.boundary_distance(logits, data.sigma)
-    # The largest distance over the attributes: a small one means near to every boundary.
+    # If the largest distance over the attributes is small, the sample is near every boundary.
     farthest = distance.amax(1)
     position = farthest.argsort(stable=True)[:EXAMPLES]
     source = labels[position, attributes.index(attribute)]
@@ -57,13 +56,13 @@ def meta_validation(data: FitData, attribute: str) -> tuple[Tensor, Tensor, Tens
 
 
 def clean_crossings(editor: Editor, data: FitData, walk: Walk, labels: Tensor) -> float:
-    """Walk to the first crossing, and count those at which no other label has changed.
+    """Walk to the first crossing, and count the crossings at which no other label has changed.
 
     Args:
-        editor: under trial.
+        editor: the editor to evaluate.
         data: its teacher scores the steps.
         walk: n samples at step 0.
-        labels: (n, A) their classes by the teacher.
+        labels: (n, A) their classes according to the teacher.
 
     Returns:
         Share of the samples with such a crossing.
@@ -80,7 +79,7 @@ def clean_crossings(editor: Editor, data: FitData, walk: Walk, labels: Tensor) -
         crossed = finite & (now[:, place] == here.target)
         changed = (now != labels).sum(1) - (now[:, place] != labels[:, place]).long()
         clean += int((crossed & (changed == 0)).sum())
-        # The first crossing alone counts, as in the crossing test.
+        # Only the first crossing counts, as in the crossing test.
         going = finite & ~crossed
         walker.keep(going)
         labels = labels[going]
@@ -94,19 +93,19 @@ def score_choices(
     choices: Sequence[Choice],
     apply: Callable[[Choice], None],
 ) -> tuple[dict[Choice, float], int]:
-    """Try every choice on the same samples.
+    """Evaluate every choice on the same samples.
 
     Args:
-        editor: fitted; its choice is set by `apply`.
+        editor: fitted.
         data: what the method may learn from.
-        attribute: that is edited.
-        choices: to be tried, in this order.
+        attribute: the target attribute.
+        choices: the choices, in the order of evaluation.
         apply: sets a choice in the editor.
 
     Returns:
         scores: choice -> share of clean crossings.
-        labels: number of labels that were read. It is the whole tune split, since all of them are
-            compared to find the examples.
+        labels: number of labels read: the whole tune split, since all samples are compared to find
+            the examples.
 
     Raises:
         EditbenchError: the tune split is empty.
@@ -116,7 +115,7 @@ def score_choices(
     labels = data.attributes.labels(data.tune.logits[position])
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)
     codes = data.generator.lift(latent[position], editor.space)
-    # A walk outside of a job: nothing has told the editor its generator.
+    # This walk is outside a job, so the editor has not been bound to its generator.
     editor.bind(data.generator)
     scores = {}
     for choice in choices:

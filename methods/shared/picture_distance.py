@@ -1,10 +1,9 @@
-"""How far edited pictures lie from the generator's own, so that a broken picture is told from an
-edit.
+"""Distance of edited images from the generator's own, which tells a broken image from an edit.
 
-A scorer may be moved by a picture that shows nothing at all. In the paper on NaviGAN a person looks
-at each direction and would not name such a one (Cherepkov et al. 2021, Table 1); here a distance
-stands for the look. An editor never sees the real pictures of the benchmark: the generator's
-unedited ones stand for them.
+A scorer may react to an image that shows nothing recognisable. In the NaviGAN paper a person looks
+at each direction and would discard such a direction (Cherepkov et al. 2021, Table 1); here a
+distance replaces the person. An editor never sees the benchmark's real images, so the generator's
+unedited images are used in their place.
 """
 
 from __future__ import annotations
@@ -16,28 +15,28 @@ from torch import Tensor
 from editbench.base.spaces import Codes
 from editbench.walk.editor import FitData
 
-SAMPLES = 1024  # unedited pictures behind the model
-SIDE = 32  # pixels: larger pictures are averaged down to it
-KEPT = 0.9  # share of the variance that the components take
+SAMPLES = 1024  # unedited images that the model is fitted on
+SIDE = 32  # pixels; larger images are averaged down to this size
+KEPT = 0.9  # share of the variance that the components explain
 
 
 class PictureDistance:
-    """Squared Mahalanobis distance to the generator's unedited pictures, by pixels, in units of
-    their own mean.
+    """Squared Mahalanobis distance of an image's pixels from the generator's unedited images, in
+    units of these images' own mean distance.
 
     The model is probabilistic PCA (Tipping & Bishop 1999): a Gaussian with the principal components
-    that take KEPT of the variance, and one variance for all that they leave. It is about 1 for
-    unedited pictures and for what could be one of them; it is many times that where pictures show
-    what no picture of the generator does. The teacher's features do not serve here: white noise is
-    no further from faces in them than one face from another, for a classifier is trained to
-    overlook what it need not tell apart.
+    that explain the share KEPT of the variance, and one common variance for the rest. The distance
+    is about 1 for unedited images and for images like them, and many times larger for images unlike
+    any that the generator makes. The teacher's features are not suitable: in them, white noise is
+    no further from a face than another face is, because a classifier learns to ignore what it need
+    not distinguish.
 
-    It is one picture's, so that few samples are enough, unlike for the Fréchet distance of metrics,
-    and it knows no label.
+    The distance is defined for a single image, so few samples are enough, unlike for the metrics'
+    Fréchet distance. It uses no labels.
 
     Args:
-        data: the splits and the generator; pictures are of the fit split.
-        samples: unedited pictures, at most the whole split.
+        data: the splits and the generator; images are from the fit split.
+        samples: number of unedited images, at most the whole split.
     """
 
     def __init__(self, data: FitData, samples: int = SAMPLES) -> None:
@@ -48,7 +47,7 @@ class PictureDistance:
                 len(codes), lambda rows: _pixels(data.generator.decode(Codes(space, codes[rows])))
             )
         x = torch.cat(found)
-        # The model is of other pictures than its unit: its own ones are nearer to it.
+        # The unit is measured on other images than the model, which is closer to its own images.
         half = len(x) // 2
         self.mean = x[half:].mean(0)
         centred = x[half:] - self.mean
@@ -59,7 +58,7 @@ class PictureDistance:
         kept = int((explained < KEPT).sum()) + 1
         self.components = right[:kept]
         self.variance = variance[:kept].clamp_min(1e-12)
-        # Of all numbers but the components, as far as other pictures have it.
+        # Variance of the dimensions outside the components, measured on the other images.
         others = max(x.shape[1] - kept, 1)
         rest = self._rest(x[:half]).mean() / others
         self.noise = max(rest.item(), 1e-6 * self.variance[0].item())
@@ -67,7 +66,7 @@ class PictureDistance:
         self.unit = self._squared(x[:half]).mean().item()
 
     def _rest(self, x: Tensor) -> Tensor:
-        """Squared length of what the components leave of (n, D): (n,)."""
+        """Squared length of the residual of (n, D) outside the components: (n,)."""
         centred = x - self.mean
         inside = centred @ self.components.T
         return (centred.square().sum(1) - inside.square().sum(1)).clamp_min(0)
@@ -77,7 +76,7 @@ class PictureDistance:
         return inside.sum(1) + self._rest(x) / self.noise
 
     def __call__(self, decoded: Tensor) -> Tensor:
-        """Decoded samples (n, ...) -> (n,); infinite where they are not finite."""
+        """Decoded samples (n, ...) -> distances (n,); infinite for samples that are not finite."""
         found = self._squared(_pixels(decoded)) / self.unit
         return found.nan_to_num(torch.inf, torch.inf).float()
 

@@ -1,4 +1,4 @@
-"""Tensors of a fit where a walk needs them, moved there once."""
+"""Cache of fitted tensors on the device and in the dtype of a walk."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Ready:
-    """Keeps what was made of a fitted tensor for the device and the dtype of a walk.
+    """Caches results computed from fitted tensors, such as copies on the device of a walk.
 
-    A copy to a GPU at every step would make the program wait for the GPU at every step. What is
-    kept belongs to the tensor that it was made of: another fit has other tensors.
+    A copy to the GPU in every step would make the program wait for the GPU in every step. An entry
+    is valid only for the tensor it was made from, so another fit does not use it.
     """
 
     def __init__(self) -> None:
@@ -24,12 +24,12 @@ class Ready:
         like: Tensor,
         make: Callable[[Tensor, Tensor], Tensor] = Tensor.to,
     ) -> Tensor:
-        """What `make` gives of `source` and `like`.
+        """The cached result of `make(source, like)`.
 
         Args:
-            name: under which it is kept.
-            source: fitted; it is never changed in place.
-            like: of the walk; its dtype and its device count.
+            name: key in the cache.
+            source: fitted tensor; must not be changed in place.
+            like: tensor of the walk; gives dtype and device.
             make: (source, like) -> result.
         """
         kept = self._kept.get(name)
@@ -39,6 +39,6 @@ class Ready:
             if known is source and same_kind:
                 return result
         result = make(source, like)
-        # An empty tensor says dtype and device as well, and holds no memory.
+        # An empty tensor keeps dtype and device without holding memory.
         self._kept[name] = (source, like.new_empty(0), result)
         return result

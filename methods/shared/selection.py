@@ -1,4 +1,4 @@
-"""Which samples a supervised editor learns from; and configuration values that are checked."""
+"""Choosing the samples that a supervised editor learns from, and checks of its options."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def walk_space(space: str) -> Space:
 
 
 def choice(key: str, value: str, known: tuple[str, ...]) -> str:
-    """A configuration value out of a few."""
+    """Check that an option has one of the known values, and return it."""
     if value not in known:
         raise EditbenchError(f"{key}: '{value}' is not one of {', '.join(known)}")
     return value
 
 
 def check_tune(data: FitData, what: str) -> None:
-    """Raise EditbenchError where there is no tune sample to choose among `what` by."""
+    """Raise EditbenchError if the tune split, by which `what` is chosen, is empty."""
     if not len(data.tune):
         raise EditbenchError(
             f"the tune split is empty, but the method needs it to choose among {what}: raise "
@@ -37,17 +37,17 @@ def check_tune(data: FitData, what: str) -> None:
 
 
 def class_log_odds(data: FitData, name: str) -> Tensor:
-    """Teacher's log-odds of every class over the fit split: (n, K).
+    """The teacher's log-odds of every class over the fit split: (n, K).
 
-    A binary attribute gets both sides, -l and l.
+    For a binary attribute with log-odds l these are -l and l.
     """
     odds = data.attributes.logits(data.attributes.log_odds(data.fit.logits), name)
     return torch.cat([-odds, odds], 1) if data.attributes[name].binary else odds
 
 
 def class_counts(data: FitData, name: str) -> Tensor:
-    """Fit samples that the teacher puts in each class: (K,) int64."""
-    # By the teacher: true labels are not known, and the judge must not be used.
+    """Number of fit samples in each class according to the teacher: (K,) int64."""
+    # The teacher decides, since true labels are unknown and the judge must not be used.
     return torch.bincount(
         data.attributes.labels(data.fit.logits, name), minlength=len(data.attributes[name].classes)
     )
@@ -60,7 +60,7 @@ def empty_class(attribute: Attribute, counts: Tensor, least: int = 1, lower: str
         attribute: the attribute.
         counts: (K,) examples of each class.
         least: examples that each class needs.
-        lower: the option that asks for so many, where there is one.
+        lower: the option that requires so many examples, if there is one.
     """
     # A boundary between classes needs examples on both sides.
     few = [c for c in range(len(counts)) if counts[c] < least]
@@ -77,11 +77,11 @@ def empty_class(attribute: Attribute, counts: Tensor, least: int = 1, lower: str
 
 
 def example_order(data: FitData) -> np.ndarray:
-    """The order in which fit samples are looked at: (n,) positions in the fit split.
+    """The random order in which fit samples are considered: (n,) positions in the fit split.
 
-    Every sample has a key that depends on (seed, place in the bank) alone, and the smallest comes
-    first. So fewer examples are the first of more, two methods of one seed are shown the same ones,
-    and a sample that is added to the bank changes the order of no others.
+    Samples are sorted by a key that depends only on (seed, bank index). A smaller set of examples
+    is therefore the beginning of a larger one, methods with the same seed see the same examples,
+    and adding samples to the bank does not change the order of the others.
     """
     index = data.fit.index.cpu().numpy()
     keys = uniforms(data.seed, "examples", 0, int(index.max()) + 1, 1)[index, 0]
@@ -91,17 +91,17 @@ def example_order(data: FitData) -> np.ndarray:
 def random_examples(
     labels: Tensor, classes: int, order: np.ndarray, per_class: int
 ) -> tuple[list[np.ndarray], int]:
-    """The first `per_class` samples of each class along an order, or all where there are fewer.
+    """The first `per_class` samples of each class in the given order, or all if there are fewer.
 
     Args:
         labels: (n,) decided classes.
         classes: K.
         order: (n,) a permutation of the samples.
-        per_class: examples of a class, at most.
+        per_class: largest number of examples per class.
 
     Returns:
         chosen: for each class the positions of its samples.
-        looked: labels that were read: one by one, until every class has enough or the samples end.
+        looked: number of labels read, one by one until every class has enough or the samples end.
     """
     labels_of = labels.cpu().numpy()[order]
     chosen = []
@@ -116,27 +116,27 @@ def random_examples(
 def extreme_examples(
     odds: Tensor, labels: Tensor, order: np.ndarray, per_class: int, pool: int
 ) -> tuple[list[np.ndarray], int]:
-    """The `per_class` surest samples of each class among the first `pool` of an order.
+    """The `per_class` most confident samples of each class among the first `pool` in an order.
 
-    Where the candidates hold too few of a class, the scan goes on along `order` until they suffice
-    or the samples end; what was scanned is counted as labelled.
+    If the candidates contain too few samples of a class, the scan continues along `order` until
+    there are enough or the samples end. All scanned samples count as labelled.
 
     Args:
         odds: (n, K) log-odds of the classes.
         labels: (n,) decided classes.
         order: (n,) a permutation of the samples.
-        per_class: examples of a class, at most.
-        pool: candidates at the head of `order`.
+        per_class: largest number of examples per class.
+        pool: number of candidates at the head of `order`.
 
     Returns:
         chosen: for each class the positions of its samples.
-        looked: labels that were read.
+        looked: number of labels read.
     """
-    # On the host, where a stable sort is the same for every device.
+    # On the host, so that the stable sort does not depend on the device.
     odds_of = odds.double().cpu().numpy()[order]
     labels_of = labels.cpu().numpy()[order]
     chosen = []
-    # To know which candidates are extreme, all of them must be labelled.
+    # All candidates must be labelled to know which of them are extreme.
     looked = min(pool, len(order))
     for c in range(odds_of.shape[1]):
         near = np.flatnonzero(labels_of[:pool] == c)
@@ -151,7 +151,7 @@ def extreme_examples(
 
 
 def _first_of(member: np.ndarray, count: int) -> tuple[np.ndarray, int]:
-    """Places of the first `count` members, and how many places were looked at for them."""
+    """Positions of the first `count` members, and how many positions were scanned to find them."""
     picked = np.flatnonzero(member)[:count]
     if len(picked) < count:
         return picked, len(member)

@@ -1,4 +1,4 @@
-"""An editor's state is a flat mapping of tensors; names of groups are prefixes of its keys."""
+"""Groups in an editor's state, which is a flat mapping of tensors: group names prefix the keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels of StyleSpace: their statistics over the bank and their ranking by positive exemplars.
+"""Channels of StyleSpace: statistics over the bank, and ranking by positive exemplars.
 
 Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
 Generation", CVPR 2021.
@@ -18,11 +18,11 @@ from editbench.base.spaces import Space
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 
-# Samples whose styles are in memory at a time: 9088 channels of them in float64 take 75 MB
+# Samples whose styles are in memory at a time: with 9088 channels in float64 they take 75 MB.
 BLOCK = 1024
 MIN_EXEMPLARS = 10
-STD_FLOOR = 1e-3  # of the exemplars' spread, in sigmas
-CONSTANT = 1e-6  # a channel whose sigma is below this share of the largest one does not vary
+STD_FLOOR = 1e-3  # lower bound of the exemplars' standard deviation, in sigmas
+CONSTANT = 1e-6  # a channel whose sigma is below this share of the largest sigma is constant
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ChannelMoments:
 
     Args:
         mean: (d,) float64.
-        std: (d,) float64, over the population: divided by n.
+        std: (d,) float64, population standard deviation (divided by n).
     """
 
     mean: Tensor
@@ -45,13 +45,13 @@ class ChannelMoments:
 
 @dataclass(frozen=True)
 class ChannelRanking:
-    """How channels tell the positives of a class from the bank.
+    """Ranking of channels by how well they separate the positives of a class from the bank.
 
     Args:
         order: movable channels, best first.
         theta: (d,) |mean| / std of the exemplars' deltas; minus infinity for a channel that
             cannot be chosen.
-        delta: (d,) the signed mean, in sigmas.
+        delta: (d,) signed mean of the deltas, in sigmas.
     """
 
     order: Tensor
@@ -60,11 +60,11 @@ class ChannelRanking:
 
 
 class Candidates:
-    """What may become an edit: directions in sigmas of the channels, each kept once.
+    """Candidate edits: directions in units of the channels' sigmas, each stored once.
 
-    `rows` are (d,) of unit length, `names` say what they are. `offered` holds for each attribute,
-    and for each class that gets a control, its candidates as (position in rows, sign by the
-    exemplars or 0 where there are none), best first.
+    `rows` are (d,) directions of unit length and `names` their names. `offered` holds, for each
+    attribute and each class that gets a control, its candidates as (position in `rows`, sign given
+    by the exemplars or 0 without exemplars), best first.
     """
 
     def __init__(self) -> None:
@@ -73,27 +73,27 @@ class Candidates:
         self.offered: dict[str, list[list[tuple[int, int]]]] = {}
 
     def add(self, name: str, row: Tensor) -> int:
-        """Position of the row of that name."""
+        """Add a row unless its name is known, and return its position."""
         if name not in self.names:
             self.names.append(name)
             self.rows.append(row / row.norm())
         return self.names.index(name)
 
     def add_channel(self, generator: Generator, channel: int) -> int:
-        """Position of a single channel, upwards."""
+        """Add the positive direction of a single channel, and return its position."""
         row = torch.zeros(sum(generator.style_sizes), dtype=torch.float64)
         row[channel] = 1.0
         return self.add(channel_name(generator, channel), row)
 
 
 def offsets(generator: Generator) -> list[int]:
-    """Where each layer begins in a code of S, and at the end the length of the code."""
+    """Index at which each layer begins in a code of S, followed by the length of the code."""
     return np.concatenate([[0], np.cumsum(generator.style_sizes)]).astype(int).tolist()
 
 
 def movable(generator: Generator) -> Tensor:
     """(d,) bool: the channels of all layers but ToRGB."""
-    # A ToRGB channel only tints the picture, and is never edited.
+    # A ToRGB channel only tints the image and is never edited.
     keep = []
     for name, size in zip(generator.layer_names, generator.style_sizes):
         keep.append(torch.full((size,), not name.startswith("rgb")))
@@ -102,21 +102,21 @@ def movable(generator: Generator) -> Tensor:
 
 def channel_name(generator: Generator, channel: int) -> str:
     """'conv8:17' for channel 17 of the layer conv8."""
-    # An explicit table of offsets: layers differ in width.
+    # A table of offsets, since layers have different widths.
     starts = offsets(generator)
     layer = int(np.searchsorted(starts, channel, side="right")) - 1
     return f"{generator.layer_names[layer]}:{channel - starts[layer]}"
 
 
 def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -> ChannelMoments:
-    """Moments of the styles of latents (n, d), a block at a time, in float64.
+    """Moments of the styles of latents (n, d) in float64, computed block by block.
 
-    The latents are the bank's own, truncated as those that will be edited.
+    The latents are those of the bank, truncated like the ones that will be edited.
 
     Args:
         generator: with S.
         latents: (n, d).
-        block: latents at a time.
+        block: number of latents per block.
     """
     n = 0
     mean = torch.zeros(())
@@ -128,8 +128,8 @@ def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -
             total = n + len(styles)
             own = styles.mean(0)
             gap = own - mean
-            # The parallel update of Chan, Golub & LeVeque (1983): sums of squares about the mean
-            # do not cancel, as those about zero would.
+            # The parallel update of Chan, Golub & LeVeque (1983). Sums of squares about the mean
+            # avoid the cancellation of sums about zero.
             square = square + (styles - own).square().sum(0) + gap.square() * (n * m / total)
             mean = mean + gap * (m / total)
             n = total
@@ -139,28 +139,28 @@ def channel_moments(generator: Generator, latents: Tensor, block: int = BLOCK) -
 def positive_bank(odds: Tensor, labels: Tensor, target: int, share: float, at_least: int) -> Tensor:
     """Positions of the most extreme samples of a class.
 
-    They are the `share` of all samples with the highest log-odds, but only those that the teacher
-    puts in the class.
+    They are the `share` of all samples with the highest log-odds, restricted to samples that the
+    teacher assigns to the class.
 
     Args:
         odds: (n,) log-odds of the class.
         labels: (n,) decided classes.
         target: the class.
         share: of all n samples.
-        at_least: samples, where the class has them.
+        at_least: minimum number of samples, if the class has that many.
     """
     members = (labels == target).nonzero()[:, 0]
-    # Not more than the class has: a sample of another class is no exemplar.
+    # At most as many as the class has: a sample of another class is not an exemplar.
     count = min(max(round(share * len(odds)), at_least), len(members))
     return members[odds[members].argsort(descending=True, stable=True)[:count]]
 
 
 def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: object) -> Tensor:
-    """`exemplars` of a positive bank at random; all of it when None, or when it holds no more."""
-    # Nothing to draw: the ranking then depends on no seed.
+    """Draw `exemplars` samples of a positive bank; all if None, or if it has no more than that."""
+    # Without a draw the ranking does not depend on the seed.
     if exemplars is None or exemplars >= len(bank):
         return bank
-    # In the order of the bank, so that sums are the same whichever way they were drawn.
+    # In the order of the bank, so that sums do not depend on the order of the draw.
     rows = seeding.rng(seed, "stylespace", *names).permutation(len(bank))[:exemplars]
     return bank[torch.from_numpy(np.sort(rows)).to(bank.device)]
 
@@ -175,12 +175,12 @@ def rank_channels(
     Args:
         exemplars: moments of the positive exemplars.
         bank: moments of the bank.
-        allowed: (d,) bool, the channels that may be chosen; constant ones never are.
+        allowed: (d,) bool, channels that may be chosen; constant channels never are.
     """
     allowed = allowed.to(bank.std.device) & bank.varies
     sigma = torch.where(allowed, bank.std, 1.0)
     delta = (exemplars.mean - bank.mean) / sigma
-    # Without the floor a channel that a few exemplars happen to share would win.
+    # Without the floor, a channel with nearly equal values in a few exemplars by chance would win.
     ratio = delta.abs() / (exemplars.std / sigma).clamp_min(STD_FLOOR)
     theta = torch.where(allowed, ratio, -torch.inf)
     order = theta.argsort(descending=True, stable=True)[: int(allowed.sum())]
@@ -190,17 +190,17 @@ def rank_channels(
 def rank_for_class(
     data: FitData, bank: ChannelMoments, positives: Tensor, exemplars: int | None, *names: object
 ) -> ChannelRanking:
-    """The ranking of the channels for a class, from exemplars drawn out of its positives.
+    """Rank the channels for a class, with exemplars drawn from its positives.
 
     Args:
         data: the splits and the generator.
         bank: moments of the bank.
         positives: positions in the fit split.
-        exemplars: how many are drawn; None: all.
-        names: what the draw is for.
+        exemplars: number of exemplars to draw; None takes all.
+        names: of the draw's random stream.
 
     Raises:
-        EditbenchError: fewer exemplars than 10, whose spread would mean nothing.
+        EditbenchError: there are fewer than 10 exemplars, too few for a standard deviation.
     """
     chosen = draw_exemplars(positives, exemplars, data.seed, *names)
     if len(chosen) < MIN_EXEMPLARS:

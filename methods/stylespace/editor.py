@@ -1,4 +1,4 @@
-"""StyleSpace: an edit of single channels of S, found from positive exemplars.
+"""StyleSpace: edits of single channels of S, which are found from positive exemplars.
 
 Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
 Generation", CVPR 2021.
@@ -35,33 +35,32 @@ from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 
 
 class StyleSpace(Editor):
-    """next = s + step * sigma * v, v the row that was chosen for the target class.
+    """next = s + step * sigma * v, with v the direction chosen for the target class.
 
     ToRGB channels never move.
 
-    Candidates are ranked by theta = |mean(delta)| / std(delta) over positive exemplars of a
-    class. The paper's authors look at the top channels and keep one that does what it should;
-    here the teacher looks (editbench.methods.shared.control_search).
+    Candidates are ranked by theta = |mean(delta)| / std(delta) over positive exemplars of a class.
+    The paper's authors inspect the top channels by eye and keep one with the wanted effect; here
+    the teacher decides (editbench.methods.shared.control_search).
 
     Args:
-        positives: the positive bank of a class, as a share of the fit samples, by the teacher's
-            log-odds (the published code: 1000 of 100,000).
-        min_positives: samples of the positive bank, at least.
-        exemplars: how many of it are used (the paper: 10 to 30); None uses all (the published
-            code's AllCheck).
-        negative: class 0 of a binary attribute takes the reversed control of class 1 ('reverse',
-            one channel walked both ways as in the paper) or has positives and channels of its own
+        positives: size of a class's positive bank, as a share of the fit samples, chosen by the
+            teacher's log-odds (the published code: 1000 of 100,000).
+        min_positives: minimum size of the positive bank.
+        exemplars: number of its samples that are used (the paper: 10 to 30); None uses all (the
+            published code's AllCheck).
+        negative: class 0 of a binary attribute uses the reversed control of class 1 ('reverse', one
+            channel walked both ways as in the paper), or has its own positives and channels
             ('own').
-        channels: None, single channels; or a list of m: the m top channels together, weighted by
-            mean(delta), a variant that is not in the paper.
-        candidates: top-ranked channels to choose from, with `channels` None.
-        verify: choose among the candidates on the tune split; otherwise the first one is taken as
-            it is, with the sign of its mean(delta).
-        strengths: lengths that the choice tries in both directions, in sigmas of the channel.
-        samples: tune samples of the choice.
-        min_effect: least effect that counts as a control, in sigmas of the log-odds.
-        step: length of a step, in sigmas of the channel; of a row of several channels the
-            Euclidean length.
+        channels: None for single channels; or a list of numbers m, each for an edit of the m top
+            channels together, weighted by mean(delta), a variant that is not in the paper.
+        candidates: number of top-ranked channels to choose from, if `channels` is None.
+        verify: choose among the candidates on the tune split; otherwise the first candidate is
+            used, with the sign of its mean(delta).
+        strengths: strengths tried in both directions, in sigmas of the channel.
+        samples: number of tune samples for the choice.
+        min_effect: smallest effect that counts as a control, in sigmas of the log-odds.
+        step: length of a step, in sigmas of the channel; for several channels the Euclidean length.
 
     Raises:
         EditbenchError: an option is out of its range or unknown.
@@ -113,16 +112,16 @@ class StyleSpace(Editor):
         self.channels = channels
         self.candidates = int(candidates)
         self.verify = verify
-        # Both signs: the exemplars' sign is a guess that the teacher checks.
+        # Both signs, since the exemplars' sign is a guess that the teacher checks.
         self.strengths = tuple(sign * float(a) for a in strengths for sign in (1, -1))
         self.samples = int(samples)
         self.min_effect = float(min_effect)
         self.length = float(step)
-        # Name -> (K, d) in units of S a sigma, by target class; float64
+        # Name -> (K, d) float64, by target class: the change of S per sigma of strength.
         self.directions: dict[str, Tensor] = {}
         # Name -> (K,) effect of the control in sigmas of the log-odds
         self.effects: dict[str, Tensor] = {}
-        self.offered: dict[str, Tensor] = {}  # name -> candidates that there were
+        self.offered: dict[str, Tensor] = {}  # name -> number of candidates
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
         self._ready = Ready()
 
@@ -132,14 +131,14 @@ class StyleSpace(Editor):
         self.effects = {}
         self.offered = {}
         self._count(data)
-        # Sigma of a channel is that of the fit split's styles (the published code: 100,000).
+        # A channel's sigma is over the fit split's styles (the published code: 100,000 samples).
         bank = channel_moments(data.generator, data.latents(data.fit))
         notes: dict[str, object] = {}
         found = self._candidates(data, bank, notes)
         effects = self._measure(data, bank, found) if self.verify and found.rows else None
         for name in found.offered:
             self._choose(data, bank, found, effects, name, notes)
-        # Ranking reads the labels of the whole fit split, verifying those of some tune samples.
+        # The ranking reads the labels of the whole fit split, verification those of tune samples.
         verified = len(effects.start) if effects else 0
         return FitReport(labels=len(data.fit) + verified, notes=notes)
 
@@ -175,7 +174,7 @@ class StyleSpace(Editor):
         return Codes(Space.S, codes + strength * found.tensors["moves"][place].to(codes))
 
     def _targets(self, attribute: Attribute) -> list[int]:
-        """The classes that get a control of their own."""
+        """The classes that get their own control."""
         if attribute.binary and self.negative == "reverse":
             return [1]
         return list(range(len(attribute.classes)))
@@ -223,7 +222,7 @@ class StyleSpace(Editor):
         for m in self.channels or ():
             row = torch.zeros_like(ranking.delta)
             row[ranking.order[:m]] = ranking.delta[ranking.order[:m]]
-            # The weights carry the signs of the exemplars already.
+            # The weights already have the signs of the exemplars.
             rows.append((out.add(f"{name}, top {m}", row.cpu()), 1))
         return rows
 
@@ -246,7 +245,7 @@ class StyleSpace(Editor):
         name: str,
         notes: dict[str, object],
     ) -> None:
-        """Keep the direction towards each class of one attribute, and what the choice saw."""
+        """Choose and store the direction towards each class of one attribute, and its effect."""
         attribute = data.attributes[name]
         directions = torch.zeros(len(attribute.classes), len(bank.std), dtype=torch.float64)
         reached = torch.full((len(attribute.classes),), -torch.inf, dtype=torch.float64)
@@ -258,12 +257,12 @@ class StyleSpace(Editor):
             sign = offered[0][1] or 1
             seen.append({"class": attribute.classes[c], "channel": found.names[at], "sign": sign})
             if effects is not None:
-                # All attributes were measured together; a class chooses among its own candidates.
+                # All candidates were measured together; a class chooses only among its own.
                 positions = [position for position, _ in offered]
                 part = replace(effects, change=effects.change[positions])
                 control = choose_control(part, data.attributes, name, c, self.min_effect)
                 at, said = offered[control.candidate]
-                # The teacher's sign, which need not be that of the exemplars.
+                # The sign measured by the teacher, which may differ from that of the exemplars.
                 sign = 1 if control.strength > 0 else -1
                 reached[c] = control.effect
                 seen[-1] |= {
@@ -283,7 +282,7 @@ class StyleSpace(Editor):
             directions[0] = -directions[1]
         self.directions[name] = directions
         notes[f"control.{name}"] = seen
-        # Classes may share candidates: each counts once.
+        # Classes may share candidates; each is counted once.
         distinct: set[int] = set()
         for part_of_class in found.offered[name]:
             distinct.update(position for position, _ in part_of_class)
@@ -292,7 +291,7 @@ class StyleSpace(Editor):
             self.effects[name] = reached
 
     def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
-        """Values of the channel of each class, signed as it is walked."""
+        """Coordinates of the styles along the direction of each class, with the walk's sign."""
         if attribute not in self.directions:
             return None
         styles = data.generator.lift(data.latents(data.tune), Space.S).double()
@@ -300,7 +299,7 @@ class StyleSpace(Editor):
 
     # -- walk -----------------------------------------------------------------
     def _too_few(self, attribute: Attribute) -> str:
-        """Why an attribute has no exemplars; '' when it has."""
+        """Why an attribute has too few exemplars; '' if it has enough."""
         counts = self.counts[attribute.name]
         few = []
         for c in self._targets(attribute):
@@ -326,8 +325,8 @@ class StyleSpace(Editor):
         if attribute not in self.directions:
             raise Unsupported(self._too_few(attributes[attribute]))
         if attribute not in self.effects:
-            return  # taken by rank alone, without verification
-        # One class with a control is enough: the others count as the failures that they are.
+            return  # chosen by rank, without verification
+        # One class with a control is enough; edits towards the others count as failures.
         best = self.effects[attribute].max().item()
         if not bool((self.effects[attribute] >= self.min_effect).any()):
             offered = int(self.offered[attribute])
@@ -359,7 +358,7 @@ class StyleSpace(Editor):
 
 
 def _are_counts(values: object) -> bool:
-    """Whether it is a list of one whole number or more, each at least 1; a YAML may hold anything."""
+    """Whether a value from a YAML is a non-empty list of positive integers."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         return False
     return all(type(value) is int and value >= 1 for value in values)

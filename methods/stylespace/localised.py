@@ -1,5 +1,4 @@
-"""StyleSpace by place: the channels that act on an attribute's regions are the candidates of its
-control.
+"""StyleSpace by region: the candidates are the channels that act on an attribute's regions.
 
 Wu, Lischinski & Shechtman, "StyleSpace Analysis: Disentangled Controls for StyleGAN Image
 Generation", CVPR 2021.
@@ -37,20 +36,20 @@ class LocalisedStyleSpace(StyleSpace):
     """StyleSpace whose candidates are the channels that act on the attribute's regions.
 
     Channels are assigned to regions by the overlap of their gradient maps, without labels; the
-    teacher chooses among them as in `StyleSpace`. The paper finds channels of a region and names
-    them by eye; which regions an attribute looks at is this benchmark's.
+    teacher then chooses among them as in `StyleSpace`. The paper finds the channels of a region and
+    names them by eye. The mapping from attributes to regions is this benchmark's choice.
 
     Args:
-        parser: a Parser of the generator's pictures; None where there is none.
-        regions: attribute -> names of its regions; an attribute without any is not served.
-        images: fit samples whose gradient maps are taken (the paper: 1000).
-        size: side of the maps (the published code: 32), or the picture's if that is smaller.
+        parser: a Parser of the generator's images; None if there is none.
+        regions: attribute -> names of its regions; an attribute without regions is not supported.
+        images: number of fit samples whose gradient maps are used (the paper: 1000).
+        size: side of the maps in pixels (the published code: 32), at most that of the images.
         discount: see editbench.methods.stylespace.regions.belongs.
         min_rate: see editbench.methods.stylespace.regions.select.
         min_margin: see editbench.methods.stylespace.regions.select.
         block: channels whose maps are in memory at a time.
-        candidates: the channels of each region with the highest rates that are tried.
-        negative: as in `StyleSpace`, and so are the arguments after it.
+        candidates: number of channels with the highest rates that are tried for each region.
+        negative: as in `StyleSpace`, like the arguments after it.
 
     Raises:
         EditbenchError: an option is out of its range.
@@ -89,7 +88,7 @@ class LocalisedStyleSpace(StyleSpace):
         self.parser = parser
         self.regions = {name: tuple(names or ()) for name, names in regions.items()}
         if parser is not None:
-            # A misspelt region would only show as an attribute without channels.
+            # Without this check a misspelt region would only show as an attribute without channels.
             for names in self.regions.values():
                 for name in names:
                     if name not in parser.names:
@@ -108,9 +107,9 @@ class LocalisedStyleSpace(StyleSpace):
         generator = data.generator
         names = list(self.parser.names)
         styles = generator.lift(data.latents(data.fit)[: self.images], Space.S)
-        # Constant channels have no sigma, in which a step is measured.
+        # Constant channels have no sigma, the unit of a step.
         channels = (movable(generator).to(bank.std.device) & bank.varies).nonzero()[:, 0]
-        # Without labels: one map for each sample and channel.
+        # No labels are used: one gradient map per sample and channel.
         found = localise(
             generator,
             frozen(self.parser, styles.device),
@@ -123,7 +122,7 @@ class LocalisedStyleSpace(StyleSpace):
             self.min_rate,
             self.min_margin,
         )
-        # The cost of the maps, which labels and decodes do not show.
+        # The cost of the maps, which is not visible in labels and decodes.
         notes["derivatives"] = len(styles) * len(channels)
         notes["images_of_region"] = dict(zip(names, found.images.tolist()))
         of_region = {}
@@ -139,7 +138,7 @@ class LocalisedStyleSpace(StyleSpace):
             for region in regions:
                 own = found.channels[names.index(region)][: self.candidates]
                 for channel in own.tolist():
-                    # Sign 0: gradient maps do not say which way the attribute grows.
+                    # Sign 0, since gradient maps do not say in which direction the attribute grows.
                     offered.append((out.add_channel(generator, channel), 0))
             # Every class chooses among the same channels.
             out.offered[attribute.name] = [offered] * len(self._targets(attribute))

@@ -1,4 +1,4 @@
-"""The floor of channel methods: one random style channel a start, whatever the attribute."""
+"""The floor of channel methods: one random style channel per start, for every attribute."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 class RandomChannel(Editor):
     """next = s + step * sigma * (+1 or -1) in one channel of S, drawn for each start.
 
-    Channel and sign depend on the seed and on the index of the start alone. It walks as StyleSpace
-    does and is told nothing of the attribute. ToRGB channels, and channels that do not vary, are
-    never drawn.
+    Channel and sign depend only on the seed and on the start's index. The walk is that of
+    StyleSpace, but independent of the attribute. ToRGB channels and constant channels are never
+    drawn.
 
     Args:
         step: length of a step, in sigmas of the channel.
@@ -38,13 +38,13 @@ class RandomChannel(Editor):
         check_positive("step", step)
         self.length = float(step)
         self.seed = 0
-        self.channels = torch.zeros(0, dtype=torch.int64)  # those that may be drawn
+        self.channels = torch.zeros(0, dtype=torch.int64)  # channels that may be drawn
         self.sigma = torch.zeros(0)  # (d,) of every channel of S
 
     def fit(self, data: FitData) -> FitReport:
         self.seed = int(data.seed)
         bank = channel_moments(data.generator, data.latents(data.fit))
-        # ToRGB only tints the picture, and a constant channel has no sigma to step by.
+        # ToRGB only tints the image, and a constant channel has no sigma, the unit of a step.
         allowed = movable(data.generator).to(bank.varies.device) & bank.varies
         self.channels = allowed.nonzero()[:, 0].cpu()
         self.sigma = bank.std.cpu()
@@ -53,7 +53,7 @@ class RandomChannel(Editor):
     def step(self, walk: Walk) -> Tensor:
         channel, sign = self._draw(walk.start)
         length = self.length * sign * self.sigma[channel]
-        # The step must leave the walk's own codes as they are.
+        # The step must not change the walk's own codes in place.
         moved = walk.codes.clone()
         rows = torch.arange(len(moved), device=moved.device)
         moved[rows, to_device(channel, moved.device)] += to_device(
@@ -64,7 +64,7 @@ class RandomChannel(Editor):
     def _draw(self, start: Tensor) -> tuple[Tensor, Tensor]:
         """Channel and sign (n,) of starts (n,)."""
         wanted = start.cpu()
-        # One call for the whole range: a start has the numbers of its index.
+        # One call for the whole range; each start uses the numbers at its index.
         first = int(wanted.min())
         drawn = uniforms(self.seed, "random_channel", first, int(wanted.max()) + 1, 2)
         own = torch.from_numpy(drawn)[wanted - first]

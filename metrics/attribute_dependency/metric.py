@@ -2,23 +2,23 @@
 
 From StyleSpace (Wu et al. 2021) and GradCtrl (Chen et al. 2022, Fig. 6 and 7a). With
 x = s * (l_k - l_k at step 0) / sigma_k towards the target (s its sign), AD averages
-|l_i - l_i at step 0| / sigma_i over the other attributes i. Choices, where the papers leave room:
+|l_i - l_i at step 0| / sigma_i over the other attributes i. Choices that the papers leave open:
 
-- Changes enter by magnitude. Signed ones cancel, and an editor that ruins two attributes in
-  opposite directions would score 0. The signed mean is reported as well, for reading bias only.
-- Bins are of x, half-open, 0 to 3 by 0.25. A start counts once in a bin: its walk is read where it
-  first passes the centre of the bin, on the straight line between its two decoded neighbours
-  (changes are interpolated, magnitudes taken after). A walk that never gets there gives nothing to
-  the bin. So every start of a bin is read at the same effect, whatever the length of a step, and a
-  walk that lingers weighs no more than one that passes quickly.
-- `pooling='rows'` is the grouping of the papers' text, over edited images: every sound row after
-  step 0 is a point of the bin that it lies in. A walk that never crosses then gives several times
-  the points of one that does, so a curve says more about the walks that fail.
-- Rows with x < 0 are counted as going the wrong way and are not folded into |x|.
-- sigma is the bank's, so that no editor is judged by the spread of its own results.
-- `ad_at` reads AD where each walk first passes x*, in the same way.
-- Under a 10 % success rate the paper leaves a method out of the plot: the value stays here, with a
-  note.
+- AD uses magnitudes. Signed changes would cancel, and an editor that damages two attributes in
+  opposite directions would score 0. The signed mean is reported too, but only as a sign of bias.
+- Bins are half-open intervals of x, 0 to 3 in steps of 0.25. A start counts once per bin: its walk
+  is evaluated where it first passes the centre of the bin, by linear interpolation between the two
+  decoded steps around it (changes are interpolated, then magnitudes are taken). A walk that never
+  gets there does not contribute to the bin. All starts of a bin are thus evaluated at the same
+  effect for any step length, and a slow walk has no more weight than a fast one.
+- `pooling='rows'` groups edited images as the papers' text does: every finite row after step 0 is a
+  point in the bin that contains it. A walk that never crosses then has several times as many points
+  as one that does, so the curves are dominated by failing walks.
+- Rows with x < 0 are counted as moving in the wrong direction; |x| is not used for them.
+- sigma is that of the bank, so it does not depend on an editor's own results.
+- `ad_at` is AD where each walk first passes x*, evaluated in the same way.
+- The paper omits methods with a success rate below 10 % from the plot. Here the value is kept, with
+  a note.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class AttributeDependency(Metric):
 
     Rows:
         ad, ad_signed, ad_max: curves; x is the centre of a bin in sigmas, count the number of
-            starts that the bin is over (with pooling='rows', of points), the interval a bootstrap
-            over starts.
-        ad_at: at x = x*; count is the number of starts that get there.
+            starts in the bin (with pooling='rows', of points), the interval a bootstrap over
+            starts.
+        ad_at: at x = x*; count is the number of starts that reach it.
         wrong_direction: number of rows with x < 0; count is the number of all points.
     Samples: ad_at.
 
@@ -58,19 +58,20 @@ class AttributeDependency(Metric):
         start: (n,) start ids.
         success: (n,) 0 or 1, whether the walk crossed.
         others: (n,) number of other attributes, A - 1.
-        points, wrong: (n,) number of sound rows after step 0, and of those with x < 0.
-        at: (n,) AD at x*, NaN where the walk does not get there.
-        in_bin: (n, bins) 1 where the walk passes the bin's centre, or its number of points.
-        ad, ad_signed, ad_max: (n, bins) sums over what is counted in in_bin.
+        points, wrong: (n,) number of finite rows after step 0, and of those with x < 0.
+        at: (n,) AD at x*; NaN if the walk does not reach it.
+        in_bin: (n, bins) 1 if the walk passes the bin's centre, or its number of points.
+        ad, ad_signed, ad_max: (n, bins) sums over the points counted in in_bin.
 
     Args:
         at: matched effect x*, in sigmas.
         stop: bins cover [0, stop), in sigmas; a multiple of width.
         width: of a bin, in sigmas.
-        min_points: bins of fewer starts (or points) carry a note that hides them.
-        min_success: below this share of crossed starts every row carries a note.
-        draws: bootstrap draws.
-        pooling: 'passage' counts a start once in a bin, 'rows' every row in it; see the module.
+        min_points: bins with fewer starts (or points) get a note that hides them.
+        min_success: if fewer than this share of starts crossed, every row gets a note.
+        draws: number of bootstrap draws.
+        pooling: 'passage' counts a start once per bin, 'rows' counts every row; see the module's
+            docstring.
     """
 
     name = "attribute_dependency"
@@ -119,13 +120,13 @@ class AttributeDependency(Metric):
         begins, owner = start_rows(trajectories)
         n = len(begins)
         signed = trajectories.dependency(signed=True)
-        # A step that went NaN has no effect and no change; the walk's earlier steps still count.
+        # A step that became NaN has no effect or change; the walk's earlier steps still count.
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(signed).all(1)
         success = np.bincount(owner, table["stopped"].to_numpy(bool) & sound, n) > 0
         # Step 0 is the start itself, with no effect by definition.
         moved = sound & (table["step"].to_numpy() > 0)
 
-        # Interpolated with its sign, so that a change that passes 0 is small there.
+        # Interpolated before taking magnitudes, so that a change that passes 0 is small there.
         at = np.abs(at_effect(x, signed, owner, sound, self.x_star, n))
         if self.pooling == "passage":
             sums = self._passages(x, signed, owner, sound, n)
@@ -137,7 +138,7 @@ class AttributeDependency(Metric):
             others=np.full(n, float(signed.shape[1])),
             points=np.bincount(owner, moved, n),
             wrong=np.bincount(owner, moved & (x < 0), n),
-            # A world of one attribute has no other: nothing is averaged.
+            # With a single attribute there is nothing to average.
             at=at.mean(1) if signed.shape[1] else np.full(n, NAN),
             **sums,
         )
@@ -150,7 +151,7 @@ class AttributeDependency(Metric):
         sound: np.ndarray,
         n: int,
     ) -> dict[str, np.ndarray]:
-        """in_bin and CURVES, each (n, bins), of every start at its first passage of a centre."""
+        """in_bin and CURVES, each (n, bins), of every start where it first passes each centre."""
         sums = {name: np.zeros((n, self.bins)) for name in ("in_bin", *CURVES)}
         if not signed.shape[1]:
             return sums
@@ -158,7 +159,7 @@ class AttributeDependency(Metric):
             found = at_effect(x, signed, owner, sound, self._centre(b), n)
             passed = np.isfinite(found).all(1)
             sums["in_bin"][:, b] = passed
-            # A start that never gets to the centre adds neither to the sum nor to the count.
+            # A start that never reaches the centre adds neither to the sum nor to the count.
             for name, values in _curves(found[passed]).items():
                 sums[name][passed, b] = values
         return sums
@@ -171,8 +172,8 @@ class AttributeDependency(Metric):
         moved: np.ndarray,
         n: int,
     ) -> dict[str, np.ndarray]:
-        """in_bin and CURVES, each (n, bins), of every row in the bin that it lies in."""
-        # A cell is a bin of one start. The last bin takes what rounding pushes beyond its end.
+        """in_bin and CURVES, each (n, bins), with every row in the bin that contains it."""
+        # A cell is a bin of one start. The last bin includes what rounding puts beyond its end.
         inside = np.flatnonzero(moved & (x >= 0) & (x < self.bins * self.width))
         place = np.minimum((x[inside] / self.width).astype(np.int64), self.bins - 1)
         cell = owner[inside] * self.bins + place
@@ -202,7 +203,7 @@ class AttributeDependency(Metric):
         few = ""
         if not len(at) and not alone:
             few = f"no start reaches x = {self.x_star:g}"
-        # Starts are resampled and not points: the points of one walk depend on one another.
+        # Starts are resampled instead of points, since the points of a walk are dependent.
         interval = bootstrap_mean(at, draws=self.draws)
         out.add("ad_at", mean_of(at), len(at), interval, join_notes(note, few), x=self.x_star)
         out.add_samples("ad_at", found["start"], found["at"], x=self.x_star)
@@ -217,13 +218,13 @@ class AttributeDependency(Metric):
         alone: bool,
         note: str,
     ) -> None:
-        """Add one row a bin."""
+        """Add one row per bin."""
         counts = found["in_bin"]
         n = counts.sum(0).astype(int)
         sums = found[name]
         counted = "starts" if self.pooling == "passage" else "points"
         low, high = bootstrap_ratios(sums, counts, draws=self.draws)
-        # An empty bin divides 0 by 0; its value is NaN, and its note says why.
+        # An empty bin divides 0 by 0; its value is NaN, and its note gives the reason.
         with np.errstate(invalid="ignore", divide="ignore"):
             value = np.where((n > 0) & ~np.bool_(alone), sums.sum(0) / counts.sum(0), NAN)
         for b in range(self.bins):
@@ -235,12 +236,12 @@ class AttributeDependency(Metric):
             out.add(name, value[b], int(n[b]), interval, notes, x=self._centre(b))
 
     def _note(self, found: dict[str, np.ndarray]) -> str:
-        """Why no number of this run should be read, or ''."""
+        """Why no number of this run should be relied on, or ''."""
         if not len(found["start"]):
             return "no starts"
         if not found["others"].any():
             return "one attribute only: there is no other to depend on"
-        # Of an editor that hardly moves anything the dependency is small for want of an edit.
+        # An editor that changes hardly anything has a small dependency for lack of an edit.
         rate = float(found["success"].mean())
         if rate < self.min_success:
             return (

@@ -1,11 +1,11 @@
 """Composition of two edits: do both hold, in either order, and does the order matter?
 
-Khrulkov et al. 2021 (Fig. 7) show pictures; the numbers are this project's. Both edits hold where
-at the end, when the second walk has stopped, the judge sees both target classes: the first may have
-been undone by the second. A walk that never arrived counts as a failure. The commutator is the
-distance between the two ends when either order walks the same lengths, over the mean length of the
-straight way from the start to the ends: 0 where the edits commute, as straight lines do, whatever
-they change.
+Khrulkov et al. 2021 (Fig. 7) show images; the numbers are this project's. Both edits hold if the
+judge sees both target classes when the second walk has stopped, since the second edit may have
+undone the first. A walk that never crosses counts as a failure. The commutator compares both orders
+with the same lengths of each edit: it is the distance between their two end points, divided by the
+mean straight distance from the start to the end points. It is 0 if the edits commute, which
+straight lines always do, whatever they change.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class CompositionSuccess(ObservationMetric):
     """Success of two edits one after the other, and how far the order matters.
 
     Rows:
-        composition_success: share of all starts where both targets hold at the end, Wilson.
-        composition_accuracy: and every other attribute kept its class, Wilson.
+        composition_success: share of all starts for which both targets hold at the end, Wilson.
+        composition_accuracy: share for which also every other attribute kept its class, Wilson.
         ..._reversed: the same in the other order.
-        commutator: see above; commutator_pixels: root mean square difference of the two pictures
-            in [-1, 1]. Means over the starts where both hold in the first order and each edit took
-            a step, bootstrap.
+        commutator: see the module's docstring; commutator_pixels: root mean square difference of
+            the two images in [-1, 1]. Means over the starts for which both targets hold in the
+            first order and each edit made a step, bootstrap.
     Samples: all of them.
 
     Args:
@@ -77,7 +77,7 @@ class CompositionSuccess(ObservationMetric):
             values[f"composition_accuracy{suffix}"] = kept.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             gap = found["distance"] / found["travelled"]
-        # Two walks that end in one point commute, also where neither went anywhere.
+        # Two walks that end in the same point commute, even if neither moved.
         values["commutator"] = np.where(found["distance"] == 0, 0.0, gap)
         values["commutator_pixels"] = found["pixels"]
 

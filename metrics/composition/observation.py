@@ -1,8 +1,8 @@
 """Two edits one after the other, in both orders (Khrulkov et al. 2021, section 5.2.1 and Fig. 7).
 
-Each walk stops where the judge first sees its target class; the second starts from where the first
-stopped. Beside it stands the commutator: both edits at fixed lengths, the steps that they took in
-the first order, made once in either order.
+Each walk stops where the judge first sees its target class; the second walk starts where the first
+stopped. The commutator is measured separately: both edits with fixed lengths, namely their numbers
+of steps in the first order, once in each order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Suffixes of array names: the job's attribute first, and the second attribute first.
 FORWARD = ""
 REVERSED = "_reversed"
-PROBED = 4  # starts by whose codes an editor is checked
+PROBED = 4  # number of starts whose codes are used to check an editor
 NOT_WHOLE = (
     "a second edit starts from the end of the first: it needs an editor whose codes are one vector "
     "of W or Z a sample, without a layer range"
@@ -42,21 +42,22 @@ PANELS = ("start", "one edit", "both", "the other edit", "both, reversed")
 
 
 class CompositionObservation(AfterWalk):
-    """Ends of two edits in both orders, and how far apart the orders end.
+    """End points of two edits in both orders, and the distance between the end points.
 
     Starts are drawn from the whole test split; each lacks both target classes. The job's `target`,
-    where there is one, is that of its attribute.
+    if it is set, applies to the job's attribute.
 
-    Arrays, with one value a start; suffix '' has the job's attribute first, '_reversed' the second
-    attribute:
+    Arrays, with one value per start. Without a suffix the job's attribute comes first, with the
+    suffix '_reversed' the second attribute:
 
     - start: bank index.
-    - crossed, crossed_reversed: whether the first edit alone arrived.
+    - crossed, crossed_reversed: whether the first edit alone crossed.
     - both, both_reversed: whether both targets hold at the end.
     - others, others_reversed: number of other attributes whose label changed.
-    - distance, travelled: of the commutator, between the two ends and from the start, in codes; NaN
-      unless both targets hold at the end in the first order and each edit made a step.
-    - pixels: of the commutator, root mean square difference of the two pictures; NaN likewise.
+    - distance, travelled: for the commutator, distances between the two end points and from the
+      start, in codes; NaN unless both targets hold at the end in the first order and each edit made
+      a step.
+    - pixels: for the commutator, root mean square difference of the two images; NaN likewise.
     - pictures: (k, 5, C, H, W) uint8, of a few starts with a commutator; columns PANELS.
     """
 
@@ -70,9 +71,9 @@ class CompositionObservation(AfterWalk):
 
         Args:
             then: the second attribute.
-            n: starts that are drawn.
-            max_steps: cap of each walk.
-            pictures: starts whose pictures are kept.
+            n: number of starts.
+            max_steps: step limit of each walk.
+            pictures: number of starts whose images are kept.
 
         Raises:
             EditbenchError: a count is too small.
@@ -88,17 +89,17 @@ class CompositionObservation(AfterWalk):
         self.pictures = int(pictures)
 
     def prepare(self, networks: Networks, device: str) -> None:
-        """Look for the second attribute before the job has walked.
+        """Check that the second attribute exists, before the job's walk.
 
         Raises:
-            UnknownName: it is none of the evaluated ones.
+            UnknownName: it is not an evaluated attribute.
         """
         known = networks.judge.attributes.names
         if self.then not in known:
             raise UnknownName("attribute in observation.composition.then", self.then, known)
 
     def check(self, context: ObservationContext) -> None:
-        """Refuse a pair that is none, and editors of other spaces.
+        """Reject a pair of equal attributes, and editors of other spaces.
 
         Raises:
             Unsupported: the second attribute is the job's own, or the editor does not walk in W or
@@ -116,13 +117,13 @@ class CompositionObservation(AfterWalk):
         """Walk both orders, then the commutator.
 
         Raises:
-            Unsupported: the editor's codes are not one vector of W or Z a sample.
+            Unsupported: the editor's codes are not one vector of W or Z per sample.
         """
         names = (context.attribute, self.then)
         drawn = self._draw_starts(context, names)
         check_whole(context, context.editor, context.attribute, drawn)
         assert context.editor_for is not None
-        # Fitting takes derivatives, unless the fit is in the cache; observations look without.
+        # Observations run without gradients, but a fit that is not in the cache needs them.
         with torch.enable_grad():
             then_editor = context.editor_for(self.then)
         check_whole(context, then_editor, self.then, drawn)
@@ -132,7 +133,7 @@ class CompositionObservation(AfterWalk):
         arrays: dict[str, np.ndarray] = {"start": drawn.index}
         arrays |= _order_arrays(context, names, drawn, forward, FORWARD)
         arrays |= _order_arrays(context, names, drawn, backward, REVERSED)
-        # A walk of no step has nothing to commute: its sample had the class before it began.
+        # A walk of zero steps (its sample already had the class) has nothing to commute.
         moved = (forward[0].steps > 0) & (forward[1].steps > 0)
         kept = np.flatnonzero(arrays["both"] & moved)
         arrays |= self._commutator(context, editors, names, drawn, forward, kept)
@@ -147,7 +148,7 @@ class CompositionObservation(AfterWalk):
         """Draw starts and, for each attribute, their target classes."""
         attributes = context.judge.attributes
         first, last = context.bank.spec.split("test")
-        # Both jobs of a pair, (a then b) and (b then a), draw the same: names are sorted.
+        # The names are sorted, so that the jobs (a then b) and (b then a) draw the same starts.
         rng = seeding.rng(0, "composition", context.bank.samples_key, self.n, *sorted(names))
         size = min(self.n, last - first)
         index = first + np.sort(rng.choice(last - first, size=size, replace=False))
@@ -155,7 +156,7 @@ class CompositionObservation(AfterWalk):
         codes = np.array(context.bank.array(own).take(index))
         logits = np.array(context.bank.array("judge").take(index))
         labels = attributes.labels(torch.from_numpy(logits)).numpy()
-        # Each attribute has its own draw, made in the same order whichever is the job's.
+        # Each attribute has its own draw; the order does not depend on the job's attribute.
         targets = {}
         for name in sorted(names):
             item = attributes[name]
@@ -167,7 +168,7 @@ class CompositionObservation(AfterWalk):
             )
         lacking = np.ones(len(index), bool)
         if context.target is not None:
-            # A class for all starts: those that have it already are left out.
+            # All starts have the same target; those that already have the class are left out.
             targets[context.attribute][:] = context.target
             lacking = labels[:, attributes.index(context.attribute)] != context.target
         targets = {name: target[lacking] for name, target in targets.items()}
@@ -180,7 +181,7 @@ class CompositionObservation(AfterWalk):
         order: tuple[str, ...],
         drawn: _Drawn,
     ) -> tuple[_Stage, _Stage]:
-        """Walk two edits one after the other; where each ended."""
+        """Walk two edits one after the other, and return where each ended."""
         first, second = order
         one = self._walk(context, editors[first], first, drawn, drawn.codes, drawn.logits)
         both = self._walk(context, editors[second], second, drawn, one.codes, one.logits)
@@ -195,17 +196,17 @@ class CompositionObservation(AfterWalk):
         codes: np.ndarray,
         logits: np.ndarray,
     ) -> _Stage:
-        """Walk every start to its first crossing; those with the target class stand still."""
+        """Walk every start to its first crossing; starts with the target class do not move."""
         attributes = context.judge.attributes
         target = drawn.targets[name]
         source = attributes.labels(torch.from_numpy(logits), name).numpy()
-        # Copies: the arrays of one edit are where the next one starts.
+        # Copies, since the next edit starts from the arrays of this one.
         end = _Stage(codes.copy(), logits.copy(), source, source == target)
         going = (source != target) & end.sound & np.isfinite(codes).all(1)
         go = np.flatnonzero(going)
         if not len(go):
             return end
-        # No threshold: these starts were not drawn by their distance from the boundary.
+        # No threshold, since these starts were not drawn by their distance from the boundary.
         starts = Starts(drawn.index[go], source[go], target[go], float("nan"))
         walked = walk_starts(
             editor,
@@ -216,10 +217,10 @@ class CompositionObservation(AfterWalk):
             torch.from_numpy(codes[go]).to(context.device),
             torch.from_numpy(logits[go]).to(context.device),
             context.bank.sigma["judge"],
-            # No sweep beyond the crossing, and no pictures: the ends alone are needed.
+            # No sweep beyond the crossing and no pictures: only the end points are needed.
             EngineSpec(self.max_steps, 0, context.batch, 0),
         )
-        # The table is sorted by start, and the starts ascend: its last rows are in their order.
+        # Table and starts are sorted by start, so the last rows are in the order of the starts.
         last = walked.table.groupby("start").tail(1)
         columns = [f"{LOGIT}{column}" for column in attributes.columns()]
         end.codes[go] = walked.codes.float().cpu().numpy()
@@ -238,15 +239,15 @@ class CompositionObservation(AfterWalk):
         walks: tuple[_Stage, _Stage],
         kept: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        """Both edits as in `walks`, from the same classes and at the same lengths, in either order.
+        """Both edits in each order, with the source classes and lengths of `walks`.
 
         Args:
-            context: what is edited.
+            context: editors, networks and bank of the job.
             editors: by attribute.
             names: the two attributes.
             drawn: the starts.
-            walks: of the first order, whose lengths are repeated.
-            kept: places of the starts that have a commutator; the others are NaN.
+            walks: of the first order; their lengths are repeated.
+            kept: positions of the starts that have a commutator; the others are NaN.
         """
         out = {}
         for array in ("distance", "travelled", "pixels"):
@@ -255,7 +256,7 @@ class CompositionObservation(AfterWalk):
             return out
         begin = drawn.codes[kept]
         ends = []
-        # The lengths are those of the first order in both: only the order differs.
+        # Both orders use the lengths of the first order, so only the order differs.
         for order in ((0, 1), (1, 0)):
             at = begin
             for k in order:
@@ -272,7 +273,7 @@ class CompositionObservation(AfterWalk):
             ends.append(at)
         a, b = ends
         out["distance"][kept] = np.linalg.norm(a - b, axis=1)
-        # The mean way of both orders, to which the distance of their ends is compared.
+        # The mean distance covered in both orders, by which the distance of the ends is divided.
         out["travelled"][kept] = (
             np.linalg.norm(a - begin, axis=1) + np.linalg.norm(b - begin, axis=1)
         ) / 2
@@ -297,7 +298,7 @@ class _Drawn:
 
 
 class _Stage:
-    """Where the walks of one edit ended, and which class they left."""
+    """Where the walks of one edit ended, and their source classes."""
 
     def __init__(
         self, codes: np.ndarray, logits: np.ndarray, source: np.ndarray, arrived: np.ndarray
@@ -311,9 +312,9 @@ class _Stage:
 
 
 def check_whole(context: ObservationContext, editor: Editor, name: str, drawn: _Drawn) -> None:
-    """Refuse an editor that moves some rows of W+ alone, by its options or by its search.
+    """Reject an editor that moves only some rows of W+, by its options or by its search.
 
-    Its pictures are of other codes than those that the next edit would start from.
+    Its images are made from other codes than those that the next edit would start from.
 
     Args:
         context: what is edited.

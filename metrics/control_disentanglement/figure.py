@@ -1,5 +1,5 @@
 """Control against disentanglement (Khrulkov et al. 2021, Fig. 4), the mean of D over the range that
-all methods share, and pictures along the paths (Fig. 5, 6, 8, 9 and 13)."""
+all methods share, and images along the walks (Fig. 5, 6, 8, 9 and 13)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from editbench.figures.panels import STYLE, bare, name_ticks, new_figure, show_p
 from editbench.figures.theme import Theme, order_methods
 from editbench.stats.first_crossing import area
 
-LEAST = 0.1  # a method with less control than this does not set the common range
+LEAST = 0.1  # methods with less control than this are ignored for the common range
 MOST_COLUMNS = 4  # of panels
 MOST_STARTS = 2  # of each attribute whose paths are drawn
 SIDE = 0.8  # inches of a picture of a path
@@ -77,11 +77,11 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 
 
 def kept_paths(records: Records) -> dict[str, dict[int, dict[str, dict[str, np.ndarray]]]]:
-    """Pictures along the walks, of the starts that most methods have.
+    """Images along the walks, of the starts that most methods have.
 
     Returns:
-        attribute -> start -> method -> images (c, C, H, W), steps (c,), crossed (c,). The first run
-        of a method counts, where it has several seeds.
+        attribute -> start -> method -> images (c, C, H, W), steps (c,), crossed (c,). If a method
+        has several seeds, its first run is used.
     """
     runs = records.runs[records.runs["status"] == "done"]
     found: dict[str, dict[int, dict[str, dict[str, np.ndarray]]]] = {}
@@ -98,14 +98,14 @@ def kept_paths(records: Records) -> dict[str, dict[int, dict[str, dict[str, np.n
             starts.setdefault(int(start), {}).setdefault(str(run["label"]), path)
     chosen = {}
     for attribute, by_start in found.items():
-        # The inner sort decides ties by the start's number.
+        # The inner sort breaks ties by the start's number.
         most = sorted(sorted(by_start), key=lambda start: -len(by_start[start]))[:MOST_STARTS]
         chosen[attribute] = {start: by_start[start] for start in sorted(most)}
     return chosen
 
 
 def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], theme: Theme) -> Figure:
-    """A row a start and method, a column a step.
+    """One row per start and method, one column per step.
 
     Args:
         kept: start -> method -> images, steps, crossed, see `kept_paths`.
@@ -144,7 +144,7 @@ def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], theme: Theme
 
 
 def cd_curves(records: Records) -> pd.DataFrame:
-    """One row a run and step: attribute, method, floor, step, control, entropy.
+    """One row per run and step: attribute, method, floor, step, control, entropy.
 
     Runs without numbers are left out.
     """
@@ -175,8 +175,8 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
     """Mean of D over the range of control that all methods reach on an attribute.
 
     Returns:
-        One row an attribute and method: attribute, method, common (the range's end),
-        mean (area under D(C) up to there over its length; NaN where the method does not get there).
+        One row per attribute and method: attribute, method, common (end of the range), mean (area
+        under D(C) over the range, divided by its length; NaN if the method does not reach the end).
     """
     rows = []
     for attribute, group in curves.groupby("attribute"):
@@ -201,7 +201,7 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, theme: Theme) -> Figure:
-    """A panel an attribute: D against C along the steps."""
+    """One panel per attribute: D against C along the steps."""
     attributes = theme.order(curves["attribute"])
     figure, groups = groups_of_attributes(curves, theme, MOST_COLUMNS, (3.05, 2.6), 0.7)
     for group in groups:
@@ -222,7 +222,7 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, theme: Theme) -> Figure:
                     linewidth=1.5,
                     linestyle=theme[str(method)].dash,
                 )
-                # The marker stands at the last step, which need not have the most control.
+                # The marker is at the last step, which need not have the most control.
                 axes.plot(
                     walk["control"].iloc[-1],
                     walk["entropy"].iloc[-1],
@@ -231,7 +231,7 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, theme: Theme) -> Figure:
                     markersize=4.5,
                     markeredgewidth=0,
                 )
-        group.panels[0].set_xlim(0, 1.02)  # the markers at full control are whole
+        group.panels[0].set_xlim(0, 1.02)  # so that markers at full control are not cut off
         group.panels[0].set_ylim(bottom=0)
     share_limits(groups)
     size = STYLE["font.size"]
@@ -241,7 +241,7 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, theme: Theme) -> Figure:
 
 
 def mean_figure(means: pd.DataFrame, theme: Theme) -> Figure:
-    """The mean of D over the common range, one point a method and attribute."""
+    """The mean of D over the common range, one point per method and attribute."""
     attributes = theme.order(means["attribute"])
     methods = order_methods(means["method"], theme)
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))

@@ -1,27 +1,26 @@
 """Control and disentanglement along a walk (Khrulkov et al. 2021, NeuralODE, eq. 6 and 7).
 
-Every start is walked over the same grid of steps 0..S (S = 40: 41 points). Definitions, the paper's
-first:
+Every start is walked over the same grid of steps 0..S (S = 40: 41 points). Definitions, starting
+with the paper's:
 
-- control C(t): share of the starts that the judge gives the target class at step t (eq. 6). The
-  authors' code counts a start from the first step at which its class has ever changed, to whatever
-  class: that is `cd_control_ever`.
+- control C(t): share of the starts to which the judge assigns the target class at step t (eq. 6).
+  The authors' code counts a start from the first step at which its class has changed, to any class;
+  this is `cd_control_ever`.
 - entropy D(t): for each other attribute i the histogram of its classes at steps 0..t, its entropy
   divided by ln |A_i|, mean over the other attributes and the starts (eq. 7). D(0) = 0. It depends
   on the density of the grid, so S is fixed.
-- D weighs where a class changes: a late change, or an early one that lasts, costs little.
-  `cd_end_flips`, the share of other attributes whose class at step S is not that of step 0, stands
-  beside it for that reason.
-- The class of step 0 is the judge's on the start's own image.
-- A walk that turns NaN or infinite on the grid is a failure: it is not controlled at any step, by
-  either definition, and stays in the denominator of C; it has no histogram and no part in D or the
-  flips. A note says how many there are.
-- Walks that were stopped short of step S (at their crossing, say) say nothing about the rest: no
-  number is given then.
-- C need not grow with t. D as a function of C is read where the mean curve first reaches a level
-  (editbench.stats.first_crossing). `cd_area` runs over [0, this method's largest C] and so cannot
-  be compared with a method that gets further; the report takes the area over the range that all
-  methods share from `cd_control` and `cd_entropy`.
+- D depends on when a class changes: a late change, or an early one that lasts, costs little.
+  Therefore `cd_end_flips`, the share of other attributes whose class at step S differs from that at
+  step 0, is reported too.
+- The class at step 0 is the judge's on the start's own image.
+- A walk that becomes NaN or infinite on the grid is a failure. By both definitions it is not
+  controlled at any step, and it stays in the denominator of C. It has no histogram and is left out
+  of D and the flips. A note gives the number of such walks.
+- If walks were stopped before step S, at their crossing for example, no number is given.
+- C need not increase with t. D as a function of C is evaluated where the mean curve first reaches a
+  level (editbench.stats.first_crossing). `cd_area` is over [0, this method's largest C], so it
+  cannot be compared with that of a method with more control. The report computes the area over the
+  range that all methods share from `cd_control` and `cd_entropy`.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from editbench.stats.intervals import (
 from editbench.walk.metric import NAN, Metric, MetricResult, ResultBuilder, start_rows
 from editbench.walk.trajectory import Trajectories
 
-LEVELS = np.arange(1, 21) / 20  # of control, at which D is read
+LEVELS = np.arange(1, 21) / 20  # levels of control at which D is evaluated
 SCALARS = ("cd_max_control", "cd_area", "cd_control_at")
 
 
@@ -58,13 +57,13 @@ class ControlDisentanglement(Metric):
 
     States:
         start: (n,) start ids.
-        whole: (n,) 0 or 1, whether the walk is sound to step S.
-        cut: (n,) 0 or 1, whether it ends before.
+        whole: (n,) 0 or 1, whether the walk is finite up to step S.
+        cut: (n,) 0 or 1, whether it ends earlier.
         others: (n,) number of other attributes, A - 1.
-        flips: (n,) share of other attributes that changed; 0 where the walk is not whole.
+        flips: (n,) share of other attributes that changed; 0 if the walk is not whole.
         control: (n, S + 1) 0 or 1, whether the class is the target at this step.
         ever: (n, S + 1) 0 or 1, whether the class has changed by this step.
-        entropy: (n, S + 1); 0 where the walk is not whole.
+        entropy: (n, S + 1); 0 if the walk is not whole.
 
     Args:
         steps: S.
@@ -114,7 +113,7 @@ class ControlDisentanglement(Metric):
         # Rows of the table become a grid of starts and steps, so that no loop over starts is needed.
         classes = np.zeros((n, size, len(trajectories.attributes)), np.int64)
         classes[owner[rows], step[rows]] = trajectories.labels[rows]
-        # Every step from 0 to S is there and sound.
+        # All steps from 0 to S exist and are finite.
         whole = np.bincount(owner[rows], minlength=n) == size
         broken = np.bincount(owner, ~sound & (step < size), n) > 0
 
@@ -132,7 +131,7 @@ class ControlDisentanglement(Metric):
         for i in others:
             entropy += self._entropy(classes[:, :, i], len(trajectories.attributes[i].classes))
             flips += classes[:, -1, i] != classes[:, 0, i]
-        # Means over the other attributes; 0 for a walk that has no part in them.
+        # Means over the other attributes; 0 for a walk that is left out.
         scale = whole / max(len(others), 1)
         self.append(
             start=table["start"].to_numpy(np.int64)[begins],
@@ -156,7 +155,8 @@ class ControlDisentanglement(Metric):
             (n, S + 1), from 0 to 1.
         """
         moments = np.arange(classes.shape[1])
-        # The terms are a table of count and step: the histogram up to each step is one cumulative sum.
+        # The entropy terms are tabulated by count and step, so the histogram up to each step is a
+        # single cumulative sum.
         total = np.zeros(classes.shape)
         for value in range(count):
             total += self.terms[(classes == value).cumsum(1), moments]
@@ -193,7 +193,7 @@ class ControlDisentanglement(Metric):
         return out.result()
 
     def _short(self, found: dict[str, np.ndarray]) -> str:
-        """Why not even control has a number, or ''."""
+        """Why there is no number at all, not even for control, or ''."""
         n = len(found["start"])
         if not n:
             return "no starts"
@@ -206,7 +206,7 @@ class ControlDisentanglement(Metric):
         return ""
 
     def _why(self, found: dict[str, np.ndarray]) -> str:
-        """Why entropy and flips have no number although control has one, or ''."""
+        """Why there are no numbers for entropy and flips although there are for control, or ''."""
         if len(found["start"]) and not found["others"].any():
             return "one attribute only: there is no other to change"
         return "" if found["whole"].any() else "every walk diverged"
@@ -224,13 +224,13 @@ class ControlDisentanglement(Metric):
         counts = [n if name == "cd_max_control" else kept for name, _ in keys]
         mean = low = high = np.full(len(keys), NAN)
         if not why:
-            # One draw of starts serves all numbers, so that D over C has an interval of its own.
+            # All numbers share the draws of starts, so that D over C gets an interval too.
             columns = np.concatenate(
                 [found["control"], found["entropy"], found["whole"][:, None]], 1
             )
             mean = self._summary(columns.sum(0)[None], n)[0]
             low, high = percentiles(self._summary(resampled_sums(columns, self.draws), n))
-            # Resampling one start gives that start again: it says nothing of others.
+            # Resampling a single start says nothing about other starts.
             known = np.isfinite(mean) & (np.array(counts) > 1)
             low = np.where(known, low, NAN)
             high = np.where(known, high, NAN)
@@ -267,7 +267,7 @@ class ControlDisentanglement(Metric):
             entropy = sums[:, size : 2 * size] / sums[:, 2 * size :]
         most = control.max(1)
         whole_area = np.where(most > 0, area(control, entropy), NAN)
-        # A method that is never controlled has no range of C to take an area over.
+        # A method without any control has no range of C for an area.
         within = most_within(control, entropy, self.limit)
         scalars = np.stack([most, whole_area, within], 1)
         return np.concatenate([entropy, at_level(control, entropy, LEVELS), scalars], 1)
@@ -275,7 +275,7 @@ class ControlDisentanglement(Metric):
     def _add_samples(
         self, out: ResultBuilder, found: dict[str, np.ndarray], short: str, why: str
     ) -> None:
-        """Add values of single starts at the last step; a start without one is left out."""
+        """Add the starts' values at the last step; a start without a value is left out."""
         start = found["start"]
         if not short:
             out.add_samples("cd_end_control", start, found["control"][:, -1])

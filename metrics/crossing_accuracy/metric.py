@@ -1,13 +1,13 @@
 """Accuracy at the first boundary crossing (GradCtrl, Chen et al. 2022, Table 1).
 
-Each start is walked until the judge first gives it the target class. Definitions, where the paper
-leaves room:
+Each start is walked until the judge first assigns it the target class. Definitions that the paper
+leaves open:
 
-- success: the walk crossed; the label is read on the decoded, stopped sample.
-- accuracy: it crossed and every other attribute kept the class it had at step 0.
-- A walk that never crosses, or that turns NaN or infinite before it does, is a failure of both
-  kinds. It stays in the denominator, since leaving it out would reward an editor for diverging.
-- Overshoot is part of the editor: the first whole step beyond the boundary counts as it is.
+- success: the walk crossed; the label is that of the decoded sample at which the walk stopped.
+- accuracy: it crossed, and every other attribute kept the class it had at step 0.
+- A walk that never crosses, or that becomes NaN or infinite before, is a failure for both numbers.
+  It stays in the denominator, since leaving it out would reward an editor for diverging.
+- Overshoot is a property of the editor: the first whole step beyond the boundary is evaluated.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class CrossingAccuracy(Metric):
         off_target_flips: mean number of other labels changed, over crossed starts, bootstrap.
         path_length: median over crossed starts, in units of the editor's space, order-statistic
             interval.
-    Samples: accuracy and success_rate, 0 or 1 a start.
+    Samples: accuracy and success_rate, 0 or 1 for each start.
 
     States:
         start: (n,) start ids.
         success: (n,) 0 or 1.
         accuracy: (n,) 0 or 1.
-        flips: (n,), NaN where the walk did not cross.
+        flips: (n,), NaN if the walk did not cross.
         path: (n,), NaN likewise.
     """
 
@@ -98,7 +98,7 @@ class CrossingAccuracy(Metric):
         flips = found["flips"][crossed]
         out.add("off_target_flips", mean_of(flips), count, bootstrap_mean(flips), note)
         path = found["path"][crossed]
-        # The median of an empty array is NaN with a warning.
+        # np.median of an empty array is NaN but warns.
         median = float(np.median(path)) if count else NAN
         out.add("path_length", median, count, median_interval(path), note)
         return out.result()

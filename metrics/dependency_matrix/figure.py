@@ -1,4 +1,4 @@
-"""Dependency by attribute: what each edit takes along, a panel a target."""
+"""Dependency by attribute: the side effects of each edit, one panel per target."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAPTION = (
     "are empty."
 )
 LONG_NAME = 40  # characters; with longer names of methods one panel takes the whole width
-TOP = 0.98  # quantile of the values at the end of the colour scale: outliers do not stretch it
+TOP = 0.98  # quantile of the values at the end of the colour scale, so outliers do not stretch it
 LIGHT = "#ffffff"
 DARK = "#1a1d21"
 
@@ -34,7 +34,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 
 
 def cells(records: Records) -> pd.DataFrame:
-    """One row a run and other attribute: attribute (the target), method, other, value, count."""
+    """One row per run and other attribute: attribute (the target), method, other, value, count."""
     rows = records.rows
     rows = rows[(rows["metric"] == "dependency_on") & (rows["count"] >= FEWEST)]
     rows = rows.rename(columns={"variant": "other"})
@@ -43,7 +43,7 @@ def cells(records: Records) -> pd.DataFrame:
 
 
 def figure(found: pd.DataFrame, theme: Theme) -> Figure:
-    """Methods down, other attributes across, one colour scale for all panels.
+    """Methods as rows, other attributes as columns, one colour scale for all panels.
 
     Args:
         found: rows of `cells`.
@@ -53,7 +53,7 @@ def figure(found: pd.DataFrame, theme: Theme) -> Figure:
     methods = order_methods(found["method"], theme)
     longest = max(len(theme.method(name)) for name in methods)
     names = theme.order(found["other"])
-    # Inches: a character of a name, and a panel.
+    # Widths in inches, of the names and of a panel.
     side = 0.075 * longest
     panel = 0.55 * len(names) + 0.4
     columns = 1

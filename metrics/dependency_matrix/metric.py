@@ -1,15 +1,15 @@
-"""Which other attribute an edit takes along: dependency one attribute at a time.
+"""Dependency on each other attribute separately: which of them an edit changes.
 
-Mean AD hides whether an editor changes everything a little or one correlated attribute a lot. Here
-every other attribute i has its own number where the walk first passes the effect x*
+Mean AD does not show whether an editor changes all attributes a little or one correlated attribute
+a lot. Here every other attribute i has its own number, where the walk first passes the effect x*
 (editbench.stats.first_crossing.at_effect):
 
 - `dependency_on`, variant i: mean |l_i - l_i at step 0| / sigma_i, as in the metric
   attribute_dependency.
-- `entanglement_with`, variant i, where target and i are both binary: the mean of the signed change,
-  positive where both move towards their positive classes or both towards the others. It has the
-  sign of the correlation that was picked up, and is 0 for an editor that moves i as often one way
-  as the other.
+- `entanglement_with`, variant i, only if target and i are both binary: the mean signed change,
+  positive if both move towards their positive classes or both away from them. It has the sign of
+  the correlation that the editor has picked up, and is 0 if the editor moves i equally often in
+  both directions.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class DependencyMatrix(Metric):
 
     States:
         start: (n,) start ids.
-        dependency: (n, A - 1) magnitudes in sigmas, NaN where the walk never reaches x*.
+        dependency: (n, A - 1) magnitudes in sigmas; NaN if the walk never reaches x*.
         entanglement: (n, A - 1) signed changes in sigmas.
-        others, signed: names of the other attributes, and of those that have a signed number.
+        others, signed: names of the other attributes, and of those with a signed number.
 
     Args:
         at: matched effect x*, in sigmas.
@@ -65,7 +65,7 @@ class DependencyMatrix(Metric):
         change = trajectories.dependency(signed=True)
         sound = table["finite"].to_numpy(bool) & np.isfinite(x) & np.isfinite(change).all(1)
         found = at_effect(x, change, owner, sound, self.x_star, len(begins))
-        # 1 where the walk goes towards the positive class, -1 where it goes away from it.
+        # 1 if the walk goes towards the positive class, -1 if it goes away from it.
         towards = 2.0 * table["target"].to_numpy(np.int64)[begins] - 1
 
         attributes = trajectories.attributes

@@ -1,5 +1,4 @@
-"""Estimates with a value for each block of samples: jackknife of a Fréchet distance, mean of kernel
-distances."""
+"""Estimates by blocks of samples: jackknife of a Fréchet distance, mean of kernel distances."""
 
 from __future__ import annotations
 
@@ -21,10 +20,10 @@ class Estimate:
     """A number at each strength, with its spread over blocks.
 
     Attributes:
-        value: (T,) the number at each strength, NaN where there is none.
-        blocks: (T, B) one value a block whose mean has the estimate's standard error: pseudo-values
-            of a jackknife, or the blocks' own.
-        floor: distance of other real pictures from the reference, NaN where there are none.
+        value: (T,) the number at each strength; NaN if there is none.
+        blocks: (T, B) one value per block, from which the standard error is computed: jackknife
+            pseudo-values, or the blocks' own values.
+        floor: distance of other real images from the reference; NaN if there are none.
     """
 
     value: np.ndarray
@@ -36,11 +35,11 @@ class Estimate:
         return self._around(float(self.value[place]), self.blocks[place])
 
     def difference(self, a: int, b: int) -> Interval:
-        """Of value[a] - value[b]: the blocks are the same samples, so it is paired."""
+        """95 % interval of value[a] - value[b], paired, since the blocks have the same samples."""
         return self._around(float(self.value[a] - self.value[b]), self.blocks[a] - self.blocks[b])
 
     def _around(self, value: float, blocks: np.ndarray) -> Interval:
-        # One block has no spread.
+        # A single block has no spread.
         if len(blocks) < 2 or not np.isfinite(blocks).all():
             return NO_INTERVAL
         half = stdtrit(len(blocks) - 1, 0.5 + LEVEL / 2) * blocks.std(ddof=1) / np.sqrt(len(blocks))
@@ -50,16 +49,16 @@ class Estimate:
 def jackknife(
     arrays: dict[str, np.ndarray], whole: np.ndarray, same_share: ClassReference | None = None
 ) -> Estimate:
-    """Fréchet distance of every strength to the reference, with pseudo-values of leaving out a
-    block.
+    """Fréchet distance to the reference at every strength, with jackknife pseudo-values of leaving
+    out one block.
 
     Args:
-        arrays: count (T, B), sum (T, B, d), outer (T, B, d (d + 1) / 2) of edited pictures, the
-            same of reference and floor without T and B; with `same_share` also label (T, B, K), the
-            judge's classes of the edited pictures; see the observation.
+        arrays: count (T, B), sum (T, B, d), outer (T, B, d (d + 1) / 2) of the edited images, and
+            the same for reference and floor without T and B; with `same_share` also label
+            (T, B, K), the judge's classes of the edited images; see the observation.
         whole: (T,) bool, strengths that have a number.
-        same_share: the reference by class, so that what is left without a block is compared with
-            real pictures of its own share; None: with the reference as it is.
+        same_share: the reference by class, with which the remaining blocks are compared to real
+            images with their own share of the attribute; None uses the reference unchanged.
     """
     real = covariance(
         float(arrays["reference_count"][0]), arrays["reference_sum"], arrays["reference_outer"]
@@ -72,14 +71,14 @@ def jackknife(
     pseudo = np.full((sets, blocks), NAN)
 
     def distance(t: int, chosen: np.ndarray) -> float:
-        """Of the pictures of some blocks, (B,) bool, at a strength."""
+        """Distance of the images of some blocks, (B,) bool, at one strength."""
         other = real
         if same_share is not None:
             other = same_share.at(arrays["label"][t, chosen].sum(0))[:2]
         found = covariance(
             float(count[t, chosen].sum()), total[t, chosen].sum(0), outer[t, chosen].sum(0)
         )
-        # A reference without pictures of a class that is needed.
+        # The reference has no images of a class that is needed.
         if not np.isfinite(other[0]).all():
             return NAN
         return gaussian_distance(*found, *other)
@@ -89,7 +88,7 @@ def jackknife(
         if blocks < 2:
             continue
         for b in range(blocks):
-            # Efron & Stein, 1981. Moments add up, so leaving out a block costs a sum.
+            # Efron & Stein, 1981. Moments are additive, so leaving out a block costs only a sum.
             left = distance(t, np.arange(blocks) != b)
             pseudo[t, b] = blocks * value[t] - (blocks - 1) * left
     floor = NAN
@@ -102,10 +101,10 @@ def jackknife(
 
 
 def over_blocks(values: np.ndarray, whole: np.ndarray) -> Estimate:
-    """Mean over blocks of the kernel distance.
+    """Mean of the kernel distance over blocks.
 
     Args:
-        values: (T, B), NaN of a block without a value.
+        values: (T, B), NaN for a block without a value.
         whole: (T,) bool, strengths that have a number.
     """
     blocks = np.where(whole[:, None], values, NAN)

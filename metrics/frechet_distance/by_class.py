@@ -1,6 +1,6 @@
-"""Moments of reference pictures by the class of the edited attribute, from a cache.
+"""Moments of reference images by the class of the edited attribute, from a cache.
 
-What is made of them, and why, stands in editbench.metrics.frechet_distance.matching.
+editbench.metrics.frechet_distance.matching explains how and why they are used.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from editbench.stats.moments import Moments
 
 
 def class_statistics(real: ReferenceFeatures) -> dict[str, np.ndarray]:
-    """Moments of a reference by the judge's class of the edited attribute, from the cache where
-    another job made them.
+    """Moments of a reference by the judge's class of the edited attribute, from the cache if
+    another job has computed them.
 
     Returns:
-        class_count (K,), class_sum (K, d), class_outer (K, d (d + 1) / 2): pictures of set 0 by
-        class. class_edited_count and so on: of the same pictures with the attribute exchanged,
-        row c of those sent to class c which the judge puts there; only where the reference can be
-        edited. other_*: likewise of set 1, where there is one.
+        class_count (K,), class_sum (K, d), class_outer (K, d (d + 1) / 2): images of set 0 by
+        class. class_edited_count and so on: the same images with the attribute exchanged; row c has
+        those sent to class c to which the judge assigns class c; only if the reference can be
+        edited. other_*: likewise for set 1, if there is one.
     """
     context = real.context
     options = {
@@ -48,7 +48,7 @@ def _by_class(real: ReferenceFeatures) -> dict[str, np.ndarray]:
     with progress("reference pictures by class", total) as advance:
 
         def labelled(number: int, target: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-            """Features (b, d) and classes (b,) of the pictures of a set."""
+            """Features (b, d) and classes (b,) of the images of a set."""
             for _, images in real.batches(number, target):
                 features = real.network(images).float()
                 yield features, judge.attributes.labels(judge(images), attribute)
@@ -63,7 +63,7 @@ def _by_class(real: ReferenceFeatures) -> dict[str, np.ndarray]:
             edited = [Moments(real.n, 1, real.network.dim) for _ in targets]
             for target in targets:
                 for features, label in labelled(number, target):
-                    # The judge's share is compared, so what it does not see is left out.
+                    # Shares are the judge's, so images that it assigns elsewhere are left out.
                     _add(edited[target], features[label == target])
             if edited:
                 out |= _stacked(f"{name}_edited_", edited)
@@ -72,7 +72,7 @@ def _by_class(real: ReferenceFeatures) -> dict[str, np.ndarray]:
 
 def _add(moments: Moments, features: Tensor) -> None:
     if len(features):
-        # One block holds all: the place of a picture within it does not matter.
+        # There is one block, so the position of an image does not matter.
         moments.update(features.cpu(), 0)
 
 

@@ -1,4 +1,4 @@
-"""Distance of edited from real pictures over strength and over effect.
+"""Distance of edited images from real images, over strength and over effect.
 
 Cherepkov et al. 2021, Fig. 7, 11, 14.
 """
@@ -29,10 +29,10 @@ KINDS = {
     "kernel_distance": "kernel distance",
     "kid": "KID",
 }
-# What two distances must share to stand in one figure.
+# Fields that distances in one figure must share.
 COMPARED = ["variant", "network", "resize", "reference", "n", "effect"]
 MOST_COLUMNS = 3  # of panels
-# A side that leads nowhere ends at strength 0; its points have share 0 then.
+# A side without effect ends at strength 0; its points then have share 0.
 SMALLEST = 1e-12
 PERFECT_DASH = (0, (4, 2, 1, 2))
 LINES = (
@@ -40,7 +40,7 @@ LINES = (
     "at this n). {perfect}Bands: 95 % intervals. Compare only distances with the same n, network and "
     "reference. {share}"
 )
-# By the variant of the rows. Records of earlier versions have none: they are unmatched.
+# By the variant of the rows. Records of earlier versions have none; they are unmatched.
 PERFECT = (
     "Dash-dotted line, one per method: other real images with the same share of the attribute as "
     "the edited images, which is what an edit without error would reach. "
@@ -66,7 +66,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
     """Figures of each distance that the runs have, over strength and over effect."""
     points = frechet_points(records)
     found = []
-    # What is told of matched distances comes first on the page.
+    # Matched distances come first on the page.
     both = set(points["variant"]) >= set(SHARE)
     for key, group in points.groupby(["kind", *COMPARED], sort=False):
         kind = str(key[0])
@@ -79,7 +79,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
         if fields["variant"] == "matched":
             title += " at matched attribute shares"
         for axis in ("strength", "effect"):
-            # The kernel distance tells over strength what it tells over the effect.
+            # Over strength, the kernel distance shows nothing beyond the figure over effect.
             if axis == "strength" and kind in ("kernel_distance", "kid"):
                 continue
             name = f"{kind}_{axis}"
@@ -106,8 +106,8 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 
 
 def written(fields: dict) -> str:
-    """What a distance depends on: 'matched, judge@1c8e, none, n = 1000, ref = renders@07aa, effect
-    = 0.25'."""
+    """The fields a distance depends on, as text: 'matched, judge@1c8e, none, n = 1000, ref =
+    renders@07aa, effect = 0.25'."""
     return (
         f"{fields['variant'] or 'unmatched'}, {fields['network']}, {fields['resize']}, n = {fields['n']:g}, "
         f"ref = {fields['reference']}, effect = {fields['effect']:g}"
@@ -115,13 +115,13 @@ def written(fields: dict) -> str:
 
 
 def frechet_points(records: Records) -> pd.DataFrame:
-    """One row a run, kind and strength.
+    """One row per run, kind and strength.
 
     Returns:
         Columns run_id, method, attribute, kind, those of COMPARED, t (strength in steps), share (of
-        the side's end), achieved (mean effect), value, low, high, zero, floor, perfect (of other
-        real pictures at this share of the attribute, NaN where unknown), open (whether this is an
-        end whose effect was not reached).
+        the strength at the side's end), achieved (mean effect), value, low, high, zero, floor,
+        perfect (distance of other real images with this share of the attribute, NaN if unknown),
+        open (whether this is an end at which the effect was not reached).
     """
     columns = ["run_id", "kind", *COMPARED, "t", "share", "achieved", "value", "low", "high"]
     columns += ["zero", "floor", "perfect", "open"]
@@ -180,7 +180,7 @@ def curve_points(curve: pd.DataFrame, group: pd.DataFrame, achieved: pd.Series) 
 
 
 def frechet_figure(points: pd.DataFrame, theme: Theme, axis: str, label: str) -> Figure:
-    """A panel an attribute, along the strengths.
+    """One panel per attribute, along the strengths.
 
     Args:
         points: rows of `frechet_points` of one kind.
@@ -220,7 +220,7 @@ def frechet_figure(points: pd.DataFrame, theme: Theme, axis: str, label: str) ->
 
 
 def draw_curve(axes: Axes, one: pd.DataFrame, x: str, style: MethodStyle) -> None:
-    """One distance with its band, and that of the edit without error.
+    """One distance with its band, and the distance of a perfect edit.
 
     Args:
         axes: to draw on.

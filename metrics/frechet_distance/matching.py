@@ -1,19 +1,18 @@
-"""Moments of reference pictures by class, from which a reference of any share of an attribute is
-mixed.
+"""Mixing a reference with any share of an attribute, from moments of reference images by class.
 
-The Fréchet distance of edited pictures from real ones grows with the edit itself: where only more
-faces wear glasses, and all else is as real as before, the distance rises many times over. Hence the
-reference is given the share of the attribute that the edited pictures have:
+The Fréchet distance of edited images from real ones grows with the edit itself: if more faces wear
+glasses, the distance increases many times over even if the images are as realistic as before. The
+reference is therefore given the same share of the attribute as the edited images:
 
-- The embedded world can draw the pictures of the reference again with one factor exchanged
-  (`Reference.can_edit`). Part of the pictures is replaced by that perfect edit of theirs. What else
-  depends on the attribute in the data, such as the age on the glasses, stays as it was: an editor
-  is not asked to change it.
-- Other references are reweighted by the judge's classes. Weights can move only what pictures there
-  are: what goes with the attribute in the data comes along, and few pictures of a class count for
-  many, which a row's note says.
+- The embedded world can render the images of the reference again with one factor exchanged
+  (`Reference.can_edit`). Some of the images are replaced by these perfect edits of them. Whatever
+  else depends on the attribute in the data, such as age on glasses, stays unchanged, since an
+  editor should not change it.
+- Other references are reweighted by the judge's classes. This only reweights existing images, so
+  whatever is correlated with the attribute in the data changes too, and a few images of a class may
+  get a large weight; the row's note then says so.
 
-The sums below add up, so any share is mixed from them without another picture
+The sums are additive, so any share is mixed from them without further images
 (editbench.stats.moments.mixture).
 """
 
@@ -23,16 +22,16 @@ import numpy as np
 
 from editbench.stats.moments import mixture
 
-SETS = ("class", "other")  # of the reference's pictures, and of as many further ones
-FEW = 30  # pictures of a class: fewer have no covariance worth the name
+SETS = ("class", "other")  # the reference's images, and as many further ones
+FEW = 30  # images of a class; fewer give no reliable covariance
 
 
 class ClassReference:
-    """One set of real pictures, at any share of the edited attribute.
+    """One set of real images, with any share of the edited attribute.
 
     Args:
-        arrays: what `class_statistics` gave.
-        name: of SETS.
+        arrays: what `class_statistics` returned.
+        name: one of SETS.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], name: str = SETS[0]) -> None:
@@ -44,19 +43,19 @@ class ClassReference:
             self.count = np.concatenate([self.count, arrays[f"{name}_edited_count"]])
             self.total = np.concatenate([self.total, arrays[f"{name}_edited_sum"]])
             self.outer = np.concatenate([self.outer, arrays[f"{name}_edited_outer"]])
-        # Shares of the classes among the pictures as they are.
+        # Shares of the classes among the original images.
         self.classes = len(arrays[f"{name}_count"])
         self.natural = self.count[: self.classes] / self.count[: self.classes].sum()
 
     def shares(self, wanted: np.ndarray) -> np.ndarray:
-        """Share of every group of pictures, at wanted shares of the classes.
+        """Share of every group of images, for wanted shares of the classes.
 
         Args:
             wanted: (K,) counts or shares of the classes.
 
         Returns:
-            (K,) of the pictures by class; (2 K,) where there are edited ones: as many of the
-            pictures stay as they are as no class forbids, the others are sent where they lack.
+            (K,) shares of the images by class; (2 K,) if there are edited images: as many images as
+            possible stay unedited, the others are sent to the classes that lack images.
         """
         wanted = wanted / wanted.sum()
         if not self.edits:
@@ -64,7 +63,7 @@ class ClassReference:
         there = self.natural > 0
         kept = float((wanted[there] / self.natural[there]).min())
         sent = np.maximum(wanted - kept * self.natural, 0.0)
-        # What rounding leaves of a class that is complete must not ask for a picture of it.
+        # A rounding error must not request an edited image for a class that is complete.
         sent[sent < 1e-12] = 0.0
         return np.concatenate([kept * self.natural, sent])
 
@@ -72,13 +71,13 @@ class ClassReference:
         """The reference at wanted shares of the classes: (K,) counts or shares.
 
         Returns:
-            Mean (d,) of its features, covariance (d, d) and effective number of pictures; NaN where a
-            class that is needed has no picture.
+            Mean (d,) of its features, covariance (d, d) and effective number of images; NaN if a
+            class that is needed has no image.
         """
         return mixture(self.count, self.total, self.outer, self.shares(wanted))
 
     def doubt(self, wanted: np.ndarray, classes: list[str]) -> str:
-        """Why a number against the reference at these shares is missing or in doubt, or ''.
+        """Why a distance to the reference at these shares is missing or in doubt, or ''.
 
         Args:
             wanted: (K,) counts or shares of the classes.
@@ -92,7 +91,7 @@ class ClassReference:
             about = classes[group % self.classes]
             notes.append(f"{int(self.count[group])} reference pictures of class '{about}'")
         if not self.edits and not (self.count[needed] < 1).any():
-            # Edited pictures are no fewer faces than there were.
+            # Editing does not reduce the number of different faces.
             n = int(self.count.sum())
             _, _, effective = self.at(wanted)
             if effective < n / 2:

@@ -1,38 +1,39 @@
-"""Fréchet and kernel distance of edited pictures from real ones, over strength and effect.
+"""Fréchet and kernel distance of edited images from real images, over strength and effect.
 
 Cherepkov et al. 2021 (Fig. 7, 11, 14) plot FID over the magnitude of a weight shift, with scales
 matched by eye. Here:
 
-- The distance is that of Gaussians (Heusel et al. 2017, eq. 6), from moments in float64. It is
-  called `fid` only in the features of FID's Inception network, otherwise `frechet_distance`; the
-  kernel distance (Binkowski et al. 2018, cubic polynomial, unbiased) likewise `kid` or
-  `kernel_distance`.
-- Each row names network, resize, reference, n and the common effect of the ends in its columns:
-  numbers that differ in one of them never meet in a table. n of the kernel distance is of the
-  samples that its blocks take.
-- The Fréchet distance is biased upwards by O(1 / n). Equal n does not take the bias out of a
-  difference: it depends on the edited pictures' own covariance (Chong & Forsyth 2020). The kernel
-  distance has no bias and stands beside it.
-- Intervals, 95 %: Fréchet, jackknife over blocks of samples, Student's t (what further samples
-  would change at this n). Kernel: Student's t over the blocks. In both the reference is held fixed.
-- The variant `matched` of the Fréchet distance is to real pictures with the edited pictures' share
-  of the attribute, so that it measures realism and not the edit
-  (editbench.metrics.frechet_distance.matching); `unmatched` is to the reference as it is, as in the
+- The Fréchet distance is that of Gaussians (Heusel et al. 2017, eq. 6), from moments in float64. It
+  is called `fid` only with the features of FID's Inception network, otherwise `frechet_distance`.
+  The kernel distance (Binkowski et al. 2018, cubic polynomial, unbiased) is likewise called `kid`
+  or `kernel_distance`.
+- Each row has columns for network, resize, reference, n and the common effect of the ends; numbers
+  that differ in one of them are never compared in a table. For the kernel distance, n is the number
+  of samples that its blocks use.
+- The Fréchet distance is biased upwards by O(1 / n). With equal n the bias does not cancel in a
+  difference, since it depends on the covariance of the edited images (Chong & Forsyth 2020). The
+  kernel distance has no bias and is therefore reported too.
+- Intervals, 95 %: for the Fréchet distance a jackknife over blocks of samples with Student's t (the
+  variation over other samples at this n), for the kernel distance Student's t over the blocks. The
+  reference is fixed in both.
+- The variant `matched` of the Fréchet distance compares with real images that have the edited
+  images' share of the attribute, so it measures realism and not the edit
+  (editbench.metrics.frechet_distance.matching). `unmatched` uses the reference unchanged, as in the
   paper. The kernel distance is unmatched.
-- `..._perfect` is the distance of other real pictures with the edited pictures' share, from the
-  same reference: what an edit without error has. Matched it stays at the floor, unmatched it is
-  what the edit alone costs.
-- The same samples are behind every strength and method. Samples of the result are the blocks'
-  pseudo-values B theta - (B - 1) theta_without_block, so that differences between methods are
-  paired; `start` is the block.
-- Scalars: `_up` and `_down` at the ends, where the mean effect is the common one (no number where
-  it was not reached); `_zero` of the unedited pictures (the generator's own); `_floor` of other
-  real pictures at the same n; `_asymmetry`, up minus down, paired.
-- A strength at which an edited picture is not finite has no number: what is left would be of
-  another n.
+- `..._perfect` is the distance of other real images, with the edited images' share, from the same
+  reference: the distance of a perfect edit. Matched, it stays at the floor; unmatched, it is the
+  cost of the edit alone.
+- All strengths and methods use the same samples. The result's samples are the blocks' pseudo-values
+  B theta - (B - 1) theta_without_block, so that differences between methods are paired; `start` is
+  the block.
+- Scalars: `_up` and `_down` at the ends, where the mean effect is the common one (no number if it
+  was not reached); `_zero` for the unedited images (the generator's own); `_floor` for other real
+  images at the same n; `_asymmetry`, up minus down, paired.
+- If an edited image is not finite at some strength, there is no number for this strength, since the
+  remaining images would have a different n.
 
-The distance is not torchmetrics' own FID: that one converts the caller's network, cannot be
-computed by blocks and stops at a NaN picture. It is the oracle of the tests.
+This is not torchmetrics' own FID, which converts the caller's network, cannot be computed by blocks
+and stops at a NaN image. torchmetrics' FID is the oracle of the tests.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from editbench.walk.observation import Observed
 from editbench.walk.strength import not_reached
 
 ENDS = ("up", "down", "zero", "floor", "asymmetry")
-# An end whose effect over all samples differs by more from the calibrated one has a note.
+# An end gets a note if its effect over all samples differs by more from the calibrated effect.
 UNLIKE = 0.1
 KINDS = ("frechet_distance", "kernel_distance", "fid", "kid")
 MATCHED = "matched"
@@ -66,10 +67,10 @@ def produced_names() -> dict[str, bool | None]:
         names[kind] = False
         names[f"{kind}_by_effect"] = False
         if kind in (KINDS[0], KINDS[2]):
-            # The edit without error: nothing that a method can improve.
+            # The perfect edit, which no method can improve.
             names[f"{kind}_perfect"] = None
         for end in ENDS:
-            # What the generator itself leaves is nothing that an edit can improve.
+            # The distance of the generator itself, which no edit can improve.
             names[f"{kind}_{end}"] = False if end in ("up", "down") else None
     names["achieved_effect"] = None
     return names
@@ -81,7 +82,7 @@ class End:
 
     Attributes:
         name: of ENDS.
-        value: NaN where the effect was not reached.
+        value: NaN if the effect was not reached.
         interval: (low, high).
         blocks: (B,) pseudo-values, None without a value.
         note: why the number is missing or in doubt.
@@ -103,9 +104,9 @@ class FrechetDistance(ObservationMetric):
             t < 0.
         frechet_distance_perfect: curve, x: strength in steps.
         achieved_effect: curve, x: strength in steps.
-        ..._up, ..._down, ..._zero, ..._floor, ..._asymmetry: the scalars above.
-        fid, kid in place of these names in the features of an Inception network.
-    Variants: 'matched', 'unmatched'; the first where the observation has it.
+        ..._up, ..._down, ..._zero, ..._floor, ..._asymmetry: the scalars of the module's docstring.
+        With the features of an Inception network the names are fid and kid.
+    Variants: 'matched' (if the observation has it), 'unmatched'.
     Samples: pseudo-values of the scalars.
 
     States: moments by strength and block, float64, added up over samples; arrays of the reference.
@@ -145,7 +146,7 @@ class FrechetDistance(ObservationMetric):
 
     def update(self, found: Observed) -> None:  # type: ignore[override]
         if not found.reason:
-            # A block of the kernel distance has a value where it is whole, and NaN elsewhere.
+            # A block of the kernel distance has a value if it is complete, otherwise NaN.
             kernel = np.asarray(found.arrays["kernel"], np.float64)
             whole = np.isfinite(kernel)
             arrays = found.arrays | {
@@ -205,9 +206,9 @@ class FrechetDistance(ObservationMetric):
             out: takes the rows.
             name: of the distance.
             estimate: its values.
-            arrays: what the observation left.
+            arrays: of the observation.
             meta: facts of the observation.
-            key: what its numbers are compared by, see `compared_by`, and the variant.
+            key: fields that numbers must share to be compared, see `compared_by`, and the variant.
             notes: (T,) on the reference of each strength.
         """
         used = int(key["n"])
@@ -237,7 +238,7 @@ def compared_by(meta: dict, n: int) -> dict[str, Any]:
         meta: facts of the observation.
         n: samples behind the number.
     """
-    # The first word names the way of resizing; what follows are its sizes.
+    # The first word names the kind of resizing; the sizes follow.
     resize = str(meta["resize"]).split(",")[0].split(" inside")[0]
     return {
         "network": meta["network"],
@@ -249,19 +250,19 @@ def compared_by(meta: dict, n: int) -> dict[str, Any]:
 
 
 def class_references(arrays: dict[str, np.ndarray]) -> list[ClassReference]:
-    """The sets of real pictures by class that the observation left, at most two."""
+    """The sets of real images by class in the observation, at most two."""
     return [ClassReference(arrays, name) for name in SETS if f"{name}_count" in arrays]
 
 
 def perfect_distances(
     arrays: dict[str, np.ndarray], sets: list[ClassReference], matched: bool
 ) -> np.ndarray:
-    """Distance (T,) of other real pictures, at the share of the edited ones, from the reference.
+    """Distance (T,) of other real images, with the edited images' share, from the reference.
 
     Args:
         arrays: what the observation left.
-        sets: the reference and the other pictures.
-        matched: whether the reference has that share too, or stays as it is.
+        sets: the reference and the other images.
+        matched: whether the reference has this share too; otherwise it is unchanged.
     """
     out = np.full(len(arrays["strength"]), NAN)
     for t, label in enumerate(arrays["label"].sum(1)):
@@ -277,7 +278,7 @@ def perfect_distances(
 def mean_effect(arrays: dict[str, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean achieved effect (T,) and the half-width of its 95 % interval, both in sigmas.
 
-    Pictures that are not finite count as no effect.
+    Images that are not finite count as no effect.
     """
     mean = arrays["effect"] / n
     variance = np.maximum(arrays["effect_square"] / n - mean**2, 0.0)
@@ -330,7 +331,7 @@ def ends_of(
                 estimate.value[up] - estimate.value[down],
                 estimate.difference(up, down),
                 estimate.blocks[up] - estimate.blocks[down],
-                # A difference is no better than its two numbers.
+                # The doubts about both numbers apply to their difference.
                 join_notes(*doubts),
             )
         )
@@ -338,7 +339,7 @@ def ends_of(
 
 
 def unlike_effect(place: int, arrays: dict[str, np.ndarray], meta: dict) -> str:
-    """Why the effect at an end is not quite the common one, or ''."""
+    """A note if the effect at an end differs from the common one, or ''."""
     mean = abs(arrays["effect"][place]) / int(meta["n"])
     if abs(mean / meta["effect"] - 1) <= UNLIKE:
         return ""

@@ -1,9 +1,9 @@
-"""Features of edited pictures over signed strength, for the Fréchet and the kernel distance.
+"""Features of edited images over signed strength, for the Fréchet and the kernel distance.
 
-Cherepkov et al. 2021, Fig. 7, 11 and 14: FID of the edited generator against real pictures for
-shifts t in [-t_max, t_max], where the t_max of the methods were matched by eye. Here each side's
-t_max is calibrated to one mean effect on the judge's log-odds (editbench.walk.strength.calibrate),
-and the grid is even on each side of t = 0.
+Cherepkov et al. 2021, Fig. 7, 11 and 14: FID of the edited generator against real images for shifts
+t in [-t_max, t_max], with the t_max of the methods matched by eye. Here each side's t_max is
+calibrated to a common mean effect on the judge's log-odds (editbench.walk.strength.calibrate), and
+the grid is evenly spaced on each side of t = 0.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from editbench.walk.strength import (
 )
 
 SCORERS = ("judge", "teacher")
-LARGEST = 2**30  # bytes of moments: they are held in memory and in the record
-SHORT = 4  # digits of a hash in a name, enough to tell apart the networks of one report
+LARGEST = 2**30  # bytes; limit for the moments, which are held in memory and in the record
+SHORT = 4  # digits of a hash in a name, enough to distinguish the networks of one report
 
 
 class FrechetDistanceObservation(AfterWalk):
@@ -55,10 +55,10 @@ class FrechetDistanceObservation(AfterWalk):
     - kernel: (T, S), see editbench.stats.moments.Kernel.
     - effect, effect_square: (T,) sums over samples of the achieved effect towards the class of
       t > 0; its other sign is the effect towards the class of t < 0.
-    - broken: (T,) pictures without finite features.
-    - label: (T, B, K) pictures with finite features by the judge's class.
+    - broken: (T,) number of images without finite features.
+    - label: (T, B, K) number of images with finite features, by the judge's class.
     - reference_*, floor_*: see editbench.metrics.frechet_distance.reference.statistics.
-    - class_*, other_*: see editbench.metrics.frechet_distance.by_class.class_statistics; only where
+    - class_*, other_*: see editbench.metrics.frechet_distance.by_class.class_statistics; only with
       `matched`.
     """
 
@@ -84,22 +84,21 @@ class FrechetDistanceObservation(AfterWalk):
         """Check the options.
 
         Args:
-            network: 'judge' or 'teacher', whose last features are taken (a Fréchet distance, but
-                no FID), or a FeatureNetwork; only InceptionFeatures make an FID.
-            reference: real pictures; None for renders of the embedded world.
-            n: samples at each strength, and real pictures.
-            points: strengths, odd, since as many lie on both sides of 0.
+            network: 'judge' or 'teacher', whose last features are used (a Fréchet distance, but not
+                FID), or a FeatureNetwork; only InceptionFeatures give FID.
+            reference: real images; None for renders of the embedded world.
+            n: number of samples at each strength, and of real images.
+            points: number of strengths; odd, since equally many lie on both sides of 0.
             effect: mean change of the judge's log-odds at both ends, in sigmas.
-            samples: behind the calibration of the ends.
-            tolerance: of the effect there, relative.
-            cap: steps to either side, at most.
-            blocks: B, of the Fréchet distance's interval; 1 (no interval) for features of many
-                hundred dimensions, whose moments are large.
-            subsets: S, blocks of the kernel distance.
-            kernel: real pictures, and samples of a block, in the kernel distance, at most.
-            matched: whether the Fréchet distance is taken to real pictures with the edited
-                pictures' share of the attribute, too; see
-                editbench.metrics.frechet_distance.matching.
+            samples: number of samples for the calibration of the ends.
+            tolerance: relative tolerance of the effect there.
+            cap: largest number of steps on either side.
+            blocks: B, number of blocks for the Fréchet distance's interval; use 1 (no interval) for
+                features with many hundred dimensions, whose moments are large.
+            subsets: S, number of blocks of the kernel distance.
+            kernel: largest number of real images, and of samples per block, in the kernel distance.
+            matched: whether to compute also the Fréchet distance to real images with the edited
+                images' share of the attribute; see editbench.metrics.frechet_distance.matching.
 
         Raises:
             EditbenchError: a value is out of its range, or the moments would be larger than
@@ -145,22 +144,22 @@ class FrechetDistanceObservation(AfterWalk):
         self.subsets = subsets
         self.kernel = min(kernel, n)
         self.matched = matched
-        # The width of a scorer's features is known only once the scorer is there, in `look`.
+        # The width of a scorer's features is known only when the scorer is available, in `look`.
         if isinstance(network, FeatureNetwork):
             self._check_size(network)
 
     def check(self, context: ObservationContext) -> None:
-        """Ask for pictures, enough samples, and a reference that serves.
+        """Check that there are images, enough samples, and a suitable reference.
 
         Raises:
-            Unsupported: there are no pictures, or the reference is of another kind.
-            EditbenchError: there are too few samples or pictures, or the moments would be larger
-                than LARGEST.
+            Unsupported: there are no images, or the reference is of another kind.
+            EditbenchError: there are too few samples or images, or the moments would be larger than
+                LARGEST.
         """
         if context.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
         classes = context.judge.attributes[context.attribute].classes
-        # Two sets of pictures, each as it is and edited, by class.
+        # Two sets of images, each unedited and edited, by class.
         self._check_size(self._network(context), 4 * len(classes) if self.matched else 0)
         self.reference.check(context)
         require_samples(context, "observation.frechet_distance.n", self.n)
@@ -173,15 +172,15 @@ class FrechetDistanceObservation(AfterWalk):
             )
 
     def look(self, context: ObservationContext) -> Observed:
-        """Take the features of real pictures and of edits, and their sums.
+        """Compute the features of real images and of edits, and their sums.
 
         Raises:
-            Unsupported: the pictures of the reference have another shape.
+            Unsupported: the images of the reference have another shape.
         """
         network = self._network(context)
         classes = context.judge.attributes[context.attribute].classes
         resolution = self._check_shapes(context)
-        # Real pictures are the same for all jobs: their statistics come from the cache.
+        # Real images are the same for all jobs, so their statistics come from the cache.
         real = ReferenceFeatures(context, self.reference, network, self.n, resolution)
         stats = statistics(real, self.kernel)
         by_class = class_statistics(real) if self.matched else {}
@@ -190,7 +189,7 @@ class FrechetDistanceObservation(AfterWalk):
         arrays = self._sum_features(context, network, self._grid(down, up), stats["features"])
         backward, forward = sides(context.judge.attributes[context.attribute], context.target)
         meta = {
-            # Hashes in the names: two networks or references of one name are not to be compared.
+            # With hashes, since networks or references of the same name may not be comparable.
             "network": f"{network.name}@{digest(network.digest, SHORT)}",
             "resize": network.resize,
             "inception": isinstance(network, InceptionFeatures),
@@ -210,7 +209,7 @@ class FrechetDistanceObservation(AfterWalk):
         }
         for name, array in stats.items():
             if name == "features":
-                continue  # they stay in the cache; the kernel distance is computed already
+                continue  # they stay in the cache, since the kernel distance is already computed
             own = name if name.startswith("floor_") else f"reference_{name}"
             arrays[own] = array
         return Observed(arrays | by_class, meta)
@@ -221,13 +220,13 @@ class FrechetDistanceObservation(AfterWalk):
         return frozen(self.network, context.device)
 
     def _check_size(self, network: FeatureNetwork, groups: int = 0) -> None:
-        """Refuse moments that would fill the memory.
+        """Reject moments that would fill the memory.
 
         Args:
-            network: whose features are taken.
-            groups: of reference pictures with moments of their own.
+            network: whose features are used.
+            groups: number of groups of reference images with separate moments.
         """
-        # A triangle of the second moments, 8 bytes a number, for every strength and block.
+        # A triangle of second moments, with 8 bytes per number, for every strength and block.
         triangle = network.dim * (network.dim + 1) // 2
         size = (self.points * self.blocks + groups) * triangle * 8
         if size > LARGEST:
@@ -237,7 +236,7 @@ class FrechetDistanceObservation(AfterWalk):
             )
 
     def _check_shapes(self, context: ObservationContext) -> int:
-        """Decode one picture before the long work; the resolution of the generator's pictures."""
+        """Decode one image before the long computation, and return the images' resolution."""
         _, _, codes = next(edited_codes(replace(context, batch=1), [0.0], self.n))
         picture = context.generator.decode(codes)[0]
         real = self.reference.images(context, 0, 1, picture.shape[-1])[0]
@@ -255,14 +254,14 @@ class FrechetDistanceObservation(AfterWalk):
         return calibrate(context, sign, self.effect, samples, self.tolerance, self.cap)
 
     def _kernel_block(self) -> int:
-        """Samples of a block in the kernel distance."""
+        """Number of samples per block in the kernel distance."""
         return min(self.kernel, self.n // self.subsets)
 
     def _grid(self, down: Reach, up: Reach) -> np.ndarray:
-        """`points` strengths, ascending, even on each side; none where a side leads nowhere."""
+        """`points` ascending strengths, even on each side; none on a side without effect."""
         share = np.arange(self.points // 2 + 1) / (self.points // 2)
         both = np.concatenate([down.strength * share, up.strength * share])
-        # Adding 0 turns -0 into 0, which would count as another strength.
+        # Adding 0 turns -0 into 0; otherwise -0 could count as a further strength.
         return np.unique(both + 0.0)
 
     def _sum_features(
@@ -272,16 +271,16 @@ class FrechetDistanceObservation(AfterWalk):
         grid: np.ndarray,
         reference: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        """The arrays of the edited pictures.
+        """Compute the arrays of the edited images.
 
         Args:
-            context: what is edited.
-            network: whose features are taken.
+            context: editor, networks and bank of the job.
+            network: whose features are used.
             grid: (T,) strengths.
-            reference: (k, d) features of real pictures, for the kernel distance.
+            reference: (k, d) features of real images, for the kernel distance.
         """
         size = len(grid)
-        # One set of sums a strength: a batch comes at all strengths before the next batch comes.
+        # Sums for all strengths at once, since each batch comes at all strengths before the next.
         moments = [Moments(self.n, self.blocks, network.dim) for _ in grid]
         kernel = Kernel(self.n, self.subsets, self._kernel_block(), size, reference)
         classes = len(context.judge.attributes[context.attribute].classes)
@@ -299,7 +298,7 @@ class FrechetDistanceObservation(AfterWalk):
                 features = x.cpu().numpy()
                 moments[at].update(features, rows.start)
                 kernel.add(at, features, rows.start)
-                # The same pictures, seen by the judge: distance is shown over achieved effect.
+                # The judge scores the same images, for the distance over achieved effect.
                 logits = context.judge(images).float()
                 change = self._effect(context, t, rows, logits)
                 gained[at] += change.sum()
@@ -326,20 +325,20 @@ class FrechetDistanceObservation(AfterWalk):
     def _effect(
         self, context: ObservationContext, t: float, rows: slice, logits: Tensor
     ) -> np.ndarray:
-        """Effect of a batch, towards the class of t > 0; 0 where it is not finite.
+        """Effect of a batch, towards the class of t > 0; 0 if it is not finite.
 
         Args:
-            context: what is edited.
+            context: editor, networks and bank of the job.
             t: strength.
-            rows: of the batch, in 0..n.
-            logits: (b, width) of the judge, of the edited pictures.
+            rows: rows of the batch, in 0..n.
+            logits: (b, width) of the judge, for the edited images.
 
         Returns:
             (b,) float64.
         """
         backward, forward = sides(context.judge.attributes[context.attribute], context.target)
-        # An attribute of many classes has no common axis: each side counts its own class.
+        # An attribute with several classes has no common axis, so each side uses its own class.
         towards = forward if t >= 0 else backward
         change = measure_effect(context, logits, start_logits(context, rows), towards).cpu().numpy()
-        # A picture that the judge cannot score adds nothing.
+        # An image that the judge cannot score adds nothing.
         return np.where(np.isfinite(change), change, 0.0) * (1 if t >= 0 else -1)

@@ -35,24 +35,24 @@ from editbench.worlds.faces.truth import exchange, to_codes, to_factors
 
 
 class Reference(abc.ABC):
-    """A set of real pictures."""
+    """A set of real images."""
 
     name: str  # for tables
 
     def check(self, context: ObservationContext) -> None:  # noqa: B027 - most serve every job
-        """Check that the pictures are of the generator's kind.
+        """Check that the images are of the generator's kind.
 
         Raises:
-            Unsupported: they are no reference for it.
+            Unsupported: they cannot be a reference for it.
         """
 
     @abc.abstractmethod
     def identity(self, context: ObservationContext) -> object:
-        """All that decides the pictures, as JSON holds it; the cache is keyed by it."""
+        """Everything that determines the images, as JSON can hold it; key of the cache."""
 
     @abc.abstractmethod
     def size(self, context: ObservationContext) -> int:
-        """How many pictures there are."""
+        """Number of images."""
 
     @abc.abstractmethod
     def images(self, context: ObservationContext, start: int, stop: int, resolution: int) -> Tensor:
@@ -69,13 +69,13 @@ class Reference(abc.ABC):
         """
 
     def can_edit(self, context: ObservationContext) -> bool:
-        """Whether the edited attribute of these pictures can be exchanged without an error."""
+        """Whether the edited attribute of these images can be exchanged without error."""
         return False
 
     def edited(
         self, context: ObservationContext, start: int, stop: int, resolution: int, target: int
     ) -> Tensor:
-        """The same pictures, every one a member of a class of the edited attribute, all else equal.
+        """The same images with all of them in one class of the edited attribute, all else equal.
 
         Args:
             context: what is edited.
@@ -94,7 +94,7 @@ class Reference(abc.ABC):
 
 
 class Renders(Reference):
-    """Renders of the embedded world by the law that its generator was trained on."""
+    """Renders of the embedded world, with the factor law that its generator was trained on."""
 
     def __init__(
         self,
@@ -121,12 +121,12 @@ class Renders(Reference):
             self.given["correlations"] = correlations
 
     def law(self, context: ObservationContext) -> FactorLaw:
-        """The law that the factors are drawn by."""
-        # A generator of a dial setting was trained on another law than the world's own.
+        """The law from which the factors are drawn."""
+        # A generator of a dial setting was trained with another law than the world's own.
         return replace(getattr(context.generator, "law", None) or FactorLaw(), **self.given)
 
     def check(self, context: ObservationContext) -> None:
-        # The attributes tell the world: renders of faces are no reference for anything else.
+        # The attributes identify the world: renders of faces are a reference only for faces.
         others = [name for name in context.judge.attributes.names if name not in TRAITS]
         if others:
             raise Unsupported(
@@ -139,13 +139,13 @@ class Renders(Reference):
         return ["renders", self.seed, vars(self.law(context))]
 
     def size(self, context: ObservationContext) -> int:
-        return 2**62  # as many as anybody wants
+        return 2**62  # practically unlimited
 
     def images(self, context: ObservationContext, start: int, stop: int, resolution: int) -> Tensor:
         return render(self._factors(context, start, stop).to(context.device), resolution)
 
     def can_edit(self, context: ObservationContext) -> bool:
-        # A scorer may use the renderer's name for other classes; the factor would not follow them.
+        # A scorer may use the renderer's name for other classes, which the factor would not match.
         known = attributes()
         if context.attribute not in known.names:
             return False
@@ -164,9 +164,9 @@ class Renders(Reference):
 
 
 class Folder(Reference):
-    """The images below a folder, in the order of their paths.
+    """The images in a folder and its subfolders, in the order of their paths.
 
-    They are cut and resized by editbench.worlds.datasets.images.
+    They are cropped and resized by editbench.worlds.datasets.images.
     """
 
     def __init__(self, path: str, name: str | None = None) -> None:
@@ -186,7 +186,7 @@ class Folder(Reference):
         return len(self.source)
 
     def images(self, context: ObservationContext, start: int, stop: int, resolution: int) -> Tensor:
-        # A reference must be whole: a picture that is left out would move all that follow it.
+        # A reference must be complete: a missing image would shift all following ones.
         block = self.source.read(start, stop, resolution)
         if block.problems:
             raise BadFile(
@@ -198,17 +198,17 @@ class Folder(Reference):
 
 
 class BankImages(Reference):
-    """The generator's own unedited pictures, of the bank's fit split.
+    """The generator's own unedited images, of the bank's fit split.
 
-    It serves a generator whose real pictures are not at hand. The distance is then what the edit
-    adds, and that of t = 0 is its floor.
+    For generators without available real images. The distance is then what the edit adds, and the
+    distance at t = 0 is its floor.
     """
 
     name = "bank"
 
     def identity(self, context: ObservationContext) -> object:
-        # The id of an imported bank says nothing of the generator, and a bank that is given by its
-        # path may be of an earlier source of it.
+        # The id of an imported bank does not identify the generator, and a bank given by its path
+        # may have been made by an earlier version of the generator's code.
         generator = context.generator
         return ["bank", context.bank.id, generator.digest, _source_of(generator)]
 
@@ -226,16 +226,16 @@ class BankImages(Reference):
 
 @dataclass(frozen=True)
 class ReferenceFeatures:
-    """Pictures of a reference as one job measures them, in the features of a network.
+    """The images of a reference in the features of a network, as one job measures them.
 
-    Pictures 0..n-1 are set 0, the reference; n..2n-1 are set 1, where there are so many.
+    Images 0..n-1 are set 0, the reference; images n..2n-1 are set 1, if there are that many.
 
     Attributes:
-        context: what is edited.
-        reference: the pictures; it has n or more.
-        network: whose features are taken.
-        n: pictures of a set.
-        resolution: of the pictures.
+        context: editor, networks and bank of the job.
+        reference: the images; at least n.
+        network: whose features are used.
+        n: number of images in a set.
+        resolution: of the images.
     """
 
     context: ObservationContext
@@ -246,16 +246,16 @@ class ReferenceFeatures:
 
     @property
     def sets(self) -> int:
-        """How many sets there are: 1 or 2."""
+        """Number of sets: 1 or 2."""
         return 2 if self.reference.size(self.context) >= 2 * self.n else 1
 
     def batches(self, number: int, target: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Place in its set of the first picture of a batch, and the batch, see `Reference.images`.
+        """Yield the position of a batch's first image in its set, and the batch.
 
         Args:
             number: of the set.
-            target: class of the edited attribute that all pictures are sent to; None: they stay as
-                they are.
+            target: class of the edited attribute to which all images are edited; None leaves them
+                unedited.
         """
         for first in range(0, self.n, self.context.batch):
             begin = number * self.n + first
@@ -269,16 +269,16 @@ class ReferenceFeatures:
     def cached(
         self, options: dict[str, object], compute: Callable[[], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """Statistics from the cache that jobs share, or computed and put there.
+        """Statistics from the cache that jobs share; computed and stored there if missing.
 
         Args:
-            options: what decides the statistics beside the pictures and the network, as JSON holds
-                it.
-            compute: makes them.
+            options: what determines the statistics besides the images and the network, as JSON can
+                hold it.
+            compute: computes them.
         """
         key = {
             "reference": self.reference.identity(self.context),
-            # In the key, since a user may write a reference of their own and change it.
+            # In the key, since users may write and change their own reference classes.
             "source": _source_of(self.reference),
             "network": self.network.digest,
             "n": self.n,
@@ -286,11 +286,11 @@ class ReferenceFeatures:
             **options,
         }
         path = self.context.cache / "references" / f"{digest(key)}.safetensors"
-        # Jobs of a sweep need the same statistics at the same time: one computes, the others wait.
+        # Jobs of a sweep may need the same statistics at once: one job computes, the others wait.
         with lock(path):
             try:
                 return load(read_checked(path))
-            except (BadFile, SafetensorError):  # absent, or damaged and as good as none
+            except (BadFile, SafetensorError):  # absent or damaged: computed again
                 sweep_partials(path)
             made = compute()
             write_checked(path, save(made))
@@ -298,19 +298,19 @@ class ReferenceFeatures:
 
 
 def statistics(real: ReferenceFeatures, kernel: int) -> dict[str, np.ndarray]:
-    """Statistics of a reference, from the cache where another job made them.
+    """Statistics of a reference, from the cache if another job has computed them.
 
     Args:
-        real: the pictures.
-        kernel: pictures whose features are kept, for the kernel distance.
+        real: the images.
+        kernel: number of images whose features are kept, for the kernel distance.
 
     Returns:
         count, sum, outer: moments of set 0, see editbench.stats.moments.Moments.
-        floor_count, floor_sum, floor_outer: of set 1, where there is one.
-        features: (kernel, d) float32, of the first pictures.
+        floor_count, floor_sum, floor_outer: of set 1, if there is one.
+        features: (kernel, d) float32, of the first images.
 
     Raises:
-        Unsupported: a picture has features that are not finite.
+        Unsupported: an image has features that are not finite.
     """
     return real.cached({"kernel": kernel}, lambda: _compute(real, kernel))
 
@@ -320,7 +320,7 @@ def _compute(real: ReferenceFeatures, kernel: int) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
     network = real.network
     features = np.empty((kernel, network.dim), np.float32)
-    # Without a second set there is no floor; the distance itself needs none.
+    # Without a second set there is no floor; the distance itself does not need it.
     prefixes = ("", "floor_")[: real.sets]
     with progress("reference pictures", len(prefixes) * real.n) as advance:
         for number, prefix in enumerate(prefixes):
@@ -328,13 +328,13 @@ def _compute(real: ReferenceFeatures, kernel: int) -> dict[str, np.ndarray]:
             for first, images in real.batches(number):
                 x = network(images).cpu().numpy()
                 moments.update(x, first)
-                # The last batch may reach past the kernel's pictures.
+                # The last batch may extend past the kernel's images.
                 if number == 0 and first < kernel:
                     features[first : first + len(x)] = x[: kernel - first]
                 advance(len(x))
             sums = moments.arrays()
             lost = real.n - int(sums["count"].sum())
-            # A real picture without features is a defect of the folder or of the network.
+            # A real image without finite features is a fault of the folder or of the network.
             if lost:
                 raise Unsupported(
                     f"'{network.name}' gives features that are not finite for "

@@ -1,15 +1,16 @@
-"""Identity preservation at matched effect: how alike an edited picture is to the original.
+"""Identity preservation at matched effect: how similar an edited image is to the original.
 
-The number is the cosine between the embeddings of the two pictures (observation
-`feature_similarity`). It is compared at the same achieved effect x on the target, never at the same
-step: where a walk first passes x*, and for the curve the centres of bins as wide as those of
-attribute dependency, between its two decoded neighbours. With a face recognition network it is the
-papers' identity preservation; without one the embedding is the judge's features, and the metric is
-called by that name: the judge's features hold what tells its attributes apart, not who a person is.
+The number is the cosine between the embeddings of the two images (observation
+`feature_similarity`). Methods are compared at the same achieved effect x on the target, never at
+the same step. The cosine is interpolated between the two decoded steps around the point where a
+walk first passes x*; for the curve, around the points where it passes the centres of bins as wide
+as those of attribute dependency. With a face recognition network this is the papers' identity
+preservation. Without one the embedding is the judge's features, and the metric is named after them:
+they represent what distinguishes the judge's attributes, not who a person is.
 
-A share of verified pictures stands beside it: those whose cosine is at least the verification
-threshold that the observation wrote down (the cosine that 1 % of the pairs of different pictures
-exceed, or one published with the network).
+The share of verified images is reported too: those whose cosine is at least the verification
+threshold recorded by the observation (the cosine that 1 % of the pairs of different images exceed,
+or one published with the network).
 """
 
 from __future__ import annotations
@@ -38,20 +39,21 @@ MISSING = "no similarity was measured: run the job with observation=[feature_sim
 
 
 class Identity(Metric):
-    """Likeness to the original over the achieved effect, and where each walk first passes x*.
+    """Similarity to the original over the achieved effect, and where each walk first passes x*.
 
-    Rows, with the network in their column:
+    Rows, with the name of the network in their column `network`:
         judge_feature_similarity, judge_feature_verified: curves; x is the centre of a bin in
             sigmas, count the number of starts that pass it, the interval a bootstrap over starts.
-        judge_feature_similarity_at, judge_feature_verified_at: at x = x*; count is of starts.
-        identity_similarity and so on: the same of every other network.
-    Samples: those that end in `_at`.
+        judge_feature_similarity_at, judge_feature_verified_at: at x = x*; count is the number of
+            starts.
+        identity_similarity and so on: the same for every other network.
+    Samples: those whose names end in `_at`.
 
     States:
         start: (n,) start ids.
-        similarity: (n, networks, bins), NaN where the walk does not get to the centre of a bin.
+        similarity: (n, networks, bins), NaN if the walk does not reach the centre of a bin.
         verified: (n, networks, bins), NaN likewise.
-        similarity_at: (n, networks), NaN where the walk does not get to x*.
+        similarity_at: (n, networks), NaN if the walk does not reach x*.
         verified_at: (n, networks), NaN likewise.
         networks: their names.
 
@@ -59,7 +61,7 @@ class Identity(Metric):
         at: matched effect x*, in sigmas.
         stop: bins cover [0, stop), in sigmas; a multiple of width.
         width: of a bin, in sigmas.
-        min_points: bins of fewer starts carry a note that hides them.
+        min_points: bins with fewer starts get a note that hides them.
         draws: bootstrap draws.
     """
 
@@ -107,7 +109,7 @@ class Identity(Metric):
         table = trajectories.table
         begins, _ = start_rows(trajectories)
         n = len(begins)
-        # Which networks looked is seen from the columns that their observations left.
+        # The columns show which networks' observations were made.
         networks = []
         for column in map(str, table):
             if column.startswith(SIMILARITY):
@@ -129,11 +131,12 @@ class Identity(Metric):
     def _passed(
         self, trajectories: Trajectories, network: str, levels: Sequence[float]
     ) -> np.ndarray:
-        """What one network saw where walks first pass some effects, as for dependency, so that the
-        two are read at the same picture.
+        """One network's values where walks first pass some effects.
+
+        The points are those of attribute dependency, so that both are evaluated at the same image.
 
         Returns:
-            (2, n, levels) cosine and verification, NaN where a walk does not get there.
+            (2, n, levels) cosine and verification; NaN if a walk does not reach the effect.
         """
         table = trajectories.table
         x = trajectories.effect
@@ -168,8 +171,8 @@ class Identity(Metric):
         found: dict[str, np.ndarray],
         place: int,
     ) -> None:
-        """Add one row a bin."""
-        # The bootstrap walks down the columns: in this order they lie side by side in memory.
+        """Add one row per bin."""
+        # Column-major, since the bootstrap reads the array by columns.
         values = np.asfortranarray(found[kind][:, place])
         counts = np.isfinite(values).astype(np.float64)
         sums = np.nan_to_num(values)
@@ -197,7 +200,7 @@ class Identity(Metric):
         found: dict[str, np.ndarray],
         place: int,
     ) -> None:
-        """Add the mean over the starts that get to x*, and their values."""
+        """Add the mean over the starts that reach x*, and their values."""
         metric = row_name(network, f"{kind}_at")
         values = found[f"{kind}_at"][:, place]
         kept = np.isfinite(values)
@@ -210,7 +213,7 @@ class Identity(Metric):
 
 
 def row_name(network: str, kind: str) -> str:
-    """The name of a row: an embedding that is no identity does not get its name."""
+    """The name of a row; embeddings that do not measure identity get another name."""
     if network == JUDGE:
         return f"judge_feature_{kind}"
     return f"identity_{kind}"

@@ -1,4 +1,4 @@
-"""How far a picture is from the one it was edited from: in features of a network, and in pixels."""
+"""Distance of an edited image from its original: in features of a network, and in pixels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from editbench.walk.observation import DuringWalk
 if TYPE_CHECKING:
     from editbench.networks.roles import Networks
 
-JUDGE = "judge_features"  # a label of its own: features of the judge are no identity
-# Columns: the name of a network follows.
+JUDGE = "judge_features"  # a separate label, since the judge's features do not measure identity
+# Prefixes of columns; the name of a network follows.
 SIMILARITY = "similarity:"
 THRESHOLD = "similarity_threshold:"
 PIXEL_DISTANCE = "pixel_distance"  # a column
-BATCH = 64  # pictures decoded together for the threshold
+BATCH = 64  # images decoded together to measure the threshold
 
 
 class FeatureSimilarity(DuringWalk):
@@ -50,13 +50,13 @@ class FeatureSimilarity(DuringWalk):
 
         Args:
             network: images (n, C, H, W) in [-1, 1] -> (n, e), such as a FeatureNetwork of
-                editbench.networks.features; face recognition, where the pictures are faces and a
-                network is at hand. None for the features of the judge.
+                editbench.networks.features; for faces preferably face recognition. None for the
+                features of the judge.
             label: NAME; None for 'judge_features', or the name of the network.
-            threshold: a published verification threshold in place of `far`.
-            far: false accept rate: the share of all pairs of different generated pictures whose
+            threshold: a published verification threshold, used instead of `far`.
+            far: false accept rate: the share of all pairs of different generated images whose
                 cosine passes the threshold.
-            samples: generated pictures behind the threshold.
+            samples: number of generated images from which the threshold is measured.
 
         Raises:
             EditbenchError: a value is out of its range.
@@ -78,10 +78,10 @@ class FeatureSimilarity(DuringWalk):
         self.samples = int(samples)
 
     def prepare(self, networks: Networks, device: str) -> None:
-        """Bring the network to the device, and measure the threshold.
+        """Move the network to the device and measure the threshold.
 
         Raises:
-            EditbenchError: the generator gives no pictures.
+            EditbenchError: the generator does not make images.
         """
         if networks.generator.output != "image":
             raise EditbenchError(
@@ -95,8 +95,8 @@ class FeatureSimilarity(DuringWalk):
 
     @torch.inference_mode()
     def measure_threshold(self, networks: Networks, device: str) -> float:
-        """The cosine that a share `far` of the pairs of different generated pictures exceed."""
-        # The name of the stream decides the draws: it stays as it is.
+        """The cosine that a share `far` of the pairs of different generated images exceeds."""
+        # The name of the random stream decides the draws and must not change.
         drawn = normals(0, "gauge/impostors", 0, self.samples, networks.generator.z_dim)
         z = torch.from_numpy(drawn).float().to(device)
         parts = []
@@ -104,10 +104,10 @@ class FeatureSimilarity(DuringWalk):
             codes = Codes(Space.Z, z[first : first + BATCH])
             parts.append(self.reference(networks.generator.decode(codes)))
         unit = torch.cat(parts).double()
-        # Every pair once, and no picture with itself.
+        # Every pair once, and no image with itself.
         above = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
         cosines = (unit @ unit.T)[above[0], above[1]]
-        # Not torch.quantile, which takes no more than 16 million values.
+        # Not torch.quantile, which is limited to 16 million values.
         kept = max(round(self.far * len(cosines)), 1)
         if kept < len(cosines):
             return float(cosines.topk(kept + 1).values[-1])
@@ -122,7 +122,7 @@ class FeatureSimilarity(DuringWalk):
         self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
     ) -> dict[str, Tensor]:
         """Cosines of a batch, and the threshold."""
-        # Rounding may give a cosine just beyond 1.
+        # Rounding may give a cosine slightly above 1.
         cosine = (self.reference(decoded) * reference).sum(1).clamp(-1, 1)
         assert self.threshold is not None
         return {
@@ -138,11 +138,11 @@ class PixelDistance(DuringWalk):
         """Choose the resolution.
 
         Args:
-            size: height and width to which larger pictures are averaged down first; it bounds what
-                is kept of the starts.
+            size: height and width to which larger images are averaged down first; it bounds the
+                memory for the starts.
 
         Raises:
-            EditbenchError: the size is no size.
+            EditbenchError: the size is invalid.
         """
         if size < 1:
             raise EditbenchError(f"observation.pixel_distance.size must be at least 1, got {size}")
@@ -163,7 +163,7 @@ class PixelDistance(DuringWalk):
     def reference(self, decoded: Tensor) -> Tensor:
         """Pictures (n, e), clamped as they are shown, small and flat."""
         x = decoded.clamp(-1, 1)
-        # A large picture of every start would not fit into memory.
+        # Large images of all starts would not fit into memory.
         if max(x.shape[-2:]) > self.size:
             x = F.adaptive_avg_pool2d(x, self.size)
         return x.flatten(1).float()

@@ -1,19 +1,20 @@
-"""How far the judge is from the truth along a walk, where the generator knows its factors.
+"""Errors of the judge along a walk, for generators that know their true factors.
 
-Every number of a benchmark is the judge's. Here the same walks are read twice, by the judge and by
-the factors that the picture was drawn from (observation `truth`), so that the judge's own part of
-an editor's error is known:
+All numbers of the benchmark depend on the judge. Here the same walks are evaluated twice, by the
+judge and by the factors that the image was rendered from (observation `truth`), which shows how
+much of an editor's error is due to the judge:
 
-- Steps that did not move are left out: a walk that has arrived and stands still would be counted
-  over and over.
+- Steps without movement are left out, since a walk that has arrived and no longer moves would be
+  counted repeatedly.
 - `threshold_shift`: the true margin (editbench.worlds.faces.truth.margins: 0 on the true threshold,
-  1/2 at the clearest member of the class) where the judge first gives the target class, on the
-  straight line between the two steps around it. Positive: the judge is late. It is 0 for a judge
-  that is right, up to the bend of its lead within a step.
+  1/2 at the clearest member of the class) where the judge first sees the target class, by linear
+  interpolation between the two steps around it. If it is positive, the judge is late. For a correct
+  judge it is 0, up to the curvature of its lead within a step.
 - `true_flips`: other attributes that truly changed at the judge's crossing; `false_flips`: those
-  whose label the judge changed although the truth did not. The perfect edit has no true flips by
-  construction.
-- `stop_is_true` depends on the step: a longer one carries a walk further beyond both thresholds.
+  whose label the judge changed although the true class did not change. The perfect edit has no true
+  flips by construction.
+- `stop_is_true` depends on the step length: a longer step carries a walk further beyond both
+  thresholds.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ RATIOS = {
     "judge_right_target": ("right", "steps"),
     "judge_right_others": ("right_others", "steps_others"),
 }
-# Why a ratio has no number although the truth is known.
+# Why a ratio is missing although the truth is known.
 NO_LABELS = {
     "judge_right_target": "no step moved",
     "judge_right_others": "no step moved, or there is no other attribute",
@@ -48,27 +49,27 @@ NO_LABELS = {
 SUMS = ("steps", "right", "steps_others", "right_others")
 MEANS = ("threshold_shift", "threshold_error", "true_flips", "false_flips")
 PER_START = (*MEANS, "stop_is_true")
-SMALLEST_LEAD = 1e-12  # keeps a division finite; a crossing has a larger change of the lead
+SMALLEST_LEAD = 1e-12  # avoids a division by 0; at a crossing the lead changes by more
 
 
 class JudgeTruth(Metric):
     """The judge's labels and thresholds against the true ones.
 
     Rows:
-        judge_right_target, judge_right_others: share of the steps that moved, and of these steps'
-            other attributes, whose label is the true one; bootstrap over starts.
+        judge_right_target, judge_right_others: share of correct labels, of the target and of the
+            other attributes, over the steps that moved; bootstrap over starts.
         threshold_shift, threshold_error (its magnitude), true_flips, false_flips: means over
             crossed starts, bootstrap.
         stop_is_true: share of crossed starts that truly have the target class there, Wilson.
-    Samples: all of them, a value a start.
+    Samples: all of them, one value per start.
 
     States:
         start: (n,) start ids.
-        known: (n,) 1 where the true factors were observed.
-        steps: (n,) labels of the target.
-        right: (n,) right ones of these.
-        steps_others: (n,) labels of the other attributes.
-        right_others: (n,) right ones of these.
+        known: (n,) 1 if the true factors were observed.
+        steps: (n,) number of labels of the target.
+        right: (n,) number of correct labels of the target.
+        steps_others: (n,) number of labels of the other attributes.
+        right_others: (n,) number of correct labels of the other attributes.
         threshold_shift, ..., stop_is_true: (n,) values at the crossing, NaN without one.
 
     Args:
@@ -107,13 +108,13 @@ class JudgeTruth(Metric):
         self.append(start=start, known=np.full(n, float(known)), **columns)
 
     def _sums(self, trajectories: Trajectories) -> dict[str, np.ndarray]:
-        """Counts of labels and of right ones over the steps that moved: name of SUMS -> (n,)."""
+        """Counts of labels and correct labels over the steps that moved: name of SUMS -> (n,)."""
         table = trajectories.table
         begins, owner = start_rows(trajectories)
         others = other_attributes(trajectories)
         right = trajectories.labels == true_labels(trajectories)
         path = table["path"].to_numpy(np.float64)
-        # A step that did not move shows the picture before it once more.
+        # A step without movement shows the previous image again.
         further = np.diff(path, prepend=0.0) > 0
         moved = table["finite"].to_numpy(bool) & further & (table["step"].to_numpy() > 0)
         counts = {
@@ -127,7 +128,7 @@ class JudgeTruth(Metric):
         }
 
     def _crossings(self, trajectories: Trajectories) -> dict[str, np.ndarray]:
-        """What is true at the judge's crossing: name of PER_START -> (n,), NaN without one."""
+        """True values at the judge's crossing: name of PER_START -> (n,), NaN if there is none."""
         table = trajectories.table
         begins, owner = start_rows(trajectories)
         others = other_attributes(trajectories)
@@ -135,14 +136,14 @@ class JudgeTruth(Metric):
         stops = np.flatnonzero(table["stopped"].to_numpy(bool))
         at = owner[stops]
         first = trajectories.first_row[stops]
-        # Flips are counted against step 0, by the judge's labels and by the true ones.
+        # Flips are relative to step 0, for the judge's labels and for the true ones.
         changed = trajectories.labels[stops] != trajectories.labels[first]
         changed_truly = truth[stops] != truth[first]
         target = table["target"].to_numpy()[stops]
         shift = self._shift(trajectories, stops)
 
         columns = {name: np.full(len(begins), NAN) for name in PER_START}
-        # A false flip is the judge's alone: the attribute has not changed.
+        # A false flip changes only the judge's label, not the attribute.
         columns["true_flips"][at] = changed_truly[:, others].sum(1)
         columns["false_flips"][at] = (changed & ~changed_truly)[:, others].sum(1)
         columns["stop_is_true"][at] = truth[stops][:, ~others][:, 0] == target
@@ -154,7 +155,8 @@ class JudgeTruth(Metric):
         """(stops,) true margin where the judge's lead of the target class passes 0."""
         lead = target_lead(trajectories)
         margin = trajectories.table[TRUE_MARGIN].to_numpy(np.float64)
-        # Rows are sorted by start and step, and step 0 never stops: the row before is of this walk.
+        # Rows are sorted by start and step, and a walk never stops at step 0, so the previous row
+        # belongs to the same walk.
         before = stops - 1
         # The lead grows from below 0 to above it, so the difference is negative.
         way = lead[before] / np.minimum(lead[before] - lead[stops], -SMALLEST_LEAD)
@@ -194,20 +196,21 @@ class JudgeTruth(Metric):
 
 
 def other_attributes(trajectories: Trajectories) -> np.ndarray:
-    """(A,) whether an attribute is another than the target."""
+    """(A,) bool: True for the attributes other than the target."""
     return np.array(trajectories.attributes.names) != trajectories.attribute
 
 
 def true_labels(trajectories: Trajectories) -> np.ndarray:
-    """(rows, A) true classes, as the observation `truth` left them."""
+    """(rows, A) true classes, from the observation `truth`."""
     columns = [f"{TRUE}{name}" for name in trajectories.attributes.names]
     return trajectories.table[columns].to_numpy(np.int64)
 
 
 def target_lead(trajectories: Trajectories) -> np.ndarray:
-    """(rows,) the judge's logit of the target class less the largest of the others.
+    """(rows,) the judge's logit of the target class minus the largest of the other classes.
 
-    Of a binary attribute it is the logit, towards the target. Its sign is the label.
+    For a binary attribute it is the logit, signed towards the target. It is positive if the judge's
+    label is the target.
     """
     attributes = trajectories.attributes
     name = trajectories.attribute
@@ -216,7 +219,7 @@ def target_lead(trajectories: Trajectories) -> np.ndarray:
     if attributes[name].binary:
         return part[:, 0] * (2 * target - 1)
     rows = np.arange(len(part))
-    # The target itself must not be its own rival.
+    # The target itself is excluded from the maximum over the other classes.
     rest = part.copy()
     rest[rows, target] = -np.inf
     return part[rows, target] - rest.max(1)

@@ -1,4 +1,4 @@
-"""What a sample truly is, in a world whose generator knows its factors."""
+"""True classes and margins of samples, in a world whose generator knows its factors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from editbench.walk.observation import DuringWalk
 if TYPE_CHECKING:
     from editbench.networks.roles import Networks
 
-TRUE = "true:"  # a column: the name of an attribute follows
+TRUE = "true:"  # prefix of columns; the name of an attribute follows
 TRUE_MARGIN = "true_margin"  # a column
 
 
 @runtime_checkable
 class KnowsTruth(Protocol):
-    """A generator that can say which factors it drew."""
+    """A generator that knows the true factors of its samples."""
 
     true_attributes: Attributes
 
@@ -33,7 +33,7 @@ class KnowsTruth(Protocol):
 
         Args:
             codes: n codes.
-            attribute: whose threshold.
+            attribute: whose threshold is used.
             target: (n,) classes.
 
         Returns:
@@ -60,7 +60,7 @@ class Truth(DuringWalk):
             )
         self.generator = networks.generator
         known = self.generator.true_attributes
-        # Classes must match by name and order, or their numbers would mean something else.
+        # Classes must match by name and order, otherwise their indices would differ.
         for item in networks.judge.attributes:
             if item.name not in known.names or known[item.name].classes != item.classes:
                 raise EditbenchError(
@@ -72,7 +72,7 @@ class Truth(DuringWalk):
     def measure(
         self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
     ) -> dict[str, Tensor]:
-        """True classes and margins of a batch; they are read from the codes, not the pictures."""
+        """True classes and margins of a batch, computed from the codes, not from the images."""
         labels = self.generator.true_labels(codes)
         columns = {}
         for name, place in self.columns.items():

@@ -1,4 +1,4 @@
-"""Weight shifts and the best that a latent shift makes of them, as pictures.
+"""Images of weight shifts and of the latent shifts that reproduce them best.
 
 Cherepkov et al. 2021, Fig. 8 and 16.
 """
@@ -34,11 +34,11 @@ CAPTION = (
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What is drawn of one method.
+    """Images and numbers of one method.
 
     Attributes:
-        lines: name -> pictures (k, C, h, w) uint8.
-        rho: space -> its number, and whether its control was passed.
+        lines: name -> images (k, C, h, w) uint8.
+        rho: space -> rho, and whether its control was passed.
     """
 
     lines: dict[str, np.ndarray]
@@ -46,7 +46,7 @@ class Reproduced:
 
 
 def reproduced(records: Records) -> dict[str, dict[str, Reproduced]]:
-    """attribute -> method -> its pictures, of the first seed that has some."""
+    """attribute -> method -> its images, of the first seed that has any."""
     out: dict[str, dict[str, Reproduced]] = {}
     for run in records.runs[records.runs["status"] == "done"].to_dict("records"):
         if run["label"] in out.get(run["attribute"], {}):
@@ -61,21 +61,21 @@ def reproduced(records: Records) -> dict[str, dict[str, Reproduced]]:
 
 
 def numbers(records: Records, run_id: str, spaces: list[str]) -> dict[str, tuple[float, bool]]:
-    """space -> what is left of the difference, and whether the planted shift was found there."""
+    """space -> rho, and whether the planted shift was found in this space."""
     rows = records.rows[records.rows["run_id"] == run_id].drop_duplicates("metric")
     rows = rows.set_index("metric")
     found = {}
     for space in spaces:
         name = f"reproduction_{space}"
         if name in rows.index:
-            # The metric says in the note that the control failed.
+            # The metric's note says if the control failed.
             passed = "optimiser failed" not in str(rows.loc[name, "note"])
             found[space] = (float(rows["value"][name]), passed)
     return found
 
 
 def draw(records: Records, theme: Theme) -> list[Drawing]:
-    """A figure an attribute; none where no run has such pictures."""
+    """One figure per attribute; none if no run has such images."""
     found = []
     for attribute, methods in sorted(reproduced(records).items()):
         found.append(
@@ -91,7 +91,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 
 
 def reproduction_figure(methods: dict[str, Reproduced], theme: Theme) -> Figure:
-    """A column a method, a line each of start, weight shift and spaces."""
+    """One column per method; one line each for start, weight shift and every space."""
     names = list(dict.fromkeys(name for one in methods.values() for name in one.lines))
     pictures = max(len(next(iter(one.lines.values()))) for one in methods.values())
     figure = new_figure(max(5.5, 0.9 + 0.62 * pictures * len(methods)), 0.4 + 0.85 * len(names))
@@ -109,7 +109,7 @@ def reproduction_figure(methods: dict[str, Reproduced], theme: Theme) -> Figure:
             if name not in one.lines:
                 continue
             show_picture(axes, side_by_side(one.lines[name]), 255)
-            # Only the lines of a space have a number.
+            # Only the lines of spaces have a number.
             if name in one.rho:
                 value, sound = one.rho[name]
                 axes.set_xlabel(f"{value:.2f}" if sound else f"({value:.2f})", fontsize=8.5)

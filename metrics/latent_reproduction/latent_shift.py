@@ -1,7 +1,7 @@
-"""One shift h of a latent or of an activation, shared by all samples.
+"""A shift h of a latent or of an activation, the same for all samples.
 
-Decoding under a shift, planting one of a known effect, and finding one by gradients (Cherepkov et
-al. 2021, eq. 5).
+Functions for decoding with a shift, for planting a shift of known effect, and for finding a shift
+by gradients (Cherepkov et al. 2021, eq. 5).
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from editbench.metrics.latent_reproduction.weight_edit import WeightEdit
 from editbench.networks.generator import Generator
 
 SPACES = ("z", "w", "w_plus", "activation")
-BEGIN = 0.1  # spread of a restart's first shift, in the codes' own spread
-PAIRS = 64  # samples behind the spread of a space, and behind a planted shift
-
-# The search for the planted shift's length: from 1/8 it may double to 512 times the difference of
-# two samples; 20 halvings then end below the accuracy that is wanted of its effect.
+BEGIN = 0.1  # spread of a restart's initial shift, relative to the spread of the codes
+PAIRS = 64  # samples used for the spread of a space and for a planted shift
+# The search for the planted shift's length. It starts at 1/8 of the difference of two samples and
+# may double to 512 times; 20 halvings then exceed the required accuracy of the effect.
 DOUBLINGS = 12
 HALVINGS = 20
-CLOSE = 0.02  # of the wanted effect, relative
+CLOSE = 0.02  # relative tolerance of the wanted effect
 
 
 class ShiftSpace:
-    """Where a shift is added."""
+    """A space in which shifts are added."""
 
     def __init__(
         self, name: str, generator: Generator, shape: tuple[int, ...], field: str, layer: str = ""
@@ -42,22 +41,22 @@ class ShiftSpace:
 
         Args:
             name: one of SPACES.
-            generator: that is shifted.
+            generator: in whose space the shift is added.
             shape: of one shift.
             field: 'z' or 'w', the samples' latents that are decoded.
-            layer: whose input is shifted, of an activation.
+            layer: whose input is shifted; only for activations.
         """
         self.name = name
         self.generator = generator
         self.shape = shape
         self.field = field
         self.layer = layer
-        # Root mean square of the codes' deviation from their mean; of an activation its own.
+        # Root mean square deviation of the codes from their mean; for an activation, of its values.
         self.unit = 1.0
         self.lr = 0.01  # Adam's rate
 
     def choose_latents(self, z: Tensor, latent: Tensor) -> Tensor:
-        """Those of the same samples' z and latents that are decoded in this space."""
+        """Choose which of the same samples' z and latents are decoded in this space."""
         return z if self.field == "z" else latent
 
     def decode(self, latent: Tensor, shifts: Tensor) -> Tensor:
@@ -72,7 +71,7 @@ class ShiftSpace:
         """
         m = len(shifts)
         n = len(latent)
-        # One pass of the generator for all pairs of shift and latent.
+        # A single pass of the generator for all pairs of shift and latent.
         each = shifts.repeat_interleave(n, 0)
         x = latent.repeat(m, 1)
         if self.name == "activation":
@@ -84,15 +83,15 @@ class ShiftSpace:
 
 
 def shift_space(name: str, edit: WeightEdit, lr: float) -> ShiftSpace:
-    """A space with its shape, unit and rate.
+    """Build a space with its shape, unit and learning rate.
 
     Args:
         name: one of SPACES.
-        edit: that the shift is to reproduce.
-        lr: Adam's rate; of the activation in units of its root mean square.
+        edit: the edit that the shift should reproduce.
+        lr: Adam's learning rate; for the activation in units of its root mean square.
 
     Raises:
-        Unsupported: the generator does not have the space, or the bank does not have its codes.
+        Unsupported: the generator lacks the space, or the bank lacks its codes.
     """
     generator = edit.generator
     own = "w" if edit.latent_space is Space.W else "z"
@@ -103,7 +102,7 @@ def shift_space(name: str, edit: WeightEdit, lr: float) -> ShiftSpace:
         values = activations(generator, edit.layer, Codes(Space(own), latent))
         space = ShiftSpace(name, generator, tuple(values.shape[1:]), own, edit.layer)
         space.unit = values.square().mean().sqrt().item()
-        # Latents have a scale of about 1, so their rates are absolute; activations have any.
+        # Latents have a scale of about 1, so their rates are absolute; activations have any scale.
         space.lr = lr * space.unit
         return space
     kind = Space(name)
@@ -112,7 +111,7 @@ def shift_space(name: str, edit: WeightEdit, lr: float) -> ShiftSpace:
     width = generator.code_dim(kind)
     shape = (generator.num_ws, width) if name == "w_plus" else (width,)
     space = ShiftSpace(name, generator, shape, "z" if name == "z" else "w")
-    # An imported bank may hold w without the z behind it.
+    # An imported bank may hold w without z.
     try:
         edit.latents(slice(0, 1), space.field)
     except EditbenchError as error:
@@ -124,10 +123,10 @@ def shift_space(name: str, edit: WeightEdit, lr: float) -> ShiftSpace:
 
 
 def plant(edit: WeightEdit, space: ShiftSpace, energy: float) -> Tensor:
-    """Make a shift of a given image effect, to be found again by the optimiser.
+    """Make a shift with a given effect on the images, which the optimiser should find again.
 
-    It is the difference of two samples' codes (in W+ of two for every row), made longer or shorter,
-    so that it points where codes of the generator do lie.
+    It is the scaled difference of two samples' codes (in W+, of two samples for every row), so that
+    it points to codes that the generator does produce.
 
     Args:
         edit: draws the samples.
@@ -135,10 +134,10 @@ def plant(edit: WeightEdit, space: ShiftSpace, energy: float) -> Tensor:
         energy: mean squared image effect that it should have on some new samples.
 
     Returns:
-        shape of the space. Where no length has the effect, the longest that was tried: the record
-        has the effect of the planted shift, too.
+        The shift, with the shape of the space. If no length has the effect, it is the longest shift
+        that was tried; the record also holds the effect of the planted shift.
     """
-    # The name of the stream decides the draws: it stays as it is.
+    # The name of the random stream decides the draws and must not change.
     rng = seeding.rng(0, "reproduction/planted", space.name)
     rows = space.shape[0] if space.name == "w_plus" else 1
     picks = torch.from_numpy(rng.choice(PAIRS, size=(rows, 2), replace=rows * 2 > PAIRS))
@@ -148,7 +147,7 @@ def plant(edit: WeightEdit, space: ShiftSpace, energy: float) -> Tensor:
         codes = activations(space.generator, space.layer, Codes(Space(space.field), latent))
     else:
         codes = own
-    # For W+ a line of one pair a row; otherwise of the one pair.
+    # For W+ one pair of samples per row, otherwise a single pair.
     line = codes[picks[:, 0]] - codes[picks[:, 1]]
     if space.name != "w_plus":
         line = line[0]
@@ -192,18 +191,18 @@ def optimise(
     restarts: int,
     advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Search for two shifts at once by Adam on eq. 5: the weight shift's and the planted one's.
+    """Search for two shifts at once, with Adam on eq. 5: for the weight shift and the planted one.
 
-    Every step has `batch` new samples, the same for all searches. Adam works element by element, so
-    that the searches, which share a tensor, do not meet.
+    Every step uses `batch` new samples, the same for all searches. Adam works elementwise, so the
+    searches do not influence each other although they share a tensor.
 
     Args:
         edit: the weight shift.
         space: of the shifts.
-        planted: shape of the space, the control that should be found.
-        steps: of Adam, its rate falling to 0 on a cosine.
-        batch: samples a step.
-        restarts: searches for each target; restart 0 begins at h = 0.
+        planted: with the shape of the space; the control that should be found.
+        steps: number of Adam steps; the learning rate decays to 0 on a cosine.
+        batch: samples per step.
+        restarts: number of searches for each target; restart 0 begins at h = 0.
         advance: called after every step.
 
     Returns:
@@ -231,7 +230,7 @@ def optimise(
         adam.zero_grad(set_to_none=True)
         loss.sum().backward()
         adam.step()
-        # A single batch is noisy; the last tenth of the steps has almost the final shift.
+        # A single batch is noisy; during the last tenth of the steps the shift is almost final.
         if step >= steps - counted:
             last += loss.detach() / counted
         if advance is not None:
@@ -241,13 +240,13 @@ def optimise(
 
 @contextmanager
 def added(module: nn.Module, shift: Tensor) -> Iterator[None]:
-    """Add a shift to the first input of a module, while this lasts.
+    """Add a shift to the first input of a module inside the context.
 
-    What else reads that input is not shifted: the hook gives the module another tensor.
+    The hook passes a new tensor to the module, so other readers of the same input are not shifted.
 
     Args:
         module: whose input is shifted.
-        shift: (n, ...), a row a sample.
+        shift: (n, ...), one row per sample.
     """
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -261,7 +260,7 @@ def added(module: nn.Module, shift: Tensor) -> Iterator[None]:
 
 
 def activations(generator: Generator, layer: str, codes: Codes) -> Tensor:
-    """The first input of a layer, while codes are decoded.
+    """The first input of a layer during the decoding of codes.
 
     Args:
         generator: decodes.
@@ -272,7 +271,7 @@ def activations(generator: Generator, layer: str, codes: Codes) -> Tensor:
         (n, ...) float32.
 
     Raises:
-        Unsupported: the layer takes no part in decoding.
+        Unsupported: the layer is not used in decoding.
     """
     found: list[Tensor] = []
     handle = generator.inner(layer).register_forward_pre_hook(

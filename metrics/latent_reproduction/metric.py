@@ -1,14 +1,14 @@
-"""Latent reproduction of a weight shift: what the best shift of a latent leaves of it.
+"""Latent reproduction of a weight shift: the part that the best shift of a latent cannot reproduce.
 
 Cherepkov et al. 2021 (eq. 5): rho = E_z |G(z + h*) - G_xi(z)|^2 / E_z |G(z) - G_xi(z)|^2 over
-held-out z, h* one shift for all z: 0 where a latent shift does the same, 1 where the best one is no
-better than none. The paper shows pictures and says that the optimisation failed. A failure means
-something only if the optimiser can succeed: a shift planted in the same space, of the same image
-effect, has to be found with rho below 0.05. Where it is not, the rows of that space say so, and
-nothing is unreachable on their account.
+held-out z, with one shift h* for all z. It is 0 if a latent shift has the same effect, and 1 if the
+best shift is no better than none. The paper shows images and reports that the optimisation failed.
+Such a failure is meaningful only if the optimiser could have succeeded. As a control, a shift with
+the same effect on the images is planted in the same space and must be found with rho below 0.05. If
+it is not, the rows of the space say so, and they are no evidence that the edit is unreachable.
 
-Intervals: bootstrap over held-out z, h* fixed. Samples: the numerator's terms over the mean
-denominator; all methods have the same z.
+Intervals: bootstrap over held-out z, with h* fixed. Samples: the numerator's terms divided by the
+mean denominator; all methods have the same z.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ EDITOR = ("reproduction_editor", "reproduction_perceptual_editor")
 
 
 class LatentReproduction(ObservationMetric):
-    """What is left of a weight shift, by latent space.
+    """The part of a weight shift that latent shifts cannot reproduce, by latent space.
 
-    Rows, for each space K of z, w, w_plus, activation; count is of held-out samples:
-        reproduction_K: rho. reproduction_perceptual_K: of the same shift under a perceptual
-            distance. reproduction_control_K: rho of the planted shift.
-        reproduction_editor, reproduction_perceptual_editor: of a latent editor at the same effect,
-            whose edit is not fitted to this one and may leave more than 1.
+    Rows, for each space K of z, w, w_plus, activation; count is the number of held-out samples:
+        reproduction_K: rho. reproduction_perceptual_K: the same for the same shift with a
+            perceptual distance. reproduction_control_K: rho of the planted shift.
+        reproduction_editor, reproduction_perceptual_editor: the same for a latent editor at the
+            same effect, whose edit is not fitted to this one, so the number may exceed 1.
     Samples: all of them.
 
     Args:
@@ -52,7 +52,7 @@ class LatentReproduction(ObservationMetric):
         for space in SPACES
         for kind in ("", "perceptual_", "control_")
     } | dict.fromkeys(EDITOR)
-    # Arrays of a space have two lines, the weight shift and the planted one; samples are last.
+    # The first axis of a space's arrays is (weight shift, planted shift), the last the samples.
     joined = {
         "pixels": 0,
         "perceptual": 0,
@@ -115,7 +115,7 @@ class LatentReproduction(ObservationMetric):
         """Add a ratio of means and its terms.
 
         Args:
-            left: (n,) squared difference that is left.
+            left: (n,) remaining squared difference.
             whole: (n,) squared difference without any shift.
         """
         left = np.asarray(left, np.float64)
@@ -129,7 +129,7 @@ class LatentReproduction(ObservationMetric):
 
 
 def weak(reach: dict, effect: float, towards: str) -> str:
-    """Why an edit is weaker than the common effect, '' where it is not."""
+    """Why an edit is weaker than the common effect, or ''."""
     if reach["reached"]:
         return ""
     return (

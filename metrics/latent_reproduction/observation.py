@@ -1,9 +1,9 @@
-"""Can a shift of a latent do what a shift of the weights does? One shift, found by gradients.
+"""Can a shift of a latent reproduce a shift of the weights? The best shift is found by gradients.
 
-Cherepkov et al. 2021, eq. 5: min_h E_z |G(z + h) - G_{theta + t xi}(z)|^2 over h in Z, W, W+ (a
-vector a row) and the activation before the modified convolution. The paper shows pictures of the
-failure. That a failure is the generator's and not the optimiser's is shown here by a planted latent
-shift of the same image effect, found by the same optimiser.
+Cherepkov et al. 2021, eq. 5: min_h E_z |G(z + h) - G_{theta + t xi}(z)|^2 over h in Z, W, W+ (one
+vector per row) and the activation before the modified convolution. The paper shows images of the
+failure. To show that a failure is due to the generator and not to the optimiser, the same optimiser
+must find a planted latent shift with the same effect on the images.
 """
 
 from __future__ import annotations
@@ -33,23 +33,25 @@ from editbench.walk.editor import Editor, FitData
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.strength import calibrate, require_samples
 
-# Mean effect in sigmas below which the weight shift does nothing: what is left is rounding.
+# A weight shift with a smaller mean effect, in sigmas, does nothing; the rest is rounding.
 LEAST = 1e-3
 
-# Adam's rate by space; of the activation in units of its root mean square.
+# Adam's learning rate by space; for the activation in units of its root mean square.
 RATES = {"z": 0.05, "w": 0.01, "w_plus": 0.01, "activation": 0.01}
 
 
 class LatentReproductionObservation(AfterWalk):
-    """Distances that the best latent shifts leave, on held-out samples.
+    """Distances that remain after the best latent shifts, on held-out samples.
 
-    Only of editors that walk in THETA, towards the class of t > 0 at the strength of the common
-    effect. Arrays, with N held-out samples and R restarts; float64, squared distances of pictures.
-    The targets of axis 0 are the weight shift (0) and the planted shift (1). For each space K:
+    Only for editors that walk in THETA, towards the class of t > 0 at the strength of the common
+    effect. The arrays are float64 squared distances of images, with N held-out samples and R
+    restarts. The targets on axis 0 are the weight shift (0) and the planted shift (1). For each
+    space K:
 
-    - pixels, perceptual: (N,) between the samples and their weight-shifted pictures.
-    - planted_pixels_K, planted_perceptual_K: (N,) between the samples and the planted shift's.
-    - pixels_K, perceptual_K: (2, N) between the pictures of the best shift and its target.
+    - pixels, perceptual: (N,) between the samples and their weight-shifted images.
+    - planted_pixels_K, planted_perceptual_K: (N,) between the samples and their images with the
+      planted shift.
+    - pixels_K, perceptual_K: (2, N) between the images with the best shift and their target.
     - restarts_K: (2, R) mean of pixels_K of every restart.
     - training_K: (2, R) their training loss, by which the best is chosen.
     - editor_pixels, editor_perceptual: (N,) of the comparator.
@@ -77,17 +79,17 @@ class LatentReproductionObservation(AfterWalk):
 
         Args:
             spaces: of h, among z, w, w_plus, activation; those that a generator lacks are left out.
-            steps: of Adam, its rate falling to 0 on a cosine.
-            batch: samples a step.
-            restarts: searches; restart 0 begins at h = 0.
-            lr: space -> rate, for those that are not to have the one in RATES.
-            held_out: samples of the test split behind the numbers.
+            steps: number of Adam steps; the learning rate decays to 0 on a cosine.
+            batch: samples per step.
+            restarts: number of searches; restart 0 begins at h = 0.
+            lr: space -> learning rate that replaces the one in RATES.
+            held_out: number of test samples that the numbers are computed from.
             effect: mean change of the judge's log-odds by the weight shift, in sigmas.
-            samples: behind the calibration of its strength.
-            tolerance: of the effect there, relative.
-            cap: steps, at most.
+            samples: number of samples for the calibration of its strength.
+            tolerance: relative tolerance of this effect.
+            cap: largest number of steps.
             comparator: a latent editor, fitted here and walked to the same effect; None for none.
-            pictures: samples whose pictures are kept.
+            pictures: number of samples whose images are kept.
 
         Raises:
             EditbenchError: a value is out of its range.
@@ -127,7 +129,7 @@ class LatentReproductionObservation(AfterWalk):
         self.pictures = pictures
 
     def check(self, context: ObservationContext) -> None:
-        """Ask for an editor of weights, and for enough samples.
+        """Check that the editor edits weights and that there are enough samples.
 
         Raises:
             Unsupported: the editor does not edit weights.
@@ -148,7 +150,7 @@ class LatentReproductionObservation(AfterWalk):
             Unsupported: the edit changes nothing.
         """
         reach = calibrate(context, 1, self.effect, self.samples, self.tolerance, self.cap)
-        # A weaker edit than the wanted one is still an edit that a shift may reproduce.
+        # An edit weaker than wanted can still be reproduced by a shift.
         if not reach.reached and reach.effect < LEAST:
             raise Unsupported("the weight shift changes nothing that the judge sees")
         edit = WeightEdit(context, reach.strength)
@@ -156,13 +158,13 @@ class LatentReproductionObservation(AfterWalk):
             "pixels": PixelDistance(),
             "perceptual": FeatureDistance(context.teacher).to(context.device),
         }
-        # What a latent editor leaves tells how large the distances are between two edits.
+        # The comparator shows how large the distances between two edits are.
         other, meta = self._comparator(context)
         arrays, panels = self._unshifted(edit, other, measures)
         names: list[str] = []
         left_out: dict[str, str] = {}
         for name in self.spaces:
-            # A space that is not there is left out of the report with its reason.
+            # A missing space is left out of the report, with its reason.
             try:
                 space = shift_space(name, edit, self.lr[name])
             except Unsupported as error:
@@ -213,7 +215,7 @@ class LatentReproductionObservation(AfterWalk):
             if other is not None:
                 arrays[f"editor_{name}"] = np.zeros(self.held_out)
         shown = []
-        # Both edits go through the same samples in the same batches.
+        # Both edits are applied to the same samples in the same batches.
         latent = None if other is None else iter(other.batches(self.held_out))
         for rows, before, after in edit.batches(self.held_out):
             moved = None if latent is None else next(latent)[2]
@@ -235,21 +237,21 @@ class LatentReproductionObservation(AfterWalk):
         Args:
             edit: the weight shift.
             space: of the latent shifts.
-            energy: mean squared image effect of the weight shift, which the planted one gets too.
+            energy: mean squared image effect of the weight shift, also used for the planted shift.
             measures: distances by name.
 
         Returns:
-            arrays: the distances that the best shifts leave.
-            pictures: (k, C, h, w) of the shift that stands for the weight shift.
+            arrays: the distances that remain after the best shifts.
+            pictures: (k, C, h, w) with the shift that reproduces the weight shift best.
         """
-        # The control: a shift that is there to be found, of the same effect on the pictures.
+        # The control: a shift that exists in this space, with the same effect on the images.
         planted = plant(edit, space, energy)
         with torch.enable_grad(), progress(f"shifts in {space.name}", self.steps) as advance:
             shifts, training = optimise(
                 edit, space, planted, self.steps, self.batch, self.restarts, advance
             )
-        # A restart that has diverged is never the best one. The choice is by the training loss:
-        # the held-out samples have no say in it.
+        # A diverged restart is never the best one. The choice uses the training loss, not the
+        # held-out samples.
         best = training.nan_to_num(nan=float("inf")).argmin(1).tolist()
         out: dict[str, np.ndarray] = {}
         for name in measures:
@@ -258,7 +260,7 @@ class LatentReproductionObservation(AfterWalk):
         restarts = np.zeros((2, self.restarts))
         shown = []
         for rows, before, after in edit.batches(self.held_out):
-            # From the bank, since the batches come in its order.
+            # From the bank, since the batches are in its order.
             latent = edit.latents(rows, space.field)
             goals = (after, space.decode(latent, planted[None]))
             for name, measure in measures.items():
@@ -284,14 +286,14 @@ class LatentReproductionObservation(AfterWalk):
         """Fit the latent editor and find its edit of the same effect.
 
         Returns:
-            edit: None where there is no comparator, or where it cannot serve.
+            edit: None if there is no comparator, or if it does not support the job.
             meta: facts of it.
         """
         if self.comparator is None:
             return None, {"editor": ""}
         editor = self.comparator
         about: dict[str, Any] = {"editor": type(editor).__name__}
-        # Fitted here and not taken from the cache of fits: the job has no configuration of it.
+        # Fitted here without the cache of fits, since it is not part of the job's configuration.
         editor.bind(context.generator)
         sigma = torch.from_numpy(context.bank.sigma["teacher"]).float().to(context.device)
         data = FitData(
@@ -302,7 +304,7 @@ class LatentReproductionObservation(AfterWalk):
             sigma,
             context.seed,
         )
-        # As in a job: before the fit, which may be useless, and after it, which may find nothing.
+        # As in a job: before the fit, to save its time, and after it, since it may find nothing.
         try:
             editor.check(context.generator, context.judge.attributes, context.attribute)
             with torch.enable_grad():

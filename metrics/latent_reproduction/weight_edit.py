@@ -1,4 +1,4 @@
-"""An editor's edit at one strength, of samples of the bank and of new ones."""
+"""An editor's edit at one strength, applied to samples of the bank and to new samples."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COMMON = 0  # seed of the draws of z, the same for every method
 
 
 class WeightEdit:
-    """The edit of any latents, towards the class of t > 0."""
+    """An edit towards the class of t > 0 at a fixed strength, applicable to any latents."""
 
     def __init__(self, context: ObservationContext, strength: float) -> None:
         """Fix an edit.
 
         Args:
-            context: what is edited.
+            context: editor, networks and bank of the job.
             strength: in steps.
         """
         self.context = context
@@ -33,7 +33,7 @@ class WeightEdit:
         self.strength = strength
         self.away, self.towards = sides(context.judge.attributes[context.attribute], context.target)
         self.latent_space = context.generator.latent_space
-        # One edit is made only to see which layer's weight it shifts; '' where it shifts none.
+        # One sample is edited to find the layer whose weight is shifted; '' if there is none.
         _, walk, _ = next(start_walks(replace(context, batch=1), 1))
         shift = self._codes(walk).shift
         self.layer = "" if shift is None else shift.layer
@@ -78,12 +78,12 @@ class WeightEdit:
         """Draw new samples from one stream for all methods.
 
         Args:
-            first: place of the first sample in the stream.
-            last: place after the last sample.
+            first: position of the first sample in the stream.
+            last: position after the last sample.
 
         Returns:
             z: (b, d).
-            latents: (b, d) w, or z where there is no W.
+            latents: (b, d) w, or z if there is no W.
         """
         drawn = normals(COMMON, "reproduction", first, last, self.generator.z_dim)
         # Rounded on the CPU, so that every device has the same float32 numbers.
@@ -92,7 +92,7 @@ class WeightEdit:
             return z, self.generator.map(z) if self.latent_space is Space.W else z
 
     def pictures(self, latent: Tensor) -> Tensor:
-        """The edit of any latents, without gradients.
+        """Edit latents and decode them, without gradients.
 
         Args:
             latent: (n, d).
@@ -100,7 +100,7 @@ class WeightEdit:
         Returns:
             (n, ...) decoded edits.
         """
-        # New samples have no place in the bank; an editor may use the index as a key of noise.
+        # New samples have no bank index, which an editor may use as a key of random draws.
         index = torch.arange(len(latent), device=latent.device)
         codes = self.generator.lift(latent, self.context.editor.space)
         label = torch.full_like(index, self.away)

@@ -1,4 +1,4 @@
-"""Where edits act: a heatmap a method and attribute, beside the mean picture (Cherepkov et al.
+"""Where edits act: one heatmap per method and attribute, next to the mean image (Cherepkov et al.
 2021, Fig. 12)."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from editbench.walk.observed import Observed
 
 OBSERVATION = "locality"
 MAP = "viridis"  # perceptually uniform, and readable with any colour vision
-SIDE = 1.0  # inches at screen type of a map, where they stand below each other
+SIDE = 1.0  # inches; side of a map at screen size if maps are stacked vertically
 CAPTION = (
     "Squared difference between edited and unedited images (range [-1, 1]), summed over the colour "
     "channels, mean over samples and strengths. Left: the mean unedited image. {scale} Below each "
@@ -36,8 +36,8 @@ class Heat:
     Attributes:
         heat: (h, w) mean squared difference.
         mean: (C, h, w) mean unedited picture, in [-1, 1].
-        weak: whether the common effect was not reached on a side.
-        top: share of the energy in the 10 % of pixels with most.
+        weak: whether the common effect was not reached on one side.
+        top: share of the energy in the 10 % of pixels with the most energy.
     """
 
     heat: np.ndarray
@@ -47,12 +47,12 @@ class Heat:
 
 
 def heats(records: Records) -> dict[tuple[str, str], Heat]:
-    """(attribute, method) -> heat, of the runs that have a map; seeds of one method are added."""
+    """(attribute, method) -> heat, of the runs with a map; the seeds of a method are pooled."""
     rows = records.rows[records.rows["metric"] == "locality_top"].drop_duplicates("run_id")
     top = rows.set_index("run_id")["value"]
     found: dict[tuple[str, str], list[tuple[Observed, float]]] = {}
     for run in records.runs[records.runs["status"] == "done"].to_dict("records"):
-        # A row of several seeds has the share of all of them, under its own id.
+        # A row for several seeds has their common share, under its own id.
         share = float(top.get(run["run_id"], np.nan))
         for run_id in run["run_ids"]:
             seen = records.observation(run_id, OBSERVATION)
@@ -65,7 +65,7 @@ def joined(several: list[tuple[Observed, float]]) -> Heat:
     """The map over several seeds.
 
     Args:
-        several: of each seed, what the observation left and the share of the most touched pixels.
+        several: for each seed, the observation's result and the share of the most changed pixels.
     """
     energy = np.zeros(())
     count = 0.0
@@ -80,7 +80,7 @@ def joined(several: list[tuple[Observed, float]]) -> Heat:
 
 
 def draw(records: Records, theme: Theme) -> list[Drawing]:
-    """The maps, once with a scale each and once with a common one; none where no run has a map."""
+    """The maps, once with separate scales and once with a common one; none if no run has a map."""
     found = heats(records)
     if not found:
         return []
@@ -105,17 +105,17 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 def heatmap_figure(
     found: dict[tuple[str, str], Heat], theme: Theme, shared: bool = False
 ) -> Figure:
-    """A line an attribute: the mean picture, then a map a method.
+    """One line per attribute: the mean image, then one map per method.
 
     Args:
         found: (attribute, method) -> map.
         theme: of the methods, with their order and that of the attributes.
-        shared: whether the maps of a line have one scale of colours, with its bar.
+        shared: whether the maps of a line share one colour scale, with its bar.
     """
     attributes = theme.order(attribute for attribute, _ in found)
     methods = order_methods((method for _, method in found), theme)
     count = 1 + len(methods)
-    # In a paper's column the maps of an attribute stand below each other.
+    # In a paper's column the maps of an attribute are stacked vertically.
     tall = theme.panels_per_row(count, count, SIDE) < count
     if tall:
         figure = new_figure(1.2 + SIDE * len(attributes), 0.5 + SIDE * count)
@@ -131,7 +131,7 @@ def heatmap_figure(
             if (attribute, method) in found:
                 mine[method] = found[attribute, method]
         most = max(float(one.heat.max()) for one in mine.values())
-        # All methods have the same unedited pictures: any one's mean will do.
+        # All methods have the same unedited images, so the mean of any method can be used.
         mean = next(iter(mine.values())).mean.transpose(1, 2, 0)
         show_picture(line[0], np.clip((mean + 1) / 2, 0, 1), 1)
         if tall:

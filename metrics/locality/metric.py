@@ -1,25 +1,25 @@
 """How local an edit is: numbers of the map of its pixel differences.
 
-Cherepkov et al. 2021 (Fig. 12 and 13) show H(p) = E_{z,t} |G_edit(z, t)[p] - G(z)[p]|^2 as
-pictures; the numbers are this project's:
+Cherepkov et al. 2021 (Fig. 12 and 13) show H(p) = E_{z,t} |G_edit(z, t)[p] - G(z)[p]|^2 as images;
+the numbers are this project's:
 
-- `locality_top`: share of the energy in the 10 % of pixels that have most of it; 0.1 of an edit
+- `locality_top`: share of the energy in the 10 % of pixels with the most energy; 0.1 for an edit
   that acts everywhere.
-- `locality_entropy`: entropy of H at sum one, over ln(pixels); 1 of an edit that acts everywhere,
-  0 of one pixel.
+- `locality_entropy`: entropy of H normalised to sum 1, divided by ln(pixels); 1 for an edit that
+  acts everywhere, 0 for an edit of a single pixel.
 - `locality_inside`: share of the energy in pixels that show the attribute's own regions in the
-  unedited picture; `locality_inside_ratio`: over the share of the pixels that do, 1 where there is
-  no localisation. The regions of an attribute are declared in conf/metric/locality.yaml.
-- `locality_touched`, `locality_touched_ratio`: the same of pixels that show these regions before
-  or after the edit. Glasses that are put on a face are in no region of the unedited picture.
-- `locality_region`, `locality_region_ratio`: of every region of the unedited picture; x: its place
-  in the observation's list.
+  unedited image; `locality_inside_ratio`: this share divided by the share of these pixels, 1
+  without localisation. The regions of an attribute are declared in conf/metric/locality.yaml.
+- `locality_touched`, `locality_touched_ratio`: the same for pixels that show these regions before
+  or after the edit. Glasses that an edit adds are in no region of the unedited image.
+- `locality_region`, `locality_region_ratio`: the same for every region of the unedited image; x is
+  the region's position in the observation's list.
 - `locality_change`: root mean square difference of pixel values.
 
-Intervals: bootstrap over blocks of z. Samples: pseudo-values of leaving out one block, paired
-between methods since all have the same z; `start` is the block. Energies are means over the same
-grid of strengths, from one side's end to the other's; where a side does not reach the common effect
-the rows say so.
+Intervals: bootstrap over blocks of z. Samples: jackknife pseudo-values of leaving out one block,
+paired between methods since all have the same z; `start` is the block. Energies are means over the
+same grid of strengths, from the end of one side to that of the other; if a side does not reach the
+common effect, the rows say so.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ OWN = ("locality_inside", "locality_inside_ratio", "locality_touched", "locality
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the picture whose share of the energy is taken.
+    """A part of the image whose share of the energy is computed.
 
     Attributes:
         name: of the row.
-        x: place of a region in the observation's list, or NaN.
-        mask: (R, R) bool over a pixel's region before and after the edit.
+        x: position of a region in the observation's list, or NaN.
+        mask: (R, R) bool, indexed by a pixel's region before and after the edit.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Part:
 
 
 class Locality(ObservationMetric):
-    """The rows above; count is the number of samples.
+    """The rows listed in the module's docstring; count is the number of samples.
 
     Args:
-        regions: attribute -> its own regions, by the parser's names; 'all' of one that changes the
-            whole picture, for which no share is given.
+        regions: attribute -> its own regions, by the parser's names; 'all' for an attribute that
+            changes the whole image, for which no share is given.
         draws: bootstrap draws.
     """
 
@@ -104,8 +104,8 @@ class Locality(ObservationMetric):
         faces.check_regions("metric.locality.regions", self.regions, attributes)
 
     def check_observation(self, observation: Observation, context: ObservationContext) -> None:
-        """Refuse a region of the edited attribute that the observation's parser does not have."""
-        # Imported here: a metric that is computed again loads no generator.
+        """Reject a region of the edited attribute that the observation's parser lacks."""
+        # Imported here, so that recomputing the metric does not load a generator.
         from editbench.metrics.locality.observation import LocalityObservation
 
         if isinstance(observation, LocalityObservation):
@@ -151,7 +151,7 @@ class Locality(ObservationMetric):
         out = ResultBuilder()
         for k, (name, x) in enumerate(names):
             out.add(name, whole[k], n, (low[k], high[k]), note, x=x)
-            # A region may be in no picture of a block; then there is nothing to pair.
+            # A region may be absent from all images of a block; then there is nothing to pair.
             if np.isnan(x) and np.isfinite(pseudo[:, k]).all():
                 out.add_samples(name, np.arange(len(pseudo)), pseudo[:, k])
         if why:
@@ -160,11 +160,11 @@ class Locality(ObservationMetric):
         return out.result()
 
     def _own(self, attribute: str, names: Sequence[str]) -> str | tuple[str, ...] | None:
-        """The regions that are declared for an attribute, 'all', or None.
+        """The regions declared for an attribute, 'all', or None.
 
         Args:
-            attribute: the edited one.
-            names: the regions that there are; without any nothing is refused.
+            attribute: the edited attribute.
+            names: the existing regions; if empty, no name is rejected.
 
         Raises:
             UnknownName: there is no such region.
@@ -177,10 +177,10 @@ class Locality(ObservationMetric):
         return own
 
     def _parts(self, meta: dict) -> tuple[list[Part], str]:
-        """Every part whose share is taken, and why the attribute has none of its own, or ''.
+        """Every part whose share is computed, and why the attribute has no own part, or ''.
 
         Raises:
-            UnknownName: a declared region that the parser does not have.
+            UnknownName: the parser lacks a declared region.
         """
         names = list(meta["regions"])
         attribute = str(meta["attribute"])
@@ -227,10 +227,10 @@ def numbers(heat: np.ndarray, sums: np.ndarray, channels: int) -> np.ndarray:
 
 
 def top_share(heat: np.ndarray) -> np.ndarray:
-    """Share of the energy in the share TOP of the pixels with most of it.
+    """Share of the energy in the share TOP of the pixels with the most energy.
 
-    (draws, pixels) -> (draws,), NaN of a map without energy. The last pixel counts in part, so that
-    an even map has exactly TOP.
+    (draws, pixels) -> (draws,), NaN for a map without energy. The last pixel counts partially, so
+    that a uniform map has exactly TOP.
     """
     ranked = -np.sort(-heat, axis=1)
     whole = int(TOP * heat.shape[1])
@@ -240,9 +240,9 @@ def top_share(heat: np.ndarray) -> np.ndarray:
 
 
 def entropy(heat: np.ndarray) -> np.ndarray:
-    """Entropy of each map at sum one, over the logarithm of its pixels.
+    """Entropy of each map normalised to sum 1, divided by the logarithm of the number of pixels.
 
-    (draws, pixels) -> (draws,), from 0 (one pixel) to 1 (even).
+    (draws, pixels) -> (draws,), from 0 (a single pixel) to 1 (uniform).
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         share = heat / heat.sum(1, keepdims=True)
@@ -250,7 +250,7 @@ def entropy(heat: np.ndarray) -> np.ndarray:
 
 
 def remarks(arrays: dict[str, np.ndarray], meta: dict) -> str:
-    """What keeps the numbers from being compared, '' where nothing does."""
+    """Why the numbers cannot be compared, or ''."""
     out = [why for side in ("down", "up") if (why := not_reached(side, meta))]
     if lost := int(arrays["broken"].sum()):
         out.append(f"{lost} edited pictures are not finite and were left out")

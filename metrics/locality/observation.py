@@ -1,9 +1,9 @@
-"""Where in the picture an edit acts: energy of the pixel differences, by pixel and by region.
+"""Where in the image an edit acts: energy of the pixel differences, by pixel and by region.
 
 Cherepkov et al. 2021, Fig. 12: H(p) = E_{z,t} |G_edit(z, t)[p] - G(z)[p]|^2, summed over the
-channels, pictures in [-1, 1] and clamped before the difference. The paper has 1600 z and 20 t of a
-uniform grid in [-100, 100], units of its own weights. Here each side's end has a common mean effect
-(editbench.walk.strength.calibrate), or is given.
+channels, with images clamped to [-1, 1] before the difference. The paper uses 1600 z and 20 t on a
+uniform grid in [-100, 100], in units of its own weights. Here each side ends at a common mean
+effect (editbench.walk.strength.calibrate), or at a given strength.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.truth import RenderGenerator, to_factors
 from editbench.worlds.parser import RegionParser
 
-# Mean effect in sigmas below which a side leads nowhere: what is left is the rounding of float32.
+# A side with a smaller mean effect, in sigmas, has no effect; the rest is rounding of float32.
 LEAST = 1e-3
 
-# Codes and their pictures (b, C, h, w) -> (b, h, w) int64, the region of every pixel.
+# Codes and their images (b, C, h, w) -> (b, h, w) int64, the region of every pixel.
 Labels = Callable[[Codes, Tensor], Tensor]
 
 
@@ -40,13 +40,13 @@ class LocalityObservation(AfterWalk):
     Sample i of n belongs to block i * B // n, so blocks of two records over other samples add up.
     Arrays, with B blocks of samples and R regions; float64 sums over samples and strengths:
 
-    - count: (B,) pictures that are finite.
-    - broken: (B,) pictures that are not, and are left out of the other sums.
+    - count: (B,) number of finite images.
+    - broken: (B,) number of images that are not finite; they are left out of the other sums.
     - energy: (B, h, w).
     - region_energy, region_pixels: (B, R, R) energy and number of the pixels that show region i
       before and region j after the edit; only with regions.
-    - strength: (T,) that were looked at.
-    - mean: (C, h, w) float32, of the unedited pictures.
+    - strength: (T,) the strengths.
+    - mean: (C, h, w) float32, mean of the unedited images.
     """
 
     citation = "Cherepkov, Voynov & Babenko: Navigating the GAN Parameter Space, CVPR 2021, Fig. 12"
@@ -66,17 +66,18 @@ class LocalityObservation(AfterWalk):
         """Check the options.
 
         Args:
-            parser: labels the regions of a picture; None for no regions. Where the generator is
-                the renderer, its own exact masks take the parser's place.
-            n: samples; the paper has 1600.
-            points: strengths, even on each side's [0, end]; 0 is among them if odd. The paper has
-                20.
-            limit: end of both sides in steps; None where the mean effect is `effect`.
+            parser: labels the regions of an image; None for no regions. If the generator is the
+                renderer, its own exact masks replace the parser.
+            n: number of samples; 1600 in the paper.
+            points: number of strengths, evenly spaced on each side's [0, end]; 0 is included if the
+                number is odd. 20 in the paper.
+            limit: end of both sides in steps; None uses the strength at which the mean effect is
+                `effect`.
             effect: mean change of the judge's log-odds at both ends, in sigmas.
-            samples: behind the calibration of the ends.
-            tolerance: of the effect there, relative.
-            cap: steps to either side, at most.
-            blocks: B, of the intervals.
+            samples: number of samples for the calibration of the ends.
+            tolerance: relative tolerance of the effect there.
+            cap: largest number of steps on either side.
+            blocks: B, number of blocks for the intervals.
 
         Raises:
             EditbenchError: a value is out of its range.
@@ -103,19 +104,19 @@ class LocalityObservation(AfterWalk):
         self.cap = cap
 
     def check(self, context: ObservationContext) -> None:
-        """Ask for pictures that the parser takes, and for enough samples.
+        """Check that there are images, that the parser accepts them, and that samples suffice.
 
         Raises:
-            Unsupported: there are no pictures.
-            EditbenchError: the test split has fewer than n samples, or the parser takes no such
-                pictures.
+            Unsupported: there are no images.
+            EditbenchError: the test split has fewer than n samples, or the parser does not accept
+                such images.
         """
         if context.generator.output != "image":
             raise Unsupported("there are no pictures: the judge scores codes")
         require_samples(context, "observation.locality.n", self.n)
         _, labels = self._regions(context)
         generator = context.generator
-        # Exact masks are not read off the picture.
+        # Exact masks are not computed from the image.
         if labels is None or isinstance(generator, RenderGenerator):
             return
         first = context.bank.spec.split("test")[0]
@@ -123,7 +124,7 @@ class LocalityObservation(AfterWalk):
         codes = Codes(generator.latent_space, torch.from_numpy(stored).to(context.device))
         before = generator.decoded
         labels(codes, clamped(generator, codes))
-        # A trial, and no cost of what is measured.
+        # Only a trial, so it is not counted as a cost.
         generator.decoded = before
 
     def look(self, context: ObservationContext) -> Observed:
@@ -134,7 +135,7 @@ class LocalityObservation(AfterWalk):
         """
         down = self._end(context, -1)
         up = self._end(context, 1)
-        # A side may lead nowhere, of an editor that knows one way only; both may not.
+        # One side may have no effect, if an editor has only one direction, but not both sides.
         grid = self._grid(down, up)
         if not np.any(grid):
             raise Unsupported("the edit changes nothing that the judge sees, on either side")
@@ -143,7 +144,7 @@ class LocalityObservation(AfterWalk):
         classes = context.judge.attributes[context.attribute].classes
         backward, forward = sides(context.judge.attributes[context.attribute], context.target)
         masks = "parser" if names else ""
-        # The renderer knows its regions; a parser would only add its own errors.
+        # The renderer knows its regions; a parser would only add errors.
         if isinstance(context.generator, RenderGenerator):
             masks = "exact"
         meta = {
@@ -163,27 +164,27 @@ class LocalityObservation(AfterWalk):
         """The end of one side."""
         if self.limit is not None:
             return Reach(sign * self.limit, float("nan"), True)
-        # Never more samples than are looked at: they are drawn from the same first n.
+        # At most n, since these are the first of the same n samples.
         samples = min(self.samples, self.n)
         return calibrate(context, sign, self.effect, samples, self.tolerance, self.cap)
 
     def _grid(self, down: Reach, up: Reach) -> np.ndarray:
-        """Strengths in ascending order; none on a side that leads nowhere."""
+        """Strengths in ascending order; none on a side without effect."""
         share = np.linspace(-1, 1, self.points)
         ends = []
         for side in (down, up):
             leads = side.reached or side.effect > LEAST
             ends.append(abs(side.strength) if leads else 0.0)
         end = np.where(share < 0, ends[0], ends[1])
-        # Adding 0 turns -0 into 0, which would count as another strength.
+        # Adding 0 turns -0 into 0; otherwise -0 could count as a further strength.
         return np.unique((share * end)[(end != 0) | (share == 0)] + 0.0)
 
     def region_names(self, context: ObservationContext) -> tuple[str, ...]:
-        """The regions that pixels will be labelled with; none without a parser."""
+        """The regions that pixels are labelled with; none without a parser."""
         return self._regions(context)[0]
 
     def _regions(self, context: ObservationContext) -> tuple[tuple[str, ...], Labels | None]:
-        """Names of the regions, and what labels the pixels; ((), None) without regions."""
+        """Names of the regions, and the function that labels pixels; ((), None) without regions."""
         if isinstance(context.generator, RenderGenerator):
             return REGIONS, exact_masks(context.generator)
         if self.parser is None:
@@ -203,22 +204,22 @@ class LocalityObservation(AfterWalk):
     def _sum_energy(
         self, context: ObservationContext, grid: np.ndarray, labels: Labels | None, regions_: int
     ) -> dict[str, np.ndarray]:
-        """Arrays of all sums.
+        """Compute the arrays of all sums.
 
         Args:
-            context: what is edited.
+            context: editor, networks and bank of the job.
             grid: (T,) strengths.
-            labels: what labels the pixels; None for no regions.
-            regions_: how many regions there are.
+            labels: labels the pixels; None for no regions.
+            regions_: number of regions.
         """
         sums: _Sums | None = None
         wanted = set(grid.tolist())
         with progress("locality", len(wanted) * self.n) as advance:
-            # The unedited pictures are decoded even where 0 is not on the grid: they are what the
-            # others are compared with. They come first of every batch.
+            # The unedited images are decoded even if 0 is not on the grid, since the others are
+            # compared with them. They come first in every batch.
             for t, rows, codes in edited_codes(context, sorted(wanted | {0.0}), self.n):
                 images = clamped(context.generator, codes)
-                # The size of the pictures is known only now.
+                # The size of the images is known only now.
                 if sums is None:
                     shape = tuple(images.shape[1:])
                     sums = _Sums(self.n, self.blocks, shape, regions_, images.device)
@@ -238,7 +239,7 @@ class LocalityObservation(AfterWalk):
 
 
 class _Sums:
-    """Sums over samples and strengths, on the device of the pictures."""
+    """Sums over samples and strengths, on the device of the images."""
 
     def __init__(
         self, n: int, blocks: int, shape: tuple[int, ...], regions_: int, device: torch.device
@@ -250,18 +251,18 @@ class _Sums:
         def zeros(*size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.float64, device=device)
 
-        # Float64: sums of millions of small squares lose their digits in float32.
+        # float64, since sums of millions of small squares lose precision in float32.
         self.count = zeros(blocks)
         self.broken = zeros(blocks)
         self.energy = zeros(blocks, *shape[-2:])
-        # Flat (block, region before, region after), so that one index finds a pixel's place.
+        # Flattened (block, region before, region after), so that a pixel needs a single index.
         self.by_region = zeros(blocks * regions_**2)
         self.pixels = zeros(blocks * regions_**2)
         self.mean = zeros(*shape)  # a sum, until `arrays` divides it
-        self.shown = 0  # pictures in it
+        self.shown = 0  # number of images in the sum
 
     def add_starts(self, images: Tensor) -> None:
-        """Add unedited pictures (b, C, h, w) to their mean."""
+        """Add unedited images (b, C, h, w) to their mean."""
         sound = images.isfinite().flatten(1).all(1)
         self.mean += images[sound].double().sum(0)
         self.shown += int(sound.sum())
@@ -269,14 +270,14 @@ class _Sums:
     def add(
         self, first: int, start: Tensor, images: Tensor, before: Tensor | None, after: Tensor | None
     ) -> None:
-        """Add the pictures of one batch; those that are not finite are counted alone.
+        """Add the images of one batch; those that are not finite are only counted.
 
         Args:
-            first: place of the first sample, in 0..n.
-            start: (b, C, h, w) unedited.
-            images: (b, C, h, w) edited.
-            before: (b, h, w) regions of the unedited pictures, or None.
-            after: (b, h, w) regions of the edited pictures, or None.
+            first: position of the first sample, in 0..n.
+            start: (b, C, h, w) unedited images.
+            images: (b, C, h, w) edited images.
+            before: (b, h, w) regions of the unedited images, or None.
+            after: (b, h, w) regions of the edited images, or None.
         """
         samples = torch.arange(first, first + len(images), device=images.device)
         block = samples * self.blocks // self.n
@@ -284,7 +285,7 @@ class _Sums:
         sound = energy.isfinite().flatten(1).all(1)
         broken = block[~sound]
         self.broken.index_add_(0, broken, torch.ones_like(broken, dtype=torch.float64))
-        # A NaN would spoil the sums of its block for good.
+        # A NaN would make the sums of its block NaN.
         energy = energy[sound]
         block = block[sound]
         self.count.index_add_(0, block, torch.ones_like(block, dtype=torch.float64))
@@ -311,13 +312,13 @@ class _Sums:
 
 
 def clamped(generator: Generator, codes: Codes) -> Tensor:
-    """Pictures as they are shown, in [-1, 1]; NaN stays NaN."""
-    # What lies beyond [-1, 1] no viewer sees, and the paper clamps before the difference too.
+    """Decode images and clamp them to [-1, 1], as for display; NaN stays NaN."""
+    # Values beyond [-1, 1] are not visible, and the paper clamps before the difference too.
     return generator.decode(codes).float().clamp(-1, 1)
 
 
 def exact_masks(generator: RenderGenerator) -> Labels:
-    """The renderer's own regions of what codes of Z or W show."""
+    """The renderer's exact regions for codes of Z or W."""
 
     def label(codes: Codes, _images: Tensor) -> Tensor:
         w = generator.map(codes.values) if codes.space == Space.Z else codes.values

@@ -1,4 +1,4 @@
-"""Logits of two attributes before and after the edit, a panel a method (Chen et al. 2022, Fig.
+"""Logits of two attributes before and after the edit, one panel per method (Chen et al. 2022, Fig.
 7b)."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from editbench.figures.panels import STYLE, new_figure, panel_grid
 from editbench.figures.theme import INK, Theme, order_methods
 
 ENDS = ("scatter_x0", "scatter_y0", "scatter_x1", "scatter_y1")
-MOST = 300  # arrows a panel: more make a blot; the numbers are of all
+MOST = 300  # arrows per panel, since more would overlap; the numbers are computed from all
 # Colours of the crosses, of the flat arrow, and of the boundary.
 START = "#cc3344"
 FLAT = "#ee99aa"
@@ -47,7 +47,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 
 
 def scatter_points(records: Records) -> pd.DataFrame:
-    """One row a start: run_id, method, attribute, other, and the columns ENDS.
+    """One row per start: run_id, method, attribute, other, and the columns ENDS.
 
     Failed walks are left out.
     """
@@ -57,7 +57,7 @@ def scatter_points(records: Records) -> pd.DataFrame:
     )
     wide = wide.reindex(columns=list(ENDS)).dropna().reset_index()
     runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
-    # Samples of older versions do not name the other attribute, which was an option that had to be.
+    # Samples of older versions do not name the other attribute, which was a required option then.
     other = {}
     for run, config in records.configs.items():
         options = (config.get("metric") or {}).get("logit_scatter") or {}
@@ -78,7 +78,7 @@ def scatter_figure(points: pd.DataFrame, records: Records, theme: Theme) -> Figu
     widths = np.sort(ends[:, ::2], None)
     for axes, method in zip(panels, methods):
         mine = points[points["method"] == method].sort_values("start")
-        # Every k-th arrow, so that those drawn are spread over all starts.
+        # Every k-th arrow, so that the drawn ones are spread over all starts.
         drawn = mine[list(ENDS)].to_numpy(np.float64)[:: -(-len(mine) // MOST)]
         axes.add_collection(
             LineCollection(drawn.reshape(-1, 2, 2).tolist(), colors=INK, linewidths=0.5, alpha=0.3)
@@ -107,7 +107,7 @@ def scatter_figure(points: pd.DataFrame, records: Records, theme: Theme) -> Figu
         )
     room = 0.14 * (heights[-1] - heights[0] + 1e-9)
     panels[0].set_ylim(heights[0] - room, heights[-1] + 1.6 * room)
-    # The flat arrow points where most of the edits go.
+    # The flat arrow points in the direction of most edits.
     forward = 1 if np.median(ends[:, 2]) >= np.median(ends[:, 0]) else -1
     middle = (widths[0] + widths[-1]) / 2
     reach = 0.35 * forward * (widths[-1] - widths[0])

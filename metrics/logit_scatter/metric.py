@@ -3,19 +3,20 @@
 Starts of one class combination are edited; x is the logit of the target, y that of one other
 attribute. Choices:
 
-- The end of a walk is its crossing, where the paper stops; without one, its last step.
-- x and y are logits of the positive class, whichever way the walk goes, so that a slope means the
-  same both ways; x = 0 is the boundary, the dashed line of the figure. An attribute of many classes
-  has the log-odds of one of them: of the target class for x, of the start's class for y.
-- Flat is good: a slope of 0 means that the other attribute stayed. The paper's text says so
+- The end of a walk is its crossing, where the paper stops; without a crossing, it is its last step.
+- x and y are logits of the positive class in both directions of a walk, so that a slope has the
+  same meaning in both. x = 0 is the boundary, the dashed line of the figure. For an attribute with
+  several classes the log-odds of one class are used: of the target class for x, of the start's
+  class for y.
+- Flat is good: a slope of 0 means that the other attribute did not change. The paper's text says so
   ("slopes are more similar to the flat pink arrow"); its caption, "flatter lines indicate less
-  disentanglement", contradicts text and picture.
-- Slopes are in logits of the other attribute a logit of the target, as in the figure. They compare
-  methods on one pair of attributes, not one pair with another.
-- The mean of |dy| / |dx| has no ceiling where a walk hardly moves x; the median slope and its
-  quartiles are the numbers to trust. A walk that does not move x at all has no slope.
-- A walk that turns NaN or infinite before it crosses has failed: it counts as not crossing and as
-  going the wrong way, and its last sound step is no result, so it has no slope.
+  disentanglement", contradicts text and figure.
+- Slopes are in logits of the other attribute per logit of the target, as in the figure. They can be
+  used to compare methods on one pair of attributes, but not different pairs.
+- The mean of |dy| / |dx| is unbounded if a walk hardly moves x, so the median slope and its
+  quartiles are more reliable. A walk that does not move x at all has no slope.
+- A walk that becomes NaN or infinite before it crosses has failed: it counts as not crossing and as
+  going in the wrong direction. Its last finite step is not a result, so it has no slope.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ QUARTILES = (0.75, 0.25)
 
 
 class LogitScatter(Metric):
-    """Slopes of the arrows from before to after the edit, and where they end.
+    """Slopes and end points of the arrows from before to after the edit.
 
     Rows:
         scatter_slope: median dy / dx, order-statistic interval.
@@ -59,24 +60,25 @@ class LogitScatter(Metric):
         scatter_ratio: mean |dy| / |dx|, bootstrap.
         scatter_crossed, scatter_right_way: shares of the chosen starts that crossed, and whose x
             moved towards the target class; Wilson.
-    Samples: scatter_slope, and the ends of each start's arrow, scatter_x0, _y0, _x1, _y1, whose
-    variant is the attribute of y.
+    Samples: scatter_slope, and the end points of each start's arrow, scatter_x0, _y0, _x1, _y1,
+    whose variant is the attribute of y.
 
     States:
         start: (n,) ids of the chosen starts.
         crossed: (n,) 0 or 1.
-        sign: (n,) 1 or -1, where x should go.
-        x0, y0, x1, y1: (n,) logits; NaN in the last two: the walk failed.
+        sign: (n,) 1 or -1, the direction in which x should move.
+        x0, y0, x1, y1: (n,) logits; the last two are NaN if the walk failed.
         y_attribute: name of the attribute of y, or None.
-        pair: '' or why target and other attribute make no pair.
+        pair: why target and other attribute cannot be compared, or ''.
 
     Args:
-        other: the attribute of y; None: the scorer's first evaluated one that is not edited.
-        source: class of the target attribute at the start, by index or name; None: any.
-        other_class: class of the other attribute at the start, in the same way.
-        target: the only attribute whose edits are drawn; None: any. A sweep over attributes can so
-            draw the figure of one of them.
-        min_points: with fewer slopes the rows carry a note.
+        other: the attribute of y; None takes the scorer's first evaluated attribute that is not the
+            target.
+        source: class of the target attribute at the start, by index or name; None for any.
+        other_class: class of the other attribute at the start, likewise.
+        target: the only attribute whose edits are used; None for any. With this option a sweep over
+            attributes can draw the figure for one of them.
+        min_points: with fewer slopes the rows get a note.
         draws: bootstrap draws.
     """
 
@@ -112,10 +114,10 @@ class LogitScatter(Metric):
         self.add_facts("y_attribute", "pair")
 
     def check(self, attributes: Attributes, attribute: str) -> None:
-        """Refuse attributes and classes that there are not. `other` need not be evaluated.
+        """Reject attributes and classes that do not exist. `other` need not be evaluated.
 
         Raises:
-            UnknownName: no such attribute, or no class of this name.
+            UnknownName: there is no such attribute, or no class of this name.
             EditbenchError: the index of a class is out of range.
         """
         if self.other is not None:
@@ -123,7 +125,7 @@ class LogitScatter(Metric):
         if self.target is not None:
             check_attributes("metric.logit_scatter.target", [self.target], attributes.known)
         if self.target not in (None, attribute):
-            return  # nothing is drawn of this job
+            return  # this job is not used for the figure
         other = self._other(attributes, attribute)
         named = {"source": (attribute, self.source), "other_class": (other, self.other_class)}
         for key, (name, value) in named.items():
@@ -131,7 +133,7 @@ class LogitScatter(Metric):
                 attributes.class_index(name, value, f"metric.logit_scatter.{key}")
 
     def _other(self, attributes: Attributes, attribute: str) -> str | None:
-        """The attribute of y; None where none is named and the edited one is alone."""
+        """The attribute of y; None if none is named and there is no other attribute."""
         if self.other is not None:
             return self.other
         return next((name for name in attributes.names if name != attribute), None)
@@ -161,7 +163,7 @@ class LogitScatter(Metric):
         sound = table["finite"].to_numpy(bool) & np.isfinite(trajectories.logits).all(1)
         stops = np.flatnonzero(table["stopped"].to_numpy(bool) & sound)
         last = np.append(begins[1:], len(table))[:n] - 1
-        # -1: the walk failed. A crossing comes before the last step.
+        # -1 means that the walk failed. A crossing replaces the last step.
         ends = np.where(sound[last], last, -1)
         ends[owner[stops]] = stops
         kept = ends >= 0
@@ -182,7 +184,7 @@ class LogitScatter(Metric):
         return columns
 
     def _chosen(self, trajectories: Trajectories, other: str) -> np.ndarray:
-        """(n,) whether a start has the classes that the options name."""
+        """(n,) bool, whether a start has the classes given by the options."""
         attributes = trajectories.attributes
         begins, _ = start_rows(trajectories)
         classes = trajectories.labels[begins]
@@ -194,7 +196,7 @@ class LogitScatter(Metric):
         return chosen
 
     def _pair(self, trajectories: Trajectories, other: str | None) -> str:
-        """'' or why the target and the other attribute make no pair."""
+        """Why the target and the other attribute cannot be compared, or ''."""
         if self.target not in (None, trajectories.attribute):
             return f"edits of {self.target} alone are drawn (metric.logit_scatter.target)"
         if other is None:
@@ -225,7 +227,7 @@ class LogitScatter(Metric):
             few = f"{len(slope)} slopes are fewer than {self.min_points}"
 
         out = ResultBuilder()
-        # Median and quantiles of an empty array are errors or warnings.
+        # Median and quantiles of an empty array would raise errors or warnings.
         median = float(np.median(slope)) if len(slope) else NAN
         out.add("scatter_slope", median, len(slope), median_interval(slope), few)
         spread = interquartile_range(slope) if len(slope) else NAN
@@ -265,6 +267,6 @@ class LogitScatter(Metric):
 
 
 def interquartile_range(values: np.ndarray) -> float:
-    """Upper less lower quartile."""
+    """Upper minus lower quartile."""
     upper, lower = np.quantile(values, QUARTILES)
     return float(upper - lower)

@@ -1,11 +1,11 @@
-"""Every metric at matched effect: what an edit costs when it has moved the target by x sigma.
+"""Several metrics at matched effect: the side effects of an edit that moves the target by x sigma.
 
-Methods have other units and other speeds, so that nothing can be compared at the same step. Here
-each walk is read where it first passes an achieved effect x* = 0.5, 1, 1.5, 2 sigma, on the
-straight line between its two decoded neighbours (editbench.stats.first_crossing). All quantities
-are interpolated first: magnitudes and labels are taken of the interpolated logits. The sets of
-starts that reach an effect differ between methods: `matched_reached` says how many do, and
-differences between methods are paired on the starts that both have.
+Methods have different units and speeds, so they cannot be compared at the same step. Here each walk
+is evaluated where it first passes an achieved effect x* = 0.5, 1, 1.5, 2 sigma, by linear
+interpolation between the two decoded steps around it (editbench.stats.first_crossing). All
+quantities are interpolated first; magnitudes and labels are then computed from the interpolated
+logits. Different starts reach an effect with different methods: `matched_reached` gives their
+share, and differences between methods are paired over the starts that reach it with both.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from editbench.walk.metric import (
 )
 from editbench.walk.trajectory import Trajectories
 
-KINDS = ("ad", "ad_max", "flips", "path")  # what every walk has; observations add to it
+KINDS = ("ad", "ad_max", "flips", "path")  # available for every walk; observations add others
 
 
 class MatchedEffect(Metric):
-    """Dependency, flips, path and likeness at each of a few effects.
+    """Dependency, flips, path and similarity at each of a few effects.
 
     Rows, x: effect in sigmas; means over the starts that reach it, bootstrap intervals:
         matched_ad, matched_ad_max: mean and largest change of the others, in sigmas.
@@ -43,21 +43,21 @@ class MatchedEffect(Metric):
         matched_similarity: to the original, with its network; only where it was observed.
         matched_pixel_distance: to the original; only where it was observed.
         matched_reached: share of all starts that reach x, Wilson.
-    Samples: all of them, a value a start.
+    Samples: all of them, one value per start.
 
     States:
         start: (n,) start ids.
         reached: (n, effects) 0 or 1.
-        ad: (n, effects), NaN where the walk never gets there.
+        ad: (n, effects), NaN if the walk never reaches the effect.
         ad_max: (n, effects), NaN likewise.
         flips: (n, effects), NaN likewise.
         path: (n, effects), NaN likewise.
-        observed: (n, effects, kinds) what observations measured.
-        kinds: names of the columns that observations left.
+        observed: (n, effects, kinds) values of the observations' columns.
+        kinds: names of these columns.
 
     Args:
         effects: x*, in sigmas.
-        min_starts: an effect that fewer starts reach carries a note.
+        min_starts: if fewer starts reach an effect, its rows get a note.
         draws: bootstrap draws.
     """
 
@@ -102,7 +102,7 @@ class MatchedEffect(Metric):
         kinds = [PIXEL_DISTANCE] if PIXEL_DISTANCE in table else []
         kinds += [name for name in map(str, table) if name.startswith(SIMILARITY)]
 
-        # Everything is interpolated in one array: changes, logits, path, then observed columns.
+        # All quantities are interpolated as one array: changes, logits, path, observed columns.
         extra = [table[name].to_numpy(np.float64)[:, None] for name in ("path", *kinds)]
         stacked = np.concatenate([signed, logits, *extra], 1)
         found = np.stack(
@@ -129,14 +129,14 @@ class MatchedEffect(Metric):
     def _flips(
         self, trajectories: Trajectories, logits: np.ndarray, begins: np.ndarray
     ) -> np.ndarray:
-        """Share of the other attributes whose class is not that of step 0.
+        """Share of the other attributes whose class differs from that at step 0.
 
         Args:
             logits: (n, effects, width), interpolated.
             begins: (n,) rows of step 0.
 
         Returns:
-            (n, effects); without meaning where the logits are NaN.
+            (n, effects); meaningless if the logits are NaN.
         """
         names = np.array(trajectories.attributes.names)
         others = names != trajectories.attribute
@@ -165,7 +165,7 @@ class MatchedEffect(Metric):
                 self._add(out, f"matched_{kind}", found["start"], values, few, x=effect)
             for column, kind in enumerate(kinds):
                 values = found["observed"][:, place, column]
-                # A column is empty where the observation measured nothing near this effect.
+                # A column is empty if the observation measured nothing near this effect.
                 if not np.isfinite(values).any():
                     continue
                 network = ""
@@ -179,7 +179,7 @@ class MatchedEffect(Metric):
         return out.result()
 
     def _few(self, count: int, effect: float) -> str:
-        """Why a number at this effect should not be read, or ''."""
+        """Why a number at this effect should not be relied on, or ''."""
         if not count:
             return f"no start reaches x = {effect:g}"
         if count < self.min_starts:

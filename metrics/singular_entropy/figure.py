@@ -1,9 +1,9 @@
-"""Singular entropy of each attribute against what a non-linear control gains.
+"""Singular entropy of each attribute against the gain of a nonlinear control.
 
-Khrulkov et al. 2021, Fig. 10 and 16, and 5.2.5. The paper's gain is human preference for the
-nonlinear flow (depth one). Where a person's answers are not at hand, the stand-in is a difference
-of accuracies, the nonlinear flow less the linear one (a constant field), and every table and figure
-calls it by that name.
+Khrulkov et al. 2021, Fig. 10 and 16, and section 5.2.5. The paper's gain is human preference for
+the nonlinear flow (depth one). Without human answers, a difference of accuracies replaces it: that
+of the nonlinear flow minus that of the linear flow (a constant field). Every table and figure names
+it so.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from editbench.figures.theme import INK, Theme
 from editbench.stats.rank_correlation import Spearman, spearman
 
 ENTROPY = "singular_entropy"
-# Methods of the experiment, in the paper's words: the flow of depth one, which has the matrix, and
-# the constant field, less which its accuracy is.
+# Methods of the experiment, in the paper's terms: the flow of depth one, whose field has a matrix,
+# and the constant field, whose accuracy is subtracted.
 NONLINEAR = "neural_ode"
 LINEAR = "neural_ode_linear"
 HUMAN = "human_gain.csv"  # in the folder of the runs, from a human evaluation
@@ -39,7 +39,7 @@ class Entropies:
 
     Attributes:
         table: attribute, entropy, entropy_layer, gain, lowest entropy first.
-        gain: what the gain is.
+        gain: description of the gain.
         test: Spearman's rank correlation of entropy and gain.
         kept: the same test at each N of the sweep, columns kept, rho, p.
     """
@@ -51,7 +51,7 @@ class Entropies:
 
 
 def entropies(records: Records) -> Entropies | None:
-    """The numbers of one setting; None where no run has an entropy."""
+    """The numbers of one setting; None if no run has an entropy."""
     rows = records.rows
     rows = rows[rows["metric"].str.startswith(ENTROPY) & np.isfinite(rows["value"])]
     runs = records.runs
@@ -82,10 +82,10 @@ def entropies(records: Records) -> Entropies | None:
 
 
 def gains(records: Records) -> tuple[pd.Series, str]:
-    """attribute -> gain, and what it is.
+    """attribute -> gain, and a description of the gain.
 
     Raises:
-        ValueError: a file of human answers without its columns.
+        ValueError: the file of human answers lacks a column.
     """
     path = records.root / HUMAN
     if path.exists():
@@ -106,7 +106,7 @@ def gains(records: Records) -> tuple[pd.Series, str]:
 
 
 def sentence(found: Entropies) -> str:
-    """The test in words."""
+    """The result of the test as a sentence."""
     test = found.test
     if not np.isfinite(test.rho):
         return (
@@ -142,7 +142,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 
 
 def entropy_figure(found: Entropies, theme: Theme) -> Figure:
-    """H of each attribute, and H against the gain where there is one."""
+    """H of each attribute, and H against the gain if there is one."""
     table = found.table
     colour = INK
     for label, one in theme.items():
@@ -157,7 +157,7 @@ def entropy_figure(found: Entropies, theme: Theme) -> Figure:
     figure = new_figure(9.0 if columns == 2 else 5.5, (1.4 + 0.3 * len(table)) * lines)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     names = [theme.attribute(name) for name in table["attribute"]]
-    # Points, not bars: all H lie near ln N, and an axis from 0 would show nothing.
+    # Points instead of bars: all H are near ln N, and an axis from 0 would hide the differences.
     panels[0].plot(
         table["entropy"], range(len(table)), "o", color=colour, markersize=6, markeredgewidth=0
     )

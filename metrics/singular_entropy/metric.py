@@ -1,19 +1,19 @@
 """Singular entropy of a flow of depth one (Khrulkov et al. 2021, eq. 8): in how many directions it
-acts. Its field is one matrix and a bias; the paper's "linear" flow is a constant field, without a
-matrix.
+acts. The field of such a flow is a matrix and a bias; the paper's "linear" flow is a constant field
+without a matrix.
 
-H = - sum s_i ln s_i over the N largest singular values, divided by their sum first. ln N for N
-equal values, 0 where one stands alone; the paper reads exp(H) as the dimension of the subspace in
-which something non-linear happens. Choices, where the paper leaves room:
+H = - sum s_i ln s_i over the N largest singular values, after division by their sum. It is ln N for
+N equal values and 0 for a single nonzero value. The paper interprets exp(H) as the dimension of the
+subspace in which the flow is nonlinear. Choices that the paper leaves open:
 
-- N: the number is lost in the paper's text ("the results are not sensitive"); 100, or all where
-  there are fewer, with a sweep beside it.
-- The matrix: the paper writes the field as a matrix and a bias; the published layer is residual, so
-  that the matrix of the field is I + A. That is `singular_entropy`; `singular_entropy_layer` is of
-  A alone. The unit speed of the flow is left out, as in the paper: it changes when a point is
-  reached, not which.
-- An attribute with several flows, one a target, has the mean over them. There is no interval: a
-  flow is one fit, and several seeds show the spread over fits.
+- N: the number is missing in the paper's text ("the results are not sensitive"). Here it is 100, or
+  all values if there are fewer, and a sweep over N is reported too.
+- The matrix: the paper writes the field as a matrix and a bias. The published layer is residual, so
+  the matrix of the field is I + A, used for `singular_entropy`; `singular_entropy_layer` is that of
+  A. The normalisation to unit speed is ignored, as in the paper: it changes when a point is
+  reached, but not which points are reached.
+- For an attribute with several flows, one per target, the mean over them is given. There is no
+  interval, since a flow is a single fit; several seeds show the spread over fits.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class SingularEntropy(ObservationMetric):
         singular_entropy_kept, singular_entropy_layer_kept: the same over the sweep, x: N.
 
     Args:
-        kept: N, at most the dimension.
-        sweep: further N; those above the dimension become it.
+        kept: N, limited to the dimension.
+        sweep: further values of N, limited to the dimension.
     """
 
     name = "singular_entropy"
@@ -72,21 +72,21 @@ class SingularEntropy(ObservationMetric):
             flows, width = values.shape
             note = f"all {width} singular values" if self.kept > width else ""
             out.add(name, entropy(values, self.kept).mean(), flows, note=note)
-            # Several N above the dimension become one.
+            # Several N above the dimension become equal.
             for n in sorted({min(n, width) for n in self.sweep}):
                 out.add(f"{name}_kept", entropy(values, n).mean(), flows, x=float(n))
         return out.result()
 
 
 def entropy(singular: np.ndarray, kept: int) -> np.ndarray:
-    """Entropy of the largest singular values, at sum one (eq. 8).
+    """Entropy of the largest singular values, normalised to sum 1 (eq. 8).
 
     Args:
-        singular: (..., d) non-negative.
-        kept: how many of the largest.
+        singular: (..., d) non-negative singular values.
+        kept: number of the largest values to use.
 
     Returns:
-        (...); 0 ln 0 is 0, and a matrix of zeros has none: NaN.
+        (...), with 0 ln 0 = 0; NaN for a matrix of zeros.
     """
     top = -np.sort(-np.asarray(singular, np.float64), -1)[..., :kept]
     with np.errstate(invalid="ignore", divide="ignore"):

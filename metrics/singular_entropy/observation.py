@@ -12,13 +12,14 @@ from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 class SingularEntropyObservation(AfterWalk):
     """Singular values of every flow of the attribute.
 
-    An attribute has K flows: one a target class, or one for both ends. The layer of the published
-    code is residual, F(w) = w + (A w + b): what acts on w is I + A. Arrays, largest value first:
+    An attribute has K flows: one per target class, or one for both ends. The layer of the published
+    code is residual, F(w) = w + (A w + b), so the matrix that acts on w is I + A. Arrays, with the
+    largest value first:
 
     - effective: (K, d) float64, of I + A.
     - layer: (K, d) float64, of A.
 
-    The editor must keep its flows as NeuralODE does: `fields[attribute].weight`, (layers, K, d, d).
+    The editor must store its flows like NeuralODE: `fields[attribute].weight`, (layers, K, d, d).
     """
 
     citation = (
@@ -27,12 +28,12 @@ class SingularEntropyObservation(AfterWalk):
     )
 
     def look(self, context: ObservationContext) -> Observed:
-        """Take the singular values.
+        """Compute the singular values.
 
         Raises:
             Unsupported: the editor has no flow of depth one, or its weights are not finite.
         """
-        # Found by what the editor keeps, not by its class: any flow of depth one may be measured.
+        # By attribute, not by class, so that any editor with a flow of depth one can be measured.
         field = getattr(context.editor, "fields", {}).get(context.attribute)
         if field is None:
             raise Unsupported(
@@ -47,7 +48,7 @@ class SingularEntropyObservation(AfterWalk):
                 f"the flow has {len(weight)} layers: the singular entropy is that of one"
             )
         layer = weight[0]
-        # LAPACK does not return from a matrix with NaN on every platform.
+        # On some platforms LAPACK does not return for a matrix with NaN.
         if not bool(torch.isfinite(layer).all()):
             raise Unsupported("the flow has NaN or infinite weights")
         effective = layer + torch.eye(layer.shape[-1], dtype=layer.dtype)

@@ -1,4 +1,4 @@
-"""How far two classifiers agree beyond chance."""
+"""Agreement of two classifiers beyond chance."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 
 # Kappa up to here is "slight" agreement (Landis & Koch 1977); below 0 it is contradiction.
 SLIGHT = 0.2
-# Share of equal classes below which logits are not those of a scorer. Rounding moves hardly any.
+# With a lower share of equal classes, logits do not come from the scorer. Rounding changes few.
 SAME = 0.98
 
 
 def cohen_kappa(first: np.ndarray, second: np.ndarray) -> float:
     """Cohen's kappa (Cohen 1960): (p - q) / (1 - q).
 
-    p is the share of equal answers, q the share that independent classifiers with the same shares
-    of classes would give. 1: the same answers; 0: what chance gives.
+    p is the share of equal answers, and q the share expected of independent classifiers with the
+    same class frequencies. 1 means equal answers, 0 agreement by chance.
 
     Args:
-        first: (n,) classes as whole numbers from 0.
-        second: (n,) of the other classifier.
+        first: (n,) classes as integers from 0.
+        second: (n,) classes of the other classifier.
 
     Returns:
-        NaN where both give one class alone, or where there are no samples.
+        Kappa; NaN if both give only one and the same class, or if there are no samples.
     """
     if not len(first):
         return float("nan")
@@ -40,10 +40,10 @@ def cohen_kappa(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def contradicted(agreement: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Attributes on which two classifiers agree hardly more than chance, or less.
+    """Attributes on which two classifiers agree hardly more than by chance, or less.
 
     Args:
-        agreement: attribute -> 'kappa', Cohen's, or None where it is undefined.
+        agreement: attribute -> 'kappa', Cohen's kappa, or None if it is undefined.
 
     Returns:
         Attribute -> kappa, of those whose kappa is at most SLIGHT.
@@ -57,7 +57,7 @@ def contradicted(agreement: Mapping[str, Mapping[str, Any]]) -> dict[str, float]
 
 
 def foreign(imported: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:
-    """Logits of an imported bank that are not those of the run's own scorer.
+    """Logits of an imported bank that do not match the run's own scorer.
 
     Args:
         imported: role -> attribute -> share of equal classes.

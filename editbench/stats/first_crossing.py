@@ -1,10 +1,10 @@
-"""Curves read at the point where they first reach a level.
+"""Evaluating curves at the point where another curve first reaches a level.
 
-Control C and disentanglement D (Khrulkov et al. 2021, eq. 6 and 7) are both curves over the steps of
-a walk, and neither need be monotone. D is therefore read as a function of C at the first crossing:
-the first time that C reaches a level c, on the straight line between the two grid points around it.
-The functions take (..., T) arrays and work along the last axis, so that all draws of a bootstrap are
-one call. `at_effect` reads single walks in the same way, at a matched achieved effect.
+Control C and disentanglement D (Khrulkov et al. 2021, eq. 6 and 7) are both curves over the steps
+of a walk, and neither need be monotonic. D as a function of C is therefore evaluated at the first
+crossing: where C first reaches a level c, by linear interpolation between the two grid points
+around it. The functions take (..., T) arrays and work along the last axis, so that all draws of a
+bootstrap need one call. `at_effect` evaluates single walks likewise, at a matched achieved effect.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import numpy as np
 
 
 def at_level(control: np.ndarray, other: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Read a curve where another one first reaches each of several levels.
+    """Evaluate a curve where another one first reaches each of several levels.
 
     Args:
-        control: (..., T) curve whose first crossing is looked for.
-        other: (..., T) curve that is read there.
+        control: (..., T) curve whose first crossing is located.
+        other: (..., T) curve that is evaluated there.
         levels: (L,) levels of `control`.
 
     Returns:
-        (..., L), NaN where `control` never reaches the level.
+        (..., L), NaN if `control` never reaches the level.
     """
     control = np.asarray(control, np.float64)
     other = np.asarray(other, np.float64)
     out = np.full((*control.shape[:-1], len(levels)), np.nan)
     for position, level in enumerate(levels):
         beyond = control >= level
-        # argmax of booleans is the first True. It is 0 where there is none, which is masked below.
+        # argmax of booleans is the first True. Without a True it is 0, which is masked below.
         after = beyond.argmax(-1)[..., None]
         before = np.maximum(after - 1, 0)
         low = np.take_along_axis(control, before, -1)
         high = np.take_along_axis(control, after, -1)
-        # A level that is reached at the very first point has no piece before it: both ends are that
-        # point, and the share is 0.
+        # If the level is reached at the very first point, there is no segment before it: both ends
+        # are this point, and the share is 0.
         share = np.divide(level - low, high - low, out=np.zeros_like(low), where=high > low)
         value = (1 - share) * np.take_along_axis(other, before, -1) + share * np.take_along_axis(
             other, after, -1
@@ -44,48 +44,48 @@ def at_level(control: np.ndarray, other: np.ndarray, levels: np.ndarray) -> np.n
 
 
 def area(control: np.ndarray, other: np.ndarray, top: float | np.ndarray = np.inf) -> np.ndarray:
-    """Integrate a curve over another one, exactly, along its straight pieces.
+    """Integrate a piecewise linear curve over another one, exactly.
 
     Args:
-        control: (..., T) curve on the axis; only pieces that reach a new largest value count.
+        control: (..., T) curve on the axis; only segments that reach a new maximum count.
         other: (..., T) curve that is integrated.
-        top: end of the integral; the largest control ends it where that is less.
+        top: end of the integral, or the largest control if that is less.
 
     Returns:
         (...) the integral from the first point's control.
     """
     control = np.asarray(control, np.float64)
     other = np.asarray(other, np.float64)
-    # Where control falls back, the levels that it passes again are not counted twice.
+    # If control decreases, levels that it passes again are not counted twice.
     reached = np.maximum.accumulate(control, -1)
     low = reached[..., :-1]
     high = np.minimum(reached[..., 1:], np.asarray(top)[..., None])
-    gained = high > low  # a new level, so control rises along this piece
-    # 1 where nothing is gained avoids a division by 0; such pieces are masked below.
+    gained = high > low  # a new maximum, so control rises along this segment
+    # 1 elsewhere avoids a division by 0; these segments are masked below.
     rise = np.where(gained, control[..., 1:] - control[..., :-1], 1.0)
     slope = (other[..., 1:] - other[..., :-1]) / rise
-    # The mean of a straight piece is its value at the middle of the part that is new.
+    # The mean of a linear segment is its value at the middle of the new part.
     middle = other[..., :-1] + slope * ((low + high) / 2 - control[..., :-1])
     return np.where(gained, (high - low) * middle, 0.0).sum(-1)
 
 
 def most_within(control: np.ndarray, other: np.ndarray, limit: float) -> np.ndarray:
-    """Find the largest control at which another curve still keeps within a limit.
+    """Find the largest control at which another curve is within a limit.
 
     Args:
-        control: (..., T) curve that is maximised, on its straight pieces.
+        control: (..., T) curve that is maximised, including its linear segments.
         other: (..., T) curve that must be at most `limit`.
 
     Returns:
-        (...) the largest control, NaN where `other` exceeds the limit everywhere.
+        (...) the largest control; NaN if `other` exceeds the limit everywhere.
     """
     control = np.asarray(control, np.float64)
     other = np.asarray(other, np.float64)
     inside = np.where(other <= limit, control, -np.inf).max(-1)
-    # Where a piece passes the limit between two grid points, its end there counts too.
+    # If a segment crosses the limit between two grid points, the point of crossing counts too.
     step = other[..., 1:] - other[..., :-1]
     gap = limit - other[..., :-1]
-    # A piece that is shorter than its gap does not meet the limit: -1 leaves it out below.
+    # A segment shorter than its gap does not reach the limit; -1 excludes it below.
     share = np.divide(gap, step, out=np.full_like(step, -1.0), where=np.abs(step) > np.abs(gap))
     meeting = control[..., :-1] + share * (control[..., 1:] - control[..., :-1])
     between = np.where((share > 0) & (share < 1), meeting, -np.inf).max(-1, initial=-np.inf)
@@ -101,21 +101,22 @@ def at_effect(
     level: float,
     starts: int,
 ) -> np.ndarray:
-    """Read each walk where it first reaches an achieved effect, between its two decoded neighbours.
+    """Evaluate each walk where it first reaches an achieved effect, by linear interpolation between
+    the two decoded steps around it.
 
     Args:
-        x: (rows,) achieved effect in standard deviations of the logit, 0 at step 0; rows in the order
-            of (start, step).
-        values: (rows, k) what is read.
+        x: (rows,) achieved effect in standard deviations of the logit, 0 at step 0; rows are sorted
+            by (start, step).
+        values: (rows, k) values to interpolate.
         owner: (rows,) number of the walk that a row belongs to.
-        sound: (rows,) which rows may be read.
+        sound: (rows,) bool, rows that may be used.
         level: the effect, above 0.
-        starts: how many walks there are.
+        starts: number of walks.
 
     Returns:
-        (starts, k), NaN where a walk never reaches the level.
+        (starts, k), NaN if a walk never reaches the level.
     """
-    # The neighbours are sound rows: where some lie between that are not, they are passed over.
+    # Rows that are not sound are skipped, so neighbours are always sound rows.
     rows = np.flatnonzero(sound)
     same_walk = owner[rows[1:]] == owner[rows[:-1]]
     beyond = np.flatnonzero((x[rows[1:]] >= level) & same_walk) + 1

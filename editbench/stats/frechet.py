@@ -1,7 +1,8 @@
-"""Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017, eq. 6), in float64.
+"""Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017, eq. 6), in
+float64.
 
-The trace of the matrix square root is taken as that of the symmetric matrix sqrt(A) B sqrt(A), which has the same
-eigenvalues as A B and, unlike it, a real spectrum in floating point.
+The trace of the matrix square root is computed from the symmetric matrix sqrt(A) B sqrt(A), which
+has the same eigenvalues as A B but, unlike it, a real spectrum in floating point.
 """
 
 from __future__ import annotations
@@ -12,23 +13,24 @@ from numpy.typing import ArrayLike
 
 def moments(features: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and unbiased covariance (D, D) in float64 of features (N, D), N >= 2."""
-    # Networks give float32, in which sums over many samples lose digits.
+    # Networks return float32, in which sums over many samples lose precision.
     x = np.asarray(features, dtype=np.float64)
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"need features (N, D) with N >= 2, got shape {x.shape}")
-    # np.cov gives a plain number for D = 1.
+    # np.cov returns a scalar for D = 1.
     return x.mean(0), np.atleast_2d(np.cov(x, rowvar=False))
 
 
 def gaussian_distance(
     mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray
 ) -> float:
-    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) for covariances A and B; at least 0, up to rounding."""
-    # Rounding leaves eigenvalues of about -1e-17 where the covariance is singular.
+    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) for covariances A and B; at least 0, up to
+    rounding."""
+    # For a singular covariance, rounding leaves eigenvalues of about -1e-17.
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     spectrum = np.linalg.eigvalsh(root @ cov_b @ root).clip(min=0)
-    # The trace of (A B)^(1/2) is the sum of the roots of the eigenvalues.
+    # The trace of (A B)^(1/2) is the sum of the square roots of the eigenvalues of A B.
     gap = np.asarray(mean_a) - np.asarray(mean_b)
     return float(gap @ gap + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(spectrum).sum())
 
@@ -36,6 +38,6 @@ def gaussian_distance(
 def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
     """Distance between two sets of features, a (N, D) and b (M, D).
 
-    The estimate is biased: it shrinks with N. Compare at equal sizes only.
+    The estimate is biased and decreases with N, so compare only at equal sizes.
     """
     return gaussian_distance(*moments(a), *moments(b))

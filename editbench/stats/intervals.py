@@ -1,14 +1,15 @@
-"""Intervals and paired tests. They are deterministic, and the order in which samples arrive does not count.
+"""Intervals and paired tests. They are deterministic and independent of the order of the samples.
 
-All intervals are two-sided, of level 0.95. Resampling is over starts
-(clusters), never over the steps of one start, which are not independent.
+All intervals are two-sided, with level 0.95. Resampling is over starts (clusters), never over the
+steps of a start, which are not independent.
 
-Several seeds of one method walk from the same starts: starts and seeds are crossed, and a mean over
-both varies with either. `seed_spread` estimates what the choice of seeds adds to its variance, from
-the two-way analysis of variance with random effects (Searle, Casella & McCulloch: Variance
-Components, 1992, ch. 4), and `seed_draws` adds that part to bootstrap draws over starts. It is drawn
-from Student's t with S - 1 degrees of freedom, since resampling the S seeds themselves would make
-three seeds look too certain (the ends of its interval are the smallest and the largest of them).
+Several seeds of one method walk from the same starts. Starts and seeds are therefore crossed
+factors, and a mean over both varies with either. `seed_spread` estimates the part of its variance
+that is due to the seeds, by a two-way analysis of variance with random effects (Searle, Casella &
+McCulloch: Variance Components, 1992, ch. 4), and `seed_draws` adds this part to bootstrap draws
+over starts. It is drawn from Student's t with S - 1 degrees of freedom. Resampling the S seeds
+themselves would underestimate the uncertainty of, for example, three seeds (the ends of the
+interval would be the smallest and the largest of them).
 """
 
 from __future__ import annotations
@@ -23,24 +24,25 @@ from editbench.base import seeding
 LEVEL = 0.95
 DRAWS = 2000
 CHUNK = 4_000_000  # indices drawn at once, so that memory does not grow with draws * samples
-ROUNDING = 1e-12  # differences below it, relative to 1, are equal in exact arithmetic
+ROUNDING = 1e-12  # smaller differences, relative to 1, are rounding errors
 
 Interval = tuple[float, float]
 NO_INTERVAL: Interval = (float("nan"), float("nan"))
 
 
 def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
-    """Wilson score interval of a proportion (Wilson, 1927, without continuity correction); NaN where n is 0."""
+    """Wilson score interval of a proportion (Wilson, 1927, without continuity correction); NaN if n
+    is 0."""
     if n == 0:
         return NO_INTERVAL
-    # Two-sided: half of what `level` leaves out lies beyond each end.
+    # Two-sided: half of 1 - level lies beyond each end.
     z = ndtri(0.5 + level / 2)
     share = successes / n
     centre = share + z * z / (2 * n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = float((centre - half) / (1 + z * z / n))
     high = float((centre + half) / (1 + z * z / n))
-    # The ends are exact in theory; rounding would leave 1e-17.
+    # These ends are exactly 0 and 1 in theory; rounding would leave 1e-17.
     if successes == 0:
         low = 0.0
     if successes == n:
@@ -49,12 +51,12 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
 
 
 def resampled_sums(rows: np.ndarray, draws: int = DRAWS, stream: str = "bootstrap") -> np.ndarray:
-    """Sum rows drawn with replacement, n in each draw.
+    """Sums of rows drawn with replacement, n in each draw.
 
     Args:
-        rows: (n, m), in an order of their own (sorted by start): the result depends on it.
-        draws: how many sums.
-        stream: of the draws, together with n; two uses have two streams, so that they differ.
+        rows: (n, m), in a fixed order (sorted by start), on which the result depends.
+        draws: number of sums.
+        stream: name of the random stream, together with n; different uses need different names.
 
     Returns:
         (draws, m) float64.
@@ -66,7 +68,7 @@ def resampled_sums(rows: np.ndarray, draws: int = DRAWS, stream: str = "bootstra
     sums = []
     for begin in range(0, draws, size):
         count = min(size, draws - begin)
-        # One bincount serves many draws: draw k counts in the bins k * n to k * n + n - 1.
+        # One bincount for many draws: draw k uses the bins k * n to k * n + n - 1.
         index = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
         weights = np.bincount(index.ravel(), minlength=count * n).reshape(count, n)
         sums.append(weights.astype(np.float64) @ rows)
@@ -78,21 +80,21 @@ def resampled_means(
 ) -> np.ndarray:
     """Means of columns over rows drawn with replacement; all columns share the drawn rows.
 
-    It is a paired bootstrap: of differences, where a column holds the differences of a pair, or of
-    several means whose differences are taken afterwards.
+    This is a paired bootstrap: a column may hold differences, or differences between the means of
+    columns may be taken afterwards.
 
     Args:
-        values: (n, m), NaN where a column has no value of a row. A mean is over the rows that its
-            column has. The result depends on the order of the rows.
-        draws: how many means.
-        stream: of the draws, as of `resampled_sums`.
+        values: (n, m), NaN if a column has no value for a row. A mean is over the rows for which
+            its column has values. The result depends on the order of the rows.
+        draws: number of means.
+        stream: name of the random stream, as for `resampled_sums`.
 
     Returns:
-        (draws, m) float64, NaN where a draw has no value of a column.
+        (draws, m) float64, NaN if a draw has no value for a column.
     """
     held = np.isfinite(values)
     width = values.shape[1]
-    # How many values there are is drawn with the values.
+    # The number of values in each draw is resampled together with the values.
     columns = np.concatenate([np.where(held, values, 0.0), held], 1)
     sums = resampled_sums(columns, draws, stream)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -100,28 +102,28 @@ def resampled_means(
 
 
 def percentiles(samples: np.ndarray) -> np.ndarray:
-    """Percentile interval of bootstrap samples, without the draws that are NaN: (draws, m) -> (2, m)."""
+    """Percentile interval of bootstrap samples, ignoring NaN draws: (draws, m) -> (2, m)."""
     out = np.full((2, samples.shape[1]), np.nan)
-    # nanpercentile warns of a column without any number.
+    # nanpercentile warns about columns that are all NaN.
     some = np.isfinite(samples).any(0)
     if some.any():
         tail = 50 * (1 - LEVEL)
         known = samples[:, some]
-        # The same numbers in half the time, where there is no NaN to leave out.
+        # Without NaN, np.percentile gives the same numbers in half the time.
         percentile = np.nanpercentile if np.isnan(known).any() else np.percentile
         out[:, some] = percentile(known, [tail, 100 - tail], axis=0)
     return out
 
 
 def bootstrap_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:
-    """Percentile interval of a mean; NaN values are left out. Any order of the values gives the same interval.
+    """Percentile interval of a mean; NaN values are left out. The order of values does not matter.
 
-    It is too narrow for a few values: read it with the count. Of a single value there is no interval.
+    It is too narrow for few values, so consider the count too. A single value has no interval.
     """
-    # A draw picks values by their places, so the places must not depend on the order given.
+    # A draw picks values by position, so they are sorted to be independent of the given order.
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
-    # Resampling one value gives that value again: it says nothing of others.
+    # Resampling a single value says nothing about other values.
     if len(values) < 2:
         return NO_INTERVAL
     low, high = percentiles(resampled_sums(values[:, None], draws) / len(values))[:, 0]
@@ -131,12 +133,12 @@ def bootstrap_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:
 def bootstrap_ratios(
     numerators: np.ndarray, denominators: np.ndarray, draws: int = DRAWS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile intervals of sum(numerator) / sum(denominator); clusters are resampled whole.
+    """Percentile intervals of sum(numerator) / sum(denominator); whole clusters are resampled.
 
     Args:
-        numerators: (n, m), one row a cluster, sorted by cluster.
+        numerators: (n, m), one row per cluster, sorted by cluster.
         denominators: (n, m) likewise.
-        draws: how many.
+        draws: number of bootstrap draws.
 
     Returns:
         low (m,) and high (m,); NaN where fewer than two denominators are above 0.
@@ -149,7 +151,7 @@ def bootstrap_ratios(
     sums = resampled_sums(np.concatenate([numerators, denominators], 1), draws)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(sums[:, width:] > 0, sums[:, :width] / sums[:, width:], np.nan)
-    # Resampling one cluster gives that cluster again: it says nothing of others.
+    # Resampling a single cluster says nothing about other clusters.
     ratios[:, few] = np.nan
     low, high = percentiles(ratios)
     return low, high
@@ -158,8 +160,8 @@ def bootstrap_ratios(
 def median_interval(values: np.ndarray) -> Interval:
     """Distribution-free interval of a median, from order statistics.
 
-    It covers at least LEVEL where n allows that; with too few values (n < 6) it is the
-    whole range of the values. Of a single value there is no interval.
+    It covers at least LEVEL if n allows that; with too few values (n < 6) it is the whole range of
+    the values. A single value has no interval.
     """
     values = np.sort(np.asarray(values, np.float64))
     values = values[np.isfinite(values)]
@@ -167,8 +169,8 @@ def median_interval(values: np.ndarray) -> Interval:
     if n < 2:
         return NO_INTERVAL
     # The number of values below the median is binomial (n, 1/2).
-    # With k its quantile at the tail, P(fewer than k) is below the tail: the k-th value from each
-    # end covers enough. Its index is k - 1.
+    # With k its quantile at the tail probability, P(fewer than k) is below the tail probability, so
+    # the interval between the k-th values from both ends covers enough. The index is k - 1.
     # `scipy.stats.binom` has the quantile too, but takes a second to import.
     up_to = bdtr(np.arange(n + 1), n, 0.5)  # P(at most 0, 1, ..., n)
     quantile = int(np.searchsorted(up_to, (1 - LEVEL) / 2))
@@ -178,11 +180,12 @@ def median_interval(values: np.ndarray) -> Interval:
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """What the choice of seeds adds to the variance of a mean.
+    """Contribution of the choice of seeds to the variance of a mean.
 
     Args:
-        variance: of the mean, in the square of its unit; 0 of one seed, about which nothing is known.
-        seeds: how many, S.
+        variance: of the mean, in the square of its unit; 0 for a single seed, for which it is
+            unknown.
+        seeds: S, the number of seeds.
     """
 
     variance: float = 0.0
@@ -192,12 +195,13 @@ class SeedSpread:
 def seed_spread(values: np.ndarray) -> SeedSpread:
     """Variance that the choice of seeds adds to a mean over starts and seeds.
 
-    max(0, MS_seeds - MS_residual) / (n S), the two mean squares of the two-way layout: with equal
-    seeds, or with seeds that differ by no more than chance at single starts, it is 0.
+    It is max(0, MS_seeds - MS_residual) / (n S), with the two mean squares of the two-way layout.
+    It is 0 if the seeds are equal, or differ at single starts by no more than chance.
 
     Args:
-        values: (starts, S), NaN where a seed has no value of a start. Only starts that all seeds have
-            are used; with fewer than two the variance of the seeds' own means stands in.
+        values: (starts, S), NaN if a seed has no value for a start. Only starts with values for all
+            seeds are used; with fewer than two such starts, the variance of the seeds' means is
+            used instead.
     """
     values = np.asarray(values, np.float64)
     seeds = values.shape[1]
@@ -219,14 +223,14 @@ def seed_spread(values: np.ndarray) -> SeedSpread:
 
 
 def seed_draws(spread: SeedSpread, draws: int, *stream: object) -> np.ndarray:
-    """Deviations of a mean by its seeds: (draws,), Student's t with the spread's scale.
+    """Deviations of a mean due to its seeds: (draws,), Student's t with the scale of the spread.
 
-    They are the quantiles of the distribution in a random order, so that their tails have no noise.
+    They are the quantiles of the distribution in random order, so that the tails have no noise.
 
     Args:
         spread: of the mean.
-        draws: how many.
-        stream: names of the draw; other means have other names, so that they are independent.
+        draws: number of deviations.
+        stream: names of the random stream; different means need different names, to be independent.
     """
     if spread.variance <= 0 or spread.seeds < 2:
         return np.zeros(draws)
@@ -235,16 +239,17 @@ def seed_draws(spread: SeedSpread, draws: int, *stream: object) -> np.ndarray:
 
 
 def crossed_means(values: np.ndarray, draws: int = DRAWS) -> Interval:
-    """Interval of a mean over starts and seeds: a bootstrap over starts, and the part of the seeds.
+    """Interval of a mean over starts and seeds: a bootstrap over starts plus the seeds' deviations.
 
     Args:
-        values: (starts, S), NaN where a seed has no value of a start. A start weighs the same however
-            many of the seeds have it.
+        values: (starts, S), NaN if a seed has no value for a start. Every start has the same
+            weight, however many seeds have a value for it.
 
     Returns:
-        With one seed the interval of `bootstrap_mean`; of a single start there is none. It does not go below 0 where no value does: with
-        few seeds the tails of Student's t are long, and such a mean is hardly negative. Nor does it go
-        above 1 where every value is 0 or 1, for the mean is a share then.
+        With one seed the interval of `bootstrap_mean`; a single start has no interval. If no value
+        is negative, the lower end is at least 0, since the long tails of Student's t with few seeds
+        would otherwise reach impossible means. If every value is 0 or 1, the mean is a share and
+        the upper end is at most 1.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values).any(1)]
@@ -262,18 +267,18 @@ def crossed_means(values: np.ndarray, draws: int = DRAWS) -> Interval:
 
 
 def above_zero(low: float, values: np.ndarray) -> float:
-    """The lower end of the interval of a mean, raised to 0 where no value is below 0."""
+    """The lower end of a mean's interval, raised to 0 if no value is negative."""
     return max(low, 0.0) if np.nanmin(values) >= 0 else low
 
 
 def crossed_share(values: np.ndarray) -> Interval:
-    """Interval of a share over starts and seeds: Wilson's, at the effective number of starts.
+    """Interval of a share over starts and seeds: Wilson's, with the effective number of starts.
 
-    With the variance V of the share, over starts and seeds, that number is p (1 - p) / V (Korn &
+    With V the variance of the share over starts and seeds, this number is p (1 - p) / V (Korn &
     Graubard: Confidence intervals for proportions with small expected number of positive counts
-    estimated from survey data, Survey Methodology 24, 1998). Where all starts of all seeds agree it is
-    the number of starts. The part of the seeds is widened by the ratio of Student's quantile to the
-    normal one, squared.
+    estimated from survey data, Survey Methodology 24, 1998). If all starts of all seeds agree, it
+    is the number of starts. The seeds' part of V is multiplied by the squared ratio of Student's
+    quantile to the normal quantile.
 
     Args:
         values: (starts, S) of 0 and 1, without NaN.
@@ -291,26 +296,26 @@ def crossed_share(values: np.ndarray) -> Interval:
     tail = 0.5 + LEVEL / 2
     wider = (stdtrit(seeds - 1, tail) / ndtri(tail)) ** 2
     variance = values.mean(1).var() / n + seed_spread(values).variance * wider
-    # Seeds can never tell more than as many starts would.
+    # The effective number cannot exceed the number of walks.
     effective = min(share * (1 - share) / max(variance, np.finfo(float).tiny), n * seeds)
     return wilson(share * effective, effective)
 
 
 def two_sided(draws: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Two-sided p-values of no difference, from the draws of a bootstrap.
+    """Two-sided p-values for the null hypothesis of no difference, from bootstrap draws.
 
-    The p-value is the share of draws, recentred on the null hypothesis, at least as far out as the
-    value seen, with one added to both counts so that it is never 0. With a handful of starts the
-    draws vary too little, and it rejects too often.
+    The p-value is the share of draws, recentred on the null hypothesis, that are at least as
+    extreme as the observed value, with one added to both counts so that it is never 0. With only a
+    handful of starts the draws vary too little, and the test rejects too often.
 
     Args:
-        draws: (draws, m) values. Those without a value (NaN) count as far out.
-        seen: (m,) values seen.
+        draws: (draws, m) values. Draws without a value (NaN) count as extreme.
+        seen: (m,) observed values.
 
     Returns:
-        (m,), NaN where nothing was seen.
+        (m,), NaN if there is no observed value.
     """
-    # What is equal in exact arithmetic counts as at least as far out.
+    # Values that are equal up to rounding count as equally extreme.
     rounding = ROUNDING * np.maximum(1.0, np.abs(seen))
     closer = np.abs(draws - seen) < np.abs(seen) - rounding
     return np.where(np.isfinite(seen), (1 + (~closer).sum(0)) / (1 + len(draws)), np.nan)
@@ -329,8 +334,8 @@ def holm(pvalues: np.ndarray) -> np.ndarray:
     adjusted = np.full(pvalues.shape, np.nan)
     known = np.flatnonzero(np.isfinite(pvalues))
     order = known[np.argsort(pvalues[known], kind="stable")]
-    # The smallest is multiplied by the number of tests, the next by one less, and so on; none may
-    # become smaller than the one before it.
+    # The smallest is multiplied by the number of tests, the next by one less, and so on; a value
+    # may not be smaller than the previous one.
     scaled = pvalues[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return adjusted

@@ -1,8 +1,8 @@
-"""Statistics of features that add up: moments and kernel distances by blocks of samples, in
-float64.
+"""Additive statistics of features: moments and kernel distances by blocks of samples, in float64.
 
-Sample i of n belongs to block i * B // n, whatever the batch. Blocks give the Fréchet distance a
-jackknife and the kernel distance its mean and spread; the moments of all samples are their sum.
+Sample i of n belongs to block i * B // n, for any batch size. The blocks allow a jackknife for the
+Fréchet distance, and mean and spread of the kernel distance; the moments of all samples are the sum
+over blocks.
 Memory depends on B and the dimension d, not on n.
 """
 
@@ -33,9 +33,9 @@ class Moments(torchmetrics.Metric):
         sum: (B, d).
         outer: (B, d (d + 1) / 2), the lower triangle of sum x x^T.
 
-    This is not `torchmetrics.image.FrechetInceptionDistance`. That metric converts the caller's
-    network to its own precision, keeps no blocks, so that a jackknife is not possible, and stops at
-    a picture whose features are NaN. It is the oracle of the tests instead.
+    `torchmetrics.image.FrechetInceptionDistance` is not used: it converts the caller's network to
+    its own precision, keeps no blocks, so a jackknife is not possible, and stops at an image whose
+    features are NaN. It is the oracle of the tests instead.
 
     Args:
         n: samples of all blocks together.
@@ -43,11 +43,11 @@ class Moments(torchmetrics.Metric):
         dim: d, length of a feature.
     """
 
-    full_state_update = False  # a batch needs nothing of the batches before it
+    full_state_update = False  # a batch does not depend on the batches before it
     is_differentiable = False
-    higher_is_better = None  # moments are no score
+    higher_is_better = None  # moments are not a score
 
-    # torchmetrics keeps states under their names; these tell the types of ours.
+    # torchmetrics sets states as attributes; these lines declare their types.
     count: Tensor
     sum: Tensor
     outer: Tensor
@@ -55,7 +55,7 @@ class Moments(torchmetrics.Metric):
     def __init__(self, n: int, blocks: int, dim: int, **options: Any) -> None:
         super().__init__(**options)
         self.ends = block_ends(n, blocks)
-        # x x^T is symmetric, so half of it is enough.
+        # x x^T is symmetric, so one triangle is enough.
         self.triangle = np.tril_indices(dim)
         sizes = {
             "count": (blocks,),
@@ -71,7 +71,7 @@ class Moments(torchmetrics.Metric):
 
         Args:
             features: (b, d).
-            first: which of the n samples the first row is.
+            first: position of the first row among the n samples.
         """
         batch = torch.as_tensor(features).detach().cpu().numpy()
         for block, rows in in_blocks(self.ends, first, len(batch)):
@@ -90,7 +90,7 @@ class Moments(torchmetrics.Metric):
         return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The states as arrays, to be kept in a file: count, sum, outer."""
+        """The states as arrays, for a file: count, sum, outer."""
         return {name: getattr(self, name).cpu().numpy() for name in ("count", "sum", "outer")}
 
 
@@ -113,7 +113,7 @@ def covariance(count: float, total: np.ndarray, outer: np.ndarray) -> tuple[np.n
         return np.full(dim, np.nan), np.full((dim, dim), np.nan)
     square = np.zeros((dim, dim))
     square[np.tril_indices(dim)] = outer
-    # The diagonal is there already; only what lies below it is mirrored.
+    # Only the part below the diagonal is mirrored.
     square += np.tril(square, -1).T
     mean = total / count
     return mean, (square - count * np.outer(mean, mean)) / (count - 1)
@@ -122,7 +122,7 @@ def covariance(count: float, total: np.ndarray, outer: np.ndarray) -> tuple[np.n
 def mixture(
     count: np.ndarray, total: np.ndarray, outer: np.ndarray, share: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Moments of groups of samples that are weighted to given shares of the whole.
+    """Moments of groups of samples, weighted so that the groups have given shares.
 
     Every sample of group g has the weight w = share_g / count_g. With weights that sum to 1, the
     covariance sum w (x - m)(x - m)^T / (1 - sum w^2) is unbiased (numpy.cov with `aweights`).
@@ -135,7 +135,7 @@ def mixture(
 
     Returns:
         Mean (d,), covariance (d, d) and the effective number of samples 1 / sum w^2 (Kish 1965).
-        All are NaN where a group of some share is empty, or the effective number is below 2.
+        All are NaN if a group with a nonzero share is empty, or the effective number is below 2.
     """
     dim = total.shape[1]
     nothing = np.full(dim, np.nan), np.full((dim, dim), np.nan), float("nan")
@@ -145,7 +145,7 @@ def mixture(
     part = share[used] / share[used].sum()
     weight = part / count[used]  # of one sample
     effective = 1 / float(part @ weight)
-    # Rounding can leave it just below two equal samples.
+    # Two samples of equal weight can give slightly less than 2 by rounding.
     if effective < 2 - 1e-9:
         return nothing
     mean = weight @ total[used]
@@ -160,18 +160,18 @@ class Kernel:
     """Unbiased squared kernel distance of the blocks to a reference, for T sets of features at
     once.
 
-    Samples come in order, each batch for all T before the next. Only the blocks under way are in
-    memory.
+    Samples are added in order, each batch for all T sets before the next batch. Only incomplete
+    blocks are in memory.
 
     Args:
-        n: samples of all blocks together.
+        n: total number of samples in all blocks.
         blocks: B.
-        size: samples of a block that are taken, its first ones.
+        size: number of samples used from each block, its first ones.
         sets: T.
         reference: (K, d) features.
 
     Attributes:
-        value: (T, B), NaN until a block is whole, and where a feature is not finite.
+        value: (T, B), NaN until a block is complete, and if a feature is not finite.
     """
 
     def __init__(self, n: int, blocks: int, size: int, sets: int, reference: np.ndarray) -> None:
@@ -180,9 +180,9 @@ class Kernel:
         self.reference = reference.astype(np.float64)
         self.within = mean_of_pairs(self.reference)
         self.value = np.full((sets, blocks), np.nan)
-        # (T, size, d) features of each block under way.
+        # Features (T, size, d) of each incomplete block.
         self._open: dict[int, np.ndarray] = {}
-        # Rows, of all T sets together, that such a block still lacks.
+        # Number of rows, over all T sets, that each of these blocks still lacks.
         self._missing: dict[int, int] = {}
 
     def add(self, place: int, features: np.ndarray, first: int) -> None:

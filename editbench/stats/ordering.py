@@ -1,4 +1,4 @@
-"""How well scores order labels: the area under the receiver operating characteristic (AUC)."""
+"""How well scores rank labels: the area under the receiver operating characteristic (AUC)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ NAN = float("nan")
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Share of the pairs of a positive and a negative that the scores order rightly.
+    """Share of the pairs of a positive and a negative sample that the scores rank correctly.
 
-    A pair of equal scores counts one half. It is the Mann-Whitney statistic over the number of
+    Pairs with equal scores count one half. It is the Mann-Whitney statistic over the number of
     pairs (Hanley and McNeil, "The meaning and use of the area under a receiver operating
     characteristic (ROC) curve", Radiology 143, 1982).
 
     Args:
-        scores: (n,) of any scale; higher for what is more likely positive.
+        scores: (n,) on any scale; higher means more likely positive.
         positive: (n,) bool.
 
     Returns:
-        In [0, 1], 0.5 for scores without information; NaN where one side is empty or a score is
-        NaN.
+        In [0, 1], 0.5 for scores without information; NaN if one side is empty or a score is NaN.
     """
     scores = np.asarray(scores, np.float64)
     positive = np.asarray(positive, bool)
@@ -28,10 +27,10 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0 or np.isnan(scores).any():
         return NAN
-    # Imported here: it takes a second, in which a wrong setting of a job would wait.
+    # Imported here, since the import takes a second that would delay the check of a job's settings.
     from scipy.stats import rankdata
 
-    # Average ranks give each tied pair its half.
+    # Average ranks count each tied pair as one half.
     ranks = rankdata(scores)
     above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
     return float(above / (n_positive * n_negative))
@@ -41,11 +40,11 @@ def mean_auc(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean over the classes of the AUC of one class against the rest.
 
     Args:
-        scores: (n, K), a column a class.
+        scores: (n, K), one column per class.
         labels: (n,) classes, 0 to K - 1.
 
     Returns:
-        In [0, 1]. A class without samples, or with all of them, is left out; NaN where no class is
+        In [0, 1]. A class with no samples, or with all of them, is left out; NaN if no class is
         left or a score is NaN.
     """
     found = []

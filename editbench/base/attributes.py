@@ -1,9 +1,9 @@
-"""What a scorer scores: named attributes, their classes, and the arithmetic on their logits.
+"""The attributes of a scorer: their names and classes, and operations on their logits.
 
 Layout of a logit row: a binary attribute has one column (positive: class 1), an attribute of K > 2
-classes has K. Every quantity of the benchmark that needs one number an attribute uses log-odds,
-ln p_c / (1 - p_c). For a binary attribute this is the logit itself. For a class c of many it is
-l_c - logsumexp of the other logits. Zero is the one-vs-rest boundary of the class.
+classes has K. Quantities that need one number per attribute use log-odds, ln(p_c / (1 - p_c)). For
+a binary attribute this is the logit itself. For class c of several it is l_c minus the logsumexp of
+the other logits. Zero is the one-vs-rest boundary of the class.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ class Attribute:
 
     Args:
         name: of the attribute.
-        classes: names of its values, two or more. Of two, the negative side comes first.
-        ordered: whether the classes have an order, as bins of yaw have; only neighbours then touch.
+        classes: names of its values, two or more. If there are two, the negative one comes first.
+        ordered: whether the classes have an order, such as bins of yaw; a class then borders only
+            on its neighbours.
 
     Raises:
         EditbenchError: there are fewer than two classes.
@@ -36,8 +37,8 @@ class Attribute:
     ordered: bool = False
 
     def __post_init__(self) -> None:
-        # The fields of a frozen dataclass can be set in this way alone. Configurations give a list,
-        # which could neither be hashed nor compared with a tuple.
+        # This is the only way to set a field of a frozen dataclass. Configurations give a list,
+        # which can neither be hashed nor compared with a tuple.
         object.__setattr__(self, "classes", tuple(self.classes))
         if len(self.classes) < 2:
             raise EditbenchError(
@@ -50,8 +51,8 @@ class Attribute:
 
     @property
     def width(self) -> int:
-        """Columns it takes in a logit row."""
-        # The logit of the second of two classes fixes that of the first, so one column is enough.
+        """Number of columns in a logit row."""
+        # For two classes one column is enough.
         if self.binary:
             return 1
         return len(self.classes)
@@ -62,7 +63,8 @@ class Attributes(Sequence[Attribute]):
 
     Args:
         items: the attributes, in the order of their columns.
-        known: names of all attributes of the scorer that these are some of; None: of these alone.
+        known: names of all attributes of the scorer, if `items` are only some of them; None if they
+            are all.
 
     Raises:
         EditbenchError: two attributes have the same name.
@@ -71,7 +73,7 @@ class Attributes(Sequence[Attribute]):
     def __init__(self, items: Sequence[Attribute], known: Sequence[str] | None = None) -> None:
         self.items = tuple(items)
         self.names = tuple(item.name for item in self.items)
-        # An option may name an attribute that a job does not evaluate. Another name is misspelt.
+        # An option may name an attribute that a job does not evaluate; any other name is misspelt.
         self.known = self.names if known is None else tuple(known)
         if len(set(self.names)) != len(self.names):
             raise EditbenchError(f"attribute names must differ, got {', '.join(self.names)}")
@@ -86,7 +88,7 @@ class Attributes(Sequence[Attribute]):
         return len(self.items)
 
     def __contains__(self, item: object) -> bool:
-        """Whether it has this attribute, or one of this name."""
+        """Whether it has this attribute, or one with this name."""
         return item in self.names or item in self.items
 
     def __iter__(self) -> Iterator[Attribute]:
@@ -127,7 +129,7 @@ class Attributes(Sequence[Attribute]):
         return logits[..., self.slices[name]]
 
     def labels(self, logits: Tensor, name: str | None = None) -> Tensor:
-        """Decided classes: (..., width) -> (...,) int64 for one attribute, (..., A) for all."""
+        """Predicted classes: (..., width) -> (...,) int64 for one attribute, (..., A) for all."""
         if name is None:
             return torch.stack([self.labels(logits, item.name) for item in self.items], -1)
         part = self.logits(logits, name)
@@ -147,22 +149,22 @@ class Attributes(Sequence[Attribute]):
         return torch.cat(parts, -1)
 
     def column(self, name: str, target: int | Tensor) -> tuple[int | Tensor, int | Tensor]:
-        """Where the log-odds of a class stand in a row.
+        """Column and sign of the log-odds of a class.
 
         Args:
             name: of the attribute.
             target: a class, or (N,) classes.
 
         Returns:
-            (column, sign), each of the kind of `target`: sign * log_odds[column] grows towards the
-            class.
+            (column, sign), each of the same kind as `target`: sign * log_odds[column] grows towards
+            the class.
 
         Raises:
             UnknownName: there is no such attribute.
         """
         first = self.slices[self[name].name].start
         if self[name].binary:
-            # `0 * target` keeps the kind: of a tensor (N,), each sample has a column and a sign.
+            # `0 * target` keeps the kind: for a tensor (N,), each sample gets a column and a sign.
             return first + 0 * target, 2 * target - 1
         return first + target, 1 + 0 * target
 
@@ -172,11 +174,11 @@ class Attributes(Sequence[Attribute]):
         Args:
             name: of the attribute.
             target: the index or the name of the class.
-            key: the option that it is from, for the message.
+            key: the option that it comes from, for the message.
 
         Raises:
             UnknownName: there is no such attribute or class.
-            EditbenchError: the index is out of range, or of another kind.
+            EditbenchError: the index is out of range or has another type.
         """
         classes = self[name].classes
         if isinstance(target, str):
@@ -192,10 +194,10 @@ class Attributes(Sequence[Attribute]):
         return target
 
     def select(self, names: Sequence[str]) -> Attributes:
-        """Some of the attributes, in the order that they have here.
+        """Some of the attributes, in their order here.
 
         Args:
-            names: of those to keep, in any order.
+            names: of the attributes to keep, in any order.
 
         Raises:
             UnknownName: there is no such attribute.
@@ -205,7 +207,7 @@ class Attributes(Sequence[Attribute]):
         return Attributes([item for item in self.items if item.name in names], self.known)
 
     def positions(self, part: Attributes) -> list[int]:
-        """Where the logit columns of a selection stand in a row: (part.width,) indices."""
+        """Positions of the logit columns of a selection in a row: (part.width,) indices."""
         places: list[int] = []
         for name in part.names:
             own = self.slices[name]

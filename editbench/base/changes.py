@@ -1,4 +1,4 @@
-"""Whether tensors that are shared were changed in place."""
+"""Detecting in-place changes of shared tensors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def change_counts(tensors: Iterable[Tensor | None]) -> list[int]:
-    """How often torch has seen each tensor change in place; None and inference tensors are left out.
+    """Number of in-place changes of each tensor; None and inference tensors are left out.
 
-    torch counts the changes of a tensor and of its views for autograd, and has no public name for
-    the count. What NumPy changes through `tensor.numpy()` is not counted.
+    torch counts the changes of a tensor and of its views for autograd; the count has no public
+    name. Changes by NumPy through `tensor.numpy()` are not counted.
     """
     return [
         tensor._version

@@ -1,5 +1,5 @@
-"""The values of `device`, `precision` and of batch sizes. Needs no torch, so that a wrong one is
-told at once."""
+"""Checks of `device`, `precision` and batch sizes. Does not import torch, so that a wrong value is
+reported at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DEVICE = re.compile(r"(cpu|cuda)(:\d+)?")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-AUTO = "auto"  # a batch size that the memory decides
+AUTO = "auto"  # a batch size chosen by the available memory
 
 
 def is_gpu(device: str | torch.device) -> bool:
@@ -23,7 +23,7 @@ def is_gpu(device: str | torch.device) -> bool:
 
 
 def check_device_name(name: str) -> None:
-    """Refuse what names no device of editbench. Whether the machine has it is not looked at.
+    """Check that a name is a device of editbench. Does not check whether the machine has it.
 
     Raises:
         EditbenchError: it is neither the CPU nor a CUDA GPU.
@@ -33,8 +33,8 @@ def check_device_name(name: str) -> None:
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Refuse a precision that a processor does not have. No GPU is looked at, which may be another
-    machine's.
+    """Reject a precision that a CPU does not support. A GPU is not checked, since it may belong to
+    another machine.
 
     Args:
         precision: one of PRECISIONS.
@@ -58,7 +58,7 @@ def check_precision(precision: str, device: str) -> None:
 
 
 def without_tf32(device: str) -> EditbenchError:
-    """The error for precision=tf32 on a device that has none."""
+    """The error for precision=tf32 on a device without TF32."""
     return EditbenchError(
         f"precision=tf32 with device={device}: TF32 needs an NVIDIA GPU (Ampere or later); use "
         "precision=fp32, or bf16"
@@ -66,7 +66,7 @@ def without_tf32(device: str) -> EditbenchError:
 
 
 def check_batch(key: str, value: object) -> None:
-    """Refuse what is no size of a batch: a whole number from 1 on, or 'auto'."""
+    """Check that a value is a batch size: a positive integer or 'auto'."""
     if value == AUTO:
         return
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The configuration files: where they lie, and what the groups of options hold."""
+"""The configuration files: their location, and the groups with their options."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from editbench.base.text import read_text
 
 def _conf_folder() -> Path:
     """The folder of the configuration files."""
-    # In a checkout and in a wheel it lies in other places, so the package is located. It is not
-    # imported, which would execute it for the sake of a path.
+    # Its location differs between a checkout and a wheel, so the package is located. It is not
+    # imported, which would execute it only for a path.
     spec = find_spec("editbench.conf")
     if spec is None or spec.origin is None:
         raise BadFile("editbench.conf is not installed: install the package again")
@@ -27,7 +27,7 @@ def _conf_folder() -> Path:
 CONF = _conf_folder()
 MAIN = "run"  # name of the main configuration, CONF/run.yaml
 LARGEST_YAML = 1 << 20  # bytes; the longest configuration here has 5,000
-# The parser in C gives the same values in a tenth of the time; not every build of PyYAML has it.
+# The C parser gives the same values in a tenth of the time, but not every build of PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Keys of a group's YAML that only people read: a changed word makes no other run. `title` is how
@@ -55,7 +55,7 @@ def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
 
 
 def describe_options(group: str, more: Sequence[Path] = ()) -> dict[str, str]:
-    """A line about each option of a group: the `about` of its YAML, or its first comment.
+    """One line about each option of a group: the `about` of its YAML, or its first comment.
 
     Args:
         group: name of a Hydra group, such as 'method'.
@@ -69,7 +69,7 @@ def describe_options(group: str, more: Sequence[Path] = ()) -> dict[str, str]:
 
 
 def _headline(file: Path) -> str:
-    """First comment of an option's YAML that is not for Hydra; '' where there is none."""
+    """First comment in an option's YAML that is not for Hydra; '' if there is none."""
     for line in read_text(file).splitlines():
         if line.startswith("#") and "@package" not in line:
             return line[1:].strip()
@@ -101,12 +101,12 @@ def option_file(group: str, name: str, more: Sequence[Path] = ()) -> Path:
 
 
 def _group_files(group: str, more: Sequence[Path]) -> list[Path]:
-    # Before any name is looked for: else a name would be unknown because its folder is misspelt.
+    # Checked first, so that a misspelt folder is not reported as an unknown option.
     check_folders(more)
     files: list[Path] = []
     for folder in (CONF, *more):
         files += (folder / group).glob("*.yaml")
-    # The order in which a folder lists its files differs between file systems.
+    # The order of a folder's entries differs between file systems.
     files.sort(key=_stem)
     return files
 
@@ -114,7 +114,7 @@ def _group_files(group: str, more: Sequence[Path]) -> list[Path]:
 def groups() -> list[str]:
     """Names of the groups of options, sorted."""
     names = []
-    # __pycache__ lies there as well.
+    # The folder also contains __pycache__.
     for path in CONF.iterdir():
         if path.is_dir() and not path.name.startswith(("_", ".")):
             names.append(path.name)
@@ -122,7 +122,7 @@ def groups() -> list[str]:
 
 
 def check_folders(folders: Sequence[Path]) -> None:
-    """Refuse a configuration folder that does not exist."""
+    """Check that configuration folders exist."""
     for folder in folders:
         if not folder.is_dir():
             raise BadFile(f"--config-dir {folder}: {no_such('folder', folder)}")
@@ -137,7 +137,7 @@ def main_keys() -> list[str]:
 
 
 def list_groups() -> list[str]:
-    """Groups of which a job takes any number of options, as in metric=[a,b]; of others, one."""
+    """Groups of which a job takes any number of options, as in metric=[a,b], and not just one."""
     names = []
     for entry in read_yaml(CONF / f"{MAIN}.yaml")["defaults"]:
         if not isinstance(entry, dict):  # _self_
@@ -149,7 +149,7 @@ def list_groups() -> list[str]:
 
 
 def default_option(group: str) -> str:
-    """The option that a job has of a group where nothing is chosen; '' where it has none."""
+    """The option of a group that a job has by default; '' if it has none."""
     for entry in read_yaml(CONF / f"{MAIN}.yaml")["defaults"]:
         if isinstance(entry, dict) and isinstance(entry.get(group), str):
             return entry[group]
@@ -157,12 +157,12 @@ def default_option(group: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """Text as the value of a word, in quotes: Hydra's grammar takes any text there.
+    """Quote text as the value of a word, where Hydra's grammar accepts any text.
 
     Args:
         value: a path or any other text.
     """
-    # A backslash is one by itself; only in front of a quote it must be doubled.
+    # A backslash must be doubled only in front of a quote.
     text = re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", "\\'")
     return f"'{text}'"
 

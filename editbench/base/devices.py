@@ -1,4 +1,4 @@
-"""The host and the device: copies between them, and what memory is free on either."""
+"""Host and device: copies between them, and their free memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from editbench.base.compute_options import is_gpu
 
-# Where a container's limit of memory stands: version 2 of cgroups, then version 1.
+# Files with a container's memory limit: of cgroups version 2, then version 1.
 MEMORY_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -18,25 +18,24 @@ MEMORY_LIMITS = (
 
 
 def device_kind(device: str | torch.device) -> str:
-    """What computes: 'cpu', or the model of a GPU. Kinds may differ in the last digits."""
+    """'cpu', or the model of a GPU. Results of different kinds may differ in the last digits."""
     return torch.cuda.get_device_name(device) if is_gpu(device) else "cpu"
 
 
 # -- copies ----------------------------------------------------------------------------------------
 def to_host(*tensors: Tensor) -> list[Tensor]:
-    """Copies of tensors on the host, for which it waits once.
+    """Copy tensors to the host and wait only once.
 
-    A GPU works behind the program. Each `.cpu()` waits until it has caught up, and while the host
-    then prepares the next work, the GPU has none; here all copies are on their way before the host
-    waits.
+    A GPU works asynchronously. Each `.cpu()` waits until the GPU has finished, and the GPU is then
+    idle while the host prepares more work. Here all copies are started before the host waits.
 
     Args:
-        tensors: of one device.
+        tensors: all on one device.
 
     Returns:
-        As many tensors; those that are on the host already are returned as they are.
+        The copies; tensors that are already on the host are returned unchanged.
     """
-    # torch gives such copies memory that the device can write into by itself.
+    # torch allocates pinned memory for such copies, into which the device can write directly.
     copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
     for tensor in tensors:
         if is_gpu(tensor.device):
@@ -46,19 +45,19 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on a device, without waiting for the work that is under way there."""
+    """Copy a tensor from the host to a device without waiting for the device's pending work."""
     return tensor.to(device, non_blocking=True)
 
 
 # -- memory ----------------------------------------------------------------------------------------
 def device_of(network: torch.nn.Module) -> torch.device:
-    """Where a network lies; the host, where it has no tensors."""
+    """The device of a network; the host if it has no tensors."""
     tensors = network.state_dict().values()
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def memory() -> int:
-    """Bytes of main memory, or what a container may use of it."""
+    """Bytes of main memory, or the limit of a container."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in MEMORY_LIMITS:
         try:
@@ -72,14 +71,14 @@ def memory() -> int:
 
 
 def free_memory(device: str | torch.device = "cpu") -> int:
-    """Bytes of a device that can be had without swapping; 0 where nothing says.
+    """Bytes of a device's memory available without swapping; 0 if unknown.
 
     Args:
         device: 'cpu', 'cuda', 'cuda:1'.
     """
     if is_gpu(device):
         free, _ = torch.cuda.mem_get_info(device)
-        # What torch keeps for later tensors of this process is as good as free.
+        # Memory that torch has reserved for later tensors of this process counts as free.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + kept
     try:
@@ -93,10 +92,10 @@ def free_memory(device: str | torch.device = "cpu") -> int:
 
 
 def forget_peak(device: str) -> None:
-    """Begin to measure the peak of a GPU's memory anew: what came before is another job's.
+    """Reset the peak of a GPU's memory, since what came before belongs to another job.
 
-    On a CPU nothing is forgotten. A process keeps freed memory for its next blocks, so that what a
-    job needs there is what its process needed at most.
+    On a CPU nothing is reset. A process keeps freed memory for later allocations, so the need of a
+    job is there the peak of its process.
     """
     if is_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)

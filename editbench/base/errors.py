@@ -1,4 +1,4 @@
-"""Errors that a user can act on: every message names the file or key and the remedy."""
+"""Errors that a user can act on: every message names the file or key, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from traceback import FrameSummary
 
-# Share of equal characters from which a name counts as a misspelling of another (difflib's ratio).
+# From this similarity (difflib's ratio) on, a name counts as a misspelling of another.
 CLOSE = 0.5
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that is not empty; '' where there is none."""
+    """The first line of an error's message that is not empty; '' if there is none."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next(filter(None, lines), "")
 
 
 def one_line(error: BaseException) -> str:
-    """An error that nobody expected: its type and `first_line`, as in 'KeyError: 'smile''."""
+    """An unexpected error as one line: its type and `first_line`, as in 'KeyError: 'smile''."""
     return f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
 
 
 def frames_of(error: BaseException, is_wanted: Callable[[str], bool]) -> list[FrameSummary]:
-    """The lines that an error passed, the one that raised it last.
+    """The frames of an error's traceback, with the one that raised it last.
 
     Args:
-        error: that was raised.
-        is_wanted: tells of a file whether its lines count.
+        error: the error.
+        is_wanted: whether the frames of a file are included.
     """
     frames = traceback.extract_tb(error.__traceback__)
     return [frame for frame in frames if is_wanted(frame.filename)]
 
 
 def at_line(frame: FrameSummary) -> str:
-    """A line of source behind an error's message: ' (FILE:LINE)'."""
+    """The suffix of an error's message that names a line of source: ' (FILE:LINE)'."""
     return f" ({frame.filename}:{frame.lineno})"
 
 
@@ -44,7 +44,7 @@ def no_such(kind: str, path: Path) -> str:
 
     Args:
         kind: 'folder', 'file', or a kind of file.
-        path: where it was looked for.
+        path: the path.
     """
     if path.is_dir():
         return f"a folder, not a {kind}"
@@ -58,18 +58,18 @@ class EditbenchError(Exception):
 
 
 def reason_of(error: BaseException) -> str:
-    """What to tell of an error: the whole message of one of ours, else `one_line`."""
+    """Text about an error: the whole message for one of ours, otherwise `one_line`."""
     return str(error) if isinstance(error, EditbenchError) else one_line(error)
 
 
 class UnknownName(EditbenchError, KeyError):
-    """A name that is not in a registry. The message has the nearest name and the whole list.
+    """A name that is not in a registry. The message gives the nearest name and the whole list.
 
     Args:
-        kind: what is named, such as 'attribute'.
+        kind: of the named thing, such as 'attribute'.
         name: the unknown name.
-        known: the names that exist.
-        command: whose --help tells more; '' for none.
+        known: the existing names.
+        command: command whose --help gives more information; '' for none.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], command: str = "") -> None:
@@ -93,17 +93,17 @@ class BadFile(EditbenchError):
     """A file that is missing, truncated, altered or of another kind."""
 
 
-# Also a TypeError, as Python raises for an argument of the wrong kind.
+# Also a TypeError, as Python raises for an argument of the wrong type.
 class SpaceMismatch(EditbenchError, TypeError):
     """Codes of one latent space were given to something that works in another."""
 
 
 class WrongType(EditbenchError, TypeError):
-    """A function was given something of another type than it takes."""
+    """A function was given an argument of the wrong type."""
 
 
 class Unsupported(EditbenchError):
-    """A method cannot serve this generator, space or attribute.
+    """A method does not support this generator, space or attribute.
 
     The job is recorded as skipped, with this reason.
     """

@@ -1,9 +1,9 @@
-"""Files that are whole or absent, and that are never used after a byte of them has changed.
+"""Files that are either complete or absent, and that are not used after any change to their bytes.
 
-- Writing is atomic: a file or folder is written beside its place, flushed to the disk and renamed.
-- What the project writes for itself carries checksums: a folder has a `checksums.json`, a JSON file
-  has its own `checksum`, and a cached file has a `.sha256` file beside it.
-- Reading compares them. A difference is a BadFile that names the file and the remedy.
+- Writing is atomic: a file or folder is written under another name, flushed to disk and renamed.
+- The project's own files have checksums: a folder has a `checksums.json`, a JSON file has a key
+  `checksum`, and a cached file has a `.sha256` file next to it.
+- Reading verifies them. A mismatch raises BadFile, which names the file and the remedy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EE
 
 # -- hashes ----------------------------------------------------------------------------------------
 def digest(value: object, length: int = 12) -> str:
-    """Hash of a JSON-like value: same content, same hash, whatever the order of keys."""
+    """Hash of a JSON-like value; independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
@@ -53,7 +53,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
         yield
     except EditbenchError:
         raise
-    except Exception as error:  # safetensors and parquet raise types of their own for a full disk
+    except Exception as error:  # safetensors and parquet raise their own types for a full disk
         number = _error_number(error)
         if number in FULL_DISK:
             raise EditbenchError(
@@ -111,13 +111,14 @@ def _error_number(error: Exception) -> int:
 # -- writing ---------------------------------------------------------------------------------------
 @contextmanager
 def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterator[Path]:
-    """A folder to fill, which becomes `final` when the block ends well and vanishes when it does not.
+    """A temporary folder that becomes `final` when the block succeeds and is removed otherwise.
 
     Args:
-        final: its place; a folder that is there already is replaced.
-        about: seal the folder, with these facts beside the checksums; None leaves it unsealed.
+        final: final path; an existing folder is replaced.
+        about: facts to write next to the checksums when sealing the folder; None leaves it
+            unsealed.
     """
-    # Beside `final`, since a rename to another file system is not atomic.
+    # In the folder of `final`, since a rename to another file system is not atomic.
     partial = final.parent / f".partial-{final.name}-{os.getpid()}"
     with explain_disk_errors(final):
         shutil.rmtree(partial, ignore_errors=True)
@@ -128,7 +129,7 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
                 seal_folder(partial, about)
             for file in partial.rglob("*"):
                 _flush_to_disk(file)
-            # A rename does not replace a folder that holds files.
+            # A rename does not replace a folder that contains files.
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
@@ -138,7 +139,7 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
 
 
 def claim_folder(path: Path) -> Path:
-    """Make a folder that no other process has: `path`, or `path`-2, -3 and so on where it is taken."""
+    """Make a folder that no other process uses: `path`, or `path`-2, -3 and so on if it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path
     number = 1
@@ -152,7 +153,7 @@ def claim_folder(path: Path) -> Path:
 
 
 def sweep_partials(final: Path) -> None:
-    """Remove what killed writers of `final` left behind; call it while holding the lock of `final`."""
+    """Remove what killed writers of `final` left; call it while holding the lock of `final`."""
     for stale in final.parent.glob(f".partial-{final.name}-*"):
         if stale.is_dir():
             shutil.rmtree(stale, ignore_errors=True)
@@ -161,7 +162,7 @@ def sweep_partials(final: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it.
+    """Write a file so that a reader sees either the old or the new content, never a part of it.
 
     Args:
         path: of the file.
@@ -183,9 +184,9 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Ask the system to write a file, or the entries of a folder, before it goes on.
+    """Force the system to write a file, or the entries of a folder, to disk (fsync).
 
-    Without it, a machine that loses power can keep the new name and lose the content.
+    Otherwise, after a power failure, the new name may exist without the content.
     """
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders
@@ -199,18 +200,18 @@ def _flush_to_disk(path: Path) -> None:
 # -- JSON ------------------------------------------------------------------------------------------
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object with its own checksum."""
-    # The checksum is of what a reader gets: tuples have become lists, and paths text.
+    # The checksum is of what a reader gets, in which tuples are lists and paths are text.
     sealed = json.loads(json.dumps(value, default=str))
     sealed[CHECKSUM] = digest(sealed, 64)
     write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: Path, sealed: bool = False) -> dict:
-    """Read an object; the key of its checksum is taken out.
+    """Read an object and remove the key of its checksum.
 
     Args:
         path: of the file.
-        sealed: refuse a file without a checksum, as people write them.
+        sealed: reject a file without a checksum, such as one written by a person.
 
     Raises:
         BadFile: the file is missing, not a JSON object, or its checksum differs.
@@ -296,19 +297,18 @@ def compare_checksum(path: Path, expected: str, remedy: str) -> None:
 
 @contextmanager
 def unsealed_folder(folder: Path) -> Iterator[None]:
-    """Let files of a sealed folder be written anew or deleted; the folder is sealed again when the
-    block ends well.
+    """Allow files of a sealed folder to be rewritten or deleted; the folder is sealed again when
+    the block succeeds.
 
-    The seal is taken away first, so that a kill at any moment leaves a folder without one, which is
-    taken for unfinished and never for right. Files that the block does not write keep their
-    checksums and are not read.
+    The seal is removed first, so that a kill at any moment leaves a folder without a seal, which
+    counts as unfinished. Files that the block does not write keep their checksums and are not read.
     """
     seal = read_seal(folder)
     before = {name: file_state(folder / name) for name in seal["files"]}
     (folder / SEAL).unlink()
     yield
     for name, state in before.items():
-        # A file that was missing before stays listed, so that it is missed.
+        # A file that was missing before stays listed, so that it is still reported as missing.
         if state is not None and not (folder / name).exists():
             del seal["files"][name]
     for file in sorted(folder.rglob("*")):
@@ -321,7 +321,7 @@ def unsealed_folder(folder: Path) -> Iterator[None]:
 # -- single files with a checksum beside them ------------------------------------------------------
 def write_checked(path: Path, data: bytes) -> None:
     """Write a file of a cache, and its checksum beside it."""
-    # The content first: after a kill between the two, the checksum differs or is missing.
+    # Content first: after a kill between the two writes, the checksum differs or is missing.
     write_atomic(path, data)
     write_atomic(_checksum_file(path), hashlib.sha256(data).hexdigest() + "\n")
 
@@ -344,11 +344,11 @@ def _checksum_file(path: Path) -> Path:
 
 # -- locks -----------------------------------------------------------------------------------------
 def lock(path: Path) -> FileLock:
-    """An inter-process lock for building `path`; the system frees it when its holder dies."""
+    """An inter-process lock for building `path`; the system releases it if its holder dies."""
     with explain_disk_errors(path):
         folder = path.parent / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        # Taking the lock would raise it later, where nothing explains it.
+        # Acquiring the lock would raise this later, where nothing explains it.
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         return FileLock(folder / f"{path.name}.lock")
@@ -356,10 +356,10 @@ def lock(path: Path) -> FileLock:
 
 # -- files of a user ------------------------------------------------------------------------------
 def user_cache(part: str) -> Path | None:
-    """A folder in the user's cache, which need not be there; None where there can be none.
+    """A folder in the user's cache, which need not exist; None if there can be none.
 
-    The user of a container or of a batch system often has no home folder, or one that is not there
-    or cannot be written.
+    In a container or batch system the user often has no home folder, or one that does not exist or
+    is not writable.
 
     Args:
         part: name of the folder.

@@ -1,8 +1,8 @@
-"""What determines a result: the one declaration behind every content address.
+"""What determines a result: the single declaration from which all content addresses are computed.
 
-A bank, a fit, an inversion and a run are each named by a hash of everything that can change a
-number in them, and of nothing else. The lists below say what that is. They are used by the run id,
-the fit cache, the cache of inversions and of reference statistics, the grouping of reports, and the
+Banks, fits, inversions and runs are each named by a hash of everything that can change a number in
+them, and of nothing else. The lists below declare what that is. They are used by the run id, the
+fit cache, the caches of inversions and of reference statistics, the grouping of reports, and the
 pins of the regression check.
 """
 
@@ -23,7 +23,7 @@ from editbench.base.files import could_name_file, digest, file_sha256, file_stat
 from editbench.base.instantiate import build
 from editbench.base.sources import source_digest
 
-# The names of identities are read by the report as well, which needs no torch.
+# The report uses the names of identities too, and should not import torch.
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -86,9 +86,9 @@ WITHOUT_EFFECT = (
 
 
 def samples_key(options: Mapping[str, Any], networks: Mapping[str, str]) -> str:
-    """What a bank's samples are meant to be, whichever version of the code computes them.
+    """Key of a bank's samples that does not depend on the version of the code.
 
-    It seeds the draw of starts, so that two versions of the code are compared on the same starts.
+    It seeds the draw of starts, so that versions of the code are compared on the same starts.
 
     Args:
         options: of the bank; the ones in BANK_OPTIONS count.
@@ -113,11 +113,11 @@ def bank_id(options: Mapping[str, Any], networks: Mapping[str, str], code: str) 
 def fit_key(
     config: Mapping[str, Any], bank: str, networks: Mapping[str, str], attributes: Sequence[str]
 ) -> dict[str, Any]:
-    """Everything that a fit for all attributes depends on; a tuned one adds its attribute.
+    """Everything that a fit for all attributes depends on; a tuning adds its attribute.
 
     Args:
         config: the resolved configuration of the job.
-        bank: key of the bank, which stands for the networks' code too, see
+        bank: key of the bank, which includes the networks' code, see
             `editbench.run.loading.bank_key`.
         networks: 'generator', 'teacher' -> hash of the network's weights.
         attributes: names of the evaluated attributes, the only ones that a fit sees.
@@ -136,13 +136,13 @@ def fit_key(
 def run_id(
     config: Mapping[str, Any], bank: str, attributes: Sequence[str], inversion: str = ""
 ) -> str:
-    """Name of a record: what a person looks for, then a hash of all that determines the result.
+    """Name of a record: a readable part, then a hash of everything that determines the result.
 
     Args:
         config: the resolved configuration of the job.
-        bank: key of the bank, which stands for the networks, see `editbench.run.loading.bank_key`.
+        bank: key of the bank, which includes the networks, see `editbench.run.loading.bank_key`.
         attributes: names of the evaluated attributes.
-        inversion: id of the inversion that walks start from; '' where they start from the bank.
+        inversion: id of the inversion that walks start from; '' if they start from the bank.
     """
     key: dict[str, Any] = {name: config[name] for name in RUN_VALUES}
     for group in RUN_GROUPS:
@@ -177,7 +177,7 @@ def code_of(config: object) -> str:
 
 
 def described(part: Mapping[str, Any]) -> list[object]:
-    """A component of a configuration as what it is made of: its options and its code."""
+    """The identity of a component of a configuration: its options and its code."""
     return [content(without_labels(part)), code_of(part)]
 
 
@@ -193,11 +193,11 @@ def without_labels(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def content(config: object, nested: bool = False) -> object:
-    """A configuration with the contents of what it names in place of the names.
+    """Replace the names in a configuration by the contents that they refer to.
 
     - A string that names an existing file becomes the hash of the file.
     - A `path` that names a folder becomes the hash of the list of its files.
-    - A nested component (`_target_`) gains the hash of the weights that it comes with.
+    - To a nested component (`_target_`), the hash of the weights that it comes with is added.
     """
     if isinstance(config, dict):
         parts: dict[str, object] = {}

@@ -1,6 +1,7 @@
 """Latent spaces, and codes that know their space.
 
-A W code that is given to an editor of Z is an error. Without the type it would be a bad image.
+With this type, W codes passed to an editor of Z are an error. Otherwise they would silently give a
+wrong image.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Space(StrEnum):
     - W_PLUS: (N, num_ws, w_dim).
     - S: (N, style channels in the order of the layers).
     - THETA: the weights. The codes of a walk in THETA are (N, 1): how far a sample has moved along
-      its direction. What is decoded are the sample's own Z, W, W+ or S codes under a `WeightShift`.
+      its direction. The decoded codes are the sample's own in Z, W, W+ or S, with a `WeightShift`.
     """
 
     # The values are the words of configurations and records, so they must not change.
@@ -41,7 +42,7 @@ class WeightShift:
         kernels: (K, *weight.shape), K directions.
         index: (N,) int64, the direction of each sample.
         magnitude: (N,).
-        known: (N,) int64, `index` on the host, where it is known: nobody waits to read it.
+        known: (N,) int64, `index` on the host, if it is known there; avoids waiting for the device.
     """
 
     layer: str
@@ -65,12 +66,12 @@ class WeightShift:
 
 @dataclass(frozen=True)
 class Codes:
-    """A batch of N codes and the space they live in.
+    """A batch of N codes with their space.
 
     Args:
         space: the space of `values`.
         values: (N, ...), see `Space`.
-        shift: decodes the codes with moved weights (THETA); None for the generator's own weights.
+        shift: weight shift to decode the codes with (THETA); None for the generator's own weights.
     """
 
     space: Space
@@ -81,7 +82,7 @@ class Codes:
         return len(self.values)
 
     def __getitem__(self, rows: Tensor | slice) -> Codes:
-        # A shift has one entry a sample, so it is cut to the same rows as the values.
+        # A shift has one entry per sample, so it is indexed with the same rows as the values.
         shift = self.shift
         if shift is not None:
             shift = shift[rows]

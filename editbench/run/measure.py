@@ -1,4 +1,4 @@
-"""The metrics of a record: computed when its job ends, and again when they have changed."""
+"""The metrics of a record: computed when its job ends, and again if they have changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from editbench.walk.observation import Observation, ObservationContext
 
 
-OUTCOME = ("status", "reason", Record.WALKED)  # what status.json says of the outcome
+OUTCOME = ("status", "reason", Record.WALKED)  # keys of status.json about the outcome
 
 
 class MetricFailed(EditbenchError):
@@ -39,7 +39,7 @@ class MetricFailed(EditbenchError):
 
 
 class Measured(NamedTuple):
-    """What the metrics of a record gave, not yet written.
+    """Results of a record's metrics that are not written yet.
 
     Attributes:
         tables: name of a file -> its content.
@@ -53,19 +53,19 @@ class Measured(NamedTuple):
         """Write rows and samples of every metric to the folder of the record."""
         for name, table in self.tables.items():
             write_atomic(folder / name, table)
-        # `refresh_metrics` compares this key, and computes the rows again where it differs.
+        # `refresh_metrics` compares this key and recomputes the rows if it differs.
         write_json(folder / Record.METRICS, {"key": self.key})
 
 
 def check_observed(
     settings: Settings, observations: Mapping[str, Observation], context: ObservationContext
 ) -> None:
-    """Let every metric refuse an observation that its options do not fit, before the fit.
+    """Let every metric check, before the fit, that its options fit the observation.
 
     Args:
         settings: of the job.
         observations: of the job, by name.
-        context: what they may look at.
+        context: what they may use.
 
     Raises:
         EditbenchError: an option of a metric is wrong.
@@ -81,7 +81,7 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
     """Compute every metric that the settings name.
 
     Args:
-        folder: of the record; what observations kept is read from there.
+        folder: of the record, from which the observations' results are read.
         trajectories: of the record.
         settings: of the job.
 
@@ -118,7 +118,7 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
 
 
 def _own_line(metric: Metric, error: BaseException) -> str:
-    """The last line of the metric's own file that an error passed, in brackets; '' for none."""
+    """The last line of the metric's own file in an error's traceback, in brackets; '' if none."""
     # None for a class that has no file, such as one of an interpreter's prompt.
     own = getattr(sys.modules.get(type(metric).__module__), "__file__", None)
     frames = frames_of(error, lambda file: file == own)
@@ -126,10 +126,10 @@ def _own_line(metric: Metric, error: BaseException) -> str:
 
 
 def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
-    """Hash of what decides the rows: versions and options of the metrics, and the columns.
+    """Hash of what determines the rows: versions and options of the metrics, and the columns.
 
-    Of metrics that do not ship their source as well: who writes one changes it many times before it
-    has a second version.
+    For a user's own metrics the source is included, since it changes often during development
+    without a new version.
     """
     versions = {name: metric.version for name, metric in metrics.items()}
     # The name of a figure is among the labels that components do not have: a drawing changes no
@@ -143,7 +143,7 @@ def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
 
 
 def is_outdated(record: Record, settings: Settings) -> bool:
-    """Whether the metrics of a finished record are of other options or versions than today's."""
+    """Whether the metrics of a finished record have other options or versions than the current."""
     # Other runs that were skipped or failed have no trajectories.
     if record.status["status"] != "done" and not record.walked:
         return False
@@ -151,11 +151,11 @@ def is_outdated(record: Record, settings: Settings) -> bool:
 
 
 def refresh_metrics(record: Record, settings: Settings) -> tuple[Record, list[str]]:
-    """Recompute the metrics of a finished record when options or versions have changed.
+    """Recompute the metrics of a finished record if options or versions have changed.
 
     Returns:
-        The record as it is now: done, where it was a failure of a metric; and the metrics that the
-        settings leave out, whose rows it had and has no more.
+        The updated record (done, even if a metric had failed before), and the metrics whose rows
+        were removed because the settings no longer include them.
 
     Raises:
         EditbenchError: a metric failed; the record stays as it was.
@@ -163,8 +163,8 @@ def refresh_metrics(record: Record, settings: Settings) -> tuple[Record, list[st
     if not is_outdated(record, settings):
         return record, []
     removed: list[str] = []
-    # All of it before the update takes the seal away: a record without one counts as unfinished, and
-    # a metric that fails or is interrupted would take the walks with it.
+    # Computed before the update removes the seal: a record without a seal counts as unfinished, and
+    # the failure or interruption of a metric would then lose the walks.
     trajectories = record.trajectories()
     config = record.config()
     if record.has(Record.ROWS):
@@ -178,6 +178,6 @@ def refresh_metrics(record: Record, settings: Settings) -> tuple[Record, list[st
         if record.walked:
             about = {key: value for key, value in record.status.items() if key not in OUTCOME}
             records.write_status(folder, "done", **about)
-            # It tells of the failure.
+            # The log describes the earlier failure.
             (folder / Record.LOG).unlink(missing_ok=True)
     return Record.read(record.folder), removed

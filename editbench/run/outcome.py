@@ -1,4 +1,4 @@
-"""What became of a job: the file that a sweep reads, and the line that a person reads."""
+"""The outcome of a job: as a file for the sweep, and as a printed line."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from editbench.run.settings import Settings
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """The outcome of a job.
 
     Args:
         status: 'done', 'skipped' or 'failed'.
-        reason: of a job that was skipped or failed.
-        run_id: name of its record; '' where the job failed before it had one.
+        reason: why the job was skipped or failed.
+        run_id: name of its record; '' if the job failed before it had one.
         reused: whether an earlier record was found.
-        removed: metrics whose rows that record had, and lost since this job was not asked for them.
+        removed: metrics whose rows were removed from that record, since this job's settings do not
+            include them.
     """
 
     status: str
@@ -52,7 +53,7 @@ def failed_outcome(error: Exception) -> Outcome:
 
 
 def describe_outcome(settings: Settings, outcome: Outcome) -> str:
-    """What is printed behind the title of a job: its status, and its first numbers or its reason."""
+    """Text to print after the title of a job: its status, and its main numbers or its reason."""
     head = outcome.status
     if outcome.reused:
         head += " (reused)"
@@ -85,7 +86,7 @@ def headline(record: Record, count: int = 2, most: int = 5) -> str:
 
 
 def _number(row: Mapping[Any, Any]) -> str:
-    """'accuracy 0.665 [0.597, 0.727]', without an interval that there is none of."""
+    """Text such as 'accuracy 0.665 [0.597, 0.727]', without brackets if there is no interval."""
     if math.isnan(row["value"]):
         return f"{row['metric']}: {row['note'] or 'no value'}"
     text = f"{row['metric']} {row['value']:.3f}"

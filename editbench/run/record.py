@@ -1,9 +1,8 @@
-"""What a job leaves behind: ROOT/<run id>/ with status, config, provenance, trajectories, metric
-rows, pictures, and what probes left.
+"""The record of a job: ROOT/<run id>/ with status, config, provenance, trajectories, metric rows,
+pictures, and the arrays of observations.
 
-A record is written beside its place and renamed into it, so a folder with status.json is whole.
-`done` and `skipped` are results and are kept; a failure is kept for reading but never taken for a
-result.
+A record is written under a temporary name and renamed, so a folder with status.json is complete.
+`done` and `skipped` are results and are kept; a failure is kept for reading but is not a result.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from editbench.base.files import (
     write_json,
 )
 
-# Imported where they are used: a plan and a sweep look thousands of records up by their status,
-# which needs neither torch nor pandas.
+# Imported where they are used: plans and sweeps read the status of thousands of records, which
+# needs neither torch nor pandas.
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 MOVED_STARTS = "attributes"  # option of `starts` that is now the key `evaluated`
 REMEDY = "delete its folder and run the job again"
 STATUSES = ("done", "skipped", "failed")
-# The hashes of sources stop at installed packages; their versions stand in the provenance instead.
+# The hashes of sources exclude installed packages, so the provenance has their versions.
 PACKAGES = (
     "editbench",
     "torch",
@@ -61,11 +60,11 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Record:
-    """A finished folder of a run. It owns the names of the files, and reads none that was altered.
+    """The finished folder of a run. It defines the names of the files, and rejects altered files.
 
     Args:
         folder: of the run.
-        status: what `status.json` says: done, skipped or failed, the reason, and what was run.
+        status: content of `status.json`: done, skipped or failed, the reason, and what was run.
     """
 
     folder: Path
@@ -83,8 +82,8 @@ class Record:
     ORIGINALS: ClassVar[str] = "originals.parquet"
     LOG: ClassVar[str] = "log.txt"
     WALKED: ClassVar[str] = "walked"  # key of the status, see `walked`
-    # The codes of every step are by far the largest file, and only redrawing needs them: they are
-    # compared with their checksum when they are used.
+    # The codes of every step are by far the largest file and are needed only for redrawing, so
+    # their checksum is verified only when they are used.
     COMPARED_ON_USE: ClassVar[tuple[str, ...]] = (CODES,)
 
     @property
@@ -94,15 +93,15 @@ class Record:
 
     @property
     def walked(self) -> bool:
-        """Whether its metrics alone failed or were stopped: the walks are whole and kept."""
+        """Whether only its metrics failed or were interrupted; the walks are complete and kept."""
         return bool(self.status.get(self.WALKED))
 
     @classmethod
     def is_record(cls, folder: Path) -> bool:
-        """Whether a folder is meant to be a record, whole or not."""
+        """Whether a folder is a record, complete or damaged."""
         # The name of a folder that is still being written begins with a dot.
         hidden = folder.name.startswith(".")
-        # Either file is enough: a record that lost one of them is damaged, not absent.
+        # One of the two files is enough: a record that lost the other is damaged, not absent.
         return not hidden and ((folder / cls.STATUS).is_file() or (folder / SEAL).is_file())
 
     @classmethod
@@ -126,10 +125,10 @@ class Record:
 
     @classmethod
     def open(cls, folder: Path) -> Record | None:
-        """The record in a folder, or None where there is none or a damaged one, which is run again."""
+        """The record in a folder; None if it is absent or damaged, so that the job runs again."""
         try:
             record = cls.read(folder)
-            # The seal lists all that the run wrote, so a file that was deleted is noticed as well.
+            # The seal lists all files of the run, so a deleted file is noticed too.
             for name, expected in read_seal(folder)["files"].items():
                 if name in cls.COMPARED_ON_USE:
                     continue
@@ -141,7 +140,11 @@ class Record:
         return record
 
     def path(self, name: str) -> Path:
-        """The path of one of its files, unaltered. Raises BadFile, with the file's name, otherwise."""
+        """The path of one of its files, after a check of its checksum.
+
+        Raises:
+            BadFile: the file is missing or was altered.
+        """
         return check_file(self.folder, name, REMEDY)
 
     def has(self, name: str) -> bool:
@@ -149,7 +152,7 @@ class Record:
         return name in read_seal(self.folder)["files"]
 
     def config(self) -> dict[str, Any]:
-        """The operative configuration; of an earlier version with today's keys."""
+        """The configuration of the run; for records of earlier versions with the current keys."""
         # Not OmegaConf, whose parser takes ten times as long: `write_config` left plain values.
         value = load_yaml(self.path(self.CONFIG).read_text(encoding="utf-8"))
         if not isinstance(value, dict):
@@ -171,11 +174,11 @@ class Record:
         return self._table(self.ROWS)
 
     def samples(self) -> pd.DataFrame:
-        """The values of single starts, of all metrics that have some."""
+        """The values per start, of all metrics that give them."""
         return self._table(self.SAMPLES)
 
     def originals(self) -> pd.DataFrame:
-        """What is known of the starts' own images, where walks start from inverted ones."""
+        """Information about the original images, if walks start from inverted images."""
         return self._table(self.ORIGINALS)
 
     def _table(self, name: str) -> pd.DataFrame:
@@ -184,18 +187,18 @@ class Record:
         return pd.read_parquet(self.path(name))
 
     def metrics_key(self) -> str:
-        """What the metrics were computed with; '' where that is unknown."""
+        """Key of the metrics' versions and options; '' if unknown."""
         return read_json(self.path(self.METRICS)).get("key", "") if self.has(self.METRICS) else ""
 
     @contextmanager
     def updating(self) -> Iterator[Path]:
-        """The folder, to write some of its files anew; they are sealed when the block ends well."""
+        """The folder, to rewrite some of its files; it is sealed again when the block succeeds."""
         with unsealed_folder(self.folder):
             yield self.folder
 
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a record of an earlier version, with today's keys.
+    """Convert the configuration of a record of an earlier version to the current keys.
 
     `evaluated` was `starts.attributes`.
     """
@@ -220,12 +223,13 @@ def write_status(folder: Path, status: str, reason: str = "", **about: object) -
 
 
 def write_config(folder: Path, plain: dict[str, Any]) -> None:
-    """Write the operative configuration, as plain values, to config.yaml."""
+    """Write the configuration of the run, as plain values, to config.yaml."""
     write_atomic(folder / Record.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 
 def labelled(name: str, metric: Metric, result: MetricResult) -> MetricResult:
-    """A result whose rows say the metric's option as `group`, its version, and what is better."""
+    """Add columns to a result's rows: the metric's option as `group`, its version, and whether
+    higher is better."""
     # A direction may be None, which a column of booleans cannot hold.
     better = result.rows["metric"].map(dict(metric.produces)).astype(object)
     rows = result.rows.assign(group=name, version=metric.version, higher_is_better=better)
@@ -254,7 +258,8 @@ def metric_tables(results: Sequence[MetricResult]) -> dict[str, bytes]:
 def write_pictures(
     folder: Path, pictures: Pictures, trajectories: Trajectories, columns: int = 8
 ) -> None:
-    """strips.safetensors: of each kept start its source, small to large steps, and the crossing.
+    """Write strips.safetensors: for each kept start its source, small to large steps, and the
+    crossing.
 
     images (k, c, C, H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). Class
     names are in status.json.
@@ -268,7 +273,7 @@ def write_pictures(
         return
     table = trajectories.table.assign(effect=trajectories.effect)
     table = table.set_index(["start", "step"]).sort_index()
-    # Of two images of a step the second counts: the first lies behind a refined crossing.
+    # If a step has two images, the second is used, which is that of the refined crossing.
     images = {(s, t): image for s, t, image in zip(pictures.start, pictures.step, pictures.images)}
     strips: dict[str, list] = {
         name: [] for name in ("images", "steps", "crossed", "effect", "starts", "source", "target")
@@ -277,7 +282,7 @@ def write_pictures(
         walk = table.loc[start]
         last = int(walk.index.max())
         stop = walk.index[walk["stopped"]]
-        # Evenly spaced, with the source and the last step. Rounding joins some in a short walk.
+        # Evenly spaced, including the source and the last step. In a short walk some coincide.
         chosen = set(np.linspace(0, last, columns).round().astype(int).tolist())
         if len(stop) and int(stop[0]) not in chosen:  # the crossing replaces its nearest neighbour
             chosen.discard(
@@ -302,7 +307,7 @@ def environment(device: str = "cuda") -> dict:
     """Versions and hardware, for the provenance of a record.
 
     Args:
-        device: of the job: the GPU that is named is its own.
+        device: of the job; determines the GPU that is named.
     """
     import torch
 
@@ -322,7 +327,7 @@ def _gpu_name(device: str) -> str:
 
     from editbench.base.compute_options import is_gpu
 
-    # A job on the CPU tells the GPU that the machine has.
+    # For a job on the CPU, the machine's default GPU is named.
     return torch.cuda.get_device_name(device if is_gpu(device) else None)
 
 
@@ -340,9 +345,9 @@ def processor() -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree, with '+' where it has local changes; None outside a checkout.
+    """Commit of the source tree, with '+' if it has local changes; None outside a checkout.
 
-    An installed package may lie in a checkout of something else, such as a user's own project.
+    An installed package may lie inside the checkout of another project, such as a user's own.
     """
 
     def git(*words: str) -> str | None:
@@ -358,7 +363,7 @@ def git_commit() -> str | None:
         if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
             return None
         commit = git("rev-parse", "--short", "HEAD")
-        # -uno: untracked files, such as records, are no change of the source.
+        # -uno: untracked files, such as records, are not changes of the source.
         return commit and commit + ("+" if git("status", "--porcelain", "-uno") else "")
     # git is not installed.
     except OSError:

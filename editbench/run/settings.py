@@ -1,7 +1,7 @@
 """The settings of a job: validated once, before any work, from the composed configuration.
 
-OmegaConf ends here. Whatever runs a job takes `Settings` or a part of it, so a wrong value is found
-before a network is loaded or a bank is built.
+OmegaConf is not used after this step. Everything that runs a job takes `Settings` or a part of it,
+so a wrong value is found before a network is loaded or a bank is built.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from editbench.inversion.spec import ProjectionSpec
 from editbench.run.record import MOVED_STARTS, moved_attributes
 from editbench.walk.spec import EngineSpec
 
-# Groups whose options set keys at the top and leave none below their own names.
+# Groups whose options set top-level keys and have no keys under their own names.
 GLOBAL_GROUPS = ("budget", "experiment", "preset")
 IMAGES = ("inversion.images", "inversion.path")
 OF_NEW_BANKS = ("bank.n", "bank.seed", "bank.fit", "bank.tune")
@@ -46,7 +46,7 @@ NO_INVERSION = "none"  # option of the group `inversion`: walks start from the b
 
 
 def check_file_name(key: str, name: str, remedy: str) -> None:
-    """Refuse a name that the folder of a record could not begin with, or have in it.
+    """Check that a name can be part of the name of a record's folder.
 
     Args:
         key: that gives the name.
@@ -66,7 +66,7 @@ class Component:
     """One option of a group that names a class or function by `_target_`.
 
     Args:
-        key: where it stands in the configuration: 'method', 'metric.locality'.
+        key: its key in the configuration: 'method', 'metric.locality'.
         name: of the option.
         target: dotted name of the class or function.
         options: its keyword arguments, as plain values.
@@ -109,15 +109,20 @@ class Component:
         return {"_target_": self.target, **self.options}
 
     def build(self) -> Any:
-        """Build it. EditbenchError with the message of whoever refuses the options."""
+        """Build the object.
+
+        Raises:
+            EditbenchError: its constructor rejects the options; with the constructor's message.
+        """
         return build({"name": self.name, **self.config})
 
     def checked(self) -> Component:
-        """This component, whose constructor has looked at the values. It must be cheap: editors and
-        metrics are.
+        """This component, after its constructor has checked the values.
+
+        The constructor must be cheap, as it is for editors and metrics.
 
         Raises:
-            EditbenchError: with the key and the value that the constructor refuses.
+            EditbenchError: the constructor rejects a value; the message has key and value.
         """
         try:
             self.build()
@@ -128,7 +133,7 @@ class Component:
         return self
 
     def _explained(self, message: str) -> str:
-        """A constructor's message behind the key and the value that it is about."""
+        """A constructor's message, prefixed with the key and the value that it is about."""
         # UnknownName has the key in quotation marks.
         if message.startswith(f"{self.key}.") or f"'{self.key}." in message:
             return message
@@ -158,7 +163,8 @@ class ScorerSettings:
     Args:
         name: of the option.
         teacher: what editors may learn from.
-        judge: what decides; where it equals the teacher, one network is both.
+        judge: scorer that the benchmark measures with; if it equals the teacher, one network is
+            both.
     """
 
     name: str
@@ -174,7 +180,7 @@ class BankSettings:
         spec: what it holds.
         path: a bank to open instead of the one that `spec` describes; None builds that one.
         workers: processes that build it.
-        batch: samples computed together, 'auto' for what the memory holds; None: a block.
+        batch: samples computed together; 'auto' for as many as fit into memory; None for one block.
     """
 
     spec: BankSpec
@@ -211,15 +217,15 @@ class InversionSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that one job is made of.
+    """Everything that determines one job.
 
     Args:
         name: of the experiment, for the report.
-        attribute: name of what is edited.
-        evaluated: names of the attributes that are judged, that a mask or a condition protects, that
-            starts are near to, and that a tuning looks at; None is all of the scorer's.
-        target: class that every start is walked to, by name or index; None: each has its own draw.
-        seed: of the method's own randomness.
+        attribute: name of the target attribute.
+        evaluated: names of the evaluated attributes: they are judged, protected by masks and
+            conditions, used to choose starts and used in tuning; None means all of the scorer's.
+        target: target class of every start, by name or index; None draws one for each start.
+        seed: of the method's own random draws.
         device: of the networks: 'cpu', 'cuda', 'cuda:1'.
         precision: of decoding and scoring: 'fp32', 'tf32', 'bf16', 'fp16'.
         out: folder of the records.
@@ -235,8 +241,8 @@ class Settings:
         metrics: components by their names.
         observations: components by their names.
         inversion: real images as starts.
-        plain: the resolved configuration that all this was read from. It is what a record keeps and
-            what identities are computed of.
+        plain: the resolved configuration that everything was read from. Records keep it, and
+            identities are computed from it.
     """
 
     name: str
@@ -266,13 +272,14 @@ class Settings:
         """Read and check a composed configuration. No network is loaded and no bank is opened.
 
         Raises:
-            UnknownName: a key or an option that does not exist, with the nearest one.
-            EditbenchError: a wrong value: key, value and remedy in one line.
+            UnknownName: a key or an option does not exist; the message gives the nearest one.
+            EditbenchError: a value is wrong; the message has key, value and remedy in one line.
         """
         plain = resolve(config)
-        # Of an experiment, a budget or a preset, whose keys stand at the top. Only `list` reads it.
+        # From an experiment, budget or preset, whose keys are at the top level. Only `list` reads
+        # it.
         plain.pop("about", None)
-        # `+key=value` adds any key to a Hydra configuration, and nothing would ever read it.
+        # `+key=value` adds any key to a Hydra configuration, even one that nothing reads.
         known = known_keys()
         for key in plain:
             if key not in known:
@@ -284,9 +291,9 @@ class Settings:
         device = _one_device(plain.get("device"))
         precision = values.choice("precision", PRECISIONS, "fp32")
         check_precision(precision, device)
-        # Values are checked in this order, whatever else is wrong. Components come last, and metrics
-        # after the method: their classes import torch, and those of metrics torchmetrics, for which a
-        # person with a wrong number should not wait.
+        # Values are checked in this order. Components come last, and metrics after the method:
+        # their classes import torch, and those of metrics torchmetrics, and a wrong plain value
+        # should be reported before these slow imports.
         settings = cls(
             name=values.text("name", "run"),
             attribute=_one_attribute(plain.get("attribute")),
@@ -317,12 +324,12 @@ class Settings:
 
     @property
     def title(self) -> str:
-        """What a line about the job begins with."""
+        """The beginning of a line about the job."""
         return f"{self.method.name} x {self.attribute}, seed {self.seed}"
 
     def with_values(self, **values: Any) -> Settings:
         """The same job with other plain values at the top, such as target=1; they are not checked."""
-        # Identities are computed of `plain`: the two must not differ.
+        # Identities are computed from `plain`, so it must be changed too.
         return replace(self, plain={**self.plain, **values}, **values)
 
 
@@ -330,11 +337,11 @@ def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
     """A configuration as plain values with every interpolation resolved, without Hydra's own node.
 
     Raises:
-        EditbenchError: an interpolation that leads nowhere, or a value that is not set.
+        EditbenchError: an interpolation refers to nothing, or a value is not set.
     """
     try:
         if OmegaConf.is_config(config):
-            # Hydra's node names folders and times of this start: it belongs to no job.
+            # Hydra's node has folders and times of this start, which are not part of a job.
             config = OmegaConf.masked_copy(
                 cast(DictConfig, config), [str(key) for key in config if key != "hydra"]
             )
@@ -351,14 +358,14 @@ def resolve(config: DictConfig | Mapping[Any, Any]) -> dict[str, Any]:
 # -- values at the top ---------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Values:
-    """Plain values at the top of a configuration. A key that is absent has its default: records of
-    earlier versions lack some."""
+    """Plain values at the top level of a configuration. Absent keys have their defaults, since
+    records of earlier versions lack some keys."""
 
     plain: dict[str, Any]
 
     def text(self, key: str, default: str) -> str:
         value = self.plain.get(key, default)
-        # An empty word would be the working folder where a folder is named.
+        # As the name of a folder, an empty text would mean the working folder.
         check_kind(key, value or None, "str", default)
         return value
 
@@ -374,7 +381,7 @@ class _Values:
 
 
 def _refuse_list(key: str, value: object, what: str) -> None:
-    """A list where a job takes one value. Hydra's own message suggests writing such a list."""
+    """Reject a list for a key with a single value. Hydra's own message suggests such a list."""
     if not isinstance(value, list | dict):
         return
     items = value if isinstance(value, list) else list(value)
@@ -406,8 +413,8 @@ def _one_seed(value: object) -> int:
 
 
 def _one_device(value: object) -> str:
-    """A device by its name. Whether this machine has it is seen when networks are loaded: a sweep
-    may be started on one machine for the GPUs of another."""
+    """The name of a device. Whether this machine has it is checked when networks are loaded, since
+    a sweep may be started on one machine for the GPUs of another."""
     _refuse_list("device", value, "device")
     # YAML reads device=0 as a number; torch would take it for a GPU.
     check_kind("device", value, "str", "cpu")
@@ -416,7 +423,7 @@ def _one_device(value: object) -> str:
 
 
 def _evaluated(value: object) -> tuple[str, ...] | None:
-    """The evaluated attributes; None is all of the scorer's."""
+    """The evaluated attributes; None means all of the scorer's."""
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -441,12 +448,12 @@ TOP_VALUES = {"attribute": _one_attribute, "target": _one_target, "seed": _one_s
 
 # -- groups --------------------------------------------------------------------------------------
 def _mapping(group: str, value: object) -> dict[str, Any]:
-    """The options of a group, without what its YAML says to people."""
+    """The options of a group, without the keys of its YAML that are for people."""
     return _named(group, value)[1]
 
 
 def _named(group: str, value: object) -> tuple[str, dict[str, Any]]:
-    """The name of the option that was chosen, '' where it has none, and its options."""
+    """The name of the chosen option ('' if it has none) and its options."""
     if not isinstance(value, dict):
         raise EditbenchError(
             f"{group}={in_yaml(value)} must be a mapping of options: choose them with budget=NAME or "
@@ -457,7 +464,7 @@ def _named(group: str, value: object) -> tuple[str, dict[str, Any]]:
 
 
 def _spec(group: str, kind: type, options: dict[str, Any]) -> Any:
-    """A dataclass of a group's options; an option that is no field is named."""
+    """Build a dataclass from a group's options; an unknown option raises an error."""
     known = [item.name for item in fields(kind)]
     for key in options:
         if key not in known:
@@ -508,7 +515,7 @@ def _scorer(value: object) -> ScorerSettings:
 
 
 def _components(group: str, value: object) -> dict[str, Component]:
-    """The options of a group of which a job takes any number; an empty list or null is none."""
+    """The options of a group of which a job takes any number; an empty list or null means none."""
     if not value:
         return {}
     if not isinstance(value, dict):
@@ -522,7 +529,7 @@ def _components(group: str, value: object) -> dict[str, Component]:
 
 
 def _method(value: object) -> Component:
-    """The method, whose values are checked, with a name that the folder of a record can have."""
+    """The method, with checked values and a name that is valid in the name of a folder."""
     method = Component.from_config("method", value)
     # A component without a name has that of its key, which says nothing of a record.
     if not cast(dict, value).get("name"):
@@ -532,7 +539,7 @@ def _method(value: object) -> Component:
 
 
 def _metrics(value: object) -> dict[str, Component]:
-    """The metrics, whose values are checked: a metric is otherwise built after the walk."""
+    """The metrics, with checked values, since metrics are otherwise built only after the walk."""
     found = _components("metric", value)
     if not found:
         raise EditbenchError("metric=[] leaves nothing to measure: set metric=[NAME,...]")
@@ -562,14 +569,14 @@ def _inversion(value: object) -> InversionSettings:
 
 # -- words of a command ---------------------------------------------------------------------------
 def check_words_have_effect(jobs: Iterable[Settings], words: Iterable[str]) -> None:
-    """Refuse images that no job would start from, and options of a bank that is there already.
+    """Reject images that no job would start from, and options of a bank that already exists.
 
     Args:
-        jobs: as many of a command as show every value that it names.
+        jobs: enough jobs of a command to cover every value that it names.
         words: its overrides.
 
     Raises:
-        EditbenchError: a word would change nothing, and nobody would see it.
+        EditbenchError: a word would silently have no effect.
     """
     jobs = list(jobs)
     for word in words:

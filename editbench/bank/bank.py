@@ -191,7 +191,7 @@ class Bank:
         return self._splits[name, device]
 
     def forget_splits(self) -> None:
-        """Drop the loaded splits, whose tensors were changed, so that they are read again."""
+        """Drop the loaded splits, whose tensors someone has changed; they are read again."""
         self._splits.clear()
         for selection in self._selections.values():  # they share the codes of these splits
             selection._splits.clear()

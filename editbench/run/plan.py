@@ -1,4 +1,4 @@
-"""What a sweep would run, and what of it is there already. Nothing is built, fitted or written."""
+"""What a sweep would run, and which results exist already. Nothing is built, fitted or written."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from editbench.run.record import Record
 from editbench.run.remembered import keep_answer, recall_answer
 
 STATUSES = ("done", "skipped", "failed", "missing", "impossible")
-TO_RUN = ("failed", "missing")  # jobs of these statuses run; done and skipped ones are found
+TO_RUN = ("failed", "missing")  # jobs with these statuses run; done and skipped jobs do not
 
 
 @dataclass(frozen=True)
 class BankState:
-    """A bank of a plan and how much of it is there.
+    """A bank of a plan, and how much of it exists.
 
     Args:
         id: its identity.
-        folder: where it lies or will lie.
-        n: samples.
-        built: whether it is whole.
-        shards: how many it has when it is whole.
-        shards_there: how many it has now.
+        folder: its folder, which need not exist yet.
+        n: number of samples.
+        built: whether it is complete.
+        shards: number of shards of the complete bank.
+        shards_there: number of shards that exist now.
     """
 
     id: str
@@ -51,7 +51,7 @@ class PlannedJob:
         run_id: name of its record.
         out: folder of the records.
         bank: None for a job that cannot run.
-        fit_files: in the cache, that of its fit and, of a method that tunes, that of the tuning.
+        fit_files: cache files of its fit and, for a method that tunes, of the tuning.
     """
 
     method: str
@@ -72,7 +72,7 @@ class PlannedJob:
 
     @property
     def fit_cached(self) -> bool:
-        """Whether every fit that it needs is there."""
+        """Whether every fit that it needs is in the cache."""
         return bool(self.fit_files) and all(file.exists() for file in self.fit_files)
 
 
@@ -92,9 +92,9 @@ def plan_sweep(overrides: Sequence[str], more: Sequence[Path] = ()) -> list[Plan
 
 
 def _names(overrides: Sequence[str], more: Sequence[Path]) -> list[JobNames]:
-    """The names of every job, as they were kept or found anew."""
+    """The names of every job, from the cache of answers or computed again."""
     question = ["plan", *overrides]
-    # What a user's own folders hold is not watched.
+    # Changes in a user's own folders are not detected, so nothing is cached for them.
     kept = None if more else recall_answer(question)
     if kept is not None:
         return [JobNames(**job) for job in kept]
@@ -106,7 +106,7 @@ def _names(overrides: Sequence[str], more: Sequence[Path]) -> list[JobNames]:
     for settings, names in name_jobs(overrides, more):
         jobs.append(names)
         configs.append(settings.plain)
-    # A reason may go away without any file that is watched having changed.
+    # A reason may disappear without a change of any file that is watched.
     if not more and not any(job.reason for job in jobs):
         keep_answer(question, [asdict(job) for job in jobs], configs)
     return jobs
@@ -117,7 +117,7 @@ def plan_job(names: JobNames) -> PlannedJob:
     about = (names.method, names.attribute, names.seed, names.overrides)
     if names.reason:
         return PlannedJob(*about, "impossible", names.reason)
-    # A record that is not whole is as good as none: the job would run.
+    # An incomplete record counts as missing: the job would run.
     found = Record.open(Path(names.out) / names.run_id)
     status = "missing"
     reason = ""
@@ -129,12 +129,12 @@ def plan_job(names: JobNames) -> PlannedJob:
 
 
 def bank_state(names: JobNames) -> BankState:
-    """The bank of a job, and how much of it is there."""
+    """The bank of a job, and how much of it exists."""
     folder = Path(names.bank_folder)
-    # A bank that was begun keeps the shard size it was begun with.
+    # A bank whose build has started keeps its shard size.
     shards = -(-names.n // shard_size(folder, names.shard))
     there = sum(shard_folder(folder, shard).exists() for shard in range(shards))
-    # Whoever deleted a damaged shard has it built anew.
+    # If a damaged shard was deleted, it is built again.
     built = (folder / "bank.json").exists() and there == shards
     return BankState(names.bank, names.bank_folder, names.n, built, shards, there)
 
@@ -171,7 +171,7 @@ def as_data(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for job in jobs:
         row = dict(vars(job))
-        del row["fit_files"]  # paths of this machine; `fit_cached` says what matters
+        del row["fit_files"]  # paths on this machine; `fit_cached` has the relevant information
         row["bank"] = job.bank.id if job.bank else None
         row["fit_cached"] = job.fit_cached
         rows.append(row)

@@ -1,6 +1,6 @@
-"""What a job is judged by: the evaluated attributes, and whether there are starts enough for them.
+"""Checks of a job's evaluated attributes, and of the number of its starts.
 
-All of it is known before a bank is built: the attributes from the scorer, the size of the test split
+Both are known before a bank is built: the attributes from the scorer, the size of the test split
 from the bank's options.
 """
 
@@ -18,7 +18,7 @@ from editbench.run.settings import Settings, check_file_name
 
 
 def check_protocol(settings: Settings, attributes: Attributes) -> list[str]:
-    """Check what the settings alone could not tell. No bank is built.
+    """Check the settings against the scorer's attributes. No bank is built.
 
     Args:
         settings: of a job.
@@ -67,7 +67,7 @@ def evaluated_names(settings: Settings, attributes: Attributes) -> list[str]:
 
 
 def target_class(settings: Settings, attributes: Attributes) -> int | None:
-    """The class that every start is walked to, or None where each has its own draw."""
+    """The target class of every start; None if it is drawn for each start."""
     attributes[settings.attribute]  # raises UnknownName
     if settings.target is None:
         return None
@@ -75,7 +75,7 @@ def target_class(settings: Settings, attributes: Attributes) -> int | None:
 
 
 def with_named_target(settings: Settings, attributes: Attributes) -> Settings:
-    """The same job with the target class by its name, as it may be given by its index too.
+    """The same job with the target class given by name, since it may be given by index.
 
     Args:
         settings: of a job.
@@ -92,7 +92,8 @@ def with_named_target(settings: Settings, attributes: Attributes) -> Settings:
 
 
 def check_starts(settings: Settings, evaluated: int) -> None:
-    """Refuse more starts than the test split has. Of inverted images the number is not known yet.
+    """Check that the test split has enough samples for the starts; not for inverted images, whose
+    number is not known yet.
 
     Args:
         settings: of a job.
@@ -111,13 +112,14 @@ def check_starts(settings: Settings, evaluated: int) -> None:
 
 
 def check_protocols(jobs: Iterable[Settings]) -> None:
-    """`check_evaluated` of the jobs of a sweep, once and before the first of them.
+    """`check_evaluated` for the jobs of a sweep, once before the first job.
 
-    A sweep over scorers may have attributes of one of them, and one over attributes targets of one:
-    a word is wrong where it serves no job, and other jobs fail by themselves.
+    In a sweep over scorers an attribute may exist in only one of them, and in a sweep over
+    attributes a target may be a class of only one. A word is therefore wrong only if it is valid in
+    no job; otherwise single jobs fail by themselves.
 
-    What cannot be looked up here, such as a scorer whose file lies on the machine that runs the
-    jobs, is left to the jobs.
+    What cannot be checked here, such as a scorer whose file is on the machine that runs the jobs,
+    is left to the jobs.
 
     Raises:
         UnknownName: an evaluated attribute that the scorer lacks; an attribute that every scorer of
@@ -159,9 +161,9 @@ def check_protocols(jobs: Iterable[Settings]) -> None:
 
 
 def _scored_by(settings: Settings) -> Attributes | None:
-    """What the judge scores; None where it cannot be built here."""
+    """The judge's attributes; None if the judge cannot be built here."""
     try:
-        require_files(settings.plain)  # with offline=true nothing is fetched for a look
+        require_files(settings.plain)  # with offline=true nothing is downloaded for this check
         judge: Scorer = settings.scorer.judge.build()
     except EditbenchError:
         return None

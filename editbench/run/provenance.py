@@ -1,4 +1,4 @@
-"""What a record says of itself beside its numbers: versions, hashes, and what the method cost."""
+"""The provenance of a record: versions, hashes, and the costs of the method."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editbench.run import record as records
 from editbench.run.fits import Fitted
 from editbench.walk.engine import WalkResult
 
-SHORTEST = 1e-9  # seconds; a walk on a toy may take none that the clock shows
+SHORTEST = 1e-9  # seconds; a tiny walk may take less time than the clock resolves
 
 
 def provenance(
@@ -56,7 +56,7 @@ def provenance(
         "start_distance": distances,
         "start_warning": far_starts(distances, near),
         "starts_refused": starts.refused,
-        # Of one network in both roles this says nothing.
+        # Not meaningful if one network has both roles.
         "agreement": {} if networks.leaking else scorer_agreement(bank),
         "fit_seconds": fitted.seconds,
         "fit_cached": fitted.cached,
@@ -77,10 +77,10 @@ def not_finite_walks(result: WalkResult) -> int:
 def costs_to_crossing(
     result: WalkResult, fitted: Fitted, starts: int, in_steps: int
 ) -> dict[str, float]:
-    """What the edits cost up to their crossing, or to the cap where there was none.
+    """Costs of the edits up to their crossing, or up to the step limit without a crossing.
 
-    A walk goes on past its crossing for the curves of dependency; an edit would not, so that part
-    is not charged.
+    For the curves of dependency a walk continues past its crossing. An actual edit would stop, so
+    this part is not charged.
 
     Args:
         result: of the walk.
@@ -89,17 +89,17 @@ def costs_to_crossing(
         in_steps: samples that the editor decoded in its own steps.
 
     Returns:
-        edits_per_second: starts over the share of the walk's time that the needed decodes had.
-        generator_calls: samples decoded: the needed ones, the editor's own, and the fit's.
+        edits_per_second: starts divided by the time of the needed part of the walk.
+        generator_calls: decoded samples: those needed in the walk, the editor's own, and the fit's.
     """
     table = result.table
     is_edit = table["step"] > 0
     is_needed = ~table["crossed"] | table["stopped"]
     # A step counts until the start has crossed; the step that crosses counts as well.
     needed = int((is_edit & is_needed).sum())
-    # Every decode of a walk takes about the same time, so their share is the time's share.
+    # All decodes of a walk take about the same time, so their share is the share of time.
     share = needed / max(int(is_edit.sum()), 1)
-    # What an editor decodes in its steps is known for the whole walk alone: all is charged.
+    # What an editor decodes in its steps is known only for the whole walk, so all is charged.
     return {
         "edits_per_second": starts / max(result.seconds * share, SHORTEST),
         "generator_calls": needed + in_steps + fitted.decoded,

@@ -1,9 +1,9 @@
-"""What follows from the words of a command line, kept between processes.
+"""A cache, shared between processes, of answers that follow from the words of a command line.
 
-To name the jobs of a sweep, networks are loaded and classes are imported: seconds of torch for names
-that follow from the words, from the files that the words name, and from the installed sources. An
-answer is kept with the state of all of these and taken again only while none has changed. What may
-change without them, such as which records are there, is never part of an answer.
+Naming the jobs of a sweep loads networks and imports classes, which takes seconds. The names depend
+only on the words, on the files that the words name, and on the installed sources. An answer is
+stored with the state of all of these and is used again only while none has changed. What may change
+independently, such as which records exist, is never part of an answer.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from editbench.base.files import digest, file_state, named_files, read_json, use
 from editbench.base.user_code import is_ours
 
 PACKAGES = ("editbench", "editbench.methods", "editbench.metrics", "editbench.conf")
-# Folders that a configuration names and whose files it names one by one, or not at all.
+# Keys of folders whose content needs no watching: their files are named one by one, or not used.
 FOLDERS = ("out", "cache", "data")
-MOST = 100  # answers that are kept; the ones that were written first go first
+MOST = 100  # number of answers that are kept; the oldest are removed first
 
 
 def recall_answer(question: Sequence[str]) -> Any:
-    """The kept answer, or None where there is none or where something that it follows from changed.
+    """The stored answer; None if there is none, or if something that it depends on has changed.
 
     Args:
         question: the words of a command line, beginning with the command.
@@ -48,7 +48,7 @@ def recall_answer(question: Sequence[str]) -> Any:
 
 
 def keep_answer(question: Sequence[str], answer: Any, configs: Iterable[Mapping[str, Any]]) -> None:
-    """Keep an answer for later processes, where all that it follows from can be watched.
+    """Store an answer for later processes, if changes of all that it depends on can be detected.
 
     Args:
         question: the words of a command line, beginning with the command.
@@ -60,14 +60,14 @@ def keep_answer(question: Sequence[str], answer: Any, configs: Iterable[Mapping[
         if not _can_be_watched(config):
             return
         names.update(named_files(config))
-    # A person's own code and interpolations of the environment could answer otherwise tomorrow.
+    # With a user's own code or interpolations of the environment, the answer may change.
     if any("$" in word or word.startswith("hydra") for word in question):
         return
     file = _file(question)
     if file is None:
         return
     files = {name: _state(name) for name in sorted(names)}
-    # A home folder that cannot be written costs the next process some seconds and nothing else.
+    # If the home folder is not writable, the next process only takes some seconds longer.
     with suppress(EditbenchError, OSError):
         write_json(file, {"sources": _installed(), "files": files, "answer": answer})
         written = sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
@@ -76,7 +76,7 @@ def keep_answer(question: Sequence[str], answer: Any, configs: Iterable[Mapping[
 
 
 def _file(question: Sequence[str]) -> Path | None:
-    """Where an answer is kept; None for a user without a folder for it."""
+    """Where an answer is stored; None if the user has no folder for it."""
     folder = user_cache("remembered")
     if folder is None:
         return None
@@ -101,11 +101,11 @@ def _installed() -> str:
 
 
 def _can_be_watched(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration names our own classes alone, and no folder whose content counts."""
+    """Whether a configuration names only our own classes, and no folder whose content matters."""
     for key, value in _items(config):
         if key == "_target_" and not is_ours(value):
             return False
-        # A published network, which may lie in a folder of the user that is not named here.
+        # A published network may be in a user's folder that is not named here.
         if key == "url":
             return False
         if key not in FOLDERS and isinstance(value, str) and os.path.isdir(value):

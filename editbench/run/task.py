@@ -49,21 +49,21 @@ def job_task(config: DictConfig) -> Outcome:
     except EditbenchError as error:
         if not in_sweep():
             raise
-        # Without settings there is no method's name and no attribute: the words must do.
+        # Without settings the method and attribute are unknown, so the title is the words.
         title = " ".join(HydraConfig.get().overrides.task)
         return write_failure(Path(HydraConfig.get().sweep.dir), number, title, error)
-    # Imported here, since it imports torch: wrong settings are told before.
+    # Imported here, since it imports torch and wrong settings should be reported before.
     from editbench.run.job import find_job, run_job
 
     if not in_sweep():
         check_words_have_effect([settings], HydraConfig.get().overrides.task)
-    # The jobs of a sweep that are found have their outcomes before its launcher starts.
+    # In a sweep, jobs with existing records have their outcomes before the launcher starts.
     found = None if in_sweep() else find_job(settings)
     try:
         outcome = found or run_job(settings)
     except Exception as error:
-        # Nothing was begun, and no record says why.
-        if in_sweep():  # one job's trouble is not the sweep's
+        # Nothing was started, so no record gives the reason.
+        if in_sweep():  # one job's error must not end the sweep
             outcome = failed_outcome(error)
         elif isinstance(error, EditbenchError):
             raise
@@ -77,10 +77,10 @@ def job_task(config: DictConfig) -> Outcome:
 
 
 def take_number(config: DictConfig) -> int:
-    """Which job of its sweep this is; 0 outside of a sweep.
+    """The number of this job in its sweep; 0 outside a sweep.
 
     Args:
-        config: of the job, which loses the number: it is none of its settings.
+        config: of the job; the number is removed from it, since it is not a setting.
     """
     with open_dict(config):
         return int(config.pop(NUMBER, 0))
@@ -92,8 +92,11 @@ def in_sweep() -> bool:
 
 
 def has_own_log() -> bool:
-    """Whether this process tells of its job itself: it is no job of a sweep, whose starting process
-    prints the lines, or writes to a log of its own, as jobs of submitit do."""
+    """Whether this process prints the line of its job itself.
+
+    The process that started a sweep prints the lines of its jobs, except for jobs with their own
+    logs, such as those of submitit.
+    """
     if not in_sweep():
         return True
     launcher = str(HydraConfig.get().launcher["_target_"])
@@ -103,8 +106,8 @@ def has_own_log() -> bool:
 def join_sweep(settings: Settings) -> Settings:
     """Prepare a worker of a sweep for its jobs.
 
-    With device=cuda it takes the GPU that is this job's in turn. Under joblib it ends with the
-    process that started the sweep.
+    With device=cuda it uses the GPU assigned to this job. Under joblib it ends with the process
+    that started the sweep.
     """
     if not in_sweep():
         return settings
@@ -118,29 +121,29 @@ def join_sweep(settings: Settings) -> Settings:
     starter = int(os.environ.get(STARTER, 0))
     # With one job at a time, joblib runs it in the starter itself.
     if ends_with_its_sweep(launcher) and os.getpid() != starter:
-        disable_progress()  # the terminal is the same for all
-        # A terminal sends Ctrl-C to all processes. A worker that it stops while it hands over its
-        # result leaves the starter waiting for the rest of it; the starter ends the workers.
+        disable_progress()  # all workers share one terminal
+        # A terminal sends Ctrl-C to all processes. A worker stopped by it while it returns its
+        # result would leave the starter waiting for the rest; so the starter ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         end_with_parent(starter)
     return settings.with_values(device=device)
 
 
 def take_gpu(device: str, number: int) -> str:
-    """Make a GPU this process's own, and name it.
+    """Make a GPU this process's default device, and return its name.
 
     Args:
-        device: 'cuda:1', or 'cuda' for the one that is dealt to the job.
+        device: 'cuda:1', or 'cuda' for the GPU assigned to the job.
         number: of the job in its sweep.
     """
-    import torch  # after the settings: a wrong one is told before
+    import torch  # after the settings, so that a wrong one is reported before
 
     if device == "cuda":
         # The driver's order, so that its numbers and CUDA's mean the same GPUs.
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         used = used_gpu_memory(os.environ)
         device = dealt_device(device, number, torch.cuda.device_count(), used)
-    if device != "cuda":  # it stays where no GPU has a number
+    if device != "cuda":  # it stays 'cuda' if no GPU could be assigned
         torch.cuda.set_device(device)
     return device
 
@@ -151,7 +154,7 @@ def write_outcome_in_sweep(title: str, outcome: Outcome, told: str, number: int)
     Args:
         title: of the job.
         outcome: of the job.
-        told: what is printed behind the title.
+        told: text to print after the title.
         number: of the job in its sweep.
     """
     if in_sweep():

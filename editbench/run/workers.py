@@ -65,13 +65,13 @@ def _outcomes(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Out
     """The place of each job and its outcome, as they end."""
     missing: dict[int, Settings] = {}
     for place, settings in enumerate(jobs):
-        # Where nothing was ever written there is nothing to find, and no time is spent on it.
+        # Without a folder of records there is nothing to find.
         outcome = find_job(settings) if settings.out.is_dir() else None
         if outcome is None:
             missing[place] = settings
         else:
             yield place, outcome
-    # One worker is this process itself, so that a debugger and Ctrl-C reach the job.
+    # A single worker is this process itself, so that a debugger and Ctrl-C reach the job.
     yield from _in_turn(missing) if workers == 1 else _in_parallel(missing, workers)
 
 
@@ -95,7 +95,7 @@ def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[i
             "again with fewer --workers"
         ) from error
     finally:
-        # After an error or Ctrl-C nothing is waited for: the next run begins these jobs anew.
+        # After an error or Ctrl-C there is no waiting: the next run starts these jobs again.
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
@@ -112,5 +112,5 @@ def _start_worker(threads: int, folders: Sequence[Path]) -> None:
 def _job(place: int, settings: Settings) -> tuple[int, Outcome]:
     try:
         return place, run_job(settings)
-    except Exception as error:  # one job's trouble is not the others'
+    except Exception as error:  # one job's error must not end the others
         return place, failed_outcome(error)

@@ -1,4 +1,4 @@
-"""From settings to what a job works with: networks, bank, metrics and observations."""
+"""Building what a job works with from its settings: networks, bank, metrics and observations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from editbench.run.settings import Component, Settings
 from editbench.walk.editor import Editor
 from editbench.walk.observation import Observation, Unavailable
 
-# torchmetrics is loaded with the first metric of a job, after its other settings were checked.
+# torchmetrics is imported with the first metric of a job, after its other settings were checked.
 if TYPE_CHECKING:
     from editbench.walk.metric import Metric
 
@@ -58,7 +58,7 @@ def load_networks(settings: Settings) -> Networks:
 
 
 def check_device(name: str) -> None:
-    """Refuse what is no device, and a GPU that this machine does not have."""
+    """Check that a name is a device, and that this machine has the GPU."""
     # Commands without settings, such as `world`, take any text.
     check_device_name(name)
     if not is_gpu(name):
@@ -104,8 +104,8 @@ def _file_stamps(config: object) -> tuple[tuple[str, int, int, int], ...]:
     return tuple(stamps)
 
 
-# Jobs of one process share their networks: loading them takes as long as a short job. The key holds
-# all that the networks are made of, files and code included, so the cache decides no result.
+# Jobs of one process share their networks, since loading takes as long as a short job. The key has
+# everything that determines the networks, files and code included, so results do not depend on it.
 @lru_cache(maxsize=4)
 def _build_networks(
     description: str,
@@ -165,7 +165,7 @@ def _on_device(role: str, config: dict[str, Any], device: str) -> Any:
 
 
 def _refuse_random_weights(role: str, network: Generator | Scorer, config: dict[str, Any]) -> None:
-    """Refuse a module that has other weights each time that it is built: a forgotten `weights`.
+    """Reject a module whose weights differ each time it is built, because `weights` was forgotten.
 
     Every process would have a network of its own, with its own bank and records.
     """
@@ -205,13 +205,13 @@ def _own_files(config: dict[str, Any]) -> list[str]:
 
 
 # -- banks ---------------------------------------------------------------------------------------
-# Opening a bank verifies the checksums of its shards, gigabytes at full size: once a process is
-# enough. The key holds the time of bank.json, so a bank that was built anew is opened anew.
+# Opening a bank verifies the checksums of its shards, gigabytes at full size, so it is done once
+# per process. The key has the time of bank.json, so a bank that was rebuilt is opened again.
 _OPEN_BANKS: dict[tuple[Path, int], Bank] = {}
 
 
 def bank_folder(settings: Settings) -> tuple[Path, str]:
-    """Where the bank of a job lies or will lie, and its identity."""
+    """The folder of a job's bank, which need not exist yet, and its identity."""
     name = _own_bank_id(settings, settings.bank.spec)
     return settings.cache / "banks" / name, name
 
@@ -245,7 +245,7 @@ def _digests(settings: Settings) -> dict[str, str]:
 
 
 def load_bank(settings: Settings) -> Bank:
-    """The bank of a job, built first if need be.
+    """The bank of a job, built first if necessary.
 
     Raises:
         BadFile: bank.path names no bank, a damaged one, or one of other networks.
@@ -271,9 +271,9 @@ def load_bank(settings: Settings) -> Bank:
 
 
 def check_bank(bank: Bank, networks: Networks) -> Bank:
-    """Refuse a bank given by its path that was made by other networks."""
+    """Reject a bank given by its path if it was made by other networks."""
     for role, network in vars(networks).items():
-        # An imported bank has no network behind it that could be compared; see imported_agreement.
+        # An imported bank has no network to compare with; see imported_agreement.
         if bank.meta[role] not in (network.digest, IMPORTED):
             raise BadFile(
                 f"bank {bank.folder} was built with another {role} ({bank.meta[role]}) than this "
@@ -318,7 +318,7 @@ def load_metrics(settings: Settings) -> dict[str, Metric]:
 
 
 def load_observations(settings: Settings) -> dict[str, Observation]:
-    """The observations of a job. One that cannot serve these networks stands as `Unavailable`."""
+    """The observations of a job. One that does not support these networks is an `Unavailable`."""
     observations: dict[str, Observation] = {}
     for name, part in settings.observations.items():
         try:

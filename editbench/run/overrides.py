@@ -1,7 +1,7 @@
-"""The words of a command line: errors for wrong ones, and Hydra set up to compose them.
+"""Checks of the words of a command line, and the setup of Hydra to compose them.
 
-Hydra is used through its public modules: see `hydra_application`. Nothing here needs torch, so that
-a wrong name is told at once.
+Hydra is used through its public modules, see `hydra_application`. Nothing here imports torch, so a
+wrong name is reported at once.
 """
 
 from __future__ import annotations
@@ -102,12 +102,12 @@ def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:
 
 
 def _not_composed(error: Exception) -> EditbenchError:
-    """What Hydra or OmegaConf says of a configuration and of the cause, in one line."""
+    """An error with the message of Hydra or OmegaConf, and that of its cause, in one line."""
     lines = str(error).splitlines()
     if error.__cause__ is not None:
-        # Hydra repeats the cause's message behind words of its own, and does not always.
+        # Hydra's own message often, but not always, repeats that of the cause.
         lines += [line for line in str(error.__cause__).splitlines() if line not in str(error)]
-    # Where a value stands in their own classes helps nobody who typed it.
+    # Lines about a value's position in Hydra's own classes do not help the user.
     told = [
         line.strip()
         for line in lines
@@ -255,7 +255,7 @@ def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path])
 
 
 def _check_takes_several(group: str, names: Sequence[str]) -> None:
-    """Hydra would merge the options of a list into one, which none of them is."""
+    """Reject a list for a group that takes one option, since Hydra would merge the options."""
     if len(names) > 1 and group not in list_groups():
         words = ",".join(names)
         raise EditbenchError(
@@ -276,7 +276,7 @@ def _check_new_key(key: str) -> None:
 
 
 def _unknown_key(name: str) -> UnknownName:
-    """The error for a key at the top that a person cannot set."""
+    """The error for a top-level key that a user cannot set."""
     return UnknownName("option", name, [*main_keys(), *groups(), "starts", "engine"])
 
 
@@ -341,7 +341,7 @@ def _unknown_option(key: str, name: str, options: Any, named: str) -> EditbenchE
     target = options.get("_target_")
     if target is not None:
         arguments, _ = arguments_of(load_target(key, target))
-        # Hydra knows what the YAML has, not what the class takes.
+        # Hydra knows the keys of the YAML, but not the arguments of the class.
         if name in arguments:
             return EditbenchError(
                 f"the YAML of {named} has no {name}, which {target} takes: add it there, or write "

@@ -1,7 +1,7 @@
-"""Running one job or many under Hydra: lines as jobs end, a summary with reasons.
+"""Running one or many jobs under Hydra: a line as each job ends, and a summary with reasons.
 
-Every job of a sweep leaves its outcome as a small file in a folder of the sweep, whatever launcher
-runs it and on whatever machine. The summary is read from these files.
+With any launcher and on any machine, every job of a sweep writes its outcome as a small file to the
+sweep's folder. The summary is made from these files.
 """
 
 from __future__ import annotations
@@ -250,14 +250,14 @@ def run_hydra(
 
 
 def _is_explained(error: Exception) -> bool:
-    """Whether an error has a message of its own, so that it did not come from a launcher."""
+    """Whether an error has its own explanation, so that it did not come from a launcher."""
     kinds = (EditbenchError, HydraException, OmegaConfBaseException, OSError)
     return isinstance(error, kinds)
 
 
 def finish_found_jobs(sweep: Sweep, composer: JobComposer, follower: Follower) -> list[int]:
-    """Leave the outcomes of the jobs that no launcher is needed for: their records are there, or
-    their settings are wrong.
+    """Write the outcomes of jobs that need no launcher: their records exist, or their settings are
+    wrong.
 
     Args:
         sweep: under way.
@@ -339,7 +339,7 @@ def launch_jobs(
 
 @contextmanager
 def _explained_disk() -> Iterator[None]:
-    """Say where a folder cannot be written, which Hydra does not explain."""
+    """Explain errors of folders that cannot be written, which Hydra does not explain."""
     try:
         yield
     except OSError as error:
@@ -419,7 +419,7 @@ def print_summary(
     for status in ("skipped", "failed"):
         for outcome in by_status[status]:
             print_message(f"  {status}  {outcome['job']}: {outcome['reason']}")
-    # After Ctrl-C jobs without an outcome are what was wanted.
+    # After Ctrl-C, jobs without an outcome are expected.
     are_missed = bool(lost) and not stopped
     if are_missed:
         _say_lost(lost)
@@ -462,12 +462,12 @@ def finish_sweep(
     Returns:
         The exit code, as of `print_summary`.
     """
-    # Whatever the launcher returned is not looked at: a worker that was killed returned nothing.
+    # The launcher's results are ignored, since a worker that was killed returns nothing.
     outcomes = read_outcomes(sweep.folder)
     for number, words in enumerate(sweep.own):
         if number in outcomes:
             outcomes[number]["job"] = full_title(outcomes[number]["job"], words)
-    common: set[str] = set()  # words that all jobs share tell nothing
+    common: set[str] = set()  # words that all jobs share, which do not distinguish them
     if len(sweep.jobs) > 1:
         common = set.intersection(*map(set, sweep.jobs))
     lost: list[str] = []

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_hold_runs_and_a_failed_test_are_problems(
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "kinds", lambda device: [])
     code, found = report(capsys, "--out", str(tmp_path), "--device", "nodevice")
-    assert code == 1 and "no device" in found["self_test"]["reason"]
+    assert code == 1 and "is not a device" in found["self_test"]["reason"]
 
 
 def test_a_gpu_that_is_not_there_or_breaks_is_a_problem(

@@ -324,7 +324,7 @@ def test_the_line_of_a_run_names_the_metrics_whose_rows_it_removed(tmp_path):
     left = set(Record.read(folder).rows()["group"])
     assert left == {"crossing_accuracy"} and set(outcome.removed) == before - left != set()
     told = describe_outcome(Settings.from_config(fewer), outcome)
-    assert f"removed the rows of {', '.join(outcome.removed)}: " in told
+    assert f"removed rows of {', '.join(outcome.removed)}, " in told
     # Found as it is, nothing more is taken.
     assert not run_job(fewer).removed and not run_job(cfg).removed
 
@@ -539,11 +539,11 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypat
     assert max(sizes) <= 7
     made = json.loads((folder_of(cfg, outcome) / "provenance.json").read_text())
     # 100 of the 256 samples that are scored again.
-    told = [f"the bank's a is of another {mistake}: 61% equal"] if mistake else []
+    told = [f"logits of a in the bank are from another {mistake}: 61% same class"] if mistake else []
     assert [word for word in remarks(made) if "another" in word] == told
     results = load(Path(cfg.out))
     (said,) = foreign_logits(results, by_name(results, Style())) or [""]
-    assert (f"a of the {mistake} (61% equal classes)" in said) == bool(mistake)
+    assert (f"a of the {mistake} (61% same class)" in said) == bool(mistake)
     assert bool(said) == bool(mistake)
     # Another job of the sweep takes the answer; one with another scorer does not.
     monkeypatch.setattr("editbench.bank.agreement._score_again", None)

@@ -196,7 +196,9 @@ def test_a_damaged_shard_of_an_unfinished_bank_is_named(tmp_path, harm):
         file.write_bytes(file.read_bytes()[:500])
     else:
         file.unlink()
-    with pytest.raises(BadFile, match=r"shard-00001.*teacher\.npy (is truncated|is missing).*delete"):
+    with pytest.raises(
+        BadFile, match=r"shard-00001.*teacher\.npy (is truncated|is missing).*delete"
+    ):
         build(bank.folder)
 
 

@@ -539,7 +539,9 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypat
     assert max(sizes) <= 7
     made = json.loads((folder_of(cfg, outcome) / "provenance.json").read_text())
     # 100 of the 256 samples that are scored again.
-    told = [f"logits of a in the bank are from another {mistake}: 61% same class"] if mistake else []
+    told = (
+        [f"logits of a in the bank are from another {mistake}: 61% same class"] if mistake else []
+    )
     assert [word for word in remarks(made) if "another" in word] == told
     results = load(Path(cfg.out))
     (said,) = foreign_logits(results, by_name(results, Style())) or [""]

@@ -40,8 +40,8 @@ def test_methods_that_need_files_are_not_in_it():
     "name", ["runs ä", "a,b", "it's (1)", "x=y", "back\\slash", "at the end\\", "\\'"]
 )
 def test_its_folder_may_have_any_name(name):
-    [settings] = demo_settings(["random"], Path(name), "cpu", [])
-    assert settings.out == Path(name)
+    [settings] = demo_settings(["random"], Path(name), "cpu", [], workers=3)
+    assert settings.out == Path(name) and settings.bank.workers == 3
 
 
 def test_its_pinned_numbers_are_of_its_methods():

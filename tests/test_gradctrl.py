@@ -161,6 +161,19 @@ def test_predicted_saliency_takes_the_row_of_the_class_seen():
         assert set(mask[k].nonzero()[:, 0].tolist()) == set(rows[k, seen].topk(5).indices.tolist())
 
 
+def test_samples_that_share_the_signs_of_their_units_get_masks_of_their_own_class():
+    """Six samples in one linear piece of the heads; the head of three classes sees each class twice."""
+    classifier = random_classifier(MIXED)
+    logits, slopes = classifier.forward(torch.randn(1, 32))
+    slopes = slopes.expand(6, -1, -1)
+    logits = logits.repeat(6, 1)
+    logits[:, 1:4] = torch.eye(3, dtype=logits.dtype).repeat(2, 1)
+    mask = excluded_channels(classifier, logits, slopes, {"kind": 5}, multiclass="predicted")
+    rows = classifier.jacobian(slopes, torch.arange(1, 4)).abs()
+    for k in range(6):
+        assert set(mask[k].nonzero()[:, 0].tolist()) == set(rows[k, k % 3].topk(5).indices.tolist())
+
+
 def test_counts_scale_with_the_width_of_the_space():
     assert [scaled_count(100, d) for d in (512, 128, 8, 2)] == [100, 25, 2, 1]
     assert scaled_count(0, 512) == 0 and scaled_count(1, 8) == 1 and scaled_count(600, 512) == 512

@@ -180,11 +180,14 @@ def walk_starts(
             arrived = finite & (labels == walk.target)
             stopped = arrived & ~crossed
             crossed = crossed | arrived
+            reached = path + _length(given, walk)
+            recorded = reached  # length in the rows of this step
             if spec.refine and bool(stopped.any()):
                 first = stopped.nonzero()[:, 0]
                 judged = decoder.refine(given, judged, first, place, pictures, spec.refine)
-            rows.add(judged, path + _length(given, judged.walk), crossed, stopped, finite)
-            path = path + _length(given, walk)
+                recorded = path + _length(given, judged.walk)
+            rows.add(judged, recorded, crossed, stopped, finite)
+            path = reached
             # A walk that has crossed goes on up to `sweep_steps`; one that is not finite ends now.
             going = finite & (~crossed | (walk.steps < spec.sweep_steps))
             # One transfer for all that the host needs of a step, so that the device waits once.
@@ -305,11 +308,14 @@ class _Decoder:
         near, near_logits = self._boundary(
             before[first], walk[first], judged.logits[first], halvings
         )
-        # Decoded once more, for their pictures and observations.
-        shown = self(near, place[first.cpu().numpy()], pictures)
+        at = place[first.cpu().numpy()]
+        # Decoded once more only for observations, and for the starts whose images are kept.
+        count = len(at) if judged.observed else int((at < len(pictures.starts)).sum())
         observed = {}
-        for name, values in judged.observed.items():
-            observed[name] = values.index_copy(0, first, shown.observed[name])
+        if count:
+            shown = self(near[:count], at[:count], pictures)
+            for name, values in judged.observed.items():
+                observed[name] = values.index_copy(0, first, shown.observed[name])
         return _Judged(
             replace(walk, codes=walk.codes.index_copy(0, first, near.codes)),
             judged.logits.index_copy(0, first, near_logits),

@@ -155,6 +155,7 @@ def decoding(setting: Setting) -> list[dict[str, Any]]:
                         "of the roofline": rate * cost / peak,
                     }
                 )
+                print(json.dumps(rows[-1]), flush=True)  # what there is where the limit cuts
                 batch *= 4
     return rows
 
@@ -200,6 +201,7 @@ def ffhq_pass(setting: Setting) -> list[dict[str, Any]]:
                 "peak MiB": peak_memory_mb(setting.device),
             }
         )
+        print(json.dumps(rows[-1]), flush=True)
     return rows
 
 

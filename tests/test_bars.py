@@ -19,7 +19,7 @@ def card(**changes) -> dict:
     right = {"smile": 0.98, "age": 0.98}
     return {
         "separability": {"Z": {}, "W": {"smile": figures(), "age": figures(linear=0.9, few=0.81)}},
-        "accuracy": {"judge": {"undisputed": right, "dense law": {"smile": 0.5, "age": 0.5}}},
+        "accuracy": {"judge": {"undisputed": right, "world law": {"smile": 0.5, "age": 0.5}}},
         "agreement": {"generated": {"smile": 0.94, "age": 0.94}},
         "marginal_gap": 0.05,
         "frechet": {"generated": 1e-6, "floor": 0.0, "variance": 100.0},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 from scipy.stats import multivariate_normal
 
 from editbench.worlds.faces import attributes
@@ -88,6 +88,23 @@ def test_margin_keeps_its_distance_from_every_threshold() -> None:
     assert offset.abs().max() <= 0.15 + 1e-5
     assert (dense.amounts - 0.5).abs().min() < 0.01
     assert torch.equal(spaced.labels(), dense.labels())  # the margin moves faces inside their class
+
+
+def test_amounts_are_normal_about_their_threshold_up_to_the_clearest() -> None:
+    law = FactorLaw(reach=1.5)
+    factors = sample_factors(law, 5, 0, 20_000)
+    for column in range(len(BINARY)):
+        amounts = factors.amounts[:, column]
+        for label in (0, 1):
+            distance = (amounts[factors.labels()[:, column] == label] - 0.5).abs() * 2 * law.reach
+            assert distance.max() <= law.reach + 1e-6
+            for z in (0.25, 0.5, 1.0, 1.4):
+                assert (distance < z).float().mean().item() == pytest.approx(
+                    2 * ndtr(z) - 1, abs=0.02
+                )
+            assert (distance > law.reach - 1e-6).float().mean().item() == pytest.approx(
+                2 * ndtr(-law.reach), abs=0.02
+            )
 
 
 def test_labels_fit_the_attributes(labels: np.ndarray) -> None:

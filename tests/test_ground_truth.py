@@ -60,12 +60,15 @@ def test_z_has_the_law_of_the_world(codes):
         np.testing.assert_allclose(share, PRIORS[item.name], atol=0.05)
     old, glasses = labels[:, 4].double(), labels[:, 1].double()
     assert 0.15 < np.corrcoef(old, glasses)[0, 1] < 0.45  # planted: 0.30
-    spaced = law.map(torch.from_numpy(normals(3, "test", 0, N, law.z_dim)).float())
+    spaced = RenderGenerator(margin=0.2).map(
+        torch.from_numpy(normals(3, "test", 0, N, law.z_dim)).float()
+    )
     assert torch.equal(to_factors(spaced).labels(), labels)  # the margin moves amounts, not classes
     far, near = ((to_factors(w).amounts - 0.5).abs() for w in (spaced, codes))
     assert far.min() >= 0.1 - 1e-6 and near.min() < 0.01
     alone = RenderGenerator(correlations={})
-    assert len({alone.digest, law.digest, RenderGenerator(margin=0.0).digest}) == 3
+    assert len({alone.digest, law.digest, RenderGenerator(margin=0.2).digest}) == 3
+    assert law.digest == RenderGenerator(margin=0.0).digest
 
 
 def test_law_and_drawing_are_those_that_the_digest_names():
@@ -287,11 +290,11 @@ def test_the_experiment_on_a_small_bank(tmp_path):
 
 
 def test_renders_and_the_gan_are_never_in_one_table(tmp_path):
-    fake_run(tmp_path, "true_factor", "smile", generator="renders_dense")
+    fake_run(tmp_path, "true_factor", "smile", generator="renders_clear")
     fake_run(tmp_path, "gradctrl", "smile", generator="faces32")
     parts = load(tmp_path).by_setting()
     assert [sorted(part.runs["method"]) for _, part in parts] == [["gradctrl"], ["true_factor"]]
-    assert [name for name, _ in parts] == ["faces32", "renders_dense"]
+    assert [name for name, _ in parts] == ["faces32", "renders_clear"]
 
 
 def test_renders_of_different_laws_are_never_in_one_table(tmp_path):

@@ -33,8 +33,8 @@ def test_the_loss_by_hand() -> None:
         term.regressor.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
         term.regressor.bias.copy_(torch.tensor([0.5, 0.0]))
     w = torch.tensor([[1.0, 1.0]])
-    logits = torch.tensor([[9.0, 9.0, 9.0, 3.0, 100.0]])
-    # Predicted 1.5 and 2; the traits are 3 / 6 and, clamped, 12 / 6.
+    logits = torch.tensor([[9.0, 9.0, 9.0, 1.5, 100.0]])
+    # Predicted 1.5 and 2; the traits are 1.5 / 3 and, clamped, 6 / 3.
     assert term.loss(w, logits).item() == pytest.approx(((1.5 - 0.5) ** 2 + 0.0) / 2)
 
 

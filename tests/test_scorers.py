@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.special import ndtr
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
@@ -17,7 +18,7 @@ from editbench.networks.scorers.convnet import KIND, ConvScorer, classification_
 from editbench.networks.weights import save_tensors
 from editbench.worlds import train_scorers
 from editbench.worlds.faces import attributes, load_generator, load_scorer, weights_path
-from editbench.worlds.faces.factors import FactorLaw, sample_factors
+from editbench.worlds.faces.factors import YAW_STEP, FactorLaw, sample_factors
 from editbench.worlds.train_scorers import (
     ROLES,
     ScorerTraining,
@@ -113,14 +114,14 @@ def test_loss_is_the_mean_of_the_cross_entropies() -> None:
 
 # -- the recipe -------------------------------------------------------------------------------------------------------
 def test_a_step_depends_on_seed_role_and_step_alone() -> None:
-    first = batch(TINY, 4)
-    batch(TINY, 9)
-    again = batch(TINY, 4)
+    first = batch(TINY, "cpu", 4)
+    batch(TINY, "cpu", 9)
+    again = batch(TINY, "cpu", 4)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     others = [
-        batch(TINY, 5),
-        batch(replace(TINY, role="judge"), 4),
-        batch(replace(TINY, seed=2), 4),
+        batch(TINY, "cpu", 5),
+        batch(replace(TINY, role="judge"), "cpu", 4),
+        batch(replace(TINY, seed=2), "cpu", 4),
     ]
     assert not any(torch.equal(first[0], other[0]) for other in others)
 
@@ -137,6 +138,27 @@ def test_scorers_are_trained_on_uncorrelated_faces() -> None:
         labels = sample_factors(law, 0, 0, 8000).labels()[:, :5].double()
         off = torch.corrcoef(labels.T) - torch.eye(5)
         assert off.abs().max() < 0.05
+
+
+def test_an_annotator_is_as_sure_as_a_face_is_far_from_the_threshold() -> None:
+    n = 4000
+    factors = sample_factors(FactorLaw(margin=1.0), 0, 0, n)
+    truth = factors.labels()
+    # Nobody mistakes the clearest faces.
+    random = torch.Generator().manual_seed(0)
+    assert (train_scorers.annotate(factors, random) == truth).float().mean() > 0.99
+    # The share of annotators who see a smile is the normal distribution's at its amount.
+    for amount in (0.5, 0.6, 0.75, 0.2):
+        half_smile = replace(factors, amounts=torch.full((n, 5), amount))
+        seen = train_scorers.annotate(half_smile, random)[:, 0].double().mean().item()
+        expected = ndtr((amount - 0.5) / (0.5 * train_scorers.ANNOTATION_ERROR))
+        assert seen == pytest.approx(expected, abs=0.03)
+    # A pose on the border of two bins is either of both, half of the time.
+    between = replace(factors, yaw=torch.full((n,), 0.5 * YAW_STEP))
+    yaw = train_scorers.annotate(between, random)[:, 6]
+    assert set(yaw.tolist()) == {2, 3} and yaw.double().mean().item() == pytest.approx(
+        2.5, abs=0.03
+    )
 
 
 def test_a_short_training_learns_and_repeats_itself() -> None:

@@ -30,7 +30,7 @@ from tests.toy_world import ATTRIBUTES
 
 CONFIG = StyleGAN2Config(8, (8, 8), z_dim=6, w_dim=6, mapping_layers=2)
 STEPS, BATCH = 6, 8
-LAWS = {"undisputed", "world law", "dense law"}
+LAWS = {"undisputed", "world law"}
 OPTIONS = GANTraining(
     total_kimg=STEPS * BATCH / 1000,
     batch=BATCH,
@@ -144,9 +144,10 @@ def test_training_moves_all_networks_and_the_average_trails() -> None:
 
 
 def test_mixed_rows_come_from_two_w_and_the_first_is_its_own() -> None:
-    z = torch.randn(400, CONFIG.z_dim)
     t = trainer(batch=400, mixing=0.5)
-    w, w_plus = t._mixed(z, "g")
+    drawn = t._draw(0)
+    z = drawn["z/g"]
+    w, w_plus = t._mixed(drawn, "g", z)
     torch.testing.assert_close(w, t.g.mapping(z))
     own = (w_plus == w[:, None]).all(2)
     assert (
@@ -154,7 +155,7 @@ def test_mixed_rows_come_from_two_w_and_the_first_is_its_own() -> None:
     )  # a cut, after which no row is its own
     assert (~own[:, -1]).float().mean().item() == pytest.approx(0.5, abs=0.1)
     assert set(own.sum(1).tolist()) == set(range(1, CONFIG.num_ws + 1))
-    assert (trainer(batch=400, mixing=0.0)._mixed(z, "g")[1] == w[:, None]).all()
+    assert (trainer(batch=400, mixing=0.0)._mixed(drawn, "g", z)[1] == w[:, None]).all()
 
 
 def test_the_path_length_of_a_linear_generator_has_its_closed_form() -> None:
@@ -162,8 +163,8 @@ def test_the_path_length_of_a_linear_generator_has_its_closed_form() -> None:
     torch.manual_seed(0)
     matrix = torch.randn(CONFIG.w_dim, 3 * 8 * 8)
     t._picture = lambda w_plus: (w_plus.mean(1) @ matrix).view(-1, 3, 8, 8)  # type: ignore[method-assign]
-    z = torch.randn(BATCH, CONFIG.z_dim)
-    penalty, length = t._path_length(z)
+    t.path_share.fill_(1)
+    penalty, length = t._path_length(t._draw(0))
     noise = torch.from_numpy(normals(0, "gan/path", 0, BATCH // 2, 192)).float()
     # A row has its share of the gradient; the mean over rows is taken of its square.
     lengths = (noise / 8 @ matrix.T).norm(dim=1) / CONFIG.num_ws

@@ -108,9 +108,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     gan.add_argument("--batch", type=int, default=32, help="images per step")
     gan.add_argument("--r1-gamma", type=float, default=0.1, help="weight of the R1 penalty")
+    gan.add_argument(
+        "--discriminator-width",
+        type=int,
+        default=1,
+        metavar="K",
+        help="channels of the discriminator's layers, as a multiple of the generator's",
+    )
+    gan.add_argument(
+        "--ema-kimg",
+        type=float,
+        default=5.0,
+        help="half-life of the averaged generator, in thousands of images",
+    )
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
     # The faces are trained on a CPU; larger pictures take a GPU.
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+
+    gan.add_argument(
+        "--eager",
+        action="store_true",
+        help="on a GPU, launch every operation by itself instead of steps captured as CUDA graphs",
+    )
 
     # Neither teacher nor judge is asked: both must stay strangers to the generator.
     gan.add_argument(
@@ -201,6 +220,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=None,
         help="training images for each (default: that of the recipe)",
+    )
+    scorers.add_argument(
+        "--batch",
+        type=int,
+        default=None,
+        help="images per step (default: that of the recipe)",
     )
     scorers.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     scorers.add_argument(
@@ -293,7 +318,7 @@ def _train_gan(args: argparse.Namespace) -> int:
         return world_data.train_gan(args)
     world_data.refuse_without_data(args)
     law = read_law(args.correlation)
-    options = replace(world_data.training_options(args), margin=law.margin)
+    options = replace(world_data.training_options(args), margin=law.margin, reach=law.reach)
     # None in the checkpoint stands for the world's own law, whatever it is named there.
     if args.correlation is not None:
         options = replace(options, correlations=law.correlations)
@@ -319,11 +344,13 @@ def _train_scorers(args: argparse.Namespace) -> int:
         options = ROLES[role]
         if args.images is not None:
             options = replace(options, images=args.images)
+        if args.batch is not None:
+            options = replace(options, batch=args.batch)
         scorer = train_scorer(options, _print_now, device=args.device).to("cpu")
         path = out / f"{role}{options.resolution}.safetensors"
         scorer.save(path)
         print(f"{role}: {path}")
-        for title, law in (("world's law", FactorLaw()), ("dense law", FactorLaw(margin=0.0))):
+        for title, law in (("world's law", FactorLaw()), ("clear faces", FactorLaw(margin=0.5))):
             shares = []
             for name, value in accuracy(scorer, law, 5000).items():
                 shares.append(f"{name} {100 * value:.2f}%")

@@ -133,6 +133,8 @@ def training_options(args: argparse.Namespace) -> GANTraining:
         lr=args.lr,
         batch=args.batch,
         r1_gamma=args.r1_gamma,
+        ema_kimg=args.ema_kimg,
+        discriminator_width=args.discriminator_width,
         checkpoint_kimg=args.checkpoint_kimg,
         steer_weight=args.steer_weight,
         mixing=args.mixing,
@@ -154,6 +156,7 @@ def generator_setup(args: argparse.Namespace) -> GeneratorSetup:
         steer=args.steer,
         device=args.device,
         keep=args.keep,
+        eager=args.eager,
     )
 
 

@@ -138,8 +138,6 @@ def measure(n: int, networks: Networks, law: FactorLaw, seed: int = SEED) -> dic
     laws = {
         "world law": law,
         "undisputed": replace(law, margin=UNDISPUTED),
-        # Faces at the thresholds, which the law keeps away from.
-        "dense law": replace(law, margin=0.0),
     }
     renders = {}
     with progress("pictures judged", 5 * n) as advance:
@@ -149,7 +147,7 @@ def measure(n: int, networks: Networks, law: FactorLaw, seed: int = SEED) -> dic
         other = judged(_renders(law, seed, n, 2 * n), networks, advance)
         made = judged(_generated(networks.generator, seed, n), networks, advance)
     data = renders["world law"]
-    # A margin moves amounts and no classes: the labels are those of all three laws.
+    # A margin moves amounts and no classes: the labels are those of both laws.
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
     card = _of_generated(made, n, networks, seed)
     data_labels = attributes.labels(data["judge"]).numpy()

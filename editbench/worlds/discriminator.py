@@ -50,7 +50,7 @@ class Discriminator(nn.Module):
     """Pictures (N, 3, R, R) -> logit of being real (N,).
 
     Args:
-        channels: widths at 4, 8, ..., R pixels, as in the generator.
+        channels: widths at 4, 8, ..., R pixels, in the generator's order.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:

@@ -38,6 +38,7 @@ class GeneratorSetup:
         steer: whether the class shares are steered.
         device: where to train.
         keep: whether the averaged generator of every checkpoint is kept in out/kept.
+        eager: whether a GPU is told every operation of a step, instead of captured steps.
     """
 
     channels: Sequence[int] | None = None
@@ -48,6 +49,7 @@ class GeneratorSetup:
     steer: bool = False
     device: str = "cpu"
     keep: bool = False
+    eager: bool = False
 
     def architecture(self, resolution: int, channels: Sequence[int]) -> StyleGAN2Config:
         """The configuration of a new network.
@@ -112,7 +114,10 @@ def run_training(
             "--steer and --linearity read traits off the pictures: give --witness WEIGHTS, made by "
             "`editbench world train-scorers --role witness`"
         )
-    trainer = GANTrainer(config, options, reals, setup.device, steering, start, witness, critic)
+    capture = False if setup.eager else None
+    trainer = GANTrainer(
+        config, options, reals, setup.device, steering, start, witness, critic, capture
+    )
     train(trainer, out, at_checkpoint(out, witness, setup.keep))
     return trainer
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 
-CLEAR = 12.0  # log-odds beyond which a trait is no clearer
-SCALE = 6.0  # log-odds that count as one unit, so that targets lie in [-2, 2]
+CLEAR = 6.0  # log-odds beyond which a trait is no clearer
+SCALE = 3.0  # log-odds that count as one unit, so that targets lie in [-2, 2]
 RATE = 3e-3
 
 
@@ -43,6 +43,15 @@ def binary_columns(attributes: Attributes) -> list[int]:
     return columns
 
 
+def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the moments of an optimiser, which may have run on another kind of device."""
+    groups = []
+    for mine, theirs in zip(optimiser.param_groups, state["param_groups"]):
+        # Rate and capturing are this optimiser's; parameters are named by the state.
+        groups.append({**theirs, "lr": mine["lr"], "capturable": mine["capturable"]})
+    optimiser.load_state_dict({**state, "param_groups": groups})
+
+
 class LinearTerm:
     """The regressor, its optimiser and the loss.
 
@@ -60,7 +69,8 @@ class LinearTerm:
         self.places = torch.tensor(self.columns, device=device)
         self.weight = weight
         self.regressor = nn.Linear(w_dim, len(self.columns)).to(device)
-        self.optimiser = torch.optim.Adam(self.regressor.parameters(), RATE)
+        capturable = torch.device(device).type == "cuda"
+        self.optimiser = torch.optim.Adam(self.regressor.parameters(), RATE, capturable=capturable)
 
     def loss(self, w: Tensor, logits: Tensor) -> Tensor:
         """The mean squared error, not weighted yet.
@@ -93,4 +103,4 @@ class LinearTerm:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.regressor.load_state_dict(state["regressor"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(self.optimiser, state["optimiser"])

@@ -25,8 +25,8 @@ from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import render
 
 KIND = "parser"
-# Half-grown beards too: the boundary of a region is where it should be
-DENSE = FactorLaw(correlations={}, margin=0.0)
+# Half-grown beards too: the boundary of a region is where it should be.
+LAW = FactorLaw(correlations={})
 
 
 class RegionParser(nn.Module):
@@ -108,7 +108,7 @@ class ParserTraining:
 
     Args:
         seed: of faces, weights and augmentation.
-        faces: different renders of the dense law.
+        faces: different renders of the world's law, without correlations.
         passes: how often each is shown, every time augmented anew.
         batch: pictures a step.
         lr: highest learning rate.
@@ -176,7 +176,7 @@ def train_parser(
         device: where to train.
     """
     images, masks = faces_and_masks(
-        DENSE, options.seed, options.faces, options.resolution, "parser/train"
+        LAW, options.seed, options.faces, options.resolution, "parser/train"
     )
     random = torch.Generator().manual_seed(stream_key(options.seed, "parser/augment") >> 65)
     torch.manual_seed(options.seed)

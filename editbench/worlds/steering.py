@@ -72,13 +72,14 @@ class ShareSteering:
         # Moved once: only the first pictures say where the training is.
         for name in ("shares", "data", "scale"):
             setattr(self, name, to_device(getattr(self, name), batch.device))
-        self.shares = torch.lerp(self.shares, batch.detach(), step)
+        # In place: a captured step moves the same memory at every replay.
+        self.shares.lerp_(batch.detach(), step)
         # The gradient of KL(shares || data), which weighs the batch; it is not differentiated.
         pull = self.scale * torch.log(self.shares.clamp_min(FLOOR) / self.data.clamp_min(FLOOR))
         return self.weight * (pull.to(batch) * batch).sum()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"shares": self.shares}
+        return {"shares": self.shares.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.shares = state["shares"]

@@ -8,6 +8,9 @@ traits lie in W (`linearity`).
 
 Step t draws its renders, its z and its noise from (seed, t) alone and the checkpoint holds
 networks, optimisers and running means, so a run that was stopped continues as if it had not been.
+
+A step of small networks is thousands of small operations, which take a GPU less time than the host
+needs to launch them. There each kind of step is captured as a CUDA graph and launched as a whole.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from editbench.base.seeding import normals, uniforms
 from editbench.networks.scorer import Scorer
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.worlds.discriminator import Discriminator
-from editbench.worlds.linearity import LinearTerm
+from editbench.worlds.linearity import LinearTerm, load_optimiser
 from editbench.worlds.steering import ShareSteering
 
 # The path length costs a second backward pass: it is taken of a batch that is so much smaller.
@@ -50,6 +53,7 @@ class GANTraining:
     batch: int = 32
     lr: float = 2e-3
     lr_decay_from: float = 0.75  # share of the run after which the rate falls linearly to zero
+    discriminator_width: int = 1  # its channels, as a multiple of the generator's
     r1_gamma: float = 0.1
     r1_every: int = 16
     ema_kimg: float = 5.0
@@ -72,7 +76,9 @@ class GANTraining:
     # Of the renders' law; None: the world's own. Kept in the checkpoint, not used here
     correlations: dict[str, float] | None = None
     # Of the renders' law. Kept in the checkpoint, not used here
-    margin: float = 0.2
+    margin: float = 0.0
+    # Of the renders' law. Kept in the checkpoint, not used here
+    reach: float | None = 1.5
     # Digest of the data set that is shown, empty for renders. Kept in the checkpoint, not used
     data: str = ""
     # Whether the class shares are steered. Kept in the checkpoint, not used here
@@ -91,11 +97,16 @@ class GANTraining:
                 "--path-weight and --linearity must be 0 or more, got "
                 f"{self.path_weight} and {self.linearity}"
             )
+        if self.discriminator_width < 1:
+            raise EditbenchError(
+                f"--discriminator-width must be 1 or more, got {self.discriminator_width}"
+            )
         if not 0 < self.lr < math.inf:
             raise EditbenchError(f"--lr must be more than 0, got {self.lr}")
         others = {
             "--kimg": self.total_kimg,
             "--checkpoint-kimg": self.checkpoint_kimg,
+            "--ema-kimg": self.ema_kimg,
             "--r1-gamma": self.r1_gamma,
             "--steer-weight": self.steer_weight,
             "--warmup-kimg": self.warmup_kimg,
@@ -106,7 +117,7 @@ class GANTraining:
 
 
 # What a checkpoint was trained with that was written before these options were there.
-BEFORE = {"mixing": 0.0, "path_weight": 0.0, "linearity": 0.0, "margin": 0.7}
+BEFORE = {"mixing": 0.0, "path_weight": 0.0, "linearity": 0.0, "margin": 0.7, "reach": None}
 
 
 class GANTrainer:
@@ -121,6 +132,7 @@ class GANTrainer:
         start: a trained network to go on from; None: a new one.
         witness: scores pictures for the steering and the linear term; it is frozen.
         critic: tensors of a trained discriminator to go on from; None: a new one.
+        capture: whether steps are captured as CUDA graphs; None: on a CUDA device.
 
     Raises:
         EditbenchError: a linear term without a witness.
@@ -136,16 +148,19 @@ class GANTrainer:
         start: StyleGAN2 | None = None,
         witness: Scorer | None = None,
         critic: Mapping[str, Tensor] | None = None,
+        capture: bool | None = None,
     ) -> None:
         torch.manual_seed(options.seed)
         self.options = options
         self.reals = reals
         self.device = torch.device(device)
+        self.captures = self.device.type == "cuda" if capture is None else capture
         self.steering = steering
         self.g = StyleGAN2(config).to(self.device)
         if start is not None:
             self.g.load_state_dict(start.state_dict())
-        self.d = Discriminator(config.channels).to(self.device)
+        widths = tuple(options.discriminator_width * width for width in config.channels)
+        self.d = Discriminator(widths).to(self.device)
         if critic is not None:
             self.d.load_state_dict(critic)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
@@ -156,16 +171,26 @@ class GANTrainer:
         betas = (0.0, 0.99)
         # Karras et al. 2020, "lazy regularisation".
         lazy = options.r1_every / (options.r1_every + 1)
-        self.g_opt = torch.optim.Adam(self.g.parameters(), options.lr, betas)
-        self.d_opt = torch.optim.Adam(
-            self.d.parameters(), options.lr * lazy, tuple(b**lazy for b in betas)
-        )
-        self.rates = [group["lr"] for opt in (self.g_opt, self.d_opt) for group in opt.param_groups]
+        self.g_opt = self._adam(self.g, options.lr, betas)
+        self.d_opt = self._adam(self.d, options.lr * lazy, tuple(b**lazy for b in betas))
+        self.rates = (options.lr, options.lr * lazy)
         self.path_mean = torch.zeros((), device=self.device)
+        self.path_share = torch.zeros((), device=self.device)
         self.path_count = 0
         self.step = 0
+        # Of the next step, which are drawn while the device is at work.
+        self._drawn: tuple[int, dict[str, Tensor]] | None = None
+        # Kind of step -> its graph; None after its first time, which is not captured.
+        self._graphs: dict[tuple[bool, ...], CapturedStep | None] = {}
         # The log's line of the last checkpoint, without what its look adds.
         self.row: dict[str, float] = {}
+
+    def _adam(
+        self, network: nn.Module, rate: float, betas: tuple[float, ...]
+    ) -> torch.optim.Optimizer:
+        # A captured step reads the rate from the device's memory.
+        lr = torch.tensor(rate, device=self.device) if self.captures else rate
+        return torch.optim.Adam(network.parameters(), lr, betas, capturable=self.captures)
 
     def _linear_term(self) -> LinearTerm | None:
         if not self.options.linearity:
@@ -185,19 +210,21 @@ class GANTrainer:
 
     def train_step(self) -> dict[str, float]:
         """One step of both networks, and its losses."""
-        first = self.step * self.options.batch
-        last = first + self.options.batch
-        # Latents of the discriminator's fakes and of the generator's, side by side.
-        width = 2 * self.g.config.z_dim
-        z = torch.from_numpy(normals(self.options.seed, "gan", first, last, width))
-        z_d, z_g = to_device(z.float(), self.device).chunk(2, 1)
+        drawn = self._drawn
+        inputs = drawn[1] if drawn is not None and drawn[0] == self.step else self._draw(self.step)
         self._set_rates()
-        found = self._discriminator_step(to_device(self.reals(first, last), self.device), z_d)
-        if self.kimg >= self.options.warmup_kimg:
-            found |= self._generator_step(z_g)
+        if self._takes_path() and self._trains_generator():
+            self.path_count += 1
+            # A plain mean at first.
+            self.path_share.fill_(max(PATH_MEMORY, 1 / self.path_count))
+        names, found = self._run_step(inputs)
+        if self._trains_generator():
+            self._average()
+        if self.captures:
+            self._drawn = (self.step + 1, self._draw(self.step + 1))
         # Read together: the host waits for the device once a step.
-        (row,) = to_host(torch.stack([value.detach().float() for value in found.values()]))
-        values = dict(zip(found, row.tolist()))
+        (row,) = to_host(found)
+        values = dict(zip(names, row.tolist()))
         for loss in (values["d"], values.pop(TOTAL, 0.0)):
             if not math.isfinite(loss):
                 # A checkpoint is resumed with its own rate alone.
@@ -208,12 +235,75 @@ class GANTrainer:
         self.step += 1
         return values
 
-    def _discriminator_step(self, real: Tensor, z: Tensor) -> dict[str, Tensor]:
+    def _draw(self, step: int) -> dict[str, Tensor]:
+        """All that is random in a step, on the device: real pictures, latents, cuts and noise."""
         options = self.options
+        first = step * options.batch
+        last = first + options.batch
+        width = self.g.config.z_dim
+        # Latents of the discriminator's fakes and of the generator's, side by side.
+        z = normals(options.seed, "gan", first, last, 2 * width)
+        found = {"z/d": z[:, :width], "z/g": z[:, width:]}
+        n = max(1, options.batch // PATH_SHRINK)
+        counts = {"d": options.batch, "g": options.batch}
+        if self._takes_path(step):
+            counts["path"] = n
+            pixels = self.g.config.img_channels * self.g.config.resolution**2
+            found["noise"] = normals(options.seed, "gan/path", step * n, (step + 1) * n, pixels)
+        if options.mixing:
+            for stream, count in counts.items():
+                place = (first, first + count)
+                name = f"gan/mixing/{stream}"
+                found[f"other/{stream}"] = normals(options.seed, f"{name}/z", *place, width)
+                found[f"cut/{stream}"] = uniforms(options.seed, f"{name}/cut", *place, 2)
+        drawn = {name: torch.from_numpy(value) for name, value in found.items()}
+        for name, value in drawn.items():
+            if not name.startswith("cut"):
+                drawn[name] = value.float()
+        drawn["real"] = self.reals(first, last)
+        return {name: to_device(value, self.device) for name, value in drawn.items()}
+
+    def _run_step(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
+        """The step of both networks on what was drawn: names of the losses, and their values."""
+        if not self.captures:
+            return self._step_on(inputs)
+        kind = (
+            self._trains_generator(),
+            self.step % self.options.r1_every == 0,
+            self._asks_witness(),
+            self._steers(),
+            self._takes_path(),
+        )
+        # The first time as it is: optimisers make their moments, libraries choose their kernels.
+        if kind not in self._graphs:
+            self._graphs[kind] = None
+            return self._step_on(inputs)
+        graph = self._graphs[kind]
+        if graph is None:
+            graph = CapturedStep(self._step_on, inputs)
+            self._graphs[kind] = graph
+        return graph(inputs)
+
+    def _step_on(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
+        found = self._discriminator_step(inputs)
+        if self._trains_generator():
+            found |= self._generator_step(inputs)
+        return list(found), torch.stack([value.detach().float() for value in found.values()])
+
+    def _trains_generator(self) -> bool:
+        return self.kimg >= self.options.warmup_kimg
+
+    def _takes_path(self, step: int | None = None) -> bool:
+        step = self.step if step is None else step
+        return bool(self.options.path_weight) and step % self.options.path_every == 0
+
+    def _discriminator_step(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        options = self.options
+        real = inputs["real"]
         self.g.requires_grad_(False)
         with self._autocast():
             with torch.no_grad():
-                _, w_plus = self._mixed(z, "d")
+                _, w_plus = self._mixed(inputs, "d", inputs["z/d"])
                 fake = self._picture(w_plus)
             real_logit = self.d(real)
             fake_logit = self.d(fake)
@@ -228,11 +318,11 @@ class GANTrainer:
             "fake": fake_logit.float().mean(),
         }
 
-    def _generator_step(self, z: Tensor) -> dict[str, Tensor]:
+    def _generator_step(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         options = self.options
         self.d.requires_grad_(False)
         with self._autocast():
-            w, w_plus = self._mixed(z, "g")
+            w, w_plus = self._mixed(inputs, "g", inputs["z/g"])
             logit = self.d(self._picture(w_plus))
         loss = F.softplus(-logit.float()).mean()
         values = {"g": loss}
@@ -242,8 +332,8 @@ class GANTrainer:
             for name, (weight, term) in self._witness_terms(w).items():
                 loss = loss + options.witness_every * weight * term
                 values[name] = term
-        if options.path_weight and self.step % options.path_every == 0:
-            penalty, length = self._path_length(z)
+        if self._takes_path():
+            penalty, length = self._path_length(inputs)
             loss = loss + penalty * (options.path_weight * options.path_every)
             values |= {"path_penalty": penalty, "path_length": length}
         if self.linear is not None:
@@ -254,41 +344,34 @@ class GANTrainer:
             self.linear.step()
         self.d.requires_grad_(True)
         self.g.mapping.w_avg.lerp_(w.detach().float().mean(0), 1 - options.w_avg_beta)
-        self._average()
         return values
 
     # -- pictures -------------------------------------------------------------
     def _picture(self, w_plus: Tensor) -> Tensor:
         return self.g.synthesis(self.g.synthesis.styles(w_plus))
 
-    def _mixed(self, z: Tensor, stream: str) -> tuple[Tensor, Tensor]:
+    def _mixed(self, inputs: dict[str, Tensor], stream: str, z: Tensor) -> tuple[Tensor, Tensor]:
         """Map latents, and mix the rows of some pictures (style mixing).
 
         Args:
-            z: (N, z_dim).
+            inputs: what was drawn for the step.
             stream: name of the random draws.
+            z: (N, z_dim).
 
         Returns:
             w (N, w_dim), and w_plus (N, num_ws, w_dim), whose later rows may be those of another w.
         """
-        options = self.options
         rows = self.g.config.num_ws
         w = self.g.mapping(z)
         w_plus = w.unsqueeze(1).expand(-1, rows, -1)
-        if not options.mixing:
+        if not self.options.mixing:
             return w, w_plus
-        first = self.step * options.batch
-        last = first + len(z)
-        seed = options.seed
-        width = self.g.config.z_dim
-        other_z = torch.from_numpy(normals(seed, f"gan/mixing/{stream}/z", first, last, width))
-        draw = torch.from_numpy(uniforms(seed, f"gan/mixing/{stream}/cut", first, last, 2))
         # The cut in the first column, whether there is one in the second.
-        draw = to_device(draw, self.device)
+        draw = inputs[f"cut/{stream}"]
         cut = 1 + (draw[:, 0] * (rows - 1)).long()  # at least one row of each
-        cut = torch.where(draw[:, 1] < options.mixing, cut, rows)
+        cut = torch.where(draw[:, 1] < self.options.mixing, cut, rows)
         own = torch.arange(rows, device=self.device) < cut[:, None]
-        other = self.g.mapping(to_device(other_z.float(), self.device)).unsqueeze(1)
+        other = self.g.mapping(inputs[f"other/{stream}"]).unsqueeze(1)
         return w, torch.where(own[:, :, None], w_plus, other)
 
     # -- terms of the generator's loss ----------------------------------------
@@ -317,27 +400,21 @@ class GANTrainer:
             terms["linear"] = (self.linear.weight, self.linear.loss(centred, logits))
         return terms
 
-    def _path_length(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _path_length(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Squared deviation of the path length from its running mean, and this batch's mean length.
 
         The length of a picture is the norm of the gradient, in w, of the picture times unit noise
         (Karras et al. 2020, eq. 4): a step in W is to change every picture by as much.
         """
-        n = max(1, len(z) // PATH_SHRINK)
+        z = inputs["z/g"][: len(inputs["noise"])]
         # In full precision, as it is differentiated twice.
         with torch.autocast(self.device.type, enabled=False):
-            _, w_plus = self._mixed(z[:n], "path")
+            _, w_plus = self._mixed(inputs, "path", z)
             image = self._picture(w_plus)
-            drawn = normals(
-                self.options.seed, "gan/path", self.step * n, (self.step + 1) * n, image[0].numel()
-            )
-            noise = to_device(torch.from_numpy(drawn).float(), self.device).view_as(image)
-            noise = noise / math.sqrt(image.shape[2] * image.shape[3])
+            noise = inputs["noise"].view_as(image) / math.sqrt(image.shape[2] * image.shape[3])
             (gradient,) = torch.autograd.grad((image * noise).sum(), w_plus, create_graph=True)
             length = gradient.square().sum(2).mean(1).sqrt()
-        self.path_count += 1
-        share = max(PATH_MEMORY, 1 / self.path_count)
-        self.path_mean = self.path_mean.lerp(length.detach().mean(), share)
+        self.path_mean.lerp_(length.detach().mean(), self.path_share)
         return (length - self.path_mean).square().mean(), length.mean()
 
     def _autocast(self) -> torch.autocast:
@@ -358,9 +435,12 @@ class GANTrainer:
         # Linear to zero at the end, but not below 2 % of the rate.
         progress = self.kimg / self.options.total_kimg
         left = min(1.0, max(0.02, (1 - progress) / (1 - self.options.lr_decay_from)))
-        groups = [group for opt in (self.g_opt, self.d_opt) for group in opt.param_groups]
-        for group, rate in zip(groups, self.rates):
-            group["lr"] = rate * left
+        for optimiser, rate in zip((self.g_opt, self.d_opt), self.rates):
+            (group,) = optimiser.param_groups
+            if self.captures:
+                group["lr"].fill_(rate * left)
+            else:
+                group["lr"] = rate * left
 
     def _average(self) -> None:
         # A short memory at the start, when the average would keep the first, bad networks.
@@ -396,16 +476,45 @@ class GANTrainer:
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            if isinstance(part, nn.Module):
+                part.load_state_dict(state[name])
+            else:
+                load_optimiser(part, state[name])
         if self.steering is not None and "steering" in state:
             self.steering.load_state_dict(state["steering"])
         if self.linear is not None and "linear" in state:
             self.linear.load_state_dict(state["linear"])
         if "path" in state:
-            self.path_mean = state["path"]["mean"]
+            self.path_mean.copy_(state["path"]["mean"])
             self.path_count = state["path"]["count"]
         self.step = state["step"]
         self.row = state.get("row", {})
+
+
+class CapturedStep:
+    """A step as a CUDA graph: it reads the memory that it was captured with.
+
+    Args:
+        step: inputs -> names and values of the losses.
+        inputs: of the first replay.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[dict[str, Tensor]], tuple[list[str], Tensor]],
+        inputs: dict[str, Tensor],
+    ) -> None:
+        self.inputs = {name: value.clone() for name, value in inputs.items()}
+        self.graph = torch.cuda.CUDAGraph()
+        # Captured, not computed: the first replay makes the first step.
+        with torch.cuda.graph(self.graph):
+            self.names, self.values = step(self.inputs)
+
+    def __call__(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
+        for name, value in inputs.items():
+            self.inputs[name].copy_(value)
+        self.graph.replay()
+        return self.names, self.values
 
 
 def read_checkpoint(path: Path) -> dict:

@@ -7,9 +7,9 @@ against neither of the two.
 
 - Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read
 glasses as age; a judge that does so would report entanglement that is its own. - Half of the faces
-come from the dense law (margin 0), so that boundaries sit at the true thresholds and two
-classifiers that were trained apart draw them in the same place; half come from the world's own
-margin. - Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts
+come from the world's law, which is densest at the thresholds, so that boundaries sit there and two
+classifiers that were trained apart draw them in the same place; half keep away from them, so that
+clear faces are seen as often. - Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts
 of another face or pose.
 
 Step t draws its faces and its augmentation from (seed, role, t) alone.
@@ -18,9 +18,10 @@ Step t draws its faces and its augmentation from (seed, role, t) alone.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import torch
@@ -33,11 +34,13 @@ from editbench.base.seeding import stream_key
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer, classification_loss
 from editbench.worlds.faces import RESOLUTION, attributes
-from editbench.worlds.faces.factors import FactorLaw, Factors, sample_factors
+from editbench.worlds.faces.factors import YAW_STEP, FactorLaw, Factors, sample_factors
 from editbench.worlds.faces.renderer import render
 
-DENSE = FactorLaw(correlations={}, margin=0.0)
-SPACED = FactorLaw(correlations={})
+DENSE = FactorLaw(correlations={})
+SPACED = FactorLaw(correlations={}, margin=0.5)
+# Standard deviation of what an annotator sees, as a share of the half-width of a class.
+ANNOTATION_ERROR = 1 / 3
 HELD_OUT_SEED = 9_001  # of the renders that accuracy is measured on
 
 
@@ -89,25 +92,27 @@ def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Ten
 
     Args:
         images: (N, 3, R, R) in [-1, 1].
-        random: the stream.
+        random: the stream, of the host: every device gets the same numbers.
         clean: share of the pictures that stays as it is.
 
     Returns the same shape.
     """
     n, _, size, _ = images.shape
+    device = images.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=random)
+        return low + (high - low) * to_device(torch.rand(n, *shape, generator=random), device)
 
     def smooth_noise(channels: int, cells: int) -> Tensor:
-        coarse = torch.randn(n, channels, cells, cells, generator=random)
+        coarse = to_device(torch.randn(n, channels, cells, cells, generator=random), device)
         return F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
 
     def blur(x: Tensor, reach: int) -> Tensor:
         return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="replicate"), 2 * reach + 1, stride=1)
 
     # Wobble and shift by about a pixel.
-    grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 3, size, size], align_corners=False)
+    still = to_device(torch.eye(2, 3), device).expand(n, 2, 3)
+    grid = F.affine_grid(still, [n, 3, size, size], align_corners=False)
     pixels = uniform(-0.6, 0.6, 2, 1, 1) + uniform(0, 1.1, 1, 1, 1) * smooth_noise(2, 6)
     grid = grid + (2 / size) * pixels.permute(0, 2, 3, 1)
     x = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -122,14 +127,15 @@ def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Ten
     x = x + uniform(-0.6, 0.8, 1, 1, 1) * (blur(x, 1) - x)
     # Tint and grain, fine and coarse.
     x = x * uniform(0.95, 1.05, 3, 1, 1) + uniform(-0.04, 0.04, 3, 1, 1)
-    x = x + uniform(0, 0.06, 1, 1, 1) * torch.randn(x.shape, generator=random)
+    grain = to_device(torch.randn(x.shape, generator=random), device)
+    x = x + uniform(0, 0.06, 1, 1, 1) * grain
     x = x + uniform(0, 0.08, 1, 1, 1) * smooth_noise(3, 8)
     keep = uniform(0, 1, 1, 1, 1) < clean
     return torch.where(keep, images, x).clamp_(-1, 1)
 
 
 @lru_cache(maxsize=1)
-def _faces(options: ScorerTraining, index: int) -> tuple[Tensor, Tensor]:
+def _faces(options: ScorerTraining, index: int, device: str) -> tuple[Tensor, Tensor]:
     """The index-th batch of plain renders and labels, half of each law."""
     half = options.batch // 2
     parts = []
@@ -143,7 +149,33 @@ def _faces(options: ScorerTraining, index: int) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(
         stream_key(options.seed, f"patchwork/{options.role}/{index}") >> 65
     )
-    return patchwork(render(factors, options.resolution), factors, random), factors.labels()
+    labels = to_device(annotate(factors, random), torch.device(device))
+    factors = factors.to(device)
+    return patchwork(render(factors, options.resolution), factors, random), labels
+
+
+def annotate(factors: Factors, random: torch.Generator) -> Tensor:
+    """Labels as annotators give them, who are less sure the closer a face is to a threshold.
+
+    Each sees the factors with a normal error. Log-odds that are learnt from such labels grow in
+    proportion to the amount of a trait; from true labels they jump at the threshold.
+
+    Args:
+        factors: of N faces, on the host.
+        random: the stream.
+
+    Returns:
+        (N, 7) int64 classes.
+    """
+
+    def error(like: Tensor, half_width: float) -> Tensor:
+        return ANNOTATION_ERROR * half_width * torch.randn(like.shape, generator=random)
+
+    # A class of colours is lost to another one by the difference of two shares.
+    shares = factors.hair + error(factors.hair, 0.5 / math.sqrt(2))
+    amounts = factors.amounts + error(factors.amounts, 0.5)
+    yaw = factors.yaw + error(factors.yaw, YAW_STEP / 2)
+    return replace(factors, amounts=amounts, hair=shares, yaw=yaw).labels()
 
 
 def patchwork(images: Tensor, factors: Factors, random: torch.Generator) -> Tensor:
@@ -157,30 +189,30 @@ def patchwork(images: Tensor, factors: Factors, random: torch.Generator) -> Tens
         factors: of the renders.
         random: the stream.
     """
-    rows = torch.arange(0, len(images), 3)
+    rows = torch.arange(0, len(images), 3, device=images.device)
     size = images.shape[-1]
     twin = Factors(**{name: value[rows] for name, value in vars(factors).items()})
     # Any pose in [-40, 40] degrees, as far as the outermost bins reach.
-    twin.yaw = 80 * torch.rand(len(rows), generator=random) - 40
-    noise = F.interpolate(
-        torch.randn(len(rows), 1, 4, 4, generator=random), size=(size, size), mode="bicubic"
-    )
+    twin.yaw = to_device(80 * torch.rand(len(rows), generator=random) - 40, images.device)
+    coarse = to_device(torch.randn(len(rows), 1, 4, 4, generator=random), images.device)
+    noise = F.interpolate(coarse, size=(size, size), mode="bicubic")
     # A level of the noise below which at most 40 % of the middle half lies.
     inner = noise[:, :, size // 4 : size - size // 4, size // 4 : size - size // 4]
     middle = inner.flatten(1).sort(1).values
-    rank = 0.4 * torch.rand(len(rows), 1, generator=random) * middle.shape[1]
+    share = to_device(torch.rand(len(rows), 1, generator=random), images.device)
+    rank = 0.4 * share * middle.shape[1]
     level = middle.gather(1, rank.long())[:, :, None, None]
     images[rows] = images[rows].lerp(render(twin, size), torch.sigmoid(10 * (level - noise)))
     return images
 
 
-def batch(options: ScorerTraining, step: int) -> tuple[Tensor, Tensor]:
-    """Augmented pictures (batch, 3, R, R) and labels (batch, A) of one step."""
-    images, labels = _faces(options, step // options.reuse)
+def batch(options: ScorerTraining, device: str, step: int) -> tuple[Tensor, Tensor]:
+    """Augmented pictures (batch, 3, R, R) and labels (batch, A) of one step, on the device."""
+    images, labels = _faces(options, step // options.reuse, device)
     # torch's seeds have 63 bits, the keys of streams 128.
     key = stream_key(options.seed, f"augment/{options.role}/{step}")
     random = torch.Generator().manual_seed(key >> 65)
-    order = torch.randperm(len(images), generator=random)
+    order = to_device(torch.randperm(len(images), generator=random), images.device)
     return augment(images[order], random), labels[order]
 
 
@@ -203,7 +235,7 @@ def train_scorer(
         device: where to train.
     """
     torch.manual_seed(options.seed)
-    batches = batches or partial(batch, options)
+    batches = batches or partial(batch, options, device)
     scorer = ConvScorer(
         scored or attributes(), options.resolution, options.widths, options.hidden
     ).to(device)
@@ -250,9 +282,8 @@ def train_scorer(
 def accuracy(scorer: Scorer, law: FactorLaw, n: int) -> dict[str, float]:
     """Share of right labels of each attribute on n held-out renders of a law.
 
-    The package's judge must reach 0.97 under the world's own law, where no trait comes near a
-    threshold. The dense law is reported beside it: a face at a threshold is a coin toss there, so
-    it measures how sharply a boundary is drawn.
+    The package's judge must reach 0.97 where no trait comes near a threshold. Under the world's own
+    law a face at a threshold is a coin toss: it measures how sharply a boundary is drawn.
 
     Args:
         scorer: of the faces' attributes.

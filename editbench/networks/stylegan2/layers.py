@@ -85,7 +85,10 @@ class ModulatedConv(nn.Module):
         # Constant weights are summed once: at a batch of 1 this would be a tenth of a decode.
         # Training and loading raise the version, and moving a network gives the same parameter other
         # memory. Edited weights are no parameters, and derivatives look at no memory.
-        if not isinstance(weight, nn.Parameter) or weight.requires_grad or weight.is_inference():
+        constant = isinstance(weight, nn.Parameter) and not weight.requires_grad
+        # A graph that is being captured computes it anew at each replay, which moves no version.
+        captured = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        if captured or not constant or weight.is_inference():
             return weight.square().sum((2, 3))
         state = (weight.data_ptr(), weight._version)
         if self._energy is None or self._energy[0] is not weight or self._energy[1] != state:

@@ -1,8 +1,8 @@
 """The factors of the `faces` world: traits drawn through a Gaussian copula, and nuisances.
 
 A trait is rendered from a continuous amount (a half-opaque pair of glasses exists), so that an
-edit can pass through it. Data faces keep a `margin` from every decision threshold; the
-classifiers are trained with margin 0, which puts their boundaries at the true thresholds.
+edit can pass through it. Amounts of binary traits are normally distributed about the decision
+threshold, as traits of photographs are: most faces are not far from it, few are extreme.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from editbench.base.devices import to_device
 from editbench.base.seeding import normals, uniforms
 
 # The order of the labels, and of the columns of the amounts.
@@ -59,12 +60,15 @@ class FactorLaw:
         priors: class probabilities of each trait.
         margin: distance kept from a decision threshold, as a share of the half-width of a class
             (0: none, 1: every trait sits exactly at its class centre).
+        reach: distance of the clearest members of a class from the threshold, of the binary traits,
+            in standard deviations of the amount. Members further away are drawn as the clearest.
     """
 
     correlations: dict[str, float] = field(default_factory=lambda: dict(CORRELATIONS))
     priors: dict[str, tuple[float, ...]] = field(default_factory=lambda: dict(PRIORS))
-    # A wider gap makes traits that are on or off: W then jumps where a boundary should be.
-    margin: float = 0.2
+    # A gap makes traits that are on or off: W then jumps where a boundary should be.
+    margin: float = 0.0
+    reach: float = 1.5
 
     def correlation_matrix(self) -> np.ndarray:
         """(7, 7) copula correlation in the order of TRAITS; an invalid one is a ValueError."""
@@ -117,7 +121,8 @@ class Factors:
         return torch.cat(columns, 1).long()
 
     def to(self, device: torch.device | str) -> Factors:
-        return Factors(**{name: value.to(device) for name, value in vars(self).items()})
+        device = torch.device(device)
+        return Factors(**{name: to_device(value, device) for name, value in vars(self).items()})
 
 
 def sample_factors(
@@ -141,8 +146,12 @@ def factors_from(law: FactorLaw, independent: np.ndarray, spread: np.ndarray) ->
     """
     # The Gaussian copula: correlated normals, each pushed through its own distribution function.
     latent = independent @ np.linalg.cholesky(law.correlation_matrix()).T
-    # Distance from the clearest member of the class, in [0, 1)
-    inside = (1 - law.margin) * spread[:, : len(TRAITS)]
+    # Distance from the clearest member of the class, in [0, 1), as a share of its half-width.
+    inside = spread[:, : len(TRAITS)].copy()
+    # Of the binary traits: of the positive half of a normal distribution about the threshold.
+    from_threshold = ndtri(0.5 + 0.5 * inside[:, : len(BINARY)]) / law.reach
+    inside[:, : len(BINARY)] = 1 - np.minimum(from_threshold, 1)
+    inside *= 1 - law.margin
     cell = {}
     for column, trait in enumerate(TRAITS):
         borders = np.cumsum(law.priors[trait])[:-1]

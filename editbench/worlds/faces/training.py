@@ -73,7 +73,8 @@ def train_generator(
         raise EditbenchError(f"{error}; set --resolution and --channels together") from error
 
     def reals(first: int, last: int) -> Tensor:
-        return render(sample_factors(law, options.seed, first, last), resolution)
+        factors = sample_factors(law, options.seed, first, last)
+        return render(factors.to(setup.device), resolution)
 
     def labels() -> Tensor:
         return sample_factors(law, options.seed, 0, STEERING_SAMPLES).labels()

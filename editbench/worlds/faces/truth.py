@@ -59,8 +59,7 @@ class RenderGenerator(Generator):
     """The world's renderer. Differentiable in W, not in Z, where the law draws classes.
 
     Args:
-        margin: of the factor law, in [0, 1], see `FactorLaw`; None: the world's own. 0 is the
-            dense law, under which faces lie at the thresholds too.
+        margin: of the factor law, in [0, 1], see `FactorLaw`; None: the world's own, which is 0.
         correlations: of the factor law; None: the world's own.
         resolution: of the pictures.
 

@@ -42,7 +42,7 @@ def test_descending_makes_the_trait_linear_in_w() -> None:
     torch.manual_seed(0)
     term = LinearTerm(ATTRIBUTES, 2, 1.0)
     w = torch.randn(400, 2)
-    curved = (2 * w[:, :1].square() - 2).clamp(-11, 11)
+    curved = (w[:, :1].square() - 1).clamp(-5.5, 5.5)
     logits = curved.repeat(1, ATTRIBUTES.width).requires_grad_(True)
     optimiser = torch.optim.Adam([logits], 0.1)
     first = last = 0.0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
+from editbench.worlds.capture import load_optimiser
 
 CLEAR = 6.0  # log-odds beyond which a trait is no clearer
 SCALE = 3.0  # log-odds that count as one unit, so that targets lie in [-2, 2]
@@ -41,15 +42,6 @@ def binary_columns(attributes: Attributes) -> list[int]:
             f"{', '.join(attributes.names)}: train with --linearity 0"
         )
     return columns
-
-
-def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load the moments of an optimiser, which may have run on another kind of device."""
-    groups = []
-    for mine, theirs in zip(optimiser.param_groups, state["param_groups"]):
-        # Rate and capturing are this optimiser's; parameters are named by the state.
-        groups.append({**theirs, "lr": mine["lr"], "capturable": mine["capturable"]})
-    optimiser.load_state_dict({**state, "param_groups": groups})
 
 
 class LinearTerm:

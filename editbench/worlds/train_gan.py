@@ -8,9 +8,7 @@ traits lie in W (`linearity`).
 
 Step t draws its renders, its z and its noise from (seed, t) alone and the checkpoint holds
 networks, optimisers and running means, so a run that was stopped continues as if it had not been.
-
-A step of small networks is thousands of small operations, which take a GPU less time than the host
-needs to launch them. There each kind of step is captured as a CUDA graph and launched as a whole.
+On a GPU each kind of step is captured as a CUDA graph (`capture`).
 """
 
 from __future__ import annotations
@@ -32,8 +30,9 @@ from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.seeding import normals, uniforms
 from editbench.networks.scorer import Scorer
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.worlds.capture import StepGraphs, adam, load_optimiser, set_rate
 from editbench.worlds.discriminator import Discriminator
-from editbench.worlds.linearity import LinearTerm, load_optimiser
+from editbench.worlds.linearity import LinearTerm
 from editbench.worlds.steering import ShareSteering
 
 # The path length costs a second backward pass: it is taken of a batch that is so much smaller.
@@ -171,8 +170,9 @@ class GANTrainer:
         betas = (0.0, 0.99)
         # Karras et al. 2020, "lazy regularisation".
         lazy = options.r1_every / (options.r1_every + 1)
-        self.g_opt = self._adam(self.g, options.lr, betas)
-        self.d_opt = self._adam(self.d, options.lr * lazy, tuple(b**lazy for b in betas))
+        self.g_opt = adam(self.g, options.lr, betas, self.captures)
+        lazy_betas = (betas[0] ** lazy, betas[1] ** lazy)
+        self.d_opt = adam(self.d, options.lr * lazy, lazy_betas, self.captures)
         self.rates = (options.lr, options.lr * lazy)
         self.path_mean = torch.zeros((), device=self.device)
         self.path_share = torch.zeros((), device=self.device)
@@ -180,17 +180,9 @@ class GANTrainer:
         self.step = 0
         # Of the next step, which are drawn while the device is at work.
         self._drawn: tuple[int, dict[str, Tensor]] | None = None
-        # Kind of step -> its graph; None after its first time, which is not captured.
-        self._graphs: dict[tuple[bool, ...], CapturedStep | None] = {}
+        self._graphs = StepGraphs(self._step_on)
         # The log's line of the last checkpoint, without what its look adds.
         self.row: dict[str, float] = {}
-
-    def _adam(
-        self, network: nn.Module, rate: float, betas: tuple[float, ...]
-    ) -> torch.optim.Optimizer:
-        # A captured step reads the rate from the device's memory.
-        lr = torch.tensor(rate, device=self.device) if self.captures else rate
-        return torch.optim.Adam(network.parameters(), lr, betas, capturable=self.captures)
 
     def _linear_term(self) -> LinearTerm | None:
         if not self.options.linearity:
@@ -274,15 +266,7 @@ class GANTrainer:
             self._steers(),
             self._takes_path(),
         )
-        # The first time as it is: optimisers make their moments, libraries choose their kernels.
-        if kind not in self._graphs:
-            self._graphs[kind] = None
-            return self._step_on(inputs)
-        graph = self._graphs[kind]
-        if graph is None:
-            graph = CapturedStep(self._step_on, inputs)
-            self._graphs[kind] = graph
-        return graph(inputs)
+        return self._graphs(kind, inputs)
 
     def _step_on(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
         found = self._discriminator_step(inputs)
@@ -436,11 +420,7 @@ class GANTrainer:
         progress = self.kimg / self.options.total_kimg
         left = min(1.0, max(0.02, (1 - progress) / (1 - self.options.lr_decay_from)))
         for optimiser, rate in zip((self.g_opt, self.d_opt), self.rates):
-            (group,) = optimiser.param_groups
-            if self.captures:
-                group["lr"].fill_(rate * left)
-            else:
-                group["lr"] = rate * left
+            set_rate(optimiser, rate * left)
 
     def _average(self) -> None:
         # A short memory at the start, when the average would keep the first, bad networks.
@@ -489,32 +469,6 @@ class GANTrainer:
             self.path_count = state["path"]["count"]
         self.step = state["step"]
         self.row = state.get("row", {})
-
-
-class CapturedStep:
-    """A step as a CUDA graph: it reads the memory that it was captured with.
-
-    Args:
-        step: inputs -> names and values of the losses.
-        inputs: of the first replay.
-    """
-
-    def __init__(
-        self,
-        step: Callable[[dict[str, Tensor]], tuple[list[str], Tensor]],
-        inputs: dict[str, Tensor],
-    ) -> None:
-        self.inputs = {name: value.clone() for name, value in inputs.items()}
-        self.graph = torch.cuda.CUDAGraph()
-        # Captured, not computed: the first replay makes the first step.
-        with torch.cuda.graph(self.graph):
-            self.names, self.values = step(self.inputs)
-
-    def __call__(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
-        for name, value in inputs.items():
-            self.inputs[name].copy_(value)
-        self.graph.replay()
-        return self.names, self.values
 
 
 def read_checkpoint(path: Path) -> dict:

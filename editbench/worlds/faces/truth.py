@@ -52,6 +52,7 @@ DRAWING = [
     "0530ab17f0dd228b10f6fc3a18f20226c64e8f7080489bf030035642bf8a3c13",
     "3cc5a3efc310b3306da20f63c5b8b54297578acf8a84e7dcfaaaa669e99d35c7",
     "age drawn by lines, eye bags, jowls and hairline; grey leaves the hue",
+    "amounts of binary traits half-normal about the threshold",
 ]
 
 

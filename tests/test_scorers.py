@@ -134,7 +134,7 @@ def test_augmentation_stays_in_range_and_leaves_some_pictures_alone() -> None:
 
 
 def test_scorers_are_trained_on_uncorrelated_faces() -> None:
-    for law in (train_scorers.DENSE, train_scorers.SPACED):
+    for law in (train_scorers.UNCORRELATED, train_scorers.CLEAR):
         labels = sample_factors(law, 0, 0, 8000).labels()[:, :5].double()
         off = torch.corrcoef(labels.T) - torch.eye(5)
         assert off.abs().max() < 0.05

@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         help="half-life of the averaged generator, in thousands of images",
     )
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
-    # The faces are trained on a CPU; larger pictures take a GPU.
+    # The faces take minutes on a GPU and hours on a CPU.
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
     gan.add_argument(

@@ -6,11 +6,13 @@ generator while that trains (`steering`, `linearity`), so that a generator has b
 against neither of the two.
 
 - Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read
-glasses as age; a judge that does so would report entanglement that is its own. - Half of the faces
-come from the world's law, which is densest at the thresholds, so that boundaries sit there and two
-classifiers that were trained apart draw them in the same place; half keep away from them, so that
-clear faces are seen as often. - Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts
-of another face or pose.
+  glasses as age; a judge that does so would report entanglement that is its own.
+- Half of the faces come from the world's law, which has most faces at the thresholds, so that
+  boundaries lie there and two classifiers that were trained separately draw them in the same place.
+  Half keep a margin from the thresholds, so that clear faces are seen as often.
+- Labels are those of simulated annotators, who are uncertain near a threshold (`annotate`).
+- Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts of
+  another face or pose.
 
 Step t draws its faces and its augmentation from (seed, role, t) alone.
 """
@@ -37,8 +39,8 @@ from editbench.worlds.faces import RESOLUTION, attributes
 from editbench.worlds.faces.factors import YAW_STEP, FactorLaw, Factors, sample_factors
 from editbench.worlds.faces.renderer import render
 
-DENSE = FactorLaw(correlations={})
-SPACED = FactorLaw(correlations={}, margin=0.5)
+UNCORRELATED = FactorLaw(correlations={})
+CLEAR = FactorLaw(correlations={}, margin=0.5)
 # Standard deviation of what an annotator sees, as a share of the half-width of a class.
 ANNOTATION_ERROR = 1 / 3
 HELD_OUT_SEED = 9_001  # of the renders that accuracy is measured on
@@ -139,7 +141,7 @@ def _faces(options: ScorerTraining, index: int, device: str) -> tuple[Tensor, Te
     """The index-th batch of plain renders and labels, half of each law."""
     half = options.batch // 2
     parts = []
-    for law in (DENSE, SPACED):
+    for law in (UNCORRELATED, CLEAR):
         stream = f"scorer/{options.role}/{law.margin}"
         parts.append(sample_factors(law, options.seed, index * half, (index + 1) * half, stream))
     joined = {}

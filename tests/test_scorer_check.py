@@ -198,7 +198,7 @@ def test_probabilities_are_seen_and_declaring_them_mends_it(
     assert any("'without' is 0.0%" in text for _, text in findings(spoiled, "warning"))
     mended = judge(faces, tmp_path, "probabilities", output="probabilities")
     assert (
-        findings(mended, "error") == [] and compare(mended, teacher)[0]["agreement"]["smile"] > 0.95
+        findings(mended, "error") == [] and compare(mended, teacher)[0]["agreement"]["smile"] > 0.9
     )
 
 

@@ -6,7 +6,7 @@ You do not need this command to run the benchmark.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return args.run(args)
 
 
+# Name, function and description of a subcommand -> its parser.
+Add = Callable[[str, Any, str], argparse.ArgumentParser]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         "editbench world",
@@ -77,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
+    _add_train_gan(add)
+    _add_train_scorers(add)
+    _add_train_parser(add)
+    _add_card(add)
+    _add_pack(add)
+    return parser
+
+
+def _add_train_gan(add: Add) -> None:
     gan = add(
         "train-gan",
         _train_gan,
@@ -196,6 +209,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_correlation(gan)
     add_data_arguments(gan)
 
+
+def _add_train_scorers(add: Add) -> None:
     scorers = add(
         "train-scorers",
         _train_scorers,
@@ -233,6 +248,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_data_arguments(scorers)
 
+
+def _add_train_parser(add: Add) -> None:
     # Localised edits need a parser; teacher and judge do not.
     parts = add(
         "train-parser", _train_parser, "train the parser of face regions and print its held-out IoU"
@@ -248,6 +265,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parts.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
+
+def _add_card(add: Add) -> None:
     card = add("card", _card, "write index.html, card.json and sheet.png, which assess the world")
     card.add_argument("--out", type=usable_folder, required=True, help="folder of the card")
     # 10,000 pictures: a class share is then known to half a percent.
@@ -269,6 +288,8 @@ def _parser() -> argparse.ArgumentParser:
     # For a generator that was trained with them: the renders must be of the same law.
     _add_correlation(card)
 
+
+def _add_pack(add: Add) -> None:
     # A checkpoint holds discriminator and optimisers too; a world needs the averaged generator.
     pack = add(
         "pack", _pack, "copy the averaged generator of a training checkpoint to a safetensors file"
@@ -289,7 +310,6 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument(
         "--half", action="store_true", help="store weights in half precision, in half the space"
     )
-    return parser
 
 
 def _add_correlation(command: argparse.ArgumentParser) -> None:

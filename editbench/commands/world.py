@@ -46,7 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.world = [*args.world, *rest]
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    counts = {"images": "--images", "faces": "--faces", "resolution": "--resolution", "n": "-n"}
+    counts = {
+        "images": "--images",
+        "batch": "--batch",
+        "faces": "--faces",
+        "resolution": "--resolution",
+        "n": "-n",
+    }
     for option, flag in counts.items():
         count = getattr(args, option, None)
         if count is not None:

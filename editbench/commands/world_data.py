@@ -193,6 +193,7 @@ def train_scorers(args: argparse.Namespace) -> int:
         out,
         args.role or OWN_ROLES,
         args.images,
+        args.batch,
         args.device,
         lambda line: print(line, flush=True),
     ):

@@ -134,6 +134,7 @@ def train_roles(
     out: Path,
     roles: Sequence[str],
     images: int | None = None,
+    batch: int | None = None,
     device: str = "cpu",
     log: Callable[[str], None] = print,
 ) -> Iterator[TrainedRole]:
@@ -145,6 +146,7 @@ def train_roles(
         out: folder of the world.
         roles: which to train.
         images: training pictures of each; None: the recipe's.
+        batch: pictures a step; None: the recipe's.
         device: where to train.
         log: takes a JSON line now and then.
 
@@ -161,6 +163,8 @@ def train_roles(
     for role, options in recipes.items():
         if images is not None:
             options = replace(options, images=images)
+        if batch is not None:
+            options = replace(options, batch=batch)
         batches = scorer_batches(data, options)
         scorer = train_scorer(options, log, batches=batches, scored=attributes, device=device)
         found = held_out_accuracy(scorer, data, device)

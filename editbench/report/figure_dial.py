@@ -28,6 +28,7 @@ def drawings(results: Results, theme: Theme) -> list[Drawing]:
     if found.empty or dial is None:
         return []
     caption = dial.caption + caption_of_groups(set(found["method"]), theme)
+    caption += " Intervals that leave a panel are cut at its edge."
     return [Drawing("dial", dial.title, caption, partial(figure, found, theme, dial))]
 
 
@@ -80,6 +81,7 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
                 else:
                     axes.set_ylabel(TITLES[quantity])
             axes.set_xticks(settings, ticks)
+            _cut_whiskers(axes, found.loc[found["quantity"] == quantity, "value"])
     share_limits(groups)
     drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
     return drawing
@@ -107,6 +109,20 @@ def _draw_lines(axes: Axes, found: pd.DataFrame, group: Group, theme: Theme, gap
             markersize=4.5,
             markeredgewidth=0,
         )
+
+
+def _cut_whiskers(axes: Axes, values: pd.Series) -> None:
+    """Cut whiskers that are longer than all lines are apart: those of two seeds may be many times.
+
+    Args:
+        axes: a panel with its lines.
+        values: of all lines of the quantity.
+    """
+    room = float(values.max() - values.min())
+    # All lines in one place: their whiskers are what there is to see.
+    if room > 0:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, values.min() - room), min(high, values.max() + room))
 
 
 def _panels(part: FigureBase, quantities: int, attributes: int, tall: bool) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
@@ -19,6 +20,7 @@ from editbench.worlds.card import phi
 from editbench.worlds.faces import load_scorer
 from editbench.worlds.faces.dial import (
     CURVATURES,
+    PAIRS,
     SETTINGS,
     law,
     load_generator,
@@ -49,6 +51,14 @@ def test_the_generator_has_learnt_the_ties_of_its_world_and_no_others(rho):
             gap = phi(made[:, i], made[:, j]) - phi(data[:, i], data[:, j])
             # The noise of 400 faces, and a generator that exaggerates: docs/entanglement_dial.md.
             assert abs(gap) < 0.25, (TRAITS[i], TRAITS[j])
+
+
+def test_the_ties_of_the_generators_grow_along_the_dial():
+    found = {rho: labels_of(rho, 400) for rho in SETTINGS}
+    for (first, second), sign in PAIRS.items():
+        i, j = TRAITS.index(first), TRAITS.index(second)
+        ties = [sign * phi(labels[:, i], labels[:, j]) for labels in found.values()]
+        assert ties == sorted(ties), (first, second)
 
 
 def test_the_law_ties_two_pairs_and_nothing_else():
@@ -282,3 +292,15 @@ def test_one_world_is_no_dial(tmp_path):
     assert (
         dial.points(alone).empty and not dial.table(alone) and not figure_dial.drawings(alone, {})
     )
+
+
+def test_a_whisker_longer_than_the_lines_are_apart_is_cut_at_the_edge():
+    axes = Figure().subplots()
+    values = pd.Series([0.2, 0.5, 0.4])
+    axes.plot([0, 1, 2], values)
+    figure_dial._cut_whiskers(axes, values)
+    untouched = axes.get_ylim()
+    assert untouched[0] > -0.1 and untouched[1] < 0.8
+    axes.vlines([0], -5, 9)
+    figure_dial._cut_whiskers(axes, values)
+    assert axes.get_ylim() == pytest.approx((0.2 - 0.3, 0.5 + 0.3))

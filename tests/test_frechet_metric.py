@@ -495,7 +495,7 @@ def test_few_pictures_of_a_class_and_few_effective_ones_are_told():
 
 
 def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(tmp_path):
-    """Only more faces wear glasses: the unmatched distance grows several times over, the matched one
+    """Only more faces wear glasses: the unmatched distance grows many times over, the matched one
     stays that of other renders."""
     network = ScorerFeatures(load_scorer("judge"))
     n = 150
@@ -508,10 +508,10 @@ def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(t
         attribute="eyeglasses",
     )
     # Clear faces: glasses that are hardly there would hardly move it.
-    reference = Renders(margin=0.5)
+    reference = Renders(margin=1.0)
     arrays = class_statistics(ReferenceFeatures(bare, reference, network, n, 32))
     own, other = ClassReference(arrays), ClassReference(arrays, "other")
-    fresh = Renders(seed=1, margin=0.5)
+    fresh = Renders(seed=1, margin=1.0)
     features = []
     labels = []
     with torch.no_grad():
@@ -530,8 +530,9 @@ def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(t
         matched.append(gaussian_distance(mean, cov, *at))
         unmatched.append(gaussian_distance(mean, cov, *own.at(own.natural)[:2]))
         perfect.append(gaussian_distance(*other.at(label)[:2], *at))
-    assert unmatched[-1] > 2.5 * unmatched[0] and (np.diff(unmatched) > 0).all()
-    assert max(matched) < 1.5 * min(matched)  # the distance of 150 renders is mostly bias
+    assert unmatched[-1] > 4 * unmatched[0] and (np.diff(unmatched) > 0).all()
+    # It may fall: the bias of 150 renders depends on how many of them have either class.
+    assert max(matched) < 1.25 * matched[0]
     np.testing.assert_allclose(matched, perfect, rtol=0.25)
 
 

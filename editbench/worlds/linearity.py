@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
-from editbench.worlds.capture import load_optimiser
+from editbench.worlds.capture import adam, load_optimiser
 
 CLEAR = 6.0  # log-odds beyond which a trait is no clearer
 SCALE = 3.0  # log-odds that count as one unit, so that targets lie in [-2, 2]
@@ -61,8 +61,9 @@ class LinearTerm:
         self.places = torch.tensor(self.columns, device=device)
         self.weight = weight
         self.regressor = nn.Linear(w_dim, len(self.columns)).to(device)
-        capturable = torch.device(device).type == "cuda"
-        self.optimiser = torch.optim.Adam(self.regressor.parameters(), RATE, capturable=capturable)
+        # Adam's own betas; on a GPU a training step may be captured.
+        captured = torch.device(device).type == "cuda"
+        self.optimiser = adam(self.regressor, RATE, (0.9, 0.999), captured)
 
     def loss(self, w: Tensor, logits: Tensor) -> Tensor:
         """The mean squared error, not weighted yet.

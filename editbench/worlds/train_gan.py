@@ -233,26 +233,25 @@ class GANTrainer:
         first = step * options.batch
         last = first + options.batch
         width = self.g.config.z_dim
+
+        def latents(stream: str, start: int, stop: int, width: int) -> Tensor:
+            return torch.from_numpy(normals(options.seed, stream, start, stop, width)).float()
+
         # Latents of the discriminator's fakes and of the generator's, side by side.
-        z = normals(options.seed, "gan", first, last, 2 * width)
-        found = {"z/d": z[:, :width], "z/g": z[:, width:]}
-        n = max(1, options.batch // PATH_SHRINK)
+        z_d, z_g = latents("gan", first, last, 2 * width).chunk(2, 1)
+        drawn = {"real": self.reals(first, last), "z/d": z_d, "z/g": z_g}
         counts = {"d": options.batch, "g": options.batch}
         if self._takes_path(step):
+            n = max(1, options.batch // PATH_SHRINK)
             counts["path"] = n
             pixels = self.g.config.img_channels * self.g.config.resolution**2
-            found["noise"] = normals(options.seed, "gan/path", step * n, (step + 1) * n, pixels)
+            drawn["noise"] = latents("gan/path", step * n, (step + 1) * n, pixels)
         if options.mixing:
             for stream, count in counts.items():
-                place = (first, first + count)
                 name = f"gan/mixing/{stream}"
-                found[f"other/{stream}"] = normals(options.seed, f"{name}/z", *place, width)
-                found[f"cut/{stream}"] = uniforms(options.seed, f"{name}/cut", *place, 2)
-        drawn = {name: torch.from_numpy(value) for name, value in found.items()}
-        for name, value in drawn.items():
-            if not name.startswith("cut"):
-                drawn[name] = value.float()
-        drawn["real"] = self.reals(first, last)
+                drawn[f"other/{stream}"] = latents(f"{name}/z", first, first + count, width)
+                cuts = uniforms(options.seed, f"{name}/cut", first, first + count, 2)
+                drawn[f"cut/{stream}"] = torch.from_numpy(cuts)
         return {name: to_device(value, self.device) for name, value in drawn.items()}
 
     def _run_step(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:

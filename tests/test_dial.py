@@ -14,6 +14,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
+from editbench.figures.theme import make_theme
 from editbench.report import dial, figure_dial
 from editbench.report.load import load
 from editbench.worlds.card import phi
@@ -294,13 +295,30 @@ def test_one_world_is_no_dial(tmp_path):
     )
 
 
-def test_a_whisker_longer_than_the_lines_are_apart_is_cut_at_the_edge():
+@pytest.mark.parametrize(("low", "high", "cut"), [(-5, 9, True), (0.1, 0.6, False)])
+def test_a_whisker_longer_than_the_lines_are_apart_is_cut_at_the_edge(low, high, cut):
     axes = Figure().subplots()
     values = pd.Series([0.2, 0.5, 0.4])
     axes.plot([0, 1, 2], values)
+    axes.vlines([0], low, high)
+    scaled = axes.get_ylim()
     figure_dial._cut_whiskers(axes, values)
-    untouched = axes.get_ylim()
-    assert untouched[0] > -0.1 and untouched[1] < 0.8
-    axes.vlines([0], -5, 9)
-    figure_dial._cut_whiskers(axes, values)
-    assert axes.get_ylim() == pytest.approx((0.2 - 0.3, 0.5 + 0.3))
+    assert axes.get_ylim() == (pytest.approx((0.2 - 0.3, 0.5 + 0.3)) if cut else scaled)
+
+
+def test_no_line_of_any_panel_leaves_the_figure():
+    """The panels of a quantity share their limits, and the largest values may be in the last one."""
+    cells = []
+    for quantity in ("accuracy", "ad_at"):
+        for k, attribute in enumerate(("age", "beard", "smile")):
+            for x in (0.0, 1.0):
+                value = k + x
+                cells.append((quantity, attribute, "m", x, value, value - 0.1, value + 0.1))
+    columns = ["quantity", "attribute", "method", "dial", "value", "low", "high"]
+    found = pd.DataFrame(cells, columns=columns)
+    drawn = figure_dial.figure(found, make_theme(["m"], ()), dial.DIALS[1])
+    for axes in drawn.get_axes():
+        for line in axes.get_lines():
+            low, high = axes.get_ylim()
+            assert (low <= np.asarray(line.get_ydata())).all()
+            assert (np.asarray(line.get_ydata()) <= high).all()

@@ -81,6 +81,9 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
                 else:
                     axes.set_ylabel(TITLES[quantity])
             axes.set_xticks(settings, ticks)
+    # When all lines are drawn: a limit that is set ends the scaling of the panels that share it.
+    for group in groups:
+        for axes, (quantity, _) in zip(group.panels, product(shown, attributes)):
             _cut_whiskers(axes, found.loc[found["quantity"] == quantity, "value"])
     share_limits(groups)
     drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])

@@ -8,7 +8,6 @@ import numpy as np
 
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
-from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.shared.direction_search import Directions, DirectionSearch
 from editbench.methods.shared.layer_choice import RANGES
 from editbench.walk.editor import FitData
@@ -20,13 +19,17 @@ class RandomSearched(DirectionSearch):
     A labelled search among enough random directions finds some that change an attribute. The value
     of a method's own directions is what they add to this baseline.
 
+    A floor must have a result for every seed: if only the seeds with a large effect counted, the
+    floor would be that of the lucky draws. By default it therefore takes the best direction,
+    however small its effect is (`min_effect` 0).
+
     Args:
         components: number of directions; should equal that of the method it is compared with.
         space: 'w' or 'z'.
         ranges: as in GANSpace.
         strength: as in GANSpace, in standard deviations of the codes along the direction.
         search_samples: as in GANSpace.
-        min_effect: as in GANSpace.
+        min_effect: as in GANSpace, where it is 0.5.
         step: step length, in units of strength.
 
     Raises:
@@ -43,7 +46,7 @@ class RandomSearched(DirectionSearch):
         ranges: Sequence[Sequence[int]] = RANGES,
         strength: float = 3.0,
         search_samples: int = 64,
-        min_effect: float = MIN_EFFECT,
+        min_effect: float = 0.0,
         step: float = 0.5,
     ) -> None:
         super().__init__(space, ranges, strength, search_samples, min_effect, step)

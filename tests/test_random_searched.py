@@ -34,6 +34,17 @@ def test_random_directions_go_through_the_search_of_ganspace():
     check_editor(editor, data, "a", RandomSearched(**SMALL))
 
 
+def test_the_floor_has_a_direction_where_ganspace_has_no_control():
+    """Strengths of a thousandth of a standard deviation move no attribute by 0.5 sigma."""
+    data = fit_data(dim=8)
+    weak = {"components": 4, "search_samples": 20, "strength": 1e-3}
+    ganspace = GANSpace(**weak, samples=200)
+    floor = RandomSearched(**weak)
+    ganspace.fit(data)
+    floor.fit(data)
+    assert set(ganspace.reasons) == set(floor.moves) and ganspace.moves == floor.reasons == {}
+
+
 def test_another_seed_draws_other_directions():
     data = fit_data(dim=8)
     one = RandomSearched(**SMALL).find_directions(data).rows

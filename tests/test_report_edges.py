@@ -125,7 +125,8 @@ def test_the_conclusion_counts_the_cells_that_a_floor_is_compared_with(tmp_path:
         fake_run(
             tmp_path, method, "smile", metric_rows(share), samples=start_samples(accuracy=values)
         )
-    assert conclusion(report_of(tmp_path)).endswith("1 of 2 cells are at the floor or worse.")
+    said = conclusion(report_of(tmp_path))
+    assert said.endswith("Of 2 numbers, 1 not clear of Random direction.")
     for methods in (("good", "weak"), ("random",)):
         page = report_of(tmp_path, style=Style(methods=methods))
         assert "floor" not in conclusion(page)

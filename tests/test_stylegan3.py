@@ -533,7 +533,7 @@ EDITORS: dict[str, dict[str, object]] = {
     "neural_ode": {},
     "random": {},
     "random_channel": {},
-    "random_searched": {"min_effect": 0.0},
+    "random_searched": {},
     "sefa": {"min_effect": 0.0, "semantics": 2},
     "stylespace": {},
 }

@@ -9,14 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from editbench.figures.theme import Theme
 from editbench.report.means import over
-from editbench.report.tables import ABOVE_FLOOR, FIRST, WORSE, Quantity, scalars_of
+from editbench.report.tables import ABOVE_FLOOR, FIRST, FLOORS_APART, Quantity, scalars_of
 
 MISSING = "–"
 # Below this AUC what a method learnt says next to nothing of codes that it was not fitted on; 0.5
 # is a coin. The walk then measures the coin, not the method.
 LEAST_LEARNED = 0.6
 NOT_LEARNED = "not learned"
+# Beside a number, one for each floor that it is not clear of.
+FLOOR_MARKS = "ᵃᵇᶜᵈᵉᶠᵍʰ"
 # Metrics that are in the CSV only: the main table must stay readable.
 HIDDEN = {
     "ad",
@@ -78,7 +81,7 @@ class Cell:
         interval: '', 'low–high', or 'low to high' where one has a sign.
         number: to sort by; None sorts last.
         mark: '' or why the number is in doubt.
-        floor: '' or why the number is not clear of the floor.
+        floors: that the number is not clear of.
         tag: '' or words that stand beside the number.
     """
 
@@ -86,7 +89,7 @@ class Cell:
     interval: str = ""
     number: float | None = None
     mark: str = ""
-    floor: str = ""
+    floors: tuple[str, ...] = ()
     tag: str = ""
 
 
@@ -230,25 +233,47 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
             ends = number(low, column.digits), number(high, column.digits)
             # A dash beside a sign would be read as another sign.
             interval = ("–" if min(low, high) >= 0 else " to ").join(ends)
-    floor = str(record.get(f"{column.key}_floor") or "")
+    floors = floors_of_cell(record, column.key)
     tag = NOT_LEARNED if column.key == "learned" and not_learned(record) else ""
-    return Cell(number(value, column.digits), interval, float(value), note, floor, tag)
+    return Cell(number(value, column.digits), interval, float(value), note, floors, tag)
 
 
-def above_floor(record: Mapping[Any, Any], columns: Iterable[Column]) -> str:
-    """Which numbers of a row are not clear of the floor: 'accuracy, AD (worse)', or ''.
+def floors_of_cell(record: Mapping[Any, Any], key: str) -> tuple[str, ...]:
+    """The floors that a number is not clear of.
+
+    Args:
+        record: row of `main_table` or of the means.
+        key: of the number's column; only those of ABOVE_FLOOR are compared with floors.
+    """
+    names = str(record.get(f"{key}_floor") or "")
+    return tuple(names.split(FLOORS_APART)) if names else ()
+
+
+def floor_marks(floors: Collection[str]) -> dict[str, str]:
+    """Floor -> its mark in tables.
+
+    Args:
+        floors: all floors of a setting; more than there are marks for share the last mark.
+    """
+    last = len(FLOOR_MARKS) - 1
+    return {name: FLOOR_MARKS[min(k, last)] for k, name in enumerate(sorted(floors))}
+
+
+def not_clear(record: Mapping[Any, Any], columns: Iterable[Column], theme: Theme) -> str:
+    """Which numbers of a row are not clear of which floors: 'accuracy: random; AD: random'; or ''.
 
     Args:
         record: row of `main_table` or of the means.
         columns: that are shown.
+        theme: how methods are written.
     """
     titles = {column.key: column.title for column in columns}
     found = []
     for key in ABOVE_FLOOR:
-        mark = record.get(f"{key}_floor")
-        if mark and key in titles:
-            found.append(f"{titles[key]} (worse)" if mark == WORSE else titles[key])
-    return ", ".join(found)
+        floors = floors_of_cell(record, key)
+        if floors and key in titles:
+            found.append(f"{titles[key]}: {', '.join(map(theme.method, floors))}")
+    return "; ".join(found)
 
 
 def over_what(record: Mapping[Any, Any], key: str) -> str:

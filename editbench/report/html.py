@@ -18,6 +18,7 @@ from editbench.report.cells import (
     Cell,
     Column,
     cell,
+    floor_marks,
     marks,
     not_learned,
     number,
@@ -30,7 +31,7 @@ from editbench.report.environment import OUTLINES, page_environment
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.notes import (
-    FLOOR_RULE,
+    floor_legend,
     floors_of,
     legend,
     means_notes,
@@ -102,6 +103,7 @@ def page(
     undone = [
         row | {"status": state_of(row)} for row in table[table["reason"] != ""].to_dict("records")
     ]
+    marked = floor_marks(set(table.loc[table["floor"], "method"]))
     # All sections together, since the budget of bytes is that of the page.
     first = "" if style.attributes else FIRST
     pictures = sheets([section.strips for section in sections], first=first)
@@ -127,7 +129,8 @@ def page(
         notes=method_notes(whole),
         title=" and ".join(dict.fromkeys(world_of(one.numbers, theme) for one in sections)),
         floors=floors_of(table, theme),
-        rules=(BOLD, FLOOR_RULE),
+        rules=(BOLD, floor_legend(marked, theme)) if marked else (BOLD,),
+        floor_marks=marked,
         summed=SUMMED,
     )
 
@@ -410,8 +413,12 @@ def accuracy_conclusion(
     # Without a floor, or with nothing but floors, no cell is compared with one.
     if len(rivals) == len(grid) or not done:
         return conclusion
-    floored = sum(bool(cell["cell"].floor) for cell in done)
-    return f"{conclusion} {floored} of {len(done)} cells are at the floor or worse."
+    floors = [method for method, _ in grid if theme[method].floor]
+    counts = []
+    for floor in sorted(floors):
+        reached = sum(floor in cell["cell"].floors for cell in done)
+        counts.append(f"{reached} not clear of {theme.method(floor)}")
+    return f"{conclusion} Of {len(done)} numbers, {', '.join(counts)}."
 
 
 def _row(record: dict, columns: list[Column]) -> dict[str, Any]:

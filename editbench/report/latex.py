@@ -19,11 +19,13 @@ import pandas as pd
 from editbench.figures.theme import Theme, display_name
 from editbench.report.cells import (
     COLUMNS,
+    FLOOR_MARKS,
     LEAST_LEARNED,
     MISSING,
     Cell,
     Column,
     cell,
+    floor_marks,
     marks,
     not_learned,
     over_what,
@@ -33,13 +35,13 @@ from editbench.report.doubts import doubts
 from editbench.report.html import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
-from editbench.report.notes import NOT_LEARNED_MEANS, not_done, where
+from editbench.report.notes import NOT_LEARNED_MEANS, floor_legend, not_done, where
 from editbench.report.numbers import Numbers
 from editbench.report.paired import SIGNIFICANCE, find_leaders
 from editbench.report.paper import WIDTHS
 from editbench.report.references import Cited
 from editbench.report.style import Style
-from editbench.report.tables import AT_EFFECT, WORSE
+from editbench.report.tables import AT_EFFECT
 
 POINTS = 72.27  # of TeX, an inch
 COLSEP = 4.0  # points on either side of a column
@@ -87,8 +89,7 @@ SPECIAL = {
     "·": r"$\cdot$",
     "†": r"\textsuperscript{\dag}",
     "‡": r"\textsuperscript{\ddag}",
-    "○": r"\textsuperscript{$\circ$}",
-    "●": r"\textsuperscript{$\bullet$}",
+    **{mark: rf"\textsuperscript{{{letter}}}" for mark, letter in zip(FLOOR_MARKS, "abcdefgh")},
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "‘": "`",
@@ -126,10 +127,6 @@ WHAT = {
 }
 # Columns that ‡ stands in.
 OF_LEARNED = ("accuracy", AT_EFFECT, "learned")
-FLOORS = {
-    "○": "the interval overlaps that of the best floor",
-    "●": "it lies on the wrong side of the best floor",
-}
 
 
 class Line(NamedTuple):
@@ -198,6 +195,11 @@ class Paper:
     style: Style = field(default_factory=Style)
     suffix: str = ""
     comments: Sequence[str] = ()
+
+    @property
+    def floors(self) -> dict[str, str]:
+        """Floor -> its mark."""
+        return floor_marks(self.numbers.floors)
 
     def name(self, record: Mapping) -> str:
         """A method with its marks."""
@@ -315,9 +317,12 @@ def _attribute_table(paper: Paper, column: Column) -> Grid:
     bold_means = numbers.ranked.bold if column.key == "accuracy" else frozenset()
     rows = []
     for method in numbers.order:
-        cells = [_cell(records.get((method, a)), column, method in bold[a]) for a in attributes]
+        cells = []
+        for attribute in attributes:
+            record = records.get((method, attribute))
+            cells.append(_cell(record, column, method in bold[attribute], paper.floors))
         if compared.values:
-            cells.append(_cell(means.get(method), column, method in bold_means))
+            cells.append(_cell(means.get(method), column, method in bold_means, paper.floors))
         rows.append((paper.name(means[method]), cells))
     heads = ["method", *map(paper.theme.attribute, attributes)]
     if compared.values:
@@ -365,7 +370,9 @@ def _means_table(paper: Paper) -> Grid | None:
     rows = []
     for row in records:
         bold = row["method"] in numbers.ranked.bold
-        cells = [_cell(row, column, bold and column.key == "accuracy") for column in columns]
+        cells = []
+        for column in columns:
+            cells.append(_cell(row, column, bold and column.key == "accuracy", paper.floors))
         rows.append((paper.name(row), cells))
     intervals = any(column.interval for column in columns)
     caption = [f"Means over attributes{_over(numbers.table, intervals)}."]
@@ -486,15 +493,18 @@ def _leaders(numbers: Numbers, attribute: str, column: Column) -> set[str]:
     return find_leaders(pairs, records, column.key, bool(column.better), numbers.floors)
 
 
-def _cell(record: Mapping | None, column: Column, bold: bool) -> tuple[Line, ...]:
-    """The value with its marks, and its interval below."""
+def _cell(
+    record: Mapping | None, column: Column, bold: bool, floors: Mapping[str, str]
+) -> tuple[Line, ...]:
+    """The value with its marks, and its interval below; floors: floor -> mark."""
     if record is None:
         return (Line(MISSING),)
     # The rows of means have no status: they are of runs that were done.
     if record.get("status", "done") != "done":
         return (Line(str(record["status"]), "emph"),)
     value = cell(record, column)
-    text = value.text + _marks_of(record, value, column)
+    below = "".join(floors[name] for name in value.floors)
+    text = value.text + _marks_of(record, value, column) + below
     lines = [Line(text, "textbf" if bold else "")]
     if value.interval:
         # Smaller type keeps the column narrow and the value in front.
@@ -503,13 +513,11 @@ def _cell(record: Mapping | None, column: Column, bold: bool) -> tuple[Line, ...
 
 
 def _marks_of(record: Mapping, value: Cell, column: Column) -> str:
-    """† a note, ‡ not learnt, ○ at the floor, ● worse than it."""
+    """† a note, ‡ not learnt."""
     # Why a mean is missing stands below the table; a cell's note is found there by its dagger.
     found = "†" if value.mark and "status" in record else ""
     if column.key in OF_LEARNED and not_learned(record):
         found += "‡"
-    if value.floor:
-        found += "●" if value.floor == WORSE else "○"
     return found
 
 
@@ -528,9 +536,9 @@ def _float(paper: Paper, name: str, grid: Grid) -> str:
     if any(line.form == "textbf" for line in grid.lines):
         sentences.append(BOLD)
     texts = "".join(line.text for line in grid.lines)
-    floors = [f"{mark}: {meaning}" for mark, meaning in FLOORS.items() if mark in texts]
-    if floors:
-        sentences.append(f"{'; '.join(floors)}.")
+    marked = {name: mark for name, mark in paper.floors.items() if mark in texts}
+    if marked:
+        sentences.append(floor_legend(marked, paper.theme))
     made = escape(" ".join(sentences))
     label = style.labels.get(name, f"tab:{name}") + paper.suffix
     # A starred float spans both columns where the paper has two.

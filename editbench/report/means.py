@@ -23,7 +23,7 @@ import pandas as pd
 from editbench.figures.theme import Theme, display_name
 from editbench.report.load import Results
 from editbench.report.paired import seed_spreads, start_values
-from editbench.report.tables import AT_EFFECT, floor_mark, main_table, readable, scalars_of
+from editbench.report.tables import AT_EFFECT, floors_reached, main_table, readable, scalars_of
 from editbench.stats.intervals import DRAWS, SeedSpread, percentiles, resampled_sums, seed_draws
 
 LEAST = 0.5  # share of the attributes: below it a mean would be one of a few chosen ones
@@ -281,7 +281,7 @@ def summary(
     Returns:
         Columns setting, method, floor, seeds, served, asked (attributes); for each of
         MEANS the mean, `_low`, `_high` (95 % interval), `_note` (why there is none), `_attributes`
-        and `_starts` (how many it is over) and `_floor` (whether it is clear of the best floor);
+        and `_starts` (how many it is over) and `_floor` (floors that it is not clear of);
         ALONGSIDE, every other scalar metric and peak memory (the largest) over the attributes of
         accuracy; n (starts), leaking, judged_in.
     """
@@ -325,7 +325,7 @@ def summary(
     if frame.empty:
         return frame
     for metric in found:
-        frame[f"{metric}_floor"] = floor_mark(frame, metric)
+        frame[f"{metric}_floor"] = floors_reached(frame, metric)
     return frame.sort_values(
         ["setting", "floor", "accuracy", "method"],
         ascending=[True, True, False, True],

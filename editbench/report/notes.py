@@ -17,13 +17,14 @@ from editbench.report.load import Results
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers
 from editbench.report.style import Style
-from editbench.report.tables import ABOVE_FLOOR, AT_EFFECT, AT_FLOOR, WORSE, quantities
+from editbench.report.tables import ABOVE_FLOOR, AT_EFFECT, quantities
 
 # The biased ones: the legend warns of them only.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
+NOT_CLEAR = "not clear of"  # heading of a column
 FLOOR_RULE = (
-    f"“{AT_FLOOR}”: the 95 % interval overlaps that of the best floor; “{WORSE}”: it lies on the "
-    "wrong side of it."
+    "a number is not clear of a floor if its 95 % interval overlaps that of the floor, or lies on its "
+    "wrong side"
 )
 NOT_LEARNED_MEANS = (
     f"{NOT_LEARNED}: what the method learned ranks the tune split with an AUC below "
@@ -49,6 +50,17 @@ def setting_title(numbers: Numbers, theme: Theme) -> str:
 def floors_of(table: pd.DataFrame, theme: Theme) -> list[str]:
     """The floors in a `main_table`, as they are written."""
     return [theme.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
+
+
+def floor_legend(floors: Mapping[str, str], theme: Theme) -> str:
+    """What the marks of floors mean: 'ᵃ: not clear of Random direction; ᵇ: ... (a number is ...)'.
+
+    Args:
+        floors: floor -> mark.
+        theme: how methods are written.
+    """
+    meanings = [f"{mark}: {NOT_CLEAR} {theme.method(name)}" for name, mark in floors.items()]
+    return f"{'; '.join(meanings)} ({FLOOR_RULE})."
 
 
 class Missed(NamedTuple):

@@ -21,8 +21,7 @@ KEPT = 4  # results whose tables are kept; a report asks for those of one severa
 AT_EFFECT = "ad_at"
 # Numbers that are compared with those of the floors -> whether higher is better.
 ABOVE_FLOOR = {"accuracy": True, AT_EFFECT: False}
-AT_FLOOR = "at the floor"
-WORSE = "worse than the floor"
+FLOORS_APART = "; "  # between the floors of a cell; a label of variants holds commas
 FIRST = ("accuracy", "success_rate", AT_EFFECT, "off_target_flips", "path_length")
 IDENTITY = ("setting", "method", "attribute", "status", "floor", "seeds")
 # Last, since a reader of the table wants numbers first.
@@ -74,7 +73,8 @@ def make_main_table(results: Results) -> pd.DataFrame:
         Columns setting, method (with its variant), attribute, status, floor (whether the method is
         one), seeds (how many the row is over); for every scalar `name` (see `column_name`),
         `name_low`, `name_high` (95 % interval), NaN where it has none, and `name_note` (why it should
-        not be read); `name_floor` of ABOVE_FLOOR; ad_at_effect (sigmas), n (starts),
+        not be read); `name_floor` of ABOVE_FLOOR (floors that the number is not clear of, joined by
+        FLOORS_APART); ad_at_effect (sigmas), n (starts),
         learned (AUC of what the method learnt), costs, then what the run was.
     """
     # Once for all runs: which effect most runs share is a question to all of them.
@@ -139,7 +139,7 @@ def make_main_table(results: Results) -> pd.DataFrame:
     for name in ABOVE_FLOOR:
         table[f"{name}_floor"] = ""
         for _, group in table.groupby(["setting", "attribute"]):
-            table.loc[group.index, f"{name}_floor"] = floor_mark(group, name)
+            table.loc[group.index, f"{name}_floor"] = floors_reached(group, name)
     return table.sort_values(["setting", "attribute", "floor", "method"], ignore_index=True)
 
 
@@ -149,31 +149,32 @@ def readable(table: pd.DataFrame, name: str) -> pd.Series:
     return (table.get("status", "done") == "done") & np.isfinite(table[name]) & ~noted
 
 
-def floor_mark(group: pd.DataFrame, name: str) -> pd.Series:
-    """Whether a number is clear of the floors, by its interval and that of the best floor.
+def floors_reached(group: pd.DataFrame, name: str) -> pd.Series:
+    """The floors that each number is not clear of, by the 95 % intervals.
+
+    A number is clear of a floor if it is better and the two intervals do not overlap. Every floor
+    counts for itself: a weak result of one floor does not hide that another is beaten, and the
+    reader sees which kind of chance a method is not better than.
 
     Args:
         group: rows that are compared: of one setting and attribute, or means.
         name: one of ABOVE_FLOOR.
 
     Returns:
-        AT_FLOOR where the two intervals overlap, WORSE where the row's lies on the wrong side, ''
-        where it is clear, where one of the two is not readable, and for the floors themselves.
+        Names joined by FLOORS_APART; '' if the number is clear of all floors, if it or the floor
+        is not readable, and for the floors themselves.
     """
-    marks = pd.Series("", index=group.index)
+    reached = pd.Series([[] for _ in group.index], index=group.index)
     known = readable(group, name) & np.isfinite(group[f"{name}_low"])
-    floors = group[known & group["floor"]]
-    if floors.empty:
-        return marks
-    sign = 1.0 if ABOVE_FLOOR[name] else -1.0
-    best = floors.loc[(sign * floors[name]).idxmax()]
-    others = known & ~group["floor"]
-    overlap = (group[f"{name}_low"] <= best[f"{name}_high"]) & (
-        group[f"{name}_high"] >= best[f"{name}_low"]
-    )
-    marks[others & overlap] = AT_FLOOR
-    marks[others & ~overlap & (sign * group[name] < sign * best[name])] = WORSE
-    return marks
+    others = group[known & ~group["floor"]]
+    for floor in group[known & group["floor"]].sort_values("method").to_dict("records"):
+        if ABOVE_FLOOR[name]:
+            clear = others[f"{name}_low"] > floor[f"{name}_high"]
+        else:
+            clear = others[f"{name}_high"] < floor[f"{name}_low"]
+        for row in others.index[~clear]:
+            reached[row].append(str(floor["method"]))
+    return reached.map(FLOORS_APART.join)
 
 
 def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.DataFrame]:

@@ -17,21 +17,29 @@ from editbench.report.cells import (
     MISSING,
     Cell,
     Column,
-    above_floor,
     cell,
     markdown_safe,
     marks,
+    not_clear,
     over_what,
 )
 from editbench.report.costs import SUMMED
 from editbench.report.doubts import doubts
 from editbench.report.load import Results
-from editbench.report.notes import legend, means_notes, not_done, run_notes, setting_title, some
+from editbench.report.notes import (
+    NOT_CLEAR,
+    legend,
+    means_notes,
+    not_done,
+    run_notes,
+    setting_title,
+    some,
+)
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.published import lines
 from editbench.report.ranking import lines as ranking_lines
 from editbench.report.style import Style
-from editbench.report.tables import AT_FLOOR, main_table
+from editbench.report.tables import main_table
 
 UNBOUNDED = 10_000  # columns; no table is that wide
 WIDE = 140  # columns of a terminal that takes the costs too
@@ -276,7 +284,7 @@ def _runs(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Styl
     heads = ["attribute", "method", *(column.heading for column in columns)]
     notes = run_notes(numbers, theme, style)
     table = TextTable(setting_title(numbers, theme), heads, rows, notes)
-    return _with_floor(table, records, columns)
+    return _with_floors(table, records, columns, theme)
 
 
 def _means(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Style) -> TextTable:
@@ -295,17 +303,19 @@ def _means(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Sty
     title = "means over the same attributes and starts for every method"
     notes = means_notes(numbers, theme, style)
     table = TextTable(title, heads, rows, notes, range(len(heads)))
-    return _with_floor(table, records, columns)
+    return _with_floors(table, records, columns, theme)
 
 
-def _with_floor(table: TextTable, records: Sequence[dict], columns: Sequence[Column]) -> TextTable:
-    """The table with a last column of the numbers that are not clear of the floor, where any is."""
-    marked = [above_floor(record, columns) for record in records]
+def _with_floors(
+    table: TextTable, records: Sequence[dict], columns: Sequence[Column], theme: Theme
+) -> TextTable:
+    """The table with a last column of the floors that a row is not clear of, where any is."""
+    marked = [not_clear(record, columns, theme) for record in records]
     if not any(marked):
         return table
     return replace(
         table,
-        heads=[*table.heads, AT_FLOOR],
+        heads=[*table.heads, NOT_CLEAR],
         rows=[[*row, mark] for row, mark in zip(table.rows, marked)],
         folds=[*table.folds, len(table.heads)],
     )

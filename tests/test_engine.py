@@ -72,6 +72,17 @@ def test_every_logit_of_the_walk_is_linear_in_the_step():
     assert np.allclose(got, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [0.3, 1.0, 2.2])
+def test_a_stride_moves_the_crossing_to_the_next_multiple(stride):
+    _, logits, starts = setup()
+    table = walk(spec=EngineSpec(200, 0, 16, 3), stride=stride).table
+    stop = table[table["stopped"]].set_index("start")
+    own = np.abs(logits[:, 0].numpy()) / (0.5 * V[:, 0].norm().item())
+    expected = np.floor(own / stride).astype(int) + 1
+    assert dict(stop["step"]) == dict(zip(starts.index, expected))
+    assert np.allclose(stop["path"], 0.5 * stride * stop["step"], atol=1e-4)
+
+
 def test_finished_samples_leave_the_batch_and_nothing_is_decoded_twice():
     generator = ToyGenerator()
     result = walk(generator=generator)

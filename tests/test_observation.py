@@ -45,6 +45,7 @@ from editbench.walk.strength import (
     start_logits,
     start_walks,
 )
+from editbench.walk.stride import find_stride
 from tests.by_config import load_bank, load_networks, make_run_id, run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 
@@ -439,6 +440,47 @@ def test_an_effect_out_of_reach_is_a_result_with_the_largest_one(context):
     assert (found.strength, found.effect, found.reached) == (0.0, 0.0, False)
     found = calibrate(replace(context, editor=AlongColumn(DELTA, fail="nan")), 1, 1.0, 20)
     assert (found.strength, found.reached) == (0.0, False)
+
+
+# -- steps of equal effect ------------------------------------------------------------------------
+@pytest.mark.parametrize("effect", [0.1, 0.25, 2.0])
+def test_the_stride_of_a_linear_world_is_that_of_the_closed_form(context, effect):
+    """The teacher's sigma counts, and a direction away from the class has a stride too."""
+    sigma = float(context.bank.sigma["teacher"][0])
+    slope = context.teacher.scale * float(V[:, 0].norm())  # log-odds of the teacher a unit
+    exact = effect * sigma / (DELTA * slope)
+    found = find_stride(context, effect, 40)
+    assert found.reached and found.strength == pytest.approx(exact, rel=0.021)
+
+    class Away(AlongColumn):
+        def step(self, walk):
+            return 2 * walk.codes - super().step(walk)
+
+    away = find_stride(replace(context, editor=Away(DELTA)), effect, 40)
+    assert away.reached and away.strength == pytest.approx(exact, rel=0.021)
+    few = find_stride(replace(context, batch=7), effect, 40)
+    assert few.strength == pytest.approx(found.strength, rel=1e-6)
+    assert not find_stride(context, 50.0, 9).reached
+
+
+def test_a_job_with_steps_of_equal_effect_keeps_its_stride(tmp_path):
+    """Of own steps that are twice as long half as many are walked."""
+    lengths = []
+    for delta in (0.2, 0.4):
+        cfg = toy_config(tmp_path / str(delta))
+        cfg.engine.step_effect = 0.5
+        cfg.method.delta = delta
+        folder = Path(cfg.out) / run_job(cfg).run_id
+        stride = json.loads((folder / "provenance.json").read_text())["stride"]
+        assert stride["reached"]
+        table = pd.read_parquet(folder / "trajectory.parquet")
+        lengths.append(stride["strength"] * delta)
+        np.testing.assert_allclose(table["path"], lengths[-1] * table["step"], rtol=1e-4)
+    # The effect has a tolerance of 2 %.
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.04)
+    plain = toy_config(tmp_path / "plain")
+    folder = Path(plain.out) / run_job(plain).run_id
+    assert "stride" not in json.loads((folder / "provenance.json").read_text())
 
 
 # -- networks of features of one's own -----------------------------------------------------------------

@@ -9,7 +9,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Space
 from editbench.conformance.toy import fit_data, make_walk
 from editbench.walk.editor import Editor, FitReport
-from editbench.walk.walker import Walker, walk_own_lengths
+from editbench.walk.walker import StridedWalker, Walker, walk_own_lengths
 from tests.test_engine import PLAIN, setup
 from tests.test_engine import walk as walk_in_engine
 
@@ -52,6 +52,24 @@ def test_steps_end_at_the_last_one_and_leave_the_first_walk_as_it_was(walk):
         assert torch.equal(codes, by_hand(walk, number))
     assert torch.equal(walk.codes, before) and walk.steps == 0
     assert torch.equal(walker.codes().values, by_hand(walk, 3))
+
+
+@pytest.mark.parametrize("stride", [0.4, 1.0, 2.5])
+def test_a_stride_leads_along_the_same_path(walk, stride):
+    """Codes between two own steps are interpolated, also for samples that others leave."""
+    editor = Turning()
+    walker = StridedWalker(editor, walk, stride)
+    for here in walker.steps(6):
+        whole = int(here.steps * stride)
+        rest = here.steps * stride - whole
+        own = walk[-len(here) :]
+        expected = by_hand(own, whole) * (1 - rest) + by_hand(own, whole + 1) * rest
+        torch.testing.assert_close(here.codes, expected)
+        walker.keep(torch.arange(len(here)) >= here.steps % 2)
+    assert here.steps == 6 and len(here) == 3
+    # Each own step once.
+    steps = [number for number, _ in editor.calls]
+    assert steps == list(range(len(steps)))
 
 
 def test_samples_that_are_not_kept_are_not_stepped(walk):

@@ -60,6 +60,7 @@ COMPARABLE = (
     "engine.max_steps",
     "engine.sweep_steps",
     "engine.refine",
+    "engine.step_effect",
 )
 
 # -- where things lie, how fast they go, and what people read: none of it changes a result

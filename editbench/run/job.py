@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,8 @@ from editbench.walk.observation import (
     observe_after_walk,
 )
 from editbench.walk.spec import EngineSpec
+from editbench.walk.strength import Reach
+from editbench.walk.stride import find_stride
 from editbench.walk.trajectory import Trajectories
 from editbench.worlds.bars import card_verdict
 
@@ -336,9 +338,10 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
 
     inputs = _prepare_walk(job, editor, real, starts, folder)
     batch = engine_batch(settings, networks)
+    stride = _find_stride(job, editor, batch)
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
-        result = _walk(job, inputs, starts, WalkObserver(observations), folder, batch)
+        result = _walk(job, inputs, starts, WalkObserver(observations), folder, batch, stride)
     walk_calls = networks.generator.decoded - before
     if not networks.leaking:  # otherwise the judge's logits would be among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
@@ -354,6 +357,9 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
     made["imported_agreement"] = imported_agreement(
         job.bank, networks, key, settings.device, batch, settings.cache
     )
+    if stride is not None:
+        # Not reached: the method moves the target too little, and its own steps are walked.
+        made["stride"] = asdict(stride)
     if real is not None:
         made["inversion"] = _about_inversion(real)
     # The method's costs have been counted above; what observations decode from here on is not one.
@@ -400,6 +406,7 @@ def _walk(
     observer: WalkObserver,
     folder: Path,
     batch: int,
+    stride: Reach | None,
 ) -> WalkResult:
     settings = job.settings
     codes_file = folder / Record.CODES if settings.save_codes else None
@@ -415,7 +422,19 @@ def _walk(
         replace(settings.engine, batch=batch),
         codes_file,
         observer,
+        stride.strength if stride and stride.reached else None,
     )
+
+
+def _find_stride(job: Job, editor: Editor, batch: int) -> Reach | None:
+    """The editor's own steps in a step of the walk; None if it walks in its own steps.
+
+    Finding it is a cost of the protocol, not of the method.
+    """
+    engine = job.settings.engine
+    if engine.step_effect is None:
+        return None
+    return find_stride(_context(job, editor, batch), engine.step_effect, engine.max_steps)
 
 
 def _provenance(

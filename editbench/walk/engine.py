@@ -35,7 +35,7 @@ from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import WalkObserver
 from editbench.walk.spec import EngineSpec
-from editbench.walk.walker import Walker
+from editbench.walk.walker import StridedWalker, Walker
 
 # Largest accepted difference between a start's logits and those in the bank, in sigmas of each
 # logit. A different batch size changes float32 logits by less, a different image by more.
@@ -113,6 +113,7 @@ def walk_starts(
     spec: EngineSpec,
     codes_file: Path | None = None,
     observer: WalkObserver | None = None,
+    stride: float | None = None,
 ) -> WalkResult:
     """Walk every start until the judge sees its target class, and at least `sweep_steps` steps.
 
@@ -133,6 +134,8 @@ def walk_starts(
         codes_file: parquet file (start, step, codes) for the codes of every step, written during
             the walk; None writes no file.
         observer: measures further columns of every decoded sample.
+        stride: number of the editor's own steps in one step of the walk; None means one, without
+            interpolation.
 
     Raises:
         EditbenchError: the editor breaks its contract.
@@ -160,7 +163,7 @@ def walk_starts(
     rows = _Rows(judge.attributes)
     unedited = _Judged(walk, logits, observer.take_columns())
     rows.add(unedited, path, crossed, never, ~never)
-    walker = Walker(editor, walk)
+    walker = Walker(editor, walk) if stride is None else StridedWalker(editor, walk, stride)
     with (
         _CodesFile(codes_file) as store,
         progress(f"{attribute}: steps", spec.max_steps) as advance,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from editbench.base.compute_options import check_batch
-from editbench.base.validation import check_at_least, check_fields
+from editbench.base.validation import check_at_least, check_fields, check_positive
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class EngineSpec:
     # How often the crossing step is bisected before the sample is judged. With 0 the sample is
     # judged after the whole step.
     refine: int = 0
+    # Median size of a step's effect on the target, in sigmas (editbench.walk.stride). None: every
+    # method makes its own steps.
+    step_effect: float | None = None
 
     def __post_init__(self) -> None:
         check_fields("engine", self)
@@ -29,3 +32,5 @@ class EngineSpec:
         check_at_least("engine.sweep_steps", self.sweep_steps, 0)
         check_at_least("engine.refine", self.refine, 0)
         check_at_least("engine.pictures", self.pictures, 0)
+        if self.step_effect is not None:
+            check_positive("engine.step_effect", self.step_effect)

@@ -15,7 +15,7 @@ Fig. 7). `calibrate` finds the strength that gives a fixed effect, so that metho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,19 +164,11 @@ class StrengthPath:
 
         If strengths are requested in ascending order, each step is computed once.
         """
-        whole = math.floor(strength)
-        rest = strength - whole
-        if whole < self._walker.walk.steps:
+        if strength < self._walker.walk.steps:
             # Steps cannot be undone: walk again, from the mark if it lies before the strength.
-            begin = self._marked if self._marked.steps <= whole else self._start
+            begin = self._marked if self._marked.steps <= strength else self._start
             self._walker = Walker(self.editor, begin)
-        for _ in self._walker.steps(whole):
-            pass
-        walk = self._walker.walk
-        if rest:
-            after = self._walker.peek()
-            walk = replace(walk, codes=walk.codes + rest * (after.codes - walk.codes))
-        return self.editor.codes(walk)
+        return self.editor.codes(self._walker.at(strength))
 
     def mark(self) -> None:
         """Mark the step of the last strength, so that larger strengths need not restart at 0."""
@@ -286,8 +278,7 @@ def calibrate(
     The effect is measured by the judge, as in published curves; the editor never sees it. The mean
     is over samples on both sides of the boundary, including those that already have the class.
 
-    The strength grows from FIRST by the factor GROWTH until the effect is large enough, and is then
-    bisected. If the effect is not monotonic, any one of the strengths with this effect is found.
+    If the effect is not monotonic, any one of the strengths with this effect is found.
 
     Args:
         context: editor, networks and bank of the job.
@@ -305,18 +296,41 @@ def calibrate(
     towards, away = (forward, backward) if sign > 0 else (backward, forward)
     # Each batch is kept as a path, whose codes are small; its images are decoded again each time.
     paths = []
-    for _, walk, logits in start_walks(context, n):
-        paths.append((StrengthPath(context.editor, aim_walk(walk, towards, away)), logits))
+    logits = []
+    for _, walk, before in start_walks(context, n):
+        paths.append(StrengthPath(context.editor, aim_walk(walk, towards, away)))
+        logits.append(before)
 
     def measure(strength: float) -> float:
         parts = []
-        for path, before in paths:
-            logits = context.judge(context.generator.decode(path.at(strength))).float()
-            parts.append(measure_effect(context, logits, before, towards))
+        for path, before in zip(paths, logits):
+            after = context.judge(context.generator.decode(path.at(strength))).float()
+            parts.append(measure_effect(context, after, before, towards))
         return torch.cat(parts).mean().item()
 
+    found = search_strength(paths, measure, wanted, tolerance, cap)
+    return replace(found, strength=sign * found.strength)
+
+
+def search_strength(
+    paths: Sequence[StrengthPath],
+    measure: Callable[[float], float],
+    wanted: float,
+    tolerance: float,
+    cap: float,
+) -> Reach:
+    """Find a strength with a wanted effect: grow until the effect is large enough, then bisect.
+
+    Args:
+        paths: of the samples that `measure` moves, at step 0.
+        measure: strength > 0, in steps -> effect, in sigmas.
+        wanted: effect.
+        tolerance: relative tolerance of the effect.
+        cap: largest number of steps.
+    """
+
     def mark_paths() -> None:
-        for path, _ in paths:
+        for path in paths:
             path.mark()
 
     enough = wanted * (1 - tolerance)
@@ -332,16 +346,16 @@ def calibrate(
             best = high
             most = found
         if high >= cap:
-            return Reach(sign * best, most, False)
+            return Reach(best, most, False)
         # The search never goes below `low` again, so walks need not restart at 0.
         mark_paths()
         low = high
         high = min(GROWTH * high, float(cap))
     if not math.isfinite(found):
-        return Reach(sign * best, most, False)
+        return Reach(best, most, False)
     for _ in range(MAX_HALVINGS):
         if abs(found - wanted) <= tolerance * wanted:
-            return Reach(sign * high, found, True)
+            return Reach(high, found, True)
         middle = (low + high) / 2
         there = measure(middle)
         if there >= enough:
@@ -350,4 +364,4 @@ def calibrate(
         else:
             low = middle
             mark_paths()
-    return Reach(sign * high, found, abs(found - wanted) <= tolerance * wanted)
+    return Reach(high, found, abs(found - wanted) <= tolerance * wanted)

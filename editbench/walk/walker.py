@@ -7,6 +7,7 @@ images; it returns the codes to decode.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -61,6 +62,24 @@ class Walker:
         self._next = None
         return self.walk
 
+    def at(self, position: float) -> Walk:
+        """Walk on to a position between two steps.
+
+        The walker itself stops at the whole step below it. The codes at the position are
+        interpolated linearly.
+
+        Args:
+            position: number of steps since the start, at least those that have been made.
+        """
+        whole = math.floor(position)
+        for _ in self.steps(whole):
+            pass
+        rest = position - whole
+        if not rest:
+            return self.walk
+        here = self.walk.codes
+        return replace(self.walk, codes=here + rest * (self.peek().codes - here))
+
     def steps(self, last: int) -> Iterator[Walk]:
         """Take steps until step `last`, or until `keep` has dropped every sample.
 
@@ -80,7 +99,38 @@ class Walker:
             rows: (n,) bool mask or int64 indices of the samples to keep.
         """
         self.walk = self.walk[rows]
-        self._next = None  # it was computed for all samples
+        if self._next is not None:
+            self._next = self._next[rows]
+
+
+class StridedWalker(Walker):
+    """A walker with steps of another length, along the same path.
+
+    After k steps it is where `editor` is after k * `stride` steps, interpolated linearly. So steps
+    of several methods can be given the same effect without changing where the methods lead.
+    """
+
+    def __init__(self, editor: Editor, walk: Walk, stride: float) -> None:
+        """Start from a walk at step 0.
+
+        Args:
+            editor: computes the steps.
+            walk: the samples to start from.
+            stride: number of the editor's steps in one step of this walker; above 0.
+        """
+        super().__init__(editor, walk)
+        self.stride = stride
+        self._own = Walker(editor, walk)  # at the editor's last whole step
+
+    def peek(self) -> Walk:
+        if self._next is None:
+            steps = self.walk.steps + 1
+            self._next = replace(self._own.at(steps * self.stride), steps=steps)
+        return self._next
+
+    def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
+        self._own.keep(rows)
 
 
 def kind_mismatch(moved: object, codes: Tensor) -> str:

@@ -1,0 +1,83 @@
+"""Steps of equal effect.
+
+The methods' own steps have effects of different sizes. A walk with long steps changes more of the
+image before it is judged, and one with short steps reaches less within a number of steps. With
+`engine.step_effect`, a step of every walk changes the target's log-odds by the same median amount:
+it is a number of the method's own steps (a *stride*), found on samples of the tune split. The path
+of the walk does not change, only the points on it at which the judge is asked.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from editbench.walk.editor import Walk
+from editbench.walk.observation import ObservationContext
+from editbench.walk.strength import Reach, StrengthPath, search_strength
+
+SAMPLES = 256  # of the tune split
+TOLERANCE = 0.02
+
+
+def find_stride(context: ObservationContext, effect: float, cap: float) -> Reach:
+    """The number of own steps after which the median size of the effect is `effect`.
+
+    The effect is the change of the teacher's log-odds of the target class, in sigmas of the bank.
+    Its size counts and not its sign, so that random directions have a stride too. The judge is not
+    asked, since it measures the result. Samples that have the target class of the job are left
+    out; without such a class every sample walks to the class after its own.
+
+    Args:
+        context: editor, networks and bank of the job.
+        effect: wanted median size, in sigmas.
+        cap: largest number of own steps.
+
+    Returns:
+        The stride; `reached` is False if the effect is not reached within `cap` steps.
+    """
+    attributes = context.teacher.attributes
+    classes = range(len(attributes[context.attribute].classes))
+    split = context.bank.split("tune", context.device)
+    labels = attributes.labels(split.logits, context.attribute)
+    if context.target is None:
+        targets = (labels + 1) % len(classes)
+    else:
+        targets = torch.full_like(labels, context.target)
+    chosen = (labels != targets).nonzero()[:SAMPLES, 0]
+    latent = split.codes(context.generator.start_space(context.editor.space))[chosen]
+    codes = context.generator.lift(latent, context.editor.space)
+    target = targets[chosen]
+    walk = Walk(
+        context.attribute,
+        split.index[chosen],
+        codes,
+        codes,
+        labels[chosen],
+        target,
+        latent=latent,
+    )
+    # The column of each sample's target class in the log-odds. The classes of a binary attribute
+    # share one, in which they differ in sign.
+    columns = [attributes.column(context.attribute, c)[0] for c in classes]
+    column = torch.tensor(columns, device=target.device)[target]
+    sigma = torch.from_numpy(context.bank.sigma["teacher"]).to(target.device)[column]
+
+    def log_odds(logits: Tensor) -> Tensor:
+        odds = attributes.log_odds(logits.double())
+        return odds.gather(1, column[:, None])[:, 0]
+
+    before = log_odds(split.logits[chosen])
+    path = StrengthPath(context.editor, walk)
+
+    def median_size(strength: float) -> float:
+        moved = path.at(strength)
+        parts = []
+        for begin in range(0, len(moved), context.batch):
+            decoded = context.generator.decode(moved[begin : begin + context.batch])
+            parts.append(context.teacher(decoded).float())
+        effects = (log_odds(torch.cat(parts)) - before) / sigma
+        return effects.abs().median().item()
+
+    with torch.no_grad():
+        return search_strength([path], median_size, effect, TOLERANCE, cap)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,6 +236,78 @@ def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the
     assert checked == ["unsupported", "late"]
     outcome = run_job(with_observation(toy_config(tmp_path), fail="error"))
     assert (outcome.status, outcome.reason) == ("failed", "a file is missing")
+
+
+class Fragile(Peek):
+    """Raises what the test asks for; it keeps what the fit of the editor left."""
+
+    raises: BaseException | None = None
+
+    def look(self, context: ObservationContext) -> Observed:
+        if self.raises is not None:
+            raise self.raises
+        found = super().look(context)
+        return replace(
+            found, arrays=found.arrays | {"fits": context.editor.state()["fits"].numpy()}
+        )
+
+
+@pytest.mark.parametrize(
+    "raised, reason",
+    [
+        (EditbenchError("a file is missing"), "a file is missing"),
+        (KeyError("layer"), "KeyError: 'layer' ("),
+        (KeyboardInterrupt(), "stopped while its observations were computed"),
+    ],
+)
+def test_walks_are_kept_where_an_observation_failed(tmp_path, monkeypatch, raised, reason):
+    def fragile(out: Path):
+        cfg = with_observation(toy_config(out))
+        cfg.observation.peek._target_ = f"{__name__}.Fragile"
+        return cfg
+
+    stopped = isinstance(raised, KeyboardInterrupt)
+    whole = tmp_path / "whole" / run_job(fragile(tmp_path / "whole")).run_id
+    cfg = fragile(tmp_path)
+    monkeypatch.setattr(Fragile, "raises", raised)
+    with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
+        run_job(cfg)
+    folder = tmp_path / whole.name
+    status = Record.open(folder).status
+    assert status["status"] == "failed" and status["reason"].startswith(reason)
+    monkeypatch.setattr(job, "walk_starts", None)  # from here on nothing walks
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    again = pytest.raises(KeyboardInterrupt if stopped else EditbenchError)
+    with again as told:
+        run_job(cfg)
+    assert stopped or str(told.value).startswith(reason)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    # Then the observation succeeds and a metric is stopped: the metrics alone are missing.
+    monkeypatch.setattr(Fragile, "raises", None)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Brightness, "measure", interrupted)
+        run_job(cfg)
+    assert Record.open(folder).status["reason"].startswith("its metrics are missing")
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "observe_after_walk", None)
+        outcome = run_job(cfg)
+    assert (outcome.status, outcome.reason, outcome.reused) == ("done", "", True)
+    # The record is that of a job that was not stopped.
+    assert not list(tmp_path.glob(".partial*"))
+    found, expected = Record.open(folder), Record.open(whole)
+    assert found.status.keys() == expected.status.keys()
+    assert found.provenance().keys() == expected.provenance().keys()
+    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+    pd.testing.assert_frame_equal(found.rows(), expected.rows())
+    pd.testing.assert_frame_equal(found.trajectories().table, expected.trajectories().table)
+    arrays = read_observed(whole, "peek").arrays
+    assert arrays["fits"] == 1
+    for name, array in read_observed(folder, "peek").arrays.items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def interrupted(*_) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

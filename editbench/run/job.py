@@ -9,6 +9,7 @@ import time
 import traceback
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +21,12 @@ from editbench.bank.spec import BankSpec
 from editbench.bank.starts import Starts, draw_targets, set_target
 from editbench.base import identity
 from editbench.base.devices import forget_peak
-from editbench.base.errors import EditbenchError, Unsupported, at_line, frames_of, reason_of
+from editbench.base.errors import EditbenchError, Unsupported, at_line, frames_of, one_line
 from editbench.base.files import (
     atomic_folder,
     explain_disk_errors,
     lock,
+    read_json,
     sweep_partials,
     write_atomic,
     write_json,
@@ -69,6 +71,7 @@ from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
 from editbench.walk.engine import WalkResult, walk_starts
 from editbench.walk.observation import (
+    Observation,
     ObservationContext,
     WalkObserver,
     check_observations,
@@ -79,6 +82,8 @@ from editbench.walk.strength import Reach
 from editbench.walk.stride import find_stride
 from editbench.walk.trajectory import Trajectories
 from editbench.worlds.bars import card_verdict
+
+METRICS_MISSING = "its metrics are missing: the same command computes them"
 
 
 @dataclass(frozen=True)
@@ -175,8 +180,8 @@ def identify(settings: Settings) -> Identified:
 def _finished(settings: Settings, folder: Path) -> Record | None:
     """The record of a job if it is a result and keeps everything that the settings require."""
     found = Record.open(folder)
-    # The record of a failure is kept for reading but is not a result, so the job runs again. If
-    # only a metric failed, only the metrics are computed again.
+    # The record of a failure is kept for reading but is not a result, so the job runs again. If it
+    # failed after its walks, only what is missing is computed.
     if found is None or not (found.final or found.walked):
         return None
     # These options change no number, so they are not part of the record's name.
@@ -190,12 +195,14 @@ def _finished(settings: Settings, folder: Path) -> Record | None:
     return found
 
 
-def _found(settings: Settings, folder: Path) -> Outcome | None:
+def _found(job: Job, folder: Path) -> Outcome | None:
     """The outcome of a record that is a result, with its metrics up to date; the lock is held."""
-    found = _finished(settings, folder)
+    found = _finished(job.settings, folder)
     if found is None:
         return None
-    found, removed = refresh_metrics(found, settings)
+    if found.unobserved:
+        found = _observe_kept(job, found)
+    found, removed = refresh_metrics(found, job.settings)
     status = found.status
     return Outcome(status["status"], status["reason"], folder.name, True, tuple(removed))
 
@@ -208,8 +215,8 @@ def run_job(settings: Settings) -> Outcome:
     Raises:
         UnknownName: there is no such attribute or class.
         EditbenchError: the job cannot begin, so there is no record that could hold the reason; the
-            folder of the records cannot be written; or a metric failed on the walks of an existing
-            record.
+            folder of the records cannot be written; or an observation or a metric failed on the
+            walks of an existing record.
     """
     root = settings.out
     # Checked first: with offline=true a missing file is reported before any time is spent.
@@ -229,11 +236,12 @@ def run_job(settings: Settings) -> Outcome:
     folder = root / run_id
     # Two sweeps may contain the same job: the second one waits here and then finds the record.
     with explain_disk_errors(root), lock(folder):
-        found = _found(settings, folder)
+        job = Job(settings, networks, bank)
+        found = _found(job, folder)
         if found is not None:
             return found
         sweep_partials(folder)
-        return _run(Job(settings, networks, bank), folder)
+        return _run(job, folder)
 
 
 def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:
@@ -251,7 +259,7 @@ def _run(job: Job, folder: Path) -> Outcome:
     began = time.time()
     status = "done"
     reason = ""
-    walked = False
+    stage = ""  # what is computed after the walks have ended
     interrupted = False
     about = _about(job, folder.name)
     # The folder is renamed when it is complete, so a killed job leaves no incomplete record.
@@ -259,36 +267,44 @@ def _run(job: Job, folder: Path) -> Outcome:
         records.write_config(partial, job.settings.plain)
         try:
             with explain_disk_errors(folder):
-                trajectories = _walk_and_observe(job, partial)
-                walked = True
+                observing, trajectories = _fit_and_walk(job, partial)
+                stage = "observations"
+                _observe(job, observing, read_json(partial / Record.PROVENANCE), partial)
+                stage = "metrics"
                 compute_metrics(partial, trajectories, job.settings).write(partial)
         except Unsupported as error:
             status = "skipped"
             reason = str(error)
         except KeyboardInterrupt:
-            if not walked:
+            if not stage:
                 raise
             interrupted = True
             status = "failed"
-            reason = "stopped while its metrics were computed: the same command computes them"
+            reason = f"stopped while its {stage} were computed: the same command computes them"
         except (Exception, SystemExit) as error:
             # An error of a method is recorded as its result and must not end the sweep.
             status = "failed"
-            reason = reason_of(error)
+            reason = _located_reason(error)
             # Our own messages need no traceback, except for the error of a metric.
             if isinstance(error, MetricFailed) or not isinstance(error, EditbenchError):
-                own = frames_of(error, is_users_file)
-                # The message of MetricFailed already names the line.
-                place = at_line(own[-1]) if own and not isinstance(error, MetricFailed) else ""
-                reason = f"{reason}{place} (see {folder / Record.LOG})"
+                reason = f"{reason} (see {folder / Record.LOG})"
                 write_atomic(partial / Record.LOG, traceback.format_exc())
-        if walked and status == "failed":
+        if stage and status == "failed":
             about[Record.WALKED] = True
+            about[Record.UNOBSERVED] = stage == "observations"
         seconds = round(time.time() - began, 3)
         records.write_status(partial, status, reason, seconds=seconds, **about)
     if interrupted:
         raise KeyboardInterrupt
     return Outcome(status, reason, folder.name, False)
+
+
+def _located_reason(error: BaseException) -> str:
+    """Text about an error; for one that is not ours, with the last line of the user's own code."""
+    if isinstance(error, EditbenchError):
+        return str(error)
+    own = frames_of(error, is_users_file)
+    return one_line(error) + (at_line(own[-1]) if own else "")
 
 
 def _about(job: Job, run_id: str) -> dict[str, Any]:
@@ -310,28 +326,63 @@ def _about(job: Job, run_id: str) -> dict[str, Any]:
     return about
 
 
-def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
-    """Fit the editor, walk from the starts, and write all of the record except the metric rows.
+@dataclass(frozen=True)
+class Observing:
+    """The observations of a job, checked.
 
-    Returns:
-        The trajectories, from which the metrics are computed.
+    Args:
+        observations: by name.
+        refused: what `check_observations` returned.
+        context: what they may use.
     """
-    settings = job.settings
-    networks = job.networks
-    editor = load_editor(settings)
-    editor.bind(networks.generator)
-    job.check(editor)
-    # Before the fit, so that a wrong option does not waste its time.
-    observations = load_observations(settings)
-    real = load_inversion(settings)  # None: walks start from samples of the bank
-    if real is not None:
-        check_walk(editor, real)
+
+    observations: dict[str, Observation]
+    refused: dict[str, str]
+    context: ObservationContext
+
+    def in_batches(self, size: int) -> Observing:
+        """The same, for samples that are decoded in batches of another size."""
+        return replace(self, context=replace(self.context, batch=size))
+
+
+def _bound_editor(job: Job) -> Editor:
+    editor = load_editor(job.settings)
+    editor.bind(job.networks.generator)
+    return editor
+
+
+def _prepare_observations(job: Job, editor: Editor) -> Observing:
+    """Build and check the observations; before the fit, so that a wrong option does not waste its
+    time.
+
+    Args:
+        job: to which they belong.
+        editor: of the job, bound and not fitted.
+    """
+    observations = load_observations(job.settings)
     for observation in observations.values():
-        observation.prepare(networks, settings.device)
+        observation.prepare(job.networks, job.settings.device)
     context = _context(job, editor, batch=1)
     refused = check_observations(observations, context)
     able = {name: one for name, one in observations.items() if name not in refused}
-    check_observed(settings, able, context)
+    check_observed(job.settings, able, context)
+    return Observing(observations, refused, context)
+
+
+def _fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
+    """Fit the editor, walk from the starts, and write what the record keeps of them.
+
+    Returns:
+        What observes the fitted editor from here on, and the trajectories.
+    """
+    settings = job.settings
+    networks = job.networks
+    editor = _bound_editor(job)
+    job.check(editor)
+    real = load_inversion(settings)  # None: walks start from samples of the bank
+    if real is not None:
+        check_walk(editor, real)
+    observing = _prepare_observations(job, editor)
     starts = _draw_starts(job, real)
     fitted = fit_editor(editor, settings, job.bank, networks, settings.attribute)
     job.check(editor)  # the fit may have found no control
@@ -341,7 +392,8 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
     stride = _find_stride(job, editor, batch)
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
-        result = _walk(job, inputs, starts, WalkObserver(observations), folder, batch, stride)
+        observer = WalkObserver(observing.observations)
+        result = _walk(job, inputs, starts, observer, folder, batch, stride)
     walk_calls = networks.generator.decoded - before
     if not networks.leaking:  # otherwise the judge's logits would be among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
@@ -352,23 +404,64 @@ def _walk_and_observe(job: Job, folder: Path) -> Trajectories:
     trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
     made = _provenance(job, fitted, starts, result, walk_calls)
-    # In batches of the walk, which are known to fit into memory; peak memory is noted above.
-    key = bank_key(settings, job.bank.id)
-    made["imported_agreement"] = imported_agreement(
-        job.bank, networks, key, settings.device, batch, settings.cache
-    )
     if stride is not None:
         # Not reached: the method moves the target too little, and its own steps are walked.
         made["stride"] = asdict(stride)
     if real is not None:
         made["inversion"] = _about_inversion(real)
-    # The method's costs have been counted above; what observations decode from here on is not one.
-    context = _context(job, editor, batch)
-    observed = observe_after_walk(folder, observations, context, refused)
+    write_json(folder / Record.PROVENANCE, made)
+    # Batches of the walk are known to fit into memory.
+    return observing.in_batches(batch), trajectories
+
+
+def _observe(job: Job, observing: Observing, made: dict[str, Any], folder: Path) -> None:
+    """Measure what is measured after the walk, and write it.
+
+    The method's costs and the peak memory are in the provenance already: what is decoded from here
+    on is not a cost of the method.
+
+    Args:
+        job: whose walks have ended.
+        observing: with the fitted editor.
+        made: provenance so far.
+        folder: for the files of the observations and the complete provenance.
+    """
+    key = bank_key(job.settings, job.bank.id)
+    context = observing.context
+    made["imported_agreement"] = imported_agreement(
+        job.bank, job.networks, key, context.device, context.batch, context.cache
+    )
+    observed = observe_after_walk(folder, observing.observations, context, observing.refused)
     if observed:
         made["observations"] = observed
     write_json(folder / Record.PROVENANCE, made)
-    return trajectories
+
+
+def _observe_kept(job: Job, record: Record) -> Record:
+    """Run the observations of a record whose walks are kept; then only its metrics are missing.
+
+    Raises:
+        EditbenchError: an observation failed; the record stays as it was.
+    """
+    folder = record.folder
+    about = {**record.status, "reason": METRICS_MISSING, Record.UNOBSERVED: False}
+    sweep_partials(folder)
+    # Observed elsewhere, since an interruption while a record is updated loses it.
+    with TemporaryDirectory(prefix=f".partial-{folder.name}-", dir=folder.parent) as place:
+        try:
+            with explain_disk_errors(folder):
+                editor = _bound_editor(job)
+                observing = _prepare_observations(job, editor)
+                fit_editor(editor, job.settings, job.bank, job.networks, job.settings.attribute)
+                observing = observing.in_batches(engine_batch(job.settings, job.networks))
+                _observe(job, observing, record.provenance(), Path(place))
+        except (Exception, SystemExit) as error:
+            raise EditbenchError(_located_reason(error)) from error
+        with record.updating():
+            for file in Path(place).iterdir():
+                write_atomic(folder / file.name, file.read_bytes())
+            records.write_status(folder, **about)
+    return Record.read(folder)
 
 
 def _draw_starts(job: Job, real: Inversion | None) -> Starts:

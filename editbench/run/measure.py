@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from editbench.walk.observation import Observation, ObservationContext
 
 
-OUTCOME = ("status", "reason", Record.WALKED)  # keys of status.json about the outcome
+# Keys of status.json about the outcome.
+OUTCOME = ("status", "reason", Record.WALKED, Record.UNOBSERVED)
 
 
 class MetricFailed(EditbenchError):

@@ -81,7 +81,9 @@ class Record:
     PICTURES: ClassVar[str] = "strips.safetensors"
     ORIGINALS: ClassVar[str] = "originals.parquet"
     LOG: ClassVar[str] = "log.txt"
-    WALKED: ClassVar[str] = "walked"  # key of the status, see `walked`
+    # Keys of the status, see the properties.
+    WALKED: ClassVar[str] = "walked"
+    UNOBSERVED: ClassVar[str] = "unobserved"
     # The codes of every step are by far the largest file and are needed only for redrawing, so
     # their checksum is verified only when they are used.
     COMPARED_ON_USE: ClassVar[tuple[str, ...]] = (CODES,)
@@ -93,8 +95,13 @@ class Record:
 
     @property
     def walked(self) -> bool:
-        """Whether only its metrics failed or were interrupted; the walks are complete and kept."""
+        """Whether it failed or was interrupted after its walks, which are complete and kept."""
         return bool(self.status.get(self.WALKED))
+
+    @property
+    def unobserved(self) -> bool:
+        """Whether the observations after its walks are missing too, and not the metrics alone."""
+        return bool(self.status.get(self.UNOBSERVED))
 
     @classmethod
     def is_record(cls, folder: Path) -> bool:

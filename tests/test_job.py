@@ -22,7 +22,7 @@ import editbench as eb
 from editbench.bank.importing import import_bank
 from editbench.base import identity
 from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import file_state
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
@@ -30,6 +30,7 @@ from editbench.metrics.crossing_accuracy import CrossingAccuracy
 from editbench.report import load
 from editbench.report.doubts import foreign_logits
 from editbench.report.drawings import metric_figures
+from editbench.report.html import method_notes
 from editbench.report.style import Style
 from editbench.report.write import by_name
 from editbench.run import job, loading, record
@@ -269,6 +270,36 @@ def test_a_skip_is_a_result(tmp_path):
     outcome = run_job(toy_config(tmp_path, fail="skip"))
     assert (outcome.status, outcome.reason) == ("skipped", "no control found")
     assert run_job(toy_config(tmp_path, fail="skip")).reused
+
+
+class Powerless(AlongColumn):
+    """Its fit finds no control, with notes that say so, or controls that fail in the walk."""
+
+    def fit(self, data):
+        super().fit(data)
+        return FitReport(labels=7, notes={"reconstructor": {"accuracy": 0.25}})
+
+    def check(self, generator, attributes, attribute):
+        if self.fail == "late skip" and self.fits:
+            raise Unsupported("no control found")
+
+    def step(self, walk):
+        raise RuntimeError("a defect of the method")
+
+
+@pytest.mark.parametrize("fail, status", [("late skip", "skipped"), ("", "failed")])
+def test_a_job_that_ends_after_its_fit_keeps_its_costs_and_notes(tmp_path, fail, status):
+    options = {"_target_": "tests.test_job.Powerless", "fail": fail}
+    assert run_job(toy_config(tmp_path, **options)).status == status
+    again = run_job(toy_config(tmp_path, "attribute=b", **options))
+    results = load(tmp_path)
+    # The second job loads the fit, and is charged for it all the same.
+    assert results.runs["fit_cached"].tolist() == [False, True]
+    assert results.runs["labels_used"].tolist() == [7, 7]
+    seconds = results.runs["fit_seconds"]
+    assert seconds[0] == seconds[1] > 0 and again.status == status
+    for _, _, notes, _ in method_notes(results):
+        assert notes == 'reconstructor: {"accuracy": 0.25}'
 
 
 def test_a_failure_is_kept_for_reading_and_never_taken_for_a_result(tmp_path):

@@ -154,7 +154,7 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
             for run in table.to_dict("records")
         }
     )
-    # Runs that were skipped or failed have no provenance.
+    # Runs that were skipped or failed have no provenance but that of their fit.
     sizes = spread({one["bank_n"] for one in made if one.get("bank_n")})
     pools = spread({one["pool_threshold"] for one in made if one.get("pool_threshold") is not None})
     own = start_distances(results, "target")
@@ -287,7 +287,7 @@ def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
     for run in results.runs.to_dict("records"):
         # A row of several seeds has a fit for each.
         for run_id in run["run_ids"]:
-            # A run that was skipped has no fit and no notes; its row stays, with empty text.
+            # A run that was skipped before its fit has no notes; its row stays, with empty text.
             notes = results.provenance.get(run_id, {}).get("method_notes") or {}
             found.append((run["label"], run["attribute"], _note_text(notes), run_id))
     return found

@@ -288,7 +288,7 @@ class _RunFiles(NamedTuple):
     Attributes:
         run: its row of `Results.runs`, without what other runs decide.
         config: operative configuration.
-        provenance: {} of a run that was skipped or failed.
+        provenance: of a run that was skipped or failed that of its fit, {} if it had none.
         rows: of its metrics; None of a run that is not done.
         samples: likewise.
     """

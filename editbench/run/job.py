@@ -65,7 +65,12 @@ from editbench.run.measure import (
 )
 from editbench.run.outcome import Outcome
 from editbench.run.protocol import check_protocol, target_class, with_named_target
-from editbench.run.provenance import costs_to_crossing, not_finite_walks, provenance
+from editbench.run.provenance import (
+    about_fit,
+    costs_to_crossing,
+    not_finite_walks,
+    provenance,
+)
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
@@ -385,6 +390,8 @@ def _fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     observing = _prepare_observations(job, editor)
     starts = _draw_starts(job, real)
     fitted = fit_editor(editor, settings, job.bank, networks, settings.attribute)
+    # Of a job that ends before its walks do, this is kept.
+    write_json(folder / Record.PROVENANCE, about_fit(fitted))
     job.check(editor)  # the fit may have found no control
 
     inputs = _prepare_walk(job, editor, real, starts, folder)

@@ -58,13 +58,20 @@ def provenance(
         "starts_refused": starts.refused,
         # Not meaningful if one network has both roles.
         "agreement": {} if networks.leaking else scorer_agreement(bank),
+        **about_fit(fitted),
+        "peak_memory_mb": records.peak_memory_mb(device),
+        "device": device,
+    }
+
+
+def about_fit(fitted: Fitted) -> dict[str, Any]:
+    """Costs and notes of a fit; all that is known of a job which its fit shows to be unsupported."""
+    return {
         "fit_seconds": fitted.seconds,
         "fit_cached": fitted.cached,
         "fit_generator_calls": fitted.decoded,
         "labels_used": fitted.labels,
         "method_notes": fitted.notes,
-        "peak_memory_mb": records.peak_memory_mb(device),
-        "device": device,
     }
 
 

@@ -167,7 +167,8 @@ class Record:
         return upgrade({str(key): item for key, item in value.items()})
 
     def provenance(self) -> dict[str, Any]:
-        """Versions, hashes and costs; empty for a run that was skipped or failed."""
+        """Versions, hashes and costs; of a run that ended before its walks did only costs and notes
+        of its fit, and empty if there was none."""
         return read_json(self.path(self.PROVENANCE)) if self.has(self.PROVENANCE) else {}
 
     def trajectories(self) -> Trajectories:

@@ -184,6 +184,33 @@ def test_a_misspelt_folder_is_told_before_the_names_in_it(words, capsys, monkeyp
     assert "--config-dir mine.yaml: a file, not a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "--config-dir", ".", "cache=runs/cache"],
+        ["plan", "--config-dir", ".", "+cache=runs/cache"],
+        ["plan", "method=method/mine.yaml", "cache=cache"],  # which makes . a folder of options
+        ["run", "-m", "--config-dir", ".", "method=mine", "seed=0,1", "cache=cache"],
+        ["plan", "--config-dir", ".", "experiment=swept"],
+    ],
+    ids=" ".join,
+)
+def test_a_folder_named_like_a_key_is_told(words, own, capsys, monkeypatch):
+    monkeypatch.chdir(own)
+    (own / "cache").mkdir()
+    check_overrides(["method=mine", "out=runs"], [own])
+    (own / "experiment").mkdir()
+    (own / "experiment" / "swept.yaml").write_text(
+        "# @package _global_\nname: swept\nhydra:\n  sweeper:\n    params:\n      cache: a,b\n"
+    )
+    assert main(words) == 1
+    assert capsys.readouterr().err == (
+        f"error: cache=... cannot be set, because Hydra takes the folder {own}/cache for a group of "
+        "options 'cache': rename that folder, or keep your options in a folder of their own, as in "
+        "--config-dir my_conf\n"
+    )
+
+
 def test_list_shows_the_attributes_of_the_users_scorer(capsys):
     files = ["--scorer", f"{CONF}/scorer/toy.yaml", "--generator", f"{CONF}/generator/toy.yaml"]
     assert main(["list", "attributes", *files]) == 0

@@ -149,7 +149,8 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
 
     Raises:
         UnknownName: a group option or a key that does not exist, with the nearest one.
-        EditbenchError: a word that is no override, or several options of a group that takes one.
+        EditbenchError: a word that is no override, several options of a group that takes one, or a
+            key with the name of a folder in `more`.
     """
     _sort_words(overrides, more)
 
@@ -199,7 +200,21 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
             if first not in known_keys():
                 raise _unknown_key(first)
             plain.append(bare)
+        _check_no_folder(bare, more)
     return chosen, plain
+
+
+def _check_no_folder(key: str, more: Sequence[Path]) -> None:
+    """Refuse to set a plain value if a configuration folder has a folder named like its key, which
+    Hydra takes for a group of options."""
+    for folder in more:
+        place = folder / key
+        if place.is_dir() and key in main_keys():
+            raise EditbenchError(
+                f"{key}=... cannot be set, because Hydra takes the folder {place.absolute()} for a "
+                f"group of options '{key}': rename that folder, or keep your options in a folder of "
+                "their own, as in --config-dir my_conf"
+            )
 
 
 def _check_commas(override: str, value: str) -> None:

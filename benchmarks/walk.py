@@ -26,8 +26,8 @@ from editbench.methods.random_direction import RandomDirection
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.run.compose import compose_settings
-from editbench.run.job import start_codes
 from editbench.run.loading import load_bank, load_networks
+from editbench.run.stages import start_codes
 from editbench.walk.engine import walk_starts
 from editbench.walk.spec import EngineSpec
 

@@ -254,7 +254,7 @@ def test_a_time_limit_leaves_no_record(user_signal, tmp_path, monkeypatch):
     settings = compose_settings(
         [*words, f"out={tmp_path}/runs", "method=one", "attribute=a"], [Path(conf)]
     )
-    monkeypatch.setattr(jobs, "_walk_and_observe", lambda *_: signal.raise_signal(user_signal))
+    monkeypatch.setattr(jobs, "fit_and_walk", lambda *_: signal.raise_signal(user_signal))
     with pytest.raises(cluster.Stopped, match="For more time, raise hydra"):
         jobs.run_job(settings)
     left = [path for path in (tmp_path / "runs").glob("*") if path.name != ".locks"]

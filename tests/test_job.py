@@ -33,7 +33,7 @@ from editbench.report.drawings import metric_figures
 from editbench.report.html import method_notes
 from editbench.report.style import Style
 from editbench.report.write import by_name
-from editbench.run import job, loading, record
+from editbench.run import job, loading, record, stages
 from editbench.run.doubts import remarks
 from editbench.run.loading import load_bank
 from editbench.run.outcome import describe_outcome
@@ -129,7 +129,7 @@ def test_fits_are_reused_across_attributes_and_say_so(tmp_path):
 
 
 def test_a_draw_without_starts_is_told_before_the_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "fit_editor", None)  # would fail with another message
+    monkeypatch.setattr(stages, "fit_editor", None)  # would fail with another message
     outcome = run_job(toy_config(tmp_path, "attribute=b", "starts.n=1"))
     assert outcome.reason == "no start was drawn for b: raise starts.n=1"
 
@@ -363,7 +363,7 @@ def test_the_line_of_a_run_names_the_metrics_whose_rows_it_removed(tmp_path):
 def test_a_changed_metric_is_recomputed_without_walking(tmp_path, monkeypatch):
     cfg = toy_config(tmp_path)
     first = run_job(cfg)
-    monkeypatch.setattr(job, "walk_starts", None)
+    monkeypatch.setattr(stages, "walk_starts", None)
     cfg.metric.attribute_dependency.at = 0.5
     again = run_job(cfg)
     assert again.reused and again.run_id == first.run_id

@@ -22,7 +22,7 @@ from editbench.metrics.frechet_distance.reference import BankImages
 from editbench.metrics.identity.observation import FeatureSimilarity
 from editbench.networks.features import FeatureNetwork
 from editbench.networks.roles import Networks
-from editbench.run import job
+from editbench.run import stages
 from editbench.run.compose import compose_config
 from editbench.run.overrides import check_overrides
 from editbench.run.record import Record
@@ -194,8 +194,8 @@ def test_other_pictures_in_the_folder_of_a_reference_make_another_identity(tmp_p
 def test_a_metric_on_pictures_is_recomputed_without_a_generator(tmp_path, monkeypatch):
     cfg = with_observation(toy_config(tmp_path))
     before = number(cfg, run_job(cfg))["value"]
-    monkeypatch.setattr(job, "walk_starts", None)
-    monkeypatch.setattr(job, "observe_after_walk", None)
+    monkeypatch.setattr(stages, "walk_starts", None)
+    monkeypatch.setattr(stages, "observe_after_walk", None)
     cfg.metric.brightness.scale = 3.0
     again = run_job(cfg)
     assert again.reused and number(cfg, again)["value"] == pytest.approx(3 * before)
@@ -275,7 +275,7 @@ def test_walks_are_kept_where_an_observation_failed(tmp_path, monkeypatch, raise
     folder = tmp_path / whole.name
     status = Record.open(folder).status
     assert status["status"] == "failed" and status["reason"].startswith(reason)
-    monkeypatch.setattr(job, "walk_starts", None)  # from here on nothing walks
+    monkeypatch.setattr(stages, "walk_starts", None)  # from here on nothing walks
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     again = pytest.raises(KeyboardInterrupt if stopped else EditbenchError)
     with again as told:
@@ -289,7 +289,7 @@ def test_walks_are_kept_where_an_observation_failed(tmp_path, monkeypatch, raise
         run_job(cfg)
     assert Record.open(folder).status["reason"].startswith("its metrics are missing")
     with monkeypatch.context() as patch:
-        patch.setattr(job, "observe_after_walk", None)
+        patch.setattr(stages, "observe_after_walk", None)
         outcome = run_job(cfg)
     assert (outcome.status, outcome.reason, outcome.reused) == ("done", "", True)
     # The record is that of a job that was not stopped.
@@ -333,7 +333,7 @@ def test_what_an_observation_cannot_keep_is_told_with_what_to_give(tmp_path, fai
 def test_a_wrong_option_of_an_observation_is_told_before_the_work(
     tmp_path, monkeypatch, options, reason
 ):
-    monkeypatch.setattr(job, "fit_editor", None)  # would fail with another message
+    monkeypatch.setattr(stages, "fit_editor", None)  # would fail with another message
     outcome = run_job(with_observation(toy_config(tmp_path), **options))
     assert outcome.status == "failed" and reason in outcome.reason
 

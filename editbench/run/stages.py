@@ -1,0 +1,350 @@
+"""The stages of a job: fit the editor, walk from the starts, observe."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from editbench.bank.agreement import imported_agreement
+from editbench.bank.bank import Bank
+from editbench.bank.starts import Starts, draw_targets, set_target
+from editbench.base.errors import EditbenchError
+from editbench.base.files import write_json
+from editbench.inversion.store import Inversion
+from editbench.inversion.walks import (
+    WalkInputs,
+    check_walk,
+    draw_inverted,
+    prepare_walk,
+    write_originals,
+)
+from editbench.networks.generator import Generator
+from editbench.networks.roles import Networks
+from editbench.run import record as records
+from editbench.run.batch import engine_batch
+from editbench.run.fits import Fitted, fit_editor, fitted_editor, scored
+from editbench.run.inversions import load_inversion
+from editbench.run.loading import bank_key, load_editor, load_observations
+from editbench.run.measure import check_observed
+from editbench.run.protocol import target_class
+from editbench.run.provenance import (
+    about_fit,
+    costs_to_crossing,
+    not_finite_walks,
+    provenance,
+)
+from editbench.run.record import Record
+from editbench.run.settings import Settings
+from editbench.walk.editor import Editor
+from editbench.walk.engine import WalkResult, walk_starts
+from editbench.walk.observation import (
+    Observation,
+    ObservationContext,
+    WalkObserver,
+    check_observations,
+    observe_after_walk,
+)
+from editbench.walk.strength import Reach
+from editbench.walk.stride import find_stride
+from editbench.walk.trajectory import Trajectories
+from editbench.worlds.bars import card_verdict
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings, networks and bank of a job.
+
+    Args:
+        settings: of the job.
+        networks: generator, teacher and judge; the scorers have only the evaluated attributes.
+        bank: with the logits of the evaluated attributes only.
+    """
+
+    settings: Settings
+    networks: Networks
+    bank: Bank
+
+    def check(self, editor: Editor) -> None:
+        """Raise Unsupported if the editor does not support this generator and attribute."""
+        attributes = self.networks.judge.attributes
+        editor.check(self.networks.generator, attributes, self.settings.attribute)
+
+    @property
+    def target(self) -> int | None:
+        """Target class of every start; None if each start has its own."""
+        return target_class(self.settings, self.networks.judge.attributes)
+
+
+@dataclass(frozen=True)
+class Observing:
+    """The observations of a job, checked.
+
+    Args:
+        observations: by name.
+        refused: what `check_observations` returned.
+        context: what they may use.
+    """
+
+    observations: dict[str, Observation]
+    refused: dict[str, str]
+    context: ObservationContext
+
+    def in_batches(self, size: int) -> Observing:
+        """The same, for samples that are decoded in batches of another size."""
+        return replace(self, context=replace(self.context, batch=size))
+
+
+def _bound_editor(job: Job) -> Editor:
+    editor = load_editor(job.settings)
+    editor.bind(job.networks.generator)
+    return editor
+
+
+def _prepare_observations(job: Job, editor: Editor) -> Observing:
+    """Build and check the observations; before the fit, so that a wrong option does not waste its
+    time.
+
+    Args:
+        job: to which they belong.
+        editor: of the job, bound and not fitted.
+    """
+    observations = load_observations(job.settings)
+    for observation in observations.values():
+        observation.prepare(job.networks, job.settings.device)
+    context = _context(job, editor, batch=1)
+    refused = check_observations(observations, context)
+    able = {name: one for name, one in observations.items() if name not in refused}
+    check_observed(job.settings, able, context)
+    return Observing(observations, refused, context)
+
+
+def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
+    """Fit the editor, walk from the starts, and write what the record keeps of them.
+
+    Returns:
+        What observes the fitted editor from here on, and the trajectories.
+    """
+    settings = job.settings
+    networks = job.networks
+    editor = _bound_editor(job)
+    job.check(editor)
+    real = load_inversion(settings)  # None: walks start from samples of the bank
+    if real is not None:
+        check_walk(editor, real)
+    observing = _prepare_observations(job, editor)
+    starts = _draw_starts(job, real)
+    fitted = fit_editor(editor, settings, job.bank, networks, settings.attribute)
+    # Of a job that ends before its walks do, this is kept.
+    write_json(folder / Record.PROVENANCE, about_fit(fitted))
+    job.check(editor)  # the fit may have found no control
+
+    inputs = _prepare_walk(job, editor, real, starts, folder)
+    batch = engine_batch(settings, networks)
+    stride = _find_stride(job, editor, batch)
+    before = networks.generator.decoded
+    with scored(networks.teacher) as labelled:
+        observer = WalkObserver(observing.observations)
+        result = _walk(job, inputs, starts, observer, folder, batch, stride)
+    walk_calls = networks.generator.decoded - before
+    if not networks.leaking:  # otherwise the judge's logits would be among these
+        fitted = replace(fitted, labels=fitted.labels + sum(labelled))
+
+    attributes = networks.judge.attributes
+    sigma = job.bank.sigma["judge"]
+    trajectories = Trajectories(result.table, attributes, settings.attribute, sigma)
+    trajectories.save(folder / Record.TRAJECTORY)
+    records.write_pictures(folder, result.pictures, trajectories)
+    made = _provenance(job, fitted, starts, result, walk_calls)
+    if stride is not None:
+        # Not reached: the method moves the target too little, and its own steps are walked.
+        made["stride"] = asdict(stride)
+    if real is not None:
+        made["inversion"] = _about_inversion(real)
+    write_json(folder / Record.PROVENANCE, made)
+    # Batches of the walk are known to fit into memory.
+    return observing.in_batches(batch), trajectories
+
+
+def observe(job: Job, observing: Observing, made: dict[str, Any], folder: Path) -> None:
+    """Measure what is measured after the walk, and write it.
+
+    The method's costs and the peak memory are in the provenance already: what is decoded from here
+    on is not a cost of the method.
+
+    Args:
+        job: whose walks have ended.
+        observing: with the fitted editor.
+        made: provenance so far.
+        folder: for the files of the observations and the complete provenance.
+    """
+    key = bank_key(job.settings, job.bank.id)
+    context = observing.context
+    made["imported_agreement"] = imported_agreement(
+        job.bank, job.networks, key, context.device, context.batch, context.cache
+    )
+    observed = observe_after_walk(folder, observing.observations, context, observing.refused)
+    if observed:
+        made["observations"] = observed
+    write_json(folder / Record.PROVENANCE, made)
+
+
+def fit_again(job: Job) -> Observing:
+    """What observes walks that are kept: the editor of the job is fitted as for these walks."""
+    editor = _bound_editor(job)
+    observing = _prepare_observations(job, editor)
+    fit_editor(editor, job.settings, job.bank, job.networks, job.settings.attribute)
+    return observing.in_batches(engine_batch(job.settings, job.networks))
+
+
+def _draw_starts(job: Job, real: Inversion | None) -> Starts:
+    """The starts of the job's attribute, from the common draw for all evaluated attributes."""
+    spec = job.settings.starts
+    drawn = draw_targets(spec, job.bank) if real is None else draw_inverted(spec, real, job.bank)
+    attribute = job.settings.attribute
+    starts = set_target(drawn[attribute], job.target)
+    # A small draw over many attributes may leave one without any.
+    if not len(starts):
+        raise EditbenchError(f"no start was drawn for {attribute}: raise starts.n={spec.n}")
+    return starts
+
+
+def _prepare_walk(
+    job: Job, editor: Editor, real: Inversion | None, starts: Starts, folder: Path
+) -> WalkInputs:
+    """Codes and logits at step 0, and the editor and generator for the walk from there."""
+    generator = job.networks.generator
+    device = job.settings.device
+    if real is None:
+        codes, logits = start_codes(editor, generator, job.bank, starts, device)
+        return WalkInputs(editor, generator, codes, logits)
+    # Inverted images may have codes in another space and, with noise maps, their own decoding.
+    attributes = job.networks.judge.attributes
+    inputs = prepare_walk(editor, generator, attributes, real, starts, device)
+    write_originals(folder / Record.ORIGINALS, real, starts)
+    return inputs
+
+
+def _walk(
+    job: Job,
+    inputs: WalkInputs,
+    starts: Starts,
+    observer: WalkObserver,
+    folder: Path,
+    batch: int,
+    stride: Reach | None,
+) -> WalkResult:
+    settings = job.settings
+    codes_file = folder / Record.CODES if settings.save_codes else None
+    return walk_starts(
+        inputs.editor,
+        inputs.generator,
+        job.networks.judge,
+        settings.attribute,
+        starts,
+        inputs.codes,
+        inputs.logits,
+        job.bank.sigma["judge"],
+        replace(settings.engine, batch=batch),
+        codes_file,
+        observer,
+        stride.strength if stride and stride.reached else None,
+    )
+
+
+def _find_stride(job: Job, editor: Editor, batch: int) -> Reach | None:
+    """The editor's own steps in a step of the walk; None if it walks in its own steps.
+
+    Finding it is a cost of the protocol, not of the method.
+    """
+    engine = job.settings.engine
+    if engine.step_effect is None:
+        return None
+    return find_stride(_context(job, editor, batch), engine.step_effect, engine.max_steps)
+
+
+def _provenance(
+    job: Job, fitted: Fitted, starts: Starts, result: WalkResult, walk_calls: int
+) -> dict[str, Any]:
+    """The provenance of a record.
+
+    `walk_calls` is the number of samples that the generator decoded during the walk, including
+    those that the editor decoded itself.
+    """
+    settings = job.settings
+    target = settings.method.target
+    made = provenance(
+        target, settings.device, job.networks, job.bank, fitted, starts, settings.starts.near
+    )
+    # AUC of what the method learned for the teacher's labels; null if it gives no scores.
+    made["learned"] = fitted.learned.get(settings.attribute)
+    card = settings.plain["generator"].get("card")
+    networks = job.networks
+    # The verdict of the world's card: the quality of the world, independent of the editors.
+    made["world_card"] = card_verdict(networks.generator.digest, networks.judge.digest, card)
+    made["resolution"] = getattr(job.networks.generator, "resolution", None)
+    made["walk_seconds"] = result.seconds
+    made["walk_generator_calls"] = walk_calls
+    made["walks_not_finite"] = not_finite_walks(result)
+    # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.
+    in_steps = walk_calls - result.decoded
+    return made | costs_to_crossing(result, fitted, len(starts), in_steps)
+
+
+def _about_inversion(real: Inversion) -> dict[str, Any]:
+    return {
+        "id": real.id,
+        "folder": str(real.folder),
+        "images": real.meta["images"],
+        "n": len(real),
+        "space": real.space.value,
+    }
+
+
+def _context(job: Job, editor: Editor, batch: int) -> ObservationContext:
+    """What observations may use after the walk.
+
+    Args:
+        job: to which the walk belongs.
+        editor: of the job.
+        batch: samples decoded together.
+    """
+    settings = job.settings
+    networks = job.networks
+
+    def editor_for(attribute: str) -> Editor:
+        return fitted_editor(settings, job.bank, networks, attribute)
+
+    return ObservationContext(
+        editor,
+        networks.generator,
+        networks.teacher,
+        networks.judge,
+        job.bank,
+        settings.attribute,
+        job.target,
+        settings.seed,
+        settings.device,
+        batch,
+        settings.cache,
+        editor_for,
+    )
+
+
+def start_codes(
+    editor: Editor, generator: Generator, bank: Bank, starts: Starts, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents and logits of the starts, from the bank.
+
+    Returns:
+        Codes (n, d): z for an editor of Z or a generator without W, otherwise w; and the judge's
+        logits (n, width).
+    """
+    field = generator.start_space(editor.space).value
+    # The bank is a memory map over shards; torch needs contiguous, writable rows.
+    codes = np.ascontiguousarray(bank.array(field).take(starts.index))
+    logits = np.ascontiguousarray(bank.array("judge").take(starts.index))
+    return torch.from_numpy(codes).to(device), torch.from_numpy(logits).to(device)

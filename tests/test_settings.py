@@ -269,6 +269,10 @@ def test_an_old_configuration_is_read_with_todays_keys():
     plain = compose_settings(["evaluated=[smile,age]"]).plain
     old = {key: value for key, value in plain.items() if key != "evaluated"}
     old["starts"] = {**plain["starts"], "attributes": ["smile", "age"]}
+    # They were whole steps of the method's own.
+    younger = ("refine", "step_effect")
+    old["engine"] = {key: value for key, value in plain["engine"].items() if key not in younger}
+    assert (plain["engine"]["refine"], plain["engine"]["step_effect"]) == (0, None)
     assert upgrade(old) == plain and upgrade(plain) == plain
     assert "attributes" in old["starts"]  # the caller's own is left as it was
     with pytest.raises(EditbenchError, match=r"set evaluated=\[smile,age\]"):

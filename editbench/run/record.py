@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from editbench.walk.trajectory import Trajectories
 
 MOVED_STARTS = "attributes"  # option of `starts` that is now the key `evaluated`
+NEW_ENGINE_OPTIONS = {"refine": 0, "step_effect": None}  # absent from older records
 REMEDY = "delete its folder and run the job again"
 STATUSES = ("done", "skipped", "failed")
 # The hashes of sources exclude installed packages, so the provenance has their versions.
@@ -208,8 +209,12 @@ class Record:
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
     """Convert the configuration of a record of an earlier version to the current keys.
 
-    `evaluated` was `starts.attributes`.
+    `evaluated` was `starts.attributes`, and options of the engine that did not exist have the value
+    that leaves them out.
     """
+    engine = config.get("engine")
+    if isinstance(engine, dict):
+        config = {**config, "engine": NEW_ENGINE_OPTIONS | engine}
     starts = config.get("starts")
     if not isinstance(starts, dict) or MOVED_STARTS not in starts:
         return config

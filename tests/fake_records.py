@@ -125,6 +125,7 @@ def fake_run(
     metrics: dict | None = None,
     floor: bool | None = None,
     made: dict | None = None,
+    engine: dict | None = None,
 ) -> Path:
     """Write one record.
 
@@ -137,7 +138,7 @@ def fake_run(
         "scorer": {"name": "faces"},
         "bank": {"name": "standard", "n": 50000},
         "starts": {"n": starts_n, "near": "joint"},
-        "engine": {"max_steps": 50},
+        "engine": {"max_steps": 50, **(engine or {})},
         "method": {"name": method, **(method_config or {})},
         "attribute": attribute,
         "seed": seed,

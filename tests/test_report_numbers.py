@@ -304,6 +304,21 @@ def test_no_starts_are_told_where_no_run_is_done(tmp_path: Path) -> None:
     assert "Starts" not in dict(facts(numbers, Theme({})))
 
 
+def test_the_steps_of_a_setting_are_told(tmp_path: Path) -> None:
+    def told(name: str, **engine: float) -> str:
+        reached = {"stride": {"reached": name != "weak"}} if engine.get("step_effect") else {}
+        fake_run(tmp_path / name, name, "smile", engine=engine, made=reached)
+        return dict(facts(numbers_of("", load(tmp_path / name)), Theme({})))["Steps"]
+
+    assert told("own") == "each method's own"
+    assert told("refined", refine=8) == "each method's own; the step that crosses is halved 8 times"
+    assert told("equal", step_effect=0.25) == "0.25 σ (median effect)"
+    assert (
+        told("weak", step_effect=0.25)
+        == "weak: its own, with an effect below 0.25 σ (median effect)"
+    )
+
+
 def test_runs_and_cells_are_counted_apart(tmp_path: Path) -> None:
     for seed in range(3):
         fake_run(tmp_path, "a", "smile", seed=seed)

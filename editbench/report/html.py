@@ -185,6 +185,7 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
             + (f"; median distance {own} σ from the target's boundary" if own else "")
             + (f", {other} σ from the nearest other one" if other else ""),
         ),
+        ("Steps", _steps(results)),
         ("Seeds", ", ".join(map(str, seeds))),
         ("Methods", str(table["method"].nunique())),
         ("Attributes", str(table["attribute"].nunique())),
@@ -196,6 +197,23 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
     ]
     # A term without text would look as if something had been lost.
     return [(term, text) for term, text in found if text.strip()]
+
+
+def _steps(results: Results) -> str:
+    """Whether methods walked in their own steps or in steps of equal effect."""
+    found = set()
+    for run, config in results.configs.items():
+        engine = config.get("engine", {})
+        text = "each method's own"
+        if engine.get("step_effect"):
+            text = f"{engine['step_effect']:g} σ (median effect)"
+            stride = results.provenance[run].get("stride", {"reached": True})
+            if not stride["reached"]:
+                text = f"{config['method']['name']}: its own, with an effect below {text}"
+        if engine.get("refine"):
+            text += f"; the step that crosses is halved {engine['refine']} times"
+        found.add(text)
+    return "; ".join(sorted(found))
 
 
 def _cards(made: list[dict]) -> str:

@@ -215,11 +215,11 @@ class Attributes(Sequence[Attribute]):
         return places
 
     def boundary_distance(self, logits: Tensor, sigma: Tensor) -> Tensor:
-        """How far samples are from the nearest decision boundary of every attribute.
+        """Distances of samples to the nearest decision boundary of each attribute.
 
-        Of a binary attribute it is |logit| / sigma. Of many classes it is the lead of the best
-        class over the second best, in the sigma of the best one's log-odds: 0 where two classes
-        tie, however much the others have.
+        For a binary attribute this is |logit| / sigma. For several classes it is the difference of
+        the two largest logits, divided by the sigma of the best class's log-odds. It is 0 if two
+        classes tie for the best.
 
         Args:
             logits: (n, width).
@@ -243,7 +243,7 @@ class Attributes(Sequence[Attribute]):
         """The attributes as plain values, which JSON and YAML can hold."""
         config: list[dict] = []
         for item in self.items:
-            # Lists, since JSON reads a tuple back as a list and the two would not be equal.
+            # JSON reads a tuple back as a list, which would not be equal to it.
             config.append(
                 {"name": item.name, "classes": list(item.classes), "ordered": item.ordered}
             )
@@ -260,10 +260,10 @@ class Attributes(Sequence[Attribute]):
 
 
 def log_odds_of_classes(logits: Tensor) -> Tensor:
-    """l_c - logsumexp over c' != c of l_c', for each class: (..., K) -> (..., K)."""
+    """l_c - logsumexp of l_c' over c' != c, for each class: (..., K) -> (..., K)."""
     k = logits.shape[-1]
     # (..., K, K): row c holds the logits of all classes.
     others = logits.unsqueeze(-2).expand(*logits.shape[:-1], k, k)
-    # Each class leaves its own row: -inf adds nothing to a logsumexp.
+    # -inf excludes the class itself from the logsumexp.
     mask = torch.eye(k, dtype=torch.bool, device=logits.device)
     return logits - others.masked_fill(mask, -torch.inf).logsumexp(-1)

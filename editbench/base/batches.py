@@ -1,7 +1,7 @@
-"""How many samples a network takes at once: what the memory holds, halved where it ends after all.
+"""Batch sizes: chosen by the free memory, and halved if the memory is still exhausted.
 
-A result depends on the size of a batch by rounding alone. Sizes that are `auto` are asked of the
-memory that is free and of what one sample needs.
+A batch size changes a result only by rounding. A size of `auto` is computed from the free memory
+and the memory that one sample needs.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from editbench.base.compute_options import is_gpu
 from editbench.base.devices import free_memory
 from editbench.base.progress import print_message
 
-# Most samples that a size of `auto` takes: more are no faster, on a CPU far earlier than on a GPU.
+# Upper limits of a size of `auto`. Larger batches are not faster.
 MOST_ON_CPU = 64
 MOST_ON_GPU = 256
-# Share of the free memory that a batch may take. On a CPU nobody refuses a batch that is too large:
-# the system ends the process instead.
+# Share of the free memory that a batch may use. It is smaller on a CPU, where a batch that is too
+# large raises no error: the system kills the process.
 SHARE_ON_CPU = 0.25
 SHARE_ON_GPU = 0.7
-# Convolutions have workspaces that no tensor shows.
+# Factor for the workspaces of convolutions, which are not tensors.
 WORKSPACE = 1.5
-# What torch says where there is no more memory. It has a type of its own for a GPU alone, which the
-# interpreter of TorchScript does not pass on.
+# Parts of torch's messages for exhausted memory. Only GPUs have an exception type of their own, and
+# TorchScript does not preserve it.
 MESSAGES = ("not enough memory", "can't allocate memory", "out of memory")
 
 T = TypeVar("T")
 
 
 class Counted(Protocol):
-    """What counts the samples that it decodes: a generator."""
+    """An object that counts the samples that it decodes: a generator."""
 
     decoded: int
 
 
 class Batches:
-    """Runs work in parts of a size, which shrinks where the memory ends.
+    """Runs work in batches, whose size is halved when the memory is exhausted.
 
     Args:
-        size: samples at once, at first.
-        what: of which, for the notice.
-        counted: counts samples; those of a part that failed are not counted twice.
+        size: initial number of samples per batch.
+        what: name of the work, for the notice.
+        counted: generator that counts samples; those of a failed batch are not counted twice.
     """
 
     def __init__(self, size: int, what: str, counted: Counted | None = None) -> None:
@@ -56,14 +56,14 @@ class Batches:
         self.counted = counted
 
     def run(self, count: int, work: Callable[[slice], T]) -> list[T]:
-        """What `work` gives for each part of `count` samples, in their order.
+        """The results of `work` for all batches, in order.
 
         Args:
-            count: of the samples.
-            work: rows -> result. It may leave nothing behind where it fails.
+            count: total number of samples.
+            work: rows -> result. It must have no side effects if it fails.
 
         Raises:
-            torch.OutOfMemoryError: one sample alone is too much.
+            torch.OutOfMemoryError: even a single sample does not fit.
         """
         found: list[T] = []
         first = 0
@@ -78,7 +78,7 @@ class Batches:
             else:
                 first = rows.stop
                 continue
-            # Only here the error is gone, and with it the tensors of the part that failed.
+            # Outside the `except` block, so that the error no longer keeps the tensors alive.
             if self.counted is not None:
                 self.counted.decoded = before
             self.size = halve_batch(rows.stop - first, self.what)
@@ -86,11 +86,11 @@ class Batches:
 
 
 def halve_batch(size: int, what: str) -> int:
-    """Half of a size that was too much; says so, and gives the device's memory back.
+    """Half of a batch size that was too large. Prints a notice and frees the device's cache.
 
     Args:
-        size: of a batch.
-        what: of which, for the notice.
+        size: of the batch.
+        what: name of the work, for the notice.
     """
     smaller = max(1, size // 2)
     print_message(f"{what}: {size} samples at once are too much for the memory; on with {smaller}")
@@ -100,14 +100,14 @@ def halve_batch(size: int, what: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the host, has no memory left."""
+    """Whether an error means that a device or the host has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     message = str(error)
     return isinstance(error, RuntimeError) and any(text in message for text in MESSAGES)
 
 
-# -- how many fit ----------------------------------------------------------------------------------
+# -- batch size by free memory ---------------------------------------------------------------------
 def fitting_batch(
     one: Callable[[], object],
     device: str,
@@ -115,14 +115,17 @@ def fitting_batch(
     workers: int = 1,
     counted: Counted | None = None,
 ) -> int:
-    """The largest power of two of samples that the free memory holds.
+    """The largest batch size, a power of two or `most`, that fits into the free memory.
 
     Args:
         one: passes one sample through the networks.
-        device: where they run.
-        most: at most so many; 0: as many as are of use on this kind of device.
-        workers: processes that share the memory.
-        counted: counts samples; the one of the trial is no cost of anybody.
+        device: of the networks.
+        most: upper limit; 0 for the default of this kind of device.
+        workers: number of processes that share the memory.
+        counted: generator that counts samples; the trial sample is not counted.
+
+    Returns:
+        `most` if the free memory is unknown, as on macOS.
     """
     gpu = is_gpu(device)
     most = most or (MOST_ON_GPU if gpu else MOST_ON_CPU)
@@ -130,24 +133,24 @@ def fitting_batch(
     try:
         need = WORKSPACE * peak_bytes(one)
     except Exception:
-        # A network of one fixed batch size takes no single sample; what is wrong shows in the job.
+        # A network with a fixed batch size rejects a single sample. The job reports any error.
         need = 0.0
     if counted is not None:
         counted.decoded = before
     free = free_memory(device)
-    # Nothing says what is free, as on macOS: a batch is halved only where memory has ended.
+    # Unknown free memory: the batch is halved only when the memory is exhausted.
     if free == 0:
         return most
     room = free * (SHARE_ON_GPU if gpu else SHARE_ON_CPU) / workers
     size = 1
     while 2 * size <= most and 2 * size * need <= room:
         size *= 2
-    # `most` itself, where it is no power of two.
+    # `most` need not be a power of two.
     return most if most * need <= room else size
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Most bytes of new tensors that are alive at once while `work` runs, on whatever device."""
+    """Peak memory in bytes of the tensors that `work` creates, on any device."""
     with _Alive() as alive:
         result = work()
     del result
@@ -155,7 +158,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 class _Alive(TorchDispatchMode):
-    """Adds up the memory of the tensors that are made, and takes off what is freed."""
+    """Tracks the memory of new tensors: added when they are created, subtracted when freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,7 +168,7 @@ class _Alive(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Keeps torch from importing its compiler, which takes two seconds of every process."""
+        """Keeps torch from importing its compiler, which would take two seconds per process."""
         return False
 
     def __torch_dispatch__(
@@ -176,7 +179,7 @@ class _Alive(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        # A view, or what was changed in place, has the memory of a tensor that is known already.
+        # The result of a view or an in-place operation shares the memory of its input.
         old = {
             id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)
         }

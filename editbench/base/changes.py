@@ -16,5 +16,5 @@ def change_counts(tensors: Iterable[Tensor | None]) -> list[int]:
     return [
         tensor._version
         for tensor in tensors
-        if tensor is not None and not tensor.is_inference()  # whose changes nobody counts
+        if tensor is not None and not tensor.is_inference()  # they have no such count
     ]

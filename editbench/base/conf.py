@@ -30,17 +30,17 @@ LARGEST_YAML = 1 << 20  # bytes; the longest configuration here has 5,000
 # The C parser gives the same values in a tenth of the time, but not every build of PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# Keys of a group's YAML that only people read: a changed word makes no other run. `title` is how
-# tables and figures write the name, `titles` how they write attributes (name: title), `cite` the key
-# of an entry of references.bib, or a list of keys.
+# Keys of a group's YAML that only people read and that do not change the id of a run. `title` is
+# the name in tables and figures, `titles` maps attributes to their names there, and `cite` is the
+# key of an entry of references.bib, or a list of keys.
 WORDING = ("about", "title", "titles", "cite")
-# Keys that are no options of the class: wording, and what the report and the demo read. `floor`
-# marks a method that is no competitor but what every other has to beat; `seeds` says how many the
-# demo runs of a method that draws its examples; `card` is the file of a generator's card.
+# Keys that are not options of the class: wording, and keys that the report and the demo read.
+# `floor` marks a baseline of random edits; `seeds` is the number of seeds that the demo runs of a
+# method that draws its examples at random; `card` is the file of a generator's card.
 LABELS = ("name", *WORDING, "demo", "figure", "floor", "seeds", "card")
-# Keys of the main configuration that no YAML there declares: groups of a budget, an experiment's
-# published numbers, the number of a part of `bank --parts`, and of a job of a sweep of which some
-# are found.
+# Keys of the main configuration that run.yaml does not declare: groups of a budget, an experiment's
+# published numbers, the number of a part of `bank --parts`, and the number of a job in a sweep some
+# of whose records exist.
 UNDECLARED = ("starts", "engine", "published", "part", "job_number")
 
 
@@ -87,12 +87,15 @@ def option_names(group: str, more: Sequence[Path] = ()) -> list[str]:
 
 
 def option_file(group: str, name: str, more: Sequence[Path] = ()) -> Path:
-    """The YAML file of an option; UnknownName where there is none.
+    """The YAML file of an option.
 
     Args:
         group: name of a Hydra group, such as 'method'.
         name: of the option.
         more: a user's own configuration folders.
+
+    Raises:
+        UnknownName: there is no such option.
     """
     files = {file.stem: file for file in _group_files(group, more)}
     if name not in files:
@@ -137,7 +140,7 @@ def main_keys() -> list[str]:
 
 
 def list_groups() -> list[str]:
-    """Groups of which a job takes any number of options, as in metric=[a,b], and not just one."""
+    """Groups of which a job may have any number of options, as in metric=[a,b]."""
     names = []
     for entry in read_yaml(CONF / f"{MAIN}.yaml")["defaults"]:
         if not isinstance(entry, dict):  # _self_
@@ -168,12 +171,12 @@ def quoted(value: object) -> str:
 
 
 def known_keys() -> list[str]:
-    """Every key that may stand at the top of a job's configuration."""
+    """All keys that a job's configuration may have at its top level."""
     return [*main_keys(), *groups(), *UNDECLARED]
 
 
 def read_yaml(file: Path) -> dict:
-    """The mapping that a YAML file holds; BadFile where it cannot be read or holds no mapping."""
+    """The mapping in a YAML file. Raises BadFile if it cannot be read or is not a mapping."""
     try:
         found = yaml.load(yaml_text(file), Loader=_YAML_LOADER) or {}
     except yaml.YAMLError as error:
@@ -184,15 +187,15 @@ def read_yaml(file: Path) -> dict:
 
 
 def load_yaml(text: str) -> Any:
-    """The value of a YAML text that this project wrote itself."""
+    """The value of a YAML text that editbench wrote itself."""
     return yaml.load(text, Loader=_YAML_LOADER)
 
 
 def yaml_text(file: Path) -> str:
-    """The text of a YAML file, if it is no larger than a person writes and has no aliases.
+    """The text of a YAML file that is not too large and has no aliases.
 
-    An alias (*name) repeats what an anchor (&name) marks. Nine lines of them stand for 10^9 values,
-    and nothing here needs them: ${key} refers to another key.
+    An alias (*name) repeats the value that an anchor (&name) marks. Nine lines of nested aliases
+    can expand to 10^9 values. They are not needed here, since ${key} refers to another key.
 
     Raises:
         BadFile: the file cannot be read, is too large, or has aliases.
@@ -217,7 +220,7 @@ def yaml_text(file: Path) -> str:
 
 
 def unreadable(file: Path, error: yaml.YAMLError) -> BadFile:
-    """The error of a file that is no YAML: the line, and the remedy of the usual mistakes."""
+    """The error for a file that is not YAML, with the line and the remedy of common mistakes."""
     mark = getattr(error, "problem_mark", None)
     # The parser's own message repeats the file's path on each of its lines.
     what = getattr(error, "problem", None) or str(error)

@@ -69,21 +69,21 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 
 
 def usable_folder(path: str | Path) -> Path:
-    """A folder that files can be written to, parquet and safetensors among them, whose libraries open
-    UTF-8 paths alone.
+    """Check that a path can be a folder of parquet and safetensors files.
 
     Args:
-        path: of the folder, which need not be there.
+        path: of the folder, which need not exist.
 
     Returns:
         The path.
 
     Raises:
-        EditbenchError: it, or a folder above it, is a file; its name has bytes that are not UTF-8.
+        EditbenchError: it, or a folder above it, is a file; or its name is not UTF-8, which the
+            libraries of these formats cannot open.
     """
     path = Path(path)
     for place in (path, *path.parents):
-        # A folder that is not there yet is made below the first one that is.
+        # Missing folders are made below the nearest one that exists.
         if place.is_dir():
             break
         if place.exists():
@@ -98,7 +98,7 @@ def usable_folder(path: str | Path) -> Path:
 
 
 def _error_number(error: Exception) -> int:
-    """The system's number of an error; 0 where it has none."""
+    """The errno of an error; 0 if it has none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     text = str(error)
@@ -153,7 +153,7 @@ def claim_folder(path: Path) -> Path:
 
 
 def sweep_partials(final: Path) -> None:
-    """Remove what killed writers of `final` left; call it while holding the lock of `final`."""
+    """Remove partial files of killed writers of `final`. Hold the lock of `final` when calling."""
     for stale in final.parent.glob(f".partial-{final.name}-*"):
         if stale.is_dir():
             shutil.rmtree(stale, ignore_errors=True)
@@ -166,7 +166,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
     Args:
         path: of the file.
-        data: its bytes, or its text, which is written as UTF-8 whatever names stand in it.
+        data: bytes, or text. Text is written as UTF-8, see `printable`.
     """
     partial = path.with_name(f".partial-{path.name}-{os.getpid()}")
     raw = printable(data).encode() if isinstance(data, str) else data
@@ -200,7 +200,7 @@ def _flush_to_disk(path: Path) -> None:
 # -- JSON ------------------------------------------------------------------------------------------
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object with its own checksum."""
-    # The checksum is of what a reader gets, in which tuples are lists and paths are text.
+    # The checksum covers the value as it is read back, with lists for tuples and text for paths.
     sealed = json.loads(json.dumps(value, default=str))
     sealed[CHECKSUM] = digest(sealed, 64)
     write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True) + "\n")
@@ -211,7 +211,7 @@ def read_json(path: Path, sealed: bool = False) -> dict:
 
     Args:
         path: of the file.
-        sealed: reject a file without a checksum, such as one written by a person.
+        sealed: reject a file without a checksum, such as one written by hand.
 
     Raises:
         BadFile: the file is missing, not a JSON object, or its checksum differs.
@@ -241,7 +241,7 @@ def read_json(path: Path, sealed: bool = False) -> dict:
 
 # -- folders with checksums ------------------------------------------------------------------------
 def seal_folder(folder: Path, about: Mapping[str, Any] | None = None) -> None:
-    """Write the checksums of every file below a folder, and facts about it, to `checksums.json`."""
+    """Write checksums.json with the checksum of every file below a folder, and facts about it."""
     files: dict[str, str] = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file != folder / SEAL:
@@ -250,25 +250,25 @@ def seal_folder(folder: Path, about: Mapping[str, Any] | None = None) -> None:
 
 
 def read_seal(folder: Path) -> dict:
-    """The checksums and facts of a sealed folder. Raises BadFile where they are missing or altered."""
+    """The checksums and facts of a sealed folder. Raises BadFile if they are missing or altered."""
     seal = read_json(folder / SEAL, sealed=True)
     if not isinstance(seal.get("files"), dict):
         raise BadFile(f"{folder / SEAL} lists no files; delete {folder} and build it again")
     return seal
 
 
-# Files whose checksum this process has compared: (path, size, time of the last change, checksum). A
-# shard of a bank can be gigabytes, and every job of a sweep opens it.
+# Files whose checksum this process has verified: (path, size, modification time, checksum). A shard
+# of a bank can have gigabytes, and every job of a sweep opens it.
 _COMPARED: set[tuple[str, int, int, str]] = set()
 
 
 def check_file(folder: Path, name: str, remedy: str = "") -> Path:
-    """The path of a file in a sealed folder, after its checksum was compared.
+    """The path of a file in a sealed folder, after a check of its checksum.
 
     Args:
         folder: a sealed folder.
-        name: of the file, as it stands in the seal.
-        remedy: the end of the error message; by default to delete the folder.
+        name: of the file, as in the seal.
+        remedy: the end of the error message; by default it says to delete the folder.
 
     Raises:
         BadFile: the seal or the file is missing, or the file was altered.
@@ -285,7 +285,7 @@ def check_file(folder: Path, name: str, remedy: str = "") -> Path:
 
 
 def compare_checksum(path: Path, expected: str, remedy: str) -> None:
-    """Raise BadFile unless a file has the expected SHA-256; compared once a process and change."""
+    """Raise BadFile if a file has another SHA-256. An unchanged file is read once per process."""
     about = path.stat()
     key = (str(path.resolve()), about.st_size, about.st_mtime_ns, expected)
     if key in _COMPARED:
@@ -327,7 +327,7 @@ def write_checked(path: Path, data: bytes) -> None:
 
 
 def read_checked(path: Path) -> bytes:
-    """The content of a file of a cache. Raises BadFile where it is missing or altered."""
+    """The content of a file of a cache. Raises BadFile if it is missing or altered."""
     try:
         data = path.read_bytes()
         expected = _checksum_file(path).read_text(encoding="utf-8").strip()
@@ -354,7 +354,7 @@ def lock(path: Path) -> FileLock:
         return FileLock(folder / f"{path.name}.lock")
 
 
-# -- files of a user ------------------------------------------------------------------------------
+# -- files of a user -------------------------------------------------------------------------------
 def user_cache(part: str) -> Path | None:
     """A folder in the user's cache, which need not exist; None if there can be none.
 
@@ -364,18 +364,18 @@ def user_cache(part: str) -> Path | None:
     Args:
         part: name of the folder.
     """
-    # Some versions of platformdirs take an empty HOME for the root folder.
+    # Some versions of platformdirs interpret an empty HOME as the root folder.
     if os.environ.get("HOME") == "" and not os.environ.get("XDG_CACHE_HOME"):
         return None
     try:
         found = Path(platformdirs.user_cache_dir("editbench", appauthor=False)) / part
-    except RuntimeError:  # neither HOME nor the list of users names a home
+    except RuntimeError:  # neither HOME nor the user database gives a home folder
         return None
-    # os.path, as pathlib raises in the home of somebody else, which may not even be looked into.
+    # os.path, since pathlib raises an error in another user's home if it is not readable.
     if os.path.isdir(found):
         return found
     home = Path(os.path.expanduser("~"))
-    # A home that is not there is not made: its name may stand for "none", as in /nonexistent.
+    # A missing home is not created, since its name may mean "none", as in /nonexistent.
     if not found.is_absolute() or (found.is_relative_to(home) and not os.path.isdir(home)):
         return None
     above = next(parent for parent in found.parents if os.path.exists(parent))
@@ -385,19 +385,19 @@ def user_cache(part: str) -> Path | None:
 
 
 def could_name_file(text: str) -> bool:
-    """Whether a text of a configuration may name a file.
+    """Whether a text in a configuration may be the name of a file.
 
-    A word without a dot or a slash, such as an option, stays what it is where the working folder has
-    a file of that name.
+    It may not without a dot or a slash: an option keeps its meaning even if the working folder
+    contains a file of the same name.
     """
     return "." in text or "/" in text
 
 
 def named_files(config: object) -> Iterator[str]:
-    """Every text of a nested configuration that could be the name of a file or folder."""
+    """All texts in a nested configuration that could name a file or folder."""
     if isinstance(config, Mapping):
         for key, value in config.items():
-            # The name of a class has dots too.
+            # A `_target_` has dots too, but is not a file.
             if key != "_target_":
                 yield from named_files(value)
     elif isinstance(config, list):
@@ -408,12 +408,12 @@ def named_files(config: object) -> Iterator[str]:
 
 
 def file_state(path: Path | str) -> tuple[int, int, int] | None:
-    """What changes when a file is written anew: inode, size, and time of the last change in ns.
+    """Inode, size and modification time (ns) of a file, to notice that it was rewritten.
 
-    Some file systems keep the time in whole seconds; a file that replaces another has another inode.
-    None for what is no file.
+    The inode changes when a file is replaced; on some file systems the time has only seconds. None
+    if the path is not a file.
     """
-    # A long text is no name of a file: the system refuses to look it up.
+    # The system raises an error for a text that is too long to be a path.
     try:
         about = os.stat(path)
     except (OSError, ValueError):

@@ -1,9 +1,8 @@
-"""What determines a result: the single declaration from which all content addresses are computed.
+"""What determines a result. All content addresses are computed from the lists below.
 
-Banks, fits, inversions and runs are each named by a hash of everything that can change a number in
-them, and of nothing else. The lists below declare what that is. They are used by the run id, the
-fit cache, the caches of inversions and of reference statistics, the grouping of reports, and the
-pins of the regression check.
+A bank, fit, inversion or run is named by a hash of everything that can change a number in it, and
+of nothing else. The lists are used for the run id, the fit cache, the caches of inversions and of
+reference statistics, the grouping of reports, and the pins of the regression check.
 """
 
 from __future__ import annotations
@@ -23,31 +22,31 @@ from editbench.base.files import could_name_file, digest, file_sha256, file_stat
 from editbench.base.instantiate import build
 from editbench.base.sources import source_digest
 
-# The report uses the names of identities too, and should not import torch.
+# The report uses this module too and should not import torch.
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1  # of banks; another layout on disk is another bank
+FORMAT = 1  # version of the layout of a bank on disk; part of its identity
 
-# -- what determines a bank: its samples, their logits, and where its splits end
+# -- what determines a bank: its samples, their logits, and the ends of its splits
 BANK_OPTIONS = ("n", "seed", "block", "fit", "tune")
 BANK_CODE = ("editbench.bank.build",)
 
-# -- what determines an inversion: beside its options, images and networks
+# -- what determines an inversion, in addition to its options, images and networks
 INVERSION_CODE = ("editbench.inversion.build",)
 
-# -- what determines a run: beside its bank (which has the networks) and its inversion
+# -- what determines a run, in addition to its bank (which includes the networks) and its inversion
 RUN_GROUPS = ("method", "starts", "engine")
 RUN_VALUES = ("attribute", "target", "seed")
-OPTIONAL_RUN_GROUPS = ("observation",)  # an empty group is left out: it adds nothing
+OPTIONAL_RUN_GROUPS = ("observation",)  # not part of the hash if empty
 RUN_CODE = (
-    "editbench.walk.engine",  # and, through its imports, editors, networks and spaces
+    "editbench.walk.engine",  # its imports include editors, networks and spaces
     "editbench.bank.starts",
     "editbench.base.seeding",
 )
 INVERTED_RUN_CODE = ("editbench.inversion.walks",)
 
-# -- what a report may not mix in one table: everything but the method and the attribute
+# -- what must be equal for all rows of a table in a report
 COMPARABLE = (
     "generator",
     "scorer",
@@ -63,7 +62,7 @@ COMPARABLE = (
     "engine.step_effect",
 )
 
-# -- where things lie, how fast they go, and what people read: none of it changes a result
+# -- locations, speed and labels, which do not change a result
 WITHOUT_EFFECT = (
     "name",
     "out",
@@ -89,10 +88,10 @@ WITHOUT_EFFECT = (
 def samples_key(options: Mapping[str, Any], networks: Mapping[str, str]) -> str:
     """Key of a bank's samples that does not depend on the version of the code.
 
-    It seeds the draw of starts, so that versions of the code are compared on the same starts.
+    It seeds the draw of starts, so that different versions of the code use the same starts.
 
     Args:
-        options: of the bank; the ones in BANK_OPTIONS count.
+        options: of the bank; only those in BANK_OPTIONS count.
         networks: 'generator', 'teacher', 'judge' -> hash of the network's weights.
     """
     key = {name: options[name] for name in BANK_OPTIONS}
@@ -101,12 +100,12 @@ def samples_key(options: Mapping[str, Any], networks: Mapping[str, str]) -> str:
 
 
 def bank_id(options: Mapping[str, Any], networks: Mapping[str, str], code: str) -> str:
-    """Content address of a bank: its samples, and the code that computes them.
+    """Content address of a bank: its samples and the code that computes them.
 
     Args:
         options: see `samples_key`.
         networks: see `samples_key`.
-        code: hash of the source behind the networks, see `code_of`.
+        code: hash of the networks' source code, see `code_of`.
     """
     return digest([samples_key(options, networks), code, modules_digest(BANK_CODE)])
 
@@ -114,7 +113,7 @@ def bank_id(options: Mapping[str, Any], networks: Mapping[str, str], code: str) 
 def fit_key(
     config: Mapping[str, Any], bank: str, networks: Mapping[str, str], attributes: Sequence[str]
 ) -> dict[str, Any]:
-    """Everything that a fit for all attributes depends on; a tuning adds its attribute.
+    """Everything that a fit for all attributes depends on. A tuning adds its attribute.
 
     Args:
         config: the resolved configuration of the job.
@@ -157,7 +156,7 @@ def run_id(
     key["code"] = [code_of(config["method"]), modules_digest(RUN_CODE)]
     if inversion:
         key["inversion"] = [inversion, modules_digest(INVERTED_RUN_CODE)]
-    # fp32 adds nothing, since it changes no number.
+    # fp32 is not part of the key, since it changes no number.
     precision = config.get("precision") or "fp32"
     if precision != "fp32":
         key["precision"] = precision
@@ -167,12 +166,12 @@ def run_id(
 
 # -- parts -----------------------------------------------------------------------------------------
 def modules_digest(modules: Sequence[str]) -> str:
-    """Hash of several modules and of all that they import."""
+    """Hash of several modules and of everything that they import."""
     return digest([source_digest(module) for module in modules])
 
 
 def code_of(config: object) -> str:
-    """Hash of the source behind every `_target_` of a configuration, nested ones included."""
+    """Hash of the source code of every `_target_` in a configuration, including nested ones."""
     targets = sorted(set(_targets(config)))
     return digest([source_digest(target) for target in targets]) if targets else ""
 
@@ -189,16 +188,16 @@ def _with_effect(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_labels(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a component, without the keys that are for people."""
+    """The options of a component, without the keys that only people read."""
     return {key: value for key, value in config.items() if key not in LABELS}
 
 
 def content(config: object, nested: bool = False) -> object:
-    """Replace the names in a configuration by the contents that they refer to.
+    """Replace names of files in a configuration by hashes of their contents.
 
     - A string that names an existing file becomes the hash of the file.
     - A `path` that names a folder becomes the hash of the list of its files.
-    - To a nested component (`_target_`), the hash of the weights that it comes with is added.
+    - The hash of the weights that a nested component (`_target_`) comes with is added to it.
     """
     if isinstance(config, dict):
         parts: dict[str, object] = {}
@@ -222,7 +221,7 @@ def tensors_digest(tensors: Mapping[str, Tensor], *extra: object) -> str:
 
     Args:
         tensors: name -> tensor, on any device.
-        extra: what else counts, by its repr.
+        extra: other values to include, by their repr.
     """
     import torch
 
@@ -230,7 +229,7 @@ def tensors_digest(tensors: Mapping[str, Tensor], *extra: object) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        # As bytes, since NumPy has no bfloat16.
+        # Viewed as bytes, since NumPy has no bfloat16.
         hasher.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     for item in extra:
         hasher.update(f"{item!r};".encode())
@@ -249,23 +248,23 @@ def _targets(config: object) -> Iterator[str]:
 
 
 def _listing(folder: str) -> str:
-    """Hash of the names, sizes and times of all files below a folder."""
+    """Hash of the names, sizes and modification times of all files below a folder."""
     files = []
     for file in sorted(Path(folder).rglob("*")):
         if file.is_file():
             about = file.stat()
-            # The contents would have to be read in full at every start.
+            # Hashing the contents would mean reading them in full at every start.
             files.append([str(file.relative_to(folder)), about.st_size, about.st_mtime_ns])
     return f"folder:{digest(files)}"
 
 
 @lru_cache(maxsize=16)
 def _weights_digest(text: str) -> str:
-    """Hash of the weights that a component is built with; '' where it has none."""
+    """Hash of the weights that a component is built with; '' if it has none."""
     import torch
 
     try:
         part = build(cast(DictConfig, OmegaConf.create(text)))
     except EditbenchError:
-        return ""  # the job meets the same error and reports it
+        return ""  # the job runs into the same error and reports it
     return tensors_digest(part.state_dict()) if isinstance(part, torch.nn.Module) else ""

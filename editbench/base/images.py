@@ -14,10 +14,10 @@ def to_bytes(image: Tensor) -> Tensor:
     Returns:
         uint8 of the same shape in 0..255.
     """
-    # Rounding, not truncation: a conversion to bytes alone would darken the image by half a level.
+    # The conversion to bytes truncates. Without rounding, the image would be half a level darker.
     return ((image.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Convert images to bytes on the CPU, row by row in memory as files hold them."""
+    """Convert images to bytes on the CPU, in contiguous memory, as files store them."""
     return to_bytes(image).cpu().contiguous()

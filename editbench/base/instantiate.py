@@ -1,7 +1,7 @@
-"""Building what a configuration names by `_target_`: the only place that calls Hydra's instantiate.
+"""Building the components of a configuration. Only this module calls Hydra's instantiate.
 
-A `_target_` is the dotted name of a class or function, and building it runs that code. Take
-configuration only from people whose code you would run.
+A `_target_` is the dotted name of a class or function, and building it runs that code. Use
+configurations only from people whose code you would run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     for key, value in config.items():
         if key in LABELS:
             continue
-        # Interpolations such as ${data} are resolved here, while the whole is still in reach.
+        # Interpolations such as ${data} can be resolved only while the value has its parent.
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
         options[str(key)] = value
@@ -29,23 +29,23 @@ def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
 
 
 def build(config: Mapping[str, Any] | DictConfig) -> Any:
-    """Build a component of its configuration.
+    """Build a component from its configuration.
 
     Args:
         config: `_target_` and the keyword arguments; nested components are built first.
 
     Raises:
-        EditbenchError: the component refuses its options. An error of ours passes as it is, so that
-            its own message is read.
+        EditbenchError: the component cannot be built. If it raised an EditbenchError itself, that
+            error is raised unchanged.
     """
-    # Imported here: a report derives names from configurations and builds nothing.
+    # Imported here, since a report imports this module but builds nothing.
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
         return instantiate(plain(config), _convert_="all")
     except InstantiationException as error:
-        # Hydra wraps what a constructor raises, once for every level of nesting.
+        # Hydra wraps a constructor's error once for each level of nesting.
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, EditbenchError):
@@ -54,7 +54,7 @@ def build(config: Mapping[str, Any] | DictConfig) -> Any:
         _refuse_unknown(plain(config))
         name = config.get("name", config.get("_target_"))
         reason = error.__cause__ or error
-        # The message of a KeyError is a bare word, that of others may be empty.
+        # The message of a KeyError is only the key, and others may be empty.
         told = str(reason)
         if isinstance(reason, LookupError) or not told:
             told = one_line(reason)
@@ -62,9 +62,11 @@ def build(config: Mapping[str, Any] | DictConfig) -> Any:
 
 
 def _refuse_unknown(options: Any, key: str = "") -> None:
-    """Raise EditbenchError for the first `_target_` that cannot be imported, at any depth. Hydra's
-    own message has three lines."""
-    # Imported here: what reads configurations alone need not load it.
+    """Raise EditbenchError for the first `_target_` that cannot be imported, at any depth.
+
+    Its message is shorter than Hydra's, which has three lines.
+    """
+    # Imported here, since it is not needed to read configurations.
     from editbench.base.validation import load_target
 
     if isinstance(options, Mapping):

@@ -1,7 +1,7 @@
-"""How a process of the command takes memory from the system.
+"""Settings of the memory allocator for processes of the command.
 
-Decoding makes and frees blocks of several megabytes all the time. The C library gives each of them
-back to the system at once and takes it anew, page by page.
+Decoding allocates and frees many blocks of several megabytes. By default, the C library returns
+each of them to the system at once and later requests it again, page by page.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ import ctypes
 import os
 import sys
 
-# Set to "system" to leave memory to the system's defaults.
+# Set this variable to "system" to keep the system's defaults.
 ALLOCATOR = "EDITBENCH_ALLOCATOR"
-# Of mallopt(3): blocks that are mapped on their own, at most; bytes at the end of the heap that are
-# kept when they are free.
+# Parameters of mallopt(3): the number of free bytes to keep at the end of the heap, and the number
+# of blocks that may be mapped separately.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 LARGEST = 2**31 - 1
-# What glibc and torch read when a process starts: for workers, which this process starts.
+# Environment variables that glibc and torch read when a process starts, for worker processes.
 VARIABLES = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(LARGEST),
-    # Torch then asks for huge pages for blocks of 2 MiB and more.
+    # torch then requests huge pages for blocks of 2 MiB or more.
     "THP_MEM_ALLOC_ENABLE": "1",
 }
 
 
 def keep_freed_memory() -> None:
-    """Keep freed memory for the next blocks, and ask for huge pages; before torch is imported.
+    """Keep freed memory for later blocks, and request huge pages. Call this before importing torch.
 
-    It changes no number. A process then holds what it needed at its peak until it ends. Does
-    nothing where EDITBENCH_ALLOCATOR=system or where the C library is not glibc; a variable that
-    the user has set stays.
+    It changes no number. The process then keeps its peak memory until it ends. Nothing is changed
+    if EDITBENCH_ALLOCATOR=system or the C library is not glibc, and variables that the user has set
+    are kept.
     """
     if os.environ.get(ALLOCATOR) == "system" or sys.platform != "linux":
         return
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
-    # glibc read its variables when this process started.
+    # For this process, glibc has already read its variables.
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(M_MMAP_MAX, int(os.environ["MALLOC_MMAP_MAX_"]))

@@ -1,4 +1,4 @@
-"""Standard output and standard error that never stop a command."""
+"""Standard output and standard error whose write errors do not stop a command."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from editbench.base.text import printable
 
 
 class Output:
-    """A stream that takes every letter and outlives its reader.
+    """A stream that accepts every character and ignores write errors.
 
-    What the stream's encoding lacks is written as \\xNN or \\uNNNN. When the reader of a pipe has
-    gone, or the disk of a file is full, the rest goes nowhere and the command goes on with its work:
-    a report is written whole although `head` has read its fill.
+    Characters that the encoding lacks are written as \\xNN or \\uNNNN. If the reader of a pipe has
+    closed it, or the disk is full, the remaining text is discarded and the command continues: a
+    report is complete even if its output is piped into `head`.
 
     Args:
-        stream: where text goes.
+        stream: the stream to write to.
 
     Attributes:
-        lost: why text was lost; None where none was.
+        lost: the error for which text was discarded; None if none was.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -40,39 +40,39 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Send what was written on its way."""
+        """Flush the stream."""
         try:
             self._stream.flush()
         except OSError as error:
             self._go_nowhere(error)
 
     def _go_nowhere(self, error: OSError) -> None:
-        """Lead the stream's descriptor into something that takes all, until the process ends."""
+        """Redirect the stream's file descriptor to the null device until the process ends."""
         self.lost = error
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
 
-    # isatty, fileno, encoding and whatever else a library asks a stream for.
+    # isatty, fileno, encoding and other attributes that libraries use.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 @contextmanager
 def steady_output() -> Iterator[Output]:
-    """Make standard output and standard error of this process an `Output` each, for a while.
+    """Replace standard output and standard error by an `Output` within the block.
 
     Yields:
         Standard output.
     """
     before = (sys.stdout, sys.stderr)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        # A process that was started without one of them has None for it.
+        # A stream is None if the process was started without it.
         out, err = (Output(stream or nowhere) for stream in before)
         sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
         try:
             yield out
         finally:
-            # A reader that has gone is met quietly here; at Python's exit it would be a traceback.
+            # A closed pipe is ignored here. At Python's exit it would print a traceback.
             out.flush()
             err.flush()
             sys.stdout, sys.stderr = before

@@ -1,13 +1,12 @@
-"""Arithmetic of decoding and scoring: precision=fp32, tf32, bf16 or fp16.
+"""Numerical precision of decoding and scoring: precision=fp32, tf32, bf16 or fp16.
 
-- bf16 and fp16, by torch.autocast: convolutions and matrix products of decoding and scoring run in
+- bf16 and fp16 use torch.autocast: convolutions and matrix products of decoding and scoring run in
   the lower precision. Codes, styles, the mapping, demodulation, the sum of the ToRGB images and
-  logits stay float32, and statistics float64. What a method computes from the layers itself, beside
-  `decode` and a scorer's call, stays float32 too.
-- tf32 is a mode of the process: every product and convolution of float32 numbers rounds its factors.
+  logits stay float32, and statistics float64. Computations of a method on the layers, other than
+  `decode` and calls of a scorer, stay float32 too.
+- tf32 is a mode of the process: every float32 product and convolution rounds its factors.
 
-The precision is part of what identifies a bank and a run, except fp32, which changes no number and
-no identity.
+The precision is part of the identity of banks and runs, except for fp32, which changes no number.
 """
 
 from __future__ import annotations
@@ -20,40 +19,40 @@ import torch.utils.deterministic
 
 from editbench.base.compute_options import is_gpu, without_tf32
 
-# How much another batch size changes a logit, as a multiple of the change in fp32.
+# How much a different batch size changes a logit, relative to the change in fp32.
 COARSER = {"fp32": 1, "tf32": 50, "bf16": 200, "fp16": 50}
-# tf32 is no dtype of torch: its numbers are float32, and a mode of the GPU rounds them.
+# tf32 is not a dtype of torch: numbers are float32, and the GPU rounds them.
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-AMPERE = 8  # major compute capability of the first GPUs that have TF32
+AMPERE = 8  # major compute capability of the first GPUs with TF32
 
 
 def casting(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a network of this precision runs; it does nothing for fp32 and tf32."""
+    """The context in which to run a network with this precision; does nothing for fp32 and tf32."""
     if precision not in DTYPES:
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def lowered(device: torch.device) -> bool:
-    """Whether convolutions run in a lower precision just now."""
+    """Whether convolutions currently run in a lower precision."""
     # `is_autocast_enabled` raises for a device without autocast, so the other call comes first.
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which nothing is lowered."""
-    # A device without autocast has none to switch off, and torch raises for it.
+    """A context in which all operations keep full precision."""
+    # torch raises an error for a device without autocast.
     if not lowered(device):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def use_precision(precision: str, device: str) -> None:
-    """Set the modes of the process for a precision on a GPU; a processor has none.
+    """Set the modes of the process for a precision on a GPU. On a CPU there is nothing to set.
 
     Args:
-        precision: one of PRECISIONS, which `check_precision` has seen.
-        device: a name of torch, such as 'cpu' or 'cuda:0'.
+        precision: one of PRECISIONS, already checked by `check_precision`.
+        device: as in torch, such as 'cpu' or 'cuda:0'.
 
     Raises:
         EditbenchError: tf32 on a GPU older than Ampere.
@@ -64,22 +63,22 @@ def use_precision(precision: str, device: str) -> None:
     if tf32 and torch.cuda.get_device_capability(device)[0] < AMPERE:
         raise without_tf32(device)
     repeat_numbers()
-    # Matrix products and the convolutions of cuDNN have a flag each. Both are also switched off,
-    # since an earlier run of the same process may have left them on.
+    # Matrix products and cuDNN's convolutions have separate flags. They are also switched off here,
+    # since an earlier run in the same process may have switched them on.
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
 
 
 def repeat_numbers() -> None:
-    """Have a GPU give the same numbers for the same work; before CUDA starts in this process.
+    """Make GPU computations reproducible. Call this before CUDA is initialised in the process.
 
-    A kernel that knows no such way runs all the same, and torch warns.
+    A kernel without a deterministic version still runs, with a warning by torch.
     """
-    # cuBLAS reads it when it starts; two buffers of this size are what NVIDIA names for it.
+    # cuBLAS reads this when it is initialised; the value is NVIDIA's recommendation.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # No result reads memory that was never written; filling it would cost time alone.
+    # No result reads uninitialised memory, so filling it would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
-    # The fastest algorithm of a first try differs from run to run.
+    # The benchmark would choose the fastest algorithm, which differs from run to run.
     torch.backends.cudnn.benchmark = False

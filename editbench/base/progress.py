@@ -1,4 +1,4 @@
-"""Progress on long work: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a live bar on a terminal, otherwise a plain line from time to time."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from rich.progress import (
 
 from editbench.base.output import Output
 
-NO_TERMINAL = 240  # columns of a table where there is no terminal: nothing is wrapped
+NO_TERMINAL = 240  # width of a table without a terminal, in characters; avoids wrapped lines
 PLAIN_FIRST = 2.0  # seconds until the first plain line
 PLAIN_EVERY = 10.0  # seconds between two plain lines
-# The environment says it, so that processes which a worker starts in turn are silent as well.
+# An environment variable, so that child processes of a worker inherit it.
 PROGRESS = "EDITBENCH_PROGRESS"
 
 
 def disable_progress() -> None:
-    """Show no progress of this process: it is one of several workers, whose lines would mix."""
+    """Show no progress in this worker and its children: lines of several workers would mix."""
     os.environ[PROGRESS] = "off"
 
 
@@ -40,7 +40,7 @@ def progress_is_off() -> bool:
 
 
 def time_left(seconds: float) -> str:
-    """'about 40 s left', in seconds, minutes or hours."""
+    """Text such as 'about 40 s left', in seconds, minutes or hours."""
     if seconds < 100:
         return f"about {seconds:.0f} s left"
     if seconds < 100 * 60:
@@ -49,31 +49,31 @@ def time_left(seconds: float) -> str:
 
 
 class Advance(Protocol):
-    """A function that takes the number of items that were done since its last call."""
+    """A function to call with the number of items completed since its last call."""
 
     def __call__(self, amount: int = 1) -> None: ...
 
 
 def console() -> Console:
-    """Progress and messages go to standard error; standard output is for results."""
+    """Standard error, for progress and messages; standard output is for results."""
     return Console(stderr=True)
 
 
 def results_console() -> Console:
-    """Standard output, for tables: a pipe or a log gets lines that are not wrapped."""
+    """Standard output, for tables. Lines in a pipe or a log are not wrapped."""
     return Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL)
 
 
 def print_message(text: str) -> None:
     """Print a line of a run or a sweep on standard error."""
-    # Workers say their lines too, and no job may fail because nobody reads them.
+    # A worker may have no standard error, and this must not make its job fail.
     if sys.stderr is not None:
         print(text, file=Output(sys.stderr), flush=True)
 
 
 @contextmanager
 def status(what: str) -> Iterator[None]:
-    """Say what is being worked on: a spinner on a terminal, one line elsewhere."""
+    """Show what is being worked on: a spinner on a terminal, otherwise one line."""
     if progress_is_off():
         yield
     elif sys.stderr.isatty():
@@ -86,10 +86,10 @@ def status(what: str) -> Iterator[None]:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """Show how far a piece of work is.
+    """Show the progress of some work.
 
     Args:
-        what: is being worked on.
+        what: name of the work.
         total: number of items.
 
     Yields:
@@ -97,7 +97,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
     """
     if progress_is_off():
         yield _advance_nothing
-    elif sys.stderr.isatty():  # in a log a bar would be a line for every change
+    elif sys.stderr.isatty():  # in a log, each update of a bar would be a new line
         with _alone() as free:
             if not free:
                 yield _advance_nothing
@@ -119,8 +119,10 @@ _TERMINAL = threading.Lock()
 
 @contextmanager
 def _alone() -> Iterator[bool]:
-    """Whether nothing else is drawn on the terminal: two bars or spinners at once would write over
-    one another, so the inner one of two is not shown."""
+    """Whether nothing else is drawn on the terminal.
+
+    Two bars or spinners would overwrite each other, so the inner one is not shown.
+    """
     free = _TERMINAL.acquire(blocking=False)
     try:
         yield free
@@ -141,18 +143,18 @@ def _bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    # Transient: a bar that has ended tells nothing that the next line does not.
+    # Transient: a finished bar is removed.
     return Progress(*columns, console=console(), transient=True)
 
 
 class _PlainProgress:
-    """Lines in a log: the first after PLAIN_FIRST seconds, none when the end is a second away."""
+    """Progress lines in a log: the first after PLAIN_FIRST seconds, none in the last second."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what = what
         self.total = total
         self.done = 0
-        self.began = time.monotonic()  # the wall clock may be set back
+        self.began = time.monotonic()  # unlike the wall clock, it is never set back
         self.due = self.began + PLAIN_FIRST
 
     def __call__(self, amount: int = 1) -> None:

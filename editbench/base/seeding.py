@@ -1,9 +1,9 @@
-"""Counter-based randomness: item i of a stream depends on (seed, stream, i) alone.
+"""Counter-based random numbers: item i of a stream depends only on (seed, stream, i).
 
 A Philox counter (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is advanced
-to item i, so any split of the indices over batches, shards, workers or devices draws the same bits.
-Everything is drawn on the host in float64. Normals use the inverse CDF, one scalar call an element,
-because vectorised transcendental functions may round the tail of an array differently from its body.
+to item i, so the result is the same for any split into batches, shards, workers or devices. All
+numbers are drawn on the host in float64. Normals use the inverse CDF with one scalar call per
+element, since vectorised functions may round the last elements of an array differently.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import hashlib
 import numpy as np
 from scipy.special import ndtri
 
-WORDS_PER_COUNTER = 4  # Philox4x64 yields four 64-bit words a counter
+WORDS_PER_COUNTER = 4  # Philox4x64 yields four 64-bit words per counter
 LARGEST = 1 - 2.0**-53  # the largest float64 below 1
 
 
 def stream_key(seed: int, stream: str) -> int:
-    """128-bit Philox key of a named stream: streams with different names are independent."""
+    """128-bit Philox key of a named stream; streams with different names are independent."""
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
-    # The byte order is fixed, so that every machine has the same key.
+    # The byte order is fixed, so that the key is the same on every machine.
     return int.from_bytes(digest[:16], "little")
 
 
@@ -28,21 +28,21 @@ def uniforms(seed: int, stream: str, start: int, stop: int, width: int) -> np.nd
     """Draw uniforms in (0, 1) for items start..stop-1.
 
     Args:
-        seed: of all streams together.
+        seed: common to all streams.
         stream: name of the stream.
         start: first item.
         stop: last item + 1.
-        width: numbers an item.
+        width: numbers per item.
 
     Returns:
         (stop - start, width) float64.
 
     Raises:
-        ValueError: not 0 <= start <= stop.
+        ValueError: unless 0 <= start <= stop.
     """
     if not 0 <= start <= stop:
         raise ValueError(f"need 0 <= start <= stop, got start={start}, stop={stop}")
-    # Every item begins with a counter of its own; words beyond its width are not used.
+    # Every item begins at a new counter; the remaining words of the last counter are unused.
     counters = -(-width // WORDS_PER_COUNTER)
     bits = np.random.Philox(key=stream_key(seed, stream))
     bits.advance(start * counters)
@@ -52,10 +52,10 @@ def uniforms(seed: int, stream: str, start: int, stop: int, width: int) -> np.nd
 
 
 def _open_interval(words: np.ndarray) -> np.ndarray:
-    """64-bit words as float64 numbers in (0, 1), without the ends, where ndtri is infinite."""
-    # The upper 53 bits, as many as a float64 holds. The half step keeps 0 out.
+    """Convert 64-bit words to float64 in (0, 1), excluding the ends, where ndtri is infinite."""
+    # A float64 holds the upper 53 bits. The half step excludes 0.
     values = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    # The largest word's half step rounds up to 1.
+    # The largest value would round to 1.
     return np.minimum(values, LARGEST)
 
 
@@ -72,8 +72,8 @@ def rng(seed: int, *names: object) -> np.random.Generator:
 
     Args:
         seed: of the run.
-        names: the purpose, such as a draw of starts or a bootstrap; joined to the stream's name.
+        names: the purpose, such as a draw of starts or a bootstrap; they form the stream's name.
     """
-    # Never NumPy's global seed: a draw elsewhere in the program would then change this one.
+    # Not NumPy's global generator, whose state depends on draws elsewhere in the program.
     stream = "/".join(map(str, names))
     return np.random.Generator(np.random.Philox(key=stream_key(seed, stream)))

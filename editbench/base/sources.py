@@ -1,9 +1,8 @@
-"""Which source files stand behind a class, and their hash.
+"""The source files that a class depends on, and their hash.
 
-The import graph is read from the text of the files: every `import` statement counts, at the top of
-a module or inside a function, whether it brings a function, a constant or a whole module. No module
-is executed for it. The graph stays inside editbench and the user's own code: the standard library
-and installed packages of others are told by their versions in a record's provenance instead.
+The import graph is read from the text of the files, and no module is executed. Every `import`
+statement counts, at the top of a module or inside a function. The graph covers editbench and the
+user's own code. The provenance of a record has the versions of Python and of installed packages.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from pathlib import Path
 
 from editbench.base.errors import UnknownName
 
-# Modules that decide no number: what they print, how they name an error, how they show progress.
-# The root package only hands names on, so following it would pull in everything.
+# Modules that cannot change a number: output, error messages, progress. The root package is left
+# out too: it only re-exports names, and following it would include everything.
 WITHOUT_EFFECT = (
     "editbench.api",
     "editbench.cli",
@@ -35,30 +34,30 @@ WITHOUT_EFFECT = (
     "editbench.base.sources",
     "editbench.base.user_code",
 )
-# Libraries that editbench itself is built on. A class of theirs is named by their version: reading
-# the thousands of modules that torch imports would take most of a minute.
+# A class of these libraries is identified by the version of the library, since reading the
+# thousands of modules that torch imports would take most of a minute.
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torchdiffeq", "numpy", "scipy", "sklearn")
 LENGTH = 16  # hex digits of a digest; 64 bits
 
 
 def source_digest(target: str) -> str:
-    """Hash of the modules behind a dotted name, and of every module that they import.
+    """Hash of the module that defines a class or function, and of every module that it imports.
 
     Args:
-        target: dotted name of a class or function, as a `_target_` gives it, or of a module.
+        target: dotted name of a class or function, as in `_target_`, or of a module.
 
     Returns:
-        16 hex digits. Line ends do not count, so a checkout on Windows has the same digest.
+        16 hex digits. Line ends are normalised, so a checkout on Windows has the same digest.
 
     Raises:
-        UnknownName: no module of that name can be found.
+        UnknownName: no part of the name is a module.
     """
     lines = [f"{name} {text_hash}" for name, text_hash in sorted(source_hashes(target).items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:LENGTH]
 
 
 def source_hashes(target: str) -> dict[str, str]:
-    """Every module behind a dotted name, with the hash of its text. See `source_digest`."""
+    """The modules of `source_digest`: name -> hash of the text."""
     first = _module_of(target)
     own_root = first.partition(".")[0]
     if own_root in LIBRARIES:
@@ -70,7 +69,7 @@ def source_hashes(target: str) -> dict[str, str]:
         if name in found or not _is_followed(name, own_root):
             continue
         file = _source_file(name)
-        if file is None:  # a namespace package, or nothing of that name
+        if file is None:  # a namespace package, or no module
             continue
         seen = _read_module(name, file)
         found[name] = seen.text_hash
@@ -80,8 +79,8 @@ def source_hashes(target: str) -> dict[str, str]:
 
 @cache
 def _version(root: str) -> str:
-    """Version of the distribution that a top-level module belongs to."""
-    # The names of the two differ: sklearn is of scikit-learn.
+    """Version of the distribution that contains a top-level module."""
+    # The two names may differ: sklearn is part of scikit-learn.
     names = metadata.packages_distributions().get(root, [root])
     return metadata.version(names[0])
 
@@ -97,29 +96,29 @@ def _module_of(target: str) -> str:
 
 
 def _parents(name: str) -> list[str]:
-    """The packages around a module, which Python runs before it: 'a' and 'a.b' for 'a.b.c'."""
+    """The packages that contain a module; Python runs them first: 'a' and 'a.b' for 'a.b.c'."""
     words = name.split(".")
     return [".".join(words[:length]) for length in range(1, len(words))]
 
 
 def _is_followed(name: str, own_root: str) -> bool:
-    """Whether a module can decide a result and is neither the interpreter's nor a third party's."""
+    """Whether a module can change a result and belongs to neither Python nor a third party."""
     root = name.partition(".")[0]
     if root == "editbench":
         hidden = any(name == part or name.startswith(f"{part}.") for part in WITHOUT_EFFECT)
         return name != "editbench" and not hidden
     if root == own_root:
-        return True  # somebody's own package counts also where it is installed
+        return True  # a user's own package counts even if it is installed
     return not _is_installed(root)
 
 
 def _is_installed(root: str) -> bool:
-    """Whether a top-level module belongs to the standard library or to an installed package."""
+    """Whether a top-level module belongs to the standard library or an installed package."""
     if root in sys.stdlib_module_names:
         return True
     spec = _find_spec(root)
-    # A builtin, or an optional import that is not there. Nothing is kept of it: it may be there
-    # later, once a process searches a further folder.
+    # A builtin, or an optional import that does not exist. This is not cached: the module may be
+    # found later, when the process searches more folders.
     if spec is None:
         return True
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
@@ -145,7 +144,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
 
 
 def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Where a module would be loaded from. Unlike importlib.util.find_spec it runs no package."""
+    """The spec of a module. Unlike importlib.util.find_spec, this executes no parent package."""
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__spec__", None) is not None:
         return loaded.__spec__
@@ -165,7 +164,7 @@ def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 def _source_file(name: str) -> Path | None:
-    """The file of a module; None for what has none."""
+    """The file of a module; None if it has none."""
     loaded = sys.modules.get(name)
     origin = getattr(loaded, "__file__", None)
     if origin is None:
@@ -176,24 +175,24 @@ def _source_file(name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class _SeenText:
-    """The text of a module when this process first read it."""
+    """What is remembered of a module's text from when this process first read it."""
 
     text_hash: str
     imported: tuple[str, ...]
-    loaded: object | None  # which load of the module it stands for, see `_load_of`
-    stamp: tuple[int, int]  # size and time of the file
+    loaded: object | None  # the load of the module that had this text, see `_load_of`
+    stamp: tuple[int, int]  # size and modification time of the file
 
 
-# A process runs the text that it loaded, also where the file is edited meanwhile. What was read
-# before a module was loaded is taken for what it loaded; a module that was loaded again is read
-# again, and one that is still not loaded where its file was edited.
+# A process keeps running the text that it loaded, even if the file is edited later. A text that was
+# read before its module was loaded is assumed to be the loaded one. The file is read again if the
+# module was reloaded, or if the module is still not loaded and the file has changed.
 _SEEN: dict[Path, _SeenText] = {}
 
 
 def _load_of(name: str) -> object | None:
-    """An object that every load of a module has of its own; None where it is not loaded."""
+    """An object that differs between loads of a module; None if it is not loaded."""
     module = sys.modules.get(name)
-    # `importlib.reload`, and so a notebook's %autoreload, keeps the module and makes its spec anew.
+    # `importlib.reload`, and so %autoreload in a notebook, keeps the module but makes a new spec.
     return getattr(module, "__spec__", None) or module
 
 
@@ -201,7 +200,7 @@ def _read_module(name: str, file: Path) -> _SeenText:
     """The hash of a module's text, and the names that it imports."""
     loaded = _load_of(name)
     seen = _SEEN.get(file)
-    # `is`, since two specs of one file are equal.
+    # Compared with `is`, since two specs of the same file are equal.
     if seen is not None and loaded is not None and (seen.loaded is None or seen.loaded is loaded):
         if seen.loaded is None:
             _SEEN[file] = replace(seen, loaded=loaded)
@@ -212,7 +211,7 @@ def _read_module(name: str, file: Path) -> _SeenText:
         return seen
     raw = file.read_bytes()
     imported: tuple[str, ...] = ()
-    if file.suffix == ".py":  # and not an extension module of the user's
+    if file.suffix == ".py":  # not an extension module
         raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         package = name if file.stem == "__init__" else name.rpartition(".")[0]
         imported = tuple(sorted(_imported_names(raw, package)))
@@ -221,19 +220,19 @@ def _read_module(name: str, file: Path) -> _SeenText:
 
 
 def _imported_names(text: bytes, package: str) -> set[str]:
-    """Every name that the import statements of a module could load, packages around it included."""
+    """All names that the import statements of a module could load, including parent packages."""
     try:
         tree = ast.parse(text)
     except SyntaxError:
-        return set()  # whoever imports it will say so
+        return set()  # importing the module reports the error
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(_with_parents(alias.name for alias in node.names))
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, package)
-            # `from a.b import c`: c is a module or a value of a.b; a name that is no module is
-            # dropped when no file is found for it.
+            # In `from a.b import c`, c may be a module or a value. Names of values are dropped
+            # later, since no file is found for them.
             names.update(_with_parents([base]))
             names.update(f"{base}.{alias.name}" for alias in node.names)
     return names

@@ -1,6 +1,6 @@
 """Latent spaces, and codes that know their space.
 
-With this type, W codes passed to an editor of Z are an error. Otherwise they would silently give a
+With `Codes`, passing W codes to an editor of Z raises an error. Otherwise it would silently give a
 wrong image.
 """
 
@@ -25,7 +25,7 @@ class Space(StrEnum):
       its direction. The decoded codes are the sample's own in Z, W, W+ or S, with a `WeightShift`.
     """
 
-    # The values are the words of configurations and records, so they must not change.
+    # Configurations and records contain these values, so they must not change.
     Z = "z"
     W = "w"
     W_PLUS = "w_plus"
@@ -35,7 +35,7 @@ class Space(StrEnum):
 
 @dataclass(frozen=True)
 class WeightShift:
-    """Each sample's own step in the weight of one layer: weight + magnitude[n] * kernels[index[n]].
+    """A shift of one layer's weight for each sample: weight + magnitude[n] * kernels[index[n]].
 
     Args:
         layer: name of the layer.
@@ -51,7 +51,7 @@ class WeightShift:
     magnitude: Tensor
     known: Tensor | None = None
 
-    # Samples, not directions: `kernels` has K entries, whatever the size of the batch.
+    # The number of samples, not of directions.
     def __len__(self) -> int:
         return len(self.index)
 
@@ -59,7 +59,7 @@ class WeightShift:
         # Samples share the kernels, so a part of the samples keeps all of them.
         known = self.known
         if known is not None:
-            # Rows that are on a device would have to be read.
+            # Rows on another device would have to be copied to the host.
             known = known[rows] if isinstance(rows, slice) or rows.device == known.device else None
         return replace(self, index=self.index[rows], magnitude=self.magnitude[rows], known=known)
 

@@ -1,4 +1,4 @@
-"""Text from elsewhere: file names that are no text, and the encodings of files that people write."""
+"""File names that are not valid text, and the encodings of files that people write."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 
 from editbench.base.errors import BadFile
 
-# Python reads the bytes 0x80 to 0xff of a name that is not UTF-8 as U+DC80 to U+DCFF (PEP 383).
+# Python represents the bytes 0x80 to 0xff of a name that is not UTF-8 by U+DC80 to U+DCFF (PEP
+# 383).
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# The longer marks first: that of UTF-16 is the beginning of that of UTF-32.
+# UTF-32 comes first, since its byte-order mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -23,44 +24,44 @@ _SAVE = "save it as UTF-8"
 
 
 def printable(text: str) -> str:
-    """Text that every UTF-8 file and every JSON reader takes.
+    """Convert text to valid Unicode, which UTF-8 files and JSON readers accept.
 
     Args:
-        text: a file name, or text with one in it.
+        text: a file name, or text that contains one.
 
     Returns:
-        The text; a byte that is not UTF-8 is shown as \\xNN, another lone surrogate as \\uNNNN.
+        The text; a byte that is not UTF-8 becomes \\xNN, any other lone surrogate \\uNNNN.
     """
     shown = _UNDECODABLE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", shown)
 
 
 def path_key(name: str) -> str:
-    """What two writings of one path below a folder have in common.
+    """Normalise a relative path, so that different spellings of it can be compared.
 
-    `./a.png` is `a.png`, blanks around it do not count, and a letter with an accent is one letter
-    however it is composed: macOS writes NFD, most others NFC (Unicode Standard Annex 15).
+    `./a.png` becomes `a.png`, surrounding blanks are removed, and accented letters are composed:
+    macOS writes NFD, most other systems NFC (Unicode Standard Annex 15).
 
     Args:
-        name: a posix path, as a folder or a list has it.
+        name: a POSIX path, from a folder or a list.
 
     Returns:
-        The key; equal for paths that a person would call the same.
+        The normalised path.
     """
     return unicodedata.normalize("NFC", printable(PurePosixPath(name.strip()).as_posix()))
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that a person or another program wrote: UTF-8, with or without a mark.
+    """Read a UTF-8 file, with or without a byte-order mark, by a person or another program.
 
     Args:
         path: of the file.
 
     Returns:
-        The text, its line ends as they are.
+        The text; line ends are not converted.
 
     Raises:
-        BadFile: it cannot be read, or is in another encoding; the message names it.
+        BadFile: the file cannot be read or has another encoding, which the message names.
     """
     try:
         raw = path.read_bytes()
@@ -70,7 +71,7 @@ def read_text(path: Path) -> str:
         if raw.startswith(mark):
             raise BadFile(f"{path} is in {encoding}; {_SAVE}")
     try:
-        # utf-8-sig: spreadsheets put a byte-order mark before the first letter.
+        # utf-8-sig, since spreadsheet programs write a byte-order mark.
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1

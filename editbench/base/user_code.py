@@ -1,7 +1,7 @@
-"""Where a user's own modules are found: the current folder, and the folders of their configuration.
+"""Importing a user's own modules from the current folder and from configuration folders.
 
-The installed command has no such folder on its path. The folders are searched after everything that
-is installed, so that a file of theirs never takes the place of a module of this or another package.
+The installed command does not have these folders on its path. They are searched after all installed
+packages, so that a user's file never shadows an installed module.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from types import ModuleType
 
 
 def is_ours(target: object) -> bool:
-    """Whether the dotted name of a class or function is one of editbench, and none of a user's."""
+    """Whether the dotted name of a class or function belongs to editbench."""
     return str(target).startswith("editbench.")
 
 
 def is_users_file(file: str) -> bool:
-    """Whether a file of source is neither Python's, nor installed, nor editbench's own."""
+    """Whether a source file belongs to neither Python, nor an installed package, nor editbench."""
     if file.startswith("<"):  # code without a file
         return False
     libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
@@ -37,13 +37,13 @@ def is_users_file(file: str) -> bool:
 
 
 class UserCode(MetaPathFinder):
-    """Finds top-level modules in a user's folders. What lies below a package, the package finds.
+    """Finds top-level modules in a user's folders. Submodules are found by their package.
 
-    A finder and no entries of `sys.path`: an editable install is found by a finder of its own,
-    which comes after the path, so that a folder `editbench` beside the user would be taken for it.
+    Adding the folders to `sys.path` would not work with an editable install. Its own finder comes
+    after the path, so a folder named `editbench` in the current folder would shadow it.
 
     Attributes:
-        folders: absolute, in the order in which they are searched.
+        folders: absolute paths, in the order in which they are searched.
     """
 
     def __init__(self) -> None:
@@ -55,11 +55,11 @@ class UserCode(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Where a top-level module lies, or None."""
+        """The spec of a top-level module, or None."""
         if path is not None:
             return None
         for folder in self.folders:
-            # A new finder: one that is kept would miss a file that was written a moment ago.
+            # A FileFinder caches the folder's entries, so an old one could miss a new file.
             finder = FileFinder(
                 str(folder),
                 (ExtensionFileLoader, EXTENSION_SUFFIXES),
@@ -72,10 +72,10 @@ class UserCode(MetaPathFinder):
 
 
 def _holds_code(spec: ModuleSpec) -> bool:
-    """Whether a module is more than a folder of results.
+    """Whether a module contains code, unlike a folder of results.
 
-    Libraries try to import what need not be there. A folder `wandb` or `data` beside the user must
-    not be the answer, though Python would take it for a package.
+    Libraries try optional imports. Python would accept a folder `wandb` or `data` in the current
+    folder as a namespace package.
     """
     if spec.loader is not None:
         return True
@@ -83,15 +83,15 @@ def _holds_code(spec: ModuleSpec) -> bool:
 
 
 def search_folders(*folders: Path) -> None:
-    """Let modules be imported from these folders too, for the rest of this process.
+    """Also import modules from these folders, for the rest of this process.
 
     Args:
-        folders: in the order in which they are searched, after those that were given before.
+        folders: in search order; they are searched after the folders given earlier.
     """
     finder = _finder()
     if finder is None:
         finder = UserCode()
-        # At the end: whatever is installed goes before, so that a user's file never shadows it.
+        # Appended, so that a user's file never shadows an installed module.
         sys.meta_path.append(finder)
     for folder in folders:
         place = folder.absolute()
@@ -100,27 +100,25 @@ def search_folders(*folders: Path) -> None:
 
 
 def search_configuration(folders: Sequence[Path]) -> None:
-    """Let modules be imported from the current folder, and from configuration folders and beside
-    them.
-    """
+    """Also import modules from the current folder, configuration folders and their parents."""
     search_folders(Path.cwd())
     for folder in folders:
         search_folders(folder.absolute().parent, folder)
 
 
 def searched_folders() -> list[Path]:
-    """The folders, for a process that is to find the same modules."""
+    """The searched folders, to pass them to another process."""
     finder = _finder()
     return list(finder.folders) if finder is not None else []
 
 
 def hint(target: str) -> str:
-    """What a user can do about a dotted name that could not be imported.
+    """The remedy for a dotted name that could not be imported, for an error message.
 
     Args:
         target: such as 'my_module.MyClass'.
     """
-    # The first part decides: it is what Python looks for in a folder.
+    # Python searches the folders only for the first part of the name.
     root = target.partition(".")[0]
     finder = _finder()
     own = finder.find_spec(root, None) if finder is not None else None

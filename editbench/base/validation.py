@@ -1,4 +1,4 @@
-"""Values of a configuration that are wrong: an error in one line with key, value and remedy."""
+"""Checks of configuration values. An error has one line, with the key, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Any
 from editbench.base import user_code
 from editbench.base.errors import EditbenchError, UnknownName, at_line, frames_of, one_line
 
-# Kind of a plain value -> the types that it may have, and the words of the message.
+# Kind of a plain value -> its accepted types, and its name in messages.
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "str": ((str,), "text"),
     "bool": ((bool,), "true or false"),
 }
-# Words that are no text without quotes.
+# Words that YAML does not read as text unless they are quoted.
 NO_TEXT = ("", "null", "true", "false")
-# Keys of a component that Hydra's `instantiate` reads itself; all begin like this.
+# Prefix of the keys that Hydra's `instantiate` reads itself.
 HYDRA_PREFIX = "_"
 
 
 def check_kind(key: str, value: object, kind: str, example: object = None) -> None:
-    """Refuse a value of another kind than `kind`. A bool is no number.
+    """Check that a value is of a kind. A bool is not a number.
 
     Args:
         key: dotted name of the value, for the message.
         value: of the configuration.
         kind: 'int', 'float', 'str' or 'bool'.
-        example: a right value, for the message; None shows none.
+        example: a valid value, for the message; None for no example.
 
     Raises:
-        EditbenchError: with key, value and what it must be.
+        EditbenchError: it is of another kind.
     """
     types, words = KINDS[kind]
     is_bool_for_number = isinstance(value, bool) and kind != "bool"
@@ -45,8 +45,11 @@ def check_kind(key: str, value: object, kind: str, example: object = None) -> No
 
 
 def in_yaml(value: object) -> object:
-    """A value as a message shows it: null, true and false as in YAML, and text in quotes where it
-    would be read as one of these or as a number; other values as they are."""
+    """A value as messages show it.
+
+    null, true and false are written as in YAML. Text is quoted if it would be read as one of them
+    or as a number. Other values are unchanged.
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -69,12 +72,12 @@ def _as_in(key: str, example: object) -> str:
 
 
 def check_fields(group: str, spec: Any) -> None:
-    """`check_kind` for every field of a dataclass of plain values; `KIND | None` allows None.
+    """Apply `check_kind` to every field of a dataclass; `KIND | None` allows None.
 
-    A field of two kinds is its dataclass's own to check.
+    A field with two kinds must be checked by the dataclass itself.
     """
     for item in fields(spec):
-        # The default of a field is a right value to show; a field without one shows none.
+        # The default of a field, if it has one, is the example.
         example = item.default
         if example is MISSING:
             example = None
@@ -86,15 +89,15 @@ def check_fields(group: str, spec: Any) -> None:
 
 
 def check_at_least(key: str, value: float, least: float) -> None:
-    """Refuse a number below `least`, NaN and infinity."""
-    if not value >= least:  # also refuses NaN
+    """Check that a number is finite and at least `least`."""
+    if not value >= least:  # also rejects NaN
         raise EditbenchError(f"{key}={value} must be at least {least}")
     _check_finite(key, value)
 
 
 def check_positive(key: str, value: float) -> None:
-    """Refuse a number that is not above 0, NaN and infinity."""
-    if not value > 0:  # also refuses NaN
+    """Check that a number is finite and above 0."""
+    if not value > 0:  # also rejects NaN
         raise EditbenchError(f"{key}={value} must be positive")
     _check_finite(key, value)
 
@@ -105,16 +108,16 @@ def _check_finite(key: str, value: float) -> None:
 
 
 def check_multiple(key: str, value: float, of: str, part: float) -> None:
-    """Refuse a number that is no whole multiple of another one.
+    """Check that a number is an integer multiple of another one.
 
     Args:
         key: name of the value, for the message.
-        value: that is checked.
-        of: name of the other one.
-        part: the other one, positive.
+        value: the number.
+        of: name of the other number.
+        part: the other number, positive.
     """
     times = round(value / part)
-    # Of numbers such as 0.3 and 0.1 the quotient is off by rounding.
+    # The quotient of numbers such as 0.3 and 0.1 has a rounding error.
     if abs(value / part - times) > 1e-9 * max(times, 1):
         raise EditbenchError(
             f"{key}={value} must be a multiple of {of}={part}, such as {times * part:g}"
@@ -122,11 +125,11 @@ def check_multiple(key: str, value: float, of: str, part: float) -> None:
 
 
 def near_powers_of_two(value: int, least: int) -> str:
-    """The powers of two on both sides of a size that is none, for a message: '32 or 64'.
+    """The powers of two below and above a size, for a message: '32 or 64'.
 
     Args:
-        value: the size.
-        least: smallest power that will do, itself a power of two.
+        value: the size, not a power of two.
+        least: the smallest allowed size, a power of two.
     """
     above = least
     while above < value:
@@ -136,24 +139,22 @@ def near_powers_of_two(value: int, least: int) -> str:
 
 
 def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse a value that is not among `choices`."""
+    """Check that a value is one of `choices`."""
     known = list(choices)
     if value not in known:
         raise EditbenchError(f"{key}={in_yaml(value)} must be one of {', '.join(known)}")
 
 
 def check_attributes(key: str, named: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a name that is no attribute, where an option names attributes.
-
-    A misspelt one would have no effect, and nobody would see it.
+    """Check the names of attributes in an option. A misspelt name would have no effect otherwise.
 
     Args:
         key: dotted name of the option, for the message.
-        named: the names that it has.
-        known: the attributes.
+        named: the names in the option.
+        known: names of the attributes.
 
     Raises:
-        UnknownName: one is no attribute, with the nearest one.
+        UnknownName: a name is not an attribute; the message has the nearest one.
     """
     known = list(known)
     for name in named:
@@ -162,20 +163,20 @@ def check_attributes(key: str, named: Iterable[str], known: Iterable[str]) -> No
 
 
 def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
-    """Compare the options of a component with the arguments of what `_target_` names.
+    """Check the options of a component against the arguments of its class or function.
 
-    Nothing is built. Only arguments that are annotated with plain types (int, float, str, bool, or
-    None) are compared by kind; the others are left to the constructor.
+    Nothing is built. Kinds are checked only for arguments annotated with plain types (int, float,
+    str, bool, or None). The constructor checks the others.
 
     Args:
-        key: where the component stands in the configuration, such as 'method'.
+        key: the component's place in the configuration, such as 'method'.
         target: dotted name of a class or a function.
         options: its keyword arguments.
 
     Raises:
-        UnknownName: an option that is no argument, with the nearest one.
-        EditbenchError: `target` cannot be imported, an argument is missing, or a value has another
-            kind than the argument's annotation.
+        UnknownName: an option is not an argument; the message has the nearest one.
+        EditbenchError: `target` cannot be imported, an argument is missing, or a value is not of
+            the kind of the argument's annotation.
     """
     known, takes_any = arguments_of(load_target(key, target))
     for name, value in options.items():
@@ -191,10 +192,10 @@ def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
 
 
 def load_target(key: str, target: str) -> Callable[..., Any]:
-    """The class or function of a dotted name. EditbenchError where it cannot be imported."""
+    """The class or function of a dotted name. Raises EditbenchError if it cannot be imported."""
     try:
         return _imported(target)
-    except (Exception, SystemExit) as error:  # importing somebody's module may raise anything
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         reason = f"{one_line(error)}{_place(error)}"
         remedy = user_code.hint(target)
         raise EditbenchError(
@@ -203,12 +204,14 @@ def load_target(key: str, target: str) -> Callable[..., Any]:
 
 
 def _imported(target: str) -> Any:
-    """What a dotted name stands for, with the error of the module that cannot be imported. Hydra's
-    `get_object` prints it in lines of its own."""
+    """The object of a dotted name.
+
+    Raises the module's own error if an import fails. Hydra's `get_object` would print it too.
+    """
     words = target.split(".")
     found: Any = importlib.import_module(words[0])
     for count, word in enumerate(words[1:], 2):
-        # Of a package a module that nobody has imported yet; of anything else an attribute.
+        # In a package, this may be a module that has not been imported yet.
         if not hasattr(found, word) and hasattr(found, "__path__"):
             importlib.import_module(".".join(words[:count]))
         found = getattr(found, word)
@@ -216,22 +219,22 @@ def _imported(target: str) -> Any:
 
 
 def _place(error: BaseException) -> str:
-    """The line of somebody's module that raised an error, in brackets; '' where none did."""
+    """The line of a user's module that raised an error, in brackets; '' if there is none."""
     if isinstance(error, SyntaxError):
         return ""  # its message has the line
-    # The last one: a module may import another of somebody's, which fails.
+    # The last frame, since the module may import another user's module that fails.
     own = frames_of(error, user_code.is_users_file)
     return at_line(own[-1]) if own else ""
 
 
 def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The named arguments of a class or function, and whether it takes any others.
+    """The named arguments of a class or function, and whether it accepts any others.
 
-    A class whose `__init__` has **kwargs hands them to its bases, so theirs count as well.
+    If the `__init__` of a class has **kwargs, the arguments of its bases are included.
     """
     callables: list[Callable[..., Any]] = [target]
     if inspect.isclass(target):
-        # `object.__init__` has a signature that takes anything, and takes nothing.
+        # The signature of `object.__init__` has *args and **kwargs, but it accepts none.
         bases = [base for base in target.__mro__ if base is not object]
         callables = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
     found: dict[str, inspect.Parameter] = {}
@@ -246,7 +249,7 @@ def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
         for parameter in parameters:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 if function is not callables[0]:
-                    # The class itself may give its base this argument, so nobody has to.
+                    # The class itself may pass this argument to its base, so it is optional.
                     parameter = parameter.replace(default=None)
                 found.setdefault(parameter.name, parameter)
             elif parameter.kind is parameter.VAR_KEYWORD:
@@ -260,19 +263,19 @@ def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
 
 def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> None:
     annotation = argument.annotation
-    # Annotations are text where the module has `from __future__ import annotations`. They are not
-    # evaluated: the names of plain types are all that is needed.
+    # Annotations are text if the module has `from __future__ import annotations`. They need not be
+    # evaluated, since only the names of plain types matter.
     text = str(annotation)
     if isinstance(annotation, type):  # str() of a type is "<class 'int'>"
         text = annotation.__name__
     names = text.replace(" ", "").split("|")
     kinds = [name for name in names if name != "None"]
     if not kinds or not set(kinds) <= set(KINDS):
-        return  # a mapping, a list, a class: the constructor knows
+        return  # a mapping, list or class, which the constructor checks
     if value is None and "None" in names:
         return
     if isinstance(value, Mapping) and "_target_" in value:
-        return  # an object that is built first
+        return  # a nested component
     for kind in kinds:
         try:
             check_kind(key, value, kind)

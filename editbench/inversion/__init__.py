@@ -1,1 +1,1 @@
-"""Real images: inversion into W, W+ or Z by optimisation, and inverted images as the starts of a job."""
+"""Real images: inversion into W, W+ or Z by optimisation, and walks from inverted images."""

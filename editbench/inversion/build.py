@@ -1,4 +1,7 @@
-"""Making an inversion: block by block, resumable, each block the same bits however often the work was stopped."""
+"""Computing an inversion block by block.
+
+It can be interrupted and resumed, which does not change a bit of the result.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +49,24 @@ from editbench.inversion.store import VERSION, Inversion, block_folder, psnr
 from editbench.networks.perceptual import Perceptual
 from editbench.networks.roles import Networks
 
-PICTURES = 16  # images with a smaller number are kept beside their reconstructions
+PICTURES = 16  # number of first images that are stored with their reconstructions
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that an inversion depends on. block: images that are optimised together; blocks begin at its multiples, so
-    that a kill and a restart change no bit. distance: JSON-able identity of the perceptual distance."""
+    """Everything that an inversion depends on.
+
+    Args:
+        images: to invert.
+        networks: the generator that is inverted, the teacher and the judge.
+        code: hash of the networks' source code.
+        perceptual: the perceptual distance.
+        distance: identity of the perceptual distance, as a JSON-like value.
+        spec: how images are inverted.
+        block: number of images that are optimised together. Blocks begin at its multiples, so that
+            the blocks of a resumed inversion are the same.
+        device: of the computation.
+    """
 
     images: Images
     networks: Networks
@@ -85,7 +99,11 @@ class Task:
 
 
 def build_inversion(folder: Path, task: Task) -> Inversion:
-    """Make what is missing of an inversion, and open it. EditbenchError where the folder holds something else."""
+    """Compute the missing parts of an inversion, and open it.
+
+    Raises:
+        EditbenchError: the folder contains something else.
+    """
     usable_folder(folder)
     with explain_disk_errors(folder), lock(folder):
         sweep_partials(folder / "begun.json")
@@ -101,9 +119,8 @@ def build_inversion(folder: Path, task: Task) -> Inversion:
             _make_blocks(folder, task)
             _finish(folder, task)
         found = Inversion(folder)
-        if not (
-            folder / "index.html"
-        ).is_file():  # made last, so that a kill leaves no inversion without its page
+        # The page is written last, and an earlier process may have been killed before that.
+        if not (folder / "index.html").is_file():
             write_page(found)
     return found
 
@@ -150,7 +167,7 @@ def _make_block(
 def _invert_all(
     task: Task, pixels: Tensor, index: np.ndarray, statistics: Statistics, advance: Advance
 ) -> Inverted:
-    """Invert the images of a block, as many at once as the memory holds: none depends on another."""
+    """Invert the images of a block, as many at once as fit into memory; they are independent."""
     generator = task.networks.generator
     space = Space(task.spec.space)
 
@@ -163,7 +180,7 @@ def _invert_all(
     size = fitting_batch(one, task.device, len(index), counted=generator)
 
     def work(rows: slice) -> Inverted:
-        # The bar counts the steps of a block once: with its first images.
+        # Only the first batch advances the bar, which counts the steps of a block once.
         return invert(
             generator,
             task.perceptual,
@@ -178,7 +195,7 @@ def _invert_all(
 
 
 def _joined(parts: list[Inverted]) -> Inverted:
-    """Several inversions as one."""
+    """Concatenate several results."""
     codes = torch.cat([part.codes.values for part in parts])
     noise = {name: torch.cat([part.noise[name] for part in parts]) for name in parts[0].noise}
     distance = torch.cat([part.distance for part in parts])
@@ -188,7 +205,7 @@ def _joined(parts: list[Inverted]) -> Inverted:
 def _measure(
     task: Task, part: ImageBatch, pixels: Tensor, found: Inverted
 ) -> tuple[pd.DataFrame, Tensor]:
-    """The block's rows of the table, and the reconstructions."""
+    """The rows of the table for a block, and the reconstructions."""
 
     def work(rows: slice) -> tuple[dict[str, Tensor], Tensor]:
         noise = {name: one[rows] for name, one in found.noise.items()}
@@ -216,7 +233,7 @@ def _measure(
 
 @torch.no_grad()
 def _reconstructed(task: Task, pixels: Tensor, found: Inverted) -> tuple[dict[str, Tensor], Tensor]:
-    """Column -> its value for each image, (N,), and the reconstructions (N, C, H, W)."""
+    """Columns of the table, name -> (N,), and the reconstructions (N, C, H, W)."""
     generator, teacher, judge = task.networks.generator, task.networks.teacher, task.networks.judge
     made = generator.decode(found.codes)
     columns: dict[str, Tensor] = {"mse": (made - pixels).square().flatten(1).mean(1)}
@@ -245,7 +262,7 @@ def _finish(folder: Path, task: Task) -> None:
         for name in read_seal(path)["files"]:
             check_file(path, name)
         skipped |= read_json(path / "skipped.json", sealed=True)
-        if (path / "table.parquet").exists():  # a block of unreadable images has none
+        if (path / "table.parquet").exists():  # not if no image of the block can be read
             tables.append(pd.read_parquet(path / "table.parquet"))
     if not tables:
         shutil.rmtree(folder)

@@ -1,6 +1,6 @@
-"""The images that are inverted.
+"""The images to invert: pictures in a folder, or renders of the embedded world.
 
-They are the pictures below a folder, or renders of the embedded world that its generator never produced.
+The renders are not outputs of the world's generator.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from editbench.worlds.faces.factors import CLASSES, TRAITS, FactorLaw, Factors, 
 from editbench.worlds.faces.renderer import render
 
 RENDERS = "faces:"
-# The stream of the renders. The pictures that the networks were trained on come from other streams.
+# Random stream of the renders, different from those of the images that the networks trained on.
 STREAM = "inversion"
 PREPARED = "central square, LANCZOS"
 
@@ -33,7 +33,7 @@ class ImageBatch:
     """Some images of a list.
 
     Args:
-        index: (n,) int64, their numbers.
+        index: (n,) int64, positions in the list.
         names: of the images, as `printable` text.
         pixels: (n, C, H, W) float32 in [-1, 1].
         truth: (n, A) true classes in the order of the requested attributes; -1 where unknown.
@@ -48,9 +48,11 @@ class ImageBatch:
 
 
 class Images(abc.ABC):
-    """A fixed list of images, which is read in parts.
+    """A fixed list of images, read in parts.
 
-    `identity` is JSON-able and equal for the same images; `about` is a line for people.
+    Attributes:
+        identity: a JSON-like value, equal for the same images.
+        about: a description in one line.
     """
 
     identity: dict
@@ -61,18 +63,18 @@ class Images(abc.ABC):
 
     @abc.abstractmethod
     def read(self, start: int, stop: int, attributes: Attributes) -> ImageBatch:
-        """Images start..stop-1, without those that cannot be read."""
+        """Images start..stop-1, except those that cannot be read."""
 
 
 def open_images(text: str, shape: tuple[int, ...]) -> Images:
-    """Open a list of images by what a user wrote.
+    """Open the list of images that the option `inversion.images` gives.
 
     Args:
         text: a folder, or `faces:N` for N renders of the embedded world.
-        shape: (C, H, W) of the generator's pictures.
+        shape: (C, H, W) of the generator's images.
 
     Raises:
-        EditbenchError: the shape is not square, or the text is neither.
+        EditbenchError: the images are not square, or the text has neither form.
     """
     if len(shape) != 3 or shape[1] != shape[2] or shape[0] not in (1, 3):
         raise EditbenchError(
@@ -94,14 +96,14 @@ def open_images(text: str, shape: tuple[int, ...]) -> Images:
 
 
 class FaceRenders(Images):
-    """N faces by the world's law, from a stream of their own.
+    """Renders of N faces, with factors from the world's distribution.
 
-    Neither generator, teacher nor judge was trained on them. Their factors are known, and so is the
-    truth of every attribute that has the world's name and classes.
+    The generator, teacher and judge were not trained on them. Since the factors are known, so are
+    the true classes of attributes that have the names and classes of the world's.
 
     Args:
-        n: how many.
-        resolution: pixels a side.
+        n: number of faces.
+        resolution: side in pixels.
         seed: of the factors.
     """
 
@@ -133,7 +135,7 @@ class FaceRenders(Images):
         for attribute in attributes:
             if attribute.classes == CLASSES.get(attribute.name):
                 truth.append(labels[:, TRAITS.index(attribute.name)])
-            else:  # another attribute of the same name, or one that the world does not have
+            else:  # not an attribute of the world, or one with other classes
                 truth.append(np.full(stop - start, -1))
         names = [f"face {number}" for number in range(start, stop)]
         pixels = render(factors, self.resolution)
@@ -141,15 +143,15 @@ class FaceRenders(Images):
 
 
 class FolderImages(Images):
-    """The pictures below a folder, in the order of their paths.
+    """The images in a folder and its subfolders, in the order of their paths.
 
-    They are cut and resized as `editbench.worlds.datasets.images` does. An image's number is its
-    place among all files, whether they can be read or not.
+    They are cropped and resized as in `editbench.worlds.datasets.images`. The number of an image is
+    its position among all files, including those that cannot be read.
 
     Args:
-        folder: with pictures in any subfolders.
-        channels: of the generator; with 1 the luma of the pictures is taken.
-        resolution: pixels a side.
+        folder: of the images.
+        channels: of the generator; 1 converts images to their luma.
+        resolution: side in pixels.
     """
 
     def __init__(self, folder: Path, channels: int, resolution: int) -> None:
@@ -176,6 +178,6 @@ class FolderImages(Images):
         planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
         values = planes.float().div(127.5).sub(1)  # 0..255 to [-1, 1]
         names = [printable(self.source.files[number]) for number in block.kept]
-        # Nothing is known of a user's pictures.
+        # The true classes of a user's images are unknown.
         truth = np.full((len(pixels), len(attributes.names)), -1)
         return ImageBatch(block.kept, names, values.contiguous(), truth, dict(block.problems))

@@ -1,4 +1,4 @@
-"""The inversion that a configuration asks for: an option of the Hydra group `inversion`, made once and cached."""
+"""The inversion of a job, from options of the Hydra group `inversion`; computed once and cached."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from editbench.networks.external import frozen
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks
 
-# Keys of the group that are no field of ProjectionSpec or Schedule.
+# Keys of the group that are not fields of ProjectionSpec or Schedule.
 OWN = ("images", "path", "perceptual", "block")
 
-# Inversions that this process has opened and verified, so that each is read once.
+# Inversions that this process has already opened and verified.
 _OPEN: dict[Path, Inversion] = {}
 
 
 @dataclass(frozen=True)
 class InversionRequest:
-    """The inversion that a job's walks start from: made once, cached, and opened again.
+    """The inversion that a job's walks start from.
 
     Args:
         options: of the Hydra group `inversion`, without its labels.
         networks: the generator that is inverted, the teacher and the judge.
-        code: hash of the source behind the networks.
-        device: where it is computed.
-        cache: folder of what jobs share.
+        code: hash of the networks' source code.
+        device: of the computation.
+        cache: folder that jobs share.
     """
 
     options: dict[str, Any]
@@ -49,11 +49,11 @@ class InversionRequest:
     cache: Path
 
     def load(self) -> Inversion:
-        """Open the inversion, making it first if need be.
+        """Open the inversion. If it is not cached, compute it first.
 
         Raises:
-            EditbenchError: the options name no images, or a value is out of range.
-            BadFile: the folder given by `inversion.path` was made with other networks.
+            EditbenchError: the options give no images, or a value is out of range.
+            BadFile: the folder `inversion.path` was made with other networks.
         """
         if self.options.get("path"):
             check_kind("inversion.path", self.options["path"], "str")
@@ -68,13 +68,13 @@ class InversionRequest:
         return _OPEN[folder]
 
     def id(self) -> str:
-        """Identity of the inversion; known before it is made, except for one given by its path."""
+        """Identity of the inversion; known before it is computed, unless it is given by a path."""
         if self.options.get("path"):
             return self.load().id
         return self.task().id
 
     def task(self) -> Task:
-        """What is to be inverted, and how. Raises EditbenchError for what cannot be."""
+        """What to invert, and how. Raises EditbenchError if the options are wrong."""
         options = self.options
         if not options.get("images"):
             raise EditbenchError(
@@ -102,7 +102,7 @@ class InversionRequest:
 
 
 def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
-    """Refuse an inversion given by its path that was made with other networks."""
+    """Check that an inversion was made with these networks. Raises BadFile otherwise."""
     for role, network in vars(networks).items():
         if inversion.meta[role] != network.digest:
             raise BadFile(
@@ -114,7 +114,7 @@ def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
 
 
 def projection(options: dict[str, Any]) -> ProjectionSpec:
-    """ProjectionSpec and Schedule of the group's keys."""
+    """ProjectionSpec and Schedule from the keys of the group."""
     times = {item.name for item in fields(Schedule)}
     given = {key: value for key, value in options.items() if key not in OWN}
     schedule = Schedule(**{key: value for key, value in given.items() if key in times})
@@ -124,7 +124,13 @@ def projection(options: dict[str, Any]) -> ProjectionSpec:
 
 
 def distance_of(option: object, networks: Networks, device: str) -> tuple[Perceptual, object]:
-    """A distance and its identity: 'teacher', 'pixels', or a mapping with the `_target_` of a Perceptual."""
+    """A perceptual distance and its identity.
+
+    Args:
+        option: 'teacher', 'pixels', or a mapping with the `_target_` of a Perceptual.
+        networks: of the job.
+        device: of the distance.
+    """
     if option == "teacher":
         return FeatureDistance(networks.teacher), "teacher"
     if option == "pixels":
@@ -145,7 +151,7 @@ def distance_of(option: object, networks: Networks, device: str) -> tuple[Percep
 
 
 def picture_shape(networks: Networks, device: str) -> tuple[int, ...]:
-    """(C, H, W) of the generator's pictures."""
+    """(C, H, W) of the generator's images."""
     generator = networks.generator
     space = generator.latent_space
     code = torch.zeros(1, generator.code_dim(space), device=device)

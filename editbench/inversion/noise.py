@@ -1,9 +1,9 @@
-"""The generator's layer noise as variables of an inversion (Karras et al. 2020, appendix D).
+"""Optimising the generator's layer noise in an inversion (Karras et al. 2020, appendix D).
 
-Each image has maps of its own. A penalty keeps a map from carrying picture content: its correlation
-with itself, shifted by one pixel, at every scale down to 8x8. After every step a map is brought back
-to zero mean and unit variance. The generator is not changed: the maps take the place of its buffers
-for the length of one call.
+Each image has its own noise maps. A penalty keeps them from encoding image content: a map's
+correlation with itself, shifted by one pixel, at every scale down to 8x8. After every step a map is
+normalised to zero mean and unit variance. The generator is not changed: the maps replace its
+buffers during a call only.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from editbench.base.spaces import Codes
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.layers import LARGE, StyledConv
 
-SMALLEST = 8  # pixels of the coarsest scale
-# Images that are decoded at once. A layer that is given LARGE maps or more takes their number for
-# its resolution.
+SMALLEST = 8  # side of the coarsest scale in pixels
+# Images that are decoded at once.
 TOGETHER = LARGE // 2
 
 
 class NoiseMaps:
     """Noise maps of all layers for n images: name of the buffer -> (n, 1, H, W).
 
-    They are standard normal at the start.
+    They are initialised with standard normals.
 
     Args:
-        generator: whose layers have noise buffers.
-        seed: of the maps; image i has the same maps whatever its neighbours are.
+        generator: with noise buffers in its layers.
+        seed: of the maps; the maps of an image do not depend on the other images.
         index: (n,) numbers of the images.
 
     Raises:
@@ -59,14 +58,14 @@ class NoiseMaps:
 
     @torch.no_grad()
     def renormalise(self) -> None:
-        """Every map of every image to zero mean and unit variance, in place."""
+        """Normalise every map to zero mean and unit variance, in place."""
         for x in self.maps.values():
             x -= x.mean((2, 3), keepdim=True)
             x *= x.square().mean((2, 3), keepdim=True).rsqrt()
 
 
 def decode_with(generator: Generator, codes: Codes, maps: dict[str, Tensor]) -> Tensor:
-    """`generator.decode` with each image's own maps instead of the constant noise."""
+    """`generator.decode` with the images' own maps instead of the constant noise."""
     images = []
     for first in range(0, len(codes), TOGETHER):
         rows = slice(first, first + TOGETHER)
@@ -76,13 +75,13 @@ def decode_with(generator: Generator, codes: Codes, maps: dict[str, Tensor]) -> 
 
 
 def rows_of_normals(seed: int, stream: str, index: np.ndarray, width: int) -> np.ndarray:
-    """Standard normals of some items of a stream.
+    """Standard normals for some items of a random stream, see `editbench.base.seeding`.
 
     Args:
-        seed: of the draws.
-        stream: of the draws, so that two uses of a seed differ.
+        seed: of the stream.
+        stream: name of the stream.
         index: (n,) numbers of the items, in ascending order.
-        width: values an item.
+        width: numbers per item.
 
     Returns:
         (n, width) float64.
@@ -92,17 +91,17 @@ def rows_of_normals(seed: int, stream: str, index: np.ndarray, width: int) -> np
 
 
 def draw_noise(seed: int, name: str, index: np.ndarray, like: Tensor) -> Tensor:
-    """Noise of images in one layer: (n, 1, H, W)."""
+    """Noise of one layer for some images: (n, 1, H, W)."""
     values = rows_of_normals(seed, f"inversion/{name}", index, like.numel())
     return torch.from_numpy(values.astype(np.float32)).to(like).reshape(-1, 1, *like.shape)
 
 
 def autocorrelation(x: Tensor) -> Tensor:
-    """Squared mean products of neighbours, in rows and columns, summed over scales.
+    """Squared mean products of neighbouring pixels, in rows and columns, summed over scales.
 
-    Each scale halves the last one by averaging 2x2 pixels. The factor 2 keeps the variance of white
-    noise at one, as the paper's text has it; the published code leaves it out, so that its coarse
-    scales weigh less. Maps of 8x8 pixels or smaller have one scale.
+    Each scale is half the previous one, by averages of 2x2 pixels. As in the paper's text, a factor
+    of 2 keeps the variance of white noise at 1. The published code omits it, which gives coarse
+    scales less weight. Maps of 8x8 pixels or fewer have one scale.
 
     Args:
         x: (n, 1, H, W).

@@ -1,4 +1,4 @@
-"""What people look at of an inversion: a picture (originals above reconstructions), a small page, a table."""
+"""How an inversion is shown: a sheet of originals and reconstructions, a page, and a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from editbench.base.progress import results_console
 from editbench.inversion.store import Inversion
 
 COLUMNS = 16
-SMALLEST = 64  # pixels of a picture on the sheet
+SMALLEST = 64  # least side of an image on the sheet, in pixels
 SHARES = (
     ("kept", "class kept"),
     ("real_true", "image, as judged, true"),
@@ -26,7 +26,7 @@ SHARES = (
 
 
 def write_page(inversion: Inversion) -> Path:
-    """reconstructions.png and index.html in the inversion's folder."""
+    """Write reconstructions.png and index.html to the inversion's folder."""
     sheet = _sheet(inversion)
     if sheet is not None:
         write_atomic(inversion.folder / "reconstructions.png", sheet)
@@ -66,7 +66,7 @@ def figures(inversion: Inversion) -> list[tuple[str, str]]:
 
 
 def print_inversion(inversion: Inversion) -> None:
-    """The same on standard output."""
+    """Print the inversion's figures and attributes on standard output."""
     out = results_console()
     spec = inversion.meta["spec"]
     out.print(
@@ -95,7 +95,7 @@ def _percent(value: float) -> str:
 
 
 def _sheet(inversion: Inversion) -> bytes | None:
-    """PNG of the first images, each above its reconstruction; None where none was kept."""
+    """PNG of the first images, each above its reconstruction; None if none was stored."""
     originals, made = inversion.pictures()
     if not len(originals):
         return None

@@ -1,10 +1,10 @@
-"""Images to codes by optimisation: the projector of StyleGAN2.
+"""Inversion of images by optimisation: the projector of StyleGAN2.
 
 Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix D. Adam starts
-from the mean latent and lowers a perceptual distance to the image. A jitter on the latent, which
-dies away, keeps it from the first basin. All images of a block are optimised side by side. Image i
-has draws of its own from (seed, i), and neither the loss nor Adam mixes images, so that its
-neighbours change no more than the last bit of a sum.
+from the mean latent and minimises a perceptual distance to the image. Noise on the latent (jitter),
+which decreases to zero, helps to avoid poor local minima. The images of a block are optimised
+together but independently: image i has its own random numbers from (seed, i), and neither the loss
+nor Adam mixes images. Other images of the block can change only the last bit of a sum.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from editbench.inversion.spec import ProjectionSpec
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import Perceptual
 
-BLOCK = 500  # latents mapped together for the statistics
+BLOCK = 500  # latents that are mapped at once for the statistics
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Where latents lie.
+    """Mean and spread of latents.
 
     Args:
-        mean: (d,) of the latents.
-        spread: their root-mean-square distance from the mean.
+        mean: (d,).
+        spread: root-mean-square distance from the mean.
     """
 
     mean: Tensor
@@ -47,9 +47,9 @@ class Inverted:
     """The result for n images.
 
     Args:
-        codes: in the projection's space.
+        codes: in the space of the inversion.
         noise: name of a buffer -> (n, 1, H, W); empty for constant noise.
-        distance: (n,) perceptual distance at the last step, with jitter and maps as they were.
+        distance: (n,) perceptual distance at the last step, with the jitter and maps of that step.
     """
 
     codes: Codes
@@ -58,7 +58,7 @@ class Inverted:
 
 
 def check_invertible(generator: Generator, space: str) -> None:
-    """Raise Unsupported where images can't be inverted into this space."""
+    """Raise Unsupported if images can't be inverted into this space."""
     if generator.output != "image":
         raise Unsupported(
             f"{type(generator).__name__} makes no pictures: there is nothing to invert"
@@ -74,12 +74,12 @@ def check_invertible(generator: Generator, space: str) -> None:
 def latent_statistics(
     generator: Generator, spec: ProjectionSpec, device: torch.device | str = "cpu"
 ) -> Statistics:
-    """Mean and spread of w over fresh z, as `map` is configured; of Z in closed form."""
+    """Mean and spread of w = map(z) for random z; for Z in closed form."""
     if spec.space == Space.Z:
         return Statistics(torch.zeros(generator.z_dim, device=device), generator.z_dim**0.5)
     total = torch.zeros(generator.w_dim, dtype=torch.float64, device=device)
     square = 0.0
-    # Sums are taken about the first sample: about zero, a small spread would cancel.
+    # Sums are relative to the first sample, since cancellation could lose a small spread.
     origin: Tensor | None = None
     for first in range(0, spec.samples, BLOCK):
         last = min(first + BLOCK, spec.samples)
@@ -111,15 +111,15 @@ def invert(
     """Find the codes of n images.
 
     Args:
-        generator: constant, in evaluation mode.
-        distance: the perceptual distance that is lowered.
+        generator: with constant weights, in evaluation mode.
+        distance: the perceptual distance to minimise.
         targets: (n, C, H, W) in [-1, 1], of the generator's size.
         spec: space, noise and schedule.
-        index: (n,) numbers of the images, which decide their draws; None: 0..n-1.
-        statistics: mean and spread of the latents; None: estimated here.
-        origin: where to begin, of the code's shape; None: the mean latent.
-        advance: called once a step.
-        watch: called with the step and the distances (n,) at it.
+        index: (n,) numbers of the images, which determine their random numbers; None for 0..n-1.
+        statistics: mean and spread of the latents; None to estimate them here.
+        origin: initial codes; None for the mean latent.
+        advance: called once per step.
+        watch: called at every step with the step and the distances (n,).
 
     Raises:
         Unsupported: the generator has no such space or noise.
@@ -135,7 +135,7 @@ def invert(
     rows = (generator.num_ws,) if space == Space.W_PLUS else ()
     code = (mean.expand(n, *rows, -1) if origin is None else origin).clone().requires_grad_()
     maps = NoiseMaps(generator, spec.seed, index) if spec.noise == "optimise" else None
-    with torch.no_grad():  # the features of the targets are needed once
+    with torch.no_grad():  # the targets are constant
         goal = distance.residual(targets)
     variables = [code, *(maps.maps.values() if maps else ())]
     optimiser = torch.optim.Adam(variables, lr=spec.schedule.lr, betas=(0.9, 0.999))
@@ -159,7 +159,7 @@ def invert(
             )
         if watch:
             watch(step, apart.detach())
-        # The sum over images has each image's own gradient, so that images do not mix.
+        # The gradient of the sum with respect to an image's variables is that of its own loss.
         for variable, slope in zip(variables, torch.autograd.grad(loss.sum(), variables)):
             variable.grad = slope
         optimiser.step()
@@ -172,14 +172,14 @@ def invert(
 
 
 def decode_inverted(generator: Generator, found: Inverted) -> Tensor:
-    """The reconstructions, with the optimised noise where there is some: (n, C, H, W)."""
+    """The reconstructions (n, C, H, W), with the optimised noise if there is any."""
     if found.noise:
         return decode_with(generator, found.codes, found.noise)
     return generator.decode(found.codes)
 
 
 def jitter(spec: ProjectionSpec, step: int, index: np.ndarray, code: Tensor) -> Tensor:
-    """Normal noise of the schedule's size on every coordinate of code (n, ...); zero once the schedule says so."""
+    """The jitter of a step: normal noise shaped like `code`, in units of the latents' spread."""
     scale = spec.schedule.scale(step / spec.schedule.steps)
     if scale == 0:
         return torch.zeros_like(code)

@@ -1,7 +1,7 @@
 """Learning rate and latent jitter over an inversion (Karras et al. 2020, StyleGAN2, appendix D).
 
-Both are functions of t = step / steps in [0, 1): the rate rises linearly over the first 5 % and falls as a cosine over
-the last 25 %; the jitter falls quadratically to zero at three quarters.
+Both are functions of t = step / steps in [0, 1). By default, the rate rises linearly over the first
+5 % and falls as a cosine over the last 25 %, and the jitter falls quadratically to zero at 75 %.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Schedule:
 
     Args:
         steps: of Adam.
-        lr: the highest learning rate.
+        lr: maximum learning rate.
         rampup: share of the steps in which the learning rate rises.
         rampdown: share of the steps in which it falls.
-        jitter: standard deviation of the noise on the latent at t = 0, in units of the latent's
-            own spread.
-        jitter_ramp: the t at which the jitter has vanished.
+        jitter: standard deviation of the noise on the latent at t = 0, in units of the latents'
+            spread.
+        jitter_ramp: the t at which the jitter becomes zero.
     """
 
     steps: int = 1000
@@ -50,5 +50,5 @@ class Schedule:
         return self.lr * (0.5 - 0.5 * math.cos(math.pi * down)) * min(1.0, t / self.rampup)
 
     def scale(self, t: float) -> float:
-        """Standard deviation of the jitter at t, in units of the latent's spread."""
+        """Standard deviation of the jitter at t, in units of the latents' spread."""
         return self.jitter * max(0.0, 1 - t / self.jitter_ramp) ** 2

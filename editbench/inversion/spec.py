@@ -1,4 +1,4 @@
-"""What a configuration says of an inversion. Needs no torch."""
+"""The options of an inversion. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NOISES = ("const", "optimise")
 
 @dataclass(frozen=True)
 class ProjectionSpec:
-    """How images are inverted. The defaults are the paper's, but for `noise`.
+    """How images are inverted. The defaults are the paper's, except for `noise`.
 
     Args:
         space: 'w', 'w_plus' or 'z'.
-        noise: 'const' decodes with the generator's own noise, as the benchmark does; 'optimise' (the
-            paper) makes the noise maps variables.
-        noise_weight: of the regulariser of optimised noise.
-        pixel_weight: of the mean squared difference of pixels, which is added to the perceptual
-            distance; the paper has none.
-        samples: latents from which the mean and the spread are estimated.
-        seed: of all draws.
+        noise: 'const' uses the generator's own noise, as the benchmark does; 'optimise' (the paper)
+            also optimises the noise maps.
+        noise_weight: weight of the regulariser of optimised noise.
+        pixel_weight: weight of the mean squared difference of pixels, which is added to the
+            perceptual distance; the paper does not use it.
+        samples: number of latents from which the mean and the spread are estimated.
+        seed: of all random numbers.
         schedule: learning rate and jitter over the steps.
     """
 

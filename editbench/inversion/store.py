@@ -1,11 +1,21 @@
-"""An inversion on disk: blocks of images, each written whole or not at all, then one table of all of them.
+"""The folder of an inversion. Blocks of images are written atomically, then one table of them all.
 
-A folder holds inversion.json; table.parquet, a row an image; block-NNNNN/codes.safetensors with the codes (n, d) or
-(n, num_ws, d) and, where it was optimised, the noise (n, H, W) of each layer; and pictures.safetensors, the first
-images beside their reconstructions. Columns of the table: index (the image's number), name, block and row (where its
-code lies), mse (over [-1, 1]), psnr (dB), perceptual, noise_mse (with the optimised noise maps, else NaN), then logits
-judge:NAME and teacher:NAME of the reconstruction, real_judge:NAME and real_teacher:NAME of the image itself, and
-truth:ATTRIBUTE, the true class or -1. A reconstruction is what the benchmark decodes: the code under constant noise.
+- inversion.json: the options, the images and the networks.
+- table.parquet: one row per image, see below.
+- block-NNNNN/codes.safetensors: the codes, (n, d) or (n, num_ws, d), and, if it was optimised, the
+  noise (n, H, W) of each layer.
+- pictures.safetensors: the first images and their reconstructions.
+
+The table has these columns:
+
+- index (the image's number) and name; block and row (the place of its code).
+- Errors of the reconstruction: mse (of values in [-1, 1]), psnr (dB), perceptual, and noise_mse
+  (with the optimised noise maps; NaN without).
+- Logits: judge:NAME and teacher:NAME of the reconstruction, real_judge:NAME and real_teacher:NAME
+  of the original image.
+- truth:ATTRIBUTE: the true class, or -1.
+
+The reconstruction is the image that the benchmark decodes: the code with constant noise.
 """
 
 from __future__ import annotations
@@ -27,7 +37,7 @@ from editbench.base.files import check_file, compare_checksum, read_json, read_s
 from editbench.base.spaces import Space
 
 VERSION = 1
-RANGE = 2.0  # of a pixel, for the PSNR
+RANGE = 2.0  # of pixel values, for the PSNR
 KEYS = {
     "id",
     "space",
@@ -44,7 +54,7 @@ KEYS = {
 
 
 class Inversion:
-    """A finished inversion, opened read-only with its checksums verified."""
+    """A complete inversion, opened read-only after a check of its checksums."""
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "inversion.json").is_file():
@@ -94,7 +104,7 @@ class Inversion:
         return self.meta["skipped"]
 
     def codes(self, rows: np.ndarray) -> Tensor:
-        """Codes of rows of the table, in their order: (n, d), or (n, num_ws, d) of W+."""
+        """Codes of rows of the table, in the given order: (n, d), or (n, num_ws, d) for W+."""
         blocks, places = (self.table[name].to_numpy()[rows] for name in ("block", "row"))
         out: Tensor | None = None
         for block in np.unique(blocks):
@@ -121,7 +131,7 @@ class Inversion:
 
         Args:
             role: judge, teacher, real_judge or real_teacher.
-            attributes: whose columns to give; None is all of them.
+            attributes: the attributes to include; None for all.
 
         Returns:
             (n, width) float32.
@@ -131,7 +141,7 @@ class Inversion:
         return self.table[columns].to_numpy(np.float32, copy=True)
 
     def labels(self, role: str) -> np.ndarray:
-        """(n, A) classes that a role decides."""
+        """(n, A) classes that a role predicts."""
         return self.attributes.labels(torch.from_numpy(self.logits(role))).numpy()
 
     @cached_property
@@ -145,8 +155,12 @@ class Inversion:
         return parts["original"], parts["reconstruction"]
 
     def summary(self) -> pd.DataFrame:
-        """A row an attribute: shares of images whose judged class is the same in the image and its reconstruction
-        (kept), and is the true one, in the image (real_true) and in the reconstruction (true); NaN where unknown."""
+        """One row per attribute with shares of images, NaN if unknown.
+
+        - kept: the judge assigns the same class to the image and to its reconstruction.
+        - real_true: it assigns the true class to the image.
+        - true: it assigns the true class to the reconstruction.
+        """
         real, made, truth = self.labels("real_judge"), self.labels("judge"), self.truth
         known = truth >= 0
 
@@ -169,5 +183,5 @@ def block_folder(folder: Path, block: int) -> Path:
 
 
 def psnr(mse: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pictures in [-1, 1]."""
+    """Peak signal-to-noise ratio in dB of images in [-1, 1]."""
     return 10 * torch.log10(RANGE**2 / mse.clamp_min(1e-20))

@@ -1,15 +1,15 @@
-"""Inverted images as the starts of a job.
+"""Walks that start from inverted images.
 
-Editors are still fitted on the bank; only the starts change. Step 0 is the reconstruction, with the
-logits that it has. Where an editor starts depends on its space and on the inversion's:
+Editors are still fitted on the bank; only the starts change. Step 0 is the reconstruction and its
+logits. The start depends on the spaces of the editor and of the inversion:
 
 - From a W inversion, a W editor walks as from any w.
-- From a W+ inversion, a W editor walks from the mean of the rows, wbar, and every row of the image
-  moves as wbar does: w_plus + (w(t) - w(0)), in the rows that the edit reaches. S editors start from
-  the styles of w_plus, editors of the weights keep w_plus under their shift, and W+ editors walk
-  w_plus itself.
+- From a W+ inversion, a W editor walks from the mean of the rows, and the change of this mean is
+  added to the rows: w_plus + (w(t) - w(0)), in the rows that the edit changes. S editors start from
+  the styles of w_plus, editors of the weights shift the weights and keep w_plus, and W+ editors
+  start from w_plus itself.
 - A W or W+ code has no z, so Z editors are skipped.
-- From a Z inversion every editor starts, from z or from its w.
+- From a Z inversion every editor can start, from z or from its w.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from editbench.walk.editor import Editor, FitData, FitReport, Walk
 def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[str, Starts]:
     """Draw starts and targets among the inverted images; a start is a row of the inversion's table.
 
-    The draw is seeded by the images and not by how they were inverted, so that inversions into other
+    The seed depends on the images but not on the inversion, so that inversions into different
     spaces have the same targets.
 
     Args:
-        spec: how many, and how near to a boundary; the images are the candidates.
-        inversion: the images.
-        bank: whose standard deviations are the unit of distance, with the evaluated attributes.
+        spec: number of starts, and their distance to the boundaries.
+        inversion: the candidate images.
+        bank: gives the standard deviations that are the unit of distance, and the evaluated
+            attributes.
 
     Raises:
         EditbenchError: there are fewer images than starts.
@@ -57,12 +58,12 @@ def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[st
         bank.judge_attributes,
         f"{bank.samples_key}/{images}",
     )
-    # Without spec.min_quality: who gives pictures of their own has chosen them.
+    # spec.min_quality is not applied, since users have chosen their images themselves.
     return draw_among(spec, candidates)
 
 
 def check_walk(editor: Editor, inversion: Inversion) -> None:
-    """Raise Unsupported where an editor cannot start from these codes."""
+    """Raise Unsupported if an editor cannot start from these codes."""
     if editor.space == Space.Z and inversion.space != Space.Z:
         raise Unsupported(
             f"walks in Z, and images inverted into {inversion.space.name} have no z: set "
@@ -72,12 +73,12 @@ def check_walk(editor: Editor, inversion: Inversion) -> None:
 
 @dataclass(frozen=True)
 class WalkInputs:
-    """What a walk starts with.
+    """The inputs of a walk.
 
     Args:
-        editor: as the walk sees it.
-        generator: as the walk sees it.
-        codes: (n, ...) the starts' own latents.
+        editor: the editor, wrapped for W+ starts.
+        generator: the generator, wrapped for W+ starts.
+        codes: (n, ...) latents of the starts.
         logits: (n, width) the judge's logits of the starts.
     """
 
@@ -95,12 +96,12 @@ def prepare_walk(
     starts: Starts,
     device: str,
 ) -> WalkInputs:
-    """Everything for a walk from inverted images.
+    """Prepare a walk from inverted images.
 
     Args:
         editor: of the job, fitted.
         generator: of the job.
-        attributes: the evaluated ones.
+        attributes: the evaluated attributes.
         inversion: the images.
         starts: rows of the inversion's table.
         device: of the job.
@@ -116,7 +117,7 @@ def prepare_walk(
 
 
 class LayeredStarts(Generator):
-    """A generator whose samples' own latents are W+ (n, num_ws, w_dim): walks begin there."""
+    """A generator for walks that start from W+ codes (n, num_ws, w_dim)."""
 
     def __init__(self, base: Generator) -> None:
         super().__init__()
@@ -135,7 +136,7 @@ class LayeredStarts(Generator):
             setattr(self, name, getattr(base, name))
 
     def decode(self, codes: Codes) -> Tensor:
-        return self.base.decode(codes)  # which counts
+        return self.base.decode(codes)  # the base counts the samples
 
     def _decode(self, codes: Codes) -> Tensor:
         return self.base._decode(codes)
@@ -156,7 +157,7 @@ class LayeredStarts(Generator):
 
 
 class LayeredEditor(Editor):
-    """An editor whose walk of the mean row carries the rows of a W+ start along."""
+    """An editor that walks from the mean row of a W+ start and adds the change to its rows."""
 
     def __init__(self, inner: Editor, generator: Generator) -> None:
         super().__init__()
@@ -183,19 +184,19 @@ class LayeredEditor(Editor):
             )
         assert walk.latent is not None and flat.latent is not None
         home = self.need_generator().w_plus(flat.latent)
-        # An editor of a range of layers gives W+, where the rows that it leaves are those of home.
+        # An editor of a range of layers returns W+ codes; in its other rows the change is zero.
         whole = made.space == Space.W
         rows = self.need_generator().w_plus(made.values) if whole else made.values
         return Codes(Space.W_PLUS, walk.latent + (rows - home), made.shift)
 
     def _flat(self, walk: Walk) -> Walk:
-        """The walk with one w a sample, as editors expect it: the mean row."""
+        """The walk with one w per sample, as editors expect: the mean of the rows."""
         assert walk.latent is not None
         return replace(walk, latent=walk.latent.mean(1))
 
 
 def write_originals(path: Path, inversion: Inversion, starts: Starts) -> None:
-    """What is known of the starts' own images: their rows of the inversion's table, with start as in the walk."""
+    """Write the starts' rows of the inversion's table, with `start` as in the walk."""
     rows = inversion.table.iloc[starts.index].drop(columns=["block", "row"])
     rows.insert(0, "start", starts.index)
     rows.to_parquet(path, index=False)

@@ -1,4 +1,4 @@
-"""What a machine can do: its devices, and the kinds of numbers that they compute with, tried and timed."""
+"""The devices of a machine, and tests of the numerical precisions that they support."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from editbench.base.devices import free_memory, memory
 from editbench.run.launch import available_cores
 from editbench.run.record import processor as processor_model
 
-# Kinds of numbers: name of a precision -> dtype of what is multiplied. tf32 is fp32 with rounding.
+# Name of a precision -> dtype of the factors. tf32 is fp32 with rounding.
 KINDS = {
     "fp32": torch.float32,
     "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-# Relative error of a product that is still right: some times the unit round-off of its kind.
+# Largest accepted relative error of a product: a small multiple of the unit round-off.
 LOOSE = {
     "fp32": 1e-5,
     "tf32": 5e-3,
     "bf16": 5e-2,
     "fp16": 1e-2,
 }
-REPEATS = 5  # timings of which the fastest counts
-CPU_SIDE = 512  # of the product that is timed; large enough that starting it does not count
+REPEATS = 5  # number of timings; the fastest counts
+CPU_SIDE = 512  # of the matrices that are timed; large enough that overhead does not matter
 GPU_SIDE = 4096
 TF32_CAPABILITY = 8  # compute capability of the first GPUs with TF32
 SHORTEST = 1e-9  # seconds
@@ -41,14 +41,14 @@ SHORTEST = 1e-9  # seconds
 
 @dataclass(frozen=True)
 class NumberKind:
-    """One kind of numbers on one device.
+    """One precision on one device.
 
     Args:
         name: a key of KINDS.
-        works: whether products and convolutions run and are right.
-        error: of a product, root mean square, relative to float64.
-        matmul: speed of a matrix product relative to fp32; 0 where it does not run.
-        conv: speed of a convolution, likewise.
+        works: whether products and convolutions run and are accurate enough.
+        error: root mean square error of a product, relative to float64.
+        matmul: speed of a matrix product relative to fp32; 0 if it does not run.
+        conv: speed of a convolution relative to fp32; 0 if it does not run.
         reason: why it does not work.
     """
 
@@ -61,7 +61,7 @@ class NumberKind:
 
 
 def devices() -> list[dict[str, Any]]:
-    """The processor, then every CUDA device: name, what it is, memory in bytes, and what of it is free."""
+    """The processor and all CUDA devices: name, description, memory and free memory in bytes."""
     found: list[dict[str, Any]] = [
         {"name": "cpu", "what": processor(), "memory": memory(), "free": free_memory()}
     ]
@@ -82,22 +82,22 @@ def devices() -> list[dict[str, Any]]:
 
 
 def processor() -> str:
-    """The processor's model, and what of it this process uses."""
+    """The processor's model, and the cores and threads that this process uses."""
     threads = torch.get_num_threads()
     return f"{processor_model()}, {available_cores()} cores, {threads} torch threads"
 
 
 @torch.no_grad()
 def kinds(device: str, side: int = 0, repeats: int = REPEATS) -> list[NumberKind]:
-    """Try every kind of numbers on a device, against fp32.
+    """Test every precision on a device, and compare its speed with fp32.
 
     Args:
         device: 'cpu', 'cuda', 'cuda:1'.
-        side: of the square product that is timed; 0 takes 512 on a processor and 4096 on a GPU.
-        repeats: timings of which the fastest counts.
+        side: of the square matrices that are timed; 0 for 512 on a CPU and 4096 on a GPU.
+        repeats: number of timings; the fastest counts.
 
     Returns:
-        One entry for each of KINDS. tf32 is tried on GPUs alone: elsewhere it is fp32.
+        One entry for each of KINDS. tf32 is tested only on GPUs; elsewhere it is the same as fp32.
     """
     gpu = is_gpu(device)
     side = side or (GPU_SIDE if gpu else CPU_SIDE)
@@ -129,7 +129,7 @@ def _has_tf32(device: str) -> bool:
 
 @contextmanager
 def tf32(wanted: bool) -> Iterator[None]:
-    """Whether products and convolutions of float32 may round to TF32; as it was afterwards."""
+    """Allow or forbid TF32 in float32 products and convolutions, within the block."""
     precision = torch.get_float32_matmul_precision()
     in_convolutions = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if wanted else "highest")
@@ -142,8 +142,8 @@ def tf32(wanted: bool) -> Iterator[None]:
 
 
 def product_error(device: str, dtype: torch.dtype, side: int = 128) -> float:
-    """Root mean square error of a product, relative to its size in float64."""
-    # Drawn on the host with a seed, so that every device multiplies the same numbers.
+    """Root mean square error of a product, relative to the root mean square of the product."""
+    # Drawn on the host with a fixed seed, so that all devices multiply the same numbers.
     rng = torch.Generator().manual_seed(0)
     a = torch.randn(side, side, generator=rng, dtype=torch.float64)
     b = torch.randn(side, side, generator=rng, dtype=torch.float64)
@@ -153,16 +153,16 @@ def product_error(device: str, dtype: torch.dtype, side: int = 128) -> float:
 
 
 def timed(device: str, dtype: torch.dtype, side: int, repeats: int) -> tuple[float, float]:
-    """Seconds of a product and of a 3x3 convolution, the fastest of `repeats`.
+    """Seconds of a matrix product and of a 3x3 convolution, each the fastest of `repeats`.
 
     Args:
-        device: of both.
-        dtype: of the factors.
-        side: of the square factors.
-        repeats: timings, after a first one that may compile or allocate.
+        device: of the tensors.
+        dtype: of the tensors.
+        side: of the square matrices.
+        repeats: number of timings, after a first call that may compile or allocate.
     """
     a = torch.randn(side, side, device=device).to(dtype)
-    # The size of a middle layer of a 256 x 256 StyleGAN2 at a batch of 8.
+    # The size of a middle layer of a 256 x 256 StyleGAN2 with a batch of 8.
     x = torch.randn(8, 64, 64, 64, device=device).to(dtype)
     weight = torch.randn(64, 64, 3, 3, device=device).to(dtype)
 
@@ -181,12 +181,12 @@ def fastest(
     """Seconds of the fastest call of some work.
 
     Args:
-        work: what is timed.
-        device: that it runs on.
-        repeats: calls at most, after a first one.
-        longest: seconds of all calls together, after which no call but the second begins.
+        work: a function to time.
+        device: on which it runs.
+        repeats: maximum number of calls, after a first one.
+        longest: total seconds after which no further call begins, except for the second.
     """
-    # The first call may compile or allocate: it is slow, and the minimum passes over it.
+    # The first call may compile or allocate. It is slow, so it does not affect the minimum.
     spent = [_seconds(work, device)]
     for k in range(repeats):
         if k > 0 and sum(spent) >= longest:
@@ -196,7 +196,7 @@ def fastest(
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    # A GPU works behind the program: without waiting, only the call would be timed.
+    # A GPU works asynchronously. Without waiting, only the start of the work would be timed.
     if is_gpu(device):
         torch.cuda.synchronize(device)
     began = time.perf_counter()

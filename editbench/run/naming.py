@@ -1,4 +1,4 @@
-"""The names of the jobs of a sweep: of their records, banks and fits. Nothing is built or fitted."""
+"""The names of the records, banks and fits of a sweep's jobs. Nothing is built or fitted."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from editbench.run.settings import Settings
 def name_jobs(
     overrides: Sequence[str], more: Sequence[Path] = ()
 ) -> Iterator[tuple[Settings, JobNames]]:
-    """The settings and the names of every job of a sweep, in its order.
+    """The settings and names of all jobs of a sweep, in order.
 
     Args:
-        overrides: words of the command line.
+        overrides: from the command line.
         more: a user's own configuration folders.
 
     Raises:
-        UnknownName: a word names an option or a key that does not exist.
-        EditbenchError: the settings of a job are wrong. A job whose attribute or files are not
-            there has a reason instead.
+        UnknownName: an override has an option or key that does not exist.
+        EditbenchError: the settings of a job are wrong. If only its attribute or its files do not
+            exist, its names have a reason instead.
     """
     check_launcher(overrides, more)
     check_overrides(overrides, more)
@@ -38,7 +38,7 @@ def name_jobs(
 
 
 def name_job(settings: Settings, words: list[str]) -> JobNames:
-    """The names of one job, as `run_job` finds them.
+    """The names of one job, the same as in `run_job`.
 
     Args:
         settings: of the job.
@@ -49,7 +49,7 @@ def name_job(settings: Settings, words: list[str]) -> JobNames:
     seed = settings.seed
     try:
         found = identify(settings)
-        # The class alone says whether there is a tuning for the attribute beside the fit.
+        # The class is enough to know whether the method also has a tuning for the attribute.
         editor = get_class(settings.method.target)
         networks = found.networks.select(found.evaluated)
         files = fit_files(settings, found.bank_id, networks, attribute, editor)

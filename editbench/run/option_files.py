@@ -1,4 +1,4 @@
-"""Options that are given as YAML files: `method=my_editor.yaml` in place of a name."""
+"""Options that are given as YAML files: `method=my_editor.yaml` instead of a name."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.user_code import search_folders
 
 YAML = (".yaml", ".yml")
-# What stands between the options of a value, as in [a,b] and a,b.
+# One option in a value such as [a,b] or a,b.
 BETWEEN = re.compile(r"[^\[\],]+")
-# Names that Hydra's grammar takes. It knows letters of ASCII alone, and brackets mean something.
+# Names that Hydra's grammar accepts: only ASCII letters, and no brackets.
 NAME = re.compile(r"[\w.+@|/\\%*? -]+", re.ASCII)
-PACKAGE = "@package"  # of Hydra: where in the configuration a file belongs
+PACKAGE = "@package"  # Hydra's directive for a file's place in the configuration
 
 
 def name_files(
     overrides: Sequence[str], folders: Sequence[Path] = ()
 ) -> tuple[list[str], list[Path]]:
-    """Give the options that stand as files their names.
+    """Replace the files in overrides by names of options that Hydra can find.
 
-    A file FOLDER/GROUP/NAME.yaml makes FOLDER a configuration folder. Any other is copied into one
-    that lasts as long as this process, or on after `keep_copies`.
+    For a file FOLDER/GROUP/NAME.yaml, FOLDER becomes a configuration folder. Any other file is
+    copied into a temporary one, which is removed when this process ends, see `keep_copies`.
 
     Args:
-        overrides: words such as 'method=my_editor.yaml' or 'metric=[locality,mine.yaml]'.
-        folders: the configuration folders so far.
+        overrides: such as 'method=my_editor.yaml' or 'metric=[locality,mine.yaml]'.
+        folders: other configuration folders.
 
     Returns:
-        The words with names, and the folders that Hydra finds them in.
+        The overrides with names, and all configuration folders.
 
     Raises:
-        BadFile: there is no such file, or it is no configuration.
-        EditbenchError: its name is that of another option.
+        BadFile: a file does not exist, or is not a configuration.
+        EditbenchError: a file's name is invalid or is that of another option.
     """
     files: dict[tuple[str, str], Path] = {}  # group and name -> file
     words: list[str] = []
     for word in overrides:
         key, equals, value = word.partition("=")
         group = key.lstrip("+~").split("@")[0]
-        # A mapping or an interpolation names no option.
+        # A mapping or an interpolation is not the name of an option.
         if equals and group in groups() and value[:1] not in ("{", "$"):
             value = _named(group, value, files)
         words.append(f"{key}{equals}{value}")
@@ -54,7 +54,7 @@ def name_files(
     loose: dict[tuple[str, str], Path] = {}
     for (group, name), file in files.items():
         search_folders(file.parent)
-        # Hydra looks for .yaml alone.
+        # Hydra finds only files with the ending .yaml.
         if file.parent.name != group or file.suffix != ".yaml":
             loose[group, name] = file
         elif file.parent.parent not in [folder.absolute() for folder in more]:
@@ -65,24 +65,25 @@ def name_files(
 
 
 def check_content(group: str, file: Path) -> None:
-    """Refuse a damaged file, whose message of Hydra would be long, and one that holds nothing, of
-    which Hydra would tell what is missing elsewhere.
+    """Check that a file is valid YAML and not empty.
+
+    Hydra's message about a damaged file is long, and about an empty one it names other places.
 
     Args:
-        group: whose option it is.
+        group: of the option.
         file: YAML.
 
     Raises:
-        BadFile: with the file and the remedy.
+        BadFile: it is damaged or empty.
     """
     if not read_yaml(file):
         raise BadFile(f"{file}: is empty; write the options of the {group} there, as key: value")
 
 
 def check_place(group: str, file: Path) -> None:
-    """Refuse a file of a group with several options a job that does not say where it belongs.
+    """Check that a file has the @package line that it needs if a job may have several options.
 
-    Hydra would put its keys beside the options, where they are none.
+    Without it, Hydra would put the file's keys in the group itself, next to the names of options.
     """
     name = file.stem
     if group in list_groups() and PACKAGE not in yaml_text(file):
@@ -93,7 +94,7 @@ def check_place(group: str, file: Path) -> None:
 
 
 def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
-    """A value with names for files, which are added to `files`."""
+    """A value with its files replaced by names; the files are added to `files`."""
 
     def name_of(found: re.Match[str]) -> str:
         text = found.group().strip()
@@ -102,7 +103,7 @@ def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
         file = Path(text).expanduser().absolute()
         if not file.is_file():
             raise BadFile(f"{group}={text}: {no_such('file', file)}; give a YAML file or a name")
-        check_content(group, file)  # Hydra would name a copy of the file
+        check_content(group, file)  # Hydra's message would have the path of a copy
         name = file.stem
         if not NAME.fullmatch(name):
             raise EditbenchError(
@@ -124,13 +125,14 @@ def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
 
 def _folder_of(files: dict[tuple[str, str], Path]) -> Path:
     """A configuration folder with copies of the files."""
-    # Where it may be: a job of a cluster reads it too, on a machine with a /tmp of its own.
+    # In the current folder if possible, since jobs on other machines of a cluster do not see this
+    # machine's /tmp.
     here = Path.cwd() if os.access(Path.cwd(), os.W_OK) else None
     folder = Path(tempfile.mkdtemp(dir=here, prefix=".editbench-options-"))
     atexit.register(_remove_copies, folder)
     for (group, name), file in files.items():
         text = yaml_text(file)
-        # The copy says itself where it belongs, as the file need not.
+        # The copy needs an @package line, which the user's file may lack.
         if group in list_groups() and PACKAGE not in text:
             text = f"# @package {group}.{name}\n{text}"
         place = folder / group / f"{name}.yaml"
@@ -144,7 +146,5 @@ def _remove_copies(folder: Path) -> None:
 
 
 def keep_copies() -> None:
-    """Leave the copies of files behind when this process ends: jobs that go on elsewhere read them
-    when they begin.
-    """
+    """Do not remove the copies when this process ends, for jobs that start later elsewhere."""
     atexit.unregister(_remove_copies)

@@ -1,5 +1,4 @@
-"""Reports: tables, figures and one self-contained page, made from the records of a runs folder and
-nothing else."""
+"""Reports: tables, figures and a self-contained page, made only from a folder of records."""
 
 from __future__ import annotations
 
@@ -44,21 +43,21 @@ def report(
     files: bool = True,
     style: Style | None = None,
 ) -> Path:
-    """`load`, then `write_report`: see there.
+    """Read the records with `load` and write the report with `write_report`.
 
     Args:
         root: folder of the records.
-        out: where the files go; None takes ROOT/report.
-        only: run ids to report; None takes every record of the folder.
-        by_seed: whether each seed is a setting of its own; else seeds are one cell of a table.
-        files: whether the figures are written as files too.
-        style: how it is written; None takes ROOT/report.yaml, where there is one.
+        out: folder of the report; None for ROOT/report.
+        only: run ids to report; None for all records of the folder.
+        by_seed: whether each seed is a separate setting; otherwise seeds share one cell of a table.
+        files: whether to write the figures as files too.
+        style: choices for the report; None reads ROOT/report.yaml if it exists.
 
     Returns:
         The path of the page.
 
     Raises:
-        EditbenchError: `root` is missing or holds no run, or `out` cannot be written.
+        EditbenchError: `root` is missing or has no run, or `out` cannot be written.
     """
     style = style or Style.of_runs(Path(root))
     results = style.choose(load(Path(root), only, by_seed))
@@ -66,11 +65,11 @@ def report(
 
 
 def every_setting(results: Results, style: Style | None = None) -> list[Numbers]:
-    """The numbers of each setting, which the terminal's table and the page both show.
+    """The numbers of each setting, for the terminal and the page.
 
     Args:
         results: the records.
-        style: in which order.
+        style: determines the order.
     """
     style = style or Style()
     theme = style.theme(results)
@@ -84,17 +83,19 @@ def write_report(
     files: bool = True,
     style: Style | None = None,
 ) -> Path:
-    """Write index.html, table.csv, table.md, means.csv, ranking.csv, paired.csv, costs.csv,
-    matched.csv, matched_paired.csv, references.bib and latex/. The tables are written first, and a
-    figure that fails is listed in the page, so what can be reported is.
+    """Write the files of a report.
+
+    They are index.html, table.csv, table.md, means.csv, ranking.csv, paired.csv, costs.csv,
+    matched.csv, matched_paired.csv, references.bib and latex/. The tables are written first. A
+    figure that fails is listed on the page, and the rest of the report is still written.
 
     Args:
         results: the records.
         every: their numbers, see `every_setting`.
-        out: where the files go; None takes `report` in the folder of the records.
-        files: whether figures/ is written too: every figure as SVG, PNG and PDF, and the strips.
-            It takes several times as long as the page, which holds what it shows.
-        style: how it is written.
+        out: folder of the report; None for `report` in the folder of the records.
+        files: whether to write figures/ too: every figure as SVG, PNG and PDF, and the strips. This
+            takes several times as long as the page, which embeds its figures.
+        style: choices for the report.
 
     Returns:
         The path of the page.
@@ -102,13 +103,13 @@ def write_report(
     Raises:
         EditbenchError: no run is readable, or `out` cannot be written.
     """
-    # A page without a run would only hide that every folder is damaged.
+    # A page without runs would hide that every folder is damaged.
     require_readable(results)
     out = results.root / "report" if out is None else Path(out)
     style = style or Style()
-    # From all settings together, so that a method keeps its colour across the sections of the page.
+    # For all settings together, so that a method has the same colour in all sections of the page.
     theme = style.theme(results)
-    # The tables before anything that draws: they must be there whatever else fails.
+    # The tables are written before anything is drawn, so that they exist even if drawing fails.
     write_atomic(out / "table.csv", csv(results))
     write_atomic(out / "table.md", markdown(results, every, style, theme))
     cited = cited_in(results, style.folders)
@@ -118,7 +119,7 @@ def write_report(
         written.problems.append(Problem(references.FILE, cited.problem))
     sections = [written.write_section(numbers, cited) for numbers in every]
 
-    # The dial compares worlds, and each world is a setting: it cannot be drawn within one.
+    # A dial compares worlds, and each world is a setting, so its figure is not part of a section.
     def dial_drawings(theme: Theme, _: list[Problem]) -> list[Drawing]:
         return figure_dial.drawings(results, theme)
 
@@ -134,7 +135,7 @@ def write_report(
 
 
 def _write_frames(out: Path, results: Results, every: list[Numbers]) -> None:
-    """Write the tables of all settings as CSV, those that have rows."""
+    """Write the tables of all settings as CSV, except those without rows."""
     frames = {
         "dial": [dial.slopes(results)],
         "means": [one.means for one in every],
@@ -145,7 +146,7 @@ def _write_frames(out: Path, results: Results, every: list[Numbers]) -> None:
         "matched_paired": [matched.matched_differences(one.results) for one in every],
     }
     for name, parts in frames.items():
-        # concat of an empty frame could change the types of the others' columns.
+        # Concatenating an empty frame could change the types of columns.
         filled = [part for part in parts if not part.empty]
         if filled:
             text = pd.concat(filled).to_csv(index=False, lineterminator="\n")

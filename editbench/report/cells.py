@@ -1,4 +1,4 @@
-"""How a number is written: one list of columns serves the terminal, Markdown and HTML tables."""
+"""How numbers are written. The terminal, Markdown and HTML tables share one list of columns."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from editbench.report.means import over
 from editbench.report.tables import ABOVE_FLOOR, FIRST, FLOORS_APART, Quantity, scalars_of
 
 MISSING = "–"
-# Below this AUC what a method learnt says next to nothing of codes that it was not fitted on; 0.5
-# is a coin. The walk then measures the coin, not the method.
+# Below this AUC, what a method learnt says hardly anything about codes that it was not fitted on,
+# and its walks do not measure the method. 0.5 is chance.
 LEAST_LEARNED = 0.6
 NOT_LEARNED = "not learned"
-# Beside a number, one for each floor that it is not clear of.
+# Marks next to a number, one for each floor that it is not clear of.
 FLOOR_MARKS = "ᵃᵇᶜᵈᵉᶠᵍʰ"
-# Metrics that are in the CSV only: the main table must stay readable.
+# Metrics that are only in the CSV, to keep the main table readable.
 HIDDEN = {
     "ad",
     "ad_signed",
@@ -45,17 +45,17 @@ HIDDEN = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column as it is shown.
+    """How a column is shown.
 
     Attributes:
         key: column of the frame.
         title: heading.
-        digits: after the point; None: three significant ones.
+        digits: number of decimals; None for three significant digits.
         interval: whether key_low and key_high are shown.
-        better: whether higher is better (None: neither).
-        hint: one sentence.
-        narrow: whether it is shown in a terminal narrower than write.WIDE too, which holds the
-            numbers that judge an edit, without the costs.
+        better: whether higher is better; None for neither.
+        hint: explanation in one sentence.
+        narrow: whether it is also shown in terminals narrower than write.WIDE, which omit the
+            costs.
     """
 
     key: str
@@ -68,21 +68,21 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """'accuracy ↑'."""
+        """Title and direction, such as 'accuracy ↑'."""
         return self.title + {True: " ↑", False: " ↓", None: ""}[self.better]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as it is shown.
+    """How a cell is shown.
 
     Attributes:
         text: the number.
-        interval: '', 'low–high', or 'low to high' where one has a sign.
+        interval: 'low–high', or 'low to high' if one of them is negative; '' for none.
         number: to sort by; None sorts last.
-        mark: '' or why the number is in doubt.
-        floors: that the number is not clear of.
-        tag: '' or words that stand beside the number.
+        mark: why the number is in doubt; '' if it is not.
+        floors: floors that the number is not clear of.
+        tag: words next to the number; '' for none.
     """
 
     text: str
@@ -143,7 +143,7 @@ COLUMNS = (
         hint="length of the walk up to the crossing, in the method's own unit: not comparable "
         "between methods with different units",
     ),
-    # Of the fit as it was made: a cached one would make a method look free.
+    # The time of the original fit. With the time to load a cached fit, a method would seem free.
     Column(
         "fit_seconds",
         "fit s",
@@ -178,17 +178,17 @@ COLUMNS = (
 
 
 def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None) -> list[Column]:
-    """The columns that hold a number: those of COLUMNS, then one for each other scalar metric.
+    """The columns that have numbers: those of COLUMNS, then one for each other scalar metric.
 
     Args:
-        table: of `main_table`.
-        known: `quantities` of the same records; without them a column's name is its metric.
+        table: `main_table`.
+        known: `quantities` of the same records; without it, the name of a column is its metric.
     """
     known = known or {}
     shown = [
         column for column in COLUMNS if column.key in table and table[column.key].notna().any()
     ]
-    # One seed everywhere is said once, above the tables.
+    # If every row has one seed, the lines above the tables say so.
     if "seeds" in table and (table["seeds"] <= 1).all():
         shown = [column for column in shown if column.key != "seeds"]
     extra: dict[str, Quantity] = {}
@@ -200,7 +200,7 @@ def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None)
             extra[key] = quantity
     metrics = [quantity.metric for quantity in extra.values()]
     for key, quantity in extra.items():
-        # The metric alone is the title, except where two columns would look alike.
+        # The title is the metric, unless several columns have the same metric.
         title = quantity.metric if metrics.count(quantity.metric) == 1 else key
         hint = key.replace("_", " ") if quantity.metric != key else ""
         shown.append(
@@ -222,7 +222,7 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
     # Not every column has a note: None becomes ''.
     note = str(record.get(f"{column.key}_note") or "")
     if value is None or not math.isfinite(value):
-        # The note stays, as it says why the value is missing.
+        # The note is kept, since it says why the value is missing.
         return Cell(MISSING, mark=note)
     interval = ""
     if column.interval:
@@ -231,7 +231,7 @@ def cell(record: Mapping[Any, Any], column: Column) -> Cell:
         # Not every mean has an interval.
         if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
             ends = number(low, column.digits), number(high, column.digits)
-            # A dash beside a sign would be read as another sign.
+            # A dash next to a minus would look like another minus.
             interval = ("–" if min(low, high) >= 0 else " to ").join(ends)
     floors = floors_of_cell(record, column.key)
     tag = NOT_LEARNED if column.key == "learned" and not_learned(record) else ""
@@ -243,7 +243,7 @@ def floors_of_cell(record: Mapping[Any, Any], key: str) -> tuple[str, ...]:
 
     Args:
         record: row of `main_table` or of the means.
-        key: of the number's column; only those of ABOVE_FLOOR are compared with floors.
+        key: column of the number; only those of ABOVE_FLOOR are compared with floors.
     """
     names = str(record.get(f"{key}_floor") or "")
     return tuple(names.split(FLOORS_APART)) if names else ()
@@ -253,18 +253,19 @@ def floor_marks(floors: Collection[str]) -> dict[str, str]:
     """Floor -> its mark in tables.
 
     Args:
-        floors: all floors of a setting; more than there are marks for share the last mark.
+        floors: all floors of a setting. If there are more floors than marks, they share the last
+            mark.
     """
     last = len(FLOOR_MARKS) - 1
     return {name: FLOOR_MARKS[min(k, last)] for k, name in enumerate(sorted(floors))}
 
 
 def not_clear(record: Mapping[Any, Any], columns: Iterable[Column], theme: Theme) -> str:
-    """Which numbers of a row are not clear of which floors: 'accuracy: random; AD: random'; or ''.
+    """Numbers of a row that are not clear of floors: 'accuracy: random; AD: random', or ''.
 
     Args:
         record: row of `main_table` or of the means.
-        columns: that are shown.
+        columns: the columns that are shown.
         theme: how methods are written.
     """
     titles = {column.key: column.title for column in columns}
@@ -277,15 +278,15 @@ def not_clear(record: Mapping[Any, Any], columns: Iterable[Column], theme: Theme
 
 
 def over_what(record: Mapping[Any, Any], key: str) -> str:
-    """What a mean is over: '3 of 4 attributes, 452 starts'; '–' where there is none."""
+    """What a mean is over: '3 of 4 attributes, 452 starts'; '–' if there is no mean."""
     if not record[f"{key}_attributes"]:
         return MISSING
     return over(record[f"{key}_attributes"], record["asked"], record[f"{key}_starts"])
 
 
 def not_learned(record: Mapping[Any, Any]) -> bool:
-    """Whether a row of `main_table` or `summary` is of a method that hardly learnt anything."""
-    # NaN, of a method without a value, compares as False.
+    """Whether the method of a row of `main_table` or `summary` learnt hardly anything."""
+    # NaN, for a method without a value, compares as False.
     return bool(record.get("learned", math.nan) < LEAST_LEARNED)
 
 
@@ -296,38 +297,36 @@ def number(value: float, digits: int | None = None) -> str:
     if value < 0:
         size = number(-value, digits)
         return f">−{size[1:]}" if size.startswith("<") else f"−{size}"
-    # Columns of shares have fixed decimals, so that they line up under one another.
+    # Columns of shares have fixed decimals, so that they are aligned.
     if digits is not None:
         return f"{value:.{digits}f}"
-    # Thousands begin at 10,000: 4,560 is still read at a glance, and keeps its digits.
+    # k is used from 10,000 on; 4,560 is easy to read with all its digits.
     for limit, suffix in ((1e6, "M"), (1e4, "k")):
         if value >= limit:
             return f"{value / (limit if suffix == 'M' else 1e3):.3g}{suffix}"
     if 0 < value < 0.001:
-        # A cost or a difference that is small is not 0, which three digits would make of it.
+        # A small cost or difference should not appear as 0.
         return "<0.001"
-    # Three significant digits below 100; :.3g would write whole numbers above 1,000 as powers.
+    # :.3g is not used for large numbers, since it would write those above 1,000 as powers.
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def spread(values: Collection[float]) -> str:
-    """'200', or '180–220'."""
+    """The range of some numbers: '200', or '180–220'; '' if there are none."""
     numbers = sorted(float(value) for value in values if math.isfinite(value))
-    # Empty where no run tells it, so that the callers can leave the phrase out.
     if not numbers:
         return ""
     texts = [
         f"{value:,.0f}" if value == int(value) else f"{value:.2g}"
         for value in (numbers[0], numbers[-1])
     ]
-    # Compared as written: 1.001 and 1.002 are one text.
+    # The texts are compared, since 1.001 and 1.002 are written alike.
     return texts[0] if texts[0] == texts[1] else "–".join(texts)
 
 
 def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:
-    """[(short mark, what it means)] of a row."""
+    """The marks of a row, which are shown next to the method's name: [(short mark, meaning)]."""
     found = []
-    # Marks stand beside the name, so that they go wherever a method's numbers go.
     if record.get("leaking"):
         found.append(
             (
@@ -341,5 +340,5 @@ def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:
 
 
 def markdown_safe(text: object) -> str:
-    """Text of a record in Markdown, where it could end its cell, its line, or open a tag."""
+    """Escape text of a record for Markdown, where it could end its cell or line, or open a tag."""
     return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

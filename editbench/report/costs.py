@@ -1,5 +1,4 @@
-"""What a method costs, one row a method, and which methods no other beats in accuracy and cost at
-once."""
+"""The costs of methods, and the methods on the Pareto front of accuracy and a cost."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from editbench.report.cells import COLUMNS, Column
 
-# The columns that the main table shows too come from there, so that titles and hints agree.
+# Columns that the main table also shows are taken from there, so that titles and hints agree.
 COSTS = (
     *(
         column
@@ -36,14 +35,15 @@ SUMMED = "means over the attributes of the mean accuracy; peak memory is the max
 
 
 def cost_table(means: pd.DataFrame) -> pd.DataFrame:
-    """The means with the methods that no other beats in accuracy and a cost at once.
+    """The means of methods, with the Pareto fronts that they are on.
 
     Args:
         means: `editbench.report.means.summary` of one setting.
 
     Returns:
-        The same rows with on_front: the titles of the costs for which no method has both a higher
-        accuracy and a lower cost. A floor costs little and reaches little, so it is on no front.
+        The same rows with the column on_front: the titles of the costs for which no other method
+        has both a higher accuracy and a lower cost. Floors are on no front, since a floor with a
+        low cost has a low accuracy too.
     """
     rivals = means[~means["floor"]]
     fronts = {column.title: set(front(rivals, column)) for column in COSTS}
@@ -55,19 +55,18 @@ def cost_table(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def front(means: pd.DataFrame, column: Column) -> Collection[str]:
-    """Methods of one setting that no other beats in accuracy without costing more, or in cost
-    without losing accuracy, cheapest first."""
-    # A point with one number missing can neither beat nor be beaten.
+    """The Pareto front of accuracy and a cost: methods of one setting, cheapest first."""
+    # A method without one of the two numbers is left out.
     known = means[np.isfinite(means["accuracy"]) & np.isfinite(means[column.key])]
-    # Of a rate (edits a second) more is better, so its sign is turned.
+    # For a rate (edits per second) more is better, so its sign is reversed.
     cost = -known[column.key] if column.better else known[column.key]
-    # Of equal costs the most accurate comes first, and the others are then beaten by it.
+    # Among equal costs the most accurate comes first, so that it dominates the others.
     order = known.assign(cost=cost).sort_values(["cost", "accuracy"], ascending=[True, False])
     best, kept = -np.inf, []
     for method, accuracy, price in zip(order["method"], order["accuracy"], order["cost"]):
         if accuracy > best:
             best, last = accuracy, price
-        elif not (accuracy == best and price == last):  # equal in both: neither beats the other
+        elif not (accuracy == best and price == last):  # equal in both: neither dominates
             continue
         kept.append(str(method))
     return kept

@@ -1,11 +1,11 @@
-"""Dials: the same comparison in worlds that differ in one number, and how fast each method follows it.
+"""Dials: the same comparison in worlds that differ in one number, and the slopes of the results.
 
-Reads records whose generator has a `rho`, a `linearity` or a `curvature`
-(editbench.worlds.faces.dial). A slope over the setting is that of weighted least squares with the
-variances of the intervals. These are over starts and seeds: how much another training of a world's
-generator would change is not in them. The starts near the boundaries of one world are hardly ever
-those of another, so their numbers are taken as independent. Of the curvature the pictures are the
-same at every setting, so there a slope is paired: starts that two settings share vary together.
+It reads records whose generator has a `rho`, a `linearity` or a `curvature`
+(editbench.worlds.faces.dial). A slope is fitted by weighted least squares, with the variances of
+the intervals. These cover starts and seeds, but not the training of the worlds' generators. Worlds
+hardly share starts, so their numbers are treated as independent. The curvature dial is an
+exception: its images are the same at every setting, so the slope takes the covariance of shared
+starts into account.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from editbench.report.load import Results
 from editbench.report.paired import keyed_values
 from editbench.walk.rows import key_of
 
-# Half a 95 % interval in standard deviations, about 1.96.
+# Half the width of a 95 % interval in standard deviations, about 1.96.
 Z95 = float(ndtri(0.975))
 TITLES = {
     "entanglement": "side effect on the correlated attribute, σ",
     "accuracy": "accuracy",
     "ad_at": "AD at matched effect, σ",
 }
-METRICS = ("entanglement_with", "accuracy", "ad_at")  # that the quantities are read from
+METRICS = ("entanglement_with", "accuracy", "ad_at")  # the quantities come from these
 WHISKERS = (
     f" Whiskers: 95 % intervals over starts and seeds. Points with fewer than {FEWEST} starts that "
     "reach the effect are left out."
@@ -43,12 +43,12 @@ class Dial:
     """A number in which worlds differ.
 
     Attributes:
-        key: option of the generator that holds it.
+        key: option of the generator that sets it.
         title: heading of the figure and of the table.
         axis: label of the horizontal axis.
         caption: of the figure.
-        ties: whether it ties attributes to one another, so that an edit takes a partner along.
-        paired: whether a sample is the same picture at every setting.
+        ties: whether it correlates pairs of attributes, so that an edit also changes the partner.
+        paired: whether a sample is the same image at every setting.
     """
 
     key: str
@@ -100,7 +100,7 @@ SLOPE = (
 
 
 def dial_of(results: Results) -> Dial | None:
-    """The dial that the runs turn: the first with two settings or more; None where there is none."""
+    """The first dial for which the runs have at least two settings; None if there is none."""
     for dial in DIALS:
         settings = _settings(results, dial)
         if settings[results.runs["status"] == "done"].nunique() > 1:
@@ -109,14 +109,14 @@ def dial_of(results: Results) -> Dial | None:
 
 
 def title(results: Results) -> str:
-    """Heading of the dial that the runs turn; '' where there is none."""
+    """Heading of the runs' dial; '' if there is none."""
     dial = dial_of(results)
     return dial.title if dial else ""
 
 
 def _settings(results: Results, dial: Dial) -> pd.Series:
-    """The setting of each run, in the order of results.runs; NaN where the generator has none."""
-    # Of a world without a dial there is no setting, and of a failed run there may be no generator.
+    """The setting of each run, in the order of results.runs; NaN if its generator has none."""
+    # A world may have no dial, and the record of a failed run may have no generator.
     found = {
         run: (config.get("generator") or {}).get(dial.key)
         for run, config in results.configs.items()
@@ -125,10 +125,10 @@ def _settings(results: Results, dial: Dial) -> pd.Series:
 
 
 def partners_of(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, int]]:
-    """Attribute -> the trait that the dial ties it to, and the sign; without those that are free."""
+    """Attribute -> the trait that it is correlated with, and the sign; without other attributes."""
     if not dial.ties:
         return {}
-    # Imported here: the worlds need torch, and most reports have no dial.
+    # Imported here, since the worlds need torch and most reports have no dial.
     from editbench.worlds.faces.dial import partner
 
     found = {name: partner(name) for name in attributes}
@@ -136,15 +136,15 @@ def partners_of(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, i
 
 
 def points(results: Results) -> pd.DataFrame:
-    """The numbers that are drawn.
+    """The numbers of the figure.
 
     Values with a note are left out, and so are bootstrap means over fewer than FEWEST starts, whose
-    intervals are too short for a weight.
+    intervals are too narrow to be used as weights.
 
     Returns:
-        One row a number: run_id, key (of the number, `key_of`), method, attribute, dial (the
-        setting), quantity (a key of TITLES), value, low, high, count, seed_variance. Empty where
-        fewer than two settings were run.
+        One row per number: run_id, key (of the number, `key_of`), method, attribute, dial (the
+        setting), quantity (a key of TITLES), value, low, high, count, seed_variance. Empty if fewer
+        than two settings were run.
     """
     columns = [
         "run_id",
@@ -160,7 +160,7 @@ def points(results: Results) -> pd.DataFrame:
         "seed_variance",
     ]
     dial = dial_of(results)
-    # One world has no slope; the report is then as without a dial.
+    # A single world has no slope.
     if dial is None:
         return pd.DataFrame(columns=columns)
     runs = results.runs.assign(dial=_settings(results, dial))
@@ -169,21 +169,21 @@ def points(results: Results) -> pd.DataFrame:
         runs[["run_id", "label", "attribute", "dial"]].rename(columns={"label": "method"}),
         on="run_id",
     )
-    # Which attribute a world ties to which is known from its law and not guessed from the numbers.
+    # The correlated pairs are known from the definition of the world.
     partners = partners_of(runs["attribute"].unique(), dial)
-    # Of the entanglement with all others, the one with the attribute that the world ties it to.
+    # Of an attribute's entanglements, only the one with its partner is kept.
     tied_to = found["attribute"].map({name: partner for name, (partner, _) in partners.items()})
     wanted = (found["metric"] == "entanglement_with") & (found["variant"] == tied_to)
     found["quantity"] = np.where(wanted, "entanglement", found["metric"])
-    # The interval of accuracy is Wilson's, which is honest for few starts too.
+    # The interval of accuracy is Wilson's, which is also valid for few starts.
     enough = (found["count"] >= FEWEST) | (found["quantity"] == "accuracy")
     found = found[found["quantity"].isin(list(TITLES)) & enough].copy()
     found["key"] = [key_of(record) for record in found.to_dict("records")]
-    # Beard and long hair are tied by -rho: turned, a positive number always goes with the
-    # correlation.
+    # Beard and long hair are correlated by -rho. With the sign reversed, a positive number always
+    # means a change in the direction of the correlation.
     negative = [name for name, (_, sign) in partners.items() if sign < 0]
     turned = (found["quantity"] == "entanglement") & found["attribute"].isin(negative)
-    # The ends change places as well. to_numpy, as pandas would match columns by name.
+    # The ends of the interval are swapped. to_numpy, since pandas would align columns by name.
     ends = found.loc[turned, ["value", "high", "low"]].to_numpy()
     found.loc[turned, ["value", "low", "high"]] = -ends
     return found[columns].sort_values(
@@ -192,12 +192,12 @@ def points(results: Results) -> pd.DataFrame:
 
 
 def slopes(results: Results) -> pd.DataFrame:
-    """How much each quantity of a method changes with the setting, a mean over attributes.
+    """Slopes of the quantities over the setting, as means over attributes.
 
     Returns:
-        One row a method and quantity: first, last (at the smallest and largest setting, means over
-        attributes), slope, low, high, attributes (how many), worlds (the fewest of them). An
-        attribute with one world has no slope and is out.
+        One row per method and quantity: first and last (means over attributes at the smallest and
+        largest setting), slope, low, high, attributes (their number), and worlds (the smallest
+        number of any attribute). An attribute with one world has no slope and is left out.
     """
     found = points(results)
     dial = dial_of(results)
@@ -206,7 +206,7 @@ def slopes(results: Results) -> pd.DataFrame:
     for (quantity, method), group in found.groupby(["quantity", "method"]):
         fits = {
             name: fit
-            # A line for each attribute: pooled points would mix their levels with the slope.
+            # One line per attribute, since pooling would mix differences of level into the slope.
             for name, part in group.groupby("attribute")
             if (fit := _line(part, starts)) is not None
         }
@@ -215,7 +215,7 @@ def slopes(results: Results) -> pd.DataFrame:
         slope, variance = np.array(list(fits.values())).T
         # The variance of a mean of independent slopes.
         half = Z95 * np.sqrt(variance.sum()) / len(fits)
-        # Only what has a slope, so that first, last and slope are of the same attributes.
+        # Only attributes with a slope, so that first, last and slope are over the same ones.
         used = group[group["attribute"].isin(list(fits))].sort_values("dial").groupby("attribute")
         rows.append(
             {
@@ -227,7 +227,7 @@ def slopes(results: Results) -> pd.DataFrame:
                 "low": slope.mean() - half,
                 "high": slope.mean() + half,
                 "attributes": len(fits),
-                # The fewest, as the weakest of the lines limits what the mean can say.
+                # The minimum, since the line with the fewest points is the least reliable.
                 "worlds": int(used["dial"].nunique().min()),
             }
         )
@@ -246,7 +246,7 @@ def slopes(results: Results) -> pd.DataFrame:
     return frame.sort_values(
         ["quantity", "slope"],
         ignore_index=True,
-        # A slope down is as much a dependence on the setting as a slope up.
+        # Sorted by the absolute slope, the strength of the dependence.
         key=lambda column: column.abs() if column.name == "slope" else column,
     )
 
@@ -254,15 +254,15 @@ def slopes(results: Results) -> pd.DataFrame:
 def _line(
     part: pd.DataFrame, starts: Mapping[tuple[str, tuple], pd.Series]
 ) -> tuple[float, float] | None:
-    """(slope, its variance) of value over the setting; None with fewer than two settings.
+    """(slope, its variance) of the values over the setting; None with fewer than two settings.
 
     Args:
         part: points of a method, attribute and quantity.
-        starts: (run_id, key) -> values by start; empty where the points are independent.
+        starts: (run_id, key) -> values by start; empty if the points are independent.
     """
-    # A bootstrap or Wilson interval is taken as that of a normal distribution.
+    # Bootstrap and Wilson intervals are treated as those of a normal distribution.
     deviation = (part["high"] - part["low"]).to_numpy(np.float64) / (2 * Z95)
-    # An interval of no width would have an infinite weight.
+    # An interval of width 0 would have an infinite weight.
     sound = np.isfinite(deviation) & (deviation > 0)
     part = part[sound]
     deviation = deviation[sound]
@@ -271,27 +271,27 @@ def _line(
         return None
     weight = deviation**-2
     centred = setting - np.average(setting, weights=weight)
-    # The slope is a sum of the values with these factors.
+    # The slope is the sum of the values times these factors.
     factors = weight * centred / (weight * centred**2).sum()
     covariance = np.diag(deviation**2) + _shared_covariance(part, deviation, starts)
     slope = factors @ part["value"].to_numpy(np.float64)
-    # Rounding may leave a little less than nothing where all starts agree.
+    # If all starts agree, rounding may give a slightly negative variance.
     return float(slope), float(max(0.0, factors @ covariance @ factors))
 
 
 def _shared_covariance(
     part: pd.DataFrame, deviation: np.ndarray, starts: Mapping[tuple[str, tuple], pd.Series]
 ) -> np.ndarray:
-    """What points have in common by the starts that they share: (points, points), 0 on the diagonal.
+    """Covariances of points due to shared starts: (points, points), 0 on the diagonal.
 
-    The mean of n_a values and that of n_b, of which n are of the same starts and have the correlation
-    r, have the covariance r n / sqrt(n_a n_b) times their deviations over starts. What seeds add to a
-    deviation is not shared.
+    Let two means be over n_a and n_b values, of which n are of the same starts, with correlation r.
+    Their covariance is r n / sqrt(n_a n_b) times their standard deviations over starts. The seeds'
+    part of a deviation is not shared.
 
     Args:
         part: the points.
-        deviation: of each point, seeds included.
-        starts: as of `_line`.
+        deviation: of each point, including the part of the seeds.
+        starts: as in `_line`.
     """
     covariance = np.zeros((len(part), len(part)))
     by_seeds = np.nan_to_num(part["seed_variance"].to_numpy(np.float64))
@@ -301,7 +301,7 @@ def _shared_covariance(
         if one not in starts or other not in starts:
             continue
         shared = pd.concat([starts[one], starts[other]], axis=1).dropna().to_numpy()
-        # Of too few starts, or of values that are all the same, no correlation is known.
+        # With too few starts, or constant values, the correlation is unknown.
         if len(shared) < FEWEST or not shared.std(0).all():
             continue
         overlap = len(shared) / np.sqrt(starts[one].count() * starts[other].count())
@@ -311,13 +311,13 @@ def _shared_covariance(
 
 
 def table(results: Results) -> list[list[str]]:
-    """Headings, then a row a method, by the first slope; empty without a dial."""
+    """Headings, then one row per method, sorted by the first slope; empty without a dial."""
     found = slopes(results)
     if found.empty:
         return []
     shown = [name for name in TITLES if name in set(found["quantity"])]
-    # `slopes` sorts by the size of the slope; the first quantity decides the order of the rows. The
-    # methods that it is not known of follow, in the order of the next ones.
+    # `slopes` sorts by absolute slope. Rows are in the order of the first quantity; methods without
+    # it follow, in the order of the next quantities.
     ordered = [found.loc[found["quantity"] == name, "method"] for name in shown]
     order = list(dict.fromkeys(pd.concat(ordered)))
     cells = {(row["method"], row["quantity"]): row for row in found.to_dict("records")}
@@ -329,7 +329,7 @@ def table(results: Results) -> list[list[str]]:
         line = [method]
         for name in shown:
             one = cells.get((method, name))
-            # A method may serve no attribute that has this quantity.
+            # A method may support no attribute that has this quantity.
             if one is None:
                 line += [MISSING, MISSING]
                 continue

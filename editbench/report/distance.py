@@ -1,4 +1,4 @@
-"""Why a number lies far from its paper's: one sentence from what the run itself recorded."""
+"""Why a number is far from its paper's: a sentence based on the provenance of the run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def explain(made: Mapping[str, Any], attribute: str, paper: Mapping[str, Any]) -> str:
-    """Say in a sentence in what a run differs from the paper's setting; '' where nothing is known.
+    """A sentence about how a run differs from the paper's setting; '' if nothing is known.
 
     Args:
-        made: provenance of the run. Read are `learned` (AUC of what the method learnt), the note
-            `examples.ATTRIBUTE` of the fit (examples of each class), `start_distance` (`target` and
-            `nearest_other`: medians over the starts, in σ) and `resolution` (pixels).
-        attribute: that was edited.
-        paper: the `published` block of the experiment; `resolution` (pixels) is read.
+        made: provenance of the run. The keys used are `learned` (AUC of what the method learnt),
+            the note `examples.ATTRIBUTE` of the fit (examples of each class), `start_distance`
+            (`target` and `nearest_other`: medians over the starts, in σ) and `resolution` (pixels).
+        attribute: the edited attribute.
+        paper: the `published` block of the experiment; its `resolution` (pixels) is used.
     """
     facts = [
         _learned(made.get("learned"), _examples(made, attribute)),
@@ -27,12 +27,12 @@ def explain(made: Mapping[str, Any], attribute: str, paper: Mapping[str, Any]) -
 
 
 def is_far(published: object, value: float, low: float, high: float) -> bool:
-    """Whether a paper's number lies outside the interval of ours.
+    """Whether a paper's number is outside the interval of the measured one.
 
     Args:
         published: the paper's number; a word such as 'x' is never far.
-        value: ours.
-        low: lower end of its interval; without an interval any other value is far.
+        value: the measured number.
+        low: lower end of its interval; without an interval, any different number is far.
         high: upper end.
     """
     if isinstance(published, bool) or not isinstance(published, int | float):
@@ -45,10 +45,10 @@ def is_far(published: object, value: float, low: float, high: float) -> bool:
 
 
 def _examples(made: Mapping[str, Any], attribute: str) -> list[int]:
-    """Examples of each class, as the fit noted them; [] where it did not."""
+    """Numbers of examples of each class, from the notes of the fit; [] if unknown."""
     notes = made.get("method_notes")
     found = notes.get(f"examples.{attribute}") if isinstance(notes, Mapping) else None
-    # Of other methods the note may be anything.
+    # For other methods, the note may be anything.
     if not isinstance(found, Sequence) or isinstance(found, str):
         return []
     return [size for size in found if isinstance(size, int)]
@@ -70,7 +70,7 @@ def _learned(given: object, examples: Sequence[int]) -> str:
 
 
 def _starts(distance: object) -> str:
-    """Of a record that tells how far its starts lie from the boundaries."""
+    """A phrase about the distance of the starts from the boundaries, if the record has it."""
     if not isinstance(distance, Mapping):
         return ""
     target = _number(distance.get("target"))
@@ -92,7 +92,7 @@ def _resolution(given: object, paper: object) -> str:
 
 
 def _number(value: object) -> float | None:
-    """A finite number, or None: a record may be of anybody's harness."""
+    """The value if it is a finite number, else None. Records may be written by other programs."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None

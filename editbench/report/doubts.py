@@ -1,6 +1,6 @@
-"""Sentences on runs whose numbers mean less than they seem to, from what their provenance says.
+"""Warnings about runs whose numbers are less reliable than they seem, from their provenance.
 
-Terminal, Markdown, LaTeX, page and `editbench check` print the same ones.
+The terminal, Markdown, LaTeX, the page and `editbench check` print the same sentences.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from editbench.report.load import Results
 from editbench.run.doubts import Doubts, doubts_of
 from editbench.stats.agreement import SLIGHT
 
-# A note on every run of a sweep would fill the screen.
-NAMED = 6  # runs that a note names
+# Naming every run of a sweep would fill the screen.
+NAMED = 6  # number of runs that a note names
 
 
 def doubts(results: Results, theme: Theme) -> list[str]:
-    """`far_starts`, `not_finite`, `contradictions` and `foreign_logits`, those that there are."""
+    """The sentences of `far_starts`, `not_finite`, `contradictions` and `foreign_logits`."""
     return [
         *far_starts(results, theme),
         *not_finite(results, theme),
@@ -30,8 +30,7 @@ def doubts(results: Results, theme: Theme) -> list[str]:
 
 
 def far_starts(results: Results, theme: Theme) -> list[str]:
-    """One sentence on the runs whose starts were asked to be near a boundary and lie far from it,
-    or none.
+    """At most one sentence, about runs whose starts should be near a boundary but are far from it.
 
     Args:
         results: of any settings.
@@ -54,10 +53,10 @@ def far_starts(results: Results, theme: Theme) -> list[str]:
 
 
 def not_finite(results: Results, theme: Theme) -> list[str]:
-    """One sentence on the runs in which walks became NaN or infinite, or none.
+    """At most one sentence, about runs in which walks became NaN or infinite.
 
     Args:
-        results: of any settings; records of earlier versions do not say it.
+        results: of any settings; records of earlier versions lack this information.
         theme: how methods and attributes are written.
     """
     found = []
@@ -79,7 +78,7 @@ def not_finite(results: Results, theme: Theme) -> list[str]:
 
 
 def contradictions(results: Results, theme: Theme) -> list[str]:
-    """One sentence on the attributes on which teacher and judge contradict each other, or none.
+    """At most one sentence, about attributes on which teacher and judge contradict each other.
 
     Args:
         results: of any settings.
@@ -90,7 +89,7 @@ def contradictions(results: Results, theme: Theme) -> list[str]:
         world = theme.world(str(run["generator"]))
         for one in every:
             for name, kappa in one.contradicted.items():
-                # The runs of a world tell the same.
+                # All runs of a world have the same value.
                 found[f"{theme.attribute(name)} in {world} (κ {number(kappa, 2)})"] = None
     if not found:
         return []
@@ -102,7 +101,7 @@ def contradictions(results: Results, theme: Theme) -> list[str]:
 
 
 def foreign_logits(results: Results, theme: Theme) -> list[str]:
-    """One sentence on imported logits that are not those of the runs' scorers, or none.
+    """At most one sentence, about imported logits that are not those of the runs' scorers.
 
     Args:
         results: of any settings.
@@ -122,13 +121,13 @@ def foreign_logits(results: Results, theme: Theme) -> list[str]:
 
 
 def listed(items: Sequence[str]) -> str:
-    """The first NAMED items, and how many more there are."""
+    """The first NAMED items, and the number of others."""
     more = f"; and {len(items) - NAMED} more" if len(items) > NAMED else ""
     return "; ".join(items[:NAMED]) + more
 
 
 def _by_run(results: Results) -> Iterator[tuple[Mapping[Any, Any], list[Doubts]]]:
-    """Every row of `results.runs`, with the doubts of its records; several where seeds are pooled."""
+    """Each row of `results.runs`, with the doubts of its records (one per pooled seed)."""
     for run in results.runs.to_dict("records"):
         made = [results.provenance[one] for one in run["run_ids"] if one in results.provenance]
         yield run, [doubts_of(one) for one in made]

@@ -1,4 +1,4 @@
-"""Which figures a report has, with their captions."""
+"""The figures of a report, with their captions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CAPTIONS = {
     "accuracy": "Share of starts that reach the target class while every other attribute keeps its "
     "class, judged at the first crossing. Whiskers: 95 % intervals. A cross marks a run that was "
     "skipped or failed.",
-    # The limit that this names is FEWEST of editbench.figures.panels.
+    # The number of starts in this caption is FEWEST of editbench.figures.panels.
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
     "σ; lower is better. Each start counts once per bin, at the step at which its walk first passes "
     "the centre of the bin. Bands: 95 % intervals over starts. Bins with fewer than 30 starts are "
@@ -39,12 +39,12 @@ ORDER = ("accuracy", "ad", "trade")  # these figures come first, in this order
 def drawings_of(
     numbers: Numbers, theme: Theme, problems: list[Problem], folders: Sequence[Path] = ()
 ) -> list[Drawing]:
-    """Every figure that the records have data for.
+    """All figures that the records have data for.
 
     Args:
         numbers: of one setting.
         theme: of the methods.
-        problems: figures of metrics that cannot be prepared are added to it.
+        problems: a list to which figures of metrics that cannot be prepared are added.
         folders: a user's own configuration folders.
     """
     table = numbers.table
@@ -53,17 +53,17 @@ def drawings_of(
     if table["accuracy"].notna().any():
         accuracy = partial(figures.accuracy_figure, table, theme)
         found.append(Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True))
-    # Where too few attributes are readable there are cells and no means.
+    # There are no means if too few attributes are readable.
     if numbers.costs["accuracy"].notna().any():
         trade = partial(figure_trade.trade_figure, numbers.costs, theme)
         title = "Accuracy against side effects and cost"
         found.append(Drawing("trade", title, CAPTIONS["trade"], trade, first=True))
-    # Metrics that bring a figure are drawn by it, and their curves are not drawn a second time.
+    # The curves of metrics with a figure of their own are not drawn twice.
     own = metric_figures(results, folders)
     for group, name in own.items():
         try:
             found += find_function(name)(results, theme)
-        except Exception as error:  # somebody's figure is never worth the report
+        except Exception as error:  # a user's figure must not stop the report
             problems.append(Problem(f"figure of {group}", f"{type(error).__name__}: {error}"))
     for name, curve in curves(results, without=own).items():
         title = CURVE_TITLES.get(name, display_name(name))

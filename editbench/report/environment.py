@@ -9,7 +9,7 @@ from markupsafe import Markup
 from editbench.figures.theme import MethodStyle
 
 REPORT = "report"
-# Outlines of matplotlib's markers in a box from -5 to 5, for the sign of a method beside its name.
+# Outlines of matplotlib's markers in a box from -5 to 5, shown next to the names of methods.
 OUTLINES = {
     "o": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "s": "M-3.6-3.6h7.2v7.2h-7.2z",
@@ -22,14 +22,14 @@ OUTLINES = {
 
 
 class CompiledTemplates(BytecodeCache):
-    """The templates that this process has compiled, which takes longer than filling one in."""
+    """Caches compiled templates in this process, since compiling takes longer than rendering."""
 
     def __init__(self) -> None:
         self.code: dict[str, bytes] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
         if bucket.key in self.code:
-            # It compares the checksum of the template's text, so that a changed one is compiled anew.
+            # Jinja compares a checksum of the template's text, so a changed one is compiled again.
             bucket.bytecode_from_string(self.code[bucket.key])
 
     def dump_bytecode(self, bucket: Bucket) -> None:
@@ -43,15 +43,15 @@ def page_environment(folder: str = REPORT) -> Environment:
     """An environment whose templates escape all text.
 
     Args:
-        folder: of the package, with the templates of the page. Those of the report are found as
-            well: its script sorts the tables of other pages too.
+        folder: of the package, with the page's templates. The report's templates are found too,
+            since other pages use its script to sort tables.
     """
     folders = dict.fromkeys((folder, REPORT))
     environment = Environment(
         loader=ChoiceLoader([PackageLoader("editbench", name) for name in folders]),
-        # Names, notes and reasons come from records and from the user.
+        # Names, notes and reasons come from records and from the user, so they must be escaped.
         autoescape=True,
-        # A misspelt name is an error and no empty cell.
+        # A misspelt name raises an error instead of giving an empty cell.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -62,7 +62,7 @@ def page_environment(folder: str = REPORT) -> Environment:
 
 
 def dot(style: MethodStyle) -> Markup:
-    """The sign of a method, to stand beside its name: the marker of the figures in its colour."""
+    """The symbol of a method next to its name: its marker and colour in the figures."""
     sign = (
         '<svg class="dot" viewBox="-5 -5 10 10" aria-hidden="true"><path d="{}" fill="{}"/></svg>'
     )

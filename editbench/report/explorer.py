@@ -1,8 +1,7 @@
-"""The pictures of the page: one sprite an attribute and start, shared by the strips and the
-explorer.
+"""The images of the page: one sprite per attribute and start, for the strips and the explorer.
 
-A sprite holds a row a method and a column a frame. It stands once in the page, as the background of
-a CSS class, so that no picture is stored twice and the page stays within BUDGET.
+A sprite has one row per method and one column per frame. The page contains each sprite once, as the
+background of a CSS class, so that no image is stored twice and the sprites stay within BUDGET.
 """
 
 from __future__ import annotations
@@ -19,26 +18,22 @@ from PIL import Image
 from editbench.figures.theme import Theme, order_methods
 from editbench.report.strips import LARGEST, PIXELATED, Strip, frame_caption, picture
 
-BUDGET = (
-    14_000_000  # bytes of all sprites in base64; the page with its figures then stays below 25 MB
-)
-BLOCK = 8  # pixels: the cells of a JPEG are whole blocks, so that no picture bleeds into the next
-FIRST = "smile"  # the attribute that a page opens with, where it has it: the edit is seen at once
+BUDGET = 14_000_000  # bytes of all sprites in base64; keeps the page with its figures below 25 MB
+BLOCK = 8  # pixels; cells of a JPEG consist of whole blocks, so that images do not mix
+FIRST = "smile"  # the attribute that a page shows first, if present, since its edit is obvious
 Gallery = Mapping[str, Mapping[int, list[Strip]]]
 
 
 @dataclass(frozen=True)
 class ImageEncoding:
-    """How pictures are stored: 'PNG' or 'JPEG', the largest side in pixels, the quality of a
-    JPEG.
-    """
+    """How images are stored: 'PNG' or 'JPEG', the maximum side in pixels, and the JPEG quality."""
 
     kind: str
     side: int
     quality: int = 0
 
 
-# From the best to the smallest; PNG keeps every pixel as it is.
+# From the best quality to the smallest size; PNG is lossless.
 WAYS = (
     ImageEncoding("PNG", PIXELATED),
     ImageEncoding("JPEG", LARGEST, 88),
@@ -52,9 +47,7 @@ WAYS = (
 
 @dataclass
 class SpriteSheet:
-    """One sprite: its class, URI, columns and rows, the shape of a cell, and its strips in the
-    order of the rows.
-    """
+    """One sprite: its CSS class, URI, columns, rows, shape of a cell, and strips (one per row)."""
 
     name: str
     uri: str
@@ -65,7 +58,7 @@ class SpriteSheet:
 
     @property
     def css(self) -> str:
-        # Sizes in per cent scale the sprite with its cell, so the page may choose the cell's size.
+        # With sizes in per cent, the sprite scales with its cell, whose size the page may choose.
         high, wide = self.shape
         soft = "" if max(self.shape) > PIXELATED else " image-rendering: pixelated;"
         return (
@@ -76,7 +69,7 @@ class SpriteSheet:
 
     def place(self, row: int, column: int) -> str:
         """CSS background-position of a cell."""
-        # A background position of 100 % is the last cell and not the one after it, hence count - 1.
+        # count - 1, since a background position of 100 % is the last cell, not the one after it.
         return " ".join(
             f"{100 * at / max(count - 1, 1):.6g}%"
             for at, count in ((column, self.columns), (row, self.rows))
@@ -86,13 +79,13 @@ class SpriteSheet:
 def sheets(
     galleries: list[Gallery], budget: int = BUDGET, first: str = FIRST
 ) -> list[dict[str, list[SpriteSheet]]]:
-    """For each section of the page: attribute -> its sprites, one a start, in the order of the
-    starts; the attribute `first` stands before the others, which keep their order.
+    """The sprites of each section of the page: attribute -> one sprite per start, in order.
 
-    The first of WAYS is taken with which the sprites of all sections stay within `budget` bytes;
-    pictures above PIXELATED are never stored as PNG.
+    The attribute `first` comes first; the others keep their order. All sections use the first of
+    WAYS with which all sprites fit into `budget` bytes. Images larger than PIXELATED are never
+    stored as PNG.
     """
-    # Over all sections: one way for the whole page, so that its pictures look alike.
+    # One encoding for the whole page, so that all images look alike.
     largest = max(
         (
             max(strip.images.shape[-2:])
@@ -103,7 +96,7 @@ def sheets(
         ),
         default=0,
     )
-    # Where even the last way is too large its sprites are taken: the page must be made.
+    # If even the last encoding exceeds the budget, its sprites are used nevertheless.
     made: list[dict[str, list[SpriteSheet]]] = [{} for _ in galleries]
     for way in WAYS:
         if way.kind == "PNG" and largest > PIXELATED:
@@ -135,21 +128,22 @@ def explorer(
     outlines: Mapping[str, str],
     floors: Collection[str] = (),
 ) -> dict:
-    """What the explorer of a section reads, ready for JSON.
+    """The data of a section's explorer, as JSON-like values.
 
     Args:
-        found: attribute -> its sprites, one a start.
+        found: attribute -> its sprites, one per start.
         runs: of the section.
         theme: how methods and attributes are shown.
         outlines: marker -> its outline as an SVG path.
-        floors: methods that have no say in which start is shown first.
+        floors: methods that do not influence which start is shown first.
 
     Returns:
-        methods: name, colour and outline. attributes: name and starts, each with its title, sprite,
-        and for every method either the row of the sprite with steps, effects (null: not finite) and
-        crossed, or the reason why it has no pictures; `first`, the start that is shown first.
+        - methods: name, colour and outline.
+        - attributes: name, `first` (the start that is shown first) and starts. A start has its
+          title, its sprite and, for every method, either its row in the sprite with steps, effects
+          (null if not finite) and crossed, or the reason why it has no images.
     """
-    # Methods without pictures are listed too: the explorer says why they have none.
+    # Methods without images are included, since the explorer shows the reason.
     shown = {strip.method for group in found.values() for sheet in group for strip in sheet.strips}
     methods = order_methods(shown | set(runs["label"]), theme)
     status = {(run["label"], run["attribute"]): run for run in runs.to_dict("records")}
@@ -185,7 +179,7 @@ def explorer(
 
 
 def _most_crossed(group: list[SpriteSheet], floors: Collection[str]) -> int:
-    """Place of the start that most methods carry over the boundary: where most is to be seen."""
+    """Position of the start that crosses the boundary under the most methods."""
     counts = [
         sum(strip.crossing is not None for strip in sheet.strips if strip.method not in floors)
         for sheet in group
@@ -194,7 +188,7 @@ def _most_crossed(group: list[SpriteSheet], floors: Collection[str]) -> int:
 
 
 def gallery(found: dict[str, list[SpriteSheet]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:
-    """[(attribute, [(title of the start, [strip])])] for the static strips of the page."""
+    """The static strips of the page: [(attribute, [(title of the start, [strip])])]."""
     return [
         (
             attribute,
@@ -226,14 +220,14 @@ def gallery(found: dict[str, list[SpriteSheet]]) -> list[tuple[str, list[tuple[s
 
 
 def css(parts: Iterable[dict[str, list[SpriteSheet]]]) -> str:
-    """The classes of all sprites."""
+    """The CSS classes of all sprites."""
     return "\n".join(sheet.css for part in parts for group in part.values() for sheet in group)
 
 
 def _frames(sheet: SpriteSheet, method: str, run: dict | None) -> dict:
     for row, strip in enumerate(sheet.strips):
         if strip.method == method:
-            # JSON has no NaN; three decimals keep the page small.
+            # JSON has no NaN. Three decimals keep the page small.
             effects = [
                 round(float(value), 3) if np.isfinite(value) else None for value in strip.effect
             ]
@@ -243,7 +237,7 @@ def _frames(sheet: SpriteSheet, method: str, run: dict | None) -> dict:
                 "effects": effects,
                 "crossed": np.asarray(strip.crossed, bool).tolist(),
             }
-    # The reason replaces the picture; an empty place would look like a fault of the page.
+    # The reason is shown in place of the image; an empty place would look like an error.
     if run is None:
         return {"why": "not run"}
     return {
@@ -255,12 +249,12 @@ def _frames(sheet: SpriteSheet, method: str, run: dict | None) -> dict:
 
 def _sheet(name: str, strips: list[Strip], way: ImageEncoding) -> SpriteSheet:
     high, wide = strips[0].images.shape[-2:]
-    # Small pictures are enlarged by the browser, which costs no bytes.
+    # Images are not enlarged here, since the browser can do it without more bytes.
     scale = min(1.0, way.side / max(high, wide))
-    if way.kind == "JPEG":  # whole blocks, near the scaled size
+    if way.kind == "JPEG":  # round to whole blocks
         high, wide = (max(BLOCK, BLOCK * round(side * scale / BLOCK)) for side in (high, wide))
     columns = max(len(strip.images) for strip in strips)
-    # Grey sprites of a grey world take a third of the bytes before compression.
+    # Greyscale sprites need a third of the bytes before compression.
     mode = "L" if all(strip.images.shape[1] == 1 for strip in strips) else "RGB"
     page = Image.new(mode, (columns * wide, len(strips) * high))
     for row, strip in enumerate(strips):
@@ -271,11 +265,11 @@ def _sheet(name: str, strips: list[Strip], way: ImageEncoding) -> SpriteSheet:
             page.paste(one, (column * wide, row * high))
     buffer = io.BytesIO()
     if way.kind == "PNG":
-        # A higher level takes twice the time for one byte in five hundred.
+        # A higher level takes twice as long and saves one byte in five hundred.
         page.save(buffer, "PNG", compress_level=4)
     else:
-        # With subsampling a block of colour would be 16 pixels wide and could cross into the next
-        # cell, whose sides are multiples of BLOCK.
+        # With subsampling, blocks of colour would be 16 pixels wide and could extend into the next
+        # cell, since the sides of cells are multiples of BLOCK.
         page.save(buffer, "JPEG", quality=way.quality, subsampling=0)
     uri = f"data:image/{way.kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return SpriteSheet(name, uri, columns, len(strips), (high, wide), strips)

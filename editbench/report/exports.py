@@ -1,9 +1,9 @@
-"""Records for the trackers that people look at: Weights & Biases, MLflow, TensorBoard.
+"""Export of records to experiment trackers: Weights & Biases, MLflow, TensorBoard.
 
-One run a record. Its configuration becomes the parameters, its numbers the metrics (`accuracy`,
-`accuracy_low`, `accuracy_high`, as in table.csv), and its curves metrics with steps. Everything is
-written to files, and nothing leaves the machine unless the tracker's own variable (WANDB_MODE,
-MLFLOW_TRACKING_URI) says so. To export a record again replaces what was exported of it.
+Each record becomes a run. Its configuration becomes the parameters, its numbers the metrics
+(`accuracy`, `accuracy_low`, `accuracy_high`, as in table.csv), and its curves metrics with steps.
+Everything is written to files, and nothing leaves the machine unless the tracker's own variable
+(WANDB_MODE, MLFLOW_TRACKING_URI) says so. Exporting a record again replaces its earlier export.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ from editbench.report.load import COSTS, Results, require_readable
 from editbench.report.settings import flatten
 from editbench.report.tables import column_name
 
-# Steps of MLflow and TensorBoard are whole numbers: thousandths of x, which is an effect in sigmas.
+# Steps of MLflow and TensorBoard are integers: thousandths of x, which is an effect in sigmas.
 STEPS = 1000
-LONGEST_ID = 64  # characters of a run's id in Weights & Biases; a record's hash is at its end
+LONGEST_ID = 64  # characters of an id in Weights & Biases; a record's name ends with its hash
 # Limits of one request to MLflow.
 BATCH_METRICS = 1000
 BATCH_PARAMETERS = 100
-LONGEST_PARAMETER = 500  # characters; older servers refuse more
+LONGEST_PARAMETER = 500  # characters; older servers reject more
 LONGEST_TAG = 5000  # characters
 
 
 @dataclass(frozen=True)
 class ExportedRun:
-    """A record as a tracker takes it.
+    """A record in the form that trackers need.
 
     Args:
-        name: the folder's name.
-        about: method, attribute, generator, seed, status, reason, and `left_out`: numbers with a note.
-        parameters: the flat configuration, without what changes no number.
+        name: of the record's folder.
+        about: method, attribute, generator, seed, status, reason, and `left_out` (numbers with a
+            note).
+        parameters: the flat configuration, without options that change no number.
         metrics: name -> number; only finite ones.
-        curves: name -> (x, number) in the order of x.
+        curves: name -> (x, number), sorted by x.
     """
 
     name: str
@@ -61,8 +62,8 @@ class Exporter:
 
     Args:
         title: its name.
-        packages: what has to be installed, by the names of imports.
-        write: (runs, folder, name of the experiment) -> a line that says where they are.
+        packages: packages that must be installed, by the names under which they are imported.
+        write: (runs, folder, name of the experiment) -> a line that says where they were written.
     """
 
     title: str
@@ -74,18 +75,18 @@ def export(results: Results, names: Sequence[str], out: Path) -> list[str]:
     """Write the records for trackers.
 
     Args:
-        results: the records, each seed a run.
+        results: the records, with seeds not pooled.
         names: of EXPORTERS.
-        out: folder of the files, which get one folder a tracker.
+        out: folder of the files; each tracker gets a subfolder.
 
     Returns:
-        A line a tracker that says where its files are, and one a record that cannot be read.
+        One line per tracker that says where its files are, and one per record that cannot be read.
 
     Raises:
         EditbenchError: a package is missing, or no record is readable.
     """
     require_readable(results)
-    # All of them before any: a sweep is not exported twice because the second name has no package.
+    # All packages are checked before anything is written.
     for name in names:
         require(name)
     runs = list(exported_runs(results))
@@ -99,7 +100,7 @@ def export(results: Results, names: Sequence[str], out: Path) -> list[str]:
 
 
 def require(name: str) -> None:
-    """Raise EditbenchError, with the command that installs it, where a tracker's package is missing."""
+    """Raise EditbenchError, with a command to install it, if a tracker's package is missing."""
     missing = [package for package in EXPORTERS[name].packages if not is_installed(package)]
     if missing:
         raise EditbenchError(
@@ -110,12 +111,12 @@ def require(name: str) -> None:
 def is_installed(package: str) -> bool:
     """Whether a package can be imported."""
     spec = find_spec(package)
-    # A folder `wandb` with the runs of somebody imports as a package without any file.
+    # A folder `wandb` that contains runs is importable as a namespace package, without an origin.
     return spec is not None and spec.origin is not None
 
 
 def exported_runs(results: Results) -> Iterator[ExportedRun]:
-    """Every record of a folder, also those that were skipped or failed."""
+    """All records of a folder, including those that were skipped or failed."""
     rows = dict(list(results.rows.groupby("run_id")))
     for run in results.runs.to_dict("records"):
         run_id = str(run["run_id"])
@@ -125,7 +126,7 @@ def exported_runs(results: Results) -> Iterator[ExportedRun]:
             if str(run[key])
         }
         found = ExportedRun(run_id, about, parameters_of(results.configs.get(run_id, {})))
-        # Trackers draw NaN as a gap at best, and refuse it at worst.
+        # Some trackers reject NaN.
         found.metrics.update({cost: run[cost] for cost in COSTS if math.isfinite(run[cost])})
         if run_id in rows:
             add_rows(found, rows[run_id])
@@ -145,7 +146,7 @@ def parameters_of(config: dict[str, Any]) -> dict[str, str]:
 def add_rows(run: ExportedRun, rows: pd.DataFrame) -> None:
     """Add the rows of all metrics to a run.
 
-    A number with a note is left out and named, since no tracker can show the note beside it.
+    A number with a note is left out, since trackers cannot show the note; its name is listed.
     """
     left_out = []
     for row in rows.sort_values("x").to_dict("records"):
@@ -168,18 +169,18 @@ def add_rows(run: ExportedRun, rows: pd.DataFrame) -> None:
 
 
 def plain_name(text: str) -> str:
-    """A name of the characters that every tracker takes: 'kid_up inception-07aa n 1000'."""
+    """A name with characters that every tracker accepts: 'kid_up inception-07aa n 1000'."""
     return " ".join(re.sub(r"[^A-Za-z0-9_./-]+", " ", text.replace("@", "-")).split())
 
 
 def step_of(x: float) -> int:
-    """The step of a place on a curve."""
+    """The step of a point on a curve."""
     return round(STEPS * x)
 
 
 # -- Weights & Biases ------------------------------------------------------------------------------
 def write_wandb(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
-    """Runs of Weights & Biases, offline unless WANDB_MODE says otherwise."""
+    """Write runs of Weights & Biases, offline unless WANDB_MODE says otherwise."""
     import wandb
 
     mode: Any = os.environ.get("WANDB_MODE", "offline")
@@ -196,21 +197,21 @@ def write_wandb(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> s
             tags=[run.about["status"], run.about["generator"]],
             notes=run.about.get("reason") or run.about.get("left_out"),
             config=run.parameters,
-            dir=str(folder.parent),  # which gets a folder `wandb`
+            dir=str(folder.parent),  # wandb makes a folder `wandb` there
             mode=mode,
-            # The records were made before: nothing of this process belongs to them.
+            # The records were made earlier, so nothing about this process should be logged.
             settings=wandb.Settings(
                 silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True
             ),
         )
         for curve, points in run.curves.items():
-            # The whole curve has its own axis, in the unit of x.
+            # Each curve has its own axis, in the unit of x.
             target.define_metric(curve, step_metric=f"{curve}/x")
             for x, value in points:
                 target.log({curve: value, f"{curve}/x": x})
         target.summary.update(run.metrics)
         target.finish(exit_code=int(run.about["status"] == "failed"))
-    # The service writes on after `finish` has returned; this waits for it.
+    # The service continues to write after `finish` has returned; this waits for it.
     wandb.teardown()
     if mode == "offline":
         return f"{len(runs)} runs in {folder}; to upload: wandb sync {folder}/offline-run-*"
@@ -219,7 +220,7 @@ def write_wandb(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> s
 
 # -- MLflow ----------------------------------------------------------------------------------------
 def write_mlflow(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
-    """Runs of an MLflow experiment, in a database file unless MLFLOW_TRACKING_URI names a server."""
+    """Write runs of an MLflow experiment, to a database file or the server MLFLOW_TRACKING_URI."""
     import mlflow
     from mlflow.entities import Metric, Param
 
@@ -228,7 +229,7 @@ def write_mlflow(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> 
     client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
     known = client.get_experiment_by_name(experiment)
     if known is None:
-        # Files of runs go beside the database, and not to the folder of the command.
+        # Files of runs go next to the database, not to the current folder.
         place = (folder / "files").resolve().as_uri() if address == database else None
         number = client.create_experiment(experiment, artifact_location=place)
     else:
@@ -259,14 +260,14 @@ def write_mlflow(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> 
 
 # -- TensorBoard -----------------------------------------------------------------------------------
 def write_tensorboard(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
-    """Event files, a folder a run, with the configuration as hyperparameters."""
+    """Write event files, one folder per run, with the configuration as hyperparameters."""
     from torch.utils.tensorboard import SummaryWriter
 
     for run in runs:
         shutil.rmtree(folder / run.name, ignore_errors=True)
         with SummaryWriter(str(folder / run.name)) as writer:
             about = {f"run/{key}": value for key, value in run.about.items()}
-            # '.' keeps the hyperparameters in the folder of the run; they bring the numbers along.
+            # '.' writes the hyperparameters, with the numbers, to the folder of the run.
             writer.add_hparams(run.parameters | about, run.metrics, run_name=".")
             for name, points in run.curves.items():
                 for x, value in points:

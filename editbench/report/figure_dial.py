@@ -1,4 +1,4 @@
-"""The figure of a dial: a line a method, against the number in which the worlds differ."""
+"""The figure of a dial: one line per method, against the number in which the worlds differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from editbench.figures.theme import Theme
 from editbench.report.dial import TITLES, Dial, dial_of, partners_of, points
 from editbench.report.load import Results
 
-TITLE_LINE = 11  # letters of a line above a narrow panel
+TITLE_LINE = 11  # characters in a line of the title of a narrow panel
 
 
 def drawings(results: Results, theme: Theme) -> list[Drawing]:
@@ -33,9 +33,9 @@ def drawings(results: Results, theme: Theme) -> list[Drawing]:
 
 
 def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
-    """Quantities down, attributes across; in a paper's column the other way round."""
+    """Rows are quantities and columns attributes; the reverse in a paper's column."""
     partners = partners_of(found["attribute"], dial)
-    # Tied attributes first: they are what the dial turns, the others show what stays.
+    # Attributes that the dial correlates come first.
     attributes = sorted(theme.order(found["attribute"]), key=lambda name: name not in partners)
     shown = [name for name in TITLES if name in set(found["quantity"])]
     # There are fewer quantities than attributes.
@@ -48,10 +48,10 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
         height = 0.7 + 2.4 * len(shown)
     panels = partial(_panels, quantities=len(shown), attributes=len(attributes), tall=tall)
     drawing, groups = curve_groups(width, height, found["method"], theme, panels)
-    # Methods have the same settings; side by side, their whiskers do not cover one another.
+    # Methods have the same settings, so they are shifted to keep their whiskers apart.
     gap = 0.05 / max(len(group.methods) for group in groups)
     settings = sorted(set(found["dial"]))
-    # Between the ends there is no room in a paper's column.
+    # A paper's column has room only for the first and last tick label.
     inner = range(1, len(settings) - 1) if tall else ()
     ticks = ["" if k in inner else f"{x:g}" for k, x in enumerate(settings)]
     for group in groups:
@@ -59,10 +59,10 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
             mine = found[(found["quantity"] == quantity) & (found["attribute"] == attribute)]
             _draw_lines(axes, mine, group, theme, gap)
             if quantity == "entanglement":
-                # Zero is the answer of an editor that takes nothing along.
+                # Zero is the value of an edit without side effects.
                 axes.axhline(0, color=STYLE["axes.edgecolor"], linewidth=1.0, zorder=0)
-                # Other panels are empty where too few starts reach the effect, which the caption
-                # says.
+                # Other panels may be empty because too few starts reach the effect; the caption
+                # says so.
                 if mine.empty and attribute not in partners:
                     text = "correlated with\nno other"
                     where = {"ha": "center", "va": "center", "transform": axes.transAxes}
@@ -81,7 +81,7 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
                 else:
                     axes.set_ylabel(TITLES[quantity])
             axes.set_xticks(settings, ticks)
-    # When all lines are drawn: a limit that is set ends the scaling of the panels that share it.
+    # Only after all lines are drawn, since setting a limit stops the autoscaling of shared axes.
     for group in groups:
         for axes, (quantity, _) in zip(group.panels, product(shown, attributes)):
             _cut_whiskers(axes, found.loc[found["quantity"] == quantity, "value"])
@@ -91,7 +91,7 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
 
 
 def _draw_lines(axes: Axes, found: pd.DataFrame, group: Group, theme: Theme, gap: float) -> None:
-    """The lines of a group's methods in one panel, beside each other by `gap`, with whiskers."""
+    """Draw the lines of a group's methods in a panel, with whiskers; neighbours are `gap` apart."""
     lines = dict(list(found.groupby("method")))
     pale = [lines[name] for name in group.pale if name in lines]
     draw_pale(axes, [(line["dial"], line["value"]) for line in pale])
@@ -115,21 +115,21 @@ def _draw_lines(axes: Axes, found: pd.DataFrame, group: Group, theme: Theme, gap
 
 
 def _cut_whiskers(axes: Axes, values: pd.Series) -> None:
-    """Cut whiskers that are longer than all lines are apart: those of two seeds may be many times.
+    """Cut whiskers that are longer than the range of all lines; with two seeds they may be huge.
 
     Args:
         axes: a panel with its lines.
         values: of all lines of the quantity.
     """
     room = float(values.max() - values.min())
-    # All lines in one place: their whiskers are what there is to see.
+    # If all lines coincide, whiskers are not cut.
     if room > 0:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, values.min() - room), min(high, values.max() + room))
 
 
 def _panels(part: FigureBase, quantities: int, attributes: int, tall: bool) -> np.ndarray:
-    """Panels of a group, the attributes of a quantity after each other."""
+    """Panels of a group: for each quantity, its attributes in order."""
     if tall:
         grid = part.subplots(attributes, quantities, sharex=True, sharey="col", squeeze=False)
         return grid.T.ravel()

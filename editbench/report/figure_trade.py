@@ -1,5 +1,4 @@
-"""Accuracy against side effects and against every cost, with the line of what nothing beats in
-both."""
+"""The figure of accuracy against side effects and against every cost, with the Pareto fronts."""
 
 from __future__ import annotations
 
@@ -27,13 +26,15 @@ LABELS = {
     "walk_seconds": "walk, seconds",
     "peak_memory_mb": "peak memory, MiB",
 }
-# Costs span powers of ten between methods, AD does not.
+# Axes that are linear. Costs differ by powers of ten between methods, unlike AD.
 LINEAR = ("ad_at",)
-SUBS = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # ticks of a decade, from the densest on
-# Between two ticks, in matplotlib's own room for a label, which is 3 em; four digits take 2.4.
+SUBS = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # ticks per decade, from dense to sparse
+# Least distance of ticks, in units of matplotlib's estimate for a label (3 em); four digits need
+# 2.4 em.
 LEAST_ROOM = 0.85
-# A logarithm has no place for 0, which methods without a fit and without labels have.
-FLOORS = {"fit_seconds": 0.01}  # on a logarithmic axis less is drawn here; 1 for the others
+# Least values on a logarithmic axis, 1 by default. Smaller ones are drawn there, such as the 0 of a
+# method without a fit or labels.
+FLOORS = {"fit_seconds": 0.01}
 CAPTION = (
     "Mean accuracy with its 95 % interval, against mean AD and against each cost. The axis labels "
     "state what the means are over, which is the same for every method. The arrow points to the "
@@ -43,19 +44,19 @@ CAPTION = (
 
 
 def trade_figure(means: pd.DataFrame, theme: Theme) -> Figure:
-    """A panel for AD and for each cost that differs between methods.
+    """One panel for AD and one for each cost that differs between methods.
 
     Args:
         means: `cost_table` of one setting.
     """
-    # Methods that are not ranked have no accuracy over the common attributes.
+    # Methods without a mean have no accuracy over the common attributes.
     drawn = means[np.isfinite(means["accuracy"])]
     panels = [
         column
         for column in (SIDE, *COSTS)
         if column.key != "walk_seconds" and drawn[column.key].nunique() > 1
     ]
-    # Where all costs agree one panel is drawn even so: a figure needs at least one.
+    # A figure needs at least one panel, even if all costs agree.
     panels = panels or [COSTS[0]]
     columns = theme.panels_per_row(len(panels), 3)
     lines = -(-len(panels) // columns)
@@ -64,7 +65,7 @@ def trade_figure(means: pd.DataFrame, theme: Theme) -> Figure:
     for place, (axes, column) in enumerate(zip(grid, panels)):
         _panel(axes, drawn, column, theme)
         if place % columns == 0:
-            # A line for each part: the panels of a paper's column are low.
+            # One line for each part, since the panels of a paper's column are not tall.
             label = _named("mean accuracy", drawn, "accuracy")
             axes.set_ylabel(label.replace(", ", ",\n"))
     put_legend(figure, order_methods(drawn["method"], theme), theme, line=False)
@@ -77,9 +78,9 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, theme: Theme) -> Non
     floor = FLOORS.get(column.key, 1.0)
     x = known[column.key].clip(lower=floor) if logarithmic else known[column.key]
     place = dict(zip(known["method"], zip(x, known["accuracy"])))
-    # The front is of the numbers as measured; only the drawing is clipped.
+    # The front is computed from the measured numbers; only the drawing is clipped.
     line = [place[method] for method in front(known[~known["floor"]], column)]
-    # Steps and no straight lines: nothing is known of what lies between two methods.
+    # Steps, not straight lines, since nothing is known between two methods.
     if line:
         axes.plot(
             *zip(*line),
@@ -114,7 +115,7 @@ def _panel(axes: Axes, means: pd.DataFrame, column: Column, theme: Theme) -> Non
 
 
 def _named(label: str, means: pd.DataFrame, key: str) -> str:
-    """The label of an axis, with what the means on it are over."""
+    """The label of an axis, and what its means are over."""
     records = means[np.isfinite(means[key])].to_dict("records")
     if not records:
         return label
@@ -123,15 +124,15 @@ def _named(label: str, means: pd.DataFrame, key: str) -> str:
 
 def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:
     axes.set_xscale("log")
-    # On a logarithmic axis a margin is a factor.
+    # On a logarithmic axis, a margin is a factor.
     axes.set_xlim(values.min() / 1.9, values.max() * 1.9)
-    # Over less than one and a half decades the powers of ten alone give one tick or none.
+    # In less than one and a half decades, powers of ten would give at most one or two ticks.
     narrow = values.max() < 30 * values.min()
     axes.xaxis.set_major_locator(SpacedLogLocator() if narrow else LogLocator())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(
-        # The tick at the floor stands for all that was clipped to it.
+        # The tick at the least value also stands for all smaller ones.
         lambda value, _: (
             number(value) if value > 1.1 * floor else f"≤{floor:g}" if value > 0.9 * floor else ""
         )
@@ -139,9 +140,9 @@ def _log_axis(axes: Axes, values: pd.Series, floor: float) -> None:
 
 
 class SpacedLogLocator(LogLocator):
-    """Ticks between powers of ten too, as many as have labels that do not touch.
+    """Places ticks at and between powers of ten, as many as have room for their labels.
 
-    How much room there is follows from the layout, and so is known when the figure is drawn.
+    The room depends on the layout and is known only when the figure is drawn.
     """
 
     def __call__(self) -> Sequence[float]:

@@ -1,6 +1,6 @@
-"""The report's own figures, and how a figure becomes a file.
+"""The report's own figures, and how figures are rendered to files.
 
-What all figures share, those of metrics too, is in the room editbench.figures.
+Code that these figures share with those of metrics is in the room editbench.figures.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from editbench.figures.theme import BAND, INK, LINE, MethodStyle, Theme, order_m
 
 DPI = 300  # of a PNG, at the size of a paper's column
 MOST_COLUMNS = 4  # of panels
-PLACES = 6  # decimals of shares of a figure; far finer than a pixel
+PLACES = 6  # decimals of positions relative to the figure; much finer than a pixel
 
 
 def accuracy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
-    """Accuracy per attribute, one point a method with its 95 % interval.
+    """Accuracy per attribute, one point per method with its 95 % interval.
 
-    A cross on the floor marks a run that was skipped or failed.
+    A cross at the bottom marks a run that was skipped or failed.
     """
     attributes = theme.order(table["attribute"])
     methods = order_methods(table["method"], theme)
-    # Wide enough that the whiskers of one attribute do not touch those of the next.
+    # Wide enough to keep the whiskers of neighbouring attributes apart.
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
-    # In a paper's column the names are slanted, which takes room from the panel.
+    # In a paper's column the names are slanted and need more height.
     height = 3.9 if theme.width is None else 4.9
     figure = new_figure(max(5.5, min(12.5, width)), height)
     axes = figure.add_subplot()
-    # Points of one attribute stand side by side, around its tick.
+    # The points of an attribute are side by side, centred at its tick.
     step = min(0.13, 0.8 / max(len(methods), 1))
     top = upper_limit(table["accuracy_high"])
-    # Bands behind every second attribute tell which tick a point at the side belongs to.
+    # Bands behind every second attribute show to which one a point belongs.
     for place in range(0, len(attributes), 2):
         axes.axvspan(place - 0.5, place + 0.5, color=BAND, linewidth=0, zorder=0)
     for position, method in enumerate(methods):
@@ -52,7 +52,7 @@ def accuracy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
             if record["status"] != "done" or not np.isfinite(record["accuracy"]):
                 axes.plot(
                     x,
-                    # Below 0, where no accuracy can be.
+                    # Below 0, where there can be no accuracy.
                     -0.034 * top,
                     marker="x",
                     color=colour,
@@ -87,9 +87,9 @@ def accuracy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
 
 
 def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
-    """A metric against the achieved effect, a panel an attribute.
+    """A metric against the achieved effect, one panel per attribute.
 
-    Bins of fewer than FEWEST starts or with a note are left out.
+    Bins with fewer than FEWEST starts or with a note are left out.
 
     Args:
         curve: rows with method, attribute, x, value, low, high, count, note.
@@ -99,7 +99,7 @@ def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
     attributes = theme.order(curve["attribute"])
     figure, groups = groups_of_attributes(curve, theme, MOST_COLUMNS, (3.05, 2.5), 0.6, ylabel)
     enough = (curve["count"] >= FEWEST) & (curve["note"] == "") & np.isfinite(curve["value"])
-    # Attribute dependency excludes a method that hardly ever succeeds.
+    # Attribute dependency excludes methods that hardly ever succeed.
     left = curve[curve["note"].str.startswith("excluded")]
     excluded = set(zip(left["attribute"], left["method"]))
     drawn = {}
@@ -113,7 +113,7 @@ def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
             for method in group.methods:
                 if (attribute, method) in drawn:
                     _draw_curve(axes, drawn[attribute, method], theme[method])
-            # Named in the panel: a method that silently has no line would look forgotten.
+            # Excluded methods are named in the panel, to explain their missing lines.
             out = [theme.method(name) for name in group.methods if (attribute, name) in excluded]
             if out:
                 told = axes.text(
@@ -125,7 +125,7 @@ def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
                     va="top",
                     alpha=0.75,
                 )
-                # A long name would make the panels of its group narrower.
+                # Otherwise a long name would make the group's panels narrower.
                 told.set_in_layout(False)
         group.panels[0].set_xlim(left=0)
         # A signed curve needs room below 0.
@@ -137,7 +137,7 @@ def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
 
 
 def _draw_curve(axes: Axes, rows: pd.DataFrame, style: MethodStyle) -> None:
-    """One curve with its band."""
+    """Draw one curve with its band."""
     axes.fill_between(
         rows["x"], rows["low"], rows["high"], color=style.colour, alpha=0.16, linewidth=0
     )
@@ -154,18 +154,19 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, style: MethodStyle) -> None:
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as a file on white.
+    """Render a figure to the bytes of a file, on a white background.
 
     Args:
+        figure: the figure.
         kind: 'png' (300 dpi), 'pdf' or 'svg'.
     """
     buffer = io.BytesIO()
-    # A report may have chosen another font, which stays.
+    # Keep the font that the report may have chosen.
     style = STYLE | {"font.family": matplotlib.rcParams["font.family"]}
     with matplotlib.rc_context(style):  # type: ignore[arg-type]
-        # Without dates, so that the same records give the same bytes.
+        # Without dates, so that the files are reproducible.
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        # Laid out here, as savefig would draw the whole figure once more for it.
+        # The layout is computed here, since savefig would draw the whole figure twice for it.
         engine = figure.get_layout_engine()
         if engine is not None:
             engine.execute(figure)
@@ -177,10 +178,9 @@ def render(figure: Figure, kind: str) -> bytes:
 
 
 def _round_layout(figure: Figure | SubFigure) -> None:
-    """Round the places of subfigures and axes, as shares of what they lie in.
+    """Round the relative positions of subfigures and axes, so that files are reproducible.
 
-    The solver of the layout adds in the order of addresses in memory: the last digits differ from
-    one drawing of a figure to the next, and with them the bytes of its files.
+    The layout solver sums in the order of memory addresses, so its last digits vary.
     """
     for part in figure.subfigs:
         part.bbox_relative.set_points(part.bbox_relative.get_points().round(PLACES))
@@ -189,17 +189,18 @@ def _round_layout(figure: Figure | SubFigure) -> None:
         place = axes.get_position(original=True)
         kept = axes.get_in_layout()
         axes.set_position(Bbox(place.get_points().round(PLACES)))
-        # Setting a position takes the axes out of the layout, which a smaller figure needs again.
+        # Setting a position excludes the axes from the layout, which is needed again later for a
+        # smaller figure.
         axes.set_in_layout(kept)
 
 
 def for_page(svg: bytes) -> str:
-    """The SVG of `render` as a part of a page, whose colours it takes."""
+    """Convert an SVG of `render` for use inside a page, with the page's colours."""
     text = svg.decode()
     for colour, name in ((INK, "--ink"), (LINE, "--line"), (BAND, "--band")):
         text = text.replace(colour, f"var({name})")
-    # The background is drawn first, and the page has its own.
+    # The first white rectangle is the background; the page has its own.
     text = text.replace("fill: #ffffff", "fill: none", 1)
-    # Metadata and the XML header would stand in the middle of the page.
+    # Remove the XML header and metadata, which do not belong inside a page.
     text = text[text.index("<svg") :]
     return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The files of a report: figures, strips and LaTeX tables of its settings."""
+"""The files of a report: figures, strips and LaTeX tables of each setting."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from editbench.report.references import Cited
 from editbench.report.strips import pages, strips
 from editbench.report.style import Style
 
-LONGEST_NAME = 80  # characters of a setting or attribute in the name of a file
+LONGEST_NAME = 80  # maximum length of a setting or attribute in a file name
 
-# Gives the figures of a theme. Those that cannot be prepared are added to the list.
+# Returns the figures for a theme. Figures that cannot be prepared are added to the list.
 Drawings = Callable[[Theme, list[Problem]], list[Drawing]]
 
 
 class ReportFiles:
-    """Writes the files of a report beside its page. What fails is a problem and stops nothing else.
+    """Writes the files of a report next to its page. A failure is listed and stops nothing else.
 
     Args:
         out: folder of the report.
         theme: how methods and attributes are written and coloured.
         style: font, and column of a paper.
-        figure_files: whether figures and strips are written too; else they are made for the page.
-        problems: what failed before.
+        figure_files: whether to write figures and strips to files too, not only for the page.
+        problems: earlier failures; new ones are added.
     """
 
     def __init__(
@@ -54,14 +54,15 @@ class ReportFiles:
         self.style = style
         self.figure_files = figure_files
         self.problems = list(problems)
-        self.tables: list[str] = []  # names of the LaTeX tables that were written
+        self.tables: list[str] = []  # names of the written LaTeX tables
         self.printed_theme = theme
         if figure_files and style.column == "one":
-            # Fewer panels side by side: the same figure made narrow could not be read.
+            # The figures are drawn again with fewer panels per row, since scaling would make them
+            # illegible.
             self.printed_theme = theme.with_width(WIDTHS["one"] / SCALE)
 
     def write_section(self, numbers: Numbers, cited: Cited) -> Section:
-        """Write the files of one setting, and return what the page shows of it.
+        """Write the files of one setting, and return its section of the page.
 
         Args:
             numbers: of the setting.
@@ -84,24 +85,24 @@ class ReportFiles:
         return section
 
     def draw(self, drawings: Drawings, suffix: str = "") -> list[tuple[Drawing, str]]:
-        """Draw figures, and write them where files are asked for.
+        """Draw figures, and write them to files if `figure_files` is set.
 
         Args:
             drawings: the figures.
-            suffix: of the names of files.
+            suffix: of the file names.
 
         Returns:
             The figures that could be drawn, each with its SVG for the page.
         """
         narrow = {}
         if self.printed_theme is not self.theme:
-            # What cannot be prepared is told once, by the page's own.
+            # Figures that cannot be prepared are already listed for the page's theme.
             for one in drawings(self.printed_theme, []):
                 narrow[one.file] = one.draw
         found = []
         for one in drawings(self.theme, self.problems):
             path = self.out / "figures" / f"{slug(one.file)}{suffix}"
-            # What cannot be made narrow is printed as it is on the page.
+            # A figure without a narrow version is printed as on the page.
             svg = self._draw_one(path, one.draw, narrow.get(one.file, one.draw))
             if svg:
                 found.append((one, svg))
@@ -110,12 +111,15 @@ class ReportFiles:
     def _draw_one(
         self, path: Path, draw: Callable[[], Figure], draw_printed: Callable[[], Figure]
     ) -> str:
-        """The SVG for the page, or '' when it failed.
+        """Draw one figure and write its files.
 
         Args:
             path: of the files, without a suffix.
-            draw: makes the figure.
-            draw_printed: makes it for print; `draw` itself, where it is the same.
+            draw: draws the figure for the page.
+            draw_printed: draws it for print; may be `draw` itself.
+
+        Returns:
+            The SVG for the page, or '' if drawing failed.
 
         Raises:
             EditbenchError: a file cannot be written.
@@ -125,7 +129,7 @@ class ReportFiles:
         try:
             with matplotlib.rc_context(STYLE | font):  # type: ignore[arg-type]
                 figure = draw()
-                # Rendered before to_paper, which shrinks the figure in place.
+                # Rendered first, since to_paper shrinks the figure in place.
                 svg = figures.render(figure, "svg")
                 drawn = figures.for_page(svg)
                 if self.figure_files:
@@ -134,19 +138,19 @@ class ReportFiles:
                         figure = draw_printed()
                     to_paper(figure, self.style.column)
                     made["png"] = figures.render(figure, "png")
-                    # Both have one layout, which takes as long as the drawing.
+                    # The layout takes as long as the drawing, so PNG and PDF share it.
                     figure.set_layout_engine(None)
                     made["pdf"] = figures.render(figure, "pdf")
-        except Exception as error:  # a plot is never worth the tables
+        except Exception as error:  # a figure must not stop the report
             self._add_problem(f"figure {path.name}", error)
             return ""
-        # A full disk or a missing permission would hit every other file too, so it ends the report.
+        # Not caught: a full disk or a missing permission would affect all other files too.
         for kind, data in made.items():
             write_atomic(path.with_name(f"{path.name}.{kind}"), data)
         return drawn
 
     def _write_latex(self, numbers: Numbers, cited: Cited, suffix: str) -> None:
-        """Write the tables of a setting, and for each a document that compiles it alone."""
+        """Write the tables of a setting, and for each a document that can be compiled."""
         folder = self.out / "latex"
         try:
             tables = latex.tables(numbers, self.theme, self.style, cited, suffix)
@@ -160,7 +164,7 @@ class ReportFiles:
             self._add_problem("LaTeX tables" + suffix, error)
 
     def _write_strips(self, section: Section, suffix: str) -> None:
-        # As wide as the text of a paper, and then no taller.
+        # Limits the height of a page when it is as wide as a paper's text.
         ratio = TALLEST / WIDTHS[self.style.column or "two"]
         for attribute, starts in section.strips.items():
             path = self.out / "figures" / f"strips_{slug(attribute)}{suffix}.png"
@@ -174,8 +178,10 @@ class ReportFiles:
 
 
 def write_pages(path: Path, parts: Sequence[bytes]) -> None:
-    """Write a file a page: the first has the plain name, further ones end in _2, _3 and so on. What
-    a longer report left there is removed."""
+    """Write one file per page: the first has the plain name, others end in _2, _3 and so on.
+
+    Files of an earlier report with more pages are removed.
+    """
     for number in itertools.count(1):
         file = path if number == 1 else path.with_stem(f"{path.stem}_{number}")
         if number <= len(parts):
@@ -187,10 +193,10 @@ def write_pages(path: Path, parts: Sequence[bytes]) -> None:
 
 
 def slug(text: str) -> str:
-    """A short file name; never a path."""
+    """A short file name, which cannot be a path."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
     if text.isascii() and len(plain) <= LONGEST_NAME:
         return plain or "x"
-    # Two long settings, or two attributes in another script, would have one name and one file.
+    # A hash, since two long names, or names in another script, could be shortened to the same text.
     end = f"-{digest(text, 8)}"
     return (plain or "x")[: LONGEST_NAME - len(end)] + end

@@ -1,6 +1,4 @@
-"""The page: one HTML file that needs no network. All text from records is escaped by the
-template.
-"""
+"""The page: one HTML file that needs no network. The template escapes all text from records."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ from editbench.report.strips import Strip
 from editbench.report.style import Style
 from editbench.report.tables import main_table
 
-# What the page tells of how runs were made; costs and notes have tables of their own.
+# Keys of the provenance that the page shows; costs and notes have their own tables.
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")
 BOLD = (
     "Bold: the best value of a column and all values that are not significantly worse. A value is "
@@ -61,12 +59,12 @@ BOLD = (
 
 @dataclass
 class Section:
-    """What the page shows of one setting.
+    """The section of the page for one setting.
 
     Args:
         numbers: of the setting.
         figures: (title, caption, inline SVG).
-        more: the same, folded away.
+        more: further figures, collapsed at first.
         strips: attribute -> start -> strips by method.
     """
 
@@ -84,14 +82,14 @@ def page(
     style: Style,
     across: list[tuple[str, str, str]] | None = None,
 ) -> str:
-    """The whole page as text.
+    """The HTML of the page.
 
     Args:
-        sections: one a setting.
+        sections: one per setting.
         whole: the records of all settings.
         theme: how methods, attributes and worlds are shown.
         problems: what could not be read or drawn.
-        style: which columns, with how many digits.
+        style: columns and digits.
         across: figures over several settings.
     """
     environment = page_environment()
@@ -99,12 +97,12 @@ def page(
     environment.filters["method"] = theme.method
     environment.filters["attribute"] = theme.attribute
     table = main_table(whole)
-    # Of all settings: what is missing must be seen in one place.
+    # All settings together, so that missing results are listed in one place.
     undone = [
         row | {"status": state_of(row)} for row in table[table["reason"] != ""].to_dict("records")
     ]
     marked = floor_marks(set(table.loc[table["floor"], "method"]))
-    # All sections together, since the budget of bytes is that of the page.
+    # All sections together, since the budget of bytes is for the whole page.
     first = "" if style.attributes else FIRST
     pictures = sheets([section.strips for section in sections], first=first)
     return environment.get_template("template.html").render(
@@ -143,10 +141,10 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
         theme: how attributes and worlds are written.
     """
     table = numbers.table
-    # The provenance of a setting's results is that of all settings.
+    # `provenance` contains the runs of all settings until `kept` selects those of this one.
     results = numbers.results.kept(pd.Series(True, numbers.results.runs.index))
     made = list(results.provenance.values())
-    # A set, as the runs of a sweep have mostly one judge, told once.
+    # A set, since the runs of a sweep usually have the same judge.
     judged = sorted(
         {
             f"{run['scorer'] or 'unnamed'}, scores "
@@ -161,7 +159,7 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
     other = start_distances(results, "nearest_other")
     starts = spread(set(table["n"].dropna()))
     seeds = sorted({seed for several in results.runs["seeds"] for seed in several})
-    # Always in this order, whichever is most frequent.
+    # Always in this order, not by frequency.
     counts = table["status"].value_counts()
     cells = ", ".join(
         f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts
@@ -178,7 +176,7 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
         ),
         (
             "Starts",
-            # No run that is done, no starts.
+            # Without a finished run there are no starts.
             starts
             and f"{starts} per attribute"
             + (f"; within {pools} σ of the boundaries" if pools else "")
@@ -189,13 +187,13 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
         ("Seeds", ", ".join(map(str, seeds))),
         ("Methods", str(table["method"].nunique())),
         ("Attributes", str(table["attribute"].nunique())),
-        # Several seeds of a method on an attribute are one row of every table.
+        # Seeds of a method on an attribute are pooled into one row.
         (
             "Cells (method and attribute)",
             cells + (f"; {runs} runs" if runs > len(table) else ""),
         ),
     ]
-    # A term without text would look as if something had been lost.
+    # Terms without text are left out.
     return [(term, text) for term, text in found if text.strip()]
 
 
@@ -217,7 +215,7 @@ def _steps(results: Results) -> str:
 
 
 def _cards(made: list[dict]) -> str:
-    """How many bars the cards of the worlds reach; '' where no world has a card."""
+    """How many bars the cards of the worlds reach; '' if no world has a card."""
     found = set()
     for one in made:
         card = one.get("world_card") or {}
@@ -228,15 +226,15 @@ def _cards(made: list[dict]) -> str:
 
 
 def _agreement(made: list[dict], theme: Theme) -> str:
-    """How far teacher and judge give the same classes over the bank, by attribute."""
+    """How often teacher and judge predict the same classes over the bank, by attribute."""
     found: dict[str, str] = {}
     for one in made:
         for name, values in (one.get("agreement") or {}).items():
             text = f"{theme.attribute(name)} {values['agreement']:.0%}"
-            # It is undefined where both give one class alone.
+            # Kappa is undefined if both predict the same single class everywhere.
             if values["kappa"] is not None:
                 text += f" (κ {values['kappa']:.2f})"
-            # The runs of one setting tell the same.
+            # All runs of a setting have the same text.
             found.setdefault(name, text)
     if not found:
         return ""
@@ -244,9 +242,9 @@ def _agreement(made: list[dict], theme: Theme) -> str:
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
-    """What makes the numbers mean less than they seem to."""
+    """Warnings about numbers that are less reliable than they seem."""
     found = []
-    # The judge is what the editor followed, so it confirms what the editor believes.
+    # If the editor was fitted to the judge, the judge overestimates its success.
     if table["leaking"].any():
         found.append(
             f"{_share(table['leaking'])} judged by the teacher that the methods learn from. This "
@@ -262,7 +260,7 @@ def warnings(table: pd.DataFrame) -> list[str]:
 
 
 def start_distances(results: Results, key: str) -> str:
-    """Spread over the runs of a median distance of their starts; '' where no run tells it.
+    """Range, over the runs, of a median distance of their starts; '' if no run has it.
 
     Args:
         results: of all runs.
@@ -277,9 +275,7 @@ def start_distances(results: Results, key: str) -> str:
 
 
 def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
-    """(key, [(value, number of runs)]) of what runs say about how they were made; equal values are
-    told once.
-    """
+    """How runs were made: (key, [(value, number of runs with this value)])."""
     found: dict[str, dict[str, int]] = {}
     for made in results.provenance.values():
         for key in PROVENANCE:
@@ -294,7 +290,7 @@ def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
             )
             for name, value in items:
                 counts = found.setdefault(f"{key}: {name}" if name else key, {})
-                # Text, as values of any type must count and sort together.
+                # Converted to text, so that values of all types can be counted and sorted.
                 counts[str(value)] = counts.get(str(value), 0) + 1
     return [(key, sorted(counts.items())) for key, counts in sorted(found.items())]
 
@@ -303,7 +299,7 @@ def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
     """(method, attribute, notes of the fit, run_id)."""
     found = []
     for run in results.runs.to_dict("records"):
-        # A row of several seeds has a fit for each.
+        # A row of several seeds has one fit per seed.
         for run_id in run["run_ids"]:
             # A run that was skipped before its fit has no notes; its row stays, with empty text.
             notes = results.provenance.get(run_id, {}).get("method_notes") or {}
@@ -329,10 +325,10 @@ def _section(
     results = numbers.results
     columns = style.columns_of(numbers)
     records = table.to_dict("records")
-    # In the order of the table.
+    # In the table's order.
     attributes = list(dict.fromkeys(table["attribute"]))
     accuracy = style.column_of(COLUMNS[0])
-    # The grid shows accuracy alone, so its bold comes from the tests of accuracy.
+    # The grid shows only accuracy, so its bold numbers depend on the tests of accuracy.
     pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
     best = {
         attribute: find_leaders(
@@ -381,7 +377,7 @@ def _section(
         "strips": gallery(pictures),
         "explorer": explorer(pictures, results.runs, theme, OUTLINES, numbers.floors),
         "ranked": [
-            # A floor has no rank to sort by.
+            # A floor has no numerical rank.
             row
             | {
                 "best_rank": "" if pd.isna(row["best_rank"]) else row["best_rank"],
@@ -403,7 +399,7 @@ def _section(
 
 
 def _fronts(record: dict, theme: Theme) -> str:
-    """The costs that no other method beats a method in, as their columns are written."""
+    """The titles of the costs for which a method is on the Pareto front."""
     titles = {column.title: theme.column(column.key, column.title) for column in COSTS}
     return ", ".join(titles.get(one, one) for one in record["on_front"].split(", "))
 
@@ -411,10 +407,10 @@ def _fronts(record: dict, theme: Theme) -> str:
 def accuracy_conclusion(
     grid: list[tuple[str, list[dict[str, Any]]]], attributes: list[str], theme: Theme
 ) -> str:
-    """What to conclude from the table of accuracies, in a sentence or two.
+    """One or two sentences that interpret the table of accuracies.
 
     Args:
-        grid: (method, cells), a cell an attribute, as the page shows them.
+        grid: (method, cells), with one cell per attribute, as the page shows them.
         attributes: of the cells.
         theme: how methods and attributes are written.
     """
@@ -428,7 +424,7 @@ def accuracy_conclusion(
     conclusion = f"Best methods, with those not significantly worse (bold): {'; '.join(found)}."
     rivals = [cells for method, cells in grid if not theme[method].floor]
     done = [cell for cells in rivals for cell in cells if cell["status"] == "done"]
-    # Without a floor, or with nothing but floors, no cell is compared with one.
+    # Without floors, or with only floors, there is no comparison.
     if len(rivals) == len(grid) or not done:
         return conclusion
     floors = [method for method, _ in grid if theme[method].floor]
@@ -446,7 +442,7 @@ def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
 def _mean_row(
     record: dict, columns: list[Column], averaged: list[str], accuracy: Column
 ) -> dict[str, Any]:
-    """A row of means, with what each is over; why one is missing stands below the table."""
+    """A row of means, with what each is over. The reason of a missing one is below the table."""
     return {
         **record,
         "cells": [replace(cell(record, column), mark="") for column in columns],

@@ -1,7 +1,7 @@
-"""Tables for a paper: every character of a record escaped, widths chosen for its columns.
+"""LaTeX tables for a paper. All text from records is escaped, and widths fit the paper's columns.
 
-A fragment needs booktabs, and graphicx where a line of the document is narrower than the table. It
-says in its comments what was run, so that the caption has room for what a reader asks.
+A fragment needs booktabs, and graphicx if the table is wider than a line of the document. Its
+comments say what was run, which keeps the caption short.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from editbench.report.references import Cited
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT
 
-POINTS = 72.27  # of TeX, an inch
+POINTS = 72.27  # TeX points per inch
 COLSEP = 4.0  # points on either side of a column
-# Letters of a method's name on one line; the rest goes below, beside the interval.
+# Characters of a method's name on the first line; the rest is on the line of the interval.
 NAME = {"one": 16, "two": 30}
-# Points of a letter of Computer Modern at \\footnotesize (8 points), and of narrow ones. A guess is
-# enough: a table that is wider than its line after all is scaled to it.
+# Estimated widths in points of letters of Computer Modern at \\footnotesize (8 points), and of
+# narrow ones. If a table is still wider than its line, it is scaled down.
 LETTER = 4.3
 NARROW = {letter: 2.6 for letter in ".,:;!|()[]' iljtf"}
 WIDE = {letter: 6.4 for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZmw%"}
-SLACK = 1.08  # so much wider than its line a table is scaled, which keeps its type above 7 points
-SMALL = 7 / 8  # \\scriptsize of \\footnotesize
-# Beside what LaTeX itself reads, the signs of these tables: pdfLaTeX stops at their Unicode. A line
-# that begins with [ or * would be taken for an argument of the line end before it.
+SLACK = 1.08  # a table at most this much wider than its line is scaled; type stays above 7 points
+SMALL = 7 / 8  # \\scriptsize relative to \\footnotesize
+# LaTeX's special characters, and symbols of these tables whose Unicode pdfLaTeX rejects. A [ or *
+# at the beginning of a line would be read as an argument of the preceding line end.
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -98,14 +98,14 @@ SPECIAL = {
     "”": "''",
     "\u00a0": "~",
 }
-# No fontenc and no inputenc: LuaLaTeX and Tectonic need neither, pdfLaTeX has read UTF-8 by
+# Without fontenc and inputenc: LuaLaTeX and Tectonic do not need them, and pdfLaTeX reads UTF-8 by
 # default since 2018.
 PREAMBLE = r"""\documentclass[10pt,twocolumn]{article}
 \usepackage[a4paper,textwidth=6.9in,textheight=9.6in,columnsep=0.3in]{geometry}
 \usepackage{booktabs,graphicx}
 \begin{document}
 """
-# In front of a tabular, and behind it: in a document of narrower lines it is scaled to them.
+# Text before and after a tabular, which scales it down if the document has narrower lines.
 FIT = (
     r"\sbox0{",
     r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
@@ -116,7 +116,7 @@ BOLD = (
     f"below {SIGNIFICANCE:g} (Holm), or if the two intervals do not overlap. Of the means, only those "
     "of accuracy are tested."
 )
-# What the number of a table of methods and attributes is, for its caption.
+# Descriptions of the number in a table of methods and attributes, for its caption.
 WHAT = {
     "accuracy": "Accuracy: share of starts that reach the target class while every other attribute "
     "keeps its class, judged at the first crossing; higher is better",
@@ -125,7 +125,7 @@ WHAT = {
     "learned": "AUC: how well the score that a method learned ranks the tune split by the teacher's "
     "labels (with more than two classes, the mean of each against the rest); 0.5 is chance",
 }
-# Columns that ‡ stands in.
+# Columns that have the mark ‡.
 OF_LEARNED = ("accuracy", AT_EFFECT, "learned")
 
 
@@ -133,8 +133,8 @@ class Line(NamedTuple):
     """One line of a cell.
 
     Attributes:
-        text: as it is read.
-        form: command of LaTeX around it, such as textbf; '': none.
+        text: without LaTeX markup.
+        form: LaTeX command around it, such as textbf; '' for none.
         small: whether it is in smaller type.
     """
 
@@ -151,19 +151,19 @@ class Line(NamedTuple):
 
     @property
     def points(self) -> float:
-        """Its width, about."""
+        """Its approximate width in points."""
         letters = sum(NARROW.get(one, WIDE.get(one, LETTER)) for one in self.text)
         return letters * (SMALL if self.small else 1.1 if self.form else 1.0)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is LaTeX.
+    """The content of a table.
 
     Attributes:
         caption: its sentences.
-        heads: of the columns, that of the names first.
-        rows: (name, cells); a cell is one line or several below each other.
+        heads: of the columns, beginning with that of the names.
+        rows: (name, cells); a cell has one or more lines.
         notes: lines below the table.
     """
 
@@ -180,7 +180,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Paper:
-    """What every table of one setting shares.
+    """What all tables of one setting share.
 
     Attributes:
         numbers: of the setting.
@@ -213,14 +213,14 @@ def tables(
     cited: Cited | None = None,
     suffix: str = "",
 ) -> dict[str, str]:
-    """LaTeX of one setting's tables, those that have numbers.
+    """LaTeX of one setting's tables, except those without numbers.
 
     Args:
         numbers: of the setting.
         theme: how methods, attributes and worlds are written.
         style: columns, digits, captions, labels, width.
         cited: papers, named in a comment.
-        suffix: told apart by it, the labels of several settings can stand in one document.
+        suffix: makes labels unique, so that a document can have tables of several settings.
 
     Returns:
         Name of the table (editbench.report.style.LATEX_TABLES) -> its text.
@@ -231,7 +231,7 @@ def tables(
     for column in COLUMNS:
         wanted = column.key in WHAT and style.shows(column.key)
         if wanted and numbers.table[column.key].notna().any():
-            # The column is called ad_at, the file and the label of the table ad.
+            # For the column ad_at, the file and label are named ad.
             name = "ad" if column.key == AT_EFFECT else column.key
             grids[name] = _attribute_table(paper, style.column_of(column))
     grids["means"] = _means_table(paper)
@@ -241,7 +241,7 @@ def tables(
     for name, grid in grids.items():
         if grid is None:
             continue
-        # What concerns all tables is said once, below the first, which has the main number.
+        # Notes that concern all tables are only below the first, which has the main number.
         if not found:
             grid = replace(grid, notes=[*_notes_of_all(paper), *grid.notes])
         found[name] = _float(paper, name, grid)
@@ -249,36 +249,37 @@ def tables(
 
 
 def document(parts: Iterable[str], column: str = "") -> str:
-    """A file that compiles on its own with pdfLaTeX, LuaLaTeX or Tectonic.
+    """A complete document, for pdfLaTeX, LuaLaTeX or Tectonic.
 
     Args:
-        parts: LaTeX, such as fragments, or what reads them.
-        column: 'one' where they are made for one column: they then follow each other.
+        parts: LaTeX, such as fragments or commands that input them.
+        column: 'one' for parts that fit one column of a paper.
     """
     gap = "\n" if column == "one" else "\n\\clearpage\n"
     return PREAMBLE + gap.join(parts) + "\n\\end{document}\n"
 
 
 def input_of(name: str) -> str:
-    r"""\input of a fragment in the same folder."""
+    r"""The \input command for a fragment in the same folder."""
     return rf"\input{{{name}}}"
 
 
 def escape(text: object) -> str:
-    """Any text as LaTeX that prints it. Letters with one accent stay; other characters outside
-    ASCII that have no entry in SPECIAL become {[}U+4E2D{]}; control characters and line breaks
-    become spaces.
+    """Escape text for LaTeX.
+
+    Letters with one accent are kept. Other characters outside ASCII without an entry in SPECIAL
+    become {[}U+4E2D{]}. Control characters and line breaks become spaces.
     """
     out = []
-    # Names come from records of anybody: a stray brace or command would break or run in the paper.
+    # Names in records may come from anyone, and an unescaped command would be executed.
     for letter in str(text):
         if letter in SPECIAL:
             out.append(SPECIAL[letter])
         elif letter.isascii():
             out.append(letter if letter.isprintable() else " ")
         elif (
-            # Latin Extended-A ends here; of it, an accent over an ASCII letter is what
-            # every engine can set.
+            # The end of Latin Extended-A. Of these letters, all engines can typeset ASCII
+            # letters with an accent.
             ord(letter) < 0x180
             and unicodedata.normalize("NFD", letter)[0].isascii()
             and letter.isalpha()
@@ -293,7 +294,7 @@ def escape(text: object) -> str:
 
 
 def _notes_of_all(paper: Paper) -> list[str]:
-    """What was not done, what the marks beside names mean, and what is in doubt."""
+    """Notes about jobs that were not done, the meanings of marks, and doubts."""
     numbers = paper.numbers
     found = not_done(numbers.table, paper.theme)
     # A dictionary, so that a mark on many rows is explained once.
@@ -303,16 +304,16 @@ def _notes_of_all(paper: Paper) -> list[str]:
 
 
 def _attribute_table(paper: Paper, column: Column) -> Grid:
-    """Methods x attributes and the mean: the value, and below it its interval."""
+    """Methods x attributes, and the mean: values, with their intervals below."""
     numbers = paper.numbers
     table = numbers.table
     attributes = list(dict.fromkeys(table["attribute"]))
     means = {row["method"]: row for row in numbers.means.to_dict("records")}
     records = {(row["method"], row["attribute"]): row for row in table.to_dict("records")}
-    # What has no set of its own is averaged over that of accuracy.
+    # Numbers without a comparison of their own are averaged over the attributes of accuracy.
     compared = numbers.compared.get(column.key, numbers.compared["accuracy"])
-    # Each attribute has its own paired test, so each column has its own bold. Of the means only
-    # those of accuracy have a test over attributes.
+    # Each attribute has its own paired tests, so bold is decided per column. Of the means, only
+    # that of accuracy has a test.
     bold = {a: _leaders(numbers, a, column) for a in attributes}
     bold_means = numbers.ranked.bold if column.key == "accuracy" else frozenset()
     rows = []
@@ -334,11 +335,11 @@ def _attribute_table(paper: Paper, column: Column) -> Grid:
 
 
 def _cell_notes(paper: Paper, column: Column, compared: MeanComparison) -> list[str]:
-    """What the marks of single cells mean, and which methods have no mean."""
+    """The meanings of the cells' marks, and the methods without a mean."""
     table = paper.numbers.table
     notes = []
     noted = table[table["status"] == "done"]
-    # What was learnt has no notes of its own.
+    # The column `learned` has no notes.
     if f"{column.key}_note" in noted:
         noted = noted[noted[f"{column.key}_note"] != ""]
         for note, group in noted.groupby(f"{column.key}_note"):
@@ -346,14 +347,14 @@ def _cell_notes(paper: Paper, column: Column, compared: MeanComparison) -> list[
     weak = table[(table["status"] == "done") & (table["learned"] < LEAST_LEARNED)]
     if len(weak) and column.key in OF_LEARNED:
         notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, paper.theme)})")
-    # A note for all methods is the caption's; these are of single ones.
+    # The caption has notes on all methods; these are on single methods.
     for method, why in compared.left(paper.theme).items():
         notes.append(f"no mean for {paper.theme.method(method)}: {why}")
     return notes
 
 
 def _means_table(paper: Paper) -> Grid | None:
-    """Methods x numbers, means over attributes; None where there is no number."""
+    """Methods x numbers, as means over attributes; None if there are no numbers."""
     numbers = paper.numbers
     means = numbers.means
     columns = [
@@ -361,7 +362,7 @@ def _means_table(paper: Paper) -> Grid | None:
         for column in paper.style.columns_of(numbers)
         if column.key in means
         and means[column.key].notna().any()
-        # Without a choice those that judge an edit; the costs have a table of their own.
+        # By default without the costs, which have their own table.
         and (column.narrow or column.key in paper.style.columns)
     ]
     if not columns:
@@ -379,7 +380,7 @@ def _means_table(paper: Paper) -> Grid | None:
     caption += [f"{_begun(column.title)}: {column.hint}." for column in columns if column.hint]
     over = {}
     for column in columns:
-        # AD has a set of its own, all others that of accuracy.
+        # AD has its own attributes; all other numbers have those of accuracy.
         if column.key == AT_EFFECT:
             over[f"Mean {column.title}"] = numbers.compared[AT_EFFECT]
         else:
@@ -460,7 +461,7 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _mean(paper: Paper, compared: MeanComparison, title: str = "Mean") -> str:
-    """What the column of means is over, or why there is none."""
+    """What the means are over, or why there are none."""
     if not compared.values:
         return f"{_begun(compared.note(paper.theme))}."
     names = paper.theme.join_attributes(compared.attributes)
@@ -468,12 +469,12 @@ def _mean(paper: Paper, compared: MeanComparison, title: str = "Mean") -> str:
 
 
 def _begun(text: str) -> str:
-    """A text as the beginning of a sentence."""
+    """Capitalise a text."""
     return f"{text[0].upper()}{text[1:]}"
 
 
 def _ranges(places: Sequence[int]) -> str:
-    """'1–3, 7' of 1, 2, 3, 7; places ascend."""
+    """Shorten ascending numbers: '1–3, 7' for 1, 2, 3, 7."""
     runs: list[list[int]] = []
     for place in places:
         if runs and place == runs[-1][-1] + 1:
@@ -499,7 +500,7 @@ def _cell(
     """The value with its marks, and its interval below; floors: floor -> mark."""
     if record is None:
         return (Line(MISSING),)
-    # The rows of means have no status: they are of runs that were done.
+    # Rows of means have no status; all their runs are done.
     if record.get("status", "done") != "done":
         return (Line(str(record["status"]), "emph"),)
     value = cell(record, column)
@@ -507,14 +508,14 @@ def _cell(
     text = value.text + _marks_of(record, value, column) + below
     lines = [Line(text, "textbf" if bold else "")]
     if value.interval:
-        # Smaller type keeps the column narrow and the value in front.
+        # Smaller type keeps the column narrow and emphasises the value.
         lines.append(Line(value.interval, small=True))
     return tuple(lines)
 
 
 def _marks_of(record: Mapping, value: Cell, column: Column) -> str:
-    """† a note, ‡ not learnt."""
-    # Why a mean is missing stands below the table; a cell's note is found there by its dagger.
+    """The marks of a cell: † for a note, ‡ for not learnt."""
+    # A mean gets no dagger, since the reason of a missing mean is below the table.
     found = "†" if value.mark and "status" in record else ""
     if column.key in OF_LEARNED and not_learned(record):
         found += "‡"
@@ -523,16 +524,16 @@ def _marks_of(record: Mapping, value: Cell, column: Column) -> str:
 
 # -- LaTeX -----------------------------------------------------------------------------------------
 def _float(paper: Paper, name: str, grid: Grid) -> str:
-    """The fragment.
+    """The fragment of a table.
 
     Args:
         paper: what all tables share.
         name: of the table.
-        grid: its numbers.
+        grid: its content.
     """
     style = paper.style
     sentences = [part for part in grid.caption if part]
-    # Only what stands in the table is explained.
+    # Only marks that are in the table are explained.
     if any(line.form == "textbf" for line in grid.lines):
         sentences.append(BOLD)
     texts = "".join(line.text for line in grid.lines)
@@ -541,7 +542,7 @@ def _float(paper: Paper, name: str, grid: Grid) -> str:
         sentences.append(floor_legend(marked, paper.theme))
     made = escape(" ".join(sentences))
     label = style.labels.get(name, f"tab:{name}") + paper.suffix
-    # A starred float spans both columns where the paper has two.
+    # A starred float spans both columns of a two-column paper.
     kind = "table" if style.column == "one" else "table*"
     comments = list(paper.comments)
     if name in style.captions:
@@ -551,7 +552,7 @@ def _float(paper: Paper, name: str, grid: Grid) -> str:
         rf"\begin{{{kind}}}[t]",
         r"\centering\footnotesize",
         rf"\setlength{{\tabcolsep}}{{{COLSEP:g}pt}}",
-        # Narrow columns of text need room between words.
+        # Allows wider spaces between words in narrow columns of text.
         r"\setlength{\emergencystretch}{3em}",
         rf"\caption{{{style.captions.get(name, made)}}}",
         rf"\label{{{label}}}",
@@ -569,7 +570,7 @@ def note_below(text: str) -> str:
 
 
 def _tabulars(grid: Grid, column: str) -> list[str]:
-    """The table as tabulars, as many columns side by side as a line of the paper takes."""
+    """Split a table into tabulars that fit the width of a line."""
     column = column or "two"
     names = [textwrap.wrap(name, NAME[column]) or [""] for name, _ in grid.rows]
     first = max(Line(line).points for lines in [[grid.heads[0]], *names] for line in lines)
@@ -579,7 +580,7 @@ def _tabulars(grid: Grid, column: str) -> list[str]:
         own = [line.points for _, cells in grid.rows for line in cells[k]]
         widths.append(max([Line(head).points, *own]) + 2 * COLSEP)
     parts = _packed(widths, SLACK * room)
-    # As even as the same number of parts allows: a last part of one column looks forgotten.
+    # The parts are made equally wide as far as possible without needing more of them.
     for share in (0.9, 0.8, 0.7, 0.6):
         even = _packed(widths, share * SLACK * room)
         if len(even) == len(parts):
@@ -588,7 +589,7 @@ def _tabulars(grid: Grid, column: str) -> list[str]:
 
 
 def _packed(widths: Sequence[float], room: float) -> list[list[int]]:
-    """Places of columns in parts that are as wide as there is room, or of one column."""
+    """Positions of the columns of each part; a part has the columns that fit, at least one."""
     parts: list[list[int]] = [[]]
     for k, width in enumerate(widths):
         if parts[-1] and sum(widths[i] for i in parts[-1]) + width > room:
@@ -598,13 +599,13 @@ def _packed(widths: Sequence[float], room: float) -> list[list[int]]:
 
 
 def _tabular(grid: Grid, names: Sequence[Sequence[str]], places: Sequence[int]) -> str:
-    """The columns at some places, behind the names."""
+    """A tabular with the names and some of the columns."""
     heads = [grid.heads[0], *(grid.heads[k + 1] for k in places)]
     lines = [r"\toprule", _row(map(escape, heads)), r"\midrule"]
     for k, (name, (_, cells)) in enumerate(zip(names, grid.rows)):
         if k:
             lines.append(r"\addlinespace[1.5pt]")
-        # A name of two lines has its second one beside the intervals.
+        # The second line of a name is next to the intervals.
         columns = [[escape(line) for line in name]]
         for place in places:
             columns.append([line.latex for line in cells[place]])
@@ -618,7 +619,7 @@ def _row(texts: Iterable[str]) -> str:
 
 
 def _comments(numbers: Numbers, theme: Theme, cited: Cited | None) -> list[str]:
-    """What was run, and the papers, a line each."""
+    """Lines that say what was run, and the papers."""
     results = numbers.results
     records = sum(len(run_ids) for run_ids in results.runs["run_ids"])
     lines = [f"Made by editbench {metadata.version('editbench')} from {records} records."]
@@ -634,9 +635,9 @@ def _comments(numbers: Numbers, theme: Theme, cited: Cited | None) -> list[str]:
 
 
 def _papers(results: Results, theme: Theme, cited: Cited) -> str:
-    r"""'GradCtrl \cite{chen2022gradctrl}; ...' of what has a paper."""
+    r"""'GradCtrl \cite{chen2022gradctrl}; ...' for everything that has a paper."""
     runs = results.runs
-    # Pairs, as a method, a world and a metric may be written alike.
+    # Pairs, since a method, a world and a metric may have the same title.
     named = [(theme.method(name), cited.methods[name]) for name in sorted(set(runs["label"]))]
     named += [(theme.world(name), cited.worlds[name]) for name in sorted(set(runs["generator"]))]
     named += [(display_name(name), keys) for name, keys in cited.metrics.items()]
@@ -644,9 +645,9 @@ def _papers(results: Results, theme: Theme, cited: Cited) -> str:
 
 
 def _commented(lines: Iterable[str]) -> list[str]:
-    """Lines of text as comments of LaTeX."""
+    """Convert lines of text to LaTeX comments."""
     found = []
     for line in lines:
-        # A line break of a record would end the comment.
+        # A line break in a record's text would end the comment.
         found += textwrap.wrap(" ".join(line.split()), 97, break_on_hyphens=False)
     return [f"% {line}" for line in found]

@@ -1,8 +1,7 @@
-"""Read every record of a runs folder into tables. Nothing here computes a number, but for the means
-over seeds where these are asked for.
+"""Reading the records of a folder into tables. Only means over seeds are computed here.
 
-A folder that cannot be read is listed as a problem, with its name and the reason; the rest is still
-returned.
+A record that cannot be read is listed as a problem, with its name and the reason; all others are
+still returned.
 """
 
 from __future__ import annotations
@@ -24,14 +23,15 @@ from editbench.walk.observed import Observed, observation_file, read_observed
 from editbench.walk.rows import ROW_TYPES as METRIC_ROW_TYPES
 from editbench.walk.rows import SAMPLE_TYPES
 
-# Without these a run has no place in any table.
+# Required keys of status.json.
 STATUS_KEYS = ("status", "method", "attribute", "generator")
-# What a record adds to the rows of a metric; `group` is the metric's option in the configuration.
+# Columns that a record adds to a metric's rows; `group` is the metric's option in the
+# configuration.
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
 ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
-# What pooling adds to the rows: how many seeds a number is over, and their part of its variance.
+# Columns that pooling adds: the number of seeds, and their part of a number's variance.
 SEED_COLUMNS = {"seeds": 1, "seed_variance": 0.0}
-# Records without the key `floor` were written by versions that had one floor, of this name.
+# Versions that wrote records without the key `floor` had only this floor.
 OLD_FLOOR = "random"
 COSTS = (
     "fit_seconds",
@@ -41,7 +41,7 @@ COSTS = (
     "labels_used",
     "peak_memory_mb",
 )
-# Of `Results.runs`, before settings are added.
+# Columns of `Results.runs` before settings are added.
 RUN_COLUMNS = (
     "run_id",
     "method",
@@ -69,30 +69,31 @@ RUN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be read or drawn: where, and why."""
+    """Something that could not be read or drawn, and the reason."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity, so that tables of it can be kept
+@dataclass(frozen=True, eq=False)  # hashable by identity, so that its tables can be cached
 class Results:
-    """All records of a runs folder.
+    """All records of a folder.
 
     Args:
-        root: the runs folder.
-        runs: one row a run, sorted by setting, attribute and method: run_id (the folder's name), the keys of
-            status.json, the costs of provenance.json (NaN where unknown), scorer, bank, and from
-            editbench.report.settings `setting` (runs of one setting can be compared) and `label`
-            (the method, told apart from its other variants). `floor` says whether the method is a
-            floor; `seeds`, `run_ids` and `seeds_asked` what a row is over. Where seeds are pooled a
-            row is a method and attribute, under the run_id of its first seed.
+        root: the folder.
+        runs: one row per run, sorted by setting, attribute and method, with these columns: run_id
+            (the folder's name), the keys of status.json, the costs of provenance.json (NaN if
+            unknown), scorer, bank; from editbench.report.settings `setting` (runs of one setting
+            can be compared) and `label` (the method, and its variant if there are several); `floor`
+            (whether the method is a floor); `seeds`, `run_ids` and `seeds_asked` (what the row is
+            over). If seeds are pooled, a row is a method and attribute and has the run_id of its
+            first seed.
         rows: all metric rows, with run_id, `seeds` and `seed_variance`.
         samples: all values of single starts, with run_id.
         configs: run_id -> operative configuration.
         provenance: run_id -> provenance.
         problems: what could not be read.
-        notes: which records were left out, for others of the same jobs.
+        notes: which records were left out in favour of newer ones of the same jobs.
     """
 
     root: Path
@@ -105,15 +106,15 @@ class Results:
     notes: tuple[str, ...] = ()
 
     def only(self, setting: str) -> Results:
-        """The same, of one setting."""
-        # configs and provenance stay whole: what lists them has to choose the runs itself.
+        """The results of one setting."""
+        # configs and provenance still have all runs.
         return self._rows_of(self.runs[self.runs["setting"] == setting])
 
     def kept(self, which: pd.Series) -> Results:
-        """The same, of some rows of `runs`, as if no others had been there.
+        """The results of some rows of `runs`, without anything of the others.
 
         Args:
-            which: one truth value a row.
+            which: one bool per row.
         """
         part = self._rows_of(self.runs[which])
         several = {run for ids in part.runs["run_ids"] for run in ids}
@@ -133,22 +134,22 @@ class Results:
         )
 
     def by_setting(self) -> list[tuple[str, Results]]:
-        """The records of each setting, with its name; sorted by name."""
+        """(name, results) of each setting, sorted by name."""
         names = sorted(set(self.runs["setting"]))
         if len(names) == 1:
             return [(names[0], self)]
         return [(name, self.only(name)) for name in names]
 
     def observation(self, run_id: str, name: str) -> Observed | None:
-        """What an observation left in a run, None where the run had no such observation."""
-        # Asked before it is read: no observation is usual, a damaged one is an error.
+        """The data of an observation in a run; None if the run had no such observation."""
+        # A missing file is normal, while a damaged one is an error.
         file = observation_file(self.root / run_id, name)
         if not Record.read(self.root / run_id).has(file.name):
             return None
         return read_observed(self.root / run_id, name)
 
     def strips(self, run_id: str) -> dict[str, Any] | None:
-        """Arrays of the kept pictures, None where the run has none.
+        """Arrays of the stored images; None if the run has none.
 
         Raises:
             EditbenchError: the file is unreadable.
@@ -160,8 +161,8 @@ class Results:
         try:
             arrays = load_file(path)
             images, shape = arrays["images"], arrays["images"].shape
-            # (starts, frames, C, H, W), and a value a frame: other shapes would put numbers under
-            # pictures that they are not of.
+            # (starts, frames, C, H, W), with one value per frame. With other shapes, numbers could
+            # be shown below the wrong images.
             fits = (
                 len(shape) == 5
                 and shape[2] in (1, 3)
@@ -182,17 +183,17 @@ def load(
     by_seed: bool = True,
     newest: bool = True,
 ) -> Results:
-    """Read the records under `root`.
+    """Read the records in a folder.
 
     Args:
         root: folder of the records.
-        only: run ids to read; None takes every record.
-        by_seed: whether each seed is a row and a setting of its own. Without, the seeds of a method
-            on an attribute are one row: means over starts and seeds, see editbench.report.seeds.
-        newest: whether one record of each job is read, see editbench.report.newest; else all.
+        only: run ids to read; None for all.
+        by_seed: whether each seed is a separate row and setting. Otherwise the seeds of a method on
+            an attribute are pooled into one row, see editbench.report.seeds.
+        newest: whether to read only one record of each job, see editbench.report.newest.
 
     Raises:
-        EditbenchError: the folder is missing or holds no record at all.
+        EditbenchError: the folder is missing or has no record at all.
     """
     root = Path(root)
     if not root.is_dir():
@@ -202,16 +203,16 @@ def load(
         )
     read: dict[str, _RunFiles] = {}
     problems: list[Problem] = []
-    # The order of a directory is the file system's; sorted, two machines give the same tables.
+    # Sorted, since the order of a folder's entries depends on the file system.
     for folder in sorted(root.iterdir()):
-        # The report lies in the folder as well.
+        # The folder also contains the report.
         if not Record.is_record(folder) or (only is not None and folder.name not in only):
             continue
         try:
             read[folder.name] = _read(Record.read(folder))
-        except Exception as error:  # any damage: the other runs must still be reported
+        except Exception as error:  # whatever the damage, the other runs are still reported
             problems.append(Problem(folder.name, f"{type(error).__name__}: {error}"))
-    # With problems the caller can still say which folders are damaged.
+    # If there are problems, the caller can still report the damaged folders.
     if not read and not problems:
         raise EditbenchError(
             f"no run was found in '{root}' (a run is a folder with a status.json); run a job "
@@ -228,12 +229,12 @@ def load(
             del read[run_id], configs[run_id], provenance[run_id]
     table = pd.DataFrame([one.run for one in read.values()], columns=list(RUN_COLUMNS))
     table = table.sort_values(["attribute", "method", "run_id"], ignore_index=True)
-    # Settings are named by what differs, so they need all runs at once.
+    # Needs all runs at once, since settings are named by their differences.
     table = add_settings(table, configs, by_seed)
     rows = _join({run_id: one.rows for run_id, one in read.items()}, ROW_TYPES)
     rows = rows.assign(**SEED_COLUMNS)
     samples = _join({run_id: one.samples for run_id, one in read.items()}, SAMPLE_TYPES)
-    # Before seeds are pooled: a mean over versions would hide that there are several.
+    # Before pooling, since a mean over seeds would hide different versions.
     problems += mixed_versions(table, rows)
     if not by_seed:
         table, rows, samples = pool_seeds(table, rows, samples, ("learned", *COSTS))
@@ -241,7 +242,7 @@ def load(
 
 
 def require_readable(results: Results) -> None:
-    """Raise EditbenchError where every record of a folder is damaged."""
+    """Raise EditbenchError if all records of a folder are damaged."""
     if results.runs.empty:
         named = "; ".join(f"{problem.name} ({problem.reason})" for problem in results.problems)
         raise EditbenchError(
@@ -251,10 +252,9 @@ def require_readable(results: Results) -> None:
 
 
 def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
-    """A problem for each setting and group of metrics whose rows come from different versions of
-    the metric's code."""
+    """Problems: settings with rows of a metric from different versions of the metric's code."""
     found: dict[tuple[str, str], list[str]] = {}
-    # Rows of a record without versions say nothing about a mixture.
+    # Rows without a version are ignored.
     known = rows[["run_id", "metric", "version"]].dropna().drop_duplicates()
     known = known.merge(runs[["run_id", "setting"]], on="run_id")
     for (setting, metric), group in known.groupby(["setting", "metric"]):
@@ -263,7 +263,7 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
                 f"version {version:g} in {', '.join(sorted(part['run_id']))}"
                 for version, part in sorted(group.groupby("version"), key=lambda one: len(one[1]))
             ]
-            # Metrics that share versions and runs become one problem.
+            # Metrics with the same versions and runs become one problem.
             found.setdefault((str(setting), "; ".join(sides)), []).append(str(metric))
     return [
         Problem(
@@ -276,21 +276,21 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
 
 
 def describe(node: object) -> str:
-    """The name of a config group, '' where it has none."""
+    """The name of a group's option in a configuration; '' if it has none."""
     if isinstance(node, dict):
         return str(node.get("name") or "")
     return "" if node is None else str(node)
 
 
 class _RunFiles(NamedTuple):
-    """What a report reads of one record.
+    """What a report reads from one record.
 
     Attributes:
-        run: its row of `Results.runs`, without what other runs decide.
+        run: its row of `Results.runs`, without columns that depend on other runs.
         config: operative configuration.
-        provenance: of a run that was skipped or failed that of its fit, {} if it had none.
-        rows: of its metrics; None of a run that is not done.
-        samples: likewise.
+        provenance: of a run that was skipped or failed that of its fit; {} if it had none.
+        rows: of its metrics; None if the run is not done.
+        samples: values of single starts; None if the run is not done.
     """
 
     run: dict[str, Any]
@@ -301,16 +301,16 @@ class _RunFiles(NamedTuple):
 
 
 def _read(record: Record) -> _RunFiles:
-    """Read one record. What is raised says what is wrong with it."""
+    """Read one record. Raises an error that says what is wrong with it."""
     status = record.status
-    # status.json can be written by anybody's harness, so its types are checked.
+    # Other programs may write status.json, so its types are checked.
     missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
     if missing:
         raise ValueError(f"{Record.STATUS} lacks {', '.join(missing)}")
     config = record.config()
     made = record.provenance()
     rows = samples = None
-    # A job that failed may have left half of its tables; none of them is a result.
+    # The tables of a failed job may be incomplete and are not results.
     if status["status"] == "done":
         optional = ("version", "higher_is_better")
         rows = _table(record.rows(), Record.ROWS, ROW_TYPES, optional)
@@ -331,7 +331,7 @@ def _read(record: Record) -> _RunFiles:
         "experiment": status.get("experiment") or "",
         "classes": list(status.get("classes") or []),
         "seconds": _number(status.get("seconds")),
-        # AUC of what the method learnt; NaN where it says nothing, as in records of older versions.
+        # AUC of what the method learnt; NaN if not recorded, as by older versions.
         "learned": _number(made.get("learned")),
         **{name: _number(made.get(name)) for name in COSTS},
         "fit_cached": bool(made.get("fit_cached")),
@@ -344,29 +344,29 @@ def _read(record: Record) -> _RunFiles:
 def _table(
     table: pd.DataFrame, name: str, types: dict[str, str], optional: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """A table with the columns and types that reports read."""
+    """Read a table with the columns and types that reports need."""
     missing = [column for column in types if column not in table and column not in optional]
     if missing:
         raise ValueError(
             f"{name} lacks the columns {', '.join(missing)}: run the same command again, "
             "which computes the metrics again"
         )
-    # Optional columns come in as NaN, others that a newer version adds are dropped.
+    # Missing optional columns become NaN; unknown columns, of newer versions, are dropped.
     table = table.reindex(columns=list(types))
     if "note" in types and table["note"].hasnans:
         table["note"] = table["note"].fillna("")
-    # What is of its type already, as in every record of this version, is not copied.
+    # Columns that already have their type are not copied.
     others = {column: kind for column, kind in types.items() if table[column].dtype != kind}
     return table.astype(others) if others else table  # type: ignore[call-overload]
 
 
 def _join(tables: dict[str, pd.DataFrame | None], types: dict[str, str]) -> pd.DataFrame:
-    """The tables by their run_id below each other; None of a run that has none."""
+    """Concatenate tables and add the column run_id. A run without a table has None."""
     parts = [part.assign(run_id=run_id) for run_id, part in tables.items() if part is not None]
     if parts:
         return pd.concat(parts, ignore_index=True)
     return pd.DataFrame(
-        # Typed even without rows: comparisons on untyped empty columns fail later.
+        # Typed even if empty, since comparisons on untyped empty columns fail later.
         {name: pd.Series(dtype=kind) for name, kind in (types | {"run_id": "str"}).items()}
     )
 

@@ -1,4 +1,4 @@
-"""Methods at matched effect: every number of the metric matched_effect side by side, and paired."""
+"""Methods at matched effect: all numbers of the metric matched_effect, and their differences."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from editbench.report.load import Results
 from editbench.report.paired import paired_table
 
 PREFIX = "matched_"
-REACHED = "matched_reached"  # a share of all starts; the others are of those that reach the effect
+REACHED = "matched_reached"  # a share of all starts; the others are over starts with the effect
 
 
 def matched_table(results: Results) -> pd.DataFrame:
-    """One row an attribute, effect and method; values with a note are left out.
+    """One row per attribute, effect and method; values with a note are left out.
 
     Returns:
-        Columns setting, attribute, effect, method, n (starts that reach it), then for every number
-        its value, `_low` and `_high`. Empty where nothing was measured.
+        Columns setting, attribute, effect, method, n (starts that reach the effect), then for every
+        number its value, `_low` and `_high`. Empty if nothing was measured.
     """
     rows = results.rows
     rows = rows[rows["metric"].str.startswith(PREFIX) & np.isfinite(rows["value"])]
     if rows.empty:
         return pd.DataFrame()
-    # The network is part of the heading: likeness by two networks is two numbers.
+    # The name of a network is part of the heading, to separate similarities by different networks.
     names = rows["metric"].str.removeprefix(PREFIX)
     names = names.where(rows["network"] == "", names + " (" + rows["network"] + ")")
-    # The effect of these rows stands in x, the place on the curve.
+    # In these rows, x is the effect.
     rows = rows.assign(name=names, effect=rows["x"])
     kept = rows[rows["note"] == ""]
     runs = results.runs[["run_id", "setting", "label", "attribute"]].rename(
@@ -48,7 +48,7 @@ def matched_table(results: Results) -> pd.DataFrame:
 
 
 def matched_differences(results: Results) -> pd.DataFrame:
-    """Paired differences of every two methods at each effect, as `paired` gives them."""
+    """Paired differences of all pairs of methods at each effect, as in `paired`."""
     metrics = sorted(set(results.samples["metric"].astype(str)))
     names = tuple(name for name in metrics if name.startswith(PREFIX))
     return paired_table(results, names) if names else pd.DataFrame()

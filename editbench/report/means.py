@@ -1,15 +1,15 @@
-"""Means over attributes: one set of attributes and starts for every method that is compared.
+"""Means over attributes, with the same attributes and starts for all compared methods.
 
-Every output prints the numbers of this module, so that no two of them can differ. For each number
-(accuracy, AD at matched effect) the set is chosen once:
+All outputs use the numbers of this module, so they cannot disagree. For each number (accuracy, AD
+at matched effect), the methods, attributes and starts are chosen once:
 
-- a method is compared if its number is readable (a value without a note, and values of single
-  starts) on more than half of the attributes asked;
-- the attributes are those on which the number is readable for every method compared;
-- the starts are, for each attribute, those that every method compared has.
+- A method is compared if its number is readable (a value without a note, and values of single
+  starts) on more than half of the requested attributes.
+- The attributes are those on which the number is readable for all compared methods.
+- The starts of an attribute are those that all compared methods have.
 
-Floors have no say in the choice. They are averaged over the same set where they have all of it.
-Where fewer than half of the attributes are left there is no mean, and the reason is told.
+Floors do not influence the choice. They have a mean if they have all of these starts. If fewer than
+half of the attributes are left, there is no mean, and a note gives the reason.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from editbench.report.paired import seed_spreads, start_values
 from editbench.report.tables import AT_EFFECT, floors_reached, main_table, readable, scalars_of
 from editbench.stats.intervals import DRAWS, SeedSpread, percentiles, resampled_sums, seed_draws
 
-LEAST = 0.5  # share of the attributes: below it a mean would be one of a few chosen ones
-SHARED = 10  # starts of an attribute: a bootstrap over fewer has too few different draws
-MEANS = ("accuracy", AT_EFFECT)  # each has a set of its own
-# Averaged over the set of accuracy, each method's own cells.
+LEAST = 0.5  # least share of the attributes; a mean over fewer would be over a biased selection
+SHARED = 10  # least starts per attribute; a bootstrap over fewer has too few different draws
+MEANS = ("accuracy", AT_EFFECT)  # numbers with their own choice of attributes and starts
+# Numbers that are averaged over the attributes of accuracy, with each method's own cells.
 ALONGSIDE = (
     "success_rate",
     "off_target_flips",
@@ -46,23 +46,24 @@ TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD"}
 
 @dataclass(frozen=True)
 class MeanComparison:
-    """What the means of one number are over, and what is left out of them.
+    """What the means of one number are over, and what is left out.
 
-    It holds names. Each output asks for its sentences, which it writes with its own titles.
+    Methods and attributes are stored by name. The functions that write sentences take a theme with
+    their titles.
 
     Args:
         metric: the number.
-        asked: how many attributes were asked.
-        values: attribute -> (starts, methods), one value a start and no NaN; methods compared first,
-            then the floors that have the whole set.
+        asked: number of requested attributes.
+        values: attribute -> (starts, methods), without NaN. The columns are the compared methods,
+            then the floors that have all starts.
         spreads: (method, attribute) -> what its seeds add to the variance.
-        methods: columns of the values.
-        floors: further columns, which have no say in the set.
-        few: method that is not compared -> on how few attributes its number is readable.
-        unreadable: method compared -> the attributes on which its number is not readable.
-        lacking: floor without a mean -> the attributes of which it lacks starts.
-        shared: on how many attributes all methods compared share enough starts.
-        measured: whether any run was asked for the number.
+        methods: the compared methods.
+        floors: the floors among the columns.
+        few: method that is not compared -> number of attributes on which it is readable.
+        unreadable: compared method -> attributes on which its number is not readable.
+        lacking: floor without a mean -> attributes of which it lacks starts.
+        shared: number of attributes on which all compared methods share enough starts.
+        measured: whether any run measured the number.
     """
 
     metric: str
@@ -79,17 +80,17 @@ class MeanComparison:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """Those averaged over."""
+        """The attributes that the means are over."""
         return tuple(self.values)
 
     @property
     def starts(self) -> int:
-        """Starts of all attributes together, the same for every method."""
+        """Total number of starts of all attributes, the same for every method."""
         return sum(map(len, self.values.values()))
 
     @property
     def over(self) -> str:
-        """'3 of 4 attributes, 452 starts'."""
+        """Text such as '3 of 4 attributes, 452 starts'."""
         return over(len(self.values), self.asked, self.starts)
 
     def title(self, theme: Theme) -> str:
@@ -97,7 +98,7 @@ class MeanComparison:
         return theme.column(self.metric, TITLES.get(self.metric, display_name(self.metric)))
 
     def note(self, theme: Theme) -> str:
-        """Why there is no mean at all; empty where there is one.
+        """Why there is no mean for any method; '' if there is one.
 
         Args:
             theme: how methods, attributes and columns are written.
@@ -123,7 +124,7 @@ class MeanComparison:
         return f"{note} (not valid: {'; '.join(parts)})" if parts else note
 
     def left(self, theme: Theme) -> dict[str, str]:
-        """Method -> why it alone has no mean.
+        """Method without a mean -> the reason, if other methods have one.
 
         Args:
             theme: how attributes and columns are written.
@@ -139,18 +140,18 @@ class MeanComparison:
         return found
 
     def averages(self) -> np.ndarray:
-        """(methods and floors,) means; each attribute weighs the same, however many starts it has."""
+        """(methods and floors,) means; all attributes have the same weight."""
         return np.mean([table.to_numpy(np.float64).mean(0) for table in self.values.values()], 0)
 
     def draws(self, count: int = DRAWS) -> np.ndarray:
         """(count, methods and floors) bootstrap draws of the means, over starts and seeds.
 
-        Starts are drawn within their attribute, for all methods at once, so that differences of two
-        columns are paired.
+        Starts are resampled within each attribute, and all methods share the drawn starts, so that
+        differences of two columns are paired.
         """
         parts = []
         for attribute, table in self.values.items():
-            # A stream an attribute: the same draws in two would tie their noise together.
+            # One random stream per attribute, so that their noise is independent.
             sums = resampled_sums(table.to_numpy(np.float64), count, f"ranking {attribute}")
             part = sums / len(table)
             for column, method in enumerate(map(str, table)):
@@ -161,19 +162,19 @@ class MeanComparison:
 
     def intervals(self) -> np.ndarray:
         """(2, methods and floors) low and high ends of the means' 95 % intervals."""
-        # What seeds add is symmetric, and would reach beyond what the numbers can be.
+        # The seeds' part is symmetric, so intervals could exceed the possible range.
         highest = 1.0 if self.metric == "accuracy" else np.inf
         return percentiles(self.draws()).clip(0.0, highest)
 
 
 def over(attributes: int, asked: int, starts: int) -> str:
-    """What a mean is over, in words."""
+    """What a mean is over, as text."""
     return f"{attributes} of {asked} attributes, {starts:,} starts"
 
 
 def least_shared(metric: str) -> int:
-    """Starts that all methods compared must share on an attribute that is averaged over."""
-    # Accuracy counts every start; AD only those that reach the effect under every method.
+    """Least number of starts of an attribute that all compared methods must share."""
+    # Accuracy counts every start, AD only those that reach the effect under every method.
     return SHARED if metric == AT_EFFECT else 1
 
 
@@ -183,10 +184,10 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanC
     Args:
         results: of one setting.
         table: their `main_table`.
-        metric: the number: a column of the table with values of single starts.
+        metric: the number, a column of the table with values of single starts.
     """
     asked = sorted(set(table["attribute"]))
-    # Without a run that is done it is not known what was asked for.
+    # Without a finished run, it is unknown which numbers were requested.
     if len(results.rows) and metric not in set(results.rows["metric"]):
         return MeanComparison(metric, len(asked), measured=False)
     series = _readable_values(results, table, metric)
@@ -196,7 +197,7 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanC
     for method in sorted(set(table["method"]) - set(floors)):
         missing = [attribute for attribute in asked if (method, attribute) not in series]
         count = len(asked) - len(missing)
-        # Two methods that are readable on half each may share no attribute at all.
+        # Two methods that are each readable on half of the attributes may share none.
         if count <= LEAST * len(asked):
             few[method] = count
         else:
@@ -208,7 +209,7 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanC
     values = {}
     for attribute in asked:
         if all((method, attribute) in series for method in methods):
-            # dropna leaves the starts that all methods have; sorted, as draws go by place.
+            # dropna keeps the starts that all methods have. Sorted, since draws are by position.
             wide = pd.DataFrame({method: series[method, attribute] for method in methods})
             wide = wide.dropna().sort_index()
             if len(wide) >= least_shared(metric):
@@ -243,7 +244,7 @@ def _covers(own: pd.Series | None, table: pd.DataFrame) -> bool:
 def _readable_values(
     results: Results, table: pd.DataFrame, metric: str
 ) -> dict[tuple[str, str], pd.Series]:
-    """(method, attribute) -> values indexed by start, where the table's number may be read."""
+    """(method, attribute) -> values indexed by start, for numbers that are readable."""
     known = readable(table, metric)
     values = start_values(results, metric, dict(zip(table["run_id"], table["ad_at_effect"])))
     shown = table.loc[known, ["method", "attribute", "run_id"]]
@@ -271,23 +272,23 @@ def summary(
     table: pd.DataFrame | None = None,
     found: Mapping[str, MeanComparison] | None = None,
 ) -> pd.DataFrame:
-    """One row a method: its means, and what they are over. Best accuracy first, floors last.
+    """One row per method with its means, and what they are over. Best accuracy first, floors last.
 
     Args:
         results: of one setting.
-        table: their `main_table`, where it is there already.
-        found: number of MEANS -> its comparison, likewise.
+        table: their `main_table`, if already computed.
+        found: number of MEANS -> its comparison, if already computed.
 
     Returns:
-        Columns setting, method, floor, seeds, served, asked (attributes); for each of
+        Columns setting, method, floor, seeds; served and asked (numbers of attributes); for each of
         MEANS the mean, `_low`, `_high` (95 % interval), `_note` (why there is none), `_attributes`
-        and `_starts` (how many it is over) and `_floor` (floors that it is not clear of);
-        ALONGSIDE, every other scalar metric and peak memory (the largest) over the attributes of
-        accuracy; n (starts), leaking, judged_in.
+        and `_starts` (how many it is over) and `_floor` (floors that it is not clear of); over the
+        attributes of accuracy ALONGSIDE, all other scalar metrics and the maximum of the peak
+        memory; n (starts), leaking, judged_in.
     """
     table = main_table(results) if table is None else table
     found = comparisons(results, table) if found is None else found
-    # In a table every name stands as the records have it.
+    # In this table, attributes have the names of the records.
     names = Theme({}, {name: name for name in table["attribute"]})
     numbers = {metric: _numbers(one, set(table["method"]), names) for metric, one in found.items()}
     accuracy = found["accuracy"]
@@ -301,7 +302,7 @@ def summary(
             "method": method,
             "floor": bool(group["floor"].any()),
             "seeds": int(group["seeds"].max()),
-            # One row a method and attribute: rows count attributes.
+            # One row per method and attribute, so the number of rows is that of attributes.
             "served": len(done),
             "asked": table["attribute"].nunique(),
             "leaking": bool(group["leaking"].any()),
@@ -314,7 +315,7 @@ def summary(
         for column in (*ALONGSIDE, *others):
             cells = own[column]
             if column in others:
-                # A number with a note should not be read.
+                # Numbers with a note are left out.
                 cells = cells.where(own[f"{column}_note"] == "")
             row[column] = float(cells.mean()) if compared and _is_complete(cells) else np.nan
         peak = own["peak_memory_mb"]
@@ -334,7 +335,7 @@ def summary(
 
 
 def _is_complete(cells: pd.Series) -> bool:
-    """Whether every attribute has the number: the same ones for every method, or no mean."""
+    """Whether all attributes have the number; otherwise there is no mean."""
     return len(cells) > 0 and bool(np.isfinite(cells).all())
 
 
@@ -370,7 +371,7 @@ def _numbers(
 
 
 def lines(found: Iterable[MeanComparison], theme: Theme) -> list[str]:
-    """What stands below a table of means: what they are over, and which method has none.
+    """The lines below a table of means: what they are over, and which methods have none.
 
     Args:
         found: what the means of each number are over.

@@ -1,8 +1,8 @@
-"""One record of each job.
+"""Choosing one record of each job.
 
-A job is what its configuration says. A changed line of the method's code, or other weights, make
-another record of the same job, and the earlier one stays in the folder. Tables, pins and
-comparisons read one of them: the newest of the present code, or else the newest.
+A job is defined by its configuration. After a change of the method's code or of weights, the same
+job gets a new record, and the old one stays in the folder. Tables, pins and comparisons read one of
+them: the newest record of the current code if there is one, otherwise the newest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def older_records(
     provenance: Mapping[str, dict],
     root: Path,
 ) -> dict[str, str]:
-    """The records that another one of the same job replaces.
+    """The records that are replaced by another one of the same job.
 
     Args:
         runs: `run_id`, `method`, `attribute`, `seed` and status fields of each.
@@ -31,7 +31,7 @@ def older_records(
         root: folder of the records.
 
     Returns:
-        run_id -> run_id of the record that is read in its place.
+        run_id -> run_id of the record that is read instead.
     """
     jobs: dict[str, list[str]] = {}
     for run in runs:
@@ -47,15 +47,15 @@ def older_records(
 
 
 def newest_of(run_ids: Sequence[str], sources: Mapping[str, str], target: str, root: Path) -> str:
-    """The record of one job that is read.
+    """The record of a job that is read.
 
     Args:
-        run_ids: its records.
-        sources: run_id -> hash of the method's code that made it, '' where it is unknown.
+        run_ids: records of the job.
+        sources: run_id -> hash of the method's code that made it; '' if unknown.
         target: dotted name of the method's class.
         root: folder of the records.
     """
-    # Mostly there is one, and reading the method's modules takes time.
+    # Usually there is only one, and hashing the method's modules takes time.
     if len(run_ids) == 1:
         return run_ids[0]
     now = present_source(target)
@@ -67,20 +67,20 @@ def newest_of(run_ids: Sequence[str], sources: Mapping[str, str], target: str, r
 
 
 def method_source(provenance: Mapping[str, Any]) -> str:
-    """Hash of the method's code that made a record; '' where it is unknown, as of a skipped job."""
+    """Hash of the method's code that made a record; '' if unknown, as for a skipped job."""
     return str((provenance.get("hashes") or {}).get("method_source", ""))
 
 
 def present_source(target: str) -> str:
-    """Hash of a method's code as it is now; '' where it cannot be found."""
+    """Hash of a method's current code; '' if it cannot be found."""
     try:
         return source_digest(target)
-    except Exception:  # a class of somebody else that cannot be imported here
+    except Exception:  # a user's class may not be importable here
         return ""
 
 
 def notes_of(runs: Sequence[Mapping[str, Any]], older: Mapping[str, str]) -> list[str]:
-    """One line a method of which records were left out."""
+    """One line for each method of which records were left out."""
     jobs: dict[str, set[str]] = {}
     left: dict[str, list[str]] = {}
     for run in runs:

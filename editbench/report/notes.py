@@ -1,6 +1,6 @@
-"""The words of a report: titles of settings, and the lines below tables.
+"""The sentences of a report: titles of settings, and the lines below tables.
 
-Terminal, Markdown, page and LaTeX take what they tell of the same thing from here.
+The terminal, Markdown, the page and LaTeX share these sentences.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from editbench.report.numbers import Numbers
 from editbench.report.style import Style
 from editbench.report.tables import ABOVE_FLOOR, AT_EFFECT, quantities
 
-# The biased ones: the legend warns of them only.
+# The biased metrics, about which the legend warns.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
 NOT_CLEAR = "not clear of"  # heading of a column
 FLOOR_RULE = (
@@ -30,25 +30,25 @@ NOT_LEARNED_MEANS = (
     f"{NOT_LEARNED}: what the method learned ranks the tune split with an AUC below "
     f"{LEAST_LEARNED:g} (0.5 is chance), so its accuracy says little about the method"
 )
-OVER_CROSSED = ("off_target_flips", "path_length")  # columns over the starts that crossed
+OVER_CROSSED = ("off_target_flips", "path_length")  # columns over only the starts that crossed
 TITLES = {column.key: column.title for column in COLUMNS}
 
 
 def world_of(numbers: Numbers, theme: Theme) -> str:
-    """The generator of a setting, as it is written."""
+    """The title of a setting's generator."""
     return theme.world(str(numbers.table["generator"].iloc[0]))
 
 
 def setting_title(numbers: Numbers, theme: Theme) -> str:
-    """'Cartoon faces: starts.n 40': the world, and what tells the setting from others in it."""
+    """'Cartoon faces: starts.n 40': the world, and how the setting differs from others in it."""
     world = str(numbers.table["generator"].iloc[0])
-    # Where there are several worlds, a setting's name begins with that of its own.
+    # If there are several worlds, the name of a setting begins with its world.
     rest = numbers.name.removeprefix(world).removeprefix(", ")
     return f"{world_of(numbers, theme)}: {rest}" if rest else world_of(numbers, theme)
 
 
 def floors_of(table: pd.DataFrame, theme: Theme) -> list[str]:
-    """The floors in a `main_table`, as they are written."""
+    """The titles of the floors in a `main_table`."""
     return [theme.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
 
 
@@ -64,11 +64,11 @@ def floor_legend(floors: Mapping[str, str], theme: Theme) -> str:
 
 
 class Missed(NamedTuple):
-    """What the card of a world misses.
+    """The bars that the card of a world misses.
 
     Attributes:
-        summary: how many bars, without a stop.
-        bars: each of them with its figure.
+        summary: how many, as a sentence without a full stop.
+        bars: each missed bar with its value.
     """
 
     summary: str
@@ -76,8 +76,9 @@ class Missed(NamedTuple):
 
 
 def missed_cards(results: Results) -> list[Missed]:
-    """Of each world whose card misses bars."""
-    # A set, as the runs of a world tell the same, and not its name: it may have been trained anew.
+    """The missed bars of each world whose card misses any."""
+    # A set, since the runs of a world usually have the same card. Two runs of the same world may
+    # have different cards, if it was trained again.
     found = set()
     for run in results.runs.to_dict("records"):
         card = results.provenance.get(run["run_id"], {}).get("world_card") or {}
@@ -94,7 +95,7 @@ def missed_cards(results: Results) -> list[Missed]:
 def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
     """What each row of the main table is over."""
     counts = sorted(set(table["n"].dropna().astype(int)))
-    # Below it stands what was skipped or failed, with its reason.
+    # If nothing was done, the lines below give the reasons.
     if not counts:
         return "no run has finished"
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
@@ -102,7 +103,7 @@ def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
     *few, most = map(str, seeds)
     several = f"{', '.join(few)} or {most}" if few else most
     pooled = f" and {several} seeds (interval over both)" if seeds[-1] > 1 else ", one seed"
-    # What no run was asked for has a column without a number.
+    # A number that no run measured has an empty column.
     known = [key for key in (*OVER_CROSSED, AT_EFFECT) if table[key].notna().any()]
     shown = [key for key in known if style.shows(key)]
     crossed = [title_of(key, theme) for key in OVER_CROSSED if key in shown]
@@ -115,12 +116,12 @@ def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
 
 
 def title_of(key: str, theme: Theme) -> str:
-    """How a column is written, its key where it is not one of COLUMNS."""
+    """The title of a column; its key if it is not one of COLUMNS."""
     return theme.column(key, TITLES.get(key, key))
 
 
 def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
-    """What stands below the main table: bars that the world misses, what rows are over, floors."""
+    """The lines below the main table: bars that the world misses, what rows are over, floors."""
     missed = missed_cards(numbers.results)
     told = [f"{card.summary}: {'; '.join(card.bars)}." for card in missed]
     told.append(over_starts(numbers.table, theme, style))
@@ -131,25 +132,25 @@ def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
 
 
 def means_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
-    """What stands below the table of means, of the numbers that the tables show."""
+    """The lines below the table of means, about the numbers that the tables show."""
     shown = []
     for key, compared in numbers.compared.items():
-        # The ranking shows accuracy, over whose attributes all other means are.
+        # Always for accuracy, which the ranking shows and whose attributes other means use.
         if key == "accuracy" or (compared.measured and style.shows(key)):
             shown.append(compared)
     return means_lines(shown, theme)
 
 
 def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) -> list[str]:
-    """What the marks in the table mean.
+    """The meanings of the marks in the table.
 
     Args:
-        table: of `main_table`.
+        table: `main_table`.
         results: the same records.
         theme: how methods and attributes are written.
-        style: which columns are shown; of others nothing is said.
+        style: which columns are shown; others are not mentioned.
     """
-    # A dictionary, so that a mark on many rows is explained once.
+    # A dictionary, so that each mark is explained once.
     found = dict(mark for record in table.to_dict("records") for mark in marks(record))
     lines = [f"{name}: {meaning}" for name, meaning in found.items()]
     effects = sorted(set(table["ad_at_effect"].dropna()))
@@ -161,7 +162,7 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
     weak = any(not_learned(record) for record in table.to_dict("records"))
     if weak and style.shows("learned"):
         lines.append(NOT_LEARNED_MEANS)
-    # A column can be there without a number, and then needs no warning.
+    # Columns without a number need no warning.
     chosen = {key: one for key, one in quantities(results).items() if style.shows(key)}
     distances = [key for key, one in chosen.items() if one.metric in FRECHET and key in table]
     if any(table[key].notna().any() for key in distances):
@@ -171,10 +172,10 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
         )
     noted = [f"{key}_note" for key, one in chosen.items() if one.metric not in HIDDEN]
     several = table["setting"].nunique() > 1
-    # In the order of the columns, as a reader looks from the table to the note.
+    # In the order of the table's columns.
     for key in (name for name in table.columns if name in noted):
         with_note = table[key] != ""
-        # Most columns have none, and a part of a table this wide takes time even without a row.
+        # Most columns have no notes, and slicing such a wide table takes time.
         if not with_note.any():
             continue
         for note, group in table[with_note].groupby(key):
@@ -184,12 +185,12 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
 
 
 def where(group: pd.DataFrame, theme: Theme, several: bool = False) -> str:
-    """'method/attribute, ...' of the first rows, and how many more there are.
+    """'method/attribute, ...' for the first rows, and the number of others.
 
     Args:
         group: rows of `main_table`.
         theme: how methods and attributes are written.
-        several: whether the rows are of several settings, which are then named.
+        several: whether the rows are of several settings; if so, the settings are named.
     """
     found = []
     for method, attribute, setting in zip(group["method"], group["attribute"], group["setting"]):
@@ -199,10 +200,10 @@ def where(group: pd.DataFrame, theme: Theme, several: bool = False) -> str:
 
 
 def not_done(table: pd.DataFrame, theme: Theme) -> list[str]:
-    """What was skipped or failed, and seeds that a row lacks.
+    """Sentences about rows that were skipped or failed, or lack seeds.
 
     Args:
-        table: of `main_table`.
+        table: `main_table`.
         theme: how methods and attributes are written.
     """
     found = []
@@ -217,13 +218,13 @@ def not_done(table: pd.DataFrame, theme: Theme) -> list[str]:
 
 
 def state_of(row: Mapping[Any, Any]) -> str:
-    """What became of a row of `main_table` that has a reason: its status, or the seeds it is left with."""
+    """The state of a row of `main_table` with a reason: its status, or its remaining seeds."""
     if row["status"] != "done":
         return str(row["status"])
     return "only 1 seed" if row["seeds"] == 1 else f"only {row['seeds']} seeds"
 
 
 def some(names: list[str]) -> str:
-    """The first NAMED names, and how many more there are."""
+    """The first NAMED names, and the number of others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

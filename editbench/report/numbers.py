@@ -1,4 +1,4 @@
-"""All numbers of one setting, computed once: terminal, page, CSV, LaTeX and figures print these."""
+"""All numbers of one setting, computed once for the terminal, page, CSV, LaTeX and figures."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Numbers:
     """The numbers of one setting.
 
     Args:
-        name: of the setting, '' where there is only one.
+        name: of the setting; '' if there is only one.
         results: its records.
-        table: a row a method and attribute.
+        table: one row per method and attribute.
         compared: number -> the attributes, starts and methods of its means.
-        means: a row a method.
-        paired: differences of every two methods.
+        means: one row per method.
+        paired: differences of all pairs of methods.
         ranked: methods by mean accuracy.
-        costs: a row a method.
+        costs: one row per method.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Numbers:
 
     @property
     def order(self) -> list[str]:
-        """The methods as every table lists them: best mean first, floors last."""
+        """The methods in the order of all tables: best mean first, floors last."""
         return self.means["method"].tolist()
 
     @property

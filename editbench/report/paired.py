@@ -1,7 +1,7 @@
-"""Differences between every two methods on the starts they share.
+"""Differences between all pairs of methods on the starts that they share.
 
-Where several seeds of a method are pooled, the value of a start is the mean over the seeds, and the
-draws of a method carry what the choice of its seeds adds (`editbench.stats.intervals.seed_draws`).
+If several seeds of a method are pooled, the value of a start is the mean over the seeds, and the
+method's draws include the variance due to its seeds (`editbench.stats.intervals.seed_draws`).
 """
 
 from __future__ import annotations
@@ -41,33 +41,34 @@ COLUMNS = (
     "p",
     "p_holm",
 )
-# Draws a pair: the smallest p, times the pairs of its family, must stay well below 0.05.
+# Draws per pair. The smallest possible p-value, times the pairs of its family, must be well below
+# 0.05.
 PER_PAIR = 100
-FEWEST = 2  # starts of a test
-SIGNIFICANCE = 0.05  # of the adjusted p-value: below it two methods are separated
+FEWEST = 2  # least number of starts of a test
+SIGNIFICANCE = 0.05  # two methods are separated if their adjusted p-value is below this
 
 
 def paired_table(
     results: Results, metrics: tuple[str, ...] = ("accuracy", "ad_at")
 ) -> pd.DataFrame:
-    """Differences of every two methods.
+    """Differences of all pairs of methods, by a paired bootstrap.
 
-    It is a paired bootstrap, with the starts of a family resampled once for all of its pairs. Starts
-    missing in one of the two are left out.
+    All pairs of a family (one setting, attribute and number) share the resampled starts. Starts
+    that one of the two methods lacks are left out.
 
     Returns:
-        One row an attribute, number and pair of methods, columns COLUMNS. difference: mean of a - b
-        over the n starts both have, low and high: its 95 % interval; p: two-sided, p_holm: adjusted
-        over the pairs of the same setting, attribute and number (Holm).
+        One row per attribute, number and pair of methods, with the columns COLUMNS. difference:
+        mean of a - b over the n starts that both have; low and high: its 95 % interval; p:
+        two-sided; p_holm: adjusted over the pairs of the family (Holm).
     """
     if results.samples.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     values = keyed_values(results, metrics)
     spreads = seed_spreads(results, metrics)
-    # None in a key cannot be compared with a number, so keys are sorted as text.
+    # Keys may contain None, which cannot be compared with a number, so they are sorted as text.
     keys = sorted({key for _, key in values}, key=lambda key: (metrics.index(key[0]), str(key)))
     rows = []
-    # One family of tests: Holm adjusts over the pairs of an attribute and number.
+    # A family of tests is the pairs of one attribute and number.
     for (setting, attribute), group in results.runs.groupby(["setting", "attribute"]):
         runs = sorted(zip(group["label"], group["run_id"]))
         for key in keys:
@@ -85,7 +86,7 @@ def keyed_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
     rows = results.samples[results.samples["metric"].isin(metrics)]
     found = {}
     for (run, *_), part in rows.groupby(["run_id", *KEY_COLUMNS], dropna=False, sort=False):
-        # Group labels hold NaN, which is not equal to itself; key_of makes it None.
+        # Group labels contain NaN, which is not equal to itself; key_of converts it to None.
         key = key_of(part.iloc[0].to_dict())
         found[str(run), key] = part.drop_duplicates("start").set_index("start")["value"]
     return found
@@ -99,7 +100,7 @@ def start_values(
     Args:
         results: of one setting.
         metric: the number.
-        effects: run_id -> the effect at which it is read, where it is read at several.
+        effects: run_id -> the effect at which to read it, if it was measured at several.
     """
     rows = results.samples[results.samples["metric"] == metric]
     effect = rows["run_id"].map(dict(effects))
@@ -111,7 +112,7 @@ def start_values(
 
 
 def seed_spreads(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, tuple], SeedSpread]:
-    """(run_id, key of the number) -> what its seeds add to the variance; several seeds only."""
+    """(run_id, key of the number) -> what its seeds add to the variance; only for several seeds."""
     rows = results.rows[results.rows["metric"].isin(metrics) & (results.rows["seeds"] > 1)]
     return {
         (str(row["run_id"]), key_of(row)): SeedSpread(row["seed_variance"], int(row["seeds"]))
@@ -122,12 +123,12 @@ def seed_spreads(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
 def paired_differences(
     table: pd.DataFrame, spreads: Mapping[str, SeedSpread] | None = None, draws: int = DRAWS
 ) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:
-    """Paired differences of every two columns.
+    """Paired differences of all pairs of columns.
 
     Args:
-        table: (starts, methods), NaN where a method lacks a start.
-        spreads: method -> what its seeds add to the variance of its mean; none where it has one.
-        draws: of the bootstrap; more are taken where there are many pairs.
+        table: (starts, methods), NaN if a method lacks a start.
+        spreads: method -> what its seeds add to the variance of its mean; only for several seeds.
+        draws: least number of bootstrap draws; many pairs need more.
 
     Returns:
         (a, b) -> n, difference, low, high, p, adjusted p.
@@ -136,25 +137,25 @@ def paired_differences(
     if not pairs:
         return {}
     wide = table.to_numpy(np.float64)
-    # The places of both methods of each pair.
+    # The columns of both methods of each pair.
     left, right = np.array(list(combinations(range(wide.shape[1]), 2))).T
     gaps = wide[:, left] - wide[:, right]
-    # Each pair is compared on its own common starts, though all pairs share the draws.
+    # Each pair is compared on its own common starts, but all pairs share the draws.
     held = np.isfinite(gaps)
     used = held.any(1)
-    # A start that no pair has would only dilute the resampling.
+    # Starts that no pair has in common are not resampled.
     gaps = gaps[used]
     n = held.sum(0)
     if not len(gaps):
         return {pair: (0, *(float("nan"),) * 5) for pair in pairs}
-    # A draw may hold no start of a pair that shares few; it is NaN and handled below.
+    # For a pair with few common starts, a draw may contain none of them and is then NaN.
     means = resampled_means(gaps, max(draws, PER_PAIR * len(pairs)), stream="paired")
     means += _seed_part(pairs, len(means), spreads or {})
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = np.where(held[used], gaps, 0.0).sum(0) / n
     low, high = percentiles(means)
     p = two_sided(means, difference)
-    # Resampling one start gives that start again: it says nothing of others.
+    # Resampling a single start says nothing about other starts.
     alone = n < FEWEST
     for values in (low, high, p):
         values[alone] = np.nan
@@ -174,8 +175,8 @@ def paired_differences(
 def _seed_part(
     pairs: list[tuple[str, str]], draws: int, spreads: Mapping[str, SeedSpread]
 ) -> np.ndarray:
-    """(draws, pairs) what the seeds add to the draws of each difference."""
-    # One stream a method: its seeds are the same in every pair.
+    """(draws, pairs) deviations due to seeds, for the draws of each difference."""
+    # One random stream per method, since its seeds are the same in every pair.
     own = {
         name: seed_draws(spreads.get(name, SeedSpread()), draws, "paired", name)
         for name in {name for pair in pairs for name in pair}
@@ -192,20 +193,20 @@ def find_leaders(
 ) -> set[str]:
     """The methods in bold: the best one and all that are not behind it.
 
-    A method is behind the best where the paired test separates the two, or where their intervals do
-    not overlap. The second is for methods of few seeds: their test has little power after it is
-    adjusted for all pairs, and a bold number far outside the best's interval would mislead.
+    A method is behind the best one if the paired test separates them, or if their intervals do not
+    overlap. The latter matters for methods with few seeds: after adjustment for all pairs, their
+    tests have little power, and a bold number far outside the best one's interval would mislead.
 
     Args:
-        differences: rows of `paired_table` of one attribute and metric.
-        records: rows of the main table, of one attribute; what was not run, or has a note, is no
-            candidate.
-        key: of the number, such as 'accuracy'; its interval is in `key_low` and `key_high`.
+        differences: rows of `paired_table` for one attribute and metric.
+        records: rows of the main table for one attribute. Rows that were not run or have a note are
+            ignored.
+        key: column of the number, such as 'accuracy'; its interval is in `key_low` and `key_high`.
         better: whether higher is better.
         floors: methods that are never bold.
 
     Returns:
-        Empty where no other method is behind the best but floors: there is then no best to show.
+        Empty if only floors are behind the best one.
     """
     finite = {}
     for record in records:
@@ -217,10 +218,10 @@ def find_leaders(
     sign = 1 if better else -1
     best = min(finite, key=lambda method: (-sign * finite[method][key], method))
     apart = differences[differences["p_holm"] < SIGNIFICANCE]
-    # A pair is stored once, so the best may stand on either side.
+    # A pair is stored once, so the best method may be on either side.
     behind = set(apart.loc[apart["a"] == best, "b"]) | set(apart.loc[apart["b"] == best, "a"])
     for method, record in finite.items():
-        # Comparisons with NaN, which is no interval, are false.
+        # Comparisons with NaN, for a missing interval, are false.
         above = record[f"{key}_low"] > finite[best][f"{key}_high"]
         below = record[f"{key}_high"] < finite[best][f"{key}_low"]
         if above or below:

@@ -1,5 +1,4 @@
-"""Figures at the size of a paper's column: the same drawing, with type and marks scaled to the
-print."""
+"""Scaling figures, with their type and marks, to the width of a paper's column."""
 
 from __future__ import annotations
 
@@ -13,30 +12,30 @@ from matplotlib.text import Text
 
 from editbench.figures.legend import columns_that_fit, legend_height
 
-# Inches of a paper's column, and of two.
+# Width of one column of a paper, and of two, in inches.
 SINGLE = 3.3
 DOUBLE = 6.9
 WIDTHS = {"one": SINGLE, "two": DOUBLE}
-# Figures up to this width on the screen fit one column, if no more methods are to be named.
+# A figure up to this width on the screen, with at most FEW names in legends, fits one column.
 NARROW = 5.6
 FEW = 8
-SCALE = 0.74  # of type: 9.5 points on the screen are 7 in print
-TALLEST = 8.8  # inches
-SMALLEST = 7.0  # points of type in print
+SCALE = 0.74  # of type: 9.5 points on the screen become 7 in print
+TALLEST = 8.8  # maximum height in inches
+SMALLEST = 7.0  # minimum size of type in print, in points
 
 
 def to_paper(figure: Figure, column: str = "") -> Figure:
     """Resize a figure in place to one column or two.
 
-    Lines and marks shrink by SCALE, and so does type, to no less than SMALLEST; panels keep their
-    shape.
+    Lines, marks and type are scaled by SCALE, but type not below SMALLEST. Panels roughly keep
+    their aspect ratio.
 
     Args:
-        figure: at the size of the screen.
-        column: 'one' or 'two'; '': whichever it fits.
+        figure: at the size for the screen.
+        column: 'one' or 'two'; '' chooses one that fits.
     """
     width, height = figure.get_size_inches()
-    # A figure of many curves has a part, with a legend of its own, for each group of methods.
+    # A figure of many curves has one part per group of methods, each with its own legend.
     parts: list[FigureBase] = [figure, *figure.subfigs]
     legends = [(part, legend) for part in parts for legend in part.legends]
     names = [[text.get_text() for text in legend.get_texts()] for _, legend in legends]
@@ -44,7 +43,7 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
     fits = "one" if width <= NARROW and named <= FEW else "two"
     target = WIDTHS[column or fits]
     room = target / SCALE  # the width before type is scaled
-    # Panels that get narrower get lower too, within reason.
+    # Narrower panels also become less tall, within limits.
     squeeze = min(1.0, max(0.62, room / width))
     legend_before = legends_height(names, width)
     legend_after = legends_height(names, room)
@@ -53,10 +52,10 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
     tall = min(TALLEST, SCALE * (squeeze * (height - legend_before) + legend_after))
     figure.set_size_inches(target, tall)
     if figure.subfigs:
-        # The panels of all parts get the same height, whatever the lines of their legends.
+        # The panels of all parts get the same height, independent of the size of their legends.
         panels = (tall / SCALE - legend_after) / len(figure.subfigs)
         ratios = [panels + legends_height([one], room) for one in names]
-        # matplotlib has no public name for the grid of the parts.
+        # matplotlib has no public access to the grid of the parts.
         figure.subfigs[0]._subplotspec.get_gridspec().set_height_ratios(ratios)  # type: ignore[attr-defined]
     for text in figure.findobj(Text):
         text.set_fontsize(max(SMALLEST, float(text.get_fontsize()) * SCALE))
@@ -72,7 +71,7 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
 
 
 def legends_height(names: list[list[str]], width: float) -> float:
-    """Inches at screen type of legends with these names, in a width in inches."""
+    """Height in inches of legends with these names, at screen size, for a width in inches."""
     return sum(legend_height(len(one), columns_that_fit(one, width)) for one in names if one)
 
 

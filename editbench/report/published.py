@@ -1,9 +1,8 @@
-"""What a paper printed, beside what was measured here: from the `published` block of an
-experiment's configuration.
+"""Published numbers next to measured ones, from the `published` block of an experiment's YAML.
 
-The worlds differ, so the two numbers of a row are to be read side by side and not subtracted; the
-block says on what the paper's was measured. A figure whose numbers are not in the paper's text is
-named without one.
+The worlds differ, so the two numbers of a row can be read side by side but should not be
+subtracted. The block says on what the paper's number was measured. A figure whose numbers are not
+in the paper's text is listed without numbers.
 """
 
 from __future__ import annotations
@@ -20,18 +19,20 @@ from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
 from editbench.report.tables import main_table
 
-ALL = "all"  # in place of an attribute: one number a method
-# Above the sentences of `reasons`.
+ALL = "all"  # in place of an attribute, for one number per method
+# Heading of the sentences of `reasons`.
 WHY = "Known differences where the paper's number lies outside the interval measured here"
 SERVED = "served"  # metric: attributes on which a control was found
 
 
 @dataclass(frozen=True)
 class PublishedNumbers:
-    """One source: what it is, what it was measured on, the metric's key and title, and a row for
-    each number, setting and variant of the method, with setting, method, attribute, paper and ours as
-    text, value, low, high, n of ours (NaN where there is none), and why: a sentence where the paper's
-    number lies outside our interval."""
+    """The numbers of one source: its name, what they were measured on, the metric and its title.
+
+    The table has one row per number, setting and variant of the method. Its columns are setting,
+    method, attribute, paper and ours (as text), value, low, high and n of ours (NaN if there is
+    none), and why: a sentence if the paper's number is outside our interval.
+    """
 
     source: str
     setting: str
@@ -41,14 +42,14 @@ class PublishedNumbers:
 
 
 def published(results: Results, theme: Theme | None = None) -> list[PublishedNumbers]:
-    """The sources that the runs name, each once, in the order of their names.
+    """The sources in the configurations of the runs, sorted by name.
 
     Args:
         results: of all settings.
-        theme: how methods and attributes are written; None: by their names.
+        theme: how methods and attributes are written; None for their names.
     """
     given = [results.configs.get(run, {}).get("published") for run in results.runs["run_id"]]
-    # All runs of a sweep carry the same block, and the text of it tells the same from another.
+    # All runs of a sweep have the same block, so equal blocks are merged by their text.
     blocks = {
         json.dumps(block, sort_keys=True): block for block in given if isinstance(block, dict)
     }
@@ -61,7 +62,7 @@ def published(results: Results, theme: Theme | None = None) -> list[PublishedNum
     tables = {name: main_table(part) for name, part in results.by_setting()}
     for _, block in sorted(blocks.items()):
         metric = str(block.get("metric", ""))
-        # A source whose numbers are not in the text has none, and is named without a table.
+        # A source without numbers is listed without a table.
         values = block.get("values") or {}
         rows = []
         for method, per in values.items():
@@ -87,11 +88,11 @@ def published(results: Results, theme: Theme | None = None) -> list[PublishedNum
 
 
 def lines(results: Results, theme: Theme | None = None) -> list[str]:
-    """The same as Markdown: a heading line a source and its table.
+    """The sources in Markdown, each with a heading and its table.
 
     Args:
         results: of all settings.
-        theme: how methods and attributes are written; None: by their names.
+        theme: how methods and attributes are written; None for their names.
     """
     out = []
     for one in published(results, theme):
@@ -100,7 +101,7 @@ def lines(results: Results, theme: Theme | None = None) -> list[str]:
             + ("" if one.rows else ": the numbers are not in the paper's text")
         )
         if one.rows:
-            # The column of settings only where there are several.
+            # There is a column of settings only if there are several.
             names = ["method", "attribute", "paper", "ours"]
             if len({row["setting"] for row in one.rows}) > 1:
                 names = ["setting", *names]
@@ -117,7 +118,7 @@ def lines(results: Results, theme: Theme | None = None) -> list[str]:
 
 
 def reasons(one: PublishedNumbers) -> list[str]:
-    """'method on attribute: why' of every number that is far from its paper's."""
+    """'method on attribute: why' for every number that is far from its paper's."""
     several = len({row["setting"] for row in one.rows}) > 1
     told = []
     for row in one.rows:
@@ -128,7 +129,7 @@ def reasons(one: PublishedNumbers) -> list[str]:
 
 
 def _variants(table: pd.DataFrame, method: str) -> list[str]:
-    """Labels of a method's variants that were run in one setting; its name where none was."""
+    """Labels of a method's variants in one setting; its name if none was run."""
     mine = table[(table["method"] == method) | (table["variant_of"] == method)]
     return sorted(set(mine["method"])) or [method]
 
@@ -158,14 +159,14 @@ def _row(
         "n": np.nan,
         "why": "",
     }
-    # A count of attributes has neither an interval nor a run of its own.
+    # The number of attributes is of no single run and has no interval.
     if metric == SERVED and attribute == ALL and len(mine):
         served = int((mine["status"] == "done").sum())
         return row | {
             "value": float(served),
             "ours": f"{served} of {table['attribute'].nunique()}",
         }
-    # A paper may have attributes that this world lacks; its number is still shown.
+    # The paper's number is shown even if this world lacks its attribute.
     if attribute not in (ALL, *table["attribute"]):
         return row | {"ours": "attribute not in these runs"}
     mine = mine[mine["attribute"] == attribute]
@@ -174,8 +175,7 @@ def _row(
     record = mine.iloc[0].to_dict()
     if record["status"] != "done" or metric not in record or not np.isfinite(record[metric]):
         return row | {"ours": str(record["status"]) if record["status"] != "done" else MISSING}
-    # The interval is of the number measured here; the paper's stands as it was printed.
-    # Costs, and what was learnt, have none.
+    # The interval is that of the measured number. Costs and `learned` have none.
     low, high = record.get(f"{metric}_low", np.nan), record.get(f"{metric}_high", np.nan)
     why = ""
     if is_far(value, record[metric], low, high):

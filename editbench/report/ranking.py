@@ -1,11 +1,11 @@
-"""Which method is ahead: accuracy averaged over attributes, with ties where the paired data cannot
-separate two.
+"""The ranking of methods by mean accuracy over attributes, with ties if a test cannot separate two.
 
-The means are those of editbench.report.means: the same attributes and starts for every method.
-Starts are resampled within their attribute, for all methods at once, so every difference is paired;
-p-values are adjusted over all pairs (Holm, 1979). A rank is a range: from one more than the methods
-that are separated and ahead, to the number of methods less those that are separated and behind.
-Floors have no rank and stand last; what they are not separated from is told.
+The means are those of editbench.report.means, over the same attributes and starts for all methods.
+Starts are resampled within each attribute, and all methods share the drawn starts, so every
+difference is paired. P-values are adjusted over all pairs (Holm, 1979). A rank is a range: from one
+plus the number of methods that are significantly better, to the number of methods minus those that
+are significantly worse. Floors are last and have no rank, but the methods that they are not
+separated from are listed.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Ranking:
     Args:
         table: columns COLUMNS, best first, floors last; empty where nothing can be ranked.
         compared: what the means are over.
-        bold: the best and whatever is not behind it; empty where nothing is.
-        ties: method -> those that it is not separated from, best first.
+        bold: the best method and those that are not behind it; empty if none is behind it.
+        ties: method -> methods that it is not separated from, best first.
     """
 
     table: pd.DataFrame
@@ -71,7 +71,7 @@ def ranking(compared: MeanComparison, setting: str = "") -> Ranking:
 
 
 def lines(found: Ranking, theme: Theme) -> list[str]:
-    """What a reader must know beside the table, a sentence each.
+    """Sentences that a reader needs in addition to the table.
 
     Args:
         found: the ranking.
@@ -95,30 +95,30 @@ def lines(found: Ranking, theme: Theme) -> list[str]:
 def _ranked(
     compared: MeanComparison,
 ) -> tuple[pd.DataFrame, frozenset[str], dict[str, tuple[str, ...]]]:
-    """The table, the methods in bold, and of each those that it is not separated from."""
+    """The table, the methods in bold, and for each method those that it is not separated from."""
     methods = [*compared.methods, *compared.floors]
     pairs = list(combinations(range(len(methods)), 2))
     means = compared.averages()
     draws = compared.draws(max(DRAWS, PER_PAIR * len(pairs)))
-    # Rows are drawn whole, so the draws of all methods are of the same starts. The intervals are
-    # those of the table of means, whose number of draws does not grow with the pairs.
+    # The draws of all methods are over the same starts. The intervals are those of the table of
+    # means, whose number of draws does not depend on the number of pairs.
     low, high = compared.intervals()
     a, b = np.array(pairs).T
     adjusted = holm(two_sided(draws[:, a] - draws[:, b], means[a] - means[b]))
     apart = np.zeros((len(methods),) * 2, bool)
     apart[a, b] = apart[b, a] = adjusted < SIGNIFICANCE
-    # Floors are yardsticks and no competitors: they take no place of anybody.
+    # Floors are baselines and do not count for ranks.
     ranked = len(compared.methods)
     rival = apart[:, :ranked]
-    # Row k counts those that are separated from method k, on either side of it.
+    # Entry k is the number of methods that are separated from method k and better, or worse.
     ahead = (rival & (means[None, :ranked] > means[:, None])).sum(1)
     behind = (rival & (means[None, :ranked] < means[:, None])).sum(1)
-    # Equal means are ordered by name, so that the table does not depend on the runs' order.
+    # Ties are sorted by name, so that the table does not depend on the order of the runs.
     order = sorted(range(len(methods)), key=lambda k: (k >= ranked, -means[k], methods[k]))
     rows = []
     ties = {}
     for k in order:
-        # As few as are surely ahead, as many as are not surely behind.
+        # From one plus the methods that are better to those that are not worse.
         best = 1 + int(ahead[k])
         worst = ranked - int(behind[k])
         text = str(best) if best == worst else f"{best}–{worst}"
@@ -140,7 +140,7 @@ def _ranked(
             }
         )
     first = order[0]
-    # As of a single attribute, see `paired.find_leaders`.
+    # As for a single attribute, see `paired.find_leaders`.
     behind = apart[first] | (high < low[first])
     bold = frozenset(methods[k] for k in order if k < ranked and not behind[k])
     table = pd.DataFrame(rows).astype({"best_rank": "Int64", "worst_rank": "Int64"})

@@ -1,7 +1,7 @@
-"""The papers of what stands in a report, as BibTeX.
+"""The papers of a report's methods, metrics and generators, as BibTeX.
 
-The YAML of a method, metric or generator names its entry: `cite: chen2022gradctrl`, or a list of
-keys. The entries are in the references.bib of the same configuration folder.
+The YAML of a method, metric or generator has the key of its entry, `cite: chen2022gradctrl`, or a
+list of keys. The entries are in the references.bib of the same configuration folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from editbench.report.load import Results
 from editbench.report.titles import Wording
 
 FILE = "references.bib"
-# An entry begins a line, as BibTeX writes it: `@article{key,`.
+# An entry begins at the start of a line with, for example, `@article{key,`.
 _ENTRY = re.compile(r"^@\w+\s*\{\s*([^\s,]+)\s*,", re.MULTILINE)
 
 
@@ -30,7 +30,7 @@ class Cited:
         metrics: name -> keys.
         worlds: name of a generator -> keys.
         missing: keys without an entry.
-        bibtex: text of the file.
+        bibtex: content of the file.
     """
 
     methods: dict[str, list[str]]
@@ -41,7 +41,7 @@ class Cited:
 
     @property
     def problem(self) -> str:
-        """Which keys have no entry, and what to do; '' where all have one."""
+        """Which keys have no entry, and the remedy; '' if all have one."""
         if not self.missing:
             return ""
         return (
@@ -72,13 +72,13 @@ def cited_in(results: Results, folders: Sequence[Path] = ()) -> Cited:
     known = _known(folders)
     missing = [key for key in keys if key not in known]
     lines = ["The papers of the methods, metrics and data sets of this report."]
-    # Told in the file as well, where whoever misses the entry looks: BibTeX reads it as a comment.
+    # The file also names missing entries; BibTeX reads such a line as a comment.
     lines += [known.get(key, f"No entry for the key {key}.") for key in keys]
     return Cited(methods, metrics, worlds, missing, "\n\n".join(lines) + "\n")
 
 
 def entries(text: str) -> dict[str, str]:
-    """Key -> entry of a text in BibTeX. Whatever stands between entries is a comment."""
+    """Key -> entry, for a text in BibTeX. Text between entries is a comment."""
     found = {}
     for begin in _ENTRY.finditer(text):
         depth = 0
@@ -91,9 +91,9 @@ def entries(text: str) -> dict[str, str]:
 
 
 def _known(folders: Sequence[Path]) -> dict[str, str]:
-    """Key -> entry of all that ships and that the user has."""
+    """Key -> entry, for all entries of editbench and of the user."""
     known: dict[str, str] = {}
-    # The user's own come last, and may replace one that ships.
+    # The user's entries come last and may replace editbench's.
     for folder in (CONF, *folders):
         if (folder / FILE).is_file():
             known |= entries(read_text(folder / FILE))

@@ -1,12 +1,12 @@
-"""Seeds of one method on one attribute as one cell of a table: a mean over starts and seeds.
+"""Pooling the seeds of a method on an attribute into one cell: a mean over starts and seeds.
 
-Seeds walk from the same starts. Where the values of single starts are known, each start gets the
-mean over the seeds that have it, and the interval is over both starts and seeds
-(`editbench.stats.intervals.crossed_means`, and `crossed_share` for values of 0 and 1). Of a number
-without such values only the seeds' own numbers and intervals are known: the cell is their mean, and
-the noise of starts, which the seeds share, is kept whole. A note of any seed is kept, since the seed
-is in the mean. A number that not every seed has at the same place (a strength that each seed
-calibrates) is that of the first seed.
+All seeds walk from the same starts. If the values of single starts are known, each start gets the
+mean over the seeds that have it, and the interval is over starts and seeds
+(`editbench.stats.intervals.crossed_means`, and `crossed_share` for values of 0 and 1). Otherwise
+only the seeds' own numbers and intervals are known. The cell is then their mean, and the variance
+over starts is not reduced, since the seeds share the starts. Notes of all seeds are kept. If seeds
+have a number at different x, such as a strength that each seed calibrates, the number is that of
+the first seed.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from editbench.stats.intervals import (
 )
 from editbench.walk.rows import KEY_COLUMNS, join_notes, key_of
 
-CELL = ["setting", "label", "attribute"]  # runs that agree in these differ in the seed
-LARGEST = ("peak_memory_mb",)  # what a machine must have: the mean over seeds would say too little
-ROUNDING = 1e-6  # relative: a row is the mean of its samples up to here
+CELL = ["setting", "label", "attribute"]  # runs that agree in these differ only in the seed
+LARGEST = ("peak_memory_mb",)  # the maximum over seeds, since a machine must have that much
+ROUNDING = 1e-6  # relative tolerance for whether a row is the mean of its samples
 
 
 def pool_seeds(
     runs: pd.DataFrame, rows: pd.DataFrame, samples: pd.DataFrame, costs: tuple[str, ...]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Join the runs that differ in the seed alone.
+    """Pool the runs that differ only in the seed.
 
     Args:
-        runs: one row a run, as `editbench.report.load.Results` has it.
+        runs: one row per run, as in `editbench.report.load.Results`.
         rows: of the runs.
         samples: of the runs.
-        costs: columns of `runs` that are averaged over seeds, what was learnt among them.
+        costs: columns of `runs` that are averaged over seeds, including `learned`.
 
     Returns:
-        One row a cell, under the run id of its first finished seed; its rows, with `seeds` and
-        `seed_variance` (what the choice of seeds adds to the variance of the value); its samples,
-        one a start.
+        One row per cell, with the run id of its first finished seed; the rows of cells, with
+        `seeds` and `seed_variance` (what the choice of seeds adds to the variance of the value);
+        and the samples of cells, one per start.
     """
     cells = []
     pooled_rows = []
     pooled_samples = []
-    # Looked up once: a comparison of the whole tables with each cell's runs grows with the square.
+    # Computed once, since searching the whole tables for each cell would take quadratic time.
     rows_of = rows.groupby("run_id").indices
     samples_of = samples.groupby("run_id").indices
     for _, group in runs.groupby(CELL, sort=False):
@@ -86,14 +86,14 @@ def _of_runs(table: pd.DataFrame, places: Mapping[Any, Any], run_ids: list[str])
     Args:
         table: of all runs.
         places: run_id -> the positions of its rows.
-        run_ids: which runs; one without rows has no place.
+        run_ids: of the runs to take; runs without rows are not in `places`.
     """
     found = [places[run] for run in run_ids if run in places]
     return table.take(np.sort(np.concatenate([np.array([], int), *found])))
 
 
 def _stacked(parts: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:
-    """The parts below each other, with the types of the table that they came from."""
+    """Concatenate parts of a table, with its types."""
     # pandas cannot join a table without rows to others without losing the types.
     parts = [part for part in parts if len(part)]
     if not parts:
@@ -102,7 +102,12 @@ def _stacked(parts: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:
 
 
 def _joined_runs(group: pd.DataFrame, costs: tuple[str, ...]) -> dict[Any, Any]:
-    """The row of a cell; group: its runs, sorted by seed."""
+    """The row of a cell.
+
+    Args:
+        group: its runs, sorted by seed.
+        costs: see `pool_seeds`.
+    """
     done = group[group["status"] == "done"]
     kept = done if len(done) else group
     cell = dict(kept.iloc[0])
@@ -117,7 +122,7 @@ def _joined_runs(group: pd.DataFrame, costs: tuple[str, ...]) -> dict[Any, Any]:
         cell[name] = kept[name].max() if name in LARGEST else kept[name].mean()
     missing = group[group["status"] != "done"]
     if len(done):
-        # A mean over the other seeds must say that it is one.
+        # A mean over only some of the seeds must say so.
         cell["reason"] = join_notes(
             *(
                 f"seed {seed} {status}: {reason}"
@@ -130,7 +135,7 @@ def _joined_runs(group: pd.DataFrame, costs: tuple[str, ...]) -> dict[Any, Any]:
 
 
 def _by_start(samples: pd.DataFrame, run_ids: list[str]) -> dict[tuple, pd.DataFrame]:
-    """Key of the samples -> (starts, seeds), NaN where a seed has no value of a start."""
+    """Key of the samples -> (starts, seeds), NaN if a seed has no value for a start."""
     found = {}
     for _, part in samples.groupby(list(KEY_COLUMNS), dropna=False, sort=False):
         first = part.drop_duplicates(["run_id", "start"])
@@ -142,12 +147,12 @@ def _by_start(samples: pd.DataFrame, run_ids: list[str]) -> dict[tuple, pd.DataF
 def _joined_rows(
     rows: pd.DataFrame, tables: dict[tuple, pd.DataFrame], run_ids: list[str], runs: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row a number."""
+    """One row per number."""
     seed_of = dict(zip(runs["run_id"], runs["seed"]))
     place = {run: position for position, run in enumerate(run_ids)}
-    # The first seed decides the order, so that a table looks the same with one seed and with more.
+    # In the order of the first seed, so that tables with one and several seeds look the same.
     records = sorted(rows.to_dict("records"), key=lambda row: place[row["run_id"]])
-    # Plain mappings: grouping by ten columns takes pandas longer than all that follows.
+    # Dictionaries, since grouping by ten columns with pandas would take most of the time.
     parts: dict[tuple, dict[str, dict[Any, Any]]] = {}
     for row in records:
         parts.setdefault((key_of(row), row["group"]), {}).setdefault(row["run_id"], row)
@@ -156,7 +161,7 @@ def _joined_rows(
         part = list(by_run.values())
         row = part[0]
         if len(part) < len(run_ids):
-            # A place that each seed chose for itself, such as a calibrated strength.
+            # Each seed has its own x, such as a calibrated strength.
             if row["run_id"] == run_ids[0]:
                 found.append(row)
             continue
@@ -171,14 +176,14 @@ def _joined_rows(
 
 
 def _is_mean(table: pd.DataFrame, values: np.ndarray) -> bool:
-    """Whether the number of every seed is the mean of its samples, and not another statistic."""
+    """Whether each seed's number is the mean of its samples, and not another statistic."""
     with np.errstate(invalid="ignore"):
         means = table.mean().to_numpy(np.float64)
     return bool(np.allclose(means, values, rtol=ROUNDING, atol=ROUNDING))
 
 
 def _of_starts(values: np.ndarray) -> dict[str, Any]:
-    """Value, interval and count of a number from the values of single starts, (starts, seeds)."""
+    """Value, interval and count of a number, from the values of single starts (starts, seeds)."""
     values = values[np.isfinite(values).any(1)]
     share = bool(np.isin(values, (0.0, 1.0)).all())
     low, high = crossed_share(values) if share else crossed_means(values)
@@ -194,7 +199,7 @@ def _of_starts(values: np.ndarray) -> dict[str, Any]:
 
 
 def _of_numbers(part: list[dict[Any, Any]]) -> dict[str, Any]:
-    """The same from the seeds' own numbers and intervals, a row a seed."""
+    """Value, interval and count of a number, from the seeds' own numbers and intervals."""
     columns = ("value", "low", "high", "count")
     numbers = np.array([[row[name] for name in columns] for row in part], np.float64)
     values, lows, highs, counts = numbers[np.isfinite(numbers[:, 0])].T
@@ -207,7 +212,7 @@ def _of_numbers(part: list[dict[Any, Any]]) -> dict[str, Any]:
         "value": float(values.mean()),
         "low": above_zero(low, values),
         "high": high,
-        # The fewest: a reader asks whether there are enough.
+        # The minimum, since the count shows whether there are enough.
         "count": float(np.fmin.reduce(counts)),
         "seeds": len(part),
         "seed_variance": variance,
@@ -217,7 +222,10 @@ def _of_numbers(part: list[dict[Any, Any]]) -> dict[str, Any]:
 def _widened(
     values: np.ndarray, lows: np.ndarray, highs: np.ndarray, spread: SeedSpread
 ) -> Interval:
-    """The mean distance of the seeds' own ends, and the part of the seeds, added as squares."""
+    """The interval of a mean over seeds.
+
+    Each half is the mean of the seeds' own halves and the seeds' part, added in quadrature.
+    """
     if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
         return NO_INTERVAL
     value = float(values.mean())
@@ -230,7 +238,7 @@ def _widened(
 
 
 def _joined_note(part: list[dict[Any, Any]], seed_of: dict[str, int]) -> str:
-    """The notes of all seeds; which seeds, where it is not all of them."""
+    """The notes of all seeds; seeds are named if a note is not of all of them."""
     noted: dict[str, list[str]] = {}
     for row in part:
         if row["note"] != "":
@@ -242,7 +250,7 @@ def _joined_note(part: list[dict[Any, Any]], seed_of: dict[str, int]) -> str:
 
 
 def _joined_samples(tables: dict[tuple, pd.DataFrame], samples: pd.DataFrame) -> pd.DataFrame:
-    """One value a start: the mean over the seeds that have it."""
+    """One value per start: the mean over the seeds that have it."""
     found = []
     for key, table in tables.items():
         means = table.mean(axis=1).dropna()

@@ -1,8 +1,8 @@
-"""Which runs may stand in one table, and what each is called there.
+"""Settings (groups of runs that can be compared in one table) and variants of methods.
 
-Runs are comparable when generator, scorer, bank, starts and walk limits agree: a setting. The seed
-is part of it where seeds are kept apart. Two runs of one method on one attribute within a setting are variants, told apart by the config keys in
-which they differ.
+The runs of a setting have the same generator, scorer, bank, starts and walk limits, and the same
+seed if seeds are not pooled. Within a setting, different configurations of one method are variants,
+which are labelled by the keys in which they differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from editbench.base.conf import LABELS, WORDING
 from editbench.base.identity import COMPARABLE, WITHOUT_EFFECT
 
 OBSERVATION = "observation"
-# What a method's YAML says to people, to the report and to the demo, such as its number of seeds.
+# Keys of a method's YAML for people, the report and the demo, such as its number of seeds.
 METHOD_LABELS = tuple(f"method.{label}" for label in LABELS if label != "name")
 STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
 
@@ -25,18 +25,17 @@ STATUS_FIELDS = ("generator", "seed", "judged_in", "leaking")
 def add_settings(
     runs: pd.DataFrame, configs: dict[str, dict], by_seed: bool = True
 ) -> pd.DataFrame:
-    """Add the columns `setting` ('' when there is only one) and `label` (the method's name, or name
-    and variant).
+    """Add the columns `setting` ('' if there is only one) and `label` (name of method and variant).
 
     Args:
-        runs: one row a run.
+        runs: one row per run.
         configs: run_id -> operative configuration.
-        by_seed: whether runs of other seeds are another setting; else they are no variants either.
+        by_seed: whether different seeds are different settings; otherwise the seed is ignored.
     """
     if runs.empty:
         return runs.assign(setting=pd.Series(dtype="str"), label=pd.Series(dtype="str"))
     runs = runs.copy()
-    # Names with dots, as on the command line, so that a setting can be read as its options.
+    # Names with dots, as on the command line, since settings are named by their options.
     flat = {run: flatten(configs.get(run, {})) for run in runs["run_id"]}
     if not by_seed:
         for options in flat.values():
@@ -48,7 +47,7 @@ def add_settings(
     runs["setting"] = _names(keys)
     runs["label"] = runs["method"]
     for _, group in runs.groupby(["setting", "method"]):
-        # Otherwise there is nothing to tell apart, and the plain name is best.
+        # Otherwise there are no variants, and the label is the method's name.
         if group.duplicated(["attribute", "seed"]).any() or _differ(group, flat):
             variants = _variants(group, flat)
             runs.loc[group.index, "label"] = [variants[run] for run in group["run_id"]]
@@ -56,11 +55,11 @@ def add_settings(
 
 
 def _names(keys: list[dict[str, Any]]) -> list[str]:
-    """What each setting is called: its world, where there are several, and what differs in it."""
+    """The names of settings: the world, if there are several, and the options that differ."""
     worlds: dict[str, list[dict[str, Any]]] = {}
     for key in keys:
         worlds.setdefault(str(key["generator"]), []).append(key)
-    # Two worlds differ in all options of their networks, banks and starts: the name says it.
+    # Only options that differ within a world; the world's name stands for all others.
     differing = {world: _differing(part) for world, part in worlds.items()}
     found = []
     for key in keys:
@@ -72,13 +71,12 @@ def _names(keys: list[dict[str, Any]]) -> list[str]:
 
 
 def _differing(keys: list[dict[str, Any]]) -> list[str]:
-    """The names whose values differ, so that all runs of one sweep have a setting without a name."""
+    """The keys whose values differ; none within one sweep, whose setting then has an empty name."""
     names = sorted(set().union(*keys))
     differing = [
         name for name in names if len({_text(key[name]) for key in keys if name in key}) > 1
     ]
-    # Where a group has another name its options differ too; the name says it already, unless two
-    # runs of the same name differ in the option.
+    # An option is left out if the name of its group's option already determines its value.
     return [
         name
         for name in differing
@@ -90,19 +88,18 @@ def _differing(keys: list[dict[str, Any]]) -> list[str]:
 
 
 def _told(name: str, keys: list[dict[str, Any]]) -> bool:
-    """Whether the name of a key's group says its value: runs that share the one share the other."""
+    """Whether the name of the group's option determines the value of a key."""
     group = f"{name.split('.')[0]}.name"
-    # A function from name to value: as many pairs as names.
+    # It does if there are as many (name, value) pairs as names.
     pairs = {(_text(key.get(group)), _text(key[name])) for key in keys if name in key}
     return len(pairs) == len({first for first, _ in pairs})
 
 
 def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
-    """Everything but the method and the attribute that a result depends on."""
+    """Everything that a result depends on, except the method and the attribute."""
     key = {name: run[name] for name in STATUS_FIELDS}
-    if (
-        flat.get("inversion.name") == "none"
-    ):  # the bank's samples: options of an inversion say nothing
+    # Without an inversion, its options have no effect.
+    if flat.get("inversion.name") == "none":
         flat = {
             name: value
             for name, value in flat.items()
@@ -112,31 +109,31 @@ def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in flat.items()
         if any(name == part or name.startswith(f"{part}.") for part in COMPARABLE)
-        # The status has the generator's name already.
+        # The status already has the generator's name.
         and name != "generator.name"
     }
 
 
 def effective(run: Mapping[str, Any], config: dict) -> str:
-    """What a job is: two records that agree in it differ in code or weights alone.
+    """A text that identifies a job: records with the same text differ only in code or weights.
 
     Args:
         run: `method`, `attribute`, `seed` and the other STATUS_FIELDS of its record.
         config: operative configuration.
     """
     flat = flatten(config)
-    flat.pop("method.name", None)  # it is among the fields
+    flat.pop("method.name", None)  # already among the fields
     fields = {name: run[name] for name in ("method", "attribute", *STATUS_FIELDS)}
     return json.dumps([fields, flat], sort_keys=True, default=str)
 
 
 def flatten(config: object, prefix: str = "") -> dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}, without what does not determine a result.
+    """{'a': {'b': 1}} -> {'a.b': 1}, without keys that do not change a result.
 
-    An option of the generator stays whole, so that a mapping differs from null: they are two
-    worlds.
+    Options of the generator are not flattened, so that a mapping and null are different values:
+    they are different worlds.
     """
-    # Paths, workers and the like would make every run a setting of its own.
+    # With paths, workers and similar options, every run would be a separate setting.
     if prefix in WITHOUT_EFFECT or prefix in METHOD_LABELS:
         return {}
     if prefix.rpartition(".")[2] in WORDING:
@@ -150,8 +147,7 @@ def flatten(config: object, prefix: str = "") -> dict[str, Any]:
 
 
 def _differ(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> bool:
-    """Whether seeds of one method differ in its options: they are then variants, and no seeds of
-    one."""
+    """Whether runs of a method on an attribute differ in the method's options."""
     for _, same in group.groupby("attribute"):
         own = [_text(_of_method(flat[run])) for run in same["run_id"]]
         if len(set(own)) > 1:
@@ -164,12 +160,12 @@ def _of_method(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """run_id -> label, from the config keys that differ between runs of the same attribute."""
+    """run_id -> label, from the keys that differ between runs on the same attribute."""
     flat = {run: flat[run] | {OBSERVATION: _observed(flat[run])} for run in group["run_id"]}
     keys: set[str] = set()
     for _, same in group.groupby("attribute"):
         keys |= _varying([flat[run] for run in same["run_id"]])
-    # Within a setting variants differ in the method; other keys only where nothing else differs.
+    # Other keys than the method's are used only if the method's do not differ.
     shown = sorted({key for key in keys if key.startswith("method.")} or keys)
     labels = {}
     for run, method in zip(group["run_id"], group["method"]):
@@ -179,11 +175,11 @@ def _variants(group: pd.DataFrame, flat: dict[str, dict[str, Any]]) -> dict[str,
             if key in flat[run]
         ]
         labels[run] = f"{method} ({', '.join(parts)})" if parts else method
-    # Two runs may agree in every option that is shown.
+    # Two runs may agree in all options that are shown.
     named = group.assign(label=[labels[run] for run in group["run_id"]])
     again = named.duplicated(["attribute", "label", "seed"], keep=False)
     for run in named.loc[again, "run_id"]:
-        labels[run] += f" [{run[-8:]}]"  # they differ in what is not shown: metrics, or code
+        labels[run] += f" [{run[-8:]}]"  # they differ in something else, such as metrics or code
     return labels
 
 
@@ -198,7 +194,7 @@ def _varying(own: list[dict[str, Any]]) -> set[str]:
     found = set()
     for key in set().union(*own):
         having = own
-        # An observation that a run lacks is told by its name, and not by every option of it.
+        # If a run lacks an observation, the observation's name shows it, not all its options.
         if key.startswith(f"{OBSERVATION}."):
             having = [one for one in own if key in one]
         if len({_text(one.get(key)) for one in having}) > 1:

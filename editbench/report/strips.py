@@ -1,4 +1,4 @@
-"""Picture strips: the same starts under every method, source first, then small to large steps."""
+"""Strips of images: one start under each method, the source first, then increasing steps."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from editbench.base.errors import EditbenchError
 from editbench.figures.theme import Theme
 from editbench.report.load import Problem, Results, load
 
-# Smoothing would blur the few pixels that the judge saw of a small picture.
-PIXELATED = 64  # pictures up to this side are enlarged without smoothing
-LARGEST = 128  # side of a picture in the page
-# The orange that the page calls --cross in template.html.
+# Images up to this side are enlarged without smoothing, which would blur the pixels that the judge
+# saw.
+PIXELATED = 64
+LARGEST = 128  # side of an image on the page
+# The orange that is --cross in template.html.
 OUTLINE = (238, 119, 51)
-# Pixels of a page: between frames, of the line below a frame, and of a heading.
+# Sizes in pixels: between frames, of the line below a frame, and of a heading.
 GAP = 6
 CAPTION = 16
 HEAD = 30
-# matplotlib brings the font along; the system may have none with σ and arrows.
+# This font is part of matplotlib; the system may have no font with σ and arrows.
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One start under one method. images (c, C, H, W) uint8, C 1 or 3, steps, effect and crossed
-    (c,): effect in sigmas of the target, crossed where the judge gives the frame the target class;
-    crossing: position of the first such frame, None when there is none; goal: source and target
-    class in words, or ''.
+    """The strip of one start under one method.
+
+    `images` is (c, C, H, W) uint8 with C = 1 or 3; `steps`, `effect` and `crossed` are (c,). The
+    effect is in sigmas of the target, and `crossed` is whether the judge assigns the target class
+    to the frame. `crossing` is the position of the first such frame, or None. `goal` has the names
+    of the source and target class, or is ''.
     """
 
     method: str
@@ -46,7 +49,7 @@ class Strip:
     crossed: np.ndarray
     crossing: int | None
     goal: str = ""
-    # Whether the target comes after the source in the list of classes: neutral to smiling.
+    # Whether the target comes after the source in the list of classes, as in neutral to smiling.
     adds: bool = False
 
     @property
@@ -57,16 +60,18 @@ class Strip:
 def strips(
     results: Results, theme: Theme, most: int = 4
 ) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
-    """attribute -> start -> strips by method, in the order of `theme`, of at most `most` starts, those that
-    most methods have first; and the files that could not be read. Edits that add an attribute, such
-    as a smile, come before those that take it away.
+    """attribute -> start -> strips by method, and the files that could not be read.
+
+    Methods are in the order of `theme`. At most `most` starts are included, preferably those that
+    most methods have. Edits that add an attribute, such as a smile, come before edits that remove
+    it.
     """
     found: dict[str, dict[int, list[Strip]]] = {}
     problems = []
     for run in results.runs[results.runs["status"] == "done"].to_dict("records"):
         try:
             arrays = results.strips(run["run_id"])
-        # Damaged pictures of one run cost its strips alone.
+        # Damaged images of a run affect only its own strips.
         except EditbenchError as error:
             problems.append(Problem(run["run_id"], str(error)))
             continue
@@ -76,7 +81,7 @@ def strips(
     place = {name: k for k, name in enumerate(theme)}
     for attribute in theme.order(found):
         starts = found[attribute]
-        # The inner sort decides ties by the id of the start, so that the choice is reproducible.
+        # The inner sort breaks ties by the id of the start, so that the choice is reproducible.
         kept = sorted(sorted(starts), key=lambda start: -len(starts[start]))[:most]
         chosen[attribute] = {
             start: sorted(starts[start], key=lambda strip: place[strip.method])
@@ -86,15 +91,15 @@ def strips(
 
 
 def strips_of_record(folder: Path) -> Sequence[Strip]:
-    """The strips that one record keeps, in the order of its starts.
+    """The strips of one record, in the order of its starts.
 
     Args:
         folder: of the record.
 
     Raises:
-        EditbenchError: the record keeps no pictures, or they are damaged.
+        EditbenchError: the record has no images, or they are damaged.
     """
-    # `load` takes a folder of runs; of its records only this one is read.
+    # `load` needs the folder of runs, of which it reads only this record.
     results = load(folder.parent, {folder.name})
     if results.problems:
         raise EditbenchError(f"{folder}: {results.problems[0].reason}")
@@ -106,8 +111,8 @@ def strips_of_record(folder: Path) -> Sequence[Strip]:
 
 
 def picture(image: np.ndarray) -> Image.Image:
-    """(C, H, W) uint8, C 1 or 3."""
-    # Pillow takes grey as (H, W) and colour as (H, W, 3) in contiguous memory.
+    """Convert an array (C, H, W) uint8, C = 1 or 3, to a Pillow image."""
+    # Pillow needs (H, W) or (H, W, 3) in contiguous memory.
     return Image.fromarray(
         image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
     )
@@ -115,11 +120,11 @@ def picture(image: np.ndarray) -> Image.Image:
 
 @dataclass(frozen=True)
 class StripBlock:
-    """Strips of one start that stand together on a page.
+    """Strips of one start that are on the same page.
 
     Attributes:
         title: of the start.
-        strips: below each other.
+        strips: from top to bottom.
     """
 
     title: str
@@ -128,10 +133,10 @@ class StripBlock:
 
 @dataclass(frozen=True)
 class Measures:
-    """Pixels of a page of strips.
+    """Sizes of a page of strips in pixels.
 
     Attributes:
-        left: of the column of names.
+        left: width of the column of names.
         side: height and width of a frame.
         width: of the page.
     """
@@ -142,36 +147,37 @@ class Measures:
 
     @property
     def pitch(self) -> int:
-        """From a strip to the next."""
+        """Distance between successive strips."""
         return self.side[0] + CAPTION + GAP
 
     def height(self, blocks: Sequence[StripBlock]) -> int:
-        """Of a page with these blocks."""
+        """Height of a page with these blocks."""
         return HEAD + sum(HEAD + self.pitch * len(block.strips) for block in blocks) + GAP
 
 
 def pages(
     starts: dict[int, list[Strip]], title: str, theme: Theme, ratio: float = math.inf
 ) -> list[bytes]:
-    """All strips of an attribute as PNGs with labels; the crossing is outlined, the effect is
-    under each frame.
+    """All strips of an attribute as labelled PNGs.
+
+    The crossing is outlined, and the effect is below each frame.
 
     Args:
         starts: start -> its strips.
         title: heading.
         theme: how methods are written.
-        ratio: the largest height of a page in its widths, so that a sheet of paper takes it. A page
-            holds one strip in any case.
+        ratio: maximum ratio of a page's height to its width, for printing. A page always has at
+            least one strip.
     """
     everything = [strip for row in starts.values() for strip in row]
     high, wide = everything[0].images.shape[-2:]
-    # A whole number, so that every pixel of a small picture has the same size; about 96 pixels a
-    # frame, and never less than the picture's own.
+    # An integer, so that all pixels are enlarged equally. A frame has about 96 pixels, or more if
+    # its image is larger.
     scale = max(1, round(96 / max(high, wide)))
     side = (high * scale, wide * scale)
     font = ImageFont.truetype(str(FONT), 13)
     left = 24 + int(max(font.getlength(theme.method(strip.method)) for strip in everything))
-    # Walks end at different steps; the longest sets the width.
+    # Walks have different numbers of steps; the longest determines the width.
     columns = max(len(strip.images) for strip in everything)
     measures = Measures(left, side, left + columns * (side[1] + GAP) + 12)
     parts = _parts(starts, measures, ratio * measures.width)
@@ -185,12 +191,12 @@ def pages(
 def _parts(
     starts: dict[int, list[Strip]], measures: Measures, limit: float
 ) -> list[list[StripBlock]]:
-    """The blocks of each page; none is higher than `limit` pixels, if that takes one strip."""
+    """The blocks of each page. A page with more than one strip is at most `limit` pixels high."""
     room = (limit - measures.height([StripBlock("", [])])) / measures.pitch
     most = max(1, math.floor(room)) if math.isfinite(room) else sys.maxsize
     parts: list[list[StripBlock]] = []
     for strips in starts.values():
-        # As even as the same number of blocks allows: one strip on a last page would look forgotten.
+        # Strips are distributed evenly, so that the last block is not much shorter.
         size = -(-len(strips) // -(-len(strips) // most))
         for begin in range(0, len(strips), size):
             more = ", continued" if begin else ""
@@ -226,7 +232,7 @@ def _page(blocks: Sequence[StripBlock], title: str, theme: Theme, measures: Meas
                 )
                 page.paste(shown, (x, y))
                 if place == strip.crossing:
-                    # Around the picture and not over it: the frame hides no pixel.
+                    # Around the image, so that no pixel is hidden.
                     draw.rectangle(
                         (x - 3, y - 3, x + wide + 2, y + high + 2), outline=OUTLINE, width=3
                     )
@@ -244,7 +250,7 @@ def _page(blocks: Sequence[StripBlock], title: str, theme: Theme, measures: Meas
 
 
 def frame_caption(strip: Strip, place: int) -> str:
-    """'source', or the achieved effect: '+1.2 σ'."""
+    """'source', or the achieved effect, such as '+1.2 σ'."""
     if strip.steps[place] == 0:
         return "source"
     value = strip.effect[place]
@@ -258,7 +264,7 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
         steps = arrays["steps"][k]
         keep = np.concatenate([[True], steps[1:] != steps[:-1]]) & (
             steps >= 0
-        )  # short walks are padded by repeats
+        )  # short walks repeat their last step
         crossed = arrays["crossed"][k][keep]
         found.append(
             Strip(
@@ -268,7 +274,7 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
                 steps[keep],
                 arrays["effect"][k][keep],
                 crossed,
-                # argmax is 0 where there is none, which would read as the source.
+                # Without a crossing argmax is 0, which would be the source.
                 int(crossed.argmax()) if crossed.any() else None,
                 _goal(arrays, k, classes),
                 _adds(arrays, k),
@@ -278,7 +284,7 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
 
 
 def _goal(arrays: dict[str, np.ndarray], k: int, classes: Sequence[str]) -> str:
-    # Records without the classes of a walk keep their strips, without a goal in the title.
+    # For records without the classes of a walk, the title has no goal.
     if not {"source", "target"} <= set(arrays) or not classes:
         return ""
     return f"{classes[int(arrays['source'][k])]} → {classes[int(arrays['target'][k])]}"

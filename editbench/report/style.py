@@ -1,8 +1,8 @@
-"""How a report is written: what stands in it, in which order, under which words, at which size.
+"""The style of a report: what it contains, in which order, with which titles, at which size.
 
-The choices are in one file, report.yaml, and the most frequent ones are options of the command. The
-numbers are not changed by them, but for `methods` and `attributes`: means, ranks and tests are over
-what is left, so that a table says what it is over.
+The choices are in the file report.yaml, and the most common ones are also options of the command.
+They do not change numbers, except for `methods` and `attributes`: means, ranks and tests are only
+over the chosen ones.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from editbench.report.paper import WIDTHS
 from editbench.report.tables import main_table, quantities
 from editbench.report.titles import Wording
 
-FILE = "report.yaml"  # in the folder of the runs
+FILE = "report.yaml"  # in the folder of the records
 LATEX_TABLES = ("accuracy", "ad", "learned", "means", "cost", "ranking")
 MOST_DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Style:
-    """The choices. Their names are the keys of report.yaml.
+    """The choices of a report, named as the keys of report.yaml.
 
     Attributes:
-        methods: those that are reported, in this order, by name or label; empty: all, means and
-            ranking best first.
-        attributes: likewise; empty: all, by name.
-        columns: of the tables of numbers, by the name in table.csv; empty: all.
-        titles: a method, attribute, generator or column -> how it is written.
-        captions: a LaTeX table -> its caption, as LaTeX.
-        labels: a LaTeX table -> its label.
-        digits: after the point, of numbers with fixed decimals; None: those of each column.
+        methods: names or labels of the methods to report, in this order; empty for all, with the
+            best first in means and ranking.
+        attributes: names of the attributes to report, in this order; empty for all, by name.
+        columns: of the tables of numbers, by their names in table.csv; empty for all.
+        titles: method, attribute, generator or column -> its title.
+        captions: LaTeX table -> its caption, in LaTeX.
+        labels: LaTeX table -> its label.
+        digits: number of decimals of numbers with fixed decimals; None for the column's default.
         font: of figures: sans or serif.
-        column: width of figures and LaTeX tables in a paper: one or two columns; '': figures as
-            wide as they need, tables two.
+        column: width of figures and LaTeX tables in a paper: 'one' or 'two' columns; '' for figures
+            of the width that they need, and tables of two columns.
         folders: a user's own configuration folders, whose YAMLs have titles.
         places: key -> where it was chosen, for messages.
     """
@@ -65,29 +65,30 @@ class Style:
 
     @classmethod
     def read(cls, file: Path) -> Style:
-        """The choices of a file.
+        """The choices in a file.
 
         Raises:
-            BadFile: it cannot be read.
-            EditbenchError: a key or a value is wrong; the message has file, key and remedy.
+            BadFile: the file cannot be read.
+            EditbenchError: a key or value is wrong; the message has the file, the key and the
+                remedy.
         """
         return cls().with_values(read_yaml(file), f"{file}: ")
 
     @classmethod
     def of_runs(cls, root: Path) -> Style:
-        """The choices of the report.yaml in a folder of runs; none where it has no such file."""
+        """The choices in the report.yaml of a folder of records; the defaults if it has none."""
         file = Path(root) / FILE
         return cls.read(file) if file.is_file() else cls()
 
     def with_values(self, values: Mapping[str, Any], where: str) -> Style:
-        """The same with some choices made anew.
+        """A copy with some choices changed.
 
         Args:
             values: key -> value.
-            where: what stands before the key in messages: 'report.yaml: ', or '--'.
+            where: prefix of the key in messages: 'report.yaml: ', or '--'.
 
         Raises:
-            EditbenchError: an unknown key, or a value of the wrong kind.
+            EditbenchError: a key is unknown, or a value is of the wrong kind.
         """
         known = [item.name for item in fields(self) if item.name not in ("folders", "places")]
         checked = {}
@@ -99,11 +100,10 @@ class Style:
         return replace(self, **checked, places=places)
 
     def choose(self, results: Results) -> Results:
-        """The records of the methods and attributes that were chosen.
+        """The records of the chosen methods and attributes.
 
         Raises:
-            EditbenchError: a name of a method, attribute, column or title that is not in the
-                records.
+            EditbenchError: the name of a method, attribute, column or title is not in the records.
         """
         runs = results.runs
         self._check_names(results)
@@ -126,7 +126,7 @@ class Style:
         runs = results.runs
         methods = {*runs["method"], *runs["label"]}
         attributes = set(runs["attribute"])
-        # Columns are looked for only where one is named: their table takes time.
+        # Columns are determined only if one is named, since their table takes time.
         columns: set[str] = set()
         if self.columns or self.titles:
             table = main_table(results)
@@ -141,7 +141,7 @@ class Style:
         ):
             for name in getattr(self, key):
                 if name not in known:
-                    # A Style that Python made has no places.
+                    # A Style that was made in Python has no places.
                     place = self.places.get(key, key)
                     raise EditbenchError(f"{place}: {UnknownName(kind, name, known)}")
 
@@ -165,7 +165,7 @@ class Style:
             name: attribute_titles.get(name, "")
             for name in _ordered(sorted(set(runs["attribute"])), self.attributes)
         }
-        # Attributes that are measured and not edited have titles too, after the edited ones.
+        # Attributes that are measured but not edited have titles too, after the edited ones.
         attributes |= {
             name: attribute_titles[name]
             for name in sorted(attribute_titles)
@@ -175,7 +175,7 @@ class Style:
         return Theme(found, attributes, worlds, columns=self.titles)
 
     def ordered(self, numbers: Numbers, theme: Theme) -> Numbers:
-        """The same numbers with their rows in the order that was chosen."""
+        """The same numbers with rows in the chosen order."""
         methods = {name: k for k, name in enumerate(theme)}
         attributes = {name: k for k, name in enumerate(theme.order(numbers.table["attribute"]))}
         places = {"attribute": attributes, "method": methods}
@@ -193,22 +193,22 @@ class Style:
         return replace(numbers, means=by_method(numbers.means), costs=by_method(numbers.costs))
 
     def columns_of(self, numbers: Numbers) -> list[Column]:
-        """The columns of a table of numbers: those that were chosen, or all that hold one."""
+        """The columns of a table of numbers: the chosen ones, or all that have numbers."""
         return self.written(columns_of(numbers.table, quantities(numbers.results)))
 
     def costs_of(self, numbers: Numbers) -> list[Column]:
-        """The columns of the table of costs, likewise."""
+        """The columns of the table of costs: the chosen ones, or all."""
         return self.written(column for column in COSTS if numbers.costs[column.key].notna().any())
 
     def written(self, columns: Iterable[Column]) -> list[Column]:
-        """Columns in their order, with their titles and digits."""
+        """Columns in the chosen order, with their titles and digits."""
         found = {column.key: column for column in columns}
         if self.columns:
             found = {key: found[key] for key in self.columns if key in found}
         return [self.column_of(column) for column in found.values()]
 
     def shows(self, key: str) -> bool:
-        """Whether a column may stand in the tables, and what is to be said of it below them."""
+        """Whether the tables, and the notes below them, include a column."""
         return not self.columns or key in self.columns
 
     def column_of(self, column: Column) -> Column:
@@ -223,12 +223,12 @@ class Style:
 def _ordered(
     names: Iterable[str], first: Sequence[str], other: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Names with those in `first` first, in that order.
+    """Sort names: those in `first` come first, in that order.
 
     Args:
-        names: in the order of what is not in `first`.
-        first: names, or other names of them.
-        other: name -> its other name.
+        names: the names; those not in `first` keep this order.
+        first: names, or their alternative names.
+        other: name -> its alternative name.
     """
 
     def place(name: str) -> int:
@@ -241,7 +241,7 @@ def _ordered(
 
 
 def _checked(key: str, value: Any, where: str) -> Any:
-    """A value of the right kind. EditbenchError with the remedy."""
+    """The value of a key, converted and checked. Raises EditbenchError if it is of a wrong kind."""
     if key in ("methods", "attributes", "columns"):
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
             raise EditbenchError(f"{where}: must be a list of names, [a, b]; it is {value!r}")

@@ -1,9 +1,8 @@
-"""How methods, attributes and worlds are written, which papers they are of, and what draws a
-metric: what the report reads of their YAML files.
+"""What a report reads from YAML files: titles of methods, attributes and worlds, papers, figures.
 
-A name is the key everywhere: of files, of columns in CSV, of colours. Its title is read from the
-YAML of today where the option is still there, so that a changed word needs no new run, and else
-from the record. What has neither is written by its name.
+Names are used as keys of files, CSV columns and colours. A title is read from the current YAML if
+the option still exists, so that a changed title needs no new run, and otherwise from the record.
+Without a title, the name is shown.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from editbench.base.conf import WORDING, option_file, read_yaml
 from editbench.base.errors import BadFile, UnknownName
 from editbench.report.load import Results
 
-# Of these a changed word needs no new run.
+# Keys that may change without a new run.
 READ = (*WORDING, "figure")
 
 
 class Wording:
-    """The keys READ of the options that stand in some records.
+    """The keys READ of the options in some records.
 
     Args:
         results: the records.
@@ -31,27 +30,27 @@ class Wording:
 
     def __init__(self, results: Results, folders: Sequence[Path] = ()) -> None:
         self.results = results
-        # Once for all groups of options.
+        # Converted once, for all groups of options.
         self._runs = results.runs.to_dict("records")
         self.folders = folders
         self._files: dict[tuple[str, str], dict[str, Any]] = {}
 
     def by_run(self, group: str) -> Iterator[tuple[dict[Any, Any], dict[str, Any]]]:
-        """Every row of the records' `runs`, with the wording of its option.
+        """Each row of `runs`, with the wording of its option.
 
         Args:
             group: of the option: 'method', 'scorer' or 'generator'.
         """
         for run in self._runs:
             recorded = self.results.configs.get(run["run_id"], {}).get(group)
-            # The row has the option's name as well, for records without a configuration.
+            # The row has the option's name too, for records without a configuration.
             yield run, self.of(group, recorded, run[group])
 
     def metrics(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every metric of the records' configurations, with the wording of its option."""
+        """Each metric in the records' configurations, with the wording of its option."""
         for run in self._runs:
             own = self.results.configs.get(run["run_id"], {}).get("metric")
-            # A record of somebody else's harness may hold anything here.
+            # Other programs' records may contain anything here.
             if isinstance(own, dict):
                 for name, recorded in own.items():
                     yield str(name), self.of("metric", recorded, str(name))
@@ -61,8 +60,8 @@ class Wording:
 
         Args:
             group: of the option, such as 'method'.
-            recorded: the option as a record has it, if it has it.
-            name: of the option, where `recorded` does not tell it.
+            recorded: the option in a record, if it is there.
+            name: of the option, if it is not in `recorded`.
         """
         own = recorded if isinstance(recorded, dict) else {}
         name = str(own.get("name") or name)
@@ -75,15 +74,15 @@ class Wording:
         try:
             return read_yaml(option_file(group, name, self.folders))
         except (UnknownName, BadFile):
-            return {}  # somebody else's option, or a broken file, which `run` refuses
+            return {}  # an unknown option, or a damaged file, which `run` rejects
 
     def methods(self) -> dict[str, str]:
-        """Label -> title. A title that two labels share is told apart by the label."""
+        """Label -> title. If two labels have the same title, the label is added."""
         found: dict[str, str] = {}
         for run, wording in self.by_run("method"):
             title = wording.get("title")
             if title:
-                # A label is the name, and what a variant differs in: 'gradctrl (n_per_class=50)'.
+                # A label is the name, and the options of a variant: 'gradctrl (n_per_class=50)'.
                 found[run["label"]] = f"{title}{run['label'].removeprefix(run['method'])}"
         count = Counter(found.values())
         return {
@@ -92,7 +91,7 @@ class Wording:
         }
 
     def attributes(self) -> dict[str, str]:
-        """Attribute -> title, of those that have one."""
+        """Attribute -> title, for attributes that have one."""
         found: dict[str, str] = {}
         for _, wording in self.by_run("scorer"):
             titles = wording.get("titles")
@@ -101,7 +100,7 @@ class Wording:
         return found
 
     def worlds(self) -> dict[str, str]:
-        """Name of a generator -> title, of those that have one."""
+        """Name of a generator -> title, for generators that have one."""
         found: dict[str, str] = {}
         for run, wording in self.by_run("generator"):
             title = wording.get("title")

@@ -1,4 +1,4 @@
-"""The tables as text: terminal, Markdown, CSV."""
+"""Tables as text, for the terminal, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -41,21 +41,20 @@ from editbench.report.ranking import lines as ranking_lines
 from editbench.report.style import Style
 from editbench.report.tables import main_table
 
-UNBOUNDED = 10_000  # columns; no table is that wide
-WIDE = 140  # columns of a terminal that takes the costs too
+UNBOUNDED = 10_000  # characters; wider than any table
+WIDE = 140  # least width of a terminal, in characters, to show the costs too
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table before it is written for a terminal or as Markdown.
+    """The content of a table for the terminal or Markdown.
 
     Attributes:
         title: of the table.
         heads: of the columns.
-        rows: texts and numbers; without any the table is left out.
-        notes: lines below it.
-        folds: places of the columns that a terminal may fold; a number that is broken over two
-            lines can be misread.
+        rows: texts and numbers; a table without rows is left out.
+        notes: lines below the table.
+        folds: positions of the columns that a terminal may wrap; wrapped numbers could be misread.
     """
 
     title: str
@@ -65,7 +64,7 @@ class TextTable:
     folds: Sequence[int] = (0, 1)
 
     def part(self, places: Sequence[int]) -> TextTable:
-        """The columns at some places."""
+        """A table of some of the columns, by position."""
         return replace(
             self,
             heads=[self.heads[k] for k in places],
@@ -80,16 +79,15 @@ def print_table(
     every: Sequence[Numbers] | None = None,
     style: Style | None = None,
 ) -> None:
-    """The main table, a section an attribute, then the methods' means; what was not done, with its
-    reason.
+    """Print the main table by attribute, the methods' means, and what was not done and why.
 
-    Methods and attributes stand under their names, by which the command line knows them.
+    Methods and attributes have their names, as on the command line, not their titles.
 
     Args:
         results: of all settings.
-        console: to print to; None is the terminal, or a pipe.
-        every: the numbers of each setting, where they are there already.
-        style: which columns, and with how many digits.
+        console: to print to; None for standard output.
+        every: the numbers of each setting, if already computed.
+        style: columns and digits.
     """
     style = style or Style()
     theme = by_name(results, style)
@@ -97,8 +95,8 @@ def print_table(
     for numbers in every or _every(results):
         columns = style.columns_of(numbers)
         if console.width < WIDE:
-            # In a narrow terminal intervals go as well, but for the main number. What was asked for
-            # stays: the table is then printed in parts.
+            # A narrow terminal shows only the interval of the main number. Columns that the user
+            # chose are kept, and the table is printed in parts if necessary.
             columns = [
                 replace(column, interval=column.key == "accuracy")
                 for column in columns
@@ -125,22 +123,23 @@ def _every(results: Results) -> list[Numbers]:
 
 
 def by_name(results: Results, style: Style) -> Theme:
-    """Methods and attributes written by their names, columns by their titles."""
+    """A theme with the names of methods and attributes, and the titles of columns."""
     attributes = {name: name for name in sorted(set(results.runs["attribute"]))}
     return Theme({}, attributes, columns=style.titles)
 
 
 def print_parts(console: Console, table: TextTable) -> None:
-    """Print the main table; as several, one below the other, where it is too wide for one.
+    """Print the main table, in several parts if it is too wide for the console.
 
     Args:
         console: to print to.
-        table: attribute, method, then a column a number; the rows of an attribute together.
+        table: with the columns attribute, method and numbers; the rows of an attribute are
+            adjacent.
     """
     unbounded = console.options.update(max_width=UNBOUNDED)
     left = range(2, len(table.heads))
     while left:
-        # As many columns as fit; the first one in any case, so that this ends.
+        # As many columns as fit, but at least one.
         for count in range(len(left), 0, -1):
             shown = _rich(table.part([0, 1, *left[:count]]), grouped=True)
             if console.measure(shown, options=unbounded).maximum <= console.width:
@@ -154,10 +153,11 @@ def _rich(table: TextTable, grouped: bool = False) -> Table:
     """A table for the terminal.
 
     Args:
-        table: its columns at 0, 1 and those that fold are texts, the others numbers.
-        grouped: whether rows with the same first text are a section.
+        table: columns 0, 1 and those in `folds` are texts, the others numbers.
+        grouped: whether rows with the same first text form a section.
     """
-    # Names of settings, metrics and columns come from records and from the user.
+    # Names of settings, metrics and columns come from records and from the user, so they are
+    # escaped.
     out = Table(
         title=escape(table.title),
         title_justify="left",
@@ -177,9 +177,9 @@ def _rich(table: TextTable, grouped: bool = False) -> Table:
     for first, *others in table.rows:
         if grouped and before not in (None, first):
             out.add_section()
-        # Once a group, as a repeated name is harder to scan.
+        # Shown once per group, which is easier to read.
         shown = "" if grouped and first == before else first
-        # rich reads [text] as markup, and marks stand in brackets.
+        # rich would interpret marks in brackets as markup.
         out.add_row(*(_written(value, " [dim]{}[/dim]", escape) for value in (shown, *others)))
         before = first
     return out
@@ -190,7 +190,7 @@ def _written(value: str | Cell, interval: str, safe: Callable[[str], str]) -> st
 
     Args:
         value: of the table.
-        interval: how the interval of a number is written behind it.
+        interval: format of a number's interval.
         safe: escapes text.
     """
     if isinstance(value, str):
@@ -205,13 +205,13 @@ def markdown(
     style: Style | None = None,
     theme: Theme | None = None,
 ) -> str:
-    """The same tables in Markdown.
+    """The tables in Markdown.
 
     Args:
         results: of all settings.
-        every: the numbers of each setting, where they are there already.
-        style: which columns, and with how many digits.
-        theme: how methods and attributes are written; None: by their names.
+        every: the numbers of each setting, if already computed.
+        style: columns and digits.
+        theme: how methods and attributes are written; None for their names.
     """
     style = style or Style()
     theme = theme or by_name(results, style)
@@ -223,7 +223,7 @@ def markdown(
             if table.rows:
                 parts += [f"{table.title[0].upper()}{table.title[1:]}:", _pipes(table)]
             parts += map(_sentence, table.notes)
-    # After the settings, since it spans them.
+    # After the settings, since a dial is over several settings.
     if tied := dial.table(results):
         rows = [[theme.method(row[0]), *row[1:]] for row in tied[1:]]
         shown = TextTable(dial.title(results), tied[0], rows)
@@ -248,21 +248,21 @@ def _sentence(line: str) -> str:
 
 
 def csv(results: Results) -> str:
-    """`main_table` with full precision, a column a number; empty where there is none."""
-    # The column serves the code; the label and the run say it to a reader.
+    """`main_table` as CSV with full precision; a missing number is an empty field."""
+    # The label already contains the method's name.
     return main_table(results).drop(columns="variant_of").to_csv(index=False, lineterminator="\n")
 
 
 def tables_of(
     numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Style
 ) -> list[TextTable]:
-    """The main table of a setting, its means, its ranking and its costs.
+    """The tables of a setting: the main table, means, ranking and costs.
 
     Args:
         numbers: of the setting.
         columns: of the main table and of the means.
         theme: how methods, attributes and worlds are written.
-        style: which columns, and with how many digits.
+        style: columns and digits.
     """
     return [
         _runs(numbers, columns, theme, style),
@@ -278,7 +278,7 @@ def _runs(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Styl
     for record in records:
         cells: list[str | Cell] = [cell(record, column) for column in columns]
         if record["status"] != "done":
-            # The status takes the first number's place, so that a gap is never left unexplained.
+            # The status is in the place of the first number, to explain the missing numbers.
             cells = [record["status"], *[""] * len(columns)][: len(columns)]
         rows.append([theme.attribute(record["attribute"]), _name(record, theme), *cells])
     heads = ["attribute", "method", *(column.heading for column in columns)]
@@ -288,7 +288,7 @@ def _runs(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Styl
 
 
 def _means(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Style) -> TextTable:
-    """Each row says how many attributes and starts it is over."""
+    """The table of means, with the attributes and starts that each row is over."""
     records = numbers.means.to_dict("records")
     titles = {column.key: column.title for column in columns}
     shown = [metric for metric in numbers.compared if metric in titles]
@@ -297,7 +297,7 @@ def _means(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Sty
     rows = []
     for record in records:
         row: list[str | Cell] = [_name(record, theme), f"{record['served']} of {record['asked']}"]
-        # Why one is missing stands below the table.
+        # The reason of a missing mean is below the table.
         row += [replace(cell(record, column), mark="") for column in columns]
         rows.append([*row, *(over_what(record, metric) for metric in shown)])
     title = "means over the same attributes and starts for every method"
@@ -309,7 +309,7 @@ def _means(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Sty
 def _with_floors(
     table: TextTable, records: Sequence[dict], columns: Sequence[Column], theme: Theme
 ) -> TextTable:
-    """The table with a last column of the floors that a row is not clear of, where any is."""
+    """Add a last column with the floors that a row is not clear of, if there are any."""
     marked = [not_clear(record, columns, theme) for record in records]
     if not any(marked):
         return table
@@ -330,7 +330,7 @@ def _ranking(numbers: Numbers, theme: Theme, style: Style) -> TextTable:
         method = theme.method(row["method"])
         rows.append([row["rank"], method, cell(row, accuracy), some(ties) or MISSING])
     heads = ["rank", "method", accuracy.heading, "tied with"]
-    # Ties are a list of names and fold; everything else in the ranking is short.
+    # Only ties, a list of names, may be wrapped.
     return TextTable("ranking", heads, rows, ranking_lines(ranked, theme), folds=(3,))
 
 
@@ -349,7 +349,7 @@ def _name(record: dict, theme: Theme) -> str:
 
 
 def _last_notes(results: Results, theme: Theme, style: Style) -> list[str]:
-    """What stands below all tables: what marks mean, what was not done, what cannot be read."""
+    """The lines below all tables: meanings of marks, what was not done, what cannot be read."""
     table = main_table(results)
     broken = [f"broken: {problem.name}: {problem.reason}" for problem in results.problems]
     told = [*legend(table, results, theme, style), *not_done(table, theme)]

@@ -1,4 +1,4 @@
-"""Networks and weights of others: plain safetensors files, read strictly, and content hashes."""
+"""Third-party networks and weights: strict reading of plain safetensors files, and digests."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ REMEDY = (
 )
 SAVE_WEIGHTS = "save its state dict with safetensors.torch.save_file(module.state_dict(), PATH)"
 
-BATCHES = (1, 2, 3, 4, 5, 8, 16, 32, 64)  # that networks are traced at
-WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel, DDP and AveragedModel; of torch.compile
+BATCHES = (1, 2, 3, 4, 5, 8, 16, 32, 64)  # common batch sizes for tracing networks
+# Prefixes of names by DataParallel, DDP and AveragedModel; by torch.compile.
+WRAPPERS = ("module.", "_orig_mod.")
 
 
 def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Tensors, on the host, of a safetensors file by anybody; floating ones as float32.
+    """Tensors on the host from any safetensors file; floating-point ones as float32.
 
     Args:
-        path: of the file; no code from it is run.
-        needed: names that it must hold.
+        path: of the file; no code from it is executed.
+        needed: names that it must contain.
 
     Raises:
-        BadFile: the file is missing, truncated or not safetensors, and then says what it is; lacks
-            a name of `needed`; or holds NaN or infinity.
+        BadFile: the file is missing, truncated or not safetensors (the message names the actual
+            format), lacks a name of `needed`, or has NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
         raise BadFile(f"{path}: {no_such('file', path)}; {REMEDY}")
     expect_kind(path, "safetensors", SAVE_WEIGHTS)
     _, tensors = read_safetensors(path, REMEDY)
-    # All that are missing at once, so that one message is enough.
+    # The message lists all missing names.
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise BadFile(
@@ -56,7 +57,7 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
             f"{', '.join(sorted(tensors)) or 'nothing'}"
         )
     tensors = {
-        # Half-precision files would make every later sum half precision, too.
+        # With half-precision weights, all later sums would be in half precision too.
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
     }
@@ -65,9 +66,10 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
 
 
 def as_module(network: nn.Module | Sequence[nn.Module]) -> nn.Module:
-    """A module, or a list of layers that become one nn.Sequential (names 0., 1., ...).
+    """Convert to a module.
 
-    Of a program of torch.export its graph.
+    A list of layers becomes an nn.Sequential (names 0., 1., ...), and a torch.export program its
+    graph module.
     """
     if isinstance(network, torch.export.ExportedProgram):
         network = network.module()
@@ -82,18 +84,21 @@ def as_module(network: nn.Module | Sequence[nn.Module]) -> nn.Module:
 
 
 def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str | None) -> nn.Module:
-    """The network with its weights: evaluation mode, constant. `weights` None keeps those it came
-    with.
+    """The network with its weights, constant and in evaluation mode.
+
+    Args:
+        network: see `as_module`.
+        weights: a safetensors file; None keeps the network's weights.
 
     Raises:
-        BadFile: `read_tensors`, or names and shapes differ; the message lists what is missing and
-            what is too much.
+        BadFile: as `read_tensors`; or names or shapes differ, and the message lists the
+            differences.
     """
     network = as_module(network)
     if weights is not None:
         tensors = read_tensors(weights)
-        # Only what does not fit as it is has a wrapper's name in front: a network may have a child
-        # that is called `module`.
+        # Prefixes of wrappers are removed only if the names do not match otherwise, since a network
+        # may have a child named `module`.
         if set(tensors) != set(network.state_dict()):
             tensors = unwrapped(tensors)
         load_strict(network, tensors, weights)
@@ -101,11 +106,11 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
 
 
 def frozen(network: object, device: torch.device | str | None = None) -> Any:
-    """A network of anybody: in evaluation mode, constant, on a device.
+    """Any network, with constant weights, in evaluation mode, on a device.
 
     Args:
-        network: a module, a program of torch.export, or a function, which stays as it is.
-        device: where it goes; None leaves it where it is.
+        network: a module, a torch.export program, or a function, which is returned unchanged.
+        device: to which the network is moved; None for no move.
     """
     if isinstance(network, torch.export.ExportedProgram):
         network = network.module()
@@ -113,15 +118,17 @@ def frozen(network: object, device: torch.device | str | None = None) -> Any:
         return network
     fix_modes(network)
     network.to(device).eval()
-    # Not `network.requires_grad_`, which a TorchScript module refuses.
+    # Not `network.requires_grad_`, which TorchScript modules do not support.
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network
 
 
 def fix_modes(network: nn.Module) -> None:
-    """Let graphs of torch.export within a network take `train` and `eval`, which they refuse: their
-    mode was fixed when they were exported."""
+    """Make `train` and `eval` of torch.export graphs in a network do nothing instead of failing.
+
+    Their mode was fixed when they were exported.
+    """
     for part in network.modules():
         if isinstance(part, torch.fx.GraphModule) and {"train", "eval"} <= vars(part).keys():
             part.train = MethodType(_keep_mode, part)  # type: ignore[method-assign]
@@ -129,27 +136,27 @@ def fix_modes(network: nn.Module) -> None:
 
 
 def _keep_mode(network: nn.Module, mode: bool = False) -> nn.Module:
-    """`train` and `eval` of a network that has no modes."""
+    """`train` and `eval` for a network without modes."""
     return network
 
 
 @torch.no_grad()
 def fixed_batch(network: Callable[[Tensor], object], shape: Sequence[int]) -> int | None:
-    """The only number of samples that a network takes, as one that was traced at it does.
+    """The only batch size that a network accepts, for example because it was traced with it.
 
     Args:
-        network: from a batch to a tensor of as many rows.
+        network: maps a batch to a tensor with as many rows.
         shape: of one sample.
 
     Returns:
-        The number; None where it takes none of those that are tried, or several.
+        The batch size; None if the network accepts none of BATCHES, or several.
     """
     found = []
     rng = torch.Generator().manual_seed(0)
     for n in BATCHES:
         try:
             out = network(torch.rand(n, *shape, generator=rng) * 2 - 1)
-        # Whatever a network of others raises: here it only says that it does not take this batch.
+        # Any of these errors means that the network does not accept this batch size.
         except (RuntimeError, ValueError, TypeError, IndexError, EditbenchError):
             continue
         if isinstance(out, Tensor) and out.dim() and len(out) == n:
@@ -164,14 +171,14 @@ def refuse_fixed_batch(
     samples: str,
     cause: Exception | None,
 ) -> None:
-    """Raise EditbenchError, with the remedy, where a network takes one number of samples alone.
+    """Raise EditbenchError if a network accepts only one batch size.
 
     Args:
         network: see `fixed_batch`.
-        shape: see there.
+        shape: see `fixed_batch`.
         source: of the network, for the message.
-        samples: what it takes, in the plural.
-        cause: what it raised at another number.
+        samples: what it takes, in the plural, for the message.
+        cause: the network's error for another batch size.
     """
     batch = fixed_batch(network, shape)
     if batch is None:
@@ -185,7 +192,7 @@ def refuse_fixed_batch(
 
 
 def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the heads that DataParallel and torch.compile put before all of them."""
+    """Remove the prefixes that DataParallel and torch.compile add to all names."""
     for head in WRAPPERS:
         if tensors and all(name.startswith(head) for name in tensors):
             return unwrapped({name.removeprefix(head): tensors[name] for name in tensors})
@@ -193,13 +200,15 @@ def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def network_digest(network: nn.Module, *extra: object) -> str:
-    """Hash of weights, structure, the source files of its classes other than PyTorch's, and the
-    repr of `extra`.
+    """Hash of a network's weights, structure, source files, and the repr of `extra`.
+
+    The source files are those of its modules' classes, except PyTorch's. Their text is hashed, so a
+    changed comment changes the digest.
     """
     files = set()
     for module in network.modules():
         name = type(module).__module__
-        # The version of PyTorch is recorded elsewhere; here the user's own code counts.
+        # The version of PyTorch is recorded elsewhere.
         if not name.startswith("torch.") and getattr(sys.modules.get(name), "__file__", None):
             files.add(inspect.getfile(type(module)))
     return tensors_digest(

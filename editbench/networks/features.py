@@ -1,7 +1,7 @@
 """Features of images for metrics (FID, KID, precision and recall): one interface for all networks.
 
-A number made from features is of its network, its preprocessing and its weights: `digest` covers
-all three, and belongs into the name of the metric.
+A number computed from features depends on the network, its preprocessing and its weights. `digest`
+covers all three and should be part of the metric's name.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
 from editbench.networks.torchscript import read_torchscript, takes, telling_line
 
-PROBE = 2  # images that a new network is tried on
+PROBE = 2  # number of images to test a network with
 
 
 class FeatureNetwork(nn.Module, abc.ABC):
-    """Base of all: images (N, 3, H, W) in [-1, 1] -> features (N, dim) float32; a row depends on
-    its image alone.
+    """Base of all: images (N, 3, H, W) in [-1, 1] -> features (N, dim) float32.
+
+    A row depends only on its image.
 
     Attributes:
-        name: for tables, e.g. "judge" or "inception-2015-12-05".
-        dim: columns.
-        resize: what happens to the size of an image on its way in.
+        name: for tables, such as "judge" or "inception-2015-12-05".
+        dim: number of columns.
+        resize: how images are resized.
         digest: hash of weights, architecture and preprocessing.
     """
 
@@ -46,29 +47,28 @@ class FeatureNetwork(nn.Module, abc.ABC):
 
 
 class ScorerFeatures(FeatureNetwork):
-    """What an image scorer computes before its last linear layer, or the output of a layer named by
-    `layer`.
+    """Features of an image scorer: the input of its last linear layer, or the output of `layer`.
 
     Args:
-        scorer: a scorer of images. One with a method `features` (ConvScorer) gives these; of any
-            other nn.Module the input of its last nn.Linear is taken.
-        layer: a layer of the scorer by its dotted name; outputs (N, C, h, w) are averaged over
+        scorer: a scorer of images. If it has a method `features` (ConvScorer), this is used; for
+            any other nn.Module, the input of its last nn.Linear.
+        layer: dotted name of a layer of the scorer; outputs (N, C, h, w) are averaged over
             positions.
         name: for tables.
         about: one line for listings.
 
     Raises:
-        Unsupported: a scorer of W codes, or one whose layers cannot be listened to (TorchScript,
+        Unsupported: the scorer scores W codes, or hooks on its layers are not called (TorchScript,
             torch.export).
-        UnknownName: no such layer.
-        EditbenchError: no linear layer to stop at.
+        UnknownName: there is no such layer.
+        EditbenchError: there is no linear layer.
     """
 
     def __init__(
         self, scorer: Scorer, layer: str | None = None, name: str = "judge", about: str = ""
     ) -> None:
         super().__init__()
-        scorer = scorer.whole  # its layers count here, whatever is evaluated
+        scorer = scorer.whole  # only its layers matter, not the evaluated attributes
         if scorer.input != "image":
             raise Unsupported(
                 f"features of images need a scorer of images; this one scores '{scorer.input}'"
@@ -76,19 +76,19 @@ class ScorerFeatures(FeatureNetwork):
         self.scorer = scorer
         self.layer = layer
         self.name = name
-        # Without a layer to stop at, the scorer's own method gives the features.
+        # By default, the scorer's own method gives the features.
         self._tap = None if layer is None and hasattr(scorer, "features") else self._find(layer)
         side = getattr(scorer, "input_size", None) or [getattr(scorer, "resolution", 64)] * 2
         self.resize = "none"
         if getattr(scorer, "input_size", None):
             self.resize = f"{side[0]}x{side[1]} bilinear, as the scorer does"
-        # A scorer without parameters, such as a function, runs anywhere.
+        # A scorer without parameters, such as a function, runs on any device.
         device = next(scorer.parameters(), torch.zeros(())).device
         self.dim = probe(self, (int(side[0]), int(side[1])), type(scorer).__name__, device).shape[1]
         self.digest = hash_of(["scorer features", scorer.digest, layer])
 
     def _find(self, layer: str | None) -> nn.Module:
-        # Compiled networks have modules, but hooks on them are not called.
+        # Compiled networks have modules, but do not call hooks on them.
         known = dict(self.scorer.named_modules())
         if any(
             isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule)
@@ -103,7 +103,7 @@ class ScorerFeatures(FeatureNetwork):
             if layer not in known or not layer:
                 raise UnknownName("layer of the scorer", layer, [name for name in known if name])
             return known[layer]
-        # The input of the last linear layer is what FID calls the features of a classifier.
+        # FID uses the input of a classifier's last linear layer too.
         linear = [module for module in known.values() if isinstance(module, nn.Linear)]
         if not linear:
             raise EditbenchError(
@@ -153,39 +153,39 @@ class _PublishedFeatures(FeatureNetwork):
             )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
         width = probe(self, (64, 64), str(found.path)).shape[1]
-        # Another network under the right name gives other numbers of features.
+        # A different network under the same file name is detected by its number of features.
         if width != dim:
             raise BadFile(
                 f"{found.path}: returns {width} features, expected {dim}; {found.file.remedy()}"
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        # Grey pictures as three equal colours.
+        # Greyscale images are repeated for the three colours.
         x = images
         if images.shape[1] == 1:
             x = images.expand(-1, 3, -1, -1)
         features = self.network(self.prepare(x), return_features=True).flatten(1).float()
-        # Of a NaN a byte is black, and the features would be those of another picture.
+        # As a byte, NaN becomes black, so the features would be those of a different image.
         broken = ~torch.isfinite(images).flatten(1).all(1)
         return features.masked_fill(broken.unsqueeze(1), torch.nan)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """[-1, 1] -> 0..255 as uint8, which the published files take."""
+        """[-1, 1] -> 0..255 as uint8, the input of the published files."""
         return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 class InceptionFeatures(_PublishedFeatures):
-    """The Inception network of FID (Heusel et al. 2017; TensorFlow's inception-2015-12-05), as
-    TorchScript by NVIDIA.
+    """The Inception network of FID (Heusel et al. 2017), as TorchScript by NVIDIA.
 
-    It takes 0..255, resizes to 299 x 299 inside as TensorFlow 1 did (bilinear, no low-pass) and
-    gives the 2048 features of its last pooling. Images are made uint8 first, floor(127.5 x + 128)
-    as the StyleGAN2-ADA code does, so that generated ones and files compare: an image read from a
-    file as v / 127.5 - 1 is v again. Not differentiable.
+    This is TensorFlow's inception-2015-12-05. It takes 0..255, resizes to 299 x 299 as TensorFlow 1
+    did (bilinear, without a low-pass filter) and returns the 2048 features of its last pooling.
+    Images are first converted to uint8, floor(127.5 x + 128), as in the code of StyleGAN2-ADA, so
+    that generated images and files can be compared: an image read from a file as v / 127.5 - 1
+    becomes v again. Not differentiable.
 
     Args:
         file: the published file, see editbench.networks.registry.Published.
-        path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
+        path: a copy of it; None for the folder of networks, to which it is fetched unless offline.
         name: for tables.
         about: one line for listings.
     """
@@ -204,11 +204,11 @@ class InceptionFeatures(_PublishedFeatures):
 
 
 class VGG16Features(_PublishedFeatures):
-    """The 4096 features of VGG16's second linear layer, as precision and recall take them
-    (Kynkaanniemi et al. 2019).
+    """The 4096 features of VGG16's second linear layer, for precision and recall.
 
-    The published TorchScript (the file of LPIPS, see editbench.networks.perceptual.ScriptedLPIPS)
-    takes 0..255 and resizes to 224 x 224 inside. Made uint8 as InceptionFeatures does.
+    As in Kynkaanniemi et al. 2019. The published TorchScript (the file of LPIPS, see
+    editbench.networks.perceptual.ScriptedLPIPS) takes 0..255 and resizes to 224 x 224. Images are
+    converted to uint8 as in InceptionFeatures.
     """
 
     resize = "224 inside the network"
@@ -228,12 +228,13 @@ class VGG16Features(_PublishedFeatures):
 def probe(
     network: FeatureNetwork, size: tuple[int, int], source: str, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Features of two noise images of `size`, checked: (2, dim), finite.
+    """Test a network with two noise images of `size`; returns the features (2, dim).
 
     Raises:
-        EditbenchError, NonFinite: the network does not take images, or gives something else.
+        EditbenchError: the network does not accept images, or returns something else.
+        NonFinite: the features have NaN or infinity.
     """
-    # Noise exercises all layers, and its seed makes the outcome the same each time.
+    # Noise with a fixed seed exercises all layers, and the outcome is always the same.
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(PROBE, 3, *size, generator=rng).mul(2).sub(1).to(device)
     try:

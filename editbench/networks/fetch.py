@@ -1,4 +1,4 @@
-"""Fetches the file of a published network, whole or not at all, with the pinned content."""
+"""Downloads files of published networks, atomically and with a check of the pinned content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from editbench.networks.registry import (
 )
 
 TIMEOUT = 30.0  # seconds without an answer
-CHUNK = 1 << 16  # bytes written at once; what is kept of a broken download is a multiple
+CHUNK = 1 << 16  # bytes written at once; the size of an interrupted download is a multiple
 SIGNS = {
     "NameResolution": "no such host, or no connection",
     "refused": "the connection was refused",
@@ -35,24 +35,25 @@ SIGNS = {
 
 
 def fetch_file(file: Published, again: bool = False) -> Found:
-    """Fetch a file into the folder of networks, or find it there. Processes wait for each other.
+    """Fetch a file to the folder of networks, unless it is already there.
 
-    A download that broke off goes on where it stopped, if the server can do that.
+    An interrupted download is resumed if the server supports it. Concurrent processes wait for each
+    other.
 
     Args:
-        file: what to fetch.
-        again: fetch anew what is there.
+        file: the file to fetch.
+        again: whether to fetch it even if it is there.
 
     Raises:
         EditbenchError: there is no connection, no such address, or the disk is full.
-        BadFile: what came is not the pinned content.
+        BadFile: the downloaded content is not the pinned one.
     """
     place = make_folder() / file.name
-    # Two jobs of a sweep would write into one file.
+    # Otherwise two jobs of a sweep would write to the same file.
     with lock(place), explain_disk_errors(place):
         if not again and (found := find_file(file)) is not None:
             return found
-        # The file has its name when its content is right, never before.
+        # The file gets its name only after a check of its content.
         part = place.with_name(f".partial-{file.name}")
         begun = 0
         if part.is_file():
@@ -79,15 +80,15 @@ def fetch_file(file: Published, again: bool = False) -> Found:
 
 
 def locate_file(file: Published | Mapping[str, Any], path: Path | str | None = None) -> Found:
-    """The file of a network, fetched if need be.
+    """The file of a network, fetched if necessary.
 
     Args:
-        file: what is looked for, or its configuration.
-        path: where it must be; by default the folder of networks.
+        file: the file, or its configuration.
+        path: where it must be; None for the folder of networks.
 
     Raises:
-        BadFile: the content is wrong, or there is nothing at `path`.
-        EditbenchError: it is missing and may not be fetched, or the download failed.
+        BadFile: the content is wrong, or there is no file at `path`.
+        EditbenchError: the file is missing and may not be fetched, or the download failed.
     """
     if not isinstance(file, Published):
         file = Published.from_config(file)
@@ -100,17 +101,17 @@ def locate_file(file: Published | Mapping[str, Any], path: Path | str | None = N
 
 
 class Interrupted(Exception):
-    """A download that did not end."""
+    """A download was interrupted."""
 
 
 def _download(file: Published, part: Path, begun: int = 0) -> None:
-    """Write the file, or its rest from byte `begun` on, to `part`."""
+    """Download the file, or the rest of it from byte `begun` on, to `part`."""
     headers = {"Range": f"bytes={begun}-"} if begun else {}
-    # Sent as stored: a compressed stream could not be resumed, nor its length be compared.
+    # Not compressed, since a compressed stream could not be resumed, nor its length compared.
     get = pooch.HTTPDownloader(
         chunk_size=CHUNK, timeout=TIMEOUT, headers=headers | {"Accept-Encoding": "identity"}
     )
-    import requests  # by pooch
+    import requests  # a dependency of pooch
 
     try:
         with part.open("ab" if begun else "wb") as stream:
@@ -120,9 +121,10 @@ def _download(file: Published, part: Path, begun: int = 0) -> None:
 
 
 def _resume(file: Published, part: Path, begun: int) -> bool:
-    """Go on with a download that broke off.
+    """Resume an interrupted download.
 
-    Whether the result is the pinned content. If not, nothing is left of it.
+    Returns:
+        Whether the result has the pinned content. If not, it is deleted.
     """
     if pin(file) is not None:
         try:
@@ -130,7 +132,7 @@ def _resume(file: Published, part: Path, begun: int) -> bool:
         except Interrupted as error:
             answer = getattr(error.__cause__, "response", None)
             if answer is None or answer.status_code != 416:
-                raise  # else the server has no more: all is there, or the rest is of something else
+                raise  # otherwise the server has no more bytes; the content is checked below
         if file_sha256(part) == pin(file):
             return True
     part.unlink()
@@ -138,9 +140,7 @@ def _resume(file: Published, part: Path, begun: int) -> bool:
 
 
 def _accept(file: Published, part: Path, place: Path) -> Found:
-    """Move a finished download to its place if its content is the pinned one, and pin it if none
-    was.
-    """
+    """Check a finished download, pin its hash if there is none, and move it to its place."""
     found = file_sha256(part)
     pinned = pin(file)
     if pinned is not None and found != pinned:
@@ -160,7 +160,7 @@ def _accept(file: Published, part: Path, place: Path) -> Found:
 
 
 def _short(error: Exception) -> str:
-    """An error of requests without its nested representations."""
+    """The message of an error of requests, without nested representations of objects."""
     text = str(error)
     known = next((what for sign, what in SIGNS.items() if sign in text), None)
     return known or (text.splitlines()[0] if text else type(error).__name__)

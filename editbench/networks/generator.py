@@ -17,19 +17,20 @@ class Generator(nn.Module, abc.ABC):
     """Base of all generators.
 
     Attributes:
-        spaces: the latent spaces it can decode.
+        spaces: the latent spaces that it can decode.
         z_dim, w_dim, num_ws: sizes; w_dim and num_ws are 0 for a generator without W.
-        output: "image" when `decode` gives pictures (N, C, H, W) in [-1, 1]; "w" when there are no
-            pictures and the codes themselves are judged (latent-only data).
-        digest: hash of all that determines its output (weights, architecture, truncation).
-        samples_digest: digest of the generator whose pictures its samples are, where it is that
-            one in other coordinates; the starts of both are then drawn alike. Otherwise `digest`.
-        layer_names: of a generator with S, its layers in the order of S; a layer that gives colours
-            (ToRGB) has a name that begins with 'rgb'.
-        style_sizes: the channels of each of these layers.
+        output: "image" if `decode` returns images (N, C, H, W) in [-1, 1]; "w" if there are no
+            images and the codes themselves are judged (latent-only data).
+        digest: hash of everything that determines its output (weights, architecture, truncation).
+        samples_digest: if this generator produces the images of another one in different
+            coordinates, the digest of that generator, so that the same starts are drawn for both;
+            otherwise `digest`.
+        layer_names: for a generator with S, its layers in the order of S; names of layers that
+            produce colours (ToRGB) begin with 'rgb'.
+        style_sizes: numbers of channels of these layers.
     """
 
-    # Set by the subclass; what is 0 or empty is not there.
+    # Set by the subclass. 0 or empty means that the generator does not have it.
     spaces: tuple[Space, ...]
     z_dim: int
     w_dim: int = 0
@@ -39,7 +40,7 @@ class Generator(nn.Module, abc.ABC):
     layer_names: tuple[str, ...] = ()
     style_sizes: tuple[int, ...] = ()
     precision: str = "fp32"  # of `decode`, see editbench.base.precision
-    # Samples decoded so far, and passes of derivatives: the cost that every table shows.
+    # Number of samples decoded so far, including derivative passes: the cost shown in tables.
     decoded: int = 0
 
     @property
@@ -51,15 +52,18 @@ class Generator(nn.Module, abc.ABC):
         return super().train(mode)
 
     def map(self, z: Tensor) -> Tensor:
-        """z (N, z_dim) -> w (N, w_dim), truncated as the generator is configured."""
+        """z (N, z_dim) -> w (N, w_dim), with the generator's truncation."""
         raise EditbenchError(f"{type(self).__name__} has no W space")
 
     def decode(self, codes: Codes) -> Tensor:
-        """Codes of one of `spaces` -> images (N, C, H, W) float32, about [-1, 1] (or codes, if
-        output is "w").
+        """Decode codes of one of `spaces`.
 
-        Raises SpaceMismatch for codes of a space the generator does not have, and WrongType for a
-        plain tensor.
+        Returns:
+            Images (N, C, H, W) float32, about [-1, 1]; or the codes, if output is "w".
+
+        Raises:
+            SpaceMismatch: the generator does not have the space of the codes.
+            WrongType: the argument is a plain tensor.
         """
         if not isinstance(codes, Codes):
             raise WrongType(
@@ -72,23 +76,23 @@ class Generator(nn.Module, abc.ABC):
                 f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but "
                 f"was given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
             )
-        # Weights that are moved are checked before a network spends time.
+        # Weight shifts are checked before any computation.
         if codes.shift is not None:
             self._check_shift(codes)
-        # Counted before decoding, as a failed pass costs as much.
+        # Counted before decoding, since a failed pass costs as much.
         self.decoded += len(codes)
         if self.precision == "fp32":
             return self._decode(codes)
-        # Outside of it codes and pictures are float32, so that metrics see one type.
+        # Codes and images are always float32, so that metrics see only one type.
         with casting(self.precision, codes.values.device):
             return self._decode(codes).float()
 
     @abc.abstractmethod
     def _decode(self, codes: Codes) -> Tensor:
-        """`decode` for a space that was checked."""
+        """`decode`, after the checks."""
 
     def code_dim(self, space: Space) -> int:
-        """Last dimension of the codes of a space."""
+        """Size of the last axis of the codes of a space."""
         sizes = {
             Space.Z: self.z_dim,
             Space.W: self.w_dim,
@@ -103,11 +107,11 @@ class Generator(nn.Module, abc.ABC):
     # -- from space to space ----------------------------------------------------------------------
     @property
     def latent_space(self) -> Space:
-        """Where the samples' own latents lie: W, or Z of a generator without W."""
+        """The space of the samples' own latents: W, or Z for a generator without W."""
         return Space.W if Space.W in self.spaces else Space.Z
 
     def start_space(self, walked: Space) -> Space:
-        """Where the latents lie that walks start from: Z for walks in Z, else `latent_space`.
+        """The space of the latents that walks start from: Z for walks in Z, else `latent_space`.
 
         Args:
             walked: space of the walks.
@@ -129,24 +133,22 @@ class Generator(nn.Module, abc.ABC):
         raise SpaceMismatch(f"{type(self).__name__} has no S space")
 
     def lift(self, latent: Tensor, space: Space) -> Tensor:
-        """A sample's own latent (w, or z where there is no W) as codes of a space in which a walk
-        may start.
+        """Convert samples' own latents (w, or z without W) to codes of a space, to start walks.
 
-        Z, W: unchanged; W_PLUS (N, num_ws, w_dim): every row the same; S: the styles; THETA (N, 1):
-        zero.
+        Z, W: unchanged; W_PLUS (N, num_ws, w_dim): equal rows; S: the styles; THETA (N, 1): zero.
         """
         if space == Space.THETA:
             return latent.new_zeros(len(latent), 1)
         if space == Space.S:
             return self.styles(self.w_plus(latent))
-        # A view of one row cannot be edited row by row.
+        # Not a view, so that rows can be edited separately.
         if space == Space.W_PLUS:
             return self.w_plus(latent).clone()
         return latent
 
     # -- inside -----------------------------------------------------------------------------------
     def kernels(self) -> dict[str, Tensor]:
-        """Layer name -> weight that a WeightShift can move; empty without THETA."""
+        """Layer name -> weight that a WeightShift can change; empty without THETA."""
         return {}
 
     def _check_shift(self, codes: Codes) -> None:
@@ -168,15 +170,13 @@ class Generator(nn.Module, abc.ABC):
             )
 
     def layers(self) -> list[str]:
-        """Names of its layers: the only ones that `inner`, `activation`, `kernels`, a WeightShift
-        and the options of methods (`method.layer`) take.
-        """
+        """Names of the layers, for `inner`, `activation`, `kernels`, shifts and `method.layer`."""
         if self.layer_names:
             return list(self.layer_names)
         return [name for name, _ in self.named_modules() if name]
 
     def inner(self, layer: str) -> nn.Module:
-        """The module that `activation` listens to, by the layer's name."""
+        """The module of a layer, for `activation`."""
         if layer not in self.layers():
             raise UnknownName("layer", layer, self.layers())
         return self.get_submodule(layer)
@@ -184,10 +184,11 @@ class Generator(nn.Module, abc.ABC):
     def activation(self, codes: Codes, layer: str) -> Tensor:
         """Output (N, ...) of one layer; the layers after it are not run.
 
-        Raises UnknownName for a layer that does not exist.
+        Raises:
+            UnknownName: there is no such layer.
         """
 
-        # An exception leaves the network at the layer: the rest would cost time and change nothing.
+        # An exception stops the forward pass at the layer, since the rest is not needed.
         def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             raise _Reached(output)
 

@@ -1,4 +1,4 @@
-"""Generators without pictures: W codes alone, for classifiers of codes. Tables mark such runs."""
+"""Generators without images: only W codes, for classifiers of codes. Tables mark such runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from editbench.networks.external import read_tensors
 from editbench.networks.generator import Generator
 from editbench.networks.weights import tensors_digest
 
-# of the products of rows; published components are stored in float32
+# For products of rows, since published components are stored in float32.
 UNIT_TOLERANCE = 1e-3
 
 
 class LatentOnly(Generator):
-    """W codes that decode to themselves. It cannot sample: its bank is an imported one (bank.path).
+    """W codes that decode to themselves. It cannot sample, so its bank is imported (bank.path).
 
-    W+ is not offered, because a classifier of one w cannot judge rows that differ; an editor with a
-    layer range is recorded as skipped.
+    It has no W+, since a classifier of one w cannot judge different rows. Jobs of editors with a
+    layer range are recorded as skipped.
     """
 
     spaces = (Space.W,)
@@ -33,7 +33,7 @@ class LatentOnly(Generator):
             raise EditbenchError(f"generator.w_dim must be positive, got {w_dim}")
         self.w_dim = w_dim
         self.z_dim = z_dim
-        # There are no weights: the size alone tells one such generator from another.
+        # There are no weights, so the generator is identified by its size.
         self.digest = tensors_digest({}, type(self).__name__, w_dim)
 
     def map(self, z: Tensor) -> Tensor:
@@ -51,16 +51,15 @@ class LatentOnly(Generator):
 
 
 class PCALatents(LatentOnly):
-    """The normal distribution with published principal components: w = mean + psi (z * std) @ comp,
-    z ~ N(0, I_k).
+    """A normal distribution of w from published principal components.
+
+    w = mean + psi (z * std) @ comp, with z ~ N(0, I_k). z is used only to draw the samples of the
+    bank. Its k coordinates are not the Z of the generator that the statistics come from, so editors
+    cannot use Z. The samples have that generator's mean and leading covariance, but not its tails.
 
     Args:
         path: safetensors with mean (1, d), comp (k, d) with orthonormal rows, std (k,).
-        truncation_psi: as in StyleGAN, 1 for none.
-
-    z only draws the samples of the bank: the k coordinates are not the Z of the generator that the
-    statistics came from, so Z is not offered to editors. The draws have that generator's mean and
-    leading covariance, not its tails.
+        truncation_psi: as in StyleGAN; 1 for none.
     """
 
     mean: Tensor
@@ -84,7 +83,7 @@ class PCALatents(LatentOnly):
                 "format"
             )
         super().__init__(w_dim=len(mean), z_dim=len(std))
-        # Truncation is folded into the spread once.
+        # Truncation is included in std.
         for name, value in (("mean", mean), ("comp", comp), ("std", std * truncation_psi)):
             self.register_buffer(name, value.clone())
         self.digest = tensors_digest(self.state_dict(), type(self).__name__)

@@ -1,4 +1,4 @@
-"""A plain multi-layer perceptron, as small GANs use it."""
+"""A multi-layer perceptron, as used by small GANs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from editbench.base.errors import EditbenchError, UnknownName
 
-# Those of the networks that papers on editing train.
+# Activations of networks in papers on editing.
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -23,8 +23,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def mlp(sizes: Sequence[int], activation: str = "relu", output: str = "identity") -> nn.Sequential:
-    """Linear layers sizes[0] -> ... -> sizes[-1], `activation` between them and `output` after the
-    last.
+    """Linear layers sizes[0] -> ... -> sizes[-1], `activation` between, and `output` at the end.
 
     Linear layer i is module 2 i, so its tensors are '0.weight', '0.bias', '2.weight', ...
     """
@@ -36,6 +35,6 @@ def mlp(sizes: Sequence[int], activation: str = "relu", output: str = "identity"
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
-    # The loop has put an activation behind the last layer, too.
+    # The loop has added an activation after the last layer too.
     layers[-1] = ACTIVATIONS[output]()
     return nn.Sequential(*layers)

@@ -1,4 +1,4 @@
-"""Any nn.Module from z to image as a generator of the spaces Z and THETA."""
+"""A generator with the spaces Z and THETA that wraps any nn.Module from z to images."""
 
 from __future__ import annotations
 
@@ -18,39 +18,37 @@ from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.layers import contribution
 from editbench.networks.torchscript import telling_line
 
-PROBES = 8  # z that are decoded to check the declarations
-OVERSHOOT = 0.5  # of the declared range: networks without a squashing output leave it a little
-SAME = 1e-2  # of the images' standard deviation: what rounding may change between batches
-UNUSED = 0.02  # of the declared range: images of real data are not that flat
-WHOLE = "network"  # the name of a network that is one layer
-# Layers whose weight can be shifted; their subclasses may not be linear in it.
+PROBES = 8  # number of z that are decoded to check the declaration
+OVERSHOOT = 0.5  # accepted overshoot, relative to the range; outputs need not be squashed
+SAME = 1e-2  # accepted difference between batches, relative to the images' standard deviation
+UNUSED = 0.02  # least used share of the declared range; images of real data use more
+WHOLE = "network"  # layer name for a network that is a single layer
+# Layers whose weights can be shifted. Subclasses are excluded, since they may not be linear.
 LINEAR = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class ModuleGenerator(Generator):
-    """A network z (N, z_dim), z ~ N(0, I), -> images (N, C, H, W), or flat (N, C*H*W), in a
-    declared range.
+    """A network as a generator: z (N, z_dim), z ~ N(0, I), -> images (N, C, H, W).
 
-    THETA: z with a `WeightShift` of one of its nn.Linear, nn.Conv2d or nn.ConvTranspose2d, by
-        dotted name.
+    The network's output may also be flat, (N, C*H*W). In THETA, codes are z with a `WeightShift` of
+    one nn.Linear, nn.Conv2d or nn.ConvTranspose2d of the network, given by its dotted name.
 
     Args:
         network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`.
         z_dim: size of z.
         image_shape: (C, H, W).
         image_range: the values of black and white in the network's output; mapped to [-1, 1].
-        weights: a safetensors file with exactly the network's tensors; None keeps the weights it
-            came with.
-        check_range: refuse a network whose output does not look like `image_range`.
-        truncation_psi: z is multiplied by it. Below 1 it keeps codes near the middle of the
-            distribution, where pictures are cleaner and vary less (the truncation of Brock et al.
-            2019, without drawing again).
+        weights: a safetensors file with exactly the network's tensors; None keeps its weights.
+        check_range: reject a network whose output does not seem to have `image_range`.
+        truncation_psi: factor of z. Values below 1 keep codes near the centre of the distribution,
+            where images are cleaner and vary less (the truncation of Brock et al. 2019, without
+            resampling).
 
     Raises:
         BadFile: the weights do not fit the network.
-        EditbenchError: z_dim, shape or range do not, or an image depends on chance or on the others
-            of its batch.
-        NonFinite: NaN or infinity in its output. All of it at once, at load.
+        EditbenchError: z_dim, shape or range do not fit, or an image is random or depends on the
+            others in its batch.
+        NonFinite: the output has NaN or infinity. All of these are detected when loading.
     """
 
     spaces = (Space.Z, Space.THETA)
@@ -84,10 +82,10 @@ class ModuleGenerator(Generator):
         self.image_shape = tuple(image_shape)
         self.image_range = (float(image_range[0]), float(image_range[1]))
         self.network = load_network(network, weights)
-        # Names the network in messages.
+        # Name of the network in messages.
         self.source = str(weights or type(self.network).__name__)
         self._check(check_range)
-        # Without truncation the identity stays what it was before there was any.
+        # Included only if truncated, so that digests from before this option do not change.
         options = [("truncation", self.truncation_psi)] if self.truncation_psi < 1 else []
         self.digest = network_digest(
             self.network,
@@ -99,9 +97,7 @@ class ModuleGenerator(Generator):
         )
 
     def layers(self) -> list[str]:
-        """The dotted names within the network, as its own tensors have them; WHOLE for a network
-        that is one layer.
-        """
+        """Dotted names of the network's modules; WHOLE for a network that is a single layer."""
         names = [name for name, _ in self.network.named_modules() if name]
         return names or [WHOLE]
 
@@ -125,7 +121,7 @@ class ModuleGenerator(Generator):
     def _decode(self, codes: Codes) -> Tensor:
         self.code_dim(codes.space)  # THETA has no codes of its own
         low, high = self.image_range
-        scale = 2 / (high - low)  # for [-1, 1] exactly x * 1 + 0
+        scale = 2 / (high - low)  # for the range [-1, 1], exactly x * 1 + 0
         z = codes.values
         if self.truncation_psi < 1:
             z = z * self.truncation_psi
@@ -133,9 +129,9 @@ class ModuleGenerator(Generator):
         return out.reshape(-1, *self.image_shape).float() * scale + (-1 - low * scale)
 
     def _shifted(self, z: Tensor, shift: WeightShift) -> Tensor:
-        """The network's output with a moved weight."""
+        """The network's output with a shifted weight."""
 
-        # Linear layers: f(x; W + tX) = f(x; W) + t f(x; X), so no kernel of a sample is made.
+        # f(x; W + tX) = f(x; W) + t f(x; X) for linear layers, so no kernel per sample is needed.
         def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if len(inputs[0]) != len(z):
                 raise EditbenchError(
@@ -155,8 +151,8 @@ class ModuleGenerator(Generator):
 
     @torch.no_grad()
     def _check(self, check_range: bool) -> None:
-        """Decode a few z and compare with what was declared."""
-        # Fixed draws, so that a network is refused every time or never.
+        """Decode a few z and check the output against the declaration."""
+        # Fixed z, so that the outcome is always the same.
         z = torch.from_numpy(normals(0, "probe", 0, PROBES, self.z_dim)).float()
         out = self._probe(z)
         if not isinstance(out, Tensor):
@@ -179,7 +175,7 @@ class ModuleGenerator(Generator):
             raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")
         if check_range:
             self._check_range(out.min().item(), out.max().item())
-        # Batch normalisation in training mode and random noise both show here.
+        # Detects batch normalisation in training mode and random noise.
         alone = self._probe(z[:1]).reshape(-1)
         together = out.reshape(PROBES, -1)[0]
         if alone.shape != together.shape or (alone - together).abs().max() > SAME * out.std():
@@ -189,11 +185,11 @@ class ModuleGenerator(Generator):
             )
 
     def _probe(self, z: Tensor) -> Any:
-        """What the network gives for z; EditbenchError where it does not take them."""
+        """The network's output for z. Raises EditbenchError if it does not accept them."""
         try:
             return self.network(z)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            # One that was traced at PROBES fails at another number of z alone.
+            # A network that was traced with PROBES fails only for another number of z.
             self._refuse_fixed_batch(error)
             raise EditbenchError(
                 f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
@@ -201,7 +197,7 @@ class ModuleGenerator(Generator):
             ) from error
 
     def _refuse_fixed_batch(self, cause: Exception | None = None) -> None:
-        """Raise EditbenchError where the network takes one number of z alone."""
+        """Raise EditbenchError if the network accepts only one batch size."""
         refuse_fixed_batch(self.network, (self.z_dim,), self.source, "z", cause)
 
     def _check_range(self, low: float, high: float) -> None:
@@ -212,7 +208,7 @@ class ModuleGenerator(Generator):
             problem = "leaves that range"
         elif high - low < UNUSED * span:
             problem = "hardly uses that range"
-        # As of an image in [0, 1] that is declared [-1, 1].
+        # For example, images in [0, 1] that are declared as [-1, 1].
         elif low >= middle:
             problem = "uses only its upper half"
         else:
@@ -225,9 +221,9 @@ class ModuleGenerator(Generator):
 
 
 def settings(network: nn.Module) -> list[tuple[str, str, object]]:
-    """Plain attributes of a network's own classes; the label of a conditional one is among them.
+    """Plain attributes of a network's own classes, such as the label of a conditional network.
 
-    They decide its pictures too, so they are part of the digest.
+    They affect its images too, so they are part of the digest.
     """
     return [
         (name, key, value)
@@ -255,5 +251,5 @@ def _without_bias(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
             layer.dilation,
         )
     if isinstance(layer, nn.Conv2d):
-        return layer._conv_forward(x, weight, None)  # knows the padding mode
+        return layer._conv_forward(x, weight, None)  # applies the padding mode
     return F.linear(x, weight)

@@ -1,13 +1,13 @@
-"""A folder of a user's own files: a generator and classifiers of attributes, as they were published.
+"""A user's folder with published files of a generator and of classifiers of attributes.
 
     FOLDER/
       stylegan2-ffhq-config-f.pkl                 any generator that `editbench convert` reads
-      celebahq-classifier-00-male.pkl             one classifier an attribute; or male.pth, or
-      celebahq-classifier-01-smiling.pkl          male/net_best.pth of those who trained them again
+      celebahq-classifier-00-male.pkl             one classifier per attribute; or, for retrained
+      celebahq-classifier-01-smiling.pkl          ones, male.pth or male/net_best.pth
       ...
 
-A file is a classifier by the word of its attribute in its name; of the others one must be the
-generator. What is read is converted once, into FOLDER/converted, under a name of its content.
+A file with the word of an attribute in its name is a classifier. One of the other files must be the
+generator. Files are converted once, to FOLDER/converted, with names that depend on their content.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan3.generator import StyleGAN3Generator
 from editbench.networks.weights import read_kind
 
-CONVERTED = "converted"  # the folder within the user's
-VERSION = 1  # of the conversion; raise it when its numbers change
+CONVERTED = "converted"  # subfolder of the user's folder
+VERSION = 1  # of the conversion; increment it when numbers change
 ENDINGS = (*FOREIGN, ".safetensors")
 GENERATORS: dict[str, type[StyleGenerator]] = {
     made.network_type.kind: made for made in (StyleGAN2Generator, StyleGAN3Generator)
 }
-# How the names of NVIDIA's 40 classifiers begin.
+# Prefix of the names of NVIDIA's 40 classifiers.
 CLASSIFIER = "celebahq-classifier"
 
 
-# -- which file is what ---------------------------------------------------------------------------
+# -- finding files --------------------------------------------------------------------------------
 def find_files(folder: Path) -> list[Path]:
-    """Files of networks in a folder and in the folders directly within it, by name.
+    """Files of networks in a folder and its direct subfolders, sorted by name.
 
     Raises:
         EditbenchError: there is no such folder.
@@ -51,7 +51,7 @@ def find_files(folder: Path) -> list[Path]:
         raise EditbenchError(
             f"{folder}: {no_such('folder', folder)}; give the folder of your files with data=FOLDER"
         )
-    # Two levels, as retrained classifiers of one name lie in folders of their attributes.
+    # Two levels, since retrained classifiers have the same name and are in folders by attribute.
     found = []
     for path in [*folder.glob("*"), *folder.glob("*/*")]:
         if path.suffix in ENDINGS and path.is_file() and path.parent.name != CONVERTED:
@@ -60,7 +60,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def words_of(folder: Path, path: Path) -> set[str]:
-    """The words in the name of a file and of its folder: 'male' is none of 'female'."""
+    """The words in the names of a file and its folder; 'male' is not a word of 'female'."""
     return set(re.split(r"[^a-z]+", str(path.relative_to(folder).with_suffix("")).lower()))
 
 
@@ -69,11 +69,11 @@ def find_classifier(folder: Path, files: Sequence[Path], word: str) -> Path:
 
     Args:
         folder: of the user.
-        files: what `find_files` found there.
-        word: of the attribute, as in the names of the files.
+        files: found by `find_files`.
+        word: of the attribute in the names of files.
 
     Raises:
-        EditbenchError: none, or several.
+        EditbenchError: there is none, or there are several.
     """
     found = [path for path in files if word in words_of(folder, path)]
     if len(found) != 1:
@@ -87,15 +87,15 @@ def find_classifier(folder: Path, files: Sequence[Path], word: str) -> Path:
 
 
 def find_generator(folder: Path, file: str | None, words: Sequence[str]) -> Path:
-    """The generator: the file that is named, or the only one that is no classifier.
+    """The generator: the given file, or the only one that is not a classifier.
 
     Args:
         folder: of the user.
-        file: its name in the folder; None looks for it.
-        words: of the attributes, by which classifiers are known.
+        file: its name in the folder; None to find it.
+        words: of the attributes, by which classifiers are recognised.
 
     Raises:
-        EditbenchError: none, or several.
+        EditbenchError: there is none, or there are several.
     """
     if file is not None:
         named = folder / str(file)
@@ -128,18 +128,18 @@ def load_generator(
 
     Args:
         folder: of the user.
-        file: its name, where there are several.
-        words: of the attributes, by which classifiers are known.
+        file: its name; needed if there are several.
+        words: of the attributes, by which classifiers are recognised.
         truncation_psi: see `StyleGenerator`.
-        label: see there.
-        truncation_cutoff: see there.
+        label: see `StyleGenerator`.
+        truncation_cutoff: see `StyleGenerator`.
 
     Raises:
-        EditbenchError: none, or several.
-        BadFile: the file is damaged, or no generator that is read.
+        EditbenchError: there is no generator, or there are several.
+        BadFile: the file is damaged, or not a supported generator.
     """
     path = find_generator(Path(folder), file, words)
-    # A file that `editbench convert` wrote is read as it is.
+    # A file that `editbench convert` wrote is read directly.
     kind = read_kind(path) if path.suffix == ".safetensors" else None
     if kind not in GENERATORS:
         path = converted_generator(Path(folder), path)
@@ -153,7 +153,7 @@ def load_generator(
 
 def converted_generator(folder: Path, path: Path) -> Path:
     """The converted file of a generator."""
-    # Another file under the same name is converted anew.
+    # By content, so that a different file of the same name is converted again.
     content = digest([VERSION, file_sha256(path)])
     out = folder / CONVERTED / f"{path.stem}-{content[:12]}.safetensors"
     if not out.is_file():
@@ -172,12 +172,12 @@ class FolderScorer(CelebAHQScorer):
 
     Args:
         folder: of the user.
-        files: the word of each attribute in the names of the files, in the order of the attributes.
+        files: for each attribute, in order, its word in the names of files.
         attributes: see `CelebAHQScorer`.
 
     Raises:
-        EditbenchError: a classifier is missing, or there are several.
-        BadFile: a file is damaged, or no such classifier.
+        EditbenchError: a classifier is missing, or an attribute has several.
+        BadFile: a file is damaged, or not such a classifier.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class FolderScorer(CelebAHQScorer):
 
 def converted_classifiers(folder: Path, paths: Sequence[Path], words: Sequence[str]) -> Path:
     """The converted file of classifiers."""
-    # The order of the files is that of the attributes, so it counts.
+    # The order matters, since it is that of the attributes.
     content = digest([VERSION, *(file_sha256(path) for path in paths)])
     out = folder / CONVERTED / f"classifiers-{content[:12]}.safetensors"
     if not out.is_file():

@@ -1,8 +1,9 @@
-"""Perceptual distances: squared Euclidean distances of a residual, |r(a) - r(b)|^2.
+"""Perceptual distances as squared Euclidean distances of residuals, |r(a) - r(b)|^2.
 
-LPIPS (Zhang, Isola, Efros, Shechtman & Wang, CVPR 2018) has this form: features of several depths
-at unit length at every position, weighted by channel, averaged over positions. Being quadratic in
-the residual, its second derivative where both images agree is 2 J^T J, whatever the network.
+LPIPS (Zhang, Isola, Efros, Shechtman & Wang, CVPR 2018) has this form: features of several layers,
+normalised to unit length at every position, weighted by channel, averaged over positions. Since the
+distance is quadratic in the residual, its second derivative at equal images is 2 J^T J for any
+network.
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ from editbench.networks.torchscript import read_torchscript, takes
 
 # Simonyan & Zisserman 2015, table 1, configuration D.
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each stage
-# Of the package torchmetrics.
+# In the package torchmetrics.
 LINEAR_FILE = "torchmetrics/functional/image/lpips_models/vgg.pth"
 VGG16_FILE = "vgg16-397923af.pth"
 LPIPS_REMEDY = (
     f"LPIPS needs torchvision's vgg16 weights ({VGG16_FILE}) and the linear weights of lpips "
     "v0.1 (vgg.pth, which torchmetrics has); give the paths, or choose another distance"
 )
-UNIT_EPS = 1e-10  # of LPIPS, in the length of a feature vector
+UNIT_EPS = 1e-10  # LPIPS's epsilon in the length of a feature vector
 
 
 class Perceptual(nn.Module, abc.ABC):
-    """Base of all distances. `about` says what is compared, for the record."""
+    """Base of all distances. `about` describes what is compared, for the record."""
 
     about: str = ""
 
     @abc.abstractmethod
     def residual(self, images: Tensor) -> Tensor:
-        """Decoded samples (N, ...) -> (N, M), differentiable; a row depends on its sample alone."""
+        """Decoded samples (N, ...) -> (N, M), differentiable; a row depends only on its sample."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of a and b, sample by sample: (N,)."""
@@ -55,7 +56,7 @@ class Perceptual(nn.Module, abc.ABC):
 
 
 class PixelDistance(Perceptual):
-    """Sum over pixels of the squared difference; of a latent-only generator, over coordinates."""
+    """Sum of squared differences over pixels, or over coordinates for a latent-only generator."""
 
     about = "pixels"
 
@@ -64,15 +65,16 @@ class PixelDistance(Perceptual):
 
 
 class FeatureDistance(Perceptual):
-    """LPIPS with the features of a scorer, every channel of weight one.
+    """LPIPS with the features of a scorer, and weight 1 for every channel.
 
-    Of a ConvScorer: its trunk at each resolution, at unit length per position. Of others: the root
-    mean square difference, squared, of their `features`, or of their logits where they have none.
+    For a ConvScorer, these are its trunk's features at each resolution, normalised to unit length
+    per position. For other scorers, it is the mean squared difference of their `features`, or of
+    their logits if they have none.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
-        scorer = scorer.whole  # its layers count here, whatever is evaluated
+        scorer = scorer.whole  # only its layers matter, not the evaluated attributes
         self.scorer = scorer
         self.about = (
             "trunk features"
@@ -86,31 +88,30 @@ class FeatureDistance(Perceptual):
         if not isinstance(self.scorer, ConvScorer):
             vector: Callable[[Tensor], Tensor] = getattr(self.scorer, "features", self.scorer)
             x = vector(images).flatten(1)
-            # The mean over columns, so that networks of other widths give distances of one size.
+            # Normalised by the number of columns, so that the width of a network does not matter.
             return x * x.shape[1] ** -0.5
         x = images
         parts = []
         for layer in self.scorer.trunk:
             x = layer(x)
-            # LPIPS compares after the activation of each stage.
+            # LPIPS uses the features after the activation of each stage.
             if isinstance(layer, nn.ReLU):
                 parts.append(per_position(x))
         return torch.cat(parts, 1)
 
 
 class LPIPS(Perceptual):
-    """LPIPS v0.1 with VGG16, as NaviGAN uses it: pictures at 64x64 (nearest neighbour), output not
-    squared again.
+    """LPIPS v0.1 with VGG16, as in NaviGAN: images at 64x64 (nearest neighbour), not squared again.
 
     Args:
-        weights: one file or several (safetensors, or .pth as published) that together hold
+        weights: one or several files (safetensors, or .pth as published) that together contain
             torchvision's VGG16 (`features.0.weight`, ...; or, as in a saved LPIPS network,
             `net.slice1.0.weight`, ...) and the linear weights of lpips v0.1 (`lin0.model.1.weight`,
             ..., `lin4.model.1.weight`).
-        size: pictures are resized to size x size; None leaves them.
+        size: images are resized to size x size; None for no resizing.
 
     Raises:
-        BadFile: a file is missing or unreadable, or the tensors are not these.
+        BadFile: a file is missing or unreadable, or has other tensors.
     """
 
     shift: Tensor
@@ -124,7 +125,7 @@ class LPIPS(Perceptual):
         self.size = size
         self.about = f"LPIPS v0.1, VGG16 at {size or 'full size'}"
         self.stages = nn.ModuleList()
-        # Colours of the input; `place` counts layers as torchvision numbers them.
+        # 3 colour channels of the input; `place` is torchvision's number of a layer.
         width = 3
         place = 0
         for channels, depth in VGG16:
@@ -142,7 +143,7 @@ class LPIPS(Perceptual):
                 place = place + 2
             name = f"lin{len(self.stages)}.model.1.weight"
             linear = _tensor(tensors, name, torch.Size((1, width, 1, 1)), source).flatten()
-            # Trained with that constraint; a square root of them is taken below.
+            # The published weights are non-negative; their square root is used below.
             if bool((linear < 0).any()):
                 raise BadFile(
                     f"{source}: '{name}' has negative weights, but those of LPIPS are not "
@@ -150,7 +151,7 @@ class LPIPS(Perceptual):
                 )
             self.register_buffer(f"linear{len(self.stages)}", linear)
             self.stages.append(stage)
-        # Of lpips.ScalingLayer: mean and standard deviation of ImageNet, for pictures in [-1, 1].
+        # From lpips.ScalingLayer: ImageNet's mean and standard deviation for images in [-1, 1].
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1))
         self.eval().requires_grad_(False)
@@ -172,18 +173,18 @@ def lpips_files(vgg: str = "", linear: str = "") -> list[Path]:
     """The two files of LPIPS v0.1 with VGG16.
 
     Args:
-        vgg: torchvision's VGG16; '' is where torchvision downloads it to, in torch's hub folder.
-        linear: the linear weights; '' is the copy that comes with torchmetrics.
+        vgg: torchvision's VGG16; '' for the file that torchvision downloads to torch's hub folder.
+        linear: the linear weights; '' for the copy in torchmetrics.
 
     Raises:
-        BadFile: no VGG16 there.
+        BadFile: VGG16 is not there.
     """
     path = Path(vgg) if vgg else Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE
     if not path.is_file():
         raise BadFile(f"{path}: {no_such('file', path)}; {LPIPS_REMEDY}")
     if linear:
         return [path, Path(linear)]
-    # Found without importing torchmetrics, which takes more than a second.
+    # Located without importing torchmetrics, which takes more than a second.
     found = distribution("torchmetrics").locate_file(LINEAR_FILE)
     return [path, Path(str(found))]
 
@@ -191,19 +192,19 @@ def lpips_files(vgg: str = "", linear: str = "") -> list[Path]:
 class ScriptedLPIPS(Perceptual):
     """LPIPS v0.1 with VGG16 from the TorchScript file published with StyleGAN2-ADA (vgg16.pt).
 
-    Its network takes pictures of 0..255 and, with return_lpips, gives features whose squared
+    Its network takes images in 0..255 and, with return_lpips, returns features whose squared
     distance is LPIPS.
 
     Args:
         file: the published file, see editbench.networks.registry.Published.
-        path: a copy of it; None looks in the folder of networks, then fetches it unless offline.
-        size: pictures are first resized to size x size (nearest neighbour, as LPIPS above); None
-            leaves them.
+        path: a copy of it; None for the folder of networks, to which it is fetched unless offline.
+        size: images are first resized to size x size (nearest neighbour, as in LPIPS above); None
+            for no resizing.
         name: for tables.
         about: one line for listings.
 
     Raises:
-        BadFile: the file has another content than the pinned one, or is no such network.
+        BadFile: the file does not have the pinned content, or is not such a network.
     """
 
     def __init__(
@@ -233,25 +234,25 @@ class ScriptedLPIPS(Perceptual):
         x = images
         if self.size is not None:
             x = F.interpolate(images, size=(self.size, self.size), mode="nearest")
-        # The network takes 0..255 and does its own normalisation.
+        # The network takes 0..255 and normalises it.
         x = (x.expand(-1, 3, -1, -1) + 1) * 127.5
         return self.network(x, resize_images=False, return_lpips=True).flatten(1).float()
 
 
 def per_position(x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Features at unit length per position, times the square root of the weights.
+    """Normalise features to unit length per position, times the square root of the weights.
 
-    A sum of squares over the result is then a mean over positions. The derivative has no NaN where
-    all features are zero.
+    They are scaled so that a sum of squares over the result is a mean over positions. If all
+    features are zero, the derivative is not NaN.
 
     Args:
         x: features (N, C, h, w).
-        weight: of each channel (C,); None for ones.
+        weight: (C,) weights of channels; None for ones.
 
     Returns:
         (N, C h w).
     """
-    # rsqrt of a sum with epsilon inside has a derivative at 0, unlike the norm of the original.
+    # rsqrt with epsilon inside has a derivative at 0, unlike the norm in the original code.
     unit = x * torch.rsqrt(x.square().sum(1, keepdim=True) + UNIT_EPS**2)
     if weight is not None:
         unit = unit * weight.sqrt()[:, None, None]
@@ -259,13 +260,13 @@ def per_position(x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def _read(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a safetensors or .pth file; of the latter nothing but tensors is unpickled."""
+    """The tensors of a safetensors or .pth file."""
     if Path(path).suffix not in (".pth", ".pt"):
         return read_tensors(path)
     if not Path(path).is_file():
         raise BadFile(f"{path}: {no_such('file', Path(path))}; {LPIPS_REMEDY}")
     try:
-        # weights_only refuses any other object than tensors and plain containers.
+        # weights_only rejects all objects except tensors and plain containers.
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise BadFile(
@@ -279,7 +280,7 @@ def _read(path: Path | str) -> dict[str, Tensor]:
 
 
 def _vgg_name(name: str) -> str:
-    # A saved LPIPS network has VGG16 cut into slices, with the numbers of torchvision kept.
+    # A saved LPIPS network has VGG16 in slices, but with torchvision's numbers.
     return re.sub(r"^net\.slice\d\.", "features.", name)
 
 

@@ -1,10 +1,10 @@
-"""Published metric networks: where their files lie, and whether they are the right ones.
+"""Published metric networks: the location of their files, and checks of their content.
 
-A network's file is looked for at its `path`, then in the folder of networks ($EDITBENCH_NETWORKS,
-else the user's cache, else runs/cache/networks). editbench.networks.fetch downloads it there once, unless `offline` (or
-$EDITBENCH_OFFLINE) forbids it. Whatever was found must have the pinned sha256. A file of one's own
-without a pinned one is pinned when it is first fetched: its hash goes to checksums.json in that
-folder, and another content is an error from then on.
+A network's file is searched at its `path`, otherwise in the folder of networks
+($EDITBENCH_NETWORKS, else the user's cache, else runs/cache/networks). editbench.networks.fetch
+downloads it there once, unless `offline` (or $EDITBENCH_OFFLINE) forbids it. A file must have the
+pinned sha256. If a user's own network has none, its hash is pinned when it is first fetched: it is
+written to checksums.json in that folder, and different content is an error from then on.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from editbench.base.files import file_sha256, read_json, user_cache
 FOLDER = "EDITBENCH_NETWORKS"
 OFFLINE = "EDITBENCH_OFFLINE"
 MIRROR = "EDITBENCH_MIRROR"
-HOMELESS = Path("runs/cache/networks")  # where no home folder can hold them: beside the banks
-LOCK = "checksums.json"  # file name -> sha256 of what was pinned at its first fetch
-# Set by `require_files`; downloads happen deep within constructors, which have no configuration.
-_offline = False  # of the run that this process works on
+HOMELESS = Path("runs/cache/networks")  # used if there is no home folder; next to the banks
+LOCK = "checksums.json"  # file name -> sha256 that was pinned when first fetched
+# The option `offline` of the current run, set by `require_files`. It is global since downloads
+# happen in constructors, which do not have the configuration.
+_offline = False
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file that others publish.
+    """A file published by a third party.
 
     Args:
         name: of the file, without folders.
-        url: where it is.
-        sha256: of its content, 64 hexadecimal digits; None pins it at the first fetch.
-        size: bytes, which a listing shows.
-        licence: its terms, which a listing shows.
+        url: its address.
+        sha256: of its content, 64 hexadecimal digits; None to pin it when first fetched.
+        size: in bytes, for listings.
+        licence: its terms, for listings.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Published:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        # The name becomes part of a path: a folder in it would leave the folder of networks.
+        # The name becomes part of a path. With a folder in it, the file could be elsewhere.
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
             raise EditbenchError(
                 f"file.name must be the name of a file without folders, got '{self.name}'"
@@ -72,8 +73,8 @@ class Published:
 
     @property
     def source(self) -> str:
-        """Its address: on the mirror of $EDITBENCH_MIRROR where there is one."""
-        # For sites whose machines reach one server of their own alone; the checksum stays the same.
+        """Its address, on the mirror $EDITBENCH_MIRROR if that is set."""
+        # For sites whose machines can reach only their own server. The checksum is the same.
         mirror = os.environ.get(MIRROR)
         if mirror:
             return f"{mirror.rstrip('/')}/{self.name}"
@@ -88,7 +89,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Found:
-    """A file that is there and is the right one."""
+    """A file that exists and has the right content."""
 
     file: Published
     path: Path
@@ -96,7 +97,7 @@ class Found:
 
 
 def folder() -> Path:
-    """Where fetched networks lie: $EDITBENCH_NETWORKS, the user's cache, or HOMELESS."""
+    """The folder of fetched networks: $EDITBENCH_NETWORKS, the user's cache, or HOMELESS."""
     named = os.environ.get(FOLDER)
     if named:
         return Path(named)
@@ -104,10 +105,10 @@ def folder() -> Path:
 
 
 def make_folder() -> Path:
-    """The folder of networks, made if need be.
+    """The folder of networks, created if necessary.
 
     Raises:
-        EditbenchError: it cannot be made or written; the message names the variable to set.
+        EditbenchError: it cannot be created or written; the message names the variable to set.
     """
     place = folder()
     remedy = f"set ${FOLDER} to a folder you may write to"
@@ -126,7 +127,7 @@ def is_offline() -> bool:
 
 
 def published() -> dict[str, Published]:
-    """Option of the group `network` -> its file, for those that have one."""
+    """Option of the group `network` -> its file, for options that have one."""
     return {
         name: Published.from_config(config["file"])
         for name, config in group_options("network").items()
@@ -135,10 +136,10 @@ def published() -> dict[str, Published]:
 
 
 def find_file(file: Published, path: Path | str | None = None) -> Found | None:
-    """The file at `path` or in the folder of networks; None where it is not there.
+    """The file at `path` or in the folder of networks; None if it is not there.
 
     Raises:
-        BadFile: nothing at `path`, or another content than the pinned one.
+        BadFile: there is no file at `path`, or its content is not the pinned one.
     """
     place = folder() / file.name if path is None else Path(path)
     if not place.is_file():
@@ -149,11 +150,11 @@ def find_file(file: Published, path: Path | str | None = None) -> Found | None:
 
 
 def check(file: Published, place: Path) -> str:
-    """The sha256 of a file; BadFile where it is not the pinned one."""
+    """The sha256 of a file. Raises BadFile if it is not the pinned one."""
     found = file_sha256(place)
     pinned = pin(file)
     if pinned is not None and found != pinned:
-        # A size tells a broken download from another version.
+        # The size shows whether it is an incomplete download or another version.
         size = place.stat().st_size
         short = ""
         if file.size and size != file.size:
@@ -167,7 +168,7 @@ def check(file: Published, place: Path) -> str:
 
 def pin(file: Published) -> str | None:
     """The sha256 that its content must have: the configured one, or that of its first fetch."""
-    # A hash in the configuration counts more than one of a first fetch.
+    # A hash in the configuration takes precedence.
     pins = folder() / LOCK
     found = file.sha256 or (read_json(pins).get(file.name) if pins.is_file() else None)
     if found is None:
@@ -186,8 +187,8 @@ def missing_text(files: list[Published]) -> str:
 
 
 def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
-    """(file, path) of every network that a resolved configuration names, wherever it stands."""
-    # A network may stand anywhere: in a metric, an observation, a scorer.
+    """(file, path) of all networks in a resolved configuration, at any depth."""
+    # Metrics, observations and scorers may have networks.
     waiting = [config]
     while waiting:
         node = waiting.pop()
@@ -200,23 +201,23 @@ def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
 
 
 def require_files(plain: Mapping[str, Any]) -> None:
-    """Take `offline` of a run, and name every file that the run lacks and may not fetch.
+    """Apply the option `offline` of a run, and check that no file is missing if it is set.
 
-    This comes before anything is built or fitted, so that a long run does not fail in its middle.
+    Call this before anything is built or fitted, so that a long run does not fail later.
 
     Args:
         plain: the resolved configuration of the run, as plain values.
 
     Raises:
-        EditbenchError: `offline` is set and files are missing.
-        BadFile: one is there with other content.
+        EditbenchError: `offline` is set and files are missing; the message names them all.
+        BadFile: a file does not have the pinned content.
     """
     global _offline
     _offline = bool(plain.get("offline", False))
-    # By name, since several metrics share a network.
+    # By name, since several metrics may share a network.
     missing = {}
     for key, value in plain.items():
-        # The group `network` is a choice for others; only those who use one need its file.
+        # Networks of the group `network` are needed only by components that refer to them.
         if key == "network" or not isinstance(value, dict):
             continue
         for file, path in files_in(value):

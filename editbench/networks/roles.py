@@ -1,4 +1,4 @@
-"""The three networks of a job: the generator, and the two scorers in their roles."""
+"""The three networks of a job: generator, teacher and judge."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from editbench.networks.selected import select_attributes
 class Networks:
     """The networks of a job, on the job's device."""
 
-    generator: Generator  # decodes codes into samples
-    teacher: Scorer  # that a method may learn from
-    judge: Scorer  # that the benchmark measures with; a method never sees it
+    generator: Generator  # decodes codes to samples
+    teacher: Scorer  # a method may learn from it
+    judge: Scorer  # the benchmark measures with it; a method never sees it
 
     @property
     def leaking(self) -> bool:
-        """Whether the judge is the teacher: numbers then reward what the method was fitted to."""
+        """Whether the judge is the teacher, so that methods were fitted to the judge."""
         return self.teacher.digest == self.judge.digest
 
     def select(self, names: Sequence[str]) -> Networks:
-        """The same networks with scorers that know these attributes alone.
+        """The same networks, with scorers of only some attributes.
 
         Args:
             names: of the evaluated attributes.
@@ -34,7 +34,7 @@ class Networks:
         """
         teacher = select_attributes(self.teacher, names)
         judge = teacher
-        # Where one network is both, it stays one.
+        # If the judge is the teacher, it remains the same object.
         if self.judge is not self.teacher:
             judge = select_attributes(self.judge, names)
         return replace(self, teacher=teacher, judge=judge)

@@ -1,6 +1,6 @@
 """The contract of a scorer: from decoded samples to logits of attributes.
 
-A teacher is a scorer that editors learn from, a judge one that metrics measure with.
+Editors learn from the scorer in the role of teacher; metrics measure with the judge.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class Scorer(nn.Module, abc.ABC):
     """Base of all scorers.
 
     Attributes:
-        attributes: what the columns of its logits mean; class 1 of a binary attribute is its
-            positive side. An adapter of a network whose LOW logit means "present" negates it (the
-            flag is `positive_is_low` in its configuration).
+        attributes: the meaning of the columns of its logits; class 1 of a binary attribute is the
+            positive side. If a LOW logit of a network means "present", its adapter negates it
+            (`positive_is_low` in the configuration).
         input: "image" (N, C, H, W in [-1, 1]) or "w".
-        digest: hash of all that determines its output.
+        digest: hash of everything that determines its output.
     """
 
     attributes: Attributes
     input: str = "image"
     digest: str = ""
-    precision: str = "fp32"  # of a call, see editbench.base.precision
-    # Whether it is certain that these are logits; a network of others may give probabilities.
+    precision: str = "fp32"  # of calls, see editbench.base.precision
+    # Whether the outputs are known to be logits; a third-party network may give probabilities.
     says_output: bool = True
-    # Whether `assess` says how well each sample can be judged.
+    # Whether `assess` returns a quality.
     has_quality: bool = False
 
     def assess(self, decoded: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -43,14 +43,14 @@ class Scorer(nn.Module, abc.ABC):
             decoded: (N, ...), as for a call.
 
         Returns:
-            Logits (N, attributes.width); quality (N, 1), higher is better, or None where the scorer
-            knows none. A scorer of faces may give the log-odds of "this is a face".
+            Logits (N, attributes.width); quality (N, 1), higher is better, or None if the scorer
+            has none. For faces, it may be the log-odds of "this is a face".
         """
         return self(decoded), None
 
     @property
     def whole(self) -> Scorer:
-        """The network itself, with all that it scores; see `editbench.networks.selected`."""
+        """The scorer with all its attributes; see `editbench.networks.selected`."""
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -58,10 +58,10 @@ class Scorer(nn.Module, abc.ABC):
         return super().train(mode)
 
     def __call__(self, decoded: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        # Here and not in forward, so that each subclass is covered.
+        # Here and not in forward, so that it applies to all subclasses.
         if not isinstance(decoded, Tensor) or not decoded.is_floating_point():
             kind = type(decoded).__name__
-            # Of an array of floats the type is what is wrong, of a tensor of bytes the dtype.
+            # For a NumPy array the type is wrong, for a tensor of bytes the dtype.
             if hasattr(decoded, "dtype"):
                 kind = f"{kind} of {decoded.dtype}"
             values = "codes" if self.input == "w" else "images in [-1, 1]"

@@ -1,4 +1,4 @@
-"""A scorer cut to some of its attributes: what a job sees of its teacher and its judge."""
+"""A scorer restricted to some attributes, as a job sees its teacher and its judge."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from editbench.networks.scorer import Scorer
 
 
 class SelectedScorer(Scorer):
-    """The columns of some attributes of a scorer.
+    """A scorer with the columns of some of its attributes.
 
-    A job judges, protects and searches by the evaluated attributes alone. Its editor and its
-    observations are given this scorer, so that whatever goes through `attributes` goes through the
-    evaluated ones, in a method of one's own as well.
+    A job uses only the evaluated attributes to judge, to protect and to search. Its editor and
+    observations get this scorer, so that any code that loops over `attributes`, such as a user's
+    method, uses only these.
 
-    What a scorer has beside its logits (`features`, `resolution`) is found here too. `digest` stays
-    that of the whole network: an identity names the weights by it, and the evaluated attributes
-    beside it (`editbench.base.identity`).
+    Other attributes of the scorer (`features`, `resolution`) are available too. `digest` is that of
+    the whole network, since identities contain the evaluated attributes separately
+    (`editbench.base.identity`).
 
     Args:
         base: the scorer.
@@ -30,12 +30,12 @@ class SelectedScorer(Scorer):
         UnknownName: the scorer has no such attribute.
     """
 
-    kept: Tensor  # (width,) of the network's columns
+    kept: Tensor  # (width,) kept columns of the network
 
     def __init__(self, base: Scorer, names: Sequence[str]) -> None:
         super().__init__()
         self.attributes = base.attributes.select(names)
-        # Before `base` is set, through which every name is found that the network has as well.
+        # Before `base` is set, from which __getattr__ would then take these names.
         places = torch.tensor(base.attributes.positions(self.attributes))
         self.register_buffer("kept", places, persistent=False)
         self.base = base
@@ -52,7 +52,7 @@ class SelectedScorer(Scorer):
 
     @property
     def whole(self) -> Scorer:
-        """The network with all that it scores: for its layers and its features."""
+        """The scorer with all its attributes, for its layers and features."""
         return self.base.whole
 
     def assess(self, decoded: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -65,13 +65,13 @@ class SelectedScorer(Scorer):
         return self._select(self.base(decoded))
 
     def _select(self, logits: Tensor) -> Tensor:
-        # A scorer of a function has no parameters to say where it runs.
+        # Moved here, since the scorer of a function has no parameters that show its device.
         self.kept = self.kept.to(logits.device)
         return logits.index_select(1, self.kept)
 
 
 def select_attributes(scorer: Scorer, names: Sequence[str]) -> Scorer:
-    """A scorer cut to some attributes; the scorer itself where these are all of them.
+    """A scorer restricted to some attributes; the scorer itself if these are all of them.
 
     Raises:
         UnknownName: the scorer has no such attribute.

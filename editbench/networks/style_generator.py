@@ -1,4 +1,4 @@
-"""A network of styles as a generator: codes of Z, W, W+ or S to pictures, from a safetensors file."""
+"""A generator that wraps a style-based network: codes of Z, W, W+ or S to images."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from editbench.networks.weights import save_tensors, tensors_digest
 
 
 class StyleGenerator(Generator):
-    """A network of styles with constant weights, differentiable in its codes.
+    """A style-based network with constant weights, differentiable in its codes.
 
-    Z (N, z_dim); W (N, w_dim); W_PLUS (N, num_ws, w_dim); S (N, sum of style_sizes): the styles of
-    all layers, side by side in the order of `layer_names`. Truncation belongs to `map`: W, W+ and S
-    codes are decoded as they are. THETA: codes with a `WeightShift` move the stored weight of one
-    layer, each sample along its own direction.
+    Codes are Z (N, z_dim), W (N, w_dim), W_PLUS (N, num_ws, w_dim), or S (N, sum of style_sizes):
+    the styles of all layers, concatenated in the order of `layer_names`. In THETA, codes with a
+    `WeightShift` shift the stored weight of one layer, with a separate direction for each sample.
+    Truncation is part of `map`; W, W+ and S codes are decoded without further truncation.
 
     Args:
-        network: the trained network; it is put in evaluation mode and its parameters stop asking
-            for gradients.
-        truncation_psi: share of the distance to the mean w that `map` keeps; 1 keeps all.
-        label: of a conditional network, the class of every picture: its number, or a vector of
-            c_dim values.
-        truncation_cutoff: truncate this many first rows of w_plus alone. A w is then not truncated
-            itself but where `w_plus` repeats it, so W codes are truncated too and W+ and S codes
-            are decoded as they are.
+        network: the trained network. It is set to evaluation mode, and its parameters no longer
+            require gradients.
+        truncation_psi: share of the distance to the mean w that `map` keeps; 1 for no truncation.
+        label: for a conditional network, the class of all images: its number, or a vector of c_dim
+            values.
+        truncation_cutoff: number of rows of w_plus to truncate, from the first. Truncation is then
+            part of `w_plus` instead of `map`. It therefore applies to W codes, but not to W+ and S
+            codes.
 
     Raises:
-        EditbenchError: an option out of range, a conditional network without a label, or a label
-            for another.
+        EditbenchError: an option is out of range, a conditional network has no label, or another
+            network has one.
     """
 
-    network_type: ClassVar[type[StyleNetwork]]  # of the files, set by the subclass
+    network_type: ClassVar[type[StyleNetwork]]  # of the network, set by the subclass
     network: StyleNetwork
     label: Tensor | None
 
@@ -56,17 +56,17 @@ class StyleGenerator(Generator):
         config = network.config
         if not isinstance(truncation_psi, (int, float)) or not 0 <= truncation_psi <= 1:
             raise EditbenchError(f"truncation_psi must be between 0 and 1, got {truncation_psi}")
-        # By type(): 8.0 and true are in the range, but no rows can be cut there.
+        # type(), since 8.0 and true would pass a comparison but are not row numbers.
         is_count = type(truncation_cutoff) is int and 0 <= truncation_cutoff <= config.num_ws
         if truncation_cutoff is not None and not is_count:
             raise EditbenchError(
                 f"truncation_cutoff must be a number of rows of w_plus, 0 to {config.num_ws}, "
                 f"got {truncation_cutoff}"
             )
-        # A buffer moves with the module; it is no part of the weights, so it is not saved.
+        # A buffer moves with the module. It is not saved, since it is not part of the weights.
         self.register_buffer("label", label_vector(label, config.c_dim), persistent=False)
         self.truncation_cutoff = truncation_cutoff
-        # Gradients go to the codes alone; the weights are constant in every method but one.
+        # Gradients are needed only for the codes.
         self.network = network.eval().requires_grad_(False)
         self.config = config
         self.truncation_psi = truncation_psi
@@ -76,7 +76,7 @@ class StyleGenerator(Generator):
         self.num_ws = config.num_ws
         self.layer_names = tuple(network.synthesis.layers)
         self.style_sizes = tuple(len(affine.bias) for affine in network.synthesis.affines())
-        # Options that are not set stay out of the digest, so that it does not change with new ones.
+        # The digest includes only options that are set, so that new options do not change it.
         options = {
             "label": None if self.label is None else self.label.tolist(),
             "cutoff": truncation_cutoff,
@@ -89,7 +89,7 @@ class StyleGenerator(Generator):
     # -- from space to space ----------------------------------------------------------------------
     def map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> w (N, w_dim), truncated unless there is a cutoff."""
-        # One label for all pictures: a walk must not change the class.
+        # The same label for all images, since a walk must not change the class.
         label = None
         if self.label is not None:
             label = self.label.to(z.dtype).expand(len(z), -1)
@@ -99,12 +99,9 @@ class StyleGenerator(Generator):
         return self.network.truncate(w, self.truncation_psi)
 
     def w_plus(self, w: Tensor) -> Tensor:
-        """w (N, w_dim) -> every row the same, (N, num_ws, w_dim).
-
-        With a cutoff the rows before it truncated.
-        """
+        """w (N, w_dim) -> equal rows (N, num_ws, w_dim), but those before a cutoff truncated."""
         rows = super().w_plus(w)
-        # Rows at and after the cutoff keep their full spread (stylegan2, `truncation_cutoff`).
+        # Rows from the cutoff on are not truncated (stylegan2, `truncation_cutoff`).
         cutoff = self.truncation_cutoff
         if cutoff is None:
             return rows
@@ -114,11 +111,11 @@ class StyleGenerator(Generator):
 
     def styles(self, w_plus: Tensor) -> Tensor:
         """w_plus (N, num_ws, w_dim) -> S codes (N, sum of style_sizes)."""
-        # Side by side, since one vector a sample is what editors of S take.
+        # Concatenated, since editors of S need one vector per sample.
         return torch.cat(self.network.synthesis.styles(w_plus), 1)
 
     def kernels(self) -> dict[str, Tensor]:
-        """The stored weights of all modulated convolutions, ToRGB among them, by layer name."""
+        """The stored weights of all modulated convolutions, including ToRGB, by layer name."""
         return {
             name: cast(Tensor, layer.weight)
             for name, layer in self.network.synthesis.layers.items()
@@ -131,9 +128,7 @@ class StyleGenerator(Generator):
         return self.network.synthesis.layers[layer]
 
     def split_styles(self, s: Tensor) -> Sequence[Tensor]:
-        """S codes (N, sum of style_sizes) -> one (N, channels) a layer, in the order of
-        `layer_names`; views.
-        """
+        """S codes (N, sum of style_sizes) -> views (N, channels) per layer, as in `layer_names`."""
         return s.split(self.style_sizes, 1)
 
     # -- pictures ---------------------------------------------------------------------------------
@@ -142,7 +137,7 @@ class StyleGenerator(Generator):
         return self.decode(codes)
 
     def _decode(self, codes: Codes) -> Tensor:
-        # Pictures are not clamped to [-1, 1]: gradients must not vanish outside the range.
+        # Images are not clamped to [-1, 1], since gradients would vanish outside the range.
         self._check(codes)
         if codes.space is Space.S:
             return self.network.synthesis(self.split_styles(codes.values), shift=codes.shift)
@@ -154,10 +149,8 @@ class StyleGenerator(Generator):
         return self.network.synthesis(self.network.synthesis.styles(x), shift=codes.shift)
 
     def _check(self, codes: Codes) -> None:
-        """Raise SpaceMismatch for codes whose shape is not that of their space, and for THETA,
-        which has none.
-        """
-        # W+ codes have an axis of rows; those of other spaces are vectors.
+        """Raise SpaceMismatch if codes do not have the shape of their space, or it is THETA."""
+        # W+ codes have an axis of rows; codes of other spaces are vectors.
         shape: tuple[int, ...] = (self.code_dim(codes.space),)
         if codes.space is Space.W_PLUS:
             shape = (self.num_ws, *shape)
@@ -170,11 +163,11 @@ class StyleGenerator(Generator):
 
     # -- files ------------------------------------------------------------------------------------
     def save(self, path: Path | str, half: bool = False) -> None:
-        """Write the network; truncation and label are options of loading and are not saved.
+        """Write the network. Truncation and label are options of loading and are not saved.
 
         Args:
             path: of the file.
-            half: store the weights in half precision, in half the space.
+            half: store the weights in half precision, which needs half the space.
         """
         tensors = self.network.state_dict()
         if half:
@@ -192,7 +185,8 @@ class StyleGenerator(Generator):
     ) -> Self:
         """Read a generator written by `save` or by `editbench convert`.
 
-        BadFile names the file and the remedy.
+        Raises:
+            BadFile: it is not a valid file of this network.
         """
         network = cls.network_type.from_file(path)
         return cls(network, truncation_psi, label, truncation_cutoff).to(device)
@@ -205,7 +199,7 @@ class StyleGenerator(Generator):
         label: int | Sequence[float] | None = None,
         truncation_cutoff: int | None = None,
     ) -> Self:
-        """`from_file` of the options in conf/generator, where the file may be missing."""
+        """`from_file` with the options of conf/generator, for which the file may be missing."""
         if not weights:
             raise EditbenchError(
                 f"generator={cls.network_type.kind} needs a network: "
@@ -216,9 +210,10 @@ class StyleGenerator(Generator):
 
 
 def label_vector(label: int | Sequence[float] | None, c_dim: int) -> Tensor | None:
-    """The label (1, c_dim) of every picture, None of an unconditional network.
+    """The label (1, c_dim) of all images; None for an unconditional network.
 
-    EditbenchError says how to give it.
+    Raises:
+        EditbenchError: the label is missing or wrong; the message says how to give it.
     """
     if not c_dim:
         if label is not None:
@@ -236,7 +231,7 @@ def label_vector(label: int | Sequence[float] | None, c_dim: int) -> Tensor | No
             raise EditbenchError(
                 f"generator.label={label}: the classes of this network are 0 to {c_dim - 1}"
             )
-        # A class is one of c_dim columns (one-hot), as in the training of the networks.
+        # One-hot, as in the training of the networks.
         return torch.eye(c_dim)[label : label + 1]
     if (
         isinstance(label, str)

@@ -1,7 +1,7 @@
 """What StyleGAN2 and StyleGAN3 have in common: the mapping, truncation, and layers with styles.
 
-z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of (N, channels), one an
-affine map -> image (N, C, R, R) in about [-1, 1].
+z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of (N, channels), one
+per affine map -> image (N, C, R, R) in about [-1, 1].
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from editbench.networks.stylegan2.layers import EqualLinear
 from editbench.networks.stylegan2.ops import scaled_leaky_relu
 from editbench.networks.weights import load_strict, load_tensors, tensors_digest
 
-# of all content, and where it came from: in the header of converted files
+# Key of the checksum of all content, in the header of converted files.
 CHECKSUM = "sha256"
 ORIGIN = "origin"
-# Endings of files that other projects write; `editbench convert` reads them.
+# Endings of other projects' files, which `editbench convert` reads.
 FOREIGN = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
-# Features (N, C, h, w), and the image so far or a resnet block's other branch.
+# Features (N, C, h, w), and the image so far or the other branch of a resnet block.
 State = tuple[Tensor, Tensor | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class StyleConfig(abc.ABC):
-    """The part of an architecture that all these networks have.
+    """The common part of the architectures.
 
     Args:
         resolution: of the image, a power of two.
         channels: the widths.
         z_dim: size of z.
         w_dim: size of w.
-        mapping_layers: of the mapping.
+        mapping_layers: number of layers of the mapping.
         mapping_lr: learning-rate multiplier of the mapping.
         img_channels: of the image.
-        c_dim: size of the label; 0 of an unconditional network.
+        c_dim: size of the label; 0 for an unconditional network.
 
     Raises:
-        ValueError: a size that no network has.
+        ValueError: a size is impossible.
     """
 
-    # Options that `as_dict` holds even where they have their defaults.
+    # Options that `as_dict` includes even if they have their defaults.
     stated: ClassVar[tuple[str, ...]] = ()
 
     resolution: int
@@ -72,7 +72,7 @@ class StyleConfig(abc.ABC):
                 f"{near_powers_of_two(self.resolution, 4)}"
             )
         sizes = (*self.channels, self.z_dim, self.w_dim, self.mapping_layers)
-        # These are 0 where a network lacks the part, or takes the usual size.
+        # These are 0 if the network lacks the part, or has its usual size.
         optional = (self.c_dim, self.embed_dim, self.mapping_width)
         if min(*sizes, self.img_channels) < 1 or min(optional) < 0:
             raise ValueError(f"sizes and the number of layers must be at least 1: {self}")
@@ -81,21 +81,22 @@ class StyleConfig(abc.ABC):
         if self.conv_clamp is not None and not self.conv_clamp > 0:
             raise ValueError(f"conv_clamp must be positive or None, got {self.conv_clamp}")
 
-    # Fields of the subclasses: files and digests have them in an order that differs.
+    # Fields of the subclasses. They are not fields here, since their order in files and digests
+    # differs between the subclasses.
     @property
     @abc.abstractmethod
     def embed_dim(self) -> int:
-        """Size of the embedded label; 0 is w_dim."""
+        """Size of the embedded label; 0 for w_dim."""
 
     @property
     @abc.abstractmethod
     def mapping_width(self) -> int:
-        """Width of the hidden layers of the mapping; 0 is w_dim."""
+        """Width of the hidden layers of the mapping; 0 for w_dim."""
 
     @property
     @abc.abstractmethod
     def conv_clamp(self) -> float | None:
-        """Bound of the output of each layer; None for none."""
+        """Bound of the outputs of layers; None for none."""
 
     @property
     @abc.abstractmethod
@@ -105,14 +106,14 @@ class StyleConfig(abc.ABC):
     @property
     @abc.abstractmethod
     def summary(self) -> str:
-        """The architecture in a few words."""
+        """A short description of the architecture."""
 
     @abc.abstractmethod
     def facts(self) -> dict[str, str]:
-        """What else a listing shows of the architecture."""
+        """Further facts about the architecture, for listings."""
 
     def as_dict(self) -> dict[str, Any]:
-        """What files and digests hold: the sizes, and of the options those that are not as above."""
+        """The content of files and digests: sizes, and options that differ from their defaults."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return {
             name: value
@@ -122,23 +123,23 @@ class StyleConfig(abc.ABC):
 
 
 def unit_moment(x: Tensor) -> Tensor:
-    """x (N, d) scaled to a second moment of 1 a sample."""
+    """Scale each sample of x (N, d) to a second moment of 1."""
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
 class Mapping(nn.Module):
-    """z -> w: normalisation to unit second moment and fully connected layers.
+    """z -> w: normalisation to unit second moment, and fully connected layers.
 
-    A label is embedded linearly, normalised and put behind z (Karras et al. 2020, "Training
+    A label is embedded linearly, normalised and appended to z (Karras et al. 2020, "Training
     Generative Adversarial Networks with Limited Data").
     """
 
-    # Running mean of w over training, towards which truncation moves.
+    # Running mean of w over training, the centre of truncation.
     w_avg: Tensor
 
     def __init__(self, config: StyleConfig) -> None:
         super().__init__()
-        # 0 stands for the usual width, w_dim.
+        # 0 means the usual width, w_dim.
         embed_dim = config.embed_dim or config.w_dim
         self.embed = None
         if config.c_dim:
@@ -156,12 +157,12 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         # z (N, z_dim), label (N, c_dim) -> (N, w_dim)
-        # In float32 whatever the precision of the run: a small error in w is large in the picture.
+        # Always in float32, since small errors of w cause large errors of the image.
         with exact(z.device):
             return self._forward(z, label)
 
     def _forward(self, z: Tensor, label: Tensor | None) -> Tensor:
-        # StyleGAN: z lies on a sphere, so its length carries nothing.
+        # As in StyleGAN, z is projected to a sphere.
         x = unit_moment(z)
         if self.embed is not None:
             if label is None:
@@ -175,8 +176,8 @@ class Mapping(nn.Module):
 class StyleSynthesis(nn.Module, abc.ABC):
     """w_plus -> styles -> image.
 
-    `layers` holds the affine-driven layers in the order of the space S, `rows` the row of w_plus
-    that drives each of them.
+    `layers` has the layers with styles, in the order of the space S, and `rows` the row of w_plus
+    that determines the style of each.
     """
 
     layers: nn.ModuleDict
@@ -188,7 +189,7 @@ class StyleSynthesis(nn.Module, abc.ABC):
             return [affine(w_plus[:, row]) for affine, row in zip(self.affines(), self.rows)]
 
     def affines(self) -> list[EqualLinear]:
-        """The maps from w to the style of each layer, in the order of the space S."""
+        """The affine maps from w to styles, in the order of the space S."""
         return [cast(EqualLinear, layer.affine) for layer in self.layers.values()]
 
     def forward(
@@ -207,20 +208,19 @@ class StyleSynthesis(nn.Module, abc.ABC):
         first: int = 0,
         last: int | None = None,
     ) -> State:
-        """Layers [first, last) on (features, image): what precedes an edited layer is computed once
-        and kept.
+        """Run layers [first, last), so that layers before an edited one can be computed only once.
 
         Args:
             state: before the layer `first`.
             styles: of all layers.
-            noise: whether the network's constant noise is added, if it has any.
-            shift: moves the weight of the layer it names, if that is among them.
+            noise: whether to add the network's constant noise, if it has any.
+            shift: shifts the weight of its layer, if that is run.
             first: the first layer to run.
-            last: the first layer that is not run; None runs all that follow.
+            last: the first layer that is not run; None to run all that follow.
         """
         names = list(self.layers)
         for name, style in zip(names[first:last], styles[first:last]):
-            # The shift is of one layer; the others keep their weights.
+            # The shift applies to only one layer.
             own = None
             if shift is not None and shift.layer == name:
                 own = shift
@@ -247,11 +247,11 @@ class StyleSynthesis(nn.Module, abc.ABC):
 
 
 class StyleNetwork(nn.Module):
-    """The network alone; `editbench.networks.style_generator` wraps it for the harness."""
+    """The network; `editbench.networks.style_generator` wraps it as a Generator."""
 
-    kind: ClassVar[str]  # of its files, and of its generator in the configuration
+    kind: ClassVar[str]  # of its files, and its generator's name in the configuration
     config_type: ClassVar[type[StyleConfig]]
-    makers: ClassVar[str] = "make one with `editbench convert`"  # what writes its files
+    makers: ClassVar[str] = "make one with `editbench convert`"  # how to make a file, for messages
 
     config: StyleConfig
     mapping: Mapping
@@ -263,8 +263,8 @@ class StyleNetwork(nn.Module):
         self.mapping = Mapping(config)
 
     def truncate(self, w: Tensor, truncation_psi: float) -> Tensor:
-        """Move w (..., w_dim) towards the running mean; psi 1 leaves it, psi 0 gives the mean."""
-        # lerp with 1 would round; psi 1 must give w to the last bit.
+        """Move w (..., w_dim) towards the running mean; psi 1 is unchanged, psi 0 is the mean."""
+        # lerp with 1 could round, but psi 1 must not change any bit.
         if truncation_psi == 1:
             return w
         return torch.lerp(self.mapping.w_avg, w, truncation_psi)
@@ -278,11 +278,11 @@ class StyleNetwork(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path | str) -> Self:
-        """The network of a file of its kind.
+        """Read a network from a file of its kind.
 
         Raises:
-            BadFile: missing, cut, altered or of another kind, NaN in it, or tensors that its
-                architecture does not have.
+            BadFile: the file is missing, truncated, altered or of another kind, has NaN, or its
+                tensors do not fit its architecture.
         """
         if Path(path).suffix in FOREIGN:
             raise BadFile(
@@ -300,7 +300,7 @@ class StyleNetwork(nn.Module):
             raise BadFile(
                 f"{path}: its configuration is not that of a {cls.__name__} ({error})"
             ) from error
-        # Files from before there were checksums have none, and are read.
+        # Files of earlier versions have no checksum.
         if checksum is not None and checksum != tensors_digest(tensors, architecture.as_dict()):
             raise BadFile(
                 f"{path}: its content has changed since it was written; copy or convert the file "

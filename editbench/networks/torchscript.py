@@ -1,11 +1,12 @@
-"""TorchScript archives by anybody (torch.jit.save), read with care.
+"""Reading third-party TorchScript archives (torch.jit.save) with precautions.
 
-What is guarded: no Python of the file's author runs, neither from a pickle nor as source;
-TorchScript has its own interpreter with operators on tensors, and the two of them that touch the
-disk (`save`, `from_file`) are refused before anything is loaded, under whatever name they are
-reached. What is not: such code may loop for ever or ask for any amount of memory, torch's own
-reader is trusted with the archive, and a network may of course give wrong numbers. Take files from
-people you trust, and compare checksums.
+No Python code of the file's author is executed, neither from a pickle nor as source. TorchScript
+has its own interpreter with operators on tensors. The two operators that access the disk (`save`,
+`from_file`) are rejected before anything is loaded, whatever name they are called by.
+
+Some risks remain. The code may loop forever or request any amount of memory, torch's own reader is
+trusted with the archive, and a network may give wrong numbers. Use files from people you trust, and
+compare checksums.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from torch import nn
 
 from editbench.base.errors import BadFile, no_such
 
-# As an attribute of anything (`torch` can be given another name) after all that its parser skips;
-# or by a getattr, which is otherwise let through as torch writes it, getattr(self.layers, "0").
+# An operator that accesses the disk: as an attribute of any name (`torch` can be renamed), after
+# anything that the parser skips; or by a getattr, unless it has the form that torch itself writes,
+# getattr(self.layers, "0").
 DISK = re.compile(
     rb"\.(?:\s|\\|#[^\n]*\n)*(save|from_file)\b|\"(save|from_file)\"|"
     rb"\b(getattr)\b(?!\((?:[\w.]|getattr\(|, \"\w+\"\))+, \"\w+\"\))"
 )
-# Member of the archives that torch.export wrote before torch 2.8, whose weights are pickles.
+# Member of archives by torch.export before torch 2.8, which have pickled weights.
 OLD_EXPORT = "serialized_exported_program.json"
-# What zipfile may raise.
+# Exceptions that zipfile may raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError)
-# an archive may unpack to so many times its size and so many bytes more
+# An archive may unpack to at most EXPANSION times its size, plus a constant.
 EXPANSION = 20
 ROOM = 1 << 26
 REMEDY = "save it with torch.jit.script(module.eval()).save(PATH), or torch.jit.trace"
@@ -38,11 +40,12 @@ COPY_AGAIN = "copy it again from where it came, and compare its checksum"
 
 
 def kind_of(path: Path | str) -> str:
-    """What a file of a network is: 'torchscript', 'export', 'state dict or pickled module',
-    'safetensors' or 'unknown'.
+    """The format of a network's file.
+
+    It is 'torchscript', 'export', 'state dict or pickled module', 'safetensors' or 'unknown'.
 
     Raises:
-        BadFile: no such file, or a zip archive that was cut off.
+        BadFile: there is no such file, or it is a truncated zip archive.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,13 +53,13 @@ def kind_of(path: Path | str) -> str:
             f"{path}: {no_such('file', path)}; check the path (relative ones start at the working directory; "
             "data=FOLDER moves ${data})"
         )
-    # The ending says little: .pt names at least four formats.
+    # The ending is not enough, since at least four formats use .pt.
     with path.open("rb") as stream:
         head = stream.read(16)
     if not zipfile.is_zipfile(path):
         if head.startswith(b"PK"):
             raise BadFile(f"{path}: an archive without its end, so truncated; {COPY_AGAIN}")
-        # After eight bytes of length comes the JSON of the header.
+        # In safetensors, the JSON of the header follows eight bytes with its length.
         if head[8:9] == b"{":
             return "safetensors"
         if head.startswith(b"\x80"):
@@ -75,7 +78,7 @@ def kind_of(path: Path | str) -> str:
 
 
 def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
-    """Raise BadFile, saying what the file is instead, where it is not of `kind`."""
+    """Raise BadFile, naming the actual format, if a file is not of `kind`."""
     found = kind_of(path)
     if found == kind:
         return
@@ -92,16 +95,16 @@ def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
 
 
 def read_torchscript(path: Path | str) -> nn.Module:
-    """The network of a TorchScript archive: on the host, in evaluation mode, constant.
+    """The network of a TorchScript archive, on the host, in evaluation mode, with constant weights.
 
     Raises:
-        BadFile: missing, cut off, of another kind (see `kind_of`), or with an operator that touches
-            the disk.
+        BadFile: the file is missing, truncated, of another kind (see `kind_of`), or has an operator
+            that accesses the disk.
     """
     expect_kind(path, "torchscript", REMEDY)
     with open_archive(path) as archive:
         check_whole(path, archive)
-        for name in archive.namelist():  # torch finds its members by names in any case
+        for name in archive.namelist():  # torch ignores the case of members' names
             if name.casefold().endswith(".py") and (found := DISK.search(archive.read(name))):
                 raise BadFile(
                     f"{path}: its code in {name} uses '{found[found.lastindex or 0].decode()}', "
@@ -114,7 +117,7 @@ def read_torchscript(path: Path | str) -> nn.Module:
             f"{path}: torch could not load it ({telling_line(error)}); it may be damaged or of a "
             f"newer torch than {torch.__version__}; {COPY_AGAIN}"
         ) from error
-    # Archives keep the mode in which they were saved.
+    # Archives have the mode in which they were saved.
     network.eval()
     for parameter in network.parameters():  # a ScriptModule has no requires_grad_ of its own
         parameter.requires_grad_(False)
@@ -122,13 +125,13 @@ def read_torchscript(path: Path | str) -> nn.Module:
 
 
 def takes(network: nn.Module, *names: str) -> bool:
-    """Whether `forward` of a TorchScript network has arguments of these names."""
+    """Whether `forward` of a TorchScript network has arguments with these names."""
     schema = network.forward.schema  # type: ignore[attr-defined]
     return set(names) <= {argument.name for argument in schema.arguments}
 
 
 def telling_line(error: BaseException) -> str:
-    """The most telling line of an error; TorchScript's own is the last of a long text."""
+    """The most informative line of an error; for TorchScript, the last line of a long text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -138,12 +141,12 @@ def telling_line(error: BaseException) -> str:
 
 
 def open_archive(path: Path | str) -> zipfile.ZipFile:
-    """Raises BadFile for a damaged directory, or content far larger than the file."""
+    """Open a zip archive. Raises BadFile if it is damaged or its content is far larger."""
     try:
         archive = zipfile.ZipFile(path)
     except DAMAGE as error:
         raise BadFile(f"{path}: a damaged archive ({error}); {COPY_AGAIN}") from error
-    # Before anything is unpacked.
+    # Checked before anything is unpacked.
     inside = sum(item.file_size for item in archive.infolist())
     outside = Path(path).stat().st_size
     if inside > EXPANSION * outside + ROOM:
@@ -154,13 +157,16 @@ def open_archive(path: Path | str) -> zipfile.ZipFile:
 
 
 def check_whole(path: Path | str, archive: zipfile.ZipFile) -> None:
-    """Compare every member with its checksum; BadFile names the first that differs, or says that a
-    name is there twice
-    (two readers could then take two different members)."""
+    """Check the members of an archive.
+
+    Raises:
+        BadFile: the checksum of a member differs, or a name occurs twice (two readers could then
+            read different members).
+    """
     if len({name.casefold() for name in archive.namelist()}) != len(archive.namelist()):
         raise BadFile(f"{path}: an archive with a duplicate name; {COPY_AGAIN}")
     try:
-        # Damage is named here rather than met while the network is loaded.
+        # Otherwise loading the network would fail with an unclear error.
         broken = archive.testzip()
     except DAMAGE as error:
         raise BadFile(f"{path}: an archive with damage inside ({error}); {COPY_AGAIN}") from error

@@ -1,10 +1,9 @@
-"""A generator seen through a curved W: the same picture of every z, in coordinates that bend by a known
-amount.
+"""A generator with a W that is curved by a known amount, but with the same images for every z.
 
-An editor walks W, and how far a straight line follows what it edits depends on how curved W is, which
-nobody knows of a trained network. Here curvature is added: w' = T(w), with a smooth map T that can
-be inverted. The generator maps z to w' and decodes T^-1(w'). Pictures, S and the weights stay what
-they are, and with them labels, starts and distances of distributions; W alone differs.
+How well a straight walk in W follows an attribute depends on the curvature of W, which is unknown
+for a trained network. Here curvature is added: w' = T(w), with a smooth invertible map T. The
+generator maps z to w' and decodes T^-1(w'). Images, S and weights are unchanged, and so are labels,
+starts and distances between distributions. Only W differs.
 """
 
 from __future__ import annotations
@@ -23,31 +22,31 @@ from editbench.base.spaces import Codes, Space
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2
 
-SAMPLES = 8192  # random w, whose principal components are turned
+SAMPLES = 8192  # number of random w for the principal components
 SEED = 9_016  # of their z, and of the directions
 
 
 class Twist(nn.Module):
-    """A map of W that turns planes by an angle that grows along other directions.
+    """A map of W that rotates planes by angles that depend on other directions.
 
-    The first principal components of W are scaled to unit variance, rotated at random and cut into
-    two halves, a and b. Pairs of coordinates of b turn by curvature * (d . a) radians, with a
-    random unit vector d for each pair; then those of a turn by curvature * (d' . b). Both are
-    coupling layers (Dinh, Krueger & Bengio, NICE, 2014): the inverse is exact, and no volume
-    changes. A turn leaves unit variance what it is, so that the spread of W stays too.
+    The first principal components of W are scaled to unit variance, rotated at random and split
+    into two halves, a and b. Pairs of coordinates of b are rotated by curvature * (d . a) radians,
+    with a random unit vector d for each pair; then those of a by curvature * (d' . b). Both are
+    coupling layers (Dinh, Krueger & Bengio, NICE, 2014), so the inverse is exact and volumes are
+    preserved. Rotations preserve unit variance, so the spread of W is preserved too.
 
     Args:
         w: (n, w_dim) random w of the network.
-        curvature: radians of turn for a standard deviation.
-        components: how many principal components are turned, a multiple of 4.
+        curvature: angle in radians per standard deviation.
+        components: number of principal components to rotate, a multiple of 4.
         seed: of the rotation and of the directions.
 
     Raises:
-        EditbenchError: a number of components that cannot be cut into pairs.
+        EditbenchError: the number of components cannot be split into pairs.
     """
 
-    into: Tensor  # (w_dim, components): codes less the mean -> scaled and rotated coordinates
-    back: Tensor  # (components, w_dim): the other way
+    into: Tensor  # (w_dim, components): codes minus the mean -> scaled and rotated coordinates
+    back: Tensor  # (components, w_dim): the inverse
     mean: Tensor  # (w_dim,)
     along: Tensor  # (2, pairs, components / 2): d of each pair of b, then of a
 
@@ -58,13 +57,13 @@ class Twist(nn.Module):
                 f"components={components} must be a multiple of 4 and at most {w.shape[1]}"
             )
         self.curvature = float(curvature)
-        # On the host in double precision, so that the map is the same on every device.
+        # In double precision on the host, so that the map is the same on all devices.
         sample = w.detach().double().cpu().numpy()
         variances, vectors = np.linalg.eigh(np.cov(sample.T))
-        # The largest come last.
+        # eigh sorts in ascending order.
         scales = np.sqrt(variances[::-1][:components])
         axes = vectors[:, ::-1][:, :components]
-        # An axis has no sign of its own: its largest entry is made positive.
+        # The sign of an axis is arbitrary; its largest entry is made positive.
         largest = np.abs(axes).argmax(0)
         axes = axes * np.sign(axes[largest, np.arange(components)])
         rotation, _ = np.linalg.qr(normals(seed, "twist/rotation", 0, components, components))
@@ -77,7 +76,7 @@ class Twist(nn.Module):
             "mean": sample.mean(0),
             "along": along,
         }
-        # They follow from the network and the seed, so they are no part of its file.
+        # Not saved, since they are determined by the network and the seed.
         for name, values in parts.items():
             self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
@@ -88,7 +87,7 @@ class Twist(nn.Module):
             a, b = x.chunk(2, -1)
             b = turned(b, self.curvature * a @ self.along[0].T)
             a = turned(a, self.curvature * b @ self.along[1].T)
-            # What is not among the components stays.
+            # The rest of w, outside the components, is unchanged.
             return w + (torch.cat([a, b], -1) - x) @ self.back
 
     def inverse(self, twisted: Tensor) -> Tensor:
@@ -102,10 +101,10 @@ class Twist(nn.Module):
 
 
 def turned(x: Tensor, angle: Tensor) -> Tensor:
-    """Pairs of coordinates, turned.
+    """Rotate pairs of coordinates.
 
     Args:
-        x: (..., 2 n), the first coordinates of all pairs before the second ones.
+        x: (..., 2 n), the first coordinates of all pairs, then the second ones.
         angle: (..., n), radians.
     """
     first, second = x.chunk(2, -1)
@@ -115,16 +114,15 @@ def turned(x: Tensor, angle: Tensor) -> Tensor:
 
 
 class TwistedGenerator(StyleGAN2Generator):
-    """A StyleGAN2 whose W is twisted; see `Twist`.
+    """A StyleGAN2 with a twisted W; see `Twist`.
 
-    Codes of W and W+ are those of the twisted W, each row by itself. Truncation is that of the
-    network, before the twist.
+    W and W+ codes are twisted, each row separately. Truncation is applied before the twist.
 
     Args:
         network: the trained network.
-        curvature: radians of turn for a standard deviation of W; 0 changes no bit.
-        components: how many principal components of W are turned.
-        truncation_psi: as of `StyleGenerator`.
+        curvature: angle in radians per standard deviation of W; 0 changes no bit.
+        components: number of principal components of W to rotate.
+        truncation_psi: as in `StyleGenerator`.
     """
 
     def __init__(
@@ -137,17 +135,17 @@ class TwistedGenerator(StyleGAN2Generator):
         super().__init__(network, truncation_psi)
         z = torch.from_numpy(normals(SEED, "twist/z", 0, SAMPLES, self.z_dim)).float()
         with torch.no_grad():
-            # Of the whole W: its axes do not depend on the truncation.
+            # Without truncation, so that the axes do not depend on it.
             w = network.mapping(z, None)
         self.twist = Twist(w, curvature, components)
-        # Not of the map's numbers, whose last digits differ from one machine to another.
+        # Not a hash of the map's numbers, since their last digits may differ between machines.
         twist = digest([self.twist.curvature, components, SAMPLES, SEED])
         self._mark = f"-twisted-{twist}"
         self.digest = f"{self.digest}{self._mark}"
 
     @property
     def samples_digest(self) -> str:
-        """The plain network's, with what a run adds, such as its precision."""
+        """The digest of the network without the twist, with a run's additions such as precision."""
         return self.digest.replace(self._mark, "")
 
     def map(self, z: Tensor) -> Tensor:
@@ -161,7 +159,7 @@ class TwistedGenerator(StyleGAN2Generator):
     def _decode(self, codes: Codes) -> Tensor:
         self._check(codes)
         if codes.space is Space.Z:
-            # Straight through W: nothing is twisted that would be untwisted again.
+            # Decoded through the original W, since the twist would be undone again.
             straight = replace(codes, space=Space.W, values=super().map(codes.values))
         elif codes.space is Space.S:
             straight = codes

@@ -1,7 +1,7 @@
-"""Weights on disk: safetensors files that say what they are, written atomically, read strictly.
+"""Weights on disk: self-describing safetensors files, written atomically and read strictly.
 
-The header of a file carries one JSON object, {"kind": what reads it, "config": how to build the
-module}. Reading runs no code from the file.
+The header of a file has one JSON object, {"kind": what reads it, "config": how to build the
+module}. Reading executes no code from the file.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from editbench.base.errors import BadFile, no_such
 from editbench.base.files import file_sha256, write_atomic
 from editbench.base.identity import tensors_digest as tensors_digest
 
-# Key of the header in which safetensors keeps text.
+# Key of the JSON object in the metadata of a safetensors header.
 METADATA_KEY = "editbench"
-# A network has hundreds of tensors, and one wrong option misses all of them.
-SHOWN = 6  # names of each sort in an error message
+# Number of names of each kind in an error message. A network has hundreds of tensors, and a single
+# wrong option may affect all of them.
+SHOWN = 6
 
 
 def group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with PREFIX and a dot, under the rest of their names."""
-    # With the dot, so that `move` does not take in the names of `moved`.
+    """The tensors with names PREFIX.REST, as REST -> tensor."""
+    # With the dot, so that the prefix `move` does not match `moved`.
     start = f"{prefix}."
     found = {}
     for name, value in tensors.items():
@@ -40,7 +41,7 @@ def group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def save_tensors(
     path: Path | str, tensors: Mapping[str, Tensor], kind: str, config: dict[str, Any]
 ) -> None:
-    """Write tensors with the `kind` of their reader and a JSON-able `config`.
+    """Write tensors with the `kind` of their reader and a JSON-like `config`.
 
     Equal content gives equal bytes.
     """
@@ -52,33 +53,33 @@ def save_tensors(
 def save_checked(
     path: Path | str, tensors: Mapping[str, Tensor], kind: str, config: dict[str, Any]
 ) -> None:
-    """`save_tensors` with a checksum of all content, which `is_altered` compares."""
+    """`save_tensors` with a checksum of all content, which `is_altered` verifies."""
     save_tensors(path, tensors, kind, {**config, "checksum": _checksum(config, tensors)})
 
 
 def is_altered(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether what `load_tensors` gave is not what `save_checked` wrote; takes the checksum away."""
+    """Whether the content differs from what `save_checked` wrote; removes its checksum."""
     return config.pop("checksum", None) != _checksum(config, tensors)
 
 
 def _checksum(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    # As text: a tuple that is written comes back as a list.
+    # As JSON text, since a tuple is read back as a list.
     return tensors_digest(tensors, json.dumps(config, sort_keys=True))
 
 
 def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """(text of the header, tensors on the host) of a safetensors file by anybody.
+    """(metadata, tensors on the host) of any safetensors file.
 
     Args:
-        path: of the file; no code from it is run.
-        remedy: what an error recommends.
+        path: of the file; no code from it is executed.
+        remedy: for the error message.
 
     Raises:
         BadFile: it is not a complete safetensors file.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            # safe_open is not iterable and has no items().
+            # safe_open has no items() and cannot be iterated.
             names = list(file.keys())
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
@@ -86,8 +87,8 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, str], dict[str,
 
 
 def check_finite(path: Path, tensors: Mapping[str, Tensor], remedy: str) -> None:
-    """Raise BadFile for the first tensor of a file that holds NaN or infinity."""
-    # NaN would spread to every picture or logit, and a metric of NaN names no cause.
+    """Raise BadFile for the first tensor of a file that has NaN or infinity."""
+    # NaN would spread to all images or logits, and a NaN metric would not show the cause.
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise BadFile(f"{path}: its tensor '{name}' holds NaN or infinity; {remedy}")
@@ -99,7 +100,7 @@ def load_tensors(
     """(config, tensors on the host) of a file of the given kind.
 
     Raises:
-        BadFile: the file is missing, truncated, not safetensors, of another kind, or holds NaN or
+        BadFile: the file is missing, truncated, not safetensors, of another kind, or has NaN or
             infinity.
     """
     path = Path(path)
@@ -129,7 +130,7 @@ def load_tensors(
 
 
 def read_kind(path: Path | str) -> str | None:
-    """The `kind` of a safetensors file; None for a file of others or one that is damaged."""
+    """The `kind` of a safetensors file; None if it is damaged or not written by editbench."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return str(json.loads((file.metadata() or {})[METADATA_KEY])["kind"])
@@ -141,7 +142,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
     """Copy tensors into a module.
 
     Raises:
-        BadFile: names or shapes are not the module's; the message lists the differences.
+        BadFile: names or shapes differ from the module's; the message lists the differences.
     """
     state = module.state_dict()
     problems = {
@@ -164,13 +165,13 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first SHOWN of some names, and how many more there are, for a message."""
+    """The first SHOWN of some names, and the number of others, for a message."""
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (", ".join(names[:SHOWN]) or "nothing") + more
 
 
 def file_digest(path: Path | str) -> str:
-    """SHA-256 of the bytes of a file; a missing one is BadFile."""
+    """SHA-256 of the bytes of a file. Raises BadFile if it cannot be read."""
     try:
         return file_sha256(Path(path))
     except OSError as error:

@@ -1,8 +1,8 @@
-"""CelebA-HQ classifiers from the two formats in which they circulate.
+"""Reading CelebA-HQ classifiers in their two common formats.
 
 TensorFlow: NVIDIA's `celebahq-classifier-NN-NAME.pkl`, pickles of dnnlib.tflib.network.Network.
-PyTorch: retrained ones, `net_best.pth` with epoch, valacc and state_dict. Both have the gain
-sqrt(2 / fan_in) of He et al. 2015 at run time, 1 / sqrt(fan_in) in the last layer.
+PyTorch: retrained ones, `net_best.pth` with epoch, valacc and state_dict. Both apply the gain
+sqrt(2 / fan_in) of He et al. 2015 at run time, and 1 / sqrt(fan_in) in the last layer.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from editbench.networks.weights import listed, load_strict
 
 TENSORFLOW = "TensorFlow CelebA-HQ classifier"
 PYTORCH = "PyTorch CelebA-HQ classifier (net_best.pth)"
-# StyleGAN's own discriminator has the same names, but blurs before it shrinks.
+# StyleGAN's discriminator has tensors of the same names, but blurs before down-sampling.
 BLURRED = ("D_basic", "D_stylegan", "D_stylegan2", "D_main")
-# What is left over from progressive growing: unused at full resolution.
+# Tensors of progressive growing, which are unused at full resolution.
 GROWING = re.compile(r"lod|lod_in|FromRGB_lod[1-9]\d*/.+|fromrgb_lod[1-9]\d*\..+")
 # Our layer -> theirs, in TensorFlow and in PyTorch.
 LAYERS = {
@@ -39,19 +39,19 @@ LAYERS = {
     "dense0": ("4x4/Dense0", "4x4.dense0"),
     "dense1": ("4x4/Dense1", "4x4.dense1"),
 }
-# Names that PyTorch's own layers have within a layer of `net_best.pth`.
+# Names within a layer of `net_best.pth`.
 INNER = ("conv.weight", "linear.weight")
 
 
 @dataclass
 class ReadClassifier:
-    """A classifier of a file.
+    """A classifier that was read from a file.
 
     Args:
         path: of the file.
         format: TENSORFLOW or PYTORCH.
         network: the classifier, float32, in evaluation mode.
-        notes: (what, value) lines to show.
+        notes: (name, value) lines to show.
     """
 
     path: Path
@@ -71,20 +71,20 @@ def is_classifier(content: Any) -> bool:
 
 
 def read_classifier(path: Path, content: Any) -> ReadClassifier:
-    """The classifier of a file's content.
+    """The classifier in a file's content.
 
     Args:
         path: of the file, for messages.
-        content: what the pickle reader gave, see `is_classifier`.
+        content: as returned by the pickle reader, see `is_classifier`.
 
     Raises:
-        BadFile: tensors are missing, left over, of another shape or not finite.
+        BadFile: tensors are missing, unexpected, of another shape or not finite.
     """
     if is_network(content):
         tensors = variables_of(content, path)
         return _assemble(path, TENSORFLOW, _plain(path, _tensorflow_layers(tensors)), [])
     notes = []
-    # What its training noted, for the eye alone.
+    # Information about its training, only to be shown.
     for key in ("epoch", "valacc"):
         if isinstance(content, Mapping) and isinstance(content.get(key), (int, float)):
             notes.append((key, f"{content[key]:g}"))
@@ -99,20 +99,20 @@ def _variables(network: Any) -> list[Any]:
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict or of the checkpoint around it, without wrappers' names."""
+    """The tensors of a state dict, or of a checkpoint that contains one, without prefixes."""
     if not isinstance(content, Mapping):
         return {}
     inner = content.get("state_dict")
     return unwrapped(flat(inner if isinstance(inner, Mapping) else content))
 
 
-# -- their names to layers -----------------------------------------------------------------------
+# -- layers by their names -------------------------------------------------------------------------
 def _tensorflow_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by '<layer>.weight', (out, in, ...), and '<layer>.bias'; the rest by their names."""
+    """Rename tensors to '<layer>.weight', (out, in, ...), and '<layer>.bias'; others keep names."""
     found = {}
     for name, value in tensors.items():
         layer, _, part = name.rpartition("/")
-        # (height, width, in, out) and (in, out) there.
+        # The layouts there are (height, width, in, out) and (in, out).
         if part == "weight" and value.dim() in (2, 4):
             value = value.permute(3, 2, 0, 1) if value.dim() == 4 else value.t()
         for ours, (theirs, _) in LAYERS.items():
@@ -125,7 +125,7 @@ def _tensorflow_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _pytorch_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As `_tensorflow_layers`, of net_best.pth."""
+    """As `_tensorflow_layers`, for net_best.pth."""
     found = {}
     for name, value in tensors.items():
         ours = name
@@ -134,7 +134,7 @@ def _pytorch_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 ours = f"{layer}.{name.removeprefix(f'{theirs}.')}"
         block = re.match(r"(\d+)x\1\.(conv[01])\.", name)
         if block:
-            # Averages between convolution and activation: the convolution of stride 2 in one step.
+            # An average between convolution and activation, which is one convolution of stride 2.
             kind = "conv1_down" if block[2] == "conv1" else "conv0"
             ours = f"{block[1]}.{kind}.{name[block.end() :]}"
         for inner in INNER:
@@ -144,7 +144,7 @@ def _pytorch_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _plain(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what is left over from growing, in double precision, and finite."""
+    """The tensors in double precision, without those of progressive growing; checks for NaN."""
     found = {}
     for name, value in tensors.items():
         if GROWING.fullmatch(name):
@@ -169,7 +169,7 @@ def _assemble(
     widths = [shape_of(tensors, f"{size}.{second}.weight", path, 4)[0] for size in halves]
     last = shape_of(tensors, "conv.weight", path, 4)
     first = shape_of(tensors, "rgb.weight", path, 4)
-    # The channel beside those of the block before is the minibatch statistic.
+    # One channel in addition to those of the preceding block is the minibatch statistic.
     extra = last[1] - (widths[-1] if widths else first[0])
     if first[1] != 3 or extra not in (0, 1):
         raise BadFile(
@@ -190,7 +190,7 @@ def _assemble(
         dense=shape_of(tensors, "dense0.weight", path, 2)[0],
     )
     network = CelebAHQClassifier(config)
-    # In double precision up to here, so that gains and sums of shifts are rounded once.
+    # In double precision until here, so that gains and sums of shifts are rounded only once.
     state = {}
     for name, value in tensors.items():
         layer, _, part = name.rpartition(".")
@@ -207,7 +207,7 @@ def _assemble(
 
 
 def _gain(layer: str, weight: Tensor) -> float:
-    """The factor of the equalised learning rate, after He et al. 2015."""
+    """The run-time scale of the equalised learning rate, after He et al. 2015."""
     fan_in = weight[0].numel()
     gain = 1.0 if layer == "dense1" else math.sqrt(2)
     return gain / math.sqrt(fan_in)
@@ -221,13 +221,13 @@ def _our_name(layer: str, part: str, halves: list[int]) -> str:
 
 
 def halving_kernel(weight: Tensor) -> Tensor:
-    """The kernel of a 3 x 3 convolution and averages of 2 x 2 in one step of stride 2.
+    """The kernel of stride 2 that combines a 3 x 3 convolution with averages of 2 x 2 pixels.
 
     Args:
         weight: (out, in, 3, 3).
 
     Returns:
-        (out, in, 4, 4): the kernel in a ring of zeros, its four shifts averaged.
+        (out, in, 4, 4): the average of the kernel's four shifts.
     """
     ring = F.pad(weight, (1, 1, 1, 1))
     total = ring[..., 1:, 1:] + ring[..., :-1, 1:] + ring[..., 1:, :-1] + ring[..., :-1, :-1]

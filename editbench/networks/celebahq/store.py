@@ -1,4 +1,4 @@
-"""Converted CelebA-HQ classifiers: one safetensors file of one or many, and the YAML beside it."""
+"""Converted CelebA-HQ classifiers: a safetensors file with one or more of them, and its YAML."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ ENTRY = "    - {{name: {name}, classes: [not {words}, {words}], positive_is_low:
 
 
 def attribute_of(path: Path) -> str:
-    """The name of the attribute that a file's name tells; else the file's name itself."""
+    """The name of the attribute in a file's name; otherwise the file's name itself."""
     found = PUBLISHED.match(path.stem)
     name = found["name"] if found else path.stem
     return re.sub(r"\W+", "_", name).strip("_").lower()
 
 
 def save_classifiers(path: Path, found: Sequence[ReadClassifier], names: Sequence[str]) -> None:
-    """Write classifiers into one file, each with its source in the header.
+    """Write classifiers to one file, with their sources in the header.
 
     Args:
         path: of the safetensors file.
         found: the classifiers, in the order of the attributes.
         names: of their attributes.
     """
-    # Places in front of the names, as all classifiers have the same ones.
+    # With numbers as prefixes, since the tensors of all classifiers have the same names.
     tensors: dict[str, Tensor] = {}
     entries = []
     for place, (item, name) in enumerate(zip(found, names)):
@@ -85,11 +85,11 @@ def load_classifiers(
 
     Args:
         path: of the file.
-        places: of those that are wanted, counted from 0; None takes all.
+        places: positions of the classifiers to load, counted from 0; None for all.
 
     Raises:
-        BadFile: it is missing, damaged or altered.
-        EditbenchError: a place that the file does not have.
+        BadFile: the file is missing, damaged or altered.
+        EditbenchError: the file has no such position.
     """
     if Path(path).suffix in FOREIGN:
         raise BadFile(
@@ -116,17 +116,17 @@ def load_classifiers(
 
 
 def scorer_yaml(yaml: Path, path: Path, found: Sequence[ReadClassifier], names: list[str]) -> str:
-    """The declaration of a scorer of converted classifiers.
+    """The YAML of a scorer of converted classifiers.
 
     Args:
-        yaml: where it will stand.
+        yaml: path of the YAML file.
         path: of the converted file.
         found: the classifiers.
         names: of their attributes.
     """
     entries = []
     for item, name in zip(found, names):
-        # See TEMPLATE: the sign is a matter of who trained the classifier.
+        # See TEMPLATE: the sign depends on who trained the classifier.
         low = str(item.format == TENSORFLOW).lower()
         entries.append(ENTRY.format(name=name, words=name.replace("_", " "), low=low))
     return TEMPLATE.format(

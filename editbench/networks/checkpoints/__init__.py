@@ -1,4 +1,4 @@
-"""Checkpoints of other projects as our StyleGAN2 or StyleGAN3; no code of a checkpoint is ever run."""
+"""Reading other projects' checkpoints as StyleGAN2 or StyleGAN3, without running their code."""
 
 from editbench.networks.checkpoints.assemble import CheckpointContent, Rule, assemble
 from editbench.networks.checkpoints.detect import read_content, read_source, source_of

@@ -1,4 +1,4 @@
-"""From tensors of another project's names to our network, with nothing missing or left over."""
+"""Builds a network from another project's tensors, of which none may be missing or unexpected."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.networks.stylegan2.ops import FIR
 from editbench.networks.weights import listed
 
-# of z that the mean w is measured over; rosinality's generate.py takes 4,096
+# Number of z to compute the mean w; rosinality's generate.py uses 4,096.
 W_AVG_SAMPLES = 10_000
-# Tensors of a convolution with a style, by our names; a ToRGB has no noise.
+# Tensors of a convolution with a style, by our names. A ToRGB has no noise.
 CONV_PARTS = ("affine.weight", "affine.bias", "weight", "bias", "noise_strength", "noise")
 RGB_PARTS = CONV_PARTS[:4]
 
@@ -30,11 +30,11 @@ def unchanged(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rule:
-    """Where one of our tensors comes from.
+    """The source of one of our tensors.
 
     Args:
         source: name of the tensor in the file.
-        change: makes it ours; the shape is checked afterwards.
+        change: converts it; the shape is checked afterwards.
     """
 
     source: str
@@ -47,15 +47,15 @@ class CheckpointContent:
 
     Args:
         path: of the file.
-        format: in words.
-        config: the architecture that its shapes and options say.
-        tensors: by the names of the file.
-        rules: a Rule for each of our names; None where the file lacks what the network can do
-            without (noise becomes zero, w_avg is measured).
-        beside: names that say what the configuration already has, as low-pass filters.
-        notes: (what, value) lines to show.
-        assumed: configuration that such a file does not hold.
-        network: what it is of.
+        format: its name.
+        config: the architecture, from shapes and options in the file.
+        tensors: by their names in the file.
+        rules: a Rule for each of our names; None if the file lacks a tensor that is not required
+            (noise becomes zero, w_avg is computed).
+        beside: names of tensors that the configuration already describes, such as low-pass filters.
+        notes: (name, value) lines to show.
+        assumed: keys of the configuration that such a file does not contain.
+        network: class of the network.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class CheckpointContent:
 
 
 def layers(config: StyleGAN2Config) -> Iterator[tuple[str, str, int]]:
-    """(our name, 'up' or 'conv' or 'rgb', pixels) of the synthesis layers in their order."""
+    """(our name, 'up' or 'conv' or 'rgb', side in pixels) of the synthesis layers, in order."""
     for block in range(config.blocks):
         size = 4 * 2**block
         if block:
@@ -81,7 +81,7 @@ def layers(config: StyleGAN2Config) -> Iterator[tuple[str, str, int]]:
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) -> tuple[int, ...]:
-    """Shape of a tensor that the architecture is read from; BadFile where it has other axes."""
+    """Shape of a tensor. Raises BadFile if the number of axes is not `axes`."""
     if name not in tensors:
         raise BadFile(
             f"{path}: lacks '{name}', so it is not a whole generator; it holds "
@@ -97,7 +97,7 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) ->
 def resolution_of(sizes: Iterable[int], path: Path) -> int:
     """The largest of the block sizes, which must be 4, 8, 16, ... without a gap."""
     found = sorted(set(sizes))
-    # A gap means that tensors are missing, which the shapes of the others would hide.
+    # A gap means that tensors are missing.
     if not found or found != [4 * 2**k for k in range(len(found))]:
         raise BadFile(
             f"{path}: blocks of {', '.join(map(str, found)) or 'no'} pixels, expected 4, 8, 16, "
@@ -107,9 +107,9 @@ def resolution_of(sizes: Iterable[int], path: Path) -> int:
 
 
 def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
-    """The taps of the low-pass filter that all of `filters` must be, whatever their gain.
+    """The taps of the low-pass filter, which must be the same for all of `filters` up to a gain.
 
-    FIR where there is none.
+    FIR if there is none.
     """
     found: Tensor | None = None
     for name, value in filters.items():
@@ -124,8 +124,8 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
 
 
 def _taps_of(name: str, value: Tensor, path: Path) -> Tensor:
-    """The taps (L,) of a filter (L,) or (L, L), of unit sum."""
-    # A square filter of one row of taps has row sums proportional to the taps.
+    """The taps (L,), of unit sum, of a filter (L,) or (L, L)."""
+    # The sums of a separable square filter are proportional to its taps.
     taps = value.sum(0) if value.dim() != 1 else value
     if (
         value.dim() not in (1, 2)
@@ -134,7 +134,7 @@ def _taps_of(name: str, value: Tensor, path: Path) -> Tensor:
         or len(taps) < 2
     ):
         raise BadFile(f"{path}: '{name}' {tuple(value.shape)} is not a low-pass filter")
-    # Gains differ by layer (1 or 4) and are applied by our own operations.
+    # Gains differ between layers (1 or 4) and are applied elsewhere.
     taps = taps / taps.sum()
     if value.dim() == 2 and not _alike(value / value.sum(), torch.outer(taps, taps)):
         raise BadFile(
@@ -150,11 +150,11 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def explain_architecture(path: Path, network: str) -> Iterator[None]:
-    """Raise BadFile for what a configuration refuses in this block.
+    """Convert errors of a configuration in this block to BadFile.
 
     Args:
         path: of the file.
-        network: what the file should hold, such as 'StyleGAN2'.
+        network: what the file should contain, such as 'StyleGAN2'.
     """
     try:
         yield
@@ -165,7 +165,7 @@ def explain_architecture(path: Path, network: str) -> Iterator[None]:
 
 
 def size_option(size: int, w_dim: int) -> int:
-    """A size as a configuration has it: 0 where it is that of w."""
+    """A size for a configuration: 0 if it is w_dim."""
     return 0 if size == w_dim else size
 
 
@@ -173,10 +173,10 @@ def assemble(source: CheckpointContent) -> StyleNetwork:
     """The network of a source, float32, in evaluation mode.
 
     Raises:
-        BadFile: tensors are missing, left over or of another shape than the architecture needs,
-            listed by the names of the file; or hold NaN or infinity.
+        BadFile: tensors are missing, unexpected, or have the wrong shape for the architecture (the
+            message lists their names in the file); or they have NaN or infinity.
     """
-    # Shapes without memory: a network of 1024 x 1024 has 30 million parameters.
+    # Without allocating memory, since a 1024 x 1024 network has 30 million parameters.
     with torch.device("meta"):
         expected = source.network(source.config).state_dict()
     state: dict[str, Tensor] = {}
@@ -199,7 +199,8 @@ def assemble(source: CheckpointContent) -> StyleNetwork:
             wrong.append(f"{rule.source} {given} (for {name} {shape})")
         else:
             state[name] = value
-    # All differences at once: they show whether a wrong part was chosen or the file is cut.
+    # All differences are listed, which shows whether a wrong part was chosen or the file is
+    # truncated.
     problems = {
         "missing": missing,
         "unexpected": sorted(set(source.tensors) - used),
@@ -222,19 +223,19 @@ def assemble(source: CheckpointContent) -> StyleNetwork:
             )
     network = source.network(source.config)
     network.load_state_dict(state)
-    # Converted networks are decoded, not trained.
+    # Converted networks are not trained.
     network.eval().requires_grad_(False)
-    # Without it truncation would pull to zero, which is no face.
+    # With w_avg = 0, truncation would move w towards zero, which is not a typical image.
     if source.rules.get("mapping.w_avg") is None:
         network.mapping.w_avg.copy_(mean_w(network))
     return network
 
 
 def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None:
-    """The changed tensor as contiguous float32, None where it does not have the shape."""
+    """The converted tensor as contiguous float32; None if it does not have the shape."""
     try:
         value = rule.change(value.detach().float())
-    except (RuntimeError, IndexError):  # a permutation of other axes, for one
+    except (RuntimeError, IndexError):  # for example, from a permutation of other axes
         return None
     if tuple(value.shape) == shape:
         return value.contiguous()
@@ -242,10 +243,10 @@ def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None
 
 
 def mean_w(network: StyleNetwork) -> Tensor:
-    """Mean of w (w_dim,) over W_AVG_SAMPLES z; labels, where there are any, in turn."""
+    """Mean of w (w_dim,) over W_AVG_SAMPLES z, with all labels in turn if there are any."""
     config = network.config
     z = torch.from_numpy(normals(0, "w_avg", 0, W_AVG_SAMPLES, config.z_dim)).float()
-    # Classes in equal shares, as their shares in training are not in the file.
+    # Equal shares of classes, since those of the training are unknown.
     label = None
     if config.c_dim:
         label = torch.eye(config.c_dim)[torch.arange(len(z)) % config.c_dim]

@@ -1,4 +1,4 @@
-"""A converted generator: decoded on fixed probes, written, read back and compared."""
+"""Writing a converted generator, with a check that the file decodes to the same images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from editbench.networks.checkpoints.assemble import CheckpointContent
 from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
 from editbench.networks.weights import save_tensors, tensors_digest
 
-# Enough for statistics of a picture, and a second of work.
+# Number of images; enough for statistics, and decoded in about a second.
 PROBES = 4
 
 
 @torch.no_grad()
 def decode_probes(network: StyleNetwork) -> torch.Tensor:
-    """Pictures of PROBES z; of a conditional network of its first classes."""
+    """Images of PROBES fixed z; for a conditional network, of its first classes."""
     config = network.config
     z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
     label = None
@@ -30,9 +30,9 @@ def decode_probes(network: StyleNetwork) -> torch.Tensor:
 
 
 def check_pictures(images: torch.Tensor, path: Path) -> None:
-    """Raise BadFile where pictures of a network hold NaN or infinity.
+    """Raise BadFile if images of a network have NaN or infinity.
 
-    Weights are finite by then, but their products can overflow.
+    The weights have been checked to be finite, but products of them can overflow.
     """
     if not torch.isfinite(images).all():
         raise BadFile(
@@ -44,8 +44,8 @@ def check_pictures(images: torch.Tensor, path: Path) -> None:
 def write_network(
     out: Path, source: CheckpointContent, network: StyleNetwork, images: torch.Tensor
 ) -> None:
-    """Write, read back, decode and compare; only then does the file get its name."""
-    # The header says where the weights come from, so that a record can name it.
+    """Write a network, read it back, compare decoded images, and only then rename the file."""
+    # The header has the origin of the weights, for records.
     state = dict(network.state_dict())
     header = network.config.as_dict() | {
         CHECKSUM: tensors_digest(state, network.config.as_dict()),
@@ -55,12 +55,12 @@ def write_network(
             "sha256": file_sha256(source.path),
         },
     }
-    # In the same folder, so that the last step is one rename.
+    # In the same folder, so that the last step is an atomic rename.
     partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
     with explain_disk_errors(out):
         try:
             save_tensors(partial, state, network.kind, header)
-            # The same bytes on the same machine give the same pictures, to the last bit.
+            # The same weights give exactly the same images on the same machine.
             if not torch.equal(decode_probes(type(network).from_file(partial)), images):
                 raise EditbenchError(
                     f"{out}: the file does not decode as the network that was written; the disk or "

@@ -1,4 +1,4 @@
-"""Which format a file is of, and which part of it is the generator."""
+"""Detects the format of a checkpoint, and finds the generator in it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ USUAL = (
     "state_dict",
     "model",
 )
-# Heads of names that say nothing of the architecture.
+# Prefixes of names that are not part of the architecture.
 WRAPPERS = {*USUAL, "module", "_orig_mod", "netG", "decoder"}
-TRIPLE = ("G", "D", "Gs")  # what a TensorFlow pickle holds, in this order
-# What a key says of a file that is no generator of a layout known here: (pattern, what it is).
+TRIPLE = ("G", "D", "Gs")  # the networks in a TensorFlow pickle, in this order
+# Descriptions of unsupported files by the names of tensors: (pattern, description).
 OTHERS = (
     (
         r"(b\d+\.fromrgb|b4\.out|b4\.mbstd|final_linear\.\d|convs\.\d+\.conv[12]\.\d)",
@@ -67,30 +67,31 @@ def read_source(
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
 ) -> CheckpointContent:
-    """Find the generator in a checkpoint of any format known here.
+    """Find the generator in a checkpoint of any supported format.
 
     Args:
-        name: the key of the generator in the file, dots leading inwards; by default the only
-            generator is taken, or the only one with averaged weights.
-        mapping_lr: of files that do not hold it, see CheckpointContent.assumed.
-        conv_clamp: likewise.
+        path: of the file.
+        name: key of the generator in the file, with dots for nested keys; by default the only
+            generator, or the only one with averaged weights.
+        mapping_lr: for files that do not contain it, see CheckpointContent.assumed.
+        conv_clamp: for files that do not contain it.
 
     Raises:
-        BadFile: damaged; several generators, then with the name of each; or no generator known
-            here, then with what it is where that shows.
-        UnknownName: no `name`.
+        BadFile: the file is damaged, has several generators (the message lists their names), or
+            has no supported generator (the message says what it is, if recognised).
+        UnknownName: the file has no `name`.
     """
     path = Path(path)
     return source_of(path, read_content(path), name, mapping_lr, conv_clamp)
 
 
 def read_content(path: Path) -> Any:
-    """What a checkpoint holds, in plain containers; see `read_pickle`."""
-    # The ending decides, as a safetensors file has no signature.
+    """The content of a checkpoint in plain containers; see `read_pickle`."""
+    # By the ending, since safetensors files have no signature.
     if path.suffix != ".safetensors":
         return read_pickle(path)
     header, tensors = read_safetensors(path, "copy it again from where it came")
-    # The layout would not match, and the message would mislead.
+    # editbench's own layout is different, and the later error message would mislead.
     if METADATA_KEY in header:
         raise BadFile(
             f"{path}: was written by editbench already; use it with generator=stylegan2, or "
@@ -106,7 +107,7 @@ def source_of(
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
 ) -> CheckpointContent:
-    """`read_source` of a content that was read already."""
+    """`read_source` for content that has already been read."""
     part = pick(content, name, path)
     if is_network(part):
         return read_tensorflow(path, part)
@@ -116,7 +117,7 @@ def source_of(
     chosen = choose_generator(found, path, name)
     place = ".".join(filter(None, (name, chosen.name)))
     source = read_layout(path, content, chosen, place, mapping_lr, conv_clamp)
-    # Where a file holds several networks, which one was taken.
+    # If a file has several networks, the note says which one was used.
     if place:
         source.notes.append(("part of the file", place))
     return source
@@ -130,18 +131,18 @@ def read_layout(
     mapping_lr: float,
     conv_clamp: float | None,
 ) -> CheckpointContent:
-    """The source of a generator whose layout its names tell.
+    """The source of a generator, with the layout detected from the names of its tensors.
 
     Args:
         path: of the file.
-        content: of the file, as rosinality's mean w stands beside the state dict.
+        content: of the file; rosinality's mean w is next to the state dict.
         part: the generator.
         place: its name in the file.
         mapping_lr: see `read_source`.
-        conv_clamp: see there.
+        conv_clamp: see `read_source`.
 
     Raises:
-        BadFile: a layout that is not read.
+        BadFile: the layout is not supported.
     """
     tensors = part.tensors
     refuse_others(path, tensors)
@@ -156,14 +157,14 @@ def read_layout(
 
 
 def refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise BadFile, saying what it is, for tensors of another network that is known by name."""
+    """Raise BadFile with a description if the names of tensors are those of another network."""
     for pattern, other in OTHERS:
         if any(re.match(pattern, key) for key in tensors):
             raise BadFile(f"{path}: this is {other}")
 
 
 def refuse(path: Path, part: Any) -> NoReturn:
-    """Raise BadFile for a part without a generator, saying what it is."""
+    """Raise BadFile for a part without a generator, with a description of it."""
     is_module = module_state(part) is not None
     tensors = module_tensors(part) if is_module else flat(part)
     if not tensors:
@@ -171,7 +172,7 @@ def refuse(path: Path, part: Any) -> NoReturn:
             f"{path}: {what(part)}, but a generator or its state dict is needed; choose one with "
             "--name"
         )
-    # nn.DataParallel and training scripts put a name before all others.
+    # nn.DataParallel and training scripts add a prefix to all names.
     refuse_others(path, without_prefix(tensors))
     about = f"a {class_name(part)}" if is_module else "a state dict"
     raise BadFile(
@@ -181,7 +182,7 @@ def refuse(path: Path, part: Any) -> NoReturn:
 
 
 def usual_part(content: Any) -> Any:
-    """The part that usually is the generator, of a file where none was found; the file itself."""
+    """The part that usually is the generator, if none was found; otherwise the whole content."""
     for key in USUAL:
         if isinstance(content, Mapping) and content.get(key) is not None:
             return content[key]
@@ -189,7 +190,7 @@ def usual_part(content: Any) -> Any:
 
 
 def pick(content: Any, name: str | None, path: Path) -> Any:
-    """The part of a file's content that `name` says; all of it without a name."""
+    """The part of a file's content with this name; the whole content without a name."""
     if (
         isinstance(content, (tuple, list))
         and len(content) == len(TRIPLE)
@@ -205,7 +206,7 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
         if key in known:
             part = known[key]
             continue
-        # State dicts that hold several networks have dotted names instead of nested dicts.
+        # State dicts of several networks have dotted names instead of nested dicts.
         inner = {
             str(full)[len(key) + 1 :]: value
             for full, value in known.items()
@@ -220,14 +221,14 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
 
 
 def children(part: Any) -> Mapping[str, Any]:
-    """The modules within a pickled module; empty for anything else."""
+    """The submodules of a pickled module; empty for anything else."""
     state = module_state(part)
     return {} if state is None else state["_modules"]
 
 
 def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what all of them begin with: 'module.' of nn.DataParallel and the like."""
-    # Repeated, as wrappers can be nested.
+    """Remove a common prefix of all names, such as 'module.' of nn.DataParallel."""
+    # Repeated, since wrappers can be nested.
     heads = {name.partition(".")[0] for name in tensors}
     if len(heads) != 1 or not heads <= WRAPPERS or not all("." in name for name in tensors):
         return tensors

@@ -1,11 +1,11 @@
-"""NVlabs' PyTorch generators: pickles of stylegan2-ada-pytorch and stylegan3 (StyleGAN2
-configurations), state dicts.
+"""NVlabs' PyTorch generators of StyleGAN2: pickles and state dicts.
 
-Their names: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.bR.const, .conv0 (up), .conv1,
+The pickles are from stylegan2-ada-pytorch, or from stylegan3 with a StyleGAN2 configuration. Names
+of tensors: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.bR.const, .conv0 (up), .conv1,
 .torgb, .skip, each with affine.weight and affine.bias, weight, bias, noise_const, noise_strength.
-All tensors are ours as they stand: the up-convolution is a transposed one with the kernel as
-stored. Pickles are torch_utils.persistence objects; what is read is their attributes and tensors,
-and the source text that they carry is ignored.
+All tensors are used unchanged: the up-convolution is a transposed one with the kernel as stored.
+Pickles are torch_utils.persistence objects. Their attributes and tensors are read, and the source
+code in them is ignored.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from editbench.networks.checkpoints.assemble import (
 from editbench.networks.pickles import Opaque
 from editbench.networks.stylegan2.network import StyleGAN2Config
 
-# Every block has conv1; the first one lacks conv0.
+# Every block has conv1; the first one has no conv0.
 BLOCK = re.compile(r"synthesis\.b(\d+)\.conv1\.weight")
 LAYER = {"up": "conv0", "conv": "conv1", "rgb": "torgb"}
 PART = {"noise": "noise_const"}
-# NVlabs' decorator pickles the source of the class beside its state.
+# NVlabs' decorator pickles the source code of the class with its state.
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 
 
 # -- pickled modules ------------------------------------------------------------------------------
 def module_state(value: Any) -> dict[str, Any] | None:
-    """The attributes of a pickled nn.Module, persistent or plain; None for anything else."""
+    """The attributes of a pickled nn.Module, persistent or plain; None if it is something else."""
     if not isinstance(value, Opaque):
         return None
     state = value.state
@@ -61,9 +61,7 @@ def class_name(value: Opaque) -> str:
 
 
 def walk_modules(value: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dotted name with a dot at its end, attributes) of a pickled module and of all that it
-    contains.
-    """
+    """(dotted name with a final dot, attributes) of a pickled module and all its submodules."""
     state = module_state(value)
     if state is not None:
         yield prefix, state
@@ -91,18 +89,18 @@ def read_nvlabs(
     mapping_lr: float,
     conv_clamp: float | None,
 ) -> CheckpointContent:
-    """Source of a generator in NVlabs' names.
+    """The source of a generator with NVlabs' names.
 
     Args:
         path: of the file.
-        tensors: of the generator, by their names.
-        module: the pickled generator that the tensors are of, which also tells the gain of the
-            mapping and the clamp; None for a state dict, which does not.
-        mapping_lr: of the mapping, of a state dict.
-        conv_clamp: of the layers, of a state dict.
+        tensors: of the generator, by NVlabs' names.
+        module: the pickled generator, which also has the gain of the mapping and the clamp; None
+            for a state dict.
+        mapping_lr: of the mapping, for a state dict.
+        conv_clamp: of the layers, for a state dict.
     """
     resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
-    # Blocks double from 4 x 4.
+    # Sizes double, from 4 x 4.
     sizes = [4 * 2**k for k in range(resolution.bit_length() - 2)]
     channels = tuple(
         shape_of(tensors, f"synthesis.b{size}.conv1.weight", path, 4)[0] for size in sizes
@@ -142,7 +140,7 @@ def read_nvlabs(
 
 
 def half_precision_notes(module: Opaque | None) -> list[tuple[str, str]]:
-    """A note where layers of a pickled network run in half precision there; else none."""
+    """A note if layers of a pickled network ran in half precision; otherwise none."""
     if module is None or not any(state.get("use_fp16") for _, state in walk_modules(module)):
         return []
     text = "its fp16 layers are run in the precision of the run, fp32 by default"
@@ -150,12 +148,12 @@ def half_precision_notes(module: Opaque | None) -> list[tuple[str, str]]:
 
 
 def mapping_sizes(path: Path, tensors: dict[str, Tensor], w_dim: int) -> dict[str, int]:
-    """What the shapes of a mapping say of the configuration."""
+    """The part of the configuration that follows from the shapes of a mapping."""
     first = shape_of(tensors, "mapping.fc0.weight", path, 2)
     embed: tuple[int, ...] = (0, 0)
     if "mapping.embed.weight" in tensors:
         embed = shape_of(tensors, "mapping.embed.weight", path, 2)
-    # The published mappings have 8 layers, or 2 with ADA's `auto` configuration.
+    # Published mappings have 8 layers, or 2 with ADA's `auto` configuration.
     depth = sum(1 for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name))
     return {
         "z_dim": first[1] - embed[0],
@@ -177,13 +175,13 @@ def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
 
 
 def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
-    """Our names to theirs."""
+    """Our names -> Rules with theirs."""
     rules = mapping_rules(config.mapping_layers)
     rules["synthesis.const"] = Rule("synthesis.b4.const")
     for name, kind, size in layers(config):
         theirs = f"synthesis.b{size}.{LAYER[kind]}"
         for part in RGB_PARTS if kind == "rgb" else CONV_PARTS:
-            # A network without noise has neither maps nor strengths.
+            # A network without noise has neither noise maps nor strengths.
             absent = part.startswith("noise") and not noisy
             rules[f"synthesis.layers.{name}.{part}"] = (
                 None if absent else Rule(f"{theirs}.{PART.get(part, part)}")
@@ -193,7 +191,7 @@ def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]
 
 
 def mapping_rules(depth: int) -> dict[str, Rule | None]:
-    """Our names to theirs, of a mapping of `depth` layers."""
+    """Our names -> Rules with theirs, for a mapping of `depth` layers."""
     rules: dict[str, Rule | None] = {"mapping.w_avg": Rule("mapping.w_avg")}
     for part in ("weight", "bias"):
         for k in range(depth):
@@ -205,19 +203,20 @@ def mapping_rules(depth: int) -> dict[str, Rule | None]:
 def pickled_facts(
     path: Path, module: Opaque, clamped: tuple[str, ...] = (".conv0.", ".conv1.", ".torgb.")
 ) -> dict[str, Any]:
-    """The gain of the mapping and the clamp, from the attributes of the layers, after a look at
-    what we do not do.
+    """The gain of the mapping and the clamp, from the attributes of the layers.
+
+    Unsupported options of the layers are rejected.
 
     Args:
         path: of the file.
         module: the pickled generator.
-        clamped: ends of the names of the layers with a clamp.
+        clamped: suffixes of the names of layers with a clamp.
     """
     gains = set()
     clamps = set()
     for prefix, state in walk_modules(module):
         activation = state.get("activation", "lrelu")
-        # Affine maps, label embedding and skip branch have no activation.
+        # Affine maps, the label embedding and the skip branch have no activation.
         expected = "lrelu"
         if prefix.endswith(("affine.", "embed.", "skip.")):
             expected = "linear"
@@ -226,13 +225,13 @@ def pickled_facts(
                 f"{path}: its layer '{prefix[:-1]}' has the activation {activation!r}, "
                 f"only {expected!r} is known there"
             )
-        # bias_gain is the learning-rate multiplier, weight_gain includes the width as well.
+        # bias_gain is the learning-rate multiplier; weight_gain also depends on the width.
         if re.fullmatch(r"mapping\.fc\d+\.", prefix):
             gains.add(as_number(state.get("bias_gain"), path, f"{prefix}bias_gain"))
         if prefix.endswith(clamped) and "conv_clamp" in state:
             clamp = state["conv_clamp"]
             clamps.add(None if clamp is None else as_number(clamp, path, f"{prefix}conv_clamp"))
-    # One number of the configuration stands for all layers.
+    # The configuration has one number for all layers.
     if len(gains) != 1 or len(clamps) > 1:
         raise BadFile(
             f"{path}: its layers have different gains or clamps ({sorted(gains)}, {clamps}); they "

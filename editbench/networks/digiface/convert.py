@@ -1,4 +1,4 @@
-"""From the archives to safetensors, once: generator, face-api's networks, human's networks."""
+"""Conversion of the archives to safetensors: generator, face-api's networks, human's networks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from editbench.networks.digiface.graph import (
 from editbench.networks.digiface.tfjs import read_weights
 from editbench.networks.weights import is_altered, load_tensors, save_checked
 
-LARGEST = 64 << 20  # bytes of one member of an archive; the largest that is read has 14 million
+LARGEST = 64 << 20  # maximum bytes of a member of an archive; the largest one needed has 14 million
 KIND = "digiface"  # of the converted files
-# Of human's graphs: the value before the softmax; the 468 points; face or none, before the sigmoid.
+# Outputs of human's graphs: the values before the softmax; the 468 points; the logit of "face",
+# before the sigmoid.
 EMOTION_OUTPUTS = ("StatefulPartitionedCall/model_1/global_average_pooling2d_1/Mean",)
 MESH_OUTPUTS = (
     "StatefulPartitionedCall/model_1/output_mesh/Reshape",
@@ -37,17 +38,17 @@ MESH_OUTPUTS = (
 
 # -- members of archives -------------------------------------------------------------------------
 def read_members(archive: Path, names: list[str]) -> dict[str, bytes]:
-    """The contents of some members of a wheel or of an npm archive.
+    """The contents of some members of a wheel or an npm archive.
 
-    Nothing is unpacked: members are read into memory by their exact names, so no path of the
-    archive reaches the disk.
+    Members are read into memory by their exact names. Nothing is unpacked to the disk, so paths in
+    the archive cannot do harm.
 
     Args:
         archive: a .whl or .tgz file.
         names: of the members.
 
     Raises:
-        BadFile: it is no such archive, or a member is missing, is no plain file or is too large.
+        BadFile: it is not such an archive, or a member is missing, not a regular file or too large.
     """
     try:
         if archive.suffix == ".whl":
@@ -72,7 +73,7 @@ def _from_tar(archive: Path, names: list[str]) -> dict[str, bytes]:
         for name in names:
             member = file.getmember(name)
             _check_size(archive, name, member.size)
-            # A link has no content of its own, and might point anywhere.
+            # A link has no content and might point anywhere.
             if not member.isreg():
                 raise BadFile(f"{archive}: its member {name} is not a regular file")
             content = file.extractfile(member)
@@ -88,16 +89,16 @@ def _check_size(archive: Path, name: str, size: int) -> None:
 
 # -- networks ------------------------------------------------------------------------------------
 def convert_generator(checkpoint: bytes) -> dict[str, Tensor]:
-    """The tensors of DCGAN from `weights.tar`, which is a file of torch.save.
+    """The tensors of DCGAN from `weights.tar`, a torch.save file.
 
     Raises:
-        BadFile: it is none, or has other parts.
+        BadFile: it is not such a file, or has other parts.
     """
     try:
-        # Tensors alone: nothing in the file is executed.
+        # weights_only: nothing in the file is executed.
         found = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        # torch's message is advice to load the file all the same.
+        # torch's own message advises to load the file unsafely.
         raise BadFile(
             f"weights.tar: not a checkpoint of tensors ({type(error).__name__})"
         ) from error
@@ -115,14 +116,15 @@ def convert_faceapi(manifest: bytes, data: bytes, name: str) -> dict[str, Tensor
         name: of the model, for messages.
 
     Raises:
-        BadFile: a weight that has no place in the network.
+        BadFile: a weight does not belong to the network.
     """
     found = {}
     for key, value in read_weights(_json(manifest, name), data, name).items():
         *place, part = key.split("/")
         layer = ".".join(place)
         if part in ("filters", "pointwise_filter"):
-            # (h, w, in, out) there; the plain convolution and the 1 x 1 one have other names here.
+            # The layout there is (h, w, in, out). The plain and the 1 x 1 convolution have other
+            # names here.
             inner = "conv" if part == "filters" else "pointwise"
             found[f"{layer}.{inner}.weight"] = value.permute(3, 2, 0, 1).contiguous()
         elif part == "depthwise_filter":
@@ -147,11 +149,11 @@ def convert_graph(
     Args:
         model: JSON of the graph and of the list of its weights.
         data: the weights.
-        outputs: names of the nodes that are wanted.
+        outputs: names of the output nodes.
         name: of the model, for messages.
 
     Raises:
-        BadFile: the graph has no such nodes, or operations that are not known.
+        BadFile: the graph lacks these nodes, or has unknown operations.
     """
     described = _json(model, name)
     try:
@@ -164,7 +166,7 @@ def convert_graph(
 
 
 def build_graph(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GraphNetwork:
-    """The network of `convert_graph`'s configuration and tensors."""
+    """The network for a configuration and tensors of `convert_graph`."""
     nodes = [Node.from_config(item) for item in config["nodes"]]
     return GraphNetwork(nodes, config["outputs"], tensors)
 
@@ -180,19 +182,19 @@ def _json(text: bytes, name: str) -> Any:
 def save_converted(
     path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], archive: str
 ) -> None:
-    """Write a converted network with the sha256 of its archive and a checksum of its own."""
+    """Write a converted network with the sha256 of its archive and a checksum."""
     save_checked(path, tensors, KIND, {**config, "archive": archive})
 
 
 def load_converted(
     path: Path, archive: str, remedy: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A converted network: its configuration and tensors.
+    """Configuration and tensors of a converted network.
 
     Args:
         path: of the file.
         archive: sha256 of the archive that it must come from.
-        remedy: what an error recommends.
+        remedy: for the error message.
 
     Raises:
         BadFile: it is missing, damaged or altered, or comes from another archive.

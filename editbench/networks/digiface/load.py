@@ -1,4 +1,4 @@
-"""The networks of digiface: made of the archives once, then loaded by the configuration."""
+"""The networks of digiface: converted once from the archives, then loaded by the configuration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from editbench.networks.digiface.faceapi import EXPRESSIONS, LANDMARKS, FaceApiN
 from editbench.networks.digiface.faces import FaceApiFaces, HumanFaces
 from editbench.networks.weights import group, load_strict
 
-LICENCES = "LICENCES.txt"  # beside the converted files: MIT asks that its text goes with a copy
+LICENCES = "LICENCES.txt"  # next to the converted files, since MIT requires its text in copies
 NOTE = (
     "The generator was trained on DigiFace-1M, whose licence is for non-commercial research alone: "
     "use these networks, and pictures made with them, for nothing else."
@@ -59,7 +59,7 @@ class Converted:
 
     Args:
         path: of the file.
-        archive: that it was made of.
+        archive: from which it was made.
         is_new: whether this call made it.
     """
 
@@ -79,29 +79,30 @@ def path_of(archive: Archive) -> Path:
 
 
 def is_here() -> bool:
-    """Whether all converted files are there."""
+    """Whether all converted files exist."""
     return all(path_of(archive).is_file() for archive in ARCHIVES)
 
 
 # -- making them ---------------------------------------------------------------------------------
 def convert_archives(source: Path | None = None, again: bool = False) -> Iterator[Converted]:
-    """Get and convert the archives; a file that is there and whole is kept.
+    """Get and convert the archives. Valid converted files are kept.
 
     Args:
-        source: a folder in which the archives lie; None fetches those that are not here.
-        again: whether files that are there are made anew, each replaced once its new one is whole.
+        source: a folder that contains the archives; None fetches missing ones.
+        again: whether existing files are converted again; each is replaced when its new version is
+            complete.
 
     Yields:
-        One converted file after the other.
+        The converted files, one by one.
 
     Raises:
-        BadFile: an archive has other content than the pinned one.
+        BadFile: an archive does not have the pinned content.
         EditbenchError: an archive cannot be fetched.
     """
     for archive in ARCHIVES:
         path = path_of(archive)
         if path.is_file() and not again:
-            # A damaged file is refused here, and the message says to delete it.
+            # Raises BadFile for a damaged file; the message says to delete it.
             load_converted(path, str(archive.sha256), _again(archive))
             yield Converted(path, archive, False)
             continue
@@ -110,14 +111,14 @@ def convert_archives(source: Path | None = None, again: bool = False) -> Iterato
 
 
 def convert_archive(file: Path, archive: Archive) -> None:
-    """Convert one archive whose content was checked.
+    """Convert one archive.
 
     Args:
-        file: the archive.
-        archive: what it is.
+        file: the archive, after a check of its content.
+        archive: its description.
 
     Raises:
-        BadFile: a part of it is not what is needed.
+        BadFile: a part of it is not as expected.
     """
     config: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
@@ -149,7 +150,7 @@ def _contents(file: Path, names: list[str]) -> list[bytes]:
 
 
 def _keep_licence(file: Path, archive: Archive) -> None:
-    """Add an archive's own licence to the text beside the converted files."""
+    """Add an archive's licence to the file of licences next to the converted files."""
     text = read_members(file, [archive.licence_file])[archive.licence_file].decode()
     path = place() / LICENCES
     earlier = path.read_text(encoding="utf-8") if path.is_file() else f"{NOTE}\n"

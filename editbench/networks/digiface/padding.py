@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def same_margins(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Pixels that padding "SAME" adds before and after one side of a picture.
+    """Pixels that padding "SAME" adds before and after one axis of an image.
 
-    The output has ceil(size / stride) pixels. Where the sum is odd, the extra one comes after: with
-    an even size, a kernel of 3 and a stride of 2 that is (0, 1), while PyTorch's padding=1 gives
-    (1, 1) and shifts the picture by a pixel.
+    The output has ceil(size / stride) pixels. If the total is odd, the extra pixel is added after.
+    For example, with an even size, a kernel of 3 and a stride of 2 it is (0, 1), while PyTorch's
+    padding=1 is (1, 1) and shifts the image by one pixel.
 
     Args:
-        size: pixels of the side.
-        kernel: pixels of the kernel's side.
+        size: of the axis, in pixels.
+        kernel: size of the kernel, in pixels.
         stride: in pixels.
     """
     outputs = -(-size // stride)
@@ -24,13 +24,13 @@ def same_margins(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def pad_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], value: float) -> Tensor:
-    """Pad pictures (N, C, H, W) as TensorFlow's "SAME" does.
+    """Pad images (N, C, H, W) like TensorFlow's "SAME".
 
     Args:
-        x: pictures.
-        kernel: (height, width) of the kernel that follows.
-        stride: (down, right) of it.
-        value: of the new pixels; -inf before a maximum.
+        x: images.
+        kernel: (height, width) of the kernel that is applied next.
+        stride: (vertical, horizontal) stride of the kernel.
+        value: of the new pixels; -inf before a max-pooling.
     """
     top, bottom = same_margins(x.shape[2], kernel[0], stride[0])
     left, right = same_margins(x.shape[3], kernel[1], stride[1])
@@ -43,16 +43,16 @@ def convolve_same(
     """A convolution with TensorFlow's "SAME" padding.
 
     Args:
-        x: pictures (N, C, H, W).
+        x: images (N, C, H, W).
         kernel: (out, C / groups, height, width).
         bias: (out,), or None.
-        stride: (down, right).
-        groups: of channels.
+        stride: (vertical, horizontal).
+        groups: number of groups of channels.
     """
     size = (kernel.shape[2], kernel.shape[3])
     top, bottom = same_margins(x.shape[2], size[0], stride[0])
     left, right = same_margins(x.shape[3], size[1], stride[1])
-    # Equal margins are the convolution's own, which spares a copy of the picture.
+    # Equal margins can be done by the convolution, without a copy of the image.
     if (top, left) == (bottom, right):
         return F.conv2d(x, kernel, bias, stride, (top, left), groups=groups)
     return F.conv2d(pad_same(x, size, stride, 0.0), kernel, bias, stride, groups=groups)

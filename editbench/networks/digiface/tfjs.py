@@ -1,4 +1,4 @@
-"""Weights of TensorFlow.js models: one binary file, and a manifest that says where what lies."""
+"""Weights of TensorFlow.js models: one binary file, and a manifest that describes its content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile
 
-# How numbers are stored. All are little-endian, as TensorFlow.js writes them.
+# Storage types of numbers. TensorFlow.js always writes little-endian.
 STORED = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "uint16": "<u2"}
 
 
@@ -21,10 +21,11 @@ def read_weights(
 ) -> dict[str, Tensor]:
     """The weights of a manifest, in TensorFlow's layouts.
 
-    Quantised ones are q * scale + min; those stored in half precision are just widened.
+    Quantised weights are q * scale + min. Half-precision weights are converted to float32.
 
     Args:
-        manifest: groups of weights, as in *-weights_manifest.json or in `weightsManifest` of a model.
+        manifest: groups of weights, as in *-weights_manifest.json or in a model's
+            `weightsManifest`.
         data: the bytes of the binary file that all groups share.
         name: of the file, for messages.
 
@@ -32,7 +33,7 @@ def read_weights(
         Name -> tensor, float32 or int64.
 
     Raises:
-        BadFile: an unknown way of storing, or another number of bytes than the manifest says.
+        BadFile: the storage type is unknown, or the number of bytes differs from the manifest.
     """
     found: dict[str, Tensor] = {}
     place = 0
@@ -63,6 +64,6 @@ def _tensor(values: np.ndarray, dtype: str, quantization: Mapping[str, Any]) -> 
         return torch.from_numpy(values.astype(np.int64))
     if "scale" not in quantization:
         return torch.from_numpy(values.astype(np.float32))
-    # In float64: TensorFlow.js computes with JavaScript's numbers and then rounds to float32.
+    # In float64, as TensorFlow.js computes with JavaScript's numbers before rounding to float32.
     wide = values.astype(np.float64) * quantization["scale"] + quantization["min"]
     return torch.from_numpy(wide.astype(np.float32))

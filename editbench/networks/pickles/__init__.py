@@ -1,4 +1,4 @@
-"""A restricted reader of pickles and torch.save files, which runs nothing of them."""
+"""A restricted reader of pickles and torch.save files that executes nothing in them."""
 
 from editbench.networks.pickles.limits import Limits
 from editbench.networks.pickles.reader import read_pickle, read_torch

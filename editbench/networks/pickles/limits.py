@@ -1,30 +1,29 @@
-"""What a file may make its reader spend: memory, time and nesting."""
+"""Limits of memory, time and nesting for reading a file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-FLOOR = 16 << 20  # bytes that the reading of even a tiny file may take
-RATIO = 128  # bytes for one byte of file: a tuple of one number is 3 bytes there and 64 in memory
-SECONDS = 10  # of processor time for even a tiny file
-BYTES_A_SECOND = 4 << 20  # of file; measured: a list of small objects takes 8 MiB a second
+FLOOR = 16 << 20  # bytes of memory allowed for any file, however small
+RATIO = 128  # bytes of memory per byte of file; a tuple of one number has 3 bytes there, 64 here
+SECONDS = 10  # of CPU time allowed for any file
+BYTES_A_SECOND = 4 << 20  # of the file; a list of small objects is read at 8 MiB per second
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one read.
+    """Limits for reading one file.
 
-    The process that tries the file takes at most 16 MiB + min(bytes, 128 x the size of the file)
-    beyond what its interpreter takes. The caller then reads it again and takes at most twice that:
-    the same for what the file holds, and as much for what is made of it, storages included.
+    The trial process may use 16 MiB + min(bytes, 128 x the size of the file) of memory, in addition
+    to its interpreter. The caller then reads the file again and uses at most twice as much: once
+    for the content of the file, and once for the objects built from it, including storages.
 
     Args:
-        bytes: the largest file; the largest result, where a part counts each time it is referred
-            to.
-        objects: the most values of the result, counted in the same way.
-        depth: the most containers within containers.
-        seconds: processor time of the process that tries, beyond one second for 4 MiB of file. The
-            caller takes as long once more, and some 10 us for each container.
+        bytes: maximum size of the file, and of the result, where shared parts count each time.
+        objects: maximum number of values in the result, where shared parts count each time.
+        depth: maximum nesting of containers.
+        seconds: CPU time of the trial process, in addition to one second per 4 MiB of file. The
+            caller needs the same time again, plus about 10 us per container.
     """
 
     bytes: int = 8 << 30
@@ -33,9 +32,9 @@ class Limits:
     seconds: int = SECONDS
 
     def memory(self, size: int) -> int:
-        """Bytes that reading a file of `size` bytes may take."""
+        """Bytes of memory allowed for reading a file of `size` bytes."""
         return FLOOR + min(self.bytes, RATIO * size)
 
     def time(self, size: int) -> int:
-        """Seconds of processor time that reading a file of `size` bytes may take."""
+        """Seconds of CPU time allowed for reading a file of `size` bytes."""
         return self.seconds + size // BYTES_A_SECOND

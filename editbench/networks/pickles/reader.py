@@ -1,7 +1,7 @@
 """Reads pickles and torch.save files: first on trial in a limited process, then here.
 
-Neither reading runs anything of the file (unpickle.py). The first (child.py) bounds memory and
-time; what the second then gives is checked here and rebuilt with NumPy and torch.
+Neither reading executes anything in the file (unpickle.py). The first one (child.py) limits memory
+and time. The result of the second is checked here and rebuilt with NumPy and torch.
 """
 
 from __future__ import annotations
@@ -27,45 +27,44 @@ from editbench.networks.pickles.rebuild import REBUILT, read_storage
 from editbench.networks.pickles.unpickle import Global, Opaque, Refused, Storage, damaged
 
 CHILD = Path(__file__).with_name("child.py")
-WAIT = 20  # wall-clock seconds for one second of processor time, on a machine with much to do
-COST = 200  # bytes that a container takes while it waits for its parts, and when it is done
-SHORT = 5  # values of a state; NumPy's of an array
-DEEPEST_KEY = 8  # tuples within tuples as keys of a dict
-SAME_HASH = 100  # keys with NumPy numbers in one dict; 34 floats have the hash of 1, 2 or 4
+WAIT = 20  # allowed wall-clock seconds per second of CPU time, for busy machines
+COST = 200  # bytes of a container while it waits for its parts, and when it is done
+SHORT = 5  # maximum length of a short state; that of a NumPy array has this length
+DEEPEST_KEY = 8  # maximum nesting of tuples in keys of a dict
+SAME_HASH = 100  # maximum keys with NumPy numbers in a dict; 34 floats have the hash of 1, 2 or 4
 LEAVES = {type(None), bool, int, float, complex, str, bytes, bytearray}
 SIZED = {str, bytes, bytearray}
 CONTAINERS = {dict, list, tuple, set, frozenset}
 
 
 def read_pickle(path: Path | str, limits: Limits | None = None) -> Any:
-    """What a pickle (protocols 0 to 5) or a torch.save file holds. Nothing in it is run or
-    imported.
+    """Read a pickle (protocols 0 to 5) or a torch.save file without running or importing anything.
 
-    The result has no cycles, and is no larger as a tree than the limits say, so it can be walked
-    and compared freely. It consists of dict (also for OrderedDict, EasyDict and the like), list,
-    tuple, set, str, bytes, numbers, None, NumPy arrays and scalars, torch tensors on the host
-    (parameters as plain tensors), and `Opaque` for the rest.
+    The result has no cycles, and as a tree it is within the limits, so it is safe to traverse and
+    compare. It consists of dict (also for OrderedDict, EasyDict and similar types), list, tuple,
+    set, str, bytes, numbers, None, NumPy arrays and scalars, torch tensors on the host (parameters
+    become plain tensors), and `Opaque` for everything else.
 
     Args:
-        path: the file.
-        limits: bounds of memory, time and nesting.
+        path: of the file.
+        limits: of memory, time and nesting.
 
     Raises:
-        BadFile: the file is missing, damaged, of another kind, beyond the limits, or does what data
-            never need.
+        BadFile: the file is missing, damaged, of another kind, exceeds the limits, or uses
+            features that data do not need.
     """
     return _read(Path(path), "pickle", limits or Limits())
 
 
 def read_torch(path: Path | str, limits: Limits | None = None) -> Any:
-    """What a torch.save file (zip, or the format before PyTorch 1.6) holds; else as `read_pickle`.
+    """Read a torch.save file (zip, or the format before PyTorch 1.6); see `read_pickle`.
 
     Args:
-        path: the file.
-        limits: bounds of memory, time and nesting.
+        path: of the file.
+        limits: of memory, time and nesting.
 
     Raises:
-        BadFile: as `read_pickle`; also for a pickle of another program.
+        BadFile: as `read_pickle`; also for other pickles.
     """
     return _read(Path(path), "torch", limits or Limits())
 
@@ -86,7 +85,7 @@ def _read(path: Path, kind: str, limits: Limits) -> Any:
             now = os.fstat(stream.fileno())
             if (now.st_size, now.st_mtime_ns) != (size, found.st_mtime_ns):
                 raise Refused("it changed while it was read; read it once it is complete")
-            os.lseek(stream.fileno(), 0, os.SEEK_SET)  # the child has moved the common position
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)  # the child has moved the shared position
             root = unpickle.read_file(stream, size, kind)
             return Rebuilder(limits, limits.memory(size)).rebuild(root)
     except Exception as error:
@@ -94,9 +93,9 @@ def _read(path: Path, kind: str, limits: Limits) -> Any:
 
 
 def _try_in_child(stream: BinaryIO, kind: str, limits: Limits, size: int) -> None:
-    """Have child.py read the very file that is open here."""
+    """Let child.py read the file that is open here."""
     seconds = limits.time(size)
-    # -I and -S: no site-packages and no variables of the environment, so nothing else is imported.
+    # -I and -S: without site-packages and environment variables, so nothing else is imported.
     command = [sys.executable, "-I", "-S", str(CHILD), kind]
     command += [str(limits.memory(size)), str(seconds)]
     slow = f"reading it takes more than {seconds} s; if you trust it, raise Limits(seconds=...)"
@@ -111,31 +110,31 @@ def _try_in_child(stream: BinaryIO, kind: str, limits: Limits, size: int) -> Non
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise Refused(slow)
     if done.returncode:
-        # Python itself can fail: a key of 20,000 tuples within one another overflows its C stack.
+        # Python itself may crash: a key of 20,000 nested tuples overflows its C stack.
         raise damaged(f"the reading process ended with code {done.returncode}")
 
 
 class Rebuilder:
-    """Plain values, arrays and tensors from a tree of inert values.
+    """Converts a tree of inert values to plain values, arrays and tensors.
 
     Args:
         limits: of the number of values and of nesting.
-        most_bytes: of what is made here, and of arrays and text of the result, where shared parts
-            count each time.
+        most_bytes: maximum bytes of objects created here, and of arrays and text in the result,
+            where shared parts count each time.
     """
 
     def __init__(self, limits: Limits, most_bytes: int) -> None:
         self.limits = limits
         self.most_bytes = most_bytes
         self.made_bytes = 0
-        # By id of a value of the file: what became of it; nodes, levels of containers and bytes of
-        # leaves, written out as a tree. A value stays alive until the last container that refers
-        # to it is done, so no other can have its id where it is looked up.
+        # Id of a value of the file -> its result, and as a tree the numbers of nodes, levels of
+        # containers and bytes of leaves. A value is alive until the last container that refers to
+        # it is done, so its id is unique until then.
         self.done: dict[int, tuple[Any, int, int, int]] = {}
 
     def rebuild(self, root: Any) -> Any:
-        """What becomes of a whole tree; parts before what they are in, each once."""
-        within: set[int] = set()  # containers of which parts are missing; meeting one is a cycle
+        """Convert a whole tree: parts before their containers, each only once."""
+        within: set[int] = set()  # unfinished containers; a reference to one is a cycle
         path: list[tuple[Any, Any]] = [([root], iter([root]))]  # recursion would limit the depth
         while True:
             value, parts = path[-1]
@@ -155,7 +154,7 @@ class Rebuilder:
                 self.done[id(value)] = self.finish(value)
 
     def outcome(self, value: Any) -> tuple[Any, int, int, int]:
-        """What became of a value, and its extent."""
+        """The result for a value, and its size as a tree."""
         if type(value) in LEAVES:
             return value, 1, 0, len(value) if type(value) in SIZED else 0
         return self.done[id(value)]
@@ -164,10 +163,10 @@ class Rebuilder:
         return self.outcome(value)[0]
 
     def finish(self, value: Any) -> tuple[Any, int, int, int]:
-        """What becomes of a value whose parts are done, and its extent, if within the limits.
+        """The result for a value whose parts are done, and its size, checked against the limits.
 
-        Shared references can make a small file stand for a tree of 2^50 nodes, or for one array a
-        million times. Only who walks or stacks the result would notice.
+        By shared references, a small file can represent a tree of 2^50 nodes, or a million
+        copies of one array. This would become apparent only when the result is traversed.
         """
         made: Any = []
         nodes = 1
@@ -189,7 +188,7 @@ class Rebuilder:
             nodes = 1
             levels = 0
             size = made.nbytes
-        # Checked at every container, so sums stay small integers.
+        # Checked at every container, so that the sums remain small integers.
         most = ""
         if nodes > self.limits.objects:
             most = f"{self.limits.objects:,} objects (Limits(objects=...))"
@@ -202,7 +201,7 @@ class Rebuilder:
         return made, nodes, levels, size
 
     def made_from_container(self, value: Any, made: list[Any]) -> Any:
-        """A plain container of what became of the parts; the same one where nothing changes."""
+        """A plain container with the results of the parts; the same object if nothing changes."""
         if isinstance(value, dict):
             made[::2] = as_keys(made[::2])
         if isinstance(value, (set, frozenset)):
@@ -228,10 +227,10 @@ class Rebuilder:
             read_storage(value)
         if value.name not in REBUILT or value.kwargs or value.items:
             return value
-        # A state counts as a last argument.
+        # The state is passed as the last argument.
         state = () if value.state is None else (value.state,)
         made = REBUILT[value.name](*value.args, *state)
-        # What an array was copied from is not needed any more.
+        # The source of an array's copy is no longer needed.
         value.args = ()
         value.state = None
         if isinstance(made, np.ndarray):
@@ -239,7 +238,7 @@ class Rebuilder:
         return made
 
     def check_bytes(self, number: int) -> None:
-        """Count what is made here."""
+        """Count bytes of new objects, and raise Refused if there are too many."""
         self.made_bytes += number
         if self.made_bytes > self.most_bytes:
             raise Refused(unpickle.TOO_LARGE)
@@ -258,21 +257,24 @@ def parts_of(value: Any) -> Iterable[Any]:
 
 
 def states_of(value: Opaque) -> tuple[Any, ...]:
-    """The state; in parts where it is a short tuple, which `Rebuilder.done` would keep, and with it
-    the bytes of an array that is made already."""
+    """The state, as separate parts if it is a short tuple.
+
+    `Rebuilder.done` would otherwise keep the tuple, and with it the bytes of an array that has
+    already been built.
+    """
     return value.state if is_short(value.state) else (value.state,)
 
 
 def is_short(state: Any) -> bool:
-    # Many objects can share a long one: it is looked through once.
+    # Many objects may share a long state, which should be converted only once.
     return type(state) is tuple and len(state) <= SHORT
 
 
 def as_keys(parts: list[Any]) -> list[Any]:
-    """Keys of a dict or members of a set.
+    """Convert keys of a dict or members of a set.
 
-    The trial bounds how long it takes to hash them, for it has hashed the same, but for NumPy's
-    numbers, which were objects to it. Many tuples of these can have one hash when they are plain.
+    The trial has limited the time to hash them, except for NumPy's numbers, which were objects
+    there. When these become plain numbers, many tuples of them can have the same hash.
     """
     keys = [as_key(part) for part in parts]
     hashes = [hash(key) for key, part in zip(keys, parts) if key is not part]
@@ -282,12 +284,12 @@ def as_keys(parts: list[Any]) -> list[Any]:
 
 
 def as_key(key: Any, depth: int = 0) -> Any:
-    """A key of a dict or a member of a set; a NumPy scalar becomes Python's own."""
+    """Convert a key of a dict or a member of a set; NumPy scalars become Python numbers."""
     if isinstance(key, np.generic) and key.dtype.kind in "biufSU":
         return key.item()
     if isinstance(key, tuple) and depth < DEEPEST_KEY:
         plain = tuple([as_key(part, depth + 1) for part in key])
-        # The same tuple where nothing in it has changed.
+        # The same tuple if nothing in it has changed.
         return key if all(map(operator.is_, plain, key)) else plain
     if key is None or isinstance(key, (str, bytes, int, float)):
         return key

@@ -1,16 +1,16 @@
-"""Python's unpickler, restricted: a pickle or a torch.save file becomes a tree of inert values.
+"""A restricted unpickler: a pickle or a torch.save file becomes a tree of inert values.
 
-It asks `find_class` for every name and `persistent_load` for every external object. Neither imports
-anything: a name becomes a class whose objects keep what the unpickler hands to them, or one that
-calls a function of TABLE, which builds a plain container.
+Python's unpickler calls `find_class` for every name and `persistent_load` for every external
+object. Neither imports anything. A name becomes a class whose objects store what the unpickler
+passes to them, or one that calls a function of TABLE, which builds a plain container.
 
-Every file is read twice: child.py tries it under limits of memory and time, and reader.py does the
-same once more where the result is wanted. So both must do the same, step by step. The order of a
-set differs between processes; nothing is made of one here that could take longer in one order. And
-what can take long for its size, such as hashing, is done here, where the trial bounds it.
+Every file is read twice: first on trial by child.py, with limits of memory and time, then by
+reader.py for the result. Both must therefore do exactly the same. The order of a set differs
+between processes, so nothing here may take longer for some orders. Operations that can be slow for
+their size, such as hashing, are done here, where the trial limits them.
 
-torch.load(weights_only=True) is not used: it has no bound on memory and time, unpacks compressed
-members, and refuses the argparse.Namespace that checkpoints hold. It is the oracle of the tests.
+torch.load(weights_only=True) is not used: it does not limit memory and time, unpacks compressed
+members, and rejects argparse.Namespace, which checkpoints contain. The tests compare with it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     import zipfile
 
-# The first pickle of an older archive, after torch/serialization.py; no other data begin with it.
+# The first pickle of an older archive (torch/serialization.py); other data do not begin with it.
 MAGIC = 0x1950A86A20F9469CFC6C
 ZIP = b"PK\x03\x04"
 STORED = 0  # zipfile.ZIP_STORED
-DEEPEST = 4  # archives within archives
+DEEPEST = 4  # maximum nesting of archives
 REFUSED = 3  # exit code of child.py
-STORAGES = {  # dtype and bytes of an element, after torch/storage.py
+STORAGES = {  # dtype and bytes of an element (torch/storage.py)
     "FloatStorage": ("float32", 4),
     "DoubleStorage": ("float64", 8),
     "HalfStorage": ("float16", 2),
@@ -46,7 +46,7 @@ STORAGES = {  # dtype and bytes of an element, after torch/storage.py
     "ComplexDoubleStorage": ("complex128", 16),
     "UntypedStorage": ("uint8", 1),
 }
-# First bytes of what a failed download or copy leaves.
+# First bytes of files that result from a failed download or copy.
 NOT_PICKLES = {
     b"": "it is empty; copy it again from where it came",
     b"\x1f\x8b": "it is compressed with gzip; unpack it with gunzip first",
@@ -62,7 +62,7 @@ TOO_LARGE = (
 
 
 class Refused(Exception):
-    """What is wrong with the file, and the remedy."""
+    """The file is rejected; the message has the reason and the remedy."""
 
 
 def damaged(what: str) -> Refused:
@@ -70,7 +70,7 @@ def damaged(what: str) -> Refused:
 
 
 def reason(error: Exception) -> str:
-    """What an exception says about the file that was being read."""
+    """The reason for rejecting a file, from an exception while reading it."""
     if isinstance(error, MemoryError):
         return TOO_LARGE
     if isinstance(error, OSError):
@@ -79,25 +79,25 @@ def reason(error: Exception) -> str:
         error = damaged("it ends in the middle")
     if isinstance(error, pickle.UnpicklingError):
         error = Refused(f"it is not a pickle, or {damaged(ascii(str(error)[:120]))}")
-    # Whatever else bytes can make the unpickler, NumPy and torch raise is the fault of the file.
+    # All other errors of the unpickler, NumPy and torch mean that the file is damaged.
     if not isinstance(error, Refused):
         error = damaged(f"{type(error).__name__}: {str(error)[:120]!a}")
     return str(error)
 
 
-# -- what names become ----------------------------------------------------------------------------
+# -- stand-ins for names ---------------------------------------------------------------------------
 class Opaque:
-    """An object of a class, or the result of a function, that was neither imported nor called."""
+    """A stand-in for an object of a class, or a function's result, that was not imported."""
 
     __slots__ = ("args", "items", "kwargs", "name", "state")
-    name: str  # 'module.qualname' as the file has it
-    args: tuple  # what it would have been called with
-    kwargs: dict[str, Any]  # the named arguments of that call
-    state: Any  # what would have been handed to its __setstate__; None without one
-    items: list  # what would have been appended to it; for a mapping (key, value) pairs
-    full_name = ""  # each name of a file has a class of its own
+    name: str  # 'module.qualname' in the file
+    args: tuple  # positional arguments of the call
+    kwargs: dict[str, Any]  # named arguments of the call
+    state: Any  # the argument of __setstate__; None without one
+    items: list  # the appended items; for a mapping, (key, value) pairs
+    full_name = ""  # set in the subclass that is made for each name
 
-    # Takes any arguments, as nothing is known of the class that it stands for.
+    # Accepts any arguments, since the actual class is unknown.
     def __new__(cls, /, *args: Any, **kwargs: Any) -> Opaque:
         made = super().__new__(cls)
         made.name = cls.full_name
@@ -116,41 +116,41 @@ class Opaque:
     def append(self, value: Any) -> None:
         self.items.append(value)
 
-    add = append  # a set's
+    add = append  # for sets
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.items.append((key, value))
 
     def __repr__(self) -> str:
-        # Short, as the parts can be large; ASCII, as the name is the file's choice.
+        # Short, since the parts can be large. ASCII, since the file may contain any name.
         return f"{type(self).__name__}({self.name[:120]!a})"
 
 
 class Global(Opaque):
-    """A bare reference to a name: a class or a function that is not called here."""
+    """A reference to a class or a function that is not called."""
 
     __slots__ = ()
 
 
 class Storage(Opaque):
-    """The elements of tensors, whose bytes are not read here."""
+    """The storage of tensors; its bytes are not read here."""
 
     __slots__ = ("dtype", "flat", "numel", "open", "size")
-    dtype: str  # torch's name of it
-    numel: int  # elements
-    size: int  # bytes
-    open: Callable[[], Any]  # gives a stream at the first byte
-    flat: Any  # the elements as a 1-D tensor, once rebuild.py has read them
+    dtype: str  # torch's name
+    numel: int  # number of elements
+    size: int  # in bytes
+    open: Callable[[], Any]  # returns a stream at the first byte
+    flat: Any  # the elements as a 1-D tensor, after rebuild.py has read them
 
 
 class PlainDict(dict):
-    """A dict of another class, whose attributes (state_dict's _metadata) are dropped."""
+    """A plain dict for other dict classes, without attributes (state_dict's _metadata)."""
 
     __slots__ = ()
     full_name = ""
 
     def __init__(self, pairs: Any = ()) -> None:
-        # dict() would take sets, too, whose order differs from process to process.
+        # dict() would also accept sets, whose order differs between processes.
         plain = isinstance(pairs, dict) or all(
             type(part) in (list, tuple) for part in [pairs, *pairs]
         )
@@ -163,7 +163,7 @@ class PlainDict(dict):
 
 
 class Function:
-    """A function of TABLE. Without __setstate__, a file could set attributes of the class."""
+    """A function of TABLE. __setstate__ prevents a file from setting attributes of the class."""
 
     __slots__ = ()
     full_name = ""
@@ -177,7 +177,7 @@ class Function:
 
 
 def as_bytes(value: Any = b"", encoding: Any = "latin1") -> bytes:
-    """Bytes; protocols 0 to 2 write them as text of the same codes."""
+    """Bytes; protocols 0 to 2 store them as text with the same code points."""
     if isinstance(value, str) and encoding in ("latin1", "latin-1"):
         return value.encode("latin-1")
     if not isinstance(value, (bytes, bytearray)):
@@ -199,9 +199,9 @@ def new_by_arguments(cls: Any, *args: Any) -> Any:
 
 
 def new_object(cls: Any, base: Any, state: Any) -> Any:
-    """copyreg._reconstructor, with which protocols 0 and 1 make an object.
+    """copyreg._reconstructor, by which protocols 0 and 1 create objects.
 
-    The state is what the base class (dict, list) held.
+    The state is the content of the base class (dict, list).
     """
     if isinstance(cls, type) and issubclass(cls, PlainDict):
         return cls(state or ())
@@ -218,17 +218,17 @@ TABLE: dict[str, Callable[..., Any]] = {
     "_codecs.encode": as_bytes,
     "torch.Size": as_size,
 }
-for _module in ("builtins", "__builtin__"):  # of Python 3 and 2
+for _module in ("builtins", "__builtin__"):  # Python 3 and 2
     for _type in (set, frozenset, complex):
         TABLE[f"{_module}.{_type.__name__}"] = _type
     TABLE[f"{_module}.bytes"] = as_bytes
     TABLE[f"{_module}.bytearray"] = lambda *args: bytearray(as_bytes(*args))
-# The module had another name in Python 2.
+# The second name is that of Python 2.
 for _module in ("copyreg", "copy_reg"):
     TABLE[f"{_module}._reconstructor"] = new_object
     TABLE[f"{_module}.__newobj__"] = new_by_arguments
 LOAD_FROM_BYTES = "torch.storage._load_from_bytes"
-EASY_DICT = "dnnlib.EasyDict"  # copies of it lie in many packages
+EASY_DICT = "dnnlib.EasyDict"  # many packages contain a copy of it
 DICTS = {
     "builtins.dict",
     "__builtin__.dict",
@@ -240,18 +240,18 @@ DICTS = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Python's unpickler, which imports nothing.
+    """Python's unpickler without imports.
 
     Args:
-        stream: at the first opcode; it is left behind the last one.
-        depth: archives that this pickle lies within.
-        storages: by key, filled with those that are mentioned; None where there can be none.
+        stream: at the first opcode; reading ends after the last one.
+        depth: number of archives that contain this pickle.
+        storages: key -> storage, to which referenced storages are added; None if there can be none.
     """
 
     def __init__(
         self, stream: BinaryIO, depth: int, storages: dict[str, Storage] | None = None
     ) -> None:
-        # Python 2's byte strings become text with the same codes.
+        # Byte strings of Python 2 become text with the same code points.
         super().__init__(stream, encoding="latin1")
         self.storages = storages
         nested = partial(read_nested, depth=depth + 1)
@@ -277,7 +277,7 @@ class Unpickler(pickle.Unpickler):
         if self.storages is None:
             raise Refused("it has persistent ids, which only torch.save files may have")
         match identity:
-            case ("module", cls, *_):  # a class with its source, in older archives
+            case ("module", cls, *_):  # a class with its source code, in older archives
                 return cls
             case ("storage", _, _, _, _, tuple()):
                 raise Refused(
@@ -294,7 +294,7 @@ class Unpickler(pickle.Unpickler):
 
 # -- torch.save archives --------------------------------------------------------------------------
 def declare(storages: dict[str, Storage], key: str, name: str, numel: int) -> Storage:
-    """The storage of this key; the first mention of a key makes it."""
+    """The storage of a key, which is created when the key first occurs."""
     owner, _, last = name.rpartition(".")
     if owner not in ("torch", "torch.cuda", "torch.storage") or last not in STORAGES:
         raise Refused(f"a tensor's storage is of the kind {name[:60]!a}; save a dense tensor")
@@ -319,7 +319,7 @@ def read_stream(stream: BinaryIO, size: int, depth: int) -> Any:
     if Unpickler(stream, depth).load() != MAGIC:
         raise Refused("it is not a torch.save archive; read it as a pickle, or copy it again")
     Unpickler(stream, depth).load()  # the version of the format
-    # Byte order and sizes of the machine that wrote the archive.
+    # Byte order and type sizes of the machine that wrote the archive.
     system = Unpickler(stream, depth).load()
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise Refused(BIG_ENDIAN)
@@ -348,7 +348,7 @@ def opened(stream: BinaryIO, start: int) -> BinaryIO:
 
 
 def check_members(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse what torch.save never writes and a bomb needs: packed or overlapping members."""
+    """Reject compressed and overlapping members: torch.save never writes them, but bombs do."""
     infos = archive.infolist()
     if len(archive.NameToInfo) < len(infos):
         raise Refused("two members of the archive have the same name; do not trust the file")
@@ -360,17 +360,17 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
             raise Refused("a member is compressed or encrypted; save it again with torch.save")
         if info.header_offset < end:
             raise Refused("members of the archive overlap; do not trust the file")
-        end = info.header_offset + 30 + info.file_size  # 30: the shortest header of a member
+        end = info.header_offset + 30 + info.file_size  # 30: the minimum size of a member's header
     if end > size:
         raise damaged("members reach beyond its end")
 
 
 def read_zip(stream: BinaryIO, size: int, depth: int) -> Any:
-    """An archive of PyTorch 1.6 or newer: a zip file with data.pkl and one member a storage."""
-    # Here, since it would be a third of the start of every other file.
+    """An archive of PyTorch 1.6 or newer: a zip file with data.pkl and one member per storage."""
+    # Imported here, since it would take a third of the start-up time for other files.
     import zipfile
 
-    archive = zipfile.ZipFile(stream)  # open until the storages are read
+    archive = zipfile.ZipFile(stream)  # stays open until the storages are read
     members = archive.NameToInfo
     if any(name.endswith("/constants.pkl") for name in members):
         raise Refused("it is a TorchScript program; save its state_dict with torch.save")
@@ -397,7 +397,7 @@ def read_zip(stream: BinaryIO, size: int, depth: int) -> Any:
 
 
 def read_nested(raw: Any = b"", *, depth: int) -> Any:
-    """An archive within a pickle, which is how tensors outside of torch.save are pickled."""
+    """An archive within a pickle; tensors are pickled like this outside torch.save."""
     if depth > DEEPEST:
         raise Refused(f"it has archives within archives, more than {DEEPEST} deep")
     content = as_bytes(raw)
@@ -405,16 +405,16 @@ def read_nested(raw: Any = b"", *, depth: int) -> Any:
 
 
 def read_file(stream: BinaryIO, size: int, kind: str, depth: int = 0) -> Any:
-    """The tree of inert values that a file holds.
+    """The tree of inert values in a file.
 
     Args:
-        stream: at its first byte; it can be sought in, and stays open while storages are read.
-        size: bytes of the file.
+        stream: seekable, at its first byte; it must stay open while storages are read.
+        size: of the file in bytes.
         kind: pickle or torch; a pickle can also be a torch.save archive.
-        depth: archives that it lies within.
+        depth: number of archives that contain this file.
 
     Raises:
-        Exception: whatever bytes can make Python's unpickler raise; `reason` puts it into words.
+        Exception: any error of Python's unpickler; `reason` describes it.
     """
     head = stream.read(4)
     stream.seek(0)

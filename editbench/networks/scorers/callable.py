@@ -1,4 +1,4 @@
-"""A Python function, or any other callable, from images to logits as a scorer."""
+"""A scorer that calls a Python function, or any other callable, from images to logits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from editbench.networks.weights import tensors_digest
 
 
 class Called(nn.Module):
-    """A callable as a module; arrays that it gives become tensors."""
+    """Wraps a callable as a module; arrays that it returns become tensors."""
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -38,24 +38,25 @@ class Called(nn.Module):
 
 
 class CallableScorer(ModuleScorer):
-    """Images (N, C, H, W) in [-1, 1] -> the function's channels, size and range -> logits (N,
-    width).
+    """A callable as a scorer: images (N, C, H, W) in [-1, 1] -> logits (N, width).
+
+    Images are first converted to the callable's channels, size and range.
 
     Args:
-        function: a dotted name, or in YAML `{_target_: dotted.name, ...}` of what makes the
-            callable. It is given a float32 tensor (N, channels, height, width) on the run's device
-            and gives (N, columns), a tensor or an array. A row must depend on its image alone.
-            Gradients pass where it is made of torch operations; editors that need them are skipped
-            otherwise.
-        version: say another one whenever what the function computes changes. Its own source file
-            and what it holds (arguments of a partial, attributes of an object, a closure) count by
-            themselves, but not the weights that it loads from files nor the modules it imports.
+        function: a dotted name, or in YAML the `{_target_: dotted.name, ...}` of an object that
+            creates the callable. It gets a float32 tensor (N, channels, height, width) on the run's
+            device and returns (N, columns), a tensor or an array. A row must depend only on its
+            image. If it does not consist of torch operations, it has no gradients, and editors that
+            need them are skipped.
+        version: to be changed whenever the function's results change. Its source file and what it
+            contains (arguments of a partial, attributes of an object, a closure) are hashed
+            automatically, but not weights that it loads from files, nor modules that it imports.
 
     The other arguments are those of ModuleScorer.
 
     Raises:
-        UnknownName: no such module or function.
-        EditbenchError: it is not callable, or what it gives does not fit.
+        UnknownName: there is no such module or function.
+        EditbenchError: it is not callable, or its output does not fit the attributes.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class CallableScorer(ModuleScorer):
         version: str = "1",
         **declared: Any,
     ) -> None:
-        # What a record shows and the digest holds.
+        # The name in records and in the digest.
         name = function if isinstance(function, str) else type(function).__name__
         called = function
         if isinstance(function, str):
@@ -77,7 +78,7 @@ class CallableScorer(ModuleScorer):
             )
         network = called if isinstance(called, nn.Module) else Called(called)
         super().__init__(network, attributes, input_size, source=name, **declared)
-        # A module is known by its weights; of a function its source has to do.
+        # A module is identified by its weights, a function by its source.
         if not isinstance(called, nn.Module):
             self.digest = digest(["callable", name, str(version), identity(called), self.declared])
         else:
@@ -88,22 +89,22 @@ def resolve(name: str) -> Any:
     """The object of a dotted name, package.module.object (or .Class.method).
 
     Raises:
-        UnknownName: the module or what it should hold does not exist.
-        EditbenchError: the module fails on import.
+        UnknownName: the module or the object in it does not exist.
+        EditbenchError: importing the module fails.
     """
     parts = name.split(".")
-    # The longest part that is a module: the rest are attributes.
+    # The longest part that is a module; the rest are attributes.
     for end in range(len(parts) - 1, 0, -1):
         try:
             found: Any = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError as error:
-            # The module itself is missing, not one that it imports.
+            # The module itself is missing, not a module that it imports.
             if error.name is not None and ".".join(parts[:end]).startswith(error.name):
                 continue
             raise EditbenchError(
                 f"scorer.function {name}: importing it failed ({error})"
             ) from error
-        except Exception as error:  # whatever a module does when it is imported
+        except Exception as error:  # importing a user's module may raise anything
             raise EditbenchError(
                 f"scorer.function {name}: importing it failed ({type(error).__name__}: {error})"
             ) from error
@@ -124,10 +125,10 @@ def resolve(name: str) -> Any:
 
 
 def identity(value: Any, above: tuple[int, ...] = ()) -> object:
-    """What decides the output of a callable: its name, hash of its source, and what it holds."""
+    """What determines a callable's output: its name, hash of its source, and what it contains."""
     if value is None or isinstance(value, (bool, int, float, str, Path)):
         return repr(value)
-    # An object that holds itself would recurse without end.
+    # An object that contains itself would cause an infinite recursion.
     if id(value) in above:
         return "itself"
     deeper = (*above, id(value))
@@ -146,7 +147,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
     elif inspect.ismethod(value):
         held = [value.__func__, value.__self__]
     else:
-        # The function, not its decorator.
+        # The decorated function, not its decorator.
         if callable(value):
             value = inspect.unwrap(value)
         held = (
@@ -162,7 +163,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
             if hasattr(value, "__dict__")
             else []
         )
-    # The source of a class stands for its objects.
+    # For an object, the source of its class.
     made = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
     return [
         getattr(made, "__module__", ""),
@@ -173,7 +174,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
 
 
 def source_sha256(made: Any) -> str:
-    """Hash of the file that defines a function or class; '' for one without a file."""
+    """Hash of the file that defines a function or class; '' if there is none."""
     try:
         return file_sha256(Path(inspect.getfile(made)))
     except (TypeError, OSError):

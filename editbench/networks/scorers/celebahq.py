@@ -17,20 +17,21 @@ from editbench.networks.scorers.module import ModuleScorer
 class CelebAHQScorer(ModuleScorer):
     """Images (N, 1 or 3, H, H) in [-1, 1] -> logits (N, number of attributes).
 
-    H is a multiple of the classifiers' size: larger pictures are averaged by blocks, once for all
-    classifiers (Karras et al. 2019, the separability metric). A logit does not depend on the other
-    pictures of its batch, see `CelebAHQClassifier`.
+    H is a multiple of the classifiers' size. Larger images are averaged over blocks of pixels, once
+    for all classifiers (Karras et al. 2019, the separability metric). A logit does not depend on
+    the other images of its batch, see `CelebAHQClassifier`.
 
     Args:
-        path: of the file that `editbench convert` wrote.
-        attributes: one binary attribute a classifier, see `ModuleScorer`; `positive_is_low` states
+        path: of a file that `editbench convert` wrote.
+        attributes: one binary attribute per classifier, see `ModuleScorer`; `positive_is_low` gives
             the sign.
-        columns: the classifier of each attribute, by its place in the file; None takes all, in
-            their order. Others are not run.
+        columns: the classifier of each attribute, by its position in the file; None for all, in
+            order. Other classifiers are not run.
 
     Raises:
         BadFile: the file is missing, altered or not converted.
-        EditbenchError: attributes and classifiers do not fit; at a call, pictures of another size.
+        EditbenchError: attributes and classifiers do not match; or, at a call, the images have
+            another size.
     """
 
     def __init__(
@@ -47,16 +48,16 @@ class CelebAHQScorer(ModuleScorer):
         network = CelebAHQClassifiers(load_classifiers(path, columns))
         self.resolution = network.resolution
         size = (self.resolution, self.resolution)
-        # Its last layer is linear, whatever the range of its values.
+        # The outputs are logits, since the last layer is linear; the range of values cannot tell.
         super().__init__(network, attributes, size, source=str(path), output="logits")
 
     def resize(self, images: Tensor) -> Tensor:
-        """Averages over blocks of pixels."""
+        """Average over blocks of pixels."""
         return average_blocks(images, self.resolution)
 
 
 def _are_places(columns: object) -> bool:
-    """Whether a value is a list of places, with one at least."""
+    """Whether a value is a non-empty list of positions."""
     if not isinstance(columns, list | tuple) or not columns:
         return False
     return all(type(place) is int for place in columns)

@@ -1,11 +1,11 @@
-"""From a network's own outputs to the logits of the declared attributes.
+"""Converts a network's outputs to the logits of the declared attributes.
 
-    columns: [31, 15, 39]      # take these outputs: Smiling, Eyeglasses, Young of CelebA's 40
-    columns: [[0, 1], 2, 3, 4] # of two outputs (no, yes) the logit is their difference
+    columns: [31, 15, 39]      # these outputs: Smiling, Eyeglasses, Young of CelebA's 40
+    columns: [[0, 1], 2, 3, 4] # for two outputs (no, yes) the logit is their difference
     output: probabilities      # after a sigmoid or softmax; the default is logits
 
-One entry a column of a logit row, in the order of the attributes: one for a binary attribute, K for
-one of K classes.
+`columns` has one entry per column of a logit row, in the order of the attributes: one for a binary
+attribute, K for an attribute of K classes.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from torch import Tensor, nn
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, NonFinite, UnknownName
 
-# What a network gives: before or after its sigmoid or softmax.
+# A network's outputs, before or after its sigmoid or softmax.
 OUTPUTS = ("logits", "probabilities")
-TINY = 1e-6  # of a probability, before its logarithm: a saturated sigmoid stays finite
+TINY = 1e-6  # minimum probability, which keeps the logarithm of a saturated sigmoid finite
 
 
 class Columns(nn.Module):
     """A network's outputs (N, M) -> logits (N, attributes.width), before signs.
 
     Args:
-        columns: an output, or a pair [no, yes] of outputs of a binary attribute, for each column;
-            None takes all in their order.
-        output: one of OUTPUTS; None: logits, but nothing was said, so that probabilities are
-            refused where they show.
+        columns: for each column an output, or for a binary attribute a pair [no, yes] of outputs;
+            None for all outputs, in order.
+        output: one of OUTPUTS; None for undeclared logits, for which outputs that look like
+            probabilities are rejected.
 
     Raises:
-        EditbenchError: another number of entries than the attributes have columns, or a pair for
-            many classes.
+        EditbenchError: the number of entries is not that of the attributes' columns, or there is a
+            pair for an attribute of more than two classes.
     """
 
-    yes: Tensor  # (width,) outputs to take
+    yes: Tensor  # (width,) selected outputs
     no: Tensor  # (width,) outputs to subtract; -1 for none
 
     def __init__(
@@ -65,7 +65,7 @@ class Columns(nn.Module):
                 f"scorer.columns has {len(entries)} entries, but the attributes have "
                 f"{attributes.width} columns: {', '.join(names)}; give one output for each"
             )
-        # Two outputs (no, yes) make sense for two classes alone.
+        # A pair (no, yes) makes sense only for two classes.
         single = {item.name for item in attributes if item.binary}
         yes = []
         no = []
@@ -85,11 +85,11 @@ class Columns(nn.Module):
                     f"got the pair {pair}"
                 )
             yes.append(pair[-1])
-            # index_select below needs an index; -1 is masked.
+            # -1 means none; it is masked.
             no.append(pair[0] if len(pair) == 2 else -1)
         self.register_buffer("yes", torch.tensor(yes), persistent=False)
         self.register_buffer("no", torch.tensor(no), persistent=False)
-        # Checked against the width of the network's output.
+        # Least width of the network's output.
         self.needed = max(yes + no) + 1
         self.paired = max(no) >= 0
         self.declared = () if self.all and output == "logits" else (yes, no, output)  # for a digest
@@ -105,7 +105,9 @@ class Columns(nn.Module):
         return logits
 
     def _of_probabilities(self, out: Tensor) -> Tensor:
-        """ln p for a class of many, ln p / (1 - p) for a binary attribute, ln p_yes / p_no for a
+        """Convert probabilities to logits.
+
+        ln p for several classes, ln (p / (1 - p)) for a binary attribute, ln (p_yes / p_no) for a
         pair.
         """
         # The logit of a probability: ln p - ln(1 - p).
@@ -125,12 +127,12 @@ class Columns(nn.Module):
         return torch.cat(parts, 1)
 
     def check(self, out: object, n: int, source: str) -> None:
-        """Compare a network's answer to n images with what was declared.
+        """Check a network's output for n images against the declaration.
 
         Raises:
-            EditbenchError: too many or too few columns, no tensor, or probabilities where logits
-                were declared or the other way round.
-            NonFinite: NaN or infinity.
+            EditbenchError: it is not a tensor, has the wrong number of columns, or has
+                probabilities instead of logits or vice versa.
+            NonFinite: it has NaN or infinity.
         """
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         names = ", ".join(self.attributes.columns())
@@ -157,7 +159,7 @@ class Columns(nn.Module):
                 f"{source}: output: probabilities is declared, but the network gives "
                 f"{out.min():.3g} to {out.max():.3g}; write output: logits"
             )
-        # Softmax shows in sums of one; a sigmoid shows in the samples of a bank.
+        # A softmax is recognised by sums of one; a sigmoid is detected later, in a bank's samples.
         together = []
         for item in self.attributes:
             place = self.attributes.slices[item.name]

@@ -1,9 +1,8 @@
-"""A small residual classifier with one head an attribute: the teacher and the judge of an embedded
-world.
+"""A small residual classifier, the teacher and the judge of an embedded world.
 
-Built for a CPU: the stem quarters the number of pixels at once, everything is channels-last, and no
-layer depends on the batch. Positions are kept up to the first linear layer, because head pose is a
-matter of where things are.
+It is designed for CPUs: the first layer reduces the number of pixels to a quarter, all tensors are
+channels-last, and no layer depends on the batch. Positions are not pooled before the first linear
+layer, since head pose is a matter of positions.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ KIND = "convnet"
 class Residual(nn.Module):
     """x + conv(act(conv(act(x)))).
 
-    The second convolution starts small, so that depth needs no normalisation.
+    The second convolution has small initial weights, which replaces normalisation.
     """
 
     def __init__(self, width: int) -> None:
@@ -35,12 +34,11 @@ class Residual(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         with torch.no_grad():
-            # The branch starts as a small change, which replaces normalisation.
             self.second.weight.mul_(0.2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place where the gradient does not need what is overwritten: new memory costs more than
-        # the arithmetic. x itself stays, for the sum.
+        # In place, since allocation costs more than the arithmetic and the gradient does not need
+        # the overwritten values. x is kept for the sum.
         branch = self.second(F.relu(self.first(F.relu(x)), inplace=True))
         return branch.add_(x)
 
@@ -49,7 +47,7 @@ class ConvScorer(Scorer):
     """Images -> logits in the layout of `attributes`.
 
     Args:
-        attributes: what it scores.
+        attributes: the attributes to score.
         resolution: height and width of its input, a multiple of 16.
         widths: channels at 1/2, 1/4 and 1/8 of the resolution.
         hidden: size of the penultimate features.
@@ -82,7 +80,7 @@ class ConvScorer(Scorer):
                 Residual(after),
             ]
         self.trunk = nn.Sequential(*layers, nn.ReLU(inplace=True))
-        # Each width halves the sides.
+        # Each entry of `widths` halves the sides.
         cells = (resolution >> len(self.widths)) ** 2
         self.neck = nn.Linear(self.widths[-1] * cells, hidden)
         self.head = nn.Linear(hidden, attributes.width)
@@ -91,9 +89,9 @@ class ConvScorer(Scorer):
         """Penultimate activations: (N, 3, R, R) in [-1, 1] -> (N, hidden) float32.
 
         Raises:
-            EditbenchError: an input of another shape than this scorer was trained on.
+            EditbenchError: the input has another shape than in training.
         """
-        # A resized picture would be scored without a word, and wrongly.
+        # Resizing would silently give wrong scores.
         expected = (3, self.resolution, self.resolution)
         if decoded.dim() != 4 or tuple(decoded.shape[1:]) != expected:
             raise EditbenchError(
@@ -108,7 +106,7 @@ class ConvScorer(Scorer):
         return self.head(self.features(decoded)).float()
 
     def seal(self) -> ConvScorer:
-        """Make it ready for use: evaluation mode, constant weights, digest."""
+        """Prepare for use: evaluation mode, constant weights, digest."""
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.digest = tensors_digest(self.state_dict(), self.config())
         return self
@@ -127,7 +125,7 @@ class ConvScorer(Scorer):
 
     @classmethod
     def from_file(cls, path: Path | str, device: torch.device | str = "cpu") -> ConvScorer:
-        """Read a scorer written by `save`; BadFile names the file and the remedy."""
+        """Read a scorer written by `save`. Raises BadFile if it is not a valid one."""
         config, tensors = load_tensors(path, KIND, "train one with `editbench world train-scorers`")
         try:
             config["attributes"] = Attributes.from_config(config["attributes"])
@@ -142,11 +140,11 @@ class ConvScorer(Scorer):
 
 
 def classification_loss(logits: Tensor, labels: Tensor, attributes: Attributes) -> Tensor:
-    """Mean over attributes of the cross-entropy.
+    """Cross-entropy, averaged over attributes.
 
     Args:
         logits: (N, width).
-        labels: (N, A) int64, a class of each attribute.
+        labels: (N, A) int64, classes.
         attributes: the layout of the logits.
     """
     losses = []

@@ -1,4 +1,4 @@
-"""The YAML file of a scorer, read outside of a run: errors name file, role, key and remedy."""
+"""Reading the YAML file of a scorer outside of a run. Errors name file, role, key and remedy."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from editbench.base.validation import load_target
 from editbench.networks.scorer import Scorer
 
 ROLES = ("teacher", "judge")
-# The others are for listings and reports.
+# Allowed keys. Those of WORDING are for listings and reports.
 TOP = ("name", *WORDING, *ROLES)
 
 
 def scorer_file(name: str, more: Sequence[Path] = ()) -> Path:
-    """A YAML file by its path, or an option of the group `scorer` by its name.
+    """A YAML file by its path, or by its name in the group `scorer`.
 
     Args:
-        name: a path that ends with .yaml, or a name.
+        name: a path that ends with .yaml, or the name of an option.
         more: a user's own configuration folders.
     """
     path = Path(name)
@@ -45,20 +45,23 @@ def scorer_file(name: str, more: Sequence[Path] = ()) -> Path:
 
 
 def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
-    """Role -> scorer of a file with `teacher` and `judge`, or {"scorer": it} of one that declares a
-    single one.
+    """Build the scorers of a YAML file.
 
     Args:
         path: of the YAML file.
-        context: the composed configuration of a run, not resolved: ${data}, ${scorer.teacher} and
-            the like are looked up there.
+        context: the composed configuration of a run, not resolved, for interpolations such as
+            ${data} and ${scorer.teacher}.
+
+    Returns:
+        Role -> scorer for a file with `teacher` and `judge`; {"scorer": scorer} for a file that
+        declares a single one.
 
     Raises:
-        BadFile: not YAML, or not a mapping.
-        EditbenchError: anything wrong in it, with file, role and key.
+        BadFile: the file is not YAML, or not a mapping.
+        EditbenchError: anything in it is wrong; the message has file, role and key.
     """
     try:
-        # OmegaConf reads it, as in a run, since its YAML has rules of its own for numbers.
+        # Read by OmegaConf, as in a run, since it has its own rules for numbers in YAML.
         text = OmegaConf.to_container(OmegaConf.load(StringIO(yaml_text(path))))
     except yaml.YAMLError as error:
         raise unreadable(path, error) from error
@@ -68,7 +71,7 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
         raise BadFile(
             f"{path}: must be a mapping with teacher: and judge:, but is a {type(text).__name__}"
         )
-    # The YAML of one network, without roles.
+    # The YAML of a single network, without roles.
     single = "_target_" in text
     for key in text if not single else ():
         if key not in TOP:
@@ -81,7 +84,7 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
     whole = OmegaConf.create({**context, "scorer": text})
     found: dict[str, Scorer] = {}
     configs: dict[str, Any] = {}
-    # judge: ${scorer.teacher} gives equal configurations, and then one network.
+    # `judge: ${scorer.teacher}` gives equal configurations, for which one network is built.
     for role in ("scorer",) if single else ROLES:
         part = whole.scorer if single else whole.scorer.get(role)
         if part is None:
@@ -100,14 +103,14 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
 
 
 def build_scorer(config: Any, where: str) -> Scorer:
-    """One scorer of its plain configuration; errors begin with `where`."""
+    """Build a scorer from its plain configuration; error messages begin with `where`."""
     if not isinstance(config, dict) or not isinstance(config.get("_target_"), str):
         raise EditbenchError(
             f"{where}: needs _target_: the dotted name of a scorer's class, e.g. "
             "editbench.networks.scorers.exported.FileScorer"
         )
     target = load_target(where, config["_target_"])
-    # A function as _target_ has no class whose arguments could be listed.
+    # A function as _target_ has no class with arguments to check.
     if inspect.isclass(target):
         known = keys_of(target)
         for key in config:
@@ -132,9 +135,9 @@ def build_scorer(config: Any, where: str) -> Scorer:
 
 
 def keys_of(cls: type) -> dict[str, bool]:
-    """Arguments of a class, and whether they are needed; those of its bases where it passes on any."""
+    """Argument -> whether it is required, for a class; includes its bases if it has **kwargs."""
     found: dict[str, bool] = {}
-    # **declared passes arguments on to the class above.
+    # **declared passes arguments on to the base class.
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
@@ -144,7 +147,7 @@ def keys_of(cls: type) -> dict[str, bool]:
                 found.setdefault(item.name, item.default is item.empty)
         if not any(item.kind is item.VAR_KEYWORD for item in parameters):
             break
-    # A scorer of a file or a function makes its own network.
+    # A scorer made from a file or a function has no argument `network`.
     if "path" in found or "function" in found:
         for key in ("network", "weights", "source"):
             found.pop(key, None)

@@ -1,13 +1,12 @@
-"""What a configuration says about a third-party classifier's outputs: names, classes, and which
-side is positive.
+"""Declaration of a third-party classifier's attributes: names, classes, and signs of outputs.
 
     attributes:
       - {name: smile, classes: [neutral, smiling]}
       - {name: age, classes: [young, old], positive_is_low: true}
 
-The classes of a binary attribute are listed negative side first. Where a network's LOW output means
-the second class, `positive_is_low` negates the column, so that the rest of the benchmark never sees
-a reversed sign.
+The negative class of a binary attribute comes first. If a LOW output of the network means the
+second class, `positive_is_low` negates the column, so that the rest of the benchmark never sees a
+reversed sign.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from typing import Any
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, UnknownName
 
-# of one attribute; `head` is for heads of W codes
+# Keys of one attribute; `head` is for classifiers of W codes.
 KEYS = ("name", "classes", "ordered", "positive_is_low", "head")
 
 
 def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float]]:
-    """The attributes, and for each of them +1, or -1 where a low output means class 1.
+    """The attributes and their signs: +1, or -1 if a low output means class 1.
 
     Raises:
-        EditbenchError: an empty list, an entry without name or classes, or a sign for an attribute
-            of many classes; labels that are not different texts.
-        UnknownName: a key that is not one of KEYS.
+        EditbenchError: the list is empty, an entry lacks its name or classes, labels are not
+            distinct texts, or an attribute of more than two classes has a sign.
+        UnknownName: a key is not one of KEYS.
     """
     if (
         not config
@@ -60,7 +59,7 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
             raise EditbenchError(
                 f"attribute '{name}': YAML reads its classes as {labels}; put them in quotes"
             )
-        # Quotes make text of true and false, and any text counts as true.
+        # In quotes, false would be a text, and any text counts as true.
         ordered = entry.get("ordered", False)
         low = entry.get("positive_is_low", False)
         if not isinstance(ordered, bool) or not isinstance(low, bool):
@@ -75,6 +74,6 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
                 "two"
             )
         items.append(item)
-        # The sign stands here once; nothing after it sees a reversed output.
+        # The only place where signs are handled.
         signs.append(-1.0 if low else 1.0)
     return Attributes(items), signs

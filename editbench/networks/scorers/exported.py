@@ -1,4 +1,4 @@
-"""A classifier in a file that holds its own architecture: TorchScript or torch.export (.pt2)."""
+"""A classifier from a file that contains its architecture: TorchScript or torch.export (.pt2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from editbench.networks.torchscript import expect_kind, kind_of, read_torchscrip
 
 
 class Held(nn.Module):
-    """A network of a file; what its interpreter stumbles over becomes an EditbenchError."""
+    """Wraps a network from a file; errors of its interpreter become EditbenchErrors."""
 
     def __init__(self, network: nn.Module, source: str) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Held(nn.Module):
         try:
             return self.network(images)
         except (torch.jit.Error, RuntimeError) as error:
-            # The batch is too large then; the declaration is right.
+            # The batch is too large; this is not an error of the declaration.
             if is_out_of_memory(error):
                 raise
             raise EditbenchError(
@@ -39,21 +39,24 @@ class Held(nn.Module):
 
 
 class FileScorer(ModuleScorer):
-    """Images (N, C, H, W) in [-1, 1] -> the network's channels, size and range -> logits (N,
-    width).
+    """A network from a file as a scorer: images (N, C, H, W) in [-1, 1] -> logits (N, width).
+
+    Images are first converted to the network's channels, size and range.
 
     Args:
-        path: a TorchScript or torch.export file; which one it is, is seen from the file. What
-            running such a file guards and what not is said in editbench.networks.torchscript and
-            editbench.networks.exported.
+        path: a TorchScript or torch.export file; the format is detected. The modules
+            editbench.networks.torchscript and editbench.networks.exported say which risks of such
+            files are excluded and which are not.
 
     The other arguments are those of ModuleScorer.
 
     Raises:
-        BadFile: missing, cut off, a state dict, weights without a network, or code that is not run.
-        EditbenchError: what it takes or gives is not what was declared, its answer for an image
-            depends on the batch, or it was exported for another number of images. All at load.
-        Unsupported: an editor needs gradients, and the network gives none.
+        BadFile: the file is missing, truncated, a state dict, has weights without a network, or has
+            code that is not allowed.
+        EditbenchError: input or output are not as declared, the output for an image depends on its
+            batch, or the network was exported for a fixed number of images. All are detected when
+            loading.
+        Unsupported: an editor needs gradients, and the network has none.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class FileScorer(ModuleScorer):
         input_size: Sequence[int] | None,
         **declared: Any,
     ) -> None:
-        # By content: both kinds come with the ending .pt.
+        # Detected by content, since both formats may have the ending .pt.
         kind = kind_of(path)
         if kind not in ("torchscript", "export"):
             expect_kind(
@@ -79,17 +82,17 @@ class FileScorer(ModuleScorer):
             Held(network, str(path)), attributes, input_size, source=str(path), **declared
         )
         self._check_batches(network)
-        # The file holds weights and architecture.
+        # The file contains weights and architecture.
         self.digest = digest(["file", file_sha256(Path(path)), self.declared])
 
     @torch.no_grad()
     def _check_batches(self, network: nn.Module) -> None:
-        """An image alone and in a batch of other images must get the same logits."""
-        # 64 x 64 is large enough for the strides of any classifier.
+        """Check that an image gets the same logits alone and in a batch of other images."""
+        # 64 x 64 is large enough for the strides of classifiers.
         height, width = self.input_size or (64, 64)
         rng = torch.Generator().manual_seed(0)
         images = torch.rand(3, self.channels, height, width, generator=rng) * 2 - 1
-        # One that was traced at two images has passed the check of the declaration.
+        # A network that was traced with two images has passed the check of the declaration.
         try:
             whole = self(images)
             alone = self(images[:1])
@@ -98,7 +101,7 @@ class FileScorer(ModuleScorer):
             raise
         if len(whole) != len(images) or len(alone) != 1:
             self.refuse_fixed_batch()
-        # 1e-3 is far above what another order of sums changes.
+        # 1e-3 is far above rounding differences from another order of sums.
         gap = float((whole[:1] - alone).abs().max())
         if not gap <= 1e-3 * (1 + float(whole.abs().max())):
             how = "save"

@@ -1,13 +1,12 @@
-"""Classifiers of W codes: the heads published with GradCtrl (Chen et al. 2022), one small network
-an attribute.
+"""Classifiers of W codes: the heads published with GradCtrl (Chen et al. 2022).
 
-Each is Linear(d, h), LeakyReLU(0.1), Linear(h, classes); tensors
-`classifiers.{i}.classifier.{0,2}.{weight,bias}`.
+There is one small network per attribute: Linear(d, h), LeakyReLU(0.1), Linear(h, classes), with the
+tensors `classifiers.{i}.classifier.{0,2}.{weight,bias}`.
 
-Sign trap: they were trained on labels "present" of the CelebA attributes Male, Smiling, Eyeglasses
-and Young, so the logit of the head for age is positive for the YOUNG; and the head for pose is
-positive where the published yaw boundary of StyleGAN2-FFHQ is negative. The configuration says so
-with `positive_is_low`.
+Beware of the signs. The heads were trained on the presence of the CelebA attributes Male, Smiling,
+Eyeglasses and Young, so the logit of the age head is positive for YOUNG faces. The pose head is
+positive where the published yaw boundary of StyleGAN2-FFHQ is negative. The configuration sets
+`positive_is_low` for this reason.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.declared import declare
 from editbench.networks.weights import tensors_digest
 
-SLOPE = 0.1  # of the leaky rectifier
+SLOPE = 0.1  # of the leaky ReLU
 NAME = "classifiers.{head}.classifier.{layer}.{part}"
 
 
@@ -36,13 +35,13 @@ class LatentHeads(Scorer):
 
     Args:
         path: safetensors file of the heads.
-        attributes: one entry a head, see editbench.networks.scorers.declared; `head` picks another
-            than the next in order, so a subset can be used. A binary attribute may have a head of
-            two outputs: its logit is their difference.
+        attributes: one entry per head, see editbench.networks.scorers.declared. `head` selects a
+            head by number, so that a subset can be used; by default they are used in order. If the
+            head of a binary attribute has two outputs, the logit is their difference.
 
     Raises:
-        BadFile: a tensor is missing, or shapes do not fit each other or the classes.
-        EditbenchError: a `head` is no whole number.
+        BadFile: a tensor is missing, or shapes do not match each other or the classes.
+        EditbenchError: a `head` is not an integer.
     """
 
     input = "w"
@@ -50,7 +49,7 @@ class LatentHeads(Scorer):
     first_bias: Tensor
     second: Tensor  # (width, h)
     second_bias: Tensor
-    head_of: Tensor  # (width,) the head that each column reads
+    head_of: Tensor  # (width,) the head of each column
 
     def __init__(self, path: Path | str, attributes: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
@@ -62,7 +61,7 @@ class LatentHeads(Scorer):
             check_kind(f"scorer.attributes.{item.name}.head", head, "int")
             weight, bias, second, second_bias = _read_head(tensors, head, path)
             if item.binary and len(second) == 2:
-                # Softmax of two outputs is the sigmoid of their difference.
+                # The softmax of two outputs is the sigmoid of their difference.
                 second = second[1:] - second[:1]
                 second_bias = second_bias[1:] - second_bias[:1]
             if len(second) != item.width:
@@ -76,11 +75,11 @@ class LatentHeads(Scorer):
                     f"{tuple(parts[0][0].shape)}; all heads of a scorer must have the same size"
                 )
             parts.append((weight, bias, sign * second, sign * second_bias))
-        # Side by side, so that one product serves all heads.
+        # Concatenated, so that one matrix product computes all heads.
         names = ("first", "first_bias", "second", "second_bias")
         for k, name in enumerate(names):
             self.register_buffer(name, torch.cat([part[k] for part in parts]))
-        # An attribute of many classes reads one head several times.
+        # All columns of an attribute with several classes read the same head.
         columns = [k for k, item in enumerate(self.attributes) for _ in range(item.width)]
         self.register_buffer("head_of", torch.tensor(columns))
         self.digest = tensors_digest(self.state_dict(), self.attributes.as_config(), SLOPE)
@@ -99,7 +98,7 @@ class LatentHeads(Scorer):
 def _read_head(
     tensors: Mapping[str, Tensor], head: int, path: Path | str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """weight (h, d), bias (h,), weight (c, h), bias (c,) of one head."""
+    """The tensors of one head: weight (h, d), bias (h,), weight (c, h), bias (c,)."""
     names = [
         NAME.format(head=head, layer=layer, part=part)
         for layer in (0, 2)

@@ -1,4 +1,4 @@
-"""Any nn.Module from image to logits as a scorer."""
+"""A scorer that wraps any nn.Module from images to logits."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def numbers(key: str, values: object, count: int) -> list[float]:
-    """`count` finite numbers of a configuration; EditbenchError names the key."""
+    """Check that a configuration value has `count` finite numbers. Raises EditbenchError if not."""
     try:
         found = [float(value) for value in values] if isinstance(values, Sequence) else []
     except (TypeError, ValueError):
         found = []
-    # A string is a sequence, too: "12" would be [1, 2].
+    # A string is a sequence too: "12" would be [1, 2].
     if isinstance(values, str) or len(found) != count or not all(map(math.isfinite, found)):
         raise EditbenchError(f"scorer.{key} needs a list of {count} finite numbers; got {values!r}")
     return found
@@ -47,7 +47,7 @@ def _picture_size(input_size: Sequence[int] | None) -> tuple[int, int] | None:
 
 def _black_and_white(input_range: Sequence[float]) -> tuple[float, float]:
     black, white = numbers("input_range", input_range, 2)
-    # Black above white would turn the picture into its negative.
+    # If black were above white, images would be inverted.
     if not black < white:
         raise EditbenchError(
             f"scorer.input_range must be [black, white], black below white; got {list(input_range)}"
@@ -56,34 +56,34 @@ def _black_and_white(input_range: Sequence[float]) -> tuple[float, float]:
 
 
 class ModuleScorer(Scorer):
-    """Images (N, C, H, W) in [-1, 1] -> channels, size and range of the network -> logits (N,
-    width).
+    """A network as a scorer: images (N, C, H, W) in [-1, 1] -> logits (N, width).
+
+    Images are first converted to the network's channels, size and range.
 
     Args:
         network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`. Its output
-            columns are those of the attributes in order: one for a binary attribute, K for one of K
-            classes; log-probabilities will do.
+            columns are those of the attributes, in order: one for a binary attribute, K for an
+            attribute of K classes. Log-probabilities are accepted as logits.
         attributes: see editbench.networks.scorers.declared.
-        input_size: (height, width); other sizes are resized bilinearly, None passes any size.
-        input_range: the network's black and white.
-        channels: 1 or 3; grey is repeated, colour becomes luma.
-        mean: one number a channel, subtracted after the change of range.
-        std: one number a channel, by which the difference is divided.
-        antialias: low-pass before shrinking, as Pillow does; without it as torch interpolates.
-        weights: a safetensors file with exactly the network's tensors; None keeps the weights it
-            came with.
-        columns: which of the outputs to take, see editbench.networks.scorers.columns.
-        output: what these outputs are, see there. Outputs of a bank's samples that all lie in
-            [0, 1] are refused unless it is stated.
-        quality: the output that says how well a picture can be judged, higher is better, such as
-            the log-odds of "this is a face"; None where there is none. A bank keeps it, and
-            starts.min_quality refuses starts by it.
+        input_size: (height, width) to which images are resized bilinearly; None for any size.
+        input_range: the network's values of black and white.
+        channels: 1 or 3; greyscale is repeated, colour is converted to luma.
+        mean: one number per channel, subtracted after the conversion of the range.
+        std: one number per channel, by which the difference is divided.
+        antialias: low-pass filter before shrinking, as in Pillow; otherwise as torch interpolates.
+        weights: a safetensors file with exactly the network's tensors; None keeps its weights.
+        columns: the outputs to use, see editbench.networks.scorers.columns.
+        output: the kind of these outputs, see editbench.networks.scorers.columns. If it is not
+            declared, a network whose outputs for a bank's samples are all in [0, 1] is rejected.
+        quality: the output that says how well an image can be judged, higher is better, such as the
+            log-odds of "this is a face"; None if there is none. A bank stores it, and
+            starts.min_quality excludes starts by it.
 
     Raises:
-        BadFile: the weights do not fit.
-        EditbenchError: the output does not fit the attributes or is probabilities.
-        NonFinite: NaN or infinity in its output. All at load.
-        Unsupported: an editor needs gradients, and the network gives none.
+        BadFile: the weights do not fit the network.
+        EditbenchError: the output does not fit the attributes, or has undeclared probabilities.
+        NonFinite: the output has NaN or infinity. All of these are detected when loading.
+        Unsupported: an editor needs gradients, and the network has none.
     """
 
     sign: Tensor  # (width,)
@@ -132,7 +132,7 @@ class ModuleScorer(Scorer):
         self.source = source or str(weights or type(self.network).__name__)
         self.columns = Columns(self.attributes, columns, output)
         self.says_output = self.columns.stated
-        # One sign a column, not an attribute.
+        # One sign per column, not per attribute.
         widths = [item.width for item in self.attributes]
         self.register_buffer(
             "sign", torch.tensor(signs).repeat_interleave(torch.tensor(widths)), persistent=False
@@ -156,19 +156,19 @@ class ModuleScorer(Scorer):
             std,
         )
         self.declared = parts + self.columns.declared
-        # What is not set stays out, so that the identities of scorers without it remain.
+        # Included only if set, so that digests of scorers without it do not change.
         if quality is not None:
             self.declared += (("quality", quality),)
         self.digest = network_digest(self.network, *self.declared)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images (N, 1 or 3, H, W) in [-1, 1] -> what the network takes."""
+        """Convert images (N, 1 or 3, H, W) in [-1, 1] to the network's input."""
         if images.dim() != 4 or images.shape[1] not in (1, 3):
             raise EditbenchError(
                 f"a scorer takes images (N, 1 or 3, H, W), got {tuple(images.shape)}"
             )
         low, high = self.input_range
-        # [-1, 1] -> [low, high]; exactly x for [-1, 1].
+        # [-1, 1] -> [low, high]; for the range [-1, 1] this is exactly x.
         scale = (high - low) / 2
         x = images * scale + (low + scale)
         if x.shape[1] < self.channels:
@@ -179,7 +179,7 @@ class ModuleScorer(Scorer):
         return (x - self.mean) / self.std
 
     def resize(self, images: Tensor) -> Tensor:
-        """Images (N, channels, H, W) -> the network's size."""
+        """Resize images (N, channels, H, W) to the network's size."""
         if self.input_size is None or tuple(images.shape[2:]) == self.input_size:
             return images
         return F.interpolate(
@@ -191,24 +191,23 @@ class ModuleScorer(Scorer):
         )
 
     def outputs(self, decoded: Tensor) -> Tensor:
-        """What the network itself gives, NaN of a picture that is not finite: (N, its columns)
-        float32."""
+        """The network's outputs (N, its columns) float32; NaN for images that are not finite."""
         out = self.network(self.prepare(decoded)).float()
-        # A network may make bytes of pictures, or clip them: what shows nothing would get a class.
+        # A network may clip images or convert them to bytes, and would assign NaN images a class.
         broken = ~torch.isfinite(decoded).flatten(1).all(1)
         return out.masked_fill(broken.unsqueeze(1), torch.nan)
 
     def assess(self, decoded: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.quality is None:
             return self(decoded), None
-        # One pass for both.
+        # One pass gives both.
         with casting(self.precision, decoded.device):
             out = self.outputs(decoded)
             return self.columns(out) * self.sign, out[:, [self.quality]]
 
     def forward(self, decoded: Tensor) -> Tensor:
         out = self.columns(self.outputs(decoded)) * self.sign
-        # Without this an editor would move by zero, and be blamed.
+        # Without this check, an editor would get zero gradients and seem to fail.
         if decoded.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise Unsupported(
                 f"the scorer {self.source} gives no gradients with respect to the image, which this "
@@ -218,7 +217,7 @@ class ModuleScorer(Scorer):
         return out
 
     def refuse_fixed_batch(self, cause: Exception | None = None) -> None:
-        """Raise EditbenchError where the network takes one number of images alone."""
+        """Raise EditbenchError if the network accepts only one batch size."""
         shape = (self.channels, *(self.input_size or (64, 64)))
         refuse_fixed_batch(
             lambda images: self.network(self.prepare(images)), shape, self.source, "images", cause
@@ -226,7 +225,7 @@ class ModuleScorer(Scorer):
 
     @torch.no_grad()
     def _check(self) -> None:
-        """Score a ramp and a chequerboard and compare with what was declared."""
+        """Score a ramp and a chequerboard, and check the output against the declaration."""
         height, width = self.input_size or (64, 64)
         # All grey values, and all frequencies up to a quarter of the pixels.
         ramp = torch.linspace(-1, 1, height * width).view(1, 1, height, width)
@@ -244,16 +243,18 @@ class ModuleScorer(Scorer):
                 f"{self.source}: scorer.quality={self.quality}, but the network gives "
                 f"{out.shape[1]} outputs, numbered from 0"
             )
-        # One that was traced at two images fails at another number alone.
+        # A network that was traced with two images fails for another number.
         self._probe(images[:1])
 
     def _probe(self, images: Tensor) -> Any:
-        """What the network gives for images; EditbenchError where it does not take them, or takes
-        another number of them alone.
+        """The network's output for images.
+
+        Raises:
+            EditbenchError: it does not accept them, or accepts only another number of images.
         """
         try:
             out = self.network(self.prepare(images))
-        except EditbenchError as error:  # which a network of a file raises itself
+        except EditbenchError as error:  # raised by a network from a file
             self.refuse_fixed_batch(error)
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:

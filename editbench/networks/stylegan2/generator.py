@@ -1,4 +1,4 @@
-"""StyleGAN2 as a generator: codes of Z, W, W+ or S to pictures, from a safetensors file."""
+"""StyleGAN2 as a generator: codes of Z, W, W+ or S to images, from a safetensors file."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class StyleGAN2Generator(StyleGenerator):
     network: StyleGAN2
 
 
-# The name in conf/generator/stylegan2.yaml.
+# The _target_ in conf/generator/stylegan2.yaml.
 load_stylegan2 = StyleGAN2Generator.load

@@ -1,6 +1,6 @@
 """Layers of the StyleGAN2 generator.
 
-Styles are the raw output of a layer's affine map: one space S for every use.
+Styles are the raw outputs of the layers' affine maps, so there is only one space S.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from editbench.networks.stylegan2.ops import (
     fir_upsample,
 )
 
-# Karras et al. 2020, eq. 3: keeps the norm of a kernel of zeros away from 0.
+# Karras et al. 2020, eq. 3: avoids a division by zero for a kernel of zeros.
 DEMODULATION_EPS = 1e-8
-# pixels of a side from which the layout of the noise matters; below, the last bits stay as they
-# were
+# Least side in pixels for which the memory layout of the noise affects the speed. Smaller noise is
+# added as in earlier versions, which keeps the last bits of results.
 LARGE = 64
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate: weights of unit variance, scaled in use."""
+    """Linear layer with equalised learning rate: weights of unit variance, scaled at run time."""
 
     def __init__(
         self, n_in: int, n_out: int, lr_multiplier: float = 1.0, bias: float = 0.0
@@ -40,7 +40,7 @@ class EqualLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in) / lr_multiplier)
         self.bias = nn.Parameter(torch.full((n_out,), bias / lr_multiplier))
-        # Karras et al. 2018, "Progressive Growing of GANs", section 4.1: the gain of He's
+        # Karras et al. 2018, "Progressive Growing of GANs", section 4.1: the scale of He's
         # initialisation is applied at run time.
         self.weight_gain = lr_multiplier / math.sqrt(n_in)
         self.bias_gain = lr_multiplier
@@ -50,23 +50,23 @@ class EqualLinear(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose kernel a style scales, and demodulation brings to unit norm."""
+    """A convolution with a kernel that is scaled by a style and demodulated to unit norm."""
 
     weight: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        # Of `kernel_energy`: the weight, its state then, and the energy.
+        # Cache of `kernel_energy`: the weight, its state, and the energy.
         self._energy: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
 
-        Of a shifted kernel W + t X in closed form: sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> + t^2
-        |X_oi|^2).
+        For a shifted kernel W + t X, the squared norm is sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> +
+        t^2 |X_oi|^2).
         """
-        # The norm of a modulated kernel needs the squares of style and kernel alone, so that no
-        # kernel of a sample has to be made.
+        # The norm depends only on the squares of style and kernel, so no kernel per sample is
+        # needed.
         square = style.square()
         energy = F.linear(square, self.kernel_energy())
         if shift is not None:
@@ -82,29 +82,28 @@ class ModulatedConv(nn.Module):
     def kernel_energy(self) -> Tensor:
         """Squared norm of the kernel between each pair of channels, (n_out, n_in)."""
         weight = self.weight
-        # Constant weights are summed once: at a batch of 1 this would be a tenth of a decode.
-        # Training and loading raise the version, and moving a network gives the same parameter other
-        # memory. Edited weights are no parameters, and derivatives look at no memory.
+        # Cached for constant weights, since it would take a tenth of the time of decoding a batch
+        # of 1. Training and loading increment the version, and moving a network changes the memory
+        # of the parameter. Edited weights are not parameters and are not cached.
         constant = isinstance(weight, nn.Parameter) and not weight.requires_grad
-        # A graph that is being captured computes it anew at each replay, which moves no version.
+        # A captured CUDA graph must compute it at each replay, where the version does not change.
         captured = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
         if captured or not constant or weight.is_inference():
             return weight.square().sum((2, 3))
         state = (weight.data_ptr(), weight._version)
         if self._energy is None or self._energy[0] is not weight or self._energy[1] != state:
-            # Kept for later calls, which may ask for a gradient: no tensor of inference mode.
+            # Not an inference tensor, since later calls may need gradients.
             with torch.inference_mode(False):
                 self._energy = (weight, state, weight.square().sum((2, 3)))
         return self._energy[2]
 
 
 class StyledConv(ModulatedConv):
-    """Modulated, demodulated 3x3 convolution, with up-sampling, noise, bias and activation (Karras
-    2020, eq. 1 to 3).
+    """Modulated, demodulated 3x3 convolution with up-sampling, noise, bias and activation.
 
-    The style multiplies the activations and the demodulation the result, which equals modulating
-    the kernel of each sample but shares one dense convolution over the batch. `clamp` bounds the
-    output, as networks that were trained in half precision do.
+    See Karras et al. 2020, eq. 1 to 3. The style multiplies the input and the demodulation the
+    output. This is equal to modulating the kernel of each sample, but needs only one dense
+    convolution for the batch. `clamp` bounds the output, as in networks trained in half precision.
     """
 
     noise: Tensor
@@ -123,10 +122,11 @@ class StyledConv(ModulatedConv):
         super().__init__()
         self.up = up
         self.clamp = clamp
-        # Of the low-pass filter: the transposed convolution gives 2 h + 1 rows, 2 h are needed.
+        # Padding of the low-pass filter: the transposed convolution has 2 h + 1 rows of output, of
+        # which 2 h are needed.
         self.pad = ((len(fir) - 1) // 2, len(fir) // 2 - 1)
         self.gain = 1 / math.sqrt(9 * n_in)  # keeps products in the range of half precision
-        # A bias of 1 makes the styles start as no change.
+        # With a bias of 1, styles are initially 1 on average.
         self.affine = EqualLinear(w_dim, n_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
         self.bias = nn.Parameter(torch.zeros(n_out))
@@ -142,10 +142,10 @@ class StyledConv(ModulatedConv):
     def forward(
         self, x: Tensor, style: Tensor, noise: bool = True, shift: WeightShift | None = None
     ) -> Tensor:
-        # x (N, n_in, h, w), style (N, n_in) -> (N, n_out, H, W), H = 2 h where the layer up-samples
+        # x (N, n_in, h, w), style (N, n_in) -> (N, n_out, H, W), H = 2 h if the layer up-samples
         shift = None if shift is None else picked(shift)
-        # The gain of the activation commutes with a leaky ReLU and is cheaper on small factors than
-        # on the picture.
+        # The gain of the activation commutes with a leaky ReLU, and applying it to small factors is
+        # cheaper than to the features.
         with exact(x.device):
             demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
         if lowered(x.device):
@@ -154,32 +154,31 @@ class StyledConv(ModulatedConv):
         x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
         if self.up:
             x = fir_filter(x, self.fir, self.pad)
-        # The gain on the small factors, so that no pass over the picture is spent on it.
         bias = self.bias * ACTIVATION_GAIN
         offset = bias[:, None, None]
         if noise:
             strength = self.noise_strength * ACTIVATION_GAIN
-            # More than two axes: a map for each sample.
+            # Noise with more than two axes has a separate map for each sample.
             if self.noise.dim() > 2 or len(self.noise) < LARGE:
                 offset = offset + self.noise * strength
             else:
-                # Channels last, as x is laid out: adding another layout takes many times as long.
+                # Channels last, like x; adding tensors of different layouts is many times slower.
                 offset = (bias + (self.noise * strength).unsqueeze(2)).permute(2, 0, 1)
         offset = offset.to(x.dtype)
         demodulation = demodulation.to(x.dtype)
         return self.activate(x, demodulation, offset)
 
     def activate(self, x: Tensor, demodulation: Tensor, offset: Tensor) -> Tensor:
-        """Demodulation, noise and bias, activation and clamp; in the memory of x where it may be.
+        """Demodulation, noise and bias, activation and clamp; in place if possible.
 
         Args:
-            x: (N, n_out, H, W) output of the convolution, which nobody else reads.
-            demodulation: (N, n_out, 1, 1), with the gain of the activation.
-            offset: noise and bias, as they broadcast to x, with the gain of the activation.
+            x: (N, n_out, H, W) output of the convolution; it may be overwritten.
+            demodulation: (N, n_out, 1, 1), including the gain of the activation.
+            offset: noise and bias, broadcastable to x, including the gain of the activation.
         """
-        # A gradient of the demodulation needs x as it is, and tangents of x would be copied back at
-        # each step. Without either nothing has to be kept, and new memory costs more than the
-        # arithmetic. All ways give the same bits.
+        # The gradient of the demodulation needs x unchanged, and in-place operations on tangents
+        # would copy at each step. Otherwise in-place is faster, since allocation costs more than
+        # the arithmetic. All three ways give the same bits.
         factors = (x, demodulation, offset)
         if forward_ad.unpack_dual(x).tangent is not None:
             x = F.leaky_relu(x * demodulation + offset, 0.2)
@@ -207,9 +206,9 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
         modulation = style * self.gain
-        # A kernel for each sample is small here, and saves a pass over the features.
+        # Here a kernel per sample is small, and it saves a pass over the features.
         weight = (modulation.unsqueeze(1) * self.weight.flatten(1)).to(x.dtype)  # (N, C, n_in)
-        rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H W, n_in), a view where channels last
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H W, n_in), a view if x is channels-last
         out = (rows @ weight.transpose(1, 2)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         if shift is not None:
             modulated = x * modulation[:, :, None, None].to(x.dtype)
@@ -226,7 +225,7 @@ def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Skip(nn.Module):
-    """The residual branch of the resnet architecture: a 1x1 convolution, up-sampled."""
+    """The residual branch of the resnet architecture: a 1x1 convolution and up-sampling."""
 
     fir: Tensor
 
@@ -240,28 +239,26 @@ class Skip(nn.Module):
         return fir_upsample(F.conv2d(x, (self.weight * self.gain).to(x.dtype)), self.fir)
 
 
-# -- per-sample weights without per-sample kernels ------------------------------------------------
+# -- per-sample weights without per-sample kernels -------------------------------------------------
 def picked(shift: WeightShift) -> WeightShift:
-    """The same shift; where directions are learned, with those alone that the batch uses.
+    """The same shift. If directions require gradients, only those that the batch uses are kept.
 
-    Every use of a direction would otherwise have a gradient as large as all of them.
+    Otherwise each use of a direction would create a gradient of the size of all directions.
     """
     if not shift.kernels.requires_grad or not len(shift):
         return shift
-    # `place` numbers the directions anew, within those that are used.
+    # `place` is the position of a sample's direction among those that are used.
     used, place = shift.index.unique(return_inverse=True)
     return WeightShift(shift.layer, shift.kernels[used], place, shift.magnitude)
 
 
 def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
-    """function(kernel, *rows of the batches) for the samples of each direction in turn, put back in
-    their order.
-    """
+    """function(kernel, *rows of the batches) for each direction's samples, in original order."""
     kernels = shift.kernels.unbind(0)
-    # On the host: a GPU would be waited for at every question.
+    # On the host, since reading values from a GPU would wait for it each time.
     index = shift.index.cpu() if shift.known is None else shift.known
-    # The usual case, without a copy of the batch. It is asked by single values, since under
-    # torch.func some versions of torch make no list of a tensor.
+    # If all samples have the same direction, the batch is not copied. Values are compared one by
+    # one, since some versions of torch cannot convert a tensor to a list under torch.func.
     first = int(index[0]) if len(index) else 0
     if bool((index == first).all()):
         return function(kernels[first], *batches)
@@ -276,11 +273,12 @@ def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: 
 def contribution(
     linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, shift: WeightShift
 ) -> Tensor:
-    """linear(x_n, t_n kernel_n) for every sample n of x (N, ...): one pass over the batch, grouped
-    by direction.
+    """linear(x_n, t_n kernel_n) for every sample n, in one pass over the batch, by direction.
 
     Args:
         linear: (x (n, ...), weight) -> (n, ...), linear in the weight.
+        x: (N, ...).
+        shift: the kernels and magnitudes t.
     """
     t = shift.magnitude.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
     return by_direction(shift, lambda kernel, rows: linear(rows, kernel), x * t)
@@ -289,10 +287,10 @@ def contribution(
 def shifted(
     linear: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, shift: WeightShift | None
 ) -> Tensor:
-    """linear(x_n, weight + t_n kernel_n) for every sample n, exact: the map is linear in its
-    weight.
+    """linear(x_n, weight + t_n kernel_n) for every sample n.
 
-    One pass for the common weight and one for the directions; no kernel is copied for a sample.
+    It is exact, since the map is linear in the weight. There is one pass for the common weight and
+    one for the directions, and no kernel per sample.
     """
     out = linear(x, weight)
     if shift is None:

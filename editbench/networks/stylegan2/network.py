@@ -1,10 +1,10 @@
 """StyleGAN2 (Karras et al. 2020), any resolution and width up to the 1024x1024 config-f layout.
 
 Spaces: z (N, z_dim) -> w (N, w_dim) -> w_plus (N, num_ws, w_dim) -> styles, a list of
-(N, channels), one an affine map in the order conv 4x4, ToRGB 4x4, up-conv 8x8, conv 8x8, ToRGB 8x8,
-... -> image (N, C, R, R) in about [-1, 1]. Odd rows of w_plus drive a ToRGB and the up-convolution
-of the next block; of the architectures without skips the last row alone drives a ToRGB. Noise is
-constant.
+(N, channels), one per affine map in the order conv 4x4, ToRGB 4x4, up-conv 8x8, conv 8x8, ToRGB
+8x8, ... -> image (N, C, R, R) in about [-1, 1]. An odd row of w_plus controls a ToRGB and the
+up-convolution of the next block. In architectures without skips, only the last row controls a
+ToRGB. Noise is constant.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ ARCHITECTURES = ("skip", "resnet", "orig")
 
 @dataclasses.dataclass(frozen=True)
 class StyleGAN2Config(StyleConfig):
-    """Architecture; `channels` are the widths at 4, 8, ..., resolution pixels.
+    """The architecture; `channels` are the widths at 4, 8, ..., resolution pixels.
 
     The first eight arguments are those of `StyleConfig`.
 
     Args:
-        architecture: 'skip' sums a ToRGB of every resolution; 'resnet' has residual blocks, 'orig'
-            neither, and both of them one ToRGB at the end (Karras et al. 2020, fig. 7).
+        architecture: 'skip' sums the ToRGBs of all resolutions; 'resnet' has residual blocks;
+            'orig' has neither. 'resnet' and 'orig' have one ToRGB at the end (Karras et al. 2020,
+            fig. 7).
         fir: taps of the low-pass filter.
-        conv_clamp: bound of the output of each layer, of networks trained in half precision.
-        embed_dim: size of the embedded label; 0 is w_dim.
-        mapping_width: of the hidden layers of the mapping; 0 is w_dim.
+        conv_clamp: bound of the outputs of layers, in networks trained in half precision.
+        embed_dim: size of the embedded label; 0 for w_dim.
+        mapping_width: width of the hidden layers of the mapping; 0 for w_dim.
     """
 
     stated = ("z_dim", "w_dim", "mapping_layers", "mapping_lr")
@@ -75,7 +76,7 @@ class StyleGAN2Config(StyleConfig):
         return self.architecture
 
     def facts(self) -> dict[str, str]:
-        """What else a listing shows: the widths by pixels of a side, and the filter."""
+        """Facts for listings: the widths by side in pixels, and the filter."""
         return {
             "widths": " ".join(f"{4 << k}:{width}" for k, width in enumerate(self.channels)),
             "low-pass filter": " ".join(f"{tap:g}" for tap in self.fir),
@@ -91,18 +92,18 @@ class StyleGAN2Config(StyleConfig):
 class Synthesis(StyleSynthesis):
     """w_plus -> styles -> image.
 
-    `layers` holds the affine-driven layers in the order of the space S.
+    `layers` has the layers with styles, in the order of the space S.
     """
 
     fir: Tensor
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
-        # StyleGAN begins with a learned constant; z acts through the styles alone.
+        # StyleGAN starts from a learned constant; z acts only through the styles.
         self.const = nn.Parameter(torch.randn(config.channels[0], 4, 4))
         self.register_buffer("fir", fir_kernel(4.0, config.fir), persistent=False)
         self.layers = nn.ModuleDict()
-        # Of the resnet architecture: up-convolution -> the branch beside it.
+        # In the resnet architecture: up-convolution -> its residual branch.
         self.skips = nn.ModuleDict()
         self.rows = []
         width = config.channels[0]
@@ -119,7 +120,7 @@ class Synthesis(StyleSynthesis):
                 StyledConv(channels, channels, config.w_dim, size, False, *how),
                 2 * block,
             )
-            # The other architectures have one ToRGB, at the full size.
+            # The other architectures have one ToRGB, at full resolution.
             if config.architecture == "skip" or size == config.resolution:
                 rgb = ToRGB(channels, config.w_dim, config.img_channels, config.conv_clamp)
                 self._add(f"rgb{size}", rgb, 2 * block + 1)
@@ -130,10 +131,7 @@ class Synthesis(StyleSynthesis):
         self.rows.append(row)
 
     def _onto(self, image: Tensor | None, rgb: Tensor) -> Tensor:
-        """The image so far, doubled, and the next ToRGB's.
-
-        Summed in float32 where layers run in less.
-        """
+        """Up-sample the image so far and add the output of the next ToRGB, in float32."""
         # Half precision would lose the small contributions of the last layers.
         with exact(rgb.device):
             if rgb.dtype in DTYPES.values():
@@ -157,13 +155,13 @@ class Synthesis(StyleSynthesis):
             return layer(x, style, noise, shift), self.skips[name](x)
         x = layer(x, style, noise, shift)
         if self.skips and image is not None:
-            # Each branch has half of the variance (Karras et al. 2020, figure 7).
+            # Each branch contributes half of the variance (Karras et al. 2020, figure 7).
             return torch.add(image, x, alpha=math.sqrt(0.5)), None
         return x, image
 
 
 class StyleGAN2(StyleNetwork):
-    """The network alone; `StyleGAN2Generator` wraps it for the harness."""
+    """The network; `StyleGAN2Generator` wraps it as a Generator."""
 
     kind = "stylegan2"
     config_type = StyleGAN2Config

@@ -1,8 +1,8 @@
-"""The architecture of a StyleGAN3, and what follows from it for each layer.
+"""The architecture of a StyleGAN3, and the design of each layer that follows from it.
 
 Karras et al. 2021, "Alias-Free Generative Adversarial Networks", section 3.2 and appendix C:
 cut-off and stop-band frequencies grow geometrically over the layers, and sampling rates, sizes and
-filters follow from them. Frequencies are in cycles per picture, rates in samples per picture.
+filters follow from them. Frequencies are in cycles per image, rates in samples per image.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from editbench.networks.stylegan import StyleConfig
 
 @dataclasses.dataclass(frozen=True)
 class LayerDesign:
-    """What one layer does to the signal.
+    """Sizes, rates and filters of one layer.
 
     Args:
         name: in `layer_names`.
-        published: its name in the published networks, where ToRGB is numbered too.
+        published: its name in the published networks, where ToRGB has a number too.
         n_in: channels of its input.
         n_out: channels of its output.
-        kernel: pixels of a side of the convolution.
-        in_size: pixels of a side of its input.
-        out_size: pixels of a side of its output.
-        rate: at which its activation works.
-        up: from the rate of its input to `rate`.
-        down: from `rate` to the rate of its output.
-        up_taps: of the filter before the activation.
-        down_taps: of the filter after it.
+        kernel: side of the convolution's kernel in pixels.
+        in_size: side of its input in pixels.
+        out_size: side of its output in pixels.
+        rate: sampling rate of its activation.
+        up: factor from the rate of its input to `rate`.
+        down: factor from `rate` to the rate of its output.
+        up_taps: number of taps of the filter before the activation.
+        down_taps: number of taps of the filter after it.
         in_cutoff, in_half_width: of the filter before the activation, see `filters.low_pass`.
         out_cutoff, out_half_width: of the filter after it.
         radial: whether the filter after it is symmetric under rotation.
@@ -55,37 +55,38 @@ class LayerDesign:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """Zeros before and after each axis of the convolution's output, spread to `rate`."""
-        # The filter after the activation reads `needed` samples; the one before it shortens what
-        # it filters by its own length.
+        """Zeros before and after each axis of the convolution's output, at `rate`."""
+        # The filter after the activation reads `needed` samples, and the filter before it shortens
+        # its input by its length.
         needed = (self.out_size - 1) * self.down + self.down_taps
         spread = (self.in_size + self.kernel - 1) * self.up
         total = needed - spread + self.up_taps - 1
-        # A pixel and the zeros behind it are centred where the pixel was: the zeros count as
-        # padding, and their share in front is rounded up.
+        # A pixel and the zeros inserted after it should be centred at the pixel's position. The
+        # zeros count as padding, of which the part before is rounded up.
         before = (total + self.up) // 2
         return before, total - before
 
 
 @dataclasses.dataclass(frozen=True)
 class StyleGAN3Config(StyleConfig):
-    """Architecture; `channels` are the widths of the layers but ToRGB. The input has the first one.
+    """The architecture; `channels` are the widths of all layers except ToRGB.
 
-    The first eight arguments are those of `StyleConfig`.
+    The first width is also that of the input. The first eight arguments are those of `StyleConfig`.
 
     Args:
-        embed_dim: size of the embedded label; 0 is w_dim.
-        mapping_width: of the hidden layers of the mapping; 0 is w_dim.
-        num_critical: layers at the end, before ToRGB, that filter at the very limit of the rate.
+        embed_dim: size of the embedded label; 0 for w_dim.
+        mapping_width: width of the hidden layers of the mapping; 0 for w_dim.
+        num_critical: number of last layers before ToRGB that are critically sampled.
         first_cutoff: cut-off frequency of the first layer.
-        first_stopband: frequency from which the first layer lets nothing pass.
-        last_stopband_ratio: the same of the last layer, as a multiple of its cut-off frequency.
-        margin: pixels around the picture that the layers compute beside it.
-        kernel: pixels of a side of the convolutions; 1 in configuration r.
-        radial: whether filters are symmetric under rotation; in configuration r.
-        filter_size: taps of a filter for each step of its factor.
-        oversampling: of the activations, over the larger rate of input and output.
-        conv_clamp: bound of the output of each activation; None for none.
+        first_stopband: stop-band frequency of the first layer.
+        last_stopband_ratio: stop-band frequency of the last layer, as a multiple of its cut-off
+            frequency.
+        margin: pixels that the layers compute around the image.
+        kernel: side of the convolutions' kernels in pixels; 1 in configuration r.
+        radial: whether filters are symmetric under rotation, as in configuration r.
+        filter_size: number of taps of a filter, per unit of its factor.
+        oversampling: of the activations, relative to the larger rate of input and output.
+        conv_clamp: bound of the outputs of activations; None for none.
         output_scale: of ToRGB's output.
     """
 
@@ -130,7 +131,7 @@ class StyleGAN3Config(StyleConfig):
 
     @property
     def num_ws(self) -> int:
-        # The input, the layers and ToRGB have a row each.
+        # One row each for the input, the layers and ToRGB.
         return len(self.channels) + 2
 
     @property
@@ -138,7 +139,7 @@ class StyleGAN3Config(StyleConfig):
         return f"configuration {'r' if self.radial else 't'}"
 
     def facts(self) -> dict[str, str]:
-        """What else a listing shows: the layers with their sizes and widths, and the filters."""
+        """Facts for listings: the layers with their sizes and widths, and the filters."""
         return {
             "layers": " ".join(design.name for design in self.layers()),
             "convolutions": f"{self.kernel} x {self.kernel}",
@@ -148,7 +149,7 @@ class StyleGAN3Config(StyleConfig):
 
     @property
     def rates(self) -> list[int]:
-        """Of the output of each layer and of ToRGB."""
+        """Sampling rates of the outputs of all layers and of ToRGB."""
         return [
             round(2 ** math.ceil(math.log2(min(2 * stopband, self.resolution))))
             for _, stopband in self._bands()
@@ -156,14 +157,14 @@ class StyleGAN3Config(StyleConfig):
 
     @property
     def sizes(self) -> list[int]:
-        """Pixels of a side of the output of each layer and of ToRGB."""
+        """Sides in pixels of the outputs of all layers and of ToRGB."""
         sizes = [rate + 2 * self.margin for rate in self.rates]
-        # The last layer and ToRGB compute the picture alone.
+        # The last layer and ToRGB compute the image without a margin.
         sizes[-2:] = [self.resolution, self.resolution]
         return sizes
 
     def _bands(self) -> list[tuple[float, float]]:
-        """(cut-off, stop-band) frequency of the output of each layer and of ToRGB."""
+        """(cut-off, stop-band) frequencies of the outputs of all layers and of ToRGB."""
         last = self.resolution / 2
         last_stopband = last * self.last_stopband_ratio
         bands = []
@@ -178,11 +179,11 @@ class StyleGAN3Config(StyleConfig):
         return bands
 
     def layers(self) -> list[LayerDesign]:
-        """The layers in their order, ToRGB at the end."""
+        """The layers in order, with ToRGB at the end."""
         rates = self.rates
         sizes = self.sizes
         widths = (*self.channels, self.img_channels)
-        # A transition band ends at the stop band, but is not left unused below half of the rate.
+        # A transition band ends at the stop band, or at half the rate if that is higher.
         bands = [
             (cutoff, max(stopband, rate / 2) - cutoff)
             for (cutoff, stopband), rate in zip(self._bands(), rates)
@@ -191,7 +192,7 @@ class StyleGAN3Config(StyleConfig):
         for k, width in enumerate(widths):
             before = max(k - 1, 0)
             is_rgb = k == len(self.channels)
-            # ToRGB is linear: it needs no rate of its own and no filters.
+            # ToRGB is linear, so it needs no oversampling and no filters.
             rate = max(rates[before], rates[k]) * (1 if is_rgb else self.oversampling)
             up = rate // rates[before]
             down = rate // rates[k]
@@ -221,7 +222,7 @@ class StyleGAN3Config(StyleConfig):
 
     @classmethod
     def published(cls, resolution: int, configuration: str = "t") -> StyleGAN3Config:
-        """The published layouts: 't', equivariant to translation, or 'r', to rotation too."""
+        """The published layouts: 't', equivariant to translation, or 'r', also to rotation."""
         if configuration not in ("t", "r"):
             raise ValueError(f"the configuration must be 't' or 'r', got {configuration!r}")
         is_r = configuration == "r"

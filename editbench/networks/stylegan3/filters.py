@@ -1,7 +1,7 @@
-"""Low-pass filters of StyleGAN3: a sinc, or a jinc where it is radial, under a Kaiser window.
+"""Low-pass filters of StyleGAN3: a sinc, or a jinc if radial, with a Kaiser window.
 
-Karras et al. 2021, "Alias-Free Generative Adversarial Networks", appendices A and C. Converted
-networks carry the filters of their file; these are those of a new network.
+Karras et al. 2021, "Alias-Free Generative Adversarial Networks", appendices A and C. They are used
+for new networks; converted networks use the filters in their files.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ def low_pass(taps: int, cutoff: float, half_width: float, rate: float, radial: b
 
     Args:
         taps: its length.
-        cutoff: frequency at which it has halved the amplitude, in cycles per picture.
-        half_width: half of the transition band about it, in cycles per picture.
-        rate: of the samples that it filters, a picture.
-        radial: symmetric under rotation, (taps, taps); else (taps,), for one axis at a time.
+        cutoff: frequency at which the amplitude is halved, in cycles per image.
+        half_width: half the width of the transition band, in cycles per image.
+        rate: sampling rate, in samples per image.
+        radial: whether it is symmetric under rotation, (taps, taps); otherwise it is (taps,), for
+            one axis at a time.
 
     Returns:
         float32.
     """
-    # Between the samples, so that an even number of taps has its centre between two.
+    # For an even number of taps, the centre is between two samples.
     place = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / rate
     window = kaiser_window(taps, 2 * half_width / (rate / 2))
     if radial:
@@ -37,17 +38,17 @@ def low_pass(taps: int, cutoff: float, half_width: float, rate: float, radial: b
 
 
 def jinc(distance: Tensor, cutoff: float) -> Tensor:
-    """The impulse response of an ideal circular low-pass, J1(2 pi f r) / (pi r), up to a factor."""
+    """Impulse response of an ideal circular low-pass, J1(2 pi f r) / (pi r), up to a factor."""
     x = 2 * math.pi * cutoff * distance
-    # The limit at 0; an odd number of taps has one in the middle.
+    # The limit at 0, where a filter with an odd number of taps has its middle.
     at_centre = torch.full_like(x, 0.5)
     return torch.where(x == 0, at_centre, torch.special.bessel_j1(x) / x.clamp(min=1e-30))
 
 
 def kaiser_window(taps: int, width: float) -> Tensor:
-    """The window whose filter has a transition band of a width, as a share of half the rate.
+    """The window for a transition band of a given width, as a share of half the rate.
 
-    Kaiser 1974: the attenuation that `taps` taps reach over that width, and the beta for it.
+    Kaiser 1974: the attenuation that is possible with `taps` taps for this width, and its beta.
     """
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # dB
     if attenuation > 50:

@@ -1,4 +1,4 @@
-"""StyleGAN3 as a generator: codes of Z, W, W+ or S to pictures, from a safetensors file."""
+"""StyleGAN3 as a generator: codes of Z, W, W+ or S to images, from a safetensors file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from editbench.networks.stylegan3.network import StyleGAN3
 class StyleGAN3Generator(StyleGenerator):
     """A StyleGAN3, t or r; see `StyleGenerator` for its spaces and options.
 
-    S begins with the four styles of the input, which turn and move the picture.
+    S begins with the four styles of the input, which rotate and translate the image.
     """
 
     network_type: ClassVar[type[StyleNetwork]] = StyleGAN3
     network: StyleGAN3
 
 
-# The name in conf/generator/stylegan3.yaml.
+# The _target_ in conf/generator/stylegan3.yaml.
 load_stylegan3 = StyleGAN3Generator.load

@@ -1,7 +1,7 @@
 """Layers of the StyleGAN3 generator (Karras et al. 2021, section 3 and appendices C, D and F).
 
-Styles are the raw output of a layer's affine map: one space S for every use. The filters and the
-mean magnitudes are buffers, and those of a converted network are the ones of its file.
+Styles are the raw outputs of the layers' affine maps, so there is only one space S. The filters and
+the mean magnitudes are buffers; a converted network has those of its file.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from editbench.networks.stylegan3.filters import low_pass
 
 
 class FourierFeatures(nn.Module):
-    """The input: waves over the plane, moved and turned as w says, and mixed (appendix F).
+    """The input: sine waves over the plane, rotated and translated by w, then mixed (appendix F).
 
-    The style has four values: (cos, sin) of a rotation, at any length, and a translation (x, y) in
-    pictures, positive to the right and down.
+    The style has four values: (cos, sin) of a rotation, not normalised, and a translation (x, y) in
+    units of the image's side, positive to the right and down.
 
     Args:
         w_dim: size of w.
-        channels: waves, and channels of the output.
-        size: pixels of a side.
-        rate: pixels a picture.
-        bandwidth: largest frequency at the start of training, in cycles per picture.
+        channels: number of waves, and channels of the output.
+        size: side in pixels.
+        rate: pixels per side of the image.
+        bandwidth: largest initial frequency, in cycles per image.
     """
 
     transform: Tensor
@@ -47,21 +47,21 @@ class FourierFeatures(nn.Module):
         self.bandwidth = bandwidth
         self.gain = 1 / math.sqrt(channels)
         self.affine = EqualLinear(w_dim, 4)
-        # At the start of training nothing is moved.
+        # Initially there is no motion.
         nn.init.zeros_(self.affine.weight)
         self.affine.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
         self.weight = nn.Parameter(torch.randn(channels, channels))
-        # Uniform over the disc of the frequencies that are let through.
+        # Uniformly distributed over the disc of frequencies within the bandwidth.
         radius = bandwidth * torch.rand(channels).sqrt()
         angle = 2 * math.pi * torch.rand(channels)
         self.register_buffer("freqs", torch.stack([radius * angle.cos(), radius * angle.sin()], 1))
         self.register_buffer("phases", torch.rand(channels) - 0.5)
-        # A user's own motion of the plane; editors leave it alone.
+        # An additional motion that a user may set; editors do not change it.
         self.register_buffer("transform", torch.eye(3))
 
     def forward(self, _: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
-        # style (N, 4) -> (N, channels, size, size), the channels last in memory
-        # Nothing comes before it, so there are no features that it takes.
+        # style (N, 4) -> (N, channels, size, size), channels last in memory. As the first layer, it
+        # has no features as input.
         with exact(style.device):
             waves = self.waves(style)
             shift = None if shift is None else picked(shift)
@@ -73,10 +73,10 @@ class FourierFeatures(nn.Module):
     def waves(self, style: Tensor) -> Tensor:
         """style (N, 4) -> (N, size, size, channels), each wave at the centres of the pixels."""
         motion = inverse_motion(style) @ self.transform
-        # A point p of the picture shows the plane at M p: the waves are turned instead of p.
+        # A point p of the image shows the plane at M p. The waves are transformed instead of p.
         freqs = self.freqs @ motion[:, :2, :2]
         phases = self.phases + (self.freqs @ motion[:, :2, 2:])[:, :, 0]
-        # Waves that the pixels cannot hold fade out.
+        # Waves with frequencies too high for the pixels fade out.
         room = self.rate / 2 - self.bandwidth
         amplitudes = (1 - (freqs.norm(dim=2) - self.bandwidth) / room).clamp(0, 1)
         place = torch.arange(self.size, device=style.device, dtype=style.dtype) + 0.5
@@ -88,10 +88,10 @@ class FourierFeatures(nn.Module):
 
 
 def inverse_motion(style: Tensor) -> Tensor:
-    """(N, 4) values of the input's affine map -> (N, 3, 3), from the picture to the plane.
+    """(N, 4) styles of the input -> (N, 3, 3) matrices M from the image to the plane.
 
-    M = R T, R the rotation by the normalised first two values, T the translation by the negative of
-    the last two, which have the same unit (appendix F).
+    M = R T, where R is the rotation by the first two values, normalised, and T is the translation
+    by the negative of the last two, divided by the same norm (appendix F).
     """
     style = style / style[:, :2].norm(dim=1, keepdim=True)
     cos, sin, x, y = style.unbind(1)
@@ -107,8 +107,8 @@ def inverse_motion(style: Tensor) -> Tensor:
 class FilteredConv(ModulatedConv):
     """Modulated, demodulated convolution, bias, and the alias-free activation.
 
-    As in StyleGAN2 the style multiplies the activations and the demodulation the result, so that
-    one dense convolution is shared over the batch.
+    As in StyleGAN2, the style multiplies the input and the demodulation the output, so that one
+    dense convolution is shared by the batch.
 
     Args:
         design: sizes and filters.
@@ -124,12 +124,12 @@ class FilteredConv(ModulatedConv):
         super().__init__()
         self.design = design
         self.gain = 1 / math.sqrt(design.kernel**2 * design.n_in)  # as in StyledConv
-        # A bias of 1 makes the styles start as no change.
+        # With a bias of 1, styles are initially 1 on average.
         self.affine = EqualLinear(w_dim, design.n_in, bias=1.0)
         shape = (design.n_out, design.n_in, design.kernel, design.kernel)
         self.weight = nn.Parameter(torch.randn(shape))
         self.bias = nn.Parameter(torch.zeros(design.n_out))
-        # Running mean of the squared input over training: the input is brought to unit variance.
+        # Running mean of the squared input over training, by which the input is normalised.
         self.register_buffer("magnitude_ema", torch.ones(()))
         self.register_buffer(
             "up_filter",
@@ -153,7 +153,7 @@ class FilteredConv(ModulatedConv):
         )
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        # Every output that any pixel reaches: the margin is cut off by the filters.
+        # All outputs that depend on a pixel; the filters later crop the margin.
         return F.conv2d(x, weight.to(x.dtype), padding=self.design.kernel - 1)
 
     def forward(self, x: Tensor, style: Tensor, shift: WeightShift | None = None) -> Tensor:
@@ -161,14 +161,14 @@ class FilteredConv(ModulatedConv):
         shift = None if shift is None else picked(shift)
         with exact(x.device):
             scale = self.demodulation(style, shift) * self.magnitude_ema.rsqrt()
-        # Products of large styles would leave the range of half precision.
+        # Products with large styles would exceed the range of half precision.
         if lowered(x.device):
             style = style * self.gain
             scale = scale / self.gain
         x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
         bias = self.bias[:, None, None].to(x.dtype)
         scale = scale[:, :, None, None].to(x.dtype)
-        # As in StyledConv: new memory is spent where a gradient needs x as it is.
+        # As in StyledConv: not in place if a gradient needs x unchanged.
         if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
             x = (x * scale).add_(bias)
         else:
@@ -176,9 +176,9 @@ class FilteredConv(ModulatedConv):
         return filtered_leaky_relu(x, *self.taps(), self.how)
 
     def taps(self) -> tuple[Tensor, Tensor]:
-        """The filters with their gains, as `filtered_leaky_relu` takes them."""
-        # The gain of the activation commutes with a leaky ReLU, and the zeros between samples take
-        # `up` of the amplitude along each axis; both are split over the two passes.
+        """The filters with their gains, for `filtered_leaky_relu`."""
+        # The gain of the activation commutes with a leaky ReLU, and the inserted zeros reduce the
+        # amplitude by `up` per axis. Both gains are split over the two passes.
         gain = self.design.up * math.sqrt(ACTIVATION_GAIN)
         if self.up_filter.dim() == 2:
             gain = gain**2
@@ -186,7 +186,7 @@ class FilteredConv(ModulatedConv):
 
 
 class ToRGB(stylegan2.ToRGB):
-    """StyleGAN2's ToRGB on an input that is brought to unit variance."""
+    """StyleGAN2's ToRGB with an input normalised to unit variance."""
 
     magnitude_ema: Tensor
 

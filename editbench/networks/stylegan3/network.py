@@ -1,8 +1,8 @@
 """StyleGAN3 (Karras et al. 2021, "Alias-Free Generative Adversarial Networks"), t and r.
 
-Spaces as in StyleGAN2. The layers are 'input' (Fourier features), 'L0_36_512' and so on (number,
-pixels of a side, channels, as in the published networks), and 'rgb1024'. Row k of w_plus drives
-layer k. There is no noise: what the picture shows follows from the styles alone.
+The spaces are those of StyleGAN2. The layers are 'input' (Fourier features), 'L0_36_512' and so on
+(number, side in pixels, channels, as in the published networks), and 'rgb1024'. Row k of w_plus
+controls layer k. There is no noise: the image depends only on the styles.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Synthesis(StyleSynthesis):
         self.rows = list(range(len(self.layers)))
 
     def begin(self, n: int) -> State:
-        """No features yet: the first layer makes them from its style."""
+        """No features yet; the first layer computes them from its style."""
         waves = cast(FourierFeatures, self.layers[INPUT])
         return waves.freqs.new_empty(n, 0), None
 
     def step(
         self, name: str, state: State, style: Tensor, noise: bool, shift: WeightShift | None
     ) -> State:
-        # There is no noise that could be left out.
+        # `noise` has no effect, since there is no noise.
         x, image = state
         layer = self.layers[name]
         if not isinstance(layer, ToRGB):
@@ -56,7 +56,7 @@ class Synthesis(StyleSynthesis):
 
 
 class StyleGAN3(StyleNetwork):
-    """The network alone; `StyleGAN3Generator` wraps it for the harness."""
+    """The network; `StyleGAN3Generator` wraps it as a Generator."""
 
     kind = "stylegan3"
     config_type = StyleGAN3Config

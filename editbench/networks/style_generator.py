@@ -131,7 +131,7 @@ class StyleGenerator(Generator):
         """S codes (N, sum of style_sizes) -> views (N, channels) per layer, as in `layer_names`."""
         return s.split(self.style_sizes, 1)
 
-    # -- pictures ---------------------------------------------------------------------------------
+    # -- images ------------------------------------------------------------------------------------
     def forward(self, codes: Codes) -> Tensor:
         """`decode`, for `torch.func.functional_call` with edited weights."""
         return self.decode(codes)

@@ -40,7 +40,9 @@ class ParityRow:
 
     Attributes:
         name: of the tensor.
-        error: largest difference, in standard deviations of the golden.
+        shape: of the tensor.
+        std: standard deviation of the golden.
+        error: largest difference, in units of `std`.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""Where the generators stand in a checkpoint, whatever is wrapped around them.
+"""Finds the generators in a checkpoint, inside any wrappers.
 
-A generator is known by the names of its tensors. What stands before these names is a wrapper:
+A generator is recognised by the names of its tensors. Any prefix of these names is a wrapper:
 'module.' (DataParallel, AveragedModel), '_orig_mod.' (torch.compile), 'decoder.' (pSp, e4e), keys
-of dicts, attributes of a Lightning module, in any nesting. So wrappers need no list, and where
-several networks are found, the error has the name of each.
+of dicts, attributes of a Lightning module, in any nesting. No list of wrappers is needed, and if
+several networks are found, the error lists their names.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MARKERS = (
     re.compile(r"(?P<before>(?:.+\.)?)synthesis\.b\d+\.(?:conv0|conv1|torgb)\..+"),
     re.compile(r"(?P<before>(?:.+\.)?)synthesis\.(?:L\d+_\d+_\d+|input)\..+"),
 )
-# rosinality's names are common ones, so that two must be there.
+# rosinality's names are common words, so both of these are required.
 PAIR = ("style.1.weight", "conv1.conv.weight")
-# Parts of names that say that weights are averages over the training, which give better pictures.
+# Parts of names for weights that are averaged over training, which give better images.
 AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged|shadow)(_|$)", re.IGNORECASE)
 
 
@@ -38,9 +38,9 @@ class GeneratorPart:
     """A generator in a checkpoint.
 
     Args:
-        name: where it stands, dots leading inwards; '' for the whole file.
-        tensors: by the names of its own layout.
-        module: the pickled module that they are of; None for a state dict.
+        name: its key in the file, with dots for nested keys; '' for the whole file.
+        tensors: by the names of the generator's layout.
+        module: the pickled module; None for a state dict.
     """
 
     name: str
@@ -49,7 +49,7 @@ class GeneratorPart:
 
 
 def find_generators(content: Any) -> list[GeneratorPart]:
-    """All generators of a checkpoint, in the order in which they stand there."""
+    """All generators in a checkpoint, in the order of the file."""
     found = []
     for place, tensors, module in _groups(content):
         prefixes = _prefixes(tensors)
@@ -65,17 +65,17 @@ def choose_generator(parts: list[GeneratorPart], path: Path, chosen: str | None)
     """The only generator, or the only averaged one.
 
     Args:
-        parts: of `find_generators`, at least one.
+        parts: result of `find_generators`, not empty.
         path: of the file, for messages.
-        chosen: the --name that led to them.
+        chosen: the value of --name with which they were found.
 
     Raises:
-        BadFile: there are several; the message has the name of each.
+        BadFile: there are several; the message lists their names.
     """
-    # What all names begin with does not tell the parts from one another.
+    # A common prefix of all names does not distinguish the parts.
     columns = zip(*[part.name.split(".") for part in parts])
     shared = len(list(takewhile(lambda pieces: len(set(pieces)) == 1, columns)))
-    # Averages over the training give better pictures, so they are meant where both are there.
+    # If there are both, averaged weights are chosen, since they give better images.
     averaged = []
     for part in parts:
         if any(AVERAGED.search(piece) for piece in part.name.split(".")[shared:]):
@@ -89,7 +89,7 @@ def choose_generator(parts: list[GeneratorPart], path: Path, chosen: str | None)
 
 
 def _groups(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor], Opaque | None]]:
-    """(name with a dot at its end, tensors, module) of every state dict and module inside."""
+    """(name with a final dot, tensors, module) of all state dicts and modules in a value."""
     if module_state(value) is not None:
         yield place, module_tensors(value), value
         return
@@ -104,7 +104,7 @@ def _groups(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
-    """What stands before the names of a generator, '' or with a dot at its end."""
+    """The prefixes of generators' names, '' or with a final dot."""
     found: dict[str, None] = {}
     for name in tensors:
         for marker in MARKERS:
@@ -118,7 +118,7 @@ def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _under(tensors: Mapping[str, Tensor], before: str, prefixes: list[str]) -> dict[str, Tensor]:
-    """The tensors of one generator; those of another that stands further in are not among them."""
+    """The tensors of one generator, without those of another generator nested in it."""
     inner = tuple(name for name in prefixes if name != before and name.startswith(before))
     return {
         name.removeprefix(before): value
@@ -128,7 +128,7 @@ def _under(tensors: Mapping[str, Tensor], before: str, prefixes: list[str]) -> d
 
 
 def _inner(module: Opaque | None, before: str) -> Opaque | None:
-    """The module within a pickled module whose tensors' names begin with `before`."""
+    """The submodule of a pickled module whose tensors' names begin with `before`."""
     for name in before.split(".")[:-1]:
         state = module_state(module)
         if state is None:
@@ -140,12 +140,12 @@ def _inner(module: Opaque | None, before: str) -> Opaque | None:
 def _dotless_averages(
     place: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> list[GeneratorPart]:
-    """Averages that are kept under the names of a network without their dots (LitEma).
+    """Averages that are stored under the names of a network without dots (LitEma).
 
-    Such a wrapper has the parameters alone; buffers are those of the network.
+    Such a wrapper has only parameters; the buffers are those of the network.
     """
     plain = {name.replace(".", ""): name for name in own}
-    # Two names that are one without dots could not be told apart.
+    # Names that are equal without their dots would be ambiguous.
     weights = [short for short, name in plain.items() if name.endswith(".weight")]
     if not weights or len(plain) != len(own):
         return []
@@ -163,21 +163,21 @@ def _dotless_averages(
 
 
 def find_mean(content: Any, name: str) -> Tensor | None:
-    """rosinality's mean w, which stands beside a generator or beside one of its wrappers.
+    """rosinality's mean w, which is next to a generator or one of its wrappers.
 
     Args:
         content: of the file.
         name: of the generator in the file.
 
     Returns:
-        The nearest one; None without any.
+        The nearest one; None if there is none.
     """
     found = None
     nearest = -1
     for place, tensors, _ in _groups(content):
         for before in [full.removesuffix(MEAN) for full in tensors if full.endswith(MEAN)]:
             around = f"{place}{before}"
-            # Of a wrapper: its own name is how that of the generator begins.
+            # The name of a wrapper is a prefix of the generator's name.
             if f"{name}.".startswith(around) and len(around) > nearest:
                 found = tensors[f"{before}{MEAN}"]
                 nearest = len(around)

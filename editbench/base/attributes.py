@@ -77,7 +77,7 @@ class Attributes(Sequence[Attribute]):
         self.known = self.names if known is None else tuple(known)
         if len(set(self.names)) != len(self.names):
             raise EditbenchError(f"attribute names must differ, got {', '.join(self.names)}")
-        # Name -> its columns in a logit row. The attributes lie side by side, without gaps.
+        # Name -> its columns in a logit row. The columns of attributes are adjacent, without gaps.
         self.slices: dict[str, slice] = {}
         self.width = 0
         for item in self.items:
@@ -240,7 +240,7 @@ class Attributes(Sequence[Attribute]):
         return torch.stack(distances, 1)
 
     def as_config(self) -> list[dict]:
-        """The attributes as plain values, which JSON and YAML can hold."""
+        """The attributes as plain values, for JSON and YAML."""
         config: list[dict] = []
         for item in self.items:
             # JSON reads a tuple back as a list, which would not be equal to it.

@@ -45,11 +45,11 @@ UNDECLARED = ("starts", "engine", "published", "part", "job_number")
 
 
 def group_options(group: str, more: Sequence[Path] = ()) -> dict[str, dict]:
-    """Options of a group and their YAML, in the order of their names.
+    """Options of a group and their YAML, sorted by name.
 
     Args:
         group: name of a Hydra group, such as 'method'.
-        more: a user's own configuration folders, whose options must have names of their own.
+        more: a user's own configuration folders, whose options must have different names.
     """
     return {file.stem: read_yaml(file) for file in _group_files(group, more)}
 
@@ -132,10 +132,10 @@ def check_folders(folders: Sequence[Path]) -> None:
 
 
 def main_keys() -> list[str]:
-    """Keys of the main configuration that hold plain values, in its order."""
+    """Keys of the main configuration that have plain values, in its order."""
     declared = read_yaml(CONF / f"{MAIN}.yaml")
-    del declared["defaults"]  # which options of the groups are chosen
-    del declared["hydra"]  # what concerns Hydra itself
+    del declared["defaults"]  # the default options of groups
+    del declared["hydra"]  # settings of Hydra
     return list(declared)
 
 
@@ -160,7 +160,7 @@ def default_option(group: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """Quote text as the value of a word, where Hydra's grammar accepts any text.
+    """Quote text as the value of an override; Hydra's grammar accepts any text in quotes.
 
     Args:
         value: a path or any other text.

@@ -94,8 +94,8 @@ def free_memory(device: str | torch.device = "cpu") -> int:
 def forget_peak(device: str) -> None:
     """Reset the peak of a GPU's memory, since what came before belongs to another job.
 
-    On a CPU nothing is reset. A process keeps freed memory for later allocations, so the need of a
-    job is there the peak of its process.
+    On a CPU nothing is reset. A process keeps freed memory for later allocations, so the memory
+    that a job needs is the peak of its process.
     """
     if is_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)

@@ -40,7 +40,7 @@ def at_line(frame: FrameSummary) -> str:
 
 
 def no_such(kind: str, path: Path) -> str:
-    """What to say of a path that is no `kind`: 'no such file', or 'a folder, not a file'.
+    """Why a path is not a `kind`, for a message: 'no such file', or 'a folder, not a file'.
 
     Args:
         kind: 'folder', 'file', or a kind of file.
@@ -58,7 +58,7 @@ class EditbenchError(Exception):
 
 
 def reason_of(error: BaseException) -> str:
-    """Text about an error: the whole message for one of ours, otherwise `one_line`."""
+    """Text about an error: the whole message of an EditbenchError, otherwise `one_line`."""
     return str(error) if isinstance(error, EditbenchError) else one_line(error)
 
 

@@ -189,7 +189,7 @@ def _flush_to_disk(path: Path) -> None:
     Otherwise, after a power failure, the new name may exist without the content.
     """
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -318,9 +318,9 @@ def unsealed_folder(folder: Path) -> Iterator[None]:
     write_json(folder / SEAL, seal)
 
 
-# -- single files with a checksum beside them ------------------------------------------------------
+# -- single files with a checksum file -------------------------------------------------------------
 def write_checked(path: Path, data: bytes) -> None:
-    """Write a file of a cache, and its checksum beside it."""
+    """Write a file of a cache, and its checksum to a file next to it."""
     # Content first: after a kill between the two writes, the checksum differs or is missing.
     write_atomic(path, data)
     write_atomic(_checksum_file(path), hashlib.sha256(data).hexdigest() + "\n")
@@ -348,7 +348,7 @@ def lock(path: Path) -> FileLock:
     with explain_disk_errors(path):
         folder = path.parent / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        # Acquiring the lock would raise this later, where nothing explains it.
+        # Acquiring the lock would raise the error later, without this explanation.
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         return FileLock(folder / f"{path.name}.lock")

@@ -42,8 +42,8 @@ def cost_table(means: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The same rows with the column on_front: the titles of the costs for which no other method
-        has both a higher accuracy and a lower cost. Floors are on no front, since a floor with a
-        low cost has a low accuracy too.
+        has both a higher accuracy and a lower cost. Floors are left out, since they cost little and
+        reach little.
     """
     rivals = means[~means["floor"]]
     fronts = {column.title: set(front(rivals, column)) for column in COSTS}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from editbench.base.batches import Batches
 from editbench.walk.editor import Walk
 from editbench.walk.observation import ObservationContext
 from editbench.walk.strength import Reach, StrengthPath, search_strength
@@ -34,7 +35,8 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Reach
         cap: largest number of own steps.
 
     Returns:
-        The stride; `reached` is False if the effect is not reached within `cap` steps.
+        The stride; `reached` is False if the effect is not reached within `cap` steps, or if no
+        tune sample lacks the target class.
     """
     attributes = context.teacher.attributes
     classes = range(len(attributes[context.attribute].classes))
@@ -45,6 +47,8 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Reach
     else:
         targets = torch.full_like(labels, context.target)
     chosen = (labels != targets).nonzero()[:SAMPLES, 0]
+    if not len(chosen):
+        return Reach(0.0, 0.0, False)
     latent = split.codes(context.generator.start_space(context.editor.space))[chosen]
     codes = context.generator.lift(latent, context.editor.space)
     target = targets[chosen]
@@ -69,14 +73,16 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Reach
 
     before = log_odds(split.logits[chosen])
     path = StrengthPath(context.editor, walk)
+    batches = Batches(context.batch, f"stride for {context.attribute}", context.generator)
 
     def median_size(strength: float) -> float:
         moved = path.at(strength)
-        parts = []
-        for begin in range(0, len(moved), context.batch):
-            decoded = context.generator.decode(moved[begin : begin + context.batch])
-            parts.append(context.teacher(decoded).float())
-        effects = (log_odds(torch.cat(parts)) - before) / sigma
+
+        def score(rows: slice) -> Tensor:
+            return context.teacher(context.generator.decode(moved[rows])).float()
+
+        logits = torch.cat(batches.run(len(moved), score))
+        effects = (log_odds(logits) - before) / sigma
         return effects.abs().median().item()
 
     with torch.no_grad():

@@ -29,6 +29,7 @@ from editbench.studies.atlas.page import ROWS, page_rows, render_page, sprites
 from editbench.studies.atlas.summary import best_directions, effect_table, summary_table
 from editbench.walk.editor import DirectionSet
 from tests.browser import dump_page, needs_browser
+from tests.processes import forbid_locks
 from tests.toy import fit_data
 from tests.toy_world import ATTRIBUTES, DIM, ToyGenerator, ToyScorer, V
 
@@ -371,6 +372,7 @@ def test_a_stopped_atlas_goes_on(tmp_path, monkeypatch):
     calls.append(-1)  # so that the third call is behind
     monkeypatch.setattr(RandomSearched, "fixed_directions", None)  # not found a second time
     monkeypatch.setattr(RandomSearched, "has_directions", lambda self: True)
+    forbid_locks(tmp_path / "cache")  # what is found is read where nothing may be locked
     atlas = make_atlas(settings, design)
     assert calls == [0, 1, 2, -1, 2, 3]
     # A damaged part is measured again, the others are not.

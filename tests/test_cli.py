@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from editbench.cli import COMMANDS, main
-from tests.processes import ROOT, Started
+from tests.processes import ROOT, Started, forbid_locks
 
 TOY = ["--config-dir", "tests/conf", "generator=toy", "scorer=toy", "budget=toy"]
 
@@ -226,6 +227,21 @@ def test_an_unwritable_folder_is_explained(tmp_path, editbench):
     tmp_path.chmod(0o500)
     run = editbench("run", *toy_words(tmp_path / "runs"), "method=along", "attribute=a")
     assert run.returncode == 1 and "set out=DIR" in run.stderr
+
+
+def test_a_finished_bank_and_fit_serve_jobs_that_may_not_write_to_the_cache(tmp_path, editbench):
+    words = ["run", *TOY, "method=along", "attribute=a"]
+    assert editbench(*words, f"out={tmp_path}/one", f"cache={tmp_path}/cache").returncode == 0
+    # A copy, which this process has not opened yet.
+    shared = tmp_path / "shared"
+    shutil.copytree(tmp_path / "cache", shared)
+    forbid_locks(shared)
+    before = {path: path.read_bytes() for path in shared.rglob("*") if path.is_file()}
+    run = editbench(*words, f"out={tmp_path}/two", f"cache={shared}")
+    assert run.returncode == 0, run.stderr
+    (provenance,) = tmp_path.glob("two/*/provenance.json")
+    assert json.loads(provenance.read_text())["fit_cached"]
+    assert {path: path.read_bytes() for path in shared.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("place", ["way", "way/deeper"])

@@ -24,6 +24,7 @@ from editbench.inversion.store import Inversion
 from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.factors import TRAITS
 from tests.by_config import inversion_task
+from tests.processes import forbid_locks
 from tests.toy_world import ATTRIBUTES
 
 torch.set_num_threads(1)
@@ -186,6 +187,15 @@ def test_killed_and_started_again_it_gives_the_same_bits(done, tmp_path, monkeyp
     assert files(out) == files(done.folder)
     build_inversion(out, task())
     assert len(calls) == 4
+
+
+def test_a_finished_inversion_is_opened_where_nothing_may_be_locked(done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done.folder, out)
+    forbid_locks(tmp_path)
+    before = files(out)
+    assert len(build_inversion(out, task())) == len(done)
+    assert files(out) == before
 
 
 def test_killed_before_its_page_or_at_its_first_byte_it_is_completed(done, tmp_path):

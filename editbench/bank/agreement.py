@@ -77,15 +77,27 @@ def imported_agreement(
         return {}
     about = [key, bank.judge_attributes.names, modules_digest([__name__])]
     path = cache / "agreement" / f"{digest(about)}.json"
+    kept = _read_agreement(path)
+    # A finished file is read without a lock, since the cache may be read-only.
+    if kept is not None:
+        return kept
     # One job of a sweep scores while the others wait.
     with lock(path):
-        try:
-            return read_json(path, sealed=True)
-        except BadFile:  # absent or damaged: computed again
-            sweep_partials(path)
+        kept = _read_agreement(path)
+        if kept is not None:
+            return kept
+        sweep_partials(path)
         found = _score_again(bank, networks, imported, device, batch)
         write_json(path, found)
         return found
+
+
+def _read_agreement(path: Path) -> dict[str, dict[str, float]] | None:
+    """The content of a cached file; None if it is absent or damaged."""
+    try:
+        return read_json(path, sealed=True)
+    except BadFile:
+        return None
 
 
 @torch.inference_mode()

@@ -175,11 +175,13 @@ def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
     The shard size is not part of a bank's identity, so two commands may name different sizes.
     """
     path = folder / LAYOUT
-    # Without the lock, two processes that start a bank could each use their own layout.
-    with lock(path):
-        if not path.exists():
-            write_json(path, {"shard": spec.shard})
-        return replace(spec, shard=shard_size(folder, spec.shard))
+    # A bank that was started is read without a lock, since its folder may be read-only.
+    if not path.exists():
+        # Without the lock, two processes that start a bank could each use their own layout.
+        with lock(path):
+            if not path.exists():
+                write_json(path, {"shard": spec.shard})
+    return replace(spec, shard=shard_size(folder, spec.shard))
 
 
 def _build_in_worker(
@@ -414,9 +416,11 @@ def finish_bank(build: BankBuild, bank_id: str, models: Models) -> Bank:
     """
     # bank.json is written last, so a bank that has it is complete.
     path = build.folder / "bank.json"
-    with lock(path):
-        if not path.exists():
-            write_json(path, _description(build, bank_id, models))
+    # A complete bank is opened without a lock, since its folder may be read-only.
+    if not path.exists():
+        with lock(path):
+            if not path.exists():
+                write_json(path, _description(build, bank_id, models))
     return Bank(build.folder)
 
 

@@ -36,7 +36,7 @@ from editbench.base.images import to_uint8
 from editbench.base.progress import Advance, progress
 from editbench.base.spaces import Codes, Space
 from editbench.inversion.images import ImageBatch, Images
-from editbench.inversion.page import write_page
+from editbench.inversion.page import PAGE, write_page
 from editbench.inversion.projector import (
     Inverted,
     Statistics,
@@ -105,24 +105,31 @@ def build_inversion(folder: Path, task: Task) -> Inversion:
         EditbenchError: the folder contains something else.
     """
     usable_folder(folder)
+    # A finished inversion is opened without a lock, since its folder may be read-only.
+    if (folder / PAGE).is_file() and _task_id(folder) == task.id:
+        return Inversion(folder)
     with explain_disk_errors(folder), lock(folder):
         sweep_partials(folder / "begun.json")
-        if folder.exists() and any(folder.iterdir()):
-            begun = folder / "begun.json"
-            if not begun.is_file() or read_json(begun, sealed=True).get("id") != task.id:
-                raise EditbenchError(
-                    f"{folder} contains something else (other images, networks, options or code): "
-                    "choose another folder, or delete it"
-                )
+        if folder.exists() and any(folder.iterdir()) and _task_id(folder) != task.id:
+            raise EditbenchError(
+                f"{folder} contains something else (other images, networks, options or code): "
+                "choose another folder, or delete it"
+            )
         write_json(folder / "begun.json", {"id": task.id})
         if not (folder / "inversion.json").is_file():
             _make_blocks(folder, task)
             _finish(folder, task)
         found = Inversion(folder)
         # The page is written last, and an earlier process may have been killed before that.
-        if not (folder / "index.html").is_file():
+        if not (folder / PAGE).is_file():
             write_page(found)
     return found
+
+
+def _task_id(folder: Path) -> str | None:
+    """Id of the task that was begun in a folder; None if there was none."""
+    begun = folder / "begun.json"
+    return read_json(begun, sealed=True).get("id") if begun.is_file() else None
 
 
 def _make_blocks(folder: Path, task: Task) -> None:

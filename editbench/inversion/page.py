@@ -16,6 +16,7 @@ from editbench.base.files import write_atomic
 from editbench.base.progress import results_console
 from editbench.inversion.store import Inversion
 
+PAGE = "index.html"  # written last, so that a folder that has it is complete
 COLUMNS = 16
 SMALLEST = 64  # least side of an image on the sheet, in pixels
 SHARES = (
@@ -42,8 +43,9 @@ def write_page(inversion: Inversion) -> Path:
         percent=_percent,
         sheet=None if sheet is None else base64.b64encode(sheet).decode(),
     )
-    write_atomic(inversion.folder / "index.html", page)
-    return inversion.folder / "index.html"
+    path = inversion.folder / PAGE
+    write_atomic(path, page)
+    return path
 
 
 def figures(inversion: Inversion) -> list[tuple[str, str]]:

@@ -237,6 +237,10 @@ def _cached(
     told: str,
     work: Callable[[], FitReport],
 ) -> Fitted:
+    # A finished fit is loaded without a lock, since the cache may be read-only.
+    found = _load(path, editor)
+    if found is not None:
+        return found
     # Jobs of a sweep may need the same fit: one job fits, the others wait and load the result.
     with lock(path):
         found = _load(path, editor)

@@ -288,6 +288,10 @@ def find_directions(
         key: all that the directions depend on.
     """
     path = settings.cache / "atlas" / f"{digest(key)}.safetensors"
+    # Finished directions are read without a lock, since the cache may be read-only.
+    kept = _read_directions(path)
+    if kept is not None:
+        return kept
     # Of two atlases of one method, one finds the directions and the other waits for them.
     with lock(path):
         kept = _read_directions(path)

@@ -34,6 +34,8 @@ COMMANDS = {
     "fetch": "download the published networks of metrics (FID, LPIPS), or show where they are",
     "doctor": "show what this machine supports, and run a self-test",
 }
+# Commands that keep what they finished, and go on from there when they are called again.
+RESUMED = ("demo", "run", "atlas", "bank", "invert", "dataset", "world", "fetch")
 HELP = """usage: editbench COMMAND [...]
 
 Compare GAN image editors: one generator, the same start images, one independent judge.
@@ -92,10 +94,10 @@ def _run_guarded(words: list[str]) -> int:
             return WRONG_USAGE
         return FAILED
     except KeyboardInterrupt:
-        print(
-            "stopped; what was finished is kept, and the same command goes on from there",
-            file=sys.stderr,
-        )
+        told = "stopped"
+        if words and words[0] in RESUMED:
+            told += "; what was finished is kept, and the same command goes on from there"
+        print(told, file=sys.stderr)
         return INTERRUPTED
 
 

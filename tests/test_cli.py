@@ -61,6 +61,13 @@ def test_every_command_has_help_with_examples(command, capsys):
     assert code == 0 and "example" in text and f"editbench {command}" in text
 
 
+def test_help_shows_no_default_that_is_an_empty_list(capsys):
+    with pytest.raises(SystemExit):
+        main(["world", "card", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: 10000)" in text and "[])" not in text
+
+
 def test_help_lists_the_commands(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
@@ -195,6 +202,19 @@ def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, toy_run, kill)
     assert again.returncode == 0
     assert f"4 jobs: 4 done, 0 skipped, 0 failed ({len(finished)} reused" in again.stderr
     assert not list(tmp_path.glob(".partial-*"))
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("run", True), ("report", False)])
+def test_ctrl_c_promises_to_go_on_only_where_the_command_does(
+    command, goes_on, monkeypatch, capsys
+):
+    def stop(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("editbench.cli.run_command", stop)
+    assert main([command]) == 130
+    err = capsys.readouterr().err
+    assert err.startswith("stopped") and ("goes on from there" in err) == goes_on
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,13 @@ def test_several_values_without_m_say_what_is_missing(capsys):
     assert len(err.splitlines()) == 1
 
 
+def test_several_values_for_a_command_without_sweeps_name_the_one_that_has_them(capsys):
+    assert main(["atlas", "method=sefa,ganspace"]) == 1
+    err = capsys.readouterr().err
+    assert "method=sefa,ganspace: this command takes one job" in err
+    assert "`editbench run -m`" in err and "needs -m" not in err
+
+
 def test_settings_are_typed_frozen_and_survive_a_process(tmp_path):
     words = ["evaluated=[smile,age]", f"out={tmp_path}", "bank.path=some/bank", "seed=3"]
     settings = compose_settings(words)

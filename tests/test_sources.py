@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from editbench.base.errors import UnknownName
+from editbench.base.errors import EditbenchError
 from editbench.base.sources import source_digest, source_hashes
 from tests.by_config import load_networks, run_job
 from tests.toy_world import toy_config
@@ -180,7 +180,7 @@ def test_an_editor_of_the_package_counts_with_its_family_and_the_contract():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(UnknownName, match=r"no_such_module\.Mine"):
+    with pytest.raises(EditbenchError, match=r"no_such_module\.Mine cannot be imported"):
         source_digest("no_such_module.Mine")
 
 

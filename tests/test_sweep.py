@@ -23,6 +23,7 @@ from editbench.cli import main
 from editbench.run import launch
 from editbench.run.compose import compose_settings
 from editbench.run.job import find_job
+from editbench.run.sweep import print_summary
 from tests.processes import ROOT, Started, wait_until
 from tests.sweep_editors import notes, toy_words
 from tests.toy_world import ToyGenerator, ToyScorer
@@ -423,6 +424,23 @@ def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
     seeds = {record["seed"] for record in records(tmp_path / "runs").values()}
     assert seeds == {0, 1, 2}
+
+
+def test_the_summary_says_a_reason_once_and_names_all_jobs_that_have_it(capfd):
+    jobs = []
+    for seed, reason in enumerate(["no control", "bad", "bad", "worse", "bad"]):
+        status = "skipped" if seed == 0 else "failed"
+        jobs.append(
+            {"job": f"one x a, seed {seed}", "status": status, "reason": reason, "reused": False}
+        )
+    assert print_summary(jobs) == 1
+    assert capfd.readouterr().err.splitlines()[-5:] == [
+        "5 jobs: 0 done, 1 skipped, 4 failed",
+        "  skipped  one x a, seed 0: no control",
+        "  failed  one x a, seed 1; one x a, seed 2; one x a, seed 4: bad",
+        "  failed  one x a, seed 3: worse",
+        "4 failed: one x a, seed 1; one x a, seed 2; one x a, seed 3; one x a, seed 4",
+    ]
 
 
 def test_jobs_that_differ_in_an_option_are_told_apart(tmp_path, words, capfd):

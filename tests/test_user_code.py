@@ -11,7 +11,7 @@ import pytest
 from editbench.base import user_code
 from editbench.base.errors import EditbenchError
 from editbench.base.sources import source_hashes
-from editbench.base.validation import load_target
+from editbench.base.validation import check_options, load_target
 from editbench.cli import main
 from editbench.run.sweep import _in_worker
 
@@ -121,6 +121,11 @@ def test_what_is_nowhere_says_where_to_put_it(tmp_path):
     user_code.search_folders(tmp_path)
     with pytest.raises(EditbenchError, match=r"put own_absent\.py into the current folder"):
         load_target("method", "own_absent.Mine")
+    # A network within another component is first met where its source is hashed.
+    with pytest.raises(
+        EditbenchError, match=r"own_absent\.Mine .*put own_absent\.py into the curr"
+    ):
+        source_hashes("own_absent.Mine")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +167,14 @@ def test_a_worker_finds_what_its_sweep_finds(tmp_path, monkeypatch):
         return __import__("own_worker").ANSWER
 
     assert _in_worker(task, folders, False, None) == 42
+
+
+def test_a_default_of_another_kind_is_no_example_of_a_right_value(tmp_path):
+    slower = "class Slower(Editor):\n    def __init__(self, pace: int = 0.5): ...\n"
+    (tmp_path / "own_slower.py").write_text(f"{CODE}\n{slower}")
+    user_code.search_folders(tmp_path)
+    with pytest.raises(EditbenchError, match=r"^method\.pace=0\.5 must be a whole number$"):
+        check_options("method", "own_slower.Slower", {"pace": 0.5})
 
 
 def test_an_argument_that_the_yaml_lacks_is_told_how_to_give(tmp_path, capsys):

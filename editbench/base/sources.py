@@ -19,7 +19,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from editbench.base.errors import UnknownName
+from editbench.base import user_code
+from editbench.base.errors import EditbenchError
 
 # Modules that cannot change a number: output, error messages, progress. The root package is left
 # out too: it only re-exports names, and following it would include everything.
@@ -50,7 +51,7 @@ def source_digest(target: str) -> str:
         16 hex digits. Line ends are normalised, so a checkout on Windows has the same digest.
 
     Raises:
-        UnknownName: no part of the name is a module.
+        EditbenchError: no part of the name is a module.
     """
     lines = [f"{name} {text_hash}" for name, text_hash in sorted(source_hashes(target).items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:LENGTH]
@@ -92,7 +93,10 @@ def _module_of(target: str) -> str:
         name = ".".join(words[:length])
         if _source_file(name) is not None:
             return name
-    raise UnknownName("class", target, [])
+    raise EditbenchError(
+        f"_target_={target} cannot be imported: there is no source file of a module '{words[0]}'"
+        f"{user_code.hint(target)}"
+    )
 
 
 def _parents(name: str) -> list[str]:

@@ -37,11 +37,17 @@ def check_kind(key: str, value: object, kind: str, example: object = None) -> No
     Raises:
         EditbenchError: it is of another kind.
     """
-    types, words = KINDS[kind]
-    is_bool_for_number = isinstance(value, bool) and kind != "bool"
-    if isinstance(value, types) and not is_bool_for_number:
+    if _is_kind(value, kind):
         return
+    words = KINDS[kind][1]
     raise EditbenchError(f"{key}={in_yaml(value)} must be {words}{_as_in(key, example)}")
+
+
+def _is_kind(value: object, kind: str) -> bool:
+    """Whether a value is of a kind of KINDS. A bool is no number."""
+    if isinstance(value, bool):
+        return kind == "bool"
+    return isinstance(value, KINDS[kind][0])
 
 
 def in_yaml(value: object) -> object:
@@ -276,16 +282,13 @@ def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> No
         return
     if isinstance(value, Mapping) and "_target_" in value:
         return  # a nested component
-    for kind in kinds:
-        try:
-            check_kind(key, value, kind)
-            return
-        except EditbenchError:
-            continue
+    if any(_is_kind(value, kind) for kind in kinds):
+        return
     words = " or ".join(KINDS[kind][1] for kind in kinds)
     if "None" in names:
         words = f"{words} or null"
     example = argument.default
-    if example is argument.empty:
+    # The default of somebody's own class may be as wrong as the value.
+    if not any(_is_kind(example, kind) for kind in kinds):
         example = None
     raise EditbenchError(f"{key}={in_yaml(value)} must be {words}{_as_in(key, example)}")

@@ -51,7 +51,7 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
     """
     overrides, more = name_files(overrides, more)
     check_overrides(overrides, more)
-    check_single(overrides)
+    check_single(overrides, "this command takes one job, and only `editbench run -m` a sweep")
     with hydra_application(more, overrides):
         return compose(MAIN, overrides=list(overrides))
 

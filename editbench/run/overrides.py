@@ -121,9 +121,19 @@ def _not_composed(error: Exception) -> EditbenchError:
 
 
 # -- wrong words ---------------------------------------------------------------------------------
-def check_single(overrides: Sequence[str]) -> None:
+def check_single(
+    overrides: Sequence[str], why: str = "several values make a sweep, which needs -m"
+) -> None:
     """Refuse a sweep where one job is run. Hydra's own message has four lines and misleads: it
-    recommends a list, which no key of a job but `evaluated` takes."""
+    recommends a list, which no key of a job but `evaluated` takes.
+
+    Args:
+        overrides: words of the command line.
+        why: the reason that the message gives; by default that of a command with -m.
+
+    Raises:
+        EditbenchError: a word has several values, or is no override.
+    """
     parser = OverridesParser.create()
     try:
         parsed = parser.parse_overrides(list(overrides))
@@ -133,7 +143,7 @@ def check_single(overrides: Sequence[str]) -> None:
         # A quoted value with a comma is none, and Hydra's parser knows.
         if override.is_sweep_override():
             raise EditbenchError(
-                f"{override.input_line}: several values make a sweep, which needs -m; "
+                f"{override.input_line}: {why}; "
                 f"for one job give {override.get_key_element()} one value"
             )
 

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 # It and STARTER reach the workers through the environment, which every launcher hands on.
 THREADS = "OMP_NUM_THREADS"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1: show tracebacks of Hydra and its launchers
-LISTED = 20  # unfinished jobs that the summary names
+LISTED = 20  # jobs that a line of the summary names
 STOPPED = "stopped: finished jobs and bank shards are kept; run the same command to resume"
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
 
@@ -417,21 +417,30 @@ def print_summary(
     found = f" ({reused} reused)" if reused else ""
     print_message(f"\n{len(outcomes) + len(lost)} jobs: {', '.join(parts)}{found}")
     for status in ("skipped", "failed"):
+        # One reason may be that of every job.
+        by_reason: dict[str, list[str]] = {}
         for outcome in by_status[status]:
-            print_message(f"  {status}  {outcome['job']}: {outcome['reason']}")
+            by_reason.setdefault(outcome["reason"], []).append(str(outcome["job"]))
+        for reason, jobs in by_reason.items():
+            print_message(f"  {status}  {_listed(jobs)}: {reason}")
     # After Ctrl-C, jobs without an outcome are expected.
     are_missed = bool(lost) and not stopped
     if are_missed:
         _say_lost(lost)
     failed = [str(outcome["job"]) for outcome in by_status["failed"]]
     if failed:
-        named = "; ".join(failed[:LISTED])
-        if len(failed) > LISTED:
-            named += f"; and {len(failed) - LISTED} more"
-        print_message(f"{len(failed)} failed: {named}")
+        print_message(f"{len(failed)} failed: {_listed(failed)}")
     if again and (failed or are_missed):
         print_message(f"run them again: {again}")
     return int(bool(by_status["failed"]) or are_missed)
+
+
+def _listed(jobs: Sequence[str]) -> str:
+    """The titles of jobs in one line, the first LISTED of them."""
+    named = "; ".join(jobs[:LISTED])
+    if len(jobs) > LISTED:
+        named += f"; and {len(jobs) - LISTED} more"
+    return named
 
 
 def _say_lost(lost: Sequence[str]) -> None:

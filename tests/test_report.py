@@ -509,6 +509,9 @@ def test_a_table_too_wide_is_printed_in_parts_and_whole(width: int) -> None:
 def test_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(EditbenchError, match="no run was found"):
         report(tmp_path)
+    run = fake_run(tmp_path / "runs", "alpha", "smile")
+    with pytest.raises(EditbenchError, match="is a single run; name the folder that holds it"):
+        report(run)
     with pytest.raises(EditbenchError, match="does not exist"):
         report(tmp_path / "nowhere")
     (tmp_path / "file").touch()

@@ -56,6 +56,17 @@ def results(root: Path) -> Results:
     return load(root)
 
 
+def test_a_chosen_name_whose_records_are_damaged_is_told_so(tmp_path: Path) -> None:
+    runs = {method: fake_run(tmp_path, method, "smile") for method in ("alpha", "beta")}
+    (runs["beta"] / "status.json").write_text("{")
+    choice = Style(methods=("alpha", "beta"))
+    with pytest.raises(EditbenchError, match=f"'beta'.*Damaged and left out: {runs['beta'].name}"):
+        choice.choose(load(tmp_path))
+    (runs["alpha"] / "status.json").write_text("{")
+    with pytest.raises(EditbenchError, match=r"no run in .* is readable: .*altered"):
+        choice.choose(load(tmp_path))
+
+
 # -- titles ----------------------------------------------------------------------------------------
 def test_wording_changes_no_name(tmp_path: Path) -> None:
     """Run ids, fits, metrics, settings and banks are those of a configuration without it."""

@@ -214,6 +214,8 @@ def load(
             problems.append(Problem(folder.name, f"{type(error).__name__}: {error}"))
     # If there are problems, the caller can still report the damaged folders.
     if not read and not problems:
+        if (root / Record.STATUS).is_file():
+            raise EditbenchError(f"'{root}' is a single run; name the folder that holds it")
         raise EditbenchError(
             f"no run was found in '{root}' (a run is a folder with a status.json); run a job "
             "first, or name another folder"

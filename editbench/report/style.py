@@ -20,7 +20,7 @@ from editbench.figures.panels import FONTS
 from editbench.figures.theme import Theme, theme_of
 from editbench.report.cells import Column, columns_of
 from editbench.report.costs import COSTS
-from editbench.report.load import Results
+from editbench.report.load import Results, require_readable
 from editbench.report.numbers import Numbers
 from editbench.report.paper import WIDTHS
 from editbench.report.tables import main_table, quantities
@@ -141,9 +141,13 @@ class Style:
         ):
             for name in getattr(self, key):
                 if name not in known:
+                    # A name may be unknown only because its records are damaged.
+                    require_readable(results)
+                    broken = ", ".join(problem.name for problem in results.problems)
+                    hint = f" Damaged and left out: {broken}." if broken else ""
                     # A Style that was made in Python has no places.
                     place = self.places.get(key, key)
-                    raise EditbenchError(f"{place}: {UnknownName(kind, name, known)}")
+                    raise EditbenchError(f"{place}: {UnknownName(kind, name, known)}{hint}")
 
     def theme(self, results: Results) -> Theme:
         """How methods, attributes and worlds are shown, in their order."""

@@ -210,8 +210,9 @@ class Runs:
             _check_whole("seed", seed[0])
             chosen = chosen[chosen["seed"] == seed[0]]
         if chosen.empty:
-            known = [f"{row.label}, {row.attribute}, {row.seed}" for row in table.itertuples()]
-            raise UnknownName("run", ", ".join(map(str, key)), known)
+            # In brackets, since the list of them has commas too.
+            known = [f"[{row.label}, {row.attribute}, {row.seed}]" for row in table.itertuples()]
+            raise UnknownName("run", f"[{', '.join(map(str, key))}]", known)
         if len(chosen) > 1:
             labels = [f"{row.label}, seed {row.seed}" for row in chosen.itertuples()]
             raise EditbenchError(

@@ -123,7 +123,9 @@ def test_a_strip_shows_the_record_s_pictures(here):
 def test_wrong_names_have_the_nearest_right_one(here):
     with pytest.raises(UnknownName, match="gradctrl"):
         eb.run("method=gradctl")
-    with pytest.raises(UnknownName, match="random, smile, 0"):
+    with pytest.raises(
+        UnknownName, match=r"Did you mean .*Available: \[interfacegan, smile, 0\], \[random"
+    ):
         eb.load("runs")["random", "smlie"]
     with pytest.raises(UnknownName, match="faces32"):
         eb.generator("faces23")

@@ -434,7 +434,7 @@ def test_generators_and_layers_that_do_not_fit():
     latent_only.spaces = (Space.Z, Space.W)
     with pytest.raises(Unsupported, match="needs THETA"):
         toy_editor().check(latent_only, BINARY, "a")
-    with pytest.raises(UnknownName, match=r"unknown layer 'conv9'.*Available: conv"):
+    with pytest.raises(UnknownName, match=r"unknown method\.layer 'conv9'.*Available: conv"):
         toy_editor(layer="conv9").check(data.generator, BINARY, "a")
     # Before the fit, which would spend its time first.
     with pytest.raises(EditbenchError, match="has 24 singular values: lower count"):

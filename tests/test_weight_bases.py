@@ -107,7 +107,7 @@ def test_layers_by_name_and_by_the_published_number():
     with pytest.raises(UnknownName, match=r"Did you mean 'conv8_up'.*conv16_up, conv4"):
         layer_name(generator, "conv8up")
     for number in (4, -1):
-        with pytest.raises(UnknownName, match="unknown layer"):
+        with pytest.raises(UnknownName, match=r"unknown method\.layer"):
             layer_name(generator, number)
     with pytest.raises(UnknownName):
         layer_name(ToyGenerator(5), 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.spaces import Space
 from editbench.methods.ganspace.directions import (
     activation_directions,
@@ -99,5 +99,5 @@ class GANSpace(DirectionSearch):
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
-        if self.layer is not None:
-            generator.inner(self.layer)
+        if self.layer is not None and self.layer not in generator.layers():
+            raise UnknownName("method.layer", self.layer, generator.layers())

@@ -139,10 +139,11 @@ def layer_name(generator: Generator, layer: str | int) -> str:
     numbered = [name for name in known if not name.startswith("rgb")][1:]
     if isinstance(layer, int):
         if not 0 <= layer < len(numbered):
-            raise UnknownName("layer", str(layer), [*known, *map(str, range(len(numbered)))])
+            choices = [*known, *map(str, range(len(numbered)))]
+            raise UnknownName("method.layer", str(layer), choices)
         return numbered[layer]
     if layer not in known:
-        raise UnknownName("layer", layer, known)
+        raise UnknownName("method.layer", layer, known)
     return layer
 
 

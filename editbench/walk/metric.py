@@ -181,11 +181,11 @@ class Metric(torchmetrics.Metric):
 
     def update(self, trajectories: Trajectories) -> None:
         """Add the walks of some starts. All steps of a start must come in the same call."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no `update`")
 
     def compute(self) -> MetricResult:
         """Compute the numbers of all starts that were added, with their intervals."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no `compute`")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -142,7 +142,7 @@ def test_means_say_over_what_they_run(root: Path) -> None:
     assert means.loc["beta", "accuracy_note"] == "accuracy is valid on only 1 of 3 attributes"
     # The floor was not asked when the set was chosen, and lacks two of its attributes.
     assert np.isnan(means.loc["random", "accuracy"])
-    note = "accuracy of this floor does not cover all starts on age, hat"
+    note = "this floor has no accuracy for some or all starts on age, hat"
     assert means.loc["random", "accuracy_note"] == note
 
 
@@ -203,7 +203,7 @@ def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: 
     assert np.isnan(means.loc["random", "ad_at"])
     assert (
         means.loc["random", "ad_at_note"]
-        == "AD of this floor does not cover all starts on hat, smile"
+        == "this floor has no AD for some or all starts on hat, smile"
     )
     # On one of three attributes a mean would be that of a chosen one.
     fake_run(tmp_path, "z", "smile", metric_rows(note="few"))

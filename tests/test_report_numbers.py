@@ -204,6 +204,16 @@ def test_a_number_is_clear_of_a_floor_whose_interval_lies_below_its_own(numbers:
     assert {"", "searched"} <= seen
 
 
+def test_a_folder_of_floors_alone_is_told_as_what_it_is(tmp_path: Path) -> None:
+    fake_run(tmp_path, "random", "smile", floor=True)
+    (compared, _) = numbers_of("", load(tmp_path)).compared.values()
+    assert compared.note(Theme({})) == "no mean accuracy: only floors were run"
+    # A method that lacks most attributes is another case.
+    fake_run(tmp_path, "good", "age", status="skipped", reason="needs W+")
+    (compared, _) = numbers_of("", load(tmp_path)).compared.values()
+    assert compared.note(Theme({})).startswith("no method has a valid accuracy on more than half")
+
+
 def test_a_record_says_whether_its_method_is_a_floor(tmp_path: Path) -> None:
     fake_run(tmp_path, "random", "smile")  # a record of an older version
     fake_run(tmp_path, "random", "age", floor=False)

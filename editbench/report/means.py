@@ -108,6 +108,8 @@ class MeanComparison:
         title = self.title(theme)
         if not self.measured:
             return f"no run has a metric that measures {title}"
+        if not self.unreadable and not self.few:
+            return f"no mean {title}: only floors were run"
         if not self.unreadable:
             return f"no method has a valid {title} on more than half of the {self.asked} attributes"
         least = least_shared(self.metric)
@@ -135,7 +137,7 @@ class MeanComparison:
             found[method] = f"{title} is valid on only {count} of {self.asked} attributes"
         for floor, names in self.lacking.items():
             found[floor] = (
-                f"{title} of this floor does not cover all starts on {theme.join_attributes(names)}"
+                f"this floor has no {title} for some or all starts on {theme.join_attributes(names)}"
             )
         return found
 

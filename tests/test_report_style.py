@@ -244,6 +244,14 @@ def test_what_has_no_style_refuses_it(other: list[str], capsys: pytest.CaptureFi
     assert "takes no style options: leave out --digits" in capsys.readouterr().err
 
 
+def test_a_table_alone_takes_no_folder_to_write_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--table", "--out", str(tmp_path / "page")])
+    assert "--table writes no files: leave out --out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

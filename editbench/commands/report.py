@@ -97,6 +97,8 @@ def main(argv: list[str]) -> int:
     exports = [name for name in EXPORTERS if getattr(args, name)]
     if exports and args.compare:
         parser.error(f"--compare cannot export: leave out --{exports[0]}")
+    if args.table and args.out:
+        parser.error("--table writes no files: leave out --out")
     styled = [name for name in STYLED if getattr(args, name) is not None]
     if styled and (exports or args.compare):
         other = "compare" if args.compare else exports[0]

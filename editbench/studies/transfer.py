@@ -96,8 +96,8 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
                 found.append(world)
         if not found:
             raise EditbenchError(
-                f"{folder} has no {FEWEST} methods with common starts; run a sweep over methods "
-                "first, or name another folder"
+                f"{folder} has no {FEWEST} methods with common starts (floors do not count); run a "
+                "sweep over methods first, or name another folder"
             )
         worlds += found
     return worlds

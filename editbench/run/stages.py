@@ -48,8 +48,7 @@ from editbench.walk.observation import (
     check_observations,
     observe_after_walk,
 )
-from editbench.walk.strength import Reach
-from editbench.walk.stride import find_stride
+from editbench.walk.stride import Stride, find_stride
 from editbench.walk.trajectory import Trajectories
 from editbench.worlds.bars import card_verdict
 
@@ -235,7 +234,7 @@ def _walk(
     observer: WalkObserver,
     folder: Path,
     batch: int,
-    stride: Reach | None,
+    stride: Stride | None,
 ) -> WalkResult:
     settings = job.settings
     codes_file = folder / Record.CODES if settings.save_codes else None
@@ -251,11 +250,11 @@ def _walk(
         replace(settings.engine, batch=batch),
         codes_file,
         observer,
-        stride.strength if stride and stride.reached else None,
+        stride.steps if stride and stride.reached else None,
     )
 
 
-def _find_stride(job: Job, editor: Editor, batch: int) -> Reach | None:
+def _find_stride(job: Job, editor: Editor, batch: int) -> Stride | None:
     """The editor's own steps in a step of the walk; None if it walks in its own steps.
 
     Finding it is a cost of the protocol, not of the method.

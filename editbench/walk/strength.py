@@ -15,7 +15,7 @@ Fig. 7). `calibrate` finds the strength that gives a fixed effect, so that metho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -278,7 +278,8 @@ def calibrate(
     The effect is measured by the judge, as in published curves; the editor never sees it. The mean
     is over samples on both sides of the boundary, including those that already have the class.
 
-    If the effect is not monotonic, any one of the strengths with this effect is found.
+    The strength grows from FIRST by the factor GROWTH until the effect is large enough, and is then
+    bisected. If the effect is not monotonic, any one of the strengths with this effect is found.
 
     Args:
         context: editor, networks and bank of the job.
@@ -296,41 +297,18 @@ def calibrate(
     towards, away = (forward, backward) if sign > 0 else (backward, forward)
     # Each batch is kept as a path, whose codes are small; its images are decoded again each time.
     paths = []
-    logits = []
-    for _, walk, before in start_walks(context, n):
-        paths.append(StrengthPath(context.editor, aim_walk(walk, towards, away)))
-        logits.append(before)
+    for _, walk, logits in start_walks(context, n):
+        paths.append((StrengthPath(context.editor, aim_walk(walk, towards, away)), logits))
 
     def measure(strength: float) -> float:
         parts = []
-        for path, before in zip(paths, logits):
-            after = context.judge(context.generator.decode(path.at(strength))).float()
-            parts.append(measure_effect(context, after, before, towards))
+        for path, before in paths:
+            logits = context.judge(context.generator.decode(path.at(strength))).float()
+            parts.append(measure_effect(context, logits, before, towards))
         return torch.cat(parts).mean().item()
 
-    found = search_strength(paths, measure, wanted, tolerance, cap)
-    return replace(found, strength=sign * found.strength)
-
-
-def search_strength(
-    paths: Sequence[StrengthPath],
-    measure: Callable[[float], float],
-    wanted: float,
-    tolerance: float,
-    cap: float,
-) -> Reach:
-    """Find a strength with a wanted effect: grow until the effect is large enough, then bisect.
-
-    Args:
-        paths: of the samples that `measure` moves, at step 0.
-        measure: strength > 0, in steps -> effect, in sigmas.
-        wanted: effect.
-        tolerance: relative tolerance of the effect.
-        cap: largest number of steps.
-    """
-
     def mark_paths() -> None:
-        for path in paths:
+        for path, _ in paths:
             path.mark()
 
     enough = wanted * (1 - tolerance)
@@ -346,16 +324,16 @@ def search_strength(
             best = high
             most = found
         if high >= cap:
-            return Reach(best, most, False)
+            return Reach(sign * best, most, False)
         # The search never goes below `low` again, so walks need not restart at 0.
         mark_paths()
         low = high
         high = min(GROWTH * high, float(cap))
     if not math.isfinite(found):
-        return Reach(best, most, False)
+        return Reach(sign * best, most, False)
     for _ in range(MAX_HALVINGS):
         if abs(found - wanted) <= tolerance * wanted:
-            return Reach(high, found, True)
+            return Reach(sign * high, found, True)
         middle = (low + high) / 2
         there = measure(middle)
         if there >= enough:
@@ -364,4 +342,4 @@ def search_strength(
         else:
             low = middle
             mark_paths()
-    return Reach(high, found, abs(found - wanted) <= tolerance * wanted)
+    return Reach(sign * high, found, abs(found - wanted) <= tolerance * wanted)

@@ -9,19 +9,38 @@ of the walk does not change, only the points on it at which the judge is asked.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from editbench.base.batches import Batches
 from editbench.walk.editor import Walk
 from editbench.walk.observation import ObservationContext
-from editbench.walk.strength import Reach, StrengthPath, search_strength
+from editbench.walk.strength import StrengthPath
 
-SAMPLES = 256  # of the tune split
-TOLERANCE = 0.02
+SAMPLES = 64  # of the tune split
+FIRST = 0.5  # own steps of the first attempt
+ROUNDS = 2  # interpolations; the effect is nearly linear within a step or two
 
 
-def find_stride(context: ObservationContext, effect: float, cap: float) -> Reach:
+@dataclass(frozen=True)
+class Stride:
+    """How many of the editor's own steps are one step of a walk.
+
+    Args:
+        steps: own steps, which need not be whole.
+        reached: whether the wanted effect is reached within the limit. If not, the walk makes the
+            editor's own steps.
+    """
+
+    steps: float
+    reached: bool
+
+
+def find_stride(context: ObservationContext, effect: float, cap: float) -> Stride:
     """The number of own steps after which the median size of the effect is `effect`.
 
     The effect is the change of the teacher's log-odds of the target class, in sigmas of the bank.
@@ -35,8 +54,8 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Reach
         cap: largest number of own steps.
 
     Returns:
-        The stride; `reached` is False if the effect is not reached within `cap` steps, or if no
-        tune sample lacks the target class.
+        The stride. It is not reached if the effect is not, or if no tune sample lacks the target
+        class.
     """
     attributes = context.teacher.attributes
     classes = range(len(attributes[context.attribute].classes))
@@ -48,7 +67,7 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Reach
         targets = torch.full_like(labels, context.target)
     chosen = (labels != targets).nonzero()[:SAMPLES, 0]
     if not len(chosen):
-        return Reach(0.0, 0.0, False)
+        return Stride(0.0, False)
     latent = split.codes(context.generator.start_space(context.editor.space))[chosen]
     codes = context.generator.lift(latent, context.editor.space)
     target = targets[chosen]
@@ -86,4 +105,39 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Reach
         return effects.abs().median().item()
 
     with torch.no_grad():
-        return search_strength([path], median_size, effect, TOLERANCE, cap)
+        return _search(median_size, effect, cap)
+
+
+def _search(measure: Callable[[float], float], wanted: float, cap: float) -> Stride:
+    """Double the number of steps until the effect is large enough, then interpolate.
+
+    Interpolated numbers change little where rounding changes the effects little, so that two
+    processors find the same stride up to rounding.
+    """
+    low = 0.0
+    before = 0.0  # effect at `low`
+    high = min(FIRST, cap)
+    # A comparison with NaN is false, so a walk that becomes NaN ends the loop too.
+    while (after := measure(high)) < wanted:
+        if high >= cap:
+            return Stride(high, False)
+        low = high
+        before = after
+        high = min(2 * high, cap)
+    if not math.isfinite(after):
+        return Stride(low, False)
+    for _ in range(ROUNDS):
+        middle = _between(low, high, before, after, wanted)
+        found = measure(middle)
+        if found < wanted:
+            low = middle
+            before = found
+        else:
+            high = middle
+            after = found
+    return Stride(_between(low, high, before, after, wanted), True)
+
+
+def _between(low: float, high: float, before: float, after: float, wanted: float) -> float:
+    """Where a straight line through (low, before) and (high, after) has the wanted value."""
+    return low + (high - low) * (wanted - before) / (after - before)

@@ -4,13 +4,17 @@ import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from editbench.base.errors import EditbenchError
+from editbench.base.workers import start_worker, worker_context
 from editbench.walk.editor import FitReport
 from tests.by_config import run_jobs
+from tests.processes import Started, wait_until
 from tests.toy_world import AlongColumn, toy_config
 
 
@@ -89,3 +93,36 @@ def test_what_is_there_comes_first_so_that_the_time_left_is_that_of_the_rest(tmp
     ended = list(run_jobs([first, *others], 1))
     assert [outcome.reused for _, outcome in ended] == [True, True, False]
     assert "left)" not in capsys.readouterr().err
+
+
+def hold_workers(folder: Path) -> None:
+    """Write the ids of idle workers, and wait."""
+    pool = ProcessPoolExecutor(2, worker_context(), start_worker)
+    ids = pool.map(_slow_id, range(2))
+    (folder / "partial").write_text(" ".join(map(str, ids)))
+    (folder / "partial").rename(folder / "ids")
+    time.sleep(600)
+
+
+def _slow_id(_: int) -> int:
+    time.sleep(0.2)  # the other worker takes the other job
+    return os.getpid()
+
+
+def lives(process: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for has no command any more."""
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_idle_workers_end_with_the_process_that_started_them(tmp_path):
+    """Also if it is killed, so that it cannot tell them."""
+    starter = Started(hold_workers, tmp_path)
+    wait_until((tmp_path / "ids").is_file, starter)
+    ids = [int(word) for word in (tmp_path / "ids").read_text().split()]
+    assert all(map(lives, ids))
+    starter.kill()
+    starter.wait(timeout=60)
+    wait_until(lambda: not any(map(lives, ids)))

@@ -38,7 +38,7 @@ from editbench.base.identity import samples_key
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
-from editbench.base.workers import worker_context
+from editbench.base.workers import start_worker, worker_context
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
@@ -131,7 +131,7 @@ def _build_with_workers(
     pool = ProcessPoolExecutor(
         workers,
         worker_context(),
-        initializer=user_code.search_folders,
+        initializer=start_worker,
         initargs=tuple(user_code.searched_folders()),
     )
     try:

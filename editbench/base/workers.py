@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from multiprocessing.context import BaseContext
+from pathlib import Path
+
+from editbench.base import user_code
 
 # Modules that a worker needs. Given by name, since this room may not import `run`.
 PRELOADED = ["editbench.run.workers"]
@@ -21,3 +26,24 @@ def worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
+
+
+def start_worker(*folders: Path) -> None:
+    """Prepare a worker process of a pool; its initializer.
+
+    The worker ends with the process that started the pool. Otherwise a killed process would leave
+    workers that wait for ever, each with its memory.
+
+    Args:
+        folders: where modules of the user are searched, as in the process that started the pool.
+    """
+    user_code.search_folders(*folders)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            # sys.exit would end only this thread.
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

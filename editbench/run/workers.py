@@ -17,7 +17,7 @@ import torch
 from editbench.base import user_code
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import disable_progress, print_message
-from editbench.base.workers import worker_context
+from editbench.base.workers import start_worker, worker_context
 from editbench.run.follow import Pace
 from editbench.run.job import find_job, run_job
 from editbench.run.job_names import full_title, own_words
@@ -102,7 +102,7 @@ def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[i
 
 
 def _start_worker(threads: int, folders: Sequence[Path]) -> None:
-    user_code.search_folders(*folders)
+    start_worker(*folders)
     # A terminal sends Ctrl-C to all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     disable_progress()

@@ -153,7 +153,8 @@ def test_a_sweep_runs_what_is_missing_or_failed_and_says_why(tmp_path, toy_run):
     first = toy_run(*sweep)
     assert first.returncode == 1
     assert "6 jobs: 2 done, 2 skipped, 2 failed" in first.stderr
-    assert "skipped  skip x a, seed 0: no control found" in first.stderr
+    # A reason that several jobs share is told once.
+    assert "skipped  skip x a, seed 0; skip x b, seed 0: no control found" in first.stderr
     assert "failed  crash x b, seed 0: RuntimeError: a defect of the method" in first.stderr
     assert (
         sorted(s["status"] for s in records(tmp_path).values())

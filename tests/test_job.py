@@ -40,6 +40,7 @@ from editbench.run.outcome import describe_outcome
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import FitReport
+from editbench.walk.metric import Metric
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
 from tests.toy_world import ATTRIBUTES, DIM, AlongColumn, ToyScorer, toy_config
@@ -174,6 +175,25 @@ class Fragile(CrossingAccuracy):
         if self.raises is not None:
             raise self.raises
         return super().compute()
+
+
+class Half(Metric):
+    """A metric that is not finished."""
+
+    name = "half"
+    citation = "a test"
+    produces = {"half": None}
+
+    def update(self, trajectories):
+        pass
+
+
+def test_a_metric_without_compute_is_refused_before_any_work(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.metric = {"half": {"_target_": "tests.test_job.Half"}}
+    with pytest.raises(EditbenchError, match=r"metric\.half.*abstract method.*compute"):
+        run_job(cfg)
+    assert not Path(cfg.cache).exists()
 
 
 def with_fragile(tmp_path):

@@ -536,6 +536,18 @@ def test_the_stride_of_a_linear_world_is_that_of_the_closed_form(context, effect
     assert not find_stride(context, 50.0, 9).reached
 
 
+@pytest.mark.parametrize("good", [0, 3])
+def test_a_stride_of_walks_that_become_nan_is_not_reached(context, good):
+    """They have some good steps, too few for the effect."""
+
+    class Breaks(AlongColumn):
+        def step(self, walk):
+            moved = super().step(walk)
+            return moved if walk.steps < good else moved * float("nan")
+
+    assert not find_stride(replace(context, editor=Breaks(DELTA)), 2.0, 40).reached
+
+
 def test_a_job_with_steps_of_equal_effect_keeps_its_stride(tmp_path):
     """Of own steps that are twice as long half as many are walked."""
     lengths = []
@@ -553,6 +565,13 @@ def test_a_job_with_steps_of_equal_effect_keeps_its_stride(tmp_path):
     plain = toy_config(tmp_path / "plain")
     folder = Path(plain.out) / run_job(plain).run_id
     assert "stride" not in json.loads((folder / "provenance.json").read_text())
+    # An effect out of reach leaves the walk as it is.
+    far = toy_config(tmp_path / "far")
+    far.engine.step_effect = 1e6
+    other = Path(far.out) / run_job(far).run_id
+    assert not json.loads((other / "provenance.json").read_text())["stride"]["reached"]
+    tables = [pd.read_parquet(one / "trajectory.parquet") for one in (folder, other)]
+    pd.testing.assert_frame_equal(*tables)
 
 
 # -- networks of features of one's own -----------------------------------------------------------------

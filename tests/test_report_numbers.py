@@ -324,8 +324,7 @@ def test_the_steps_of_a_setting_are_told(tmp_path: Path) -> None:
     assert told("refined", refine=8) == "each method's own; the step that crosses is halved 8 times"
     assert told("equal", step_effect=0.25) == "0.25 σ (median effect)"
     assert (
-        told("weak", step_effect=0.25)
-        == "weak: its own, with an effect below 0.25 σ (median effect)"
+        told("weak", step_effect=0.25) == "weak: its own, as 0.25 σ (median effect) is not reached"
     )
 
 

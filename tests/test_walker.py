@@ -128,8 +128,9 @@ def test_a_step_that_gives_no_codes_of_its_kind_is_refused(walk, result, message
         Walker(Other(), walk).step()
 
 
+@pytest.mark.parametrize("stride", [None, 0.3, 2.5])
 @pytest.mark.parametrize("part", ["codes", "origin"])
-def test_a_step_that_works_in_place_is_refused(part):
+def test_a_step_that_works_in_place_is_refused(part, stride):
     """The path would be 0, and with a layer range the rows out of reach would move as well."""
 
     class InPlace(Turning):
@@ -139,7 +140,7 @@ def test_a_step_that_works_in_place_is_refused(part):
             return codes
 
     with pytest.raises(EditbenchError, match=r"InPlace\.step changes the walk"):
-        walk_in_engine(InPlace(), spec=PLAIN)
+        walk_in_engine(InPlace(), spec=PLAIN, stride=stride)
 
 
 def test_the_engine_gives_the_codes_at_which_each_start_ended(tmp_path):

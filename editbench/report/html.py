@@ -207,7 +207,7 @@ def _steps(results: Results) -> str:
             text = f"{engine['step_effect']:g} σ (median effect)"
             stride = results.provenance[run].get("stride", {"reached": True})
             if not stride["reached"]:
-                text = f"{config['method']['name']}: its own, with an effect below {text}"
+                text = f"{config['method']['name']}: its own, as {text} is not reached"
         if engine.get("refine"):
             text += f"; the step that crosses is halved {engine['refine']} times"
         found.add(text)

@@ -15,6 +15,7 @@ stored as JSON in a tensor of bytes, because a state cannot hold text.
 
 from __future__ import annotations
 
+import abc
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -179,13 +180,13 @@ class Metric(torchmetrics.Metric):
             EditbenchError: an option is wrong; the job fails with this message.
         """
 
+    @abc.abstractmethod
     def update(self, trajectories: Trajectories) -> None:
         """Add the walks of some starts. All steps of a start must come in the same call."""
-        raise NotImplementedError(f"{type(self).__name__} has no `update`")
 
+    @abc.abstractmethod
     def compute(self) -> MetricResult:
         """Compute the numbers of all starts that were added, with their intervals."""
-        raise NotImplementedError(f"{type(self).__name__} has no `compute`")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

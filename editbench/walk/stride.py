@@ -129,6 +129,8 @@ def _search(measure: Callable[[float], float], wanted: float, cap: float) -> Str
     for _ in range(ROUNDS):
         middle = _between(low, high, before, after, wanted)
         found = measure(middle)
+        if not math.isfinite(found):
+            return Stride(low, False)
         if found < wanted:
             low = middle
             before = found

@@ -38,6 +38,7 @@ def start_worker(*folders: Path) -> None:
         folders: where modules of the user are searched, as in the process that started the pool.
     """
     user_code.search_folders(*folders)
+    # Not os.getppid(), which is the server that was forked (see `run.launch` for other workers).
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -48,6 +48,7 @@ from editbench.walk.observation import (
     check_observations,
     observe_after_walk,
 )
+from editbench.walk.spec import EngineSpec
 from editbench.walk.stride import Stride, find_stride
 from editbench.walk.trajectory import Trajectories
 from editbench.worlds.bars import card_verdict
@@ -114,7 +115,7 @@ def _prepare_observations(job: Job, editor: Editor) -> Observing:
     observations = load_observations(job.settings)
     for observation in observations.values():
         observation.prepare(job.networks, job.settings.device)
-    context = _context(job, editor, batch=1)
+    context = _context(job, editor)
     refused = check_observations(observations, context)
     able = {name: one for name, one in observations.items() if name not in refused}
     check_observed(job.settings, able, context)
@@ -143,7 +144,9 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
 
     inputs = _prepare_walk(job, editor, real, starts, folder)
     batch = engine_batch(settings, networks)
-    stride = _find_stride(job, editor, batch)
+    # Batches of the walk are known to fit into memory.
+    observing = observing.in_batches(batch)
+    stride = _find_stride(observing.context, settings.engine)
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
         observer = WalkObserver(observing.observations)
@@ -164,8 +167,7 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     if real is not None:
         made["inversion"] = _about_inversion(real)
     write_json(folder / Record.PROVENANCE, made)
-    # Batches of the walk are known to fit into memory.
-    return observing.in_batches(batch), trajectories
+    return observing, trajectories
 
 
 def observe(job: Job, observing: Observing, made: dict[str, Any], folder: Path) -> None:
@@ -254,15 +256,18 @@ def _walk(
     )
 
 
-def _find_stride(job: Job, editor: Editor, batch: int) -> Stride | None:
+def _find_stride(context: ObservationContext, engine: EngineSpec) -> Stride | None:
     """The editor's own steps in a step of the walk; None if it walks in its own steps.
 
     Finding it is a cost of the protocol, not of the method.
+
+    Args:
+        context: with the fitted editor.
+        engine: of the job.
     """
-    engine = job.settings.engine
     if engine.step_effect is None:
         return None
-    return find_stride(_context(job, editor, batch), engine.step_effect, engine.max_steps)
+    return find_stride(context, engine.step_effect, engine.max_steps)
 
 
 def _provenance(
@@ -303,13 +308,12 @@ def _about_inversion(real: Inversion) -> dict[str, Any]:
     }
 
 
-def _context(job: Job, editor: Editor, batch: int) -> ObservationContext:
-    """What observations may use after the walk.
+def _context(job: Job, editor: Editor) -> ObservationContext:
+    """What observations may use; before the batch of the walk is known, one sample at a time.
 
     Args:
         job: to which the walk belongs.
         editor: of the job.
-        batch: samples decoded together.
     """
     settings = job.settings
     networks = job.networks
@@ -327,7 +331,7 @@ def _context(job: Job, editor: Editor, batch: int) -> ObservationContext:
         job.target,
         settings.seed,
         settings.device,
-        batch,
+        1,
         settings.cache,
         editor_for,
     )

@@ -55,6 +55,8 @@ def test_one_command_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) 
     small = ["bank.n=240", "starts.n=20", "starts.pool=0.5", "engine.max_steps=6"]
     small += ["engine.sweep_steps=4", "metric.logit_scatter.min_points=1"]
     small += ["metric.attribute_dependency.min_points=2"]
+    # Whether one of the few starts has the figure's classes depends on rounding.
+    small += ["metric.logit_scatter.source=null", "metric.logit_scatter.other_class=null"]
     assert main(["run", "-m", *words, *small]) == 0
     assert "2 done, 0 skipped, 0 failed" in capsys.readouterr().err
     results = load(out)

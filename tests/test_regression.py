@@ -411,6 +411,75 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
     assert usual[key("accuracy")].origin == "default"
 
 
+def run_of_rows(values, seed=0):
+    """A run of one method with rows without samples, whose default tolerance is 0.1."""
+    rows = {
+        key("ad", x=float(k)): regression.Pin(value, value - 0.1, value + 0.1, 100, 1)
+        for k, value in enumerate(values)
+    }
+    return regression.PinnedRun("m x a", "m", "a", seed, "done", "", "id", {}, {}, rows=rows)
+
+
+def test_a_row_that_agrees_by_chance_has_the_tolerance_of_its_metrics_rows():
+    pinned = run_of_rows(np.ones(40))
+    other = run_of_rows(1 + 0.05 * np.arange(40) / 40)
+    (found,), _ = measure([pinned], {"other": [other]})
+    rows = list(found.rows.values())
+    # The 95 % quantile of 0, 1, ..., 39 is 37.05.
+    scale = 0.05 * 37.05 / 40
+    assert (rows[0].origin, rows[39].origin) == ("scale", "spread")
+    assert rows[0].tolerance == pytest.approx(2 * scale, rel=1e-3)
+    assert rows[39].tolerance == pytest.approx(2 * 0.05 * 39 / 40, rel=1e-3)
+    # Fewer than 20 rows have no such quantile.
+    few_rows = [run_of_rows(np.ones(19)), run_of_rows([1.0] * 10 + [2.0] * 9)]
+    (few,), _ = measure(few_rows[:1], {"other": few_rows[1:]})
+    assert [pin.origin for pin in few.rows.values()] == ["floor"] * 10 + ["spread"] * 9
+
+
+def test_a_baseline_is_widened_by_another_machine_and_keeps_its_values(tmp_path, capsys):
+    path = tmp_path / "b.json"
+    record(tmp_path / "pinned")
+    record(tmp_path / "first", outcome(won=4))
+    record(tmp_path / "second", outcome(won=30))
+    record(tmp_path / "third", outcome(won=16))
+    pin(tmp_path / "pinned", path, "--spread", tmp_path / "first")
+    assert check(tmp_path / "second", path) == 1
+    assert pin(tmp_path / "second", path, "--widen") == 0
+    assert check(tmp_path / "second", path) == 0 and check(tmp_path / "pinned", path) == 0
+    widened = read_baseline(path)
+    row = widened.runs[0].rows[key("accuracy")]
+    assert (row.value, row.tolerance) == (0.5, pytest.approx(2 * 0.15))
+    assert list(widened.spread) == ["first", "second"] and widened.history == ["for the test"]
+    # Tolerances do not become smaller.
+    assert pin(tmp_path / "third", path, "--widen") == 0
+    assert read_baseline(path).runs[0].rows[key("accuracy")].tolerance == row.tolerance
+    before = path.read_text()
+    for words, text in (
+        ([tmp_path / "third", path, "--widen"], "rename the new one"),
+        ([tmp_path / "pinned", path, "--widen", "--force"], "give one"),
+        ([tmp_path / "pinned", tmp_path / "absent.json", "--widen"], "absent.json"),
+    ):
+        capsys.readouterr()
+        assert pin(*words) == 1
+        assert text in capsys.readouterr().err and path.read_text() == before
+
+
+def test_a_failed_check_on_another_machine_names_both_remedies(tmp_path, capsys):
+    path = tmp_path / "b.json"
+    record(tmp_path / "pinned")
+    record(tmp_path / "new", outcome(won=30))
+    pin(tmp_path / "pinned", path)
+    assert check(tmp_path / "new", path) == 1
+    assert "--widen" not in capsys.readouterr().err
+    old = read_baseline(path)
+    elsewhere = replace(old, made_with=old.made_with | {"processor": "of another make"})
+    regression.write_baseline(path, elsewhere)
+    assert check(tmp_path / "new", path) == 1
+    said = capsys.readouterr()
+    assert "--force" in said.err and "--widen" in said.err
+    assert "processor of another make -> " in " ".join(said.out.split())
+
+
 def test_a_run_is_measured_by_runs_of_its_own_seed_where_there_are_any(tmp_path):
     record(tmp_path / "runs")
     record(tmp_path / "runs", outcome(won=30), seed=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,12 +29,17 @@ EXAMPLES = """examples:
   editbench baseline runs/demo --out runs/baselines/demo.json --reason "first pins"
   editbench baseline runs/demo --out runs/baselines/demo.json --reason "..." --spread runs/demo_batch runs/demo_seed1
   editbench baseline runs/demo --out runs/baselines/demo.json --reason "GradCtrl excludes ties exactly" --force
+  editbench baseline runs/demo --out runs/baselines/demo.json --reason "also on AMD EPYC" --widen
 
 --spread takes runs of the same jobs with another engine.batch, OMP_NUM_THREADS or seed. The
-tolerance of a row is then twice their largest deviation from the pinned value, but at least a fifth
-of the default tolerance, which comes from the row's value and interval. Vary what may differ where
-the check will run. Other seeds widen the tolerances to the noise of a fit, which can hide small
-bugs from a check at the pinned seed (docs/regression.md).
+tolerance of a row is then twice their largest deviation from the pinned value, but at least what
+the other rows of the same metric show, and a fifth of the default tolerance, which comes from the row's
+value and interval. Vary what may differ where the check will run. Other seeds widen the tolerances
+to the noise of a fit, which can hide small bugs from a check at the pinned seed
+(docs/regression.md).
+
+--widen keeps the pinned values of an existing baseline, and allows for the deviations of these runs
+too. Use it where a check fails although only the machine is another one.
 """
 
 
@@ -60,6 +67,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--force", action="store_true", help="replace an existing baseline, keeping its reasons"
     )
+    parser.add_argument(
+        "--widen",
+        action="store_true",
+        help="keep the pinned values of an existing baseline, and widen its tolerances by these runs",
+    )
     add_config_dir(parser)
     args = parser.parse_args(argv)
     use_config_dir(args.config_dir)
@@ -68,11 +80,14 @@ def main(argv: list[str]) -> int:
         raise EditbenchError(
             '--reason is empty: say why these numbers are pinned, as in --reason "first pins"'
         )
+    out = results_console()
+    if args.widen:
+        widen(args, out)
+        return 0
     results = whole(args.root)
     runs, notes = pin_runs(results)
     spreads, own = read_spreads(args.spread, args.root)
     runs, spread = measure(runs, spreads, own)
-    out = results_console()
     for note in notes:
         out.print(f"note: {note}", style="dim", soft_wrap=True, markup=False)
     history: list[str] = []
@@ -101,6 +116,35 @@ def main(argv: list[str]) -> int:
     report(runs, spread, out)
     print(f"baseline {args.out}")
     return 0
+
+
+def widen(args: argparse.Namespace, out: Console) -> None:
+    """Widen the tolerances of an existing baseline by the deviations of other runs.
+
+    Raises:
+        EditbenchError: --force is given too, or a folder has the name of one that the tolerances
+            were measured by before.
+    """
+    if args.force:
+        raise EditbenchError("--widen keeps the pinned values, --force replaces them: give one")
+    old = read_baseline(args.out)
+    spreads, _ = read_spreads([args.root, *args.spread], args.out)
+    for name in spreads.keys() & old.spread.keys():
+        raise EditbenchError(
+            f"the tolerances of {args.out} were measured by a folder of the name '{name}' before, "
+            "and the file stores only names: rename the new one"
+        )
+    runs, spread = measure(old.runs, spreads)
+    widened = replace(
+        old,
+        runs=runs,
+        reason=args.reason.strip(),
+        history=[*old.history, old.reason],
+        spread=old.spread | spread,
+    )
+    write_baseline(args.out, widened)
+    report(runs, spread, out)
+    print(f"baseline {args.out}")
 
 
 def whole(root: Path, newest: bool = True) -> Results:
@@ -158,6 +202,7 @@ def report(runs: list, spread: dict, out: Console) -> None:
         f"{origins.count(name)} {words}"
         for name, words in (
             ("spread", "measured"),
+            ("scale", "at the scale of the metric"),
             ("floor", "at the minimum"),
             ("default", "default"),
         )

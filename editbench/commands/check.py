@@ -92,11 +92,18 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
     elif failures:
+        command = f"editbench baseline {args.root} --out {args.baseline}"
         print(
-            "failed: see the rows above. If the change is intended, pin it: editbench baseline "
-            f'{args.root} --out {args.baseline} --force --reason "..."',
+            "failed: see the rows above. If the change is intended, pin it: "
+            f'{command} --force --reason "..."',
             file=sys.stderr,
         )
+        if made:
+            print(
+                "If only the machine is another one, allow for it and keep the pinned values: "
+                f'{command} --widen --reason "..."',
+                file=sys.stderr,
+            )
     return int(bool(failures) or found.blind)
 
 

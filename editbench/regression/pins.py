@@ -49,7 +49,7 @@ class Pin:
         version: of the metric.
         note: of the row.
         tolerance: largest change of the value that passes.
-        origin: 'spread', 'floor' or 'default', '' before a tolerance was given.
+        origin: 'spread', 'scale', 'floor' or 'default', '' before a tolerance was given.
         better: whether higher is better (None: neither or unknown; not in the file).
     """
 

@@ -4,17 +4,22 @@ Default, from the pinned row alone: the largest of 5 % of the value, a quarter o
 interval's width (half where there are no samples to pair, since the tolerance alone must carry the
 noise there) and, for a count (a whole number without an interval), 1.
 Measured: twice the largest absolute deviation from the pinned value that the other runs of the same
-job show, but not below the floor, a fifth of the default.
+job show. A few runs may agree in one row by chance, so all rows of one metric of a method (20 or
+more) give a scale: the 95 % quantile of the deviation divided by the default tolerance. A tolerance
+is not below twice the scale times the default, nor below the floor, a fifth of the default.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from editbench.base.errors import EditbenchError
-from editbench.regression.pins import Pin, PinnedRun, significant
+from editbench.regression.pins import Key, Pin, PinnedRun, key_fields, significant
 from editbench.walk.rows import written_key
 
 # Default: shares of the value, and of the interval's width with and without samples; of a count.
@@ -25,11 +30,17 @@ COUNT = 1.0
 # Measured: times the largest deviation, but not below this share of the default.
 FACTOR = 2.0
 FLOOR = 0.2
+# Of the deviations of all rows of one metric of a method, in units of the default tolerance. Fewer
+# rows have no such quantile.
+QUANTILE = 0.95
+MIN_ROWS = 20
 RULE = {
     "default": f"max({RELATIVE:g} |value|, {PAIRED:g} (high - low), or {ALONE:g} (high - low) without samples, "
     f"{COUNT:g} for a count)",
     "floor": f"{FLOOR:g} default",
-    "spread": f"max({FACTOR:g} largest |deviation| of the spread runs, floor)",
+    "scale": f"{FACTOR:g} default {QUANTILE:g}-quantile(largest |deviation| / default) over the rows of "
+    "one metric of the method",
+    "spread": f"max({FACTOR:g} largest |deviation| of the spread runs, scale, floor)",
 }
 
 
@@ -50,29 +61,82 @@ def default(pin: Pin, paired: bool) -> float:
     return max(RELATIVE * abs(pin.value), COUNT if pin.value == round(pin.value) else 0.0)
 
 
-def measured(run: PinnedRun, others: Sequence[PinnedRun]) -> PinnedRun:
-    """The run with tolerances from the deviations of `others`; rows that none of them has keep the
-    default."""
+def deviations(run: PinnedRun, others: Sequence[PinnedRun]) -> dict[Key, float]:
+    """The largest absolute deviation of each row that one of the other runs has.
+
+    A tolerance that was measured before counts as the deviation that it came from.
+    """
+    found: dict[Key, float] = {}
+    for key, pin in run.rows.items():
+        seen = [other.rows[key].value for other in others if key in other.rows]
+        gaps = [abs(value - pin.value) for value in seen if math.isfinite(value - pin.value)]
+        if gaps and pin.origin == "spread":
+            gaps.append(pin.tolerance / FACTOR)
+        if gaps:
+            found[key] = max(gaps)
+    return found
+
+
+def usual(run: PinnedRun, key: Key) -> float:
+    """The default tolerance of a row of a run."""
+    return default(run.rows[key], run.series(key) is not None)
+
+
+def scales(
+    runs: Sequence[PinnedRun], gaps: Sequence[Mapping[Key, float]]
+) -> dict[tuple[str, str], float]:
+    """(method, metric) -> quantile of the deviations of its rows, in units of the default tolerance.
+
+    With fewer than MIN_ROWS rows there is none.
+    """
+    shares: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for run, found in zip(runs, gaps):
+        for key, gap in found.items():
+            tolerance = usual(run, key)
+            # The default is 0 where a value without an interval is 0.
+            if tolerance > 0:
+                shares[run.method, metric_of(key)].append(gap / tolerance)
+    return {
+        of: float(np.quantile(values, QUANTILE))
+        for of, values in shares.items()
+        if len(values) >= MIN_ROWS
+    }
+
+
+def metric_of(key: Key) -> str:
+    return str(key_fields(key)["metric"])
+
+
+def measured(
+    run: PinnedRun, gaps: Mapping[Key, float], scale: Mapping[tuple[str, str], float]
+) -> PinnedRun:
+    """The run with measured tolerances; rows without a deviation keep the default.
+
+    A tolerance that was measured before does not become smaller.
+
+    Args:
+        run: the pinned run.
+        gaps: the largest deviations of its rows.
+        scale: of the metrics of all methods; see `scales`.
+    """
     rows = {}
     for key, pin in run.rows.items():
-        # The default is needed even here: the floor is a share of it.
-        usual = default(pin, run.series(key) is not None)
-        seen = [other.rows[key].value for other in others if key in other.rows]
-        gaps = [
-            abs(value - pin.value)
-            for value in seen
-            if math.isfinite(value) and math.isfinite(pin.value)
-        ]
-        origin = "default"
-        tolerance = usual
-        if gaps:
-            spread = FACTOR * max(gaps)
-            floor = FLOOR * usual
-            # Few runs may agree by chance, so there is a floor.
-            origin = "spread" if spread > floor else "floor"
-            tolerance = max(spread, floor)
+        unmeasured = usual(run, key)
+        tolerances = {"default": unmeasured}
+        if key in gaps:
+            shared = scale.get((run.method, metric_of(key)), 0.0)
+            tolerances = {
+                "floor": FLOOR * unmeasured,
+                "scale": FACTOR * shared * unmeasured,
+                "spread": FACTOR * gaps[key],
+            }
+        if pin.origin in ("scale", "spread"):
+            tolerances[pin.origin] = max(pin.tolerance, tolerances.get(pin.origin, 0.0))
+        # Of equal tolerances the first one.
+        origin = max(tolerances, key=lambda name: tolerances[name])
         # Four digits are more than a spread of a few runs is known to.
-        rows[key] = replace(pin, tolerance=significant(tolerance, 4), origin=origin)
+        tolerance = significant(tolerances[origin], 4)
+        rows[key] = replace(pin, tolerance=tolerance, origin=origin)
     return replace(run, rows=rows)
 
 
@@ -164,4 +228,6 @@ def measure(
                 "another engine.batch, OMP_NUM_THREADS or seed"
             )
         about[where] = {"runs": len(pairs), "varied": describe_changes(pairs)}
-    return [measured(run, found) for run, found in zip(runs, matched)], about
+    gaps = [deviations(run, found) for run, found in zip(runs, matched)]
+    scale = scales(runs, gaps)
+    return [measured(run, found, scale) for run, found in zip(runs, gaps)], about

@@ -36,7 +36,7 @@ from editbench.bank.importing import read_matrix
 from editbench.base.errors import BadFile
 from editbench.networks.external import read_tensors
 from editbench.networks.pickles import read_pickle, read_torch
-from editbench.networks.pickles.limits import FLOOR, RATIO
+from editbench.networks.pickles.reader import FLOOR, RATIO
 
 CHUNK = 500  # cases of one worker
 CASE_SECONDS = 20  # of one case, far above what any takes

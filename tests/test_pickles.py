@@ -156,11 +156,12 @@ def test_dict_likes_are_dicts_and_other_classes_are_opaque(tmp_path, protocol, m
     assert same(odd.state, {"x": np.arange(3)}) and odd_list.items == [1, 2]
 
 
-def test_keys_and_members_that_are_numpy_numbers_are_plain(tmp_path):
-    value = {(np.int64(1), np.float32(0.5)): 1, np.int64(2): {np.str_("a")}, ("b", (3,)): 2}
-    found = read_pickle(written(tmp_path, value))
-    assert same(found, {(1, 0.5): 1, 2: {"a"}, ("b", (3,)): 2})
-    assert [type(key) for key in [*next(iter(found)), list(found)[1]]] == [int, float, int]
+def test_keys_and_members_are_plain_values(tmp_path):
+    value = {("b", (3, None)): 1, 2: {0.5, b"a"}}
+    assert same(read_pickle(written(tmp_path, value)), value)
+    for refused in ({np.int64(1): 1}, {(1, np.float32(0.5))}, {Keyword(size=4): 1}):
+        with pytest.raises(BadFile, match="a key of a dict or set is an object"):
+            read_pickle(written(tmp_path, refused))
 
 
 def test_named_arguments_are_kept_aside(tmp_path):
@@ -283,14 +284,14 @@ def test_limits_are_kept_and_named(tmp_path):
         read_pickle(repeated, Limits(bytes=5 * array.nbytes))
     deep = written(tmp_path, [[[[1]]]])
     assert read_pickle(deep, Limits(depth=4)) == [[[[1]]]]
-    with pytest.raises(BadFile, match="3 deep"):
+    with pytest.raises(BadFile, match="more than 3 levels"):
         read_pickle(deep, Limits(depth=3))
     shared = [[1]]
     twice = written(
         tmp_path, [shared, [[shared]]]
     )  # 5 levels, of which 2 are known when they are met again
     assert read_pickle(twice, Limits(depth=5)) == [shared, [[shared]]]
-    with pytest.raises(BadFile, match="4 deep"):
+    with pytest.raises(BadFile, match="more than 4 levels"):
         read_pickle(twice, Limits(depth=4))
 
 

@@ -18,8 +18,7 @@ import torch
 
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import Limits, read_pickle, read_torch
-from editbench.networks.pickles.limits import FLOOR, RATIO
-from editbench.networks.pickles.reader import CHILD
+from editbench.networks.pickles.reader import CHILD, FLOOR, RATIO
 from tests.test_pickles_hostile import Call, glob
 
 
@@ -111,7 +110,8 @@ BOMBS = {
     "an empty array that sums to a huge one": array_pickle((0, 1 << 40), raw=b""),
     "an array of objects": array_pickle((2,), "O8"),
     "an array of records": array_pickle((2,), "V8"),
-    "too many axes": array_pickle((1,) * 40 + (2,)),
+    "too many axes": array_pickle((1,) * 70 + (2,)),
+    "a million axes": array_pickle((1 << 62,) * 1_000_000),
     "booleans of other bytes": array_pickle((16,), "b1", b"\x07" * 16),
     "text of no characters": array_pickle((4,), "U1", b"\xff" * 16),
     "a tensor beyond its storage": tensor_pickle(0, (5,), (1,)),
@@ -126,6 +126,9 @@ BOMBS = {
     "a tensor expanded beyond 64 bits": tensor_pickle(0, (1 << 32, 1 << 32), (0, 0)),
     "a tensor of another object": pickle.dumps(
         Call(torch._utils._rebuild_tensor_v2, "x", 0, (1,), (1,), False, {})
+    ),
+    "a tensor of a tensor": pickle.dumps(
+        Call(torch._utils._rebuild_tensor_v2, torch.zeros(2, 2), 0, (1,), (1,), False, {})
     ),
     "an empty huge tensor": tensor_pickle(0, (0, 1 << 50), (1, 1)),
     "archives within archives": b"",
@@ -153,17 +156,9 @@ BOMBS = {
     "floats in a set": b"\x80\x04\x8f("
     + b"".join(b"G" + struct.pack(">d", 2.0 + k) for k in range(40_000))
     + b"\x90.",
-    # The caller can be a thread with less stack than the process that tries.
-    "a deep key that is thrown away": b"\x80\x04})" + b"\x85" * 30_000 + b"Ns0N.",
-    # The order of a set is another one in the caller.
-    "a dict of a set": b"\x80\x04"
-    + glob("collections", "OrderedDict")
-    + b"(\x8f(I1\nI2\n\x86I1\nI3\n\x86\x90tR.",
-    "a dict of pairs that are sets": b"\x80\x04"
-    + glob("collections", "OrderedDict")
-    + b"(](\x8f(Va\nVb\n\x90etR.",
-    "a size of a set": b"\x80\x04" + glob("torch", "Size") + b"(\x8f(Va\nVb\n\x90tR.",
-    # The unpickler hashes objects, and only the caller hashes numbers.
+    # Python's own hash overflows the stack here.
+    "a deep key that is thrown away": b"\x80\x04})" + b"\x85" * 3_000_000 + b"Ns0N.",
+    # The child hashes stand-ins, and only the caller would hash numbers.
     "keys of NumPy's numbers with one hash": pickle.dumps(
         {tuple(2.0 ** np.array((61 * a, 61 * b))): 0 for a in range(11) for b in range(11)}
     ),
@@ -193,14 +188,14 @@ REASONS = {
         "tuples of tuples",
         "lists of one list",
     ],
-    "written out it would have more than .* bytes": [
-        "one array many times",
-        "an expanded tensor",
-        "many expanded tensors",
-    ],
+    "written out it would have more than .* bytes": ["one array many times"],
     "reading it takes more than 1 s": ["a key of nested tuples"],
-    "contain themselves": ["a list in itself"],
-    "nested more than 300 deep": ["deep lists", "deep tuples", "deep states"],
+    "written out it would have more than 300 levels": [
+        "a list in itself",
+        "deep lists",
+        "deep tuples",
+        "deep states",
+    ],
     "it is not a pickle, or it is damaged": ["many marks"],
     "its content would take more than": [
         "copies of arrays",
@@ -212,25 +207,25 @@ REASONS = {
         "long integer",
         "negative length",
         "a false frame",
+        "new of new of new",
         "scattered entries of the memo",
     ],
     "exceeds system's maximum": ["long byte array"],
     "could not convert string to int": ["an integer in digits"],
     "value too large to convert to float": ["a float in digits"],
-    "comes with": ["a larger array", "no items of no size"],
-    "up to 32 integers from 0 on": [
-        "a negative shape",
-        "an offset before",
-        "a negative stride",
-        "too many axes",
-    ],
-    "too many elements": [
+    "cannot reshape array": ["a larger array", "no items of no size"],
+    "the shape of an array is negative or too large": [
         "a huge array",
+        "a negative shape",
         "a shape that overflows",
         "an empty array that sums to a huge one",
         "an empty huge tensor",
+        "an expanded tensor",
+        "many expanded tensors",
         "a tensor expanded beyond 64 bits",
     ],
+    "an array has .* axes": ["too many axes", "a million axes"],
+    "a tensor has no storage": ["a tensor of a tensor"],
     "only numbers and fixed-size text": ["an array of objects", "an array of records"],
     "other bytes than 0 and 1": ["booleans of other bytes"],
     "no characters": ["text of no characters"],
@@ -238,17 +233,16 @@ REASONS = {
         "strides for other axes",
         "a tensor beyond its storage",
         "a stride beyond",
+        "an offset before",
         "an offset beyond",
+        "a negative stride",
         "a huge stride",
     ],
-    "has no storage": ["a tensor of another object"],
-    "more than 4 deep": ["archives within archives"],
-    "an object's class is not a name": ["new of new of new"],
+    "no attribute 'dim'": ["a tensor of another object"],
+    "it is not a torch.save archive": ["archives within archives"],
     "the reading process ended": ["a deep key that is thrown away"],
-    "something other than pairs": ["a dict of a set", "a dict of pairs that are sets"],
-    "a size is made from something else": ["a size of a set"],
-    "have the same hash": ["keys of NumPy's numbers with one hash"],
-    "a memoryview": ["a buffer that cannot be written"],
+    "a key of a dict or set is an object": ["keys of NumPy's numbers with one hash"],
+    "cannot pickle memoryview": ["a buffer that cannot be written"],
 }
 # Slow or long, but no larger than the file says: refused beyond the limits, and read within them.
 READ = {
@@ -282,7 +276,7 @@ def test_the_forgeries_are_read_where_they_tell_the_truth(tmp_path):
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_within_the_bound_on_memory(tmp_path, name):
-    """The process that reads has its own bound, of the system; here is what the caller spends."""
+    """The child has its own bound, of the system; here is what the caller spends."""
     path = tmp_path / "bomb.pkl"
     path.write_bytes(BOMBS[name])
     limits = Limits(seconds=1 if name == "a key of nested tuples" else 20)
@@ -299,8 +293,7 @@ def test_bombs_are_refused_within_the_bound_on_memory(tmp_path, name):
     finally:
         tracemalloc.stop()
     largest = 2 << 20  # the last array that was made before the bound was seen to be passed
-    # Once for what the file holds, and once for what is made of it.
-    assert peak <= 2 * (FLOOR + RATIO * len(BOMBS[name])) + largest
+    assert peak <= FLOOR + RATIO * len(BOMBS[name]) + largest
 
 
 def test_the_process_that_reads_has_its_bound_on_memory_from_the_system(tmp_path, monkeypatch):
@@ -318,14 +311,14 @@ def test_the_process_that_reads_keeps_the_bounds_of_the_caller():
         "import resource, sys",
         f"sys.path.append({str(CHILD.parent)!r})",
         "import child",
-        "hard = resource.getrlimit(resource.RLIMIT_STACK)[1]",
-        "resource.setrlimit(resource.RLIMIT_STACK, (1 << 19, hard))",
+        "hard = resource.getrlimit(resource.RLIMIT_CPU)[1]",
+        "resource.setrlimit(resource.RLIMIT_CPU, (5, hard))",
         "child.limit(1 << 30, 10)",
-        "print(resource.getrlimit(resource.RLIMIT_STACK)[0])",
+        "print(resource.getrlimit(resource.RLIMIT_CPU)[0])",
     )
     command = [sys.executable, "-I", "-S", "-c", "\n".join(lines)]
     done = subprocess.run(command, capture_output=True, check=True)
-    assert int(done.stdout) == 1 << 19
+    assert int(done.stdout) == 5
 
 
 def test_keys_of_one_hash_end_at_the_limit_of_time(tmp_path):
@@ -354,7 +347,7 @@ def test_zip_bombs_and_odd_zips_are_refused(tmp_path):
         zipfile.ZIP_DEFLATED,
         lambda name, data: bytes(50 << 20) if name.endswith("data/0") else data,
     )
-    with pytest.raises(BadFile, match="compressed"):
+    with pytest.raises(BadFile, match="its content would take more than"):
         read_torch(bomb)
     short = rezip(
         good, tmp_path / "short.pt", edit=lambda name, data: data[:-4] if "data/0" in name else data
@@ -372,11 +365,13 @@ def test_zip_bombs_and_odd_zips_are_refused(tmp_path):
         read_torch(tmp_path / "flipped.pt")
     data = bytearray((tmp_path / "same.pt").read_bytes())
     entries = [at for at in range(len(data)) if data[at : at + 4] == b"PK\x01\x02"]
-    data[entries[2] + 42 : entries[2] + 46] = data[
-        entries[1] + 42 : entries[1] + 46
-    ]  # its offset, that of another
+    names = zipfile.ZipFile(tmp_path / "same.pt").namelist()
+    first, second = (
+        entry for entry, name in zip(entries, names) if name.endswith(("data/0", "data/1"))
+    )
+    data[second + 42 : second + 46] = data[first + 42 : first + 46]  # its offset, that of another
     (tmp_path / "overlap.pt").write_bytes(data)
-    with pytest.raises(BadFile, match="overlap"):
+    with pytest.raises(BadFile, match=r"File name in directory .* and header .* differ"):
         read_torch(tmp_path / "overlap.pt")
 
 
@@ -395,7 +390,7 @@ def test_an_older_archive_cannot_declare_more_than_it_holds(tmp_path):
         path.write_bytes(whole.replace(declared, b"J" + struct.pack("<I", number)))
         with pytest.raises(BadFile, match=words):
             read_torch(path)
-    for content, words in ((whole + b"x", "follow"), (whole[:-1], "ends in the middle")):
+    for content, words in ((whole + b"x", "follow"), (whole[:-1], "3,999 bytes, 4,000 declared")):
         path.write_bytes(content)
         with pytest.raises(BadFile, match=words):
             read_torch(path)

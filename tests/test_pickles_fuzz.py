@@ -14,7 +14,7 @@ import pytest
 
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import Limits, read_pickle
-from editbench.networks.pickles.limits import FLOOR, RATIO
+from editbench.networks.pickles.reader import FLOOR, RATIO
 from tests.data_folder import DATA, needs_data
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_readers.py"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from scipy.stats import ttest_rel
+from scipy.stats import binomtest, ttest_rel
 
 from editbench.figures.theme import Theme
 from editbench.report import load, print_table
@@ -134,6 +134,20 @@ def test_interval_of_a_mean_over_attributes_is_the_stratified_one(tmp_path: Path
     row = ranking(load(tmp_path)).table.set_index("method").loc["a"]
     half = (row["accuracy_high"] - row["accuracy_low"]) / 2
     assert half == pytest.approx(1.96 * np.sqrt(variance), rel=0.06)
+
+
+def test_a_mean_of_equal_outcomes_has_the_interval_of_its_number_of_starts(tmp_path: Path) -> None:
+    for attribute, n in (("age", 60), ("smile", 40)):
+        values = pd.DataFrame({"a": np.ones(n), "b": np.ones(n), "random": np.zeros(n)})
+        values.loc[: n // 2, "b"] = 0.0
+        write(tmp_path, values, attribute)
+    results = load(tmp_path)
+    low, high = compare_methods(results, main_table(results), "accuracy").intervals()
+    expected = binomtest(100, 100).proportion_ci(method="wilson")
+    assert (low[0], high[0]) == pytest.approx((expected.low, 1.0))
+    assert 0 < low[1] < high[1] < 1
+    none = binomtest(0, 100).proportion_ci(method="wilson")
+    assert (low[2], high[2]) == pytest.approx((0.0, none.high))
 
 
 def test_same_seeds_of_attributes_of_one_size_are_independent(tmp_path: Path) -> None:

@@ -24,7 +24,14 @@ from editbench.figures.theme import Theme, display_name
 from editbench.report.load import Results
 from editbench.report.paired import seed_spreads, start_values
 from editbench.report.tables import AT_EFFECT, floors_reached, main_table, readable, scalars_of
-from editbench.stats.intervals import DRAWS, SeedSpread, percentiles, resampled_sums, seed_draws
+from editbench.stats.intervals import (
+    DRAWS,
+    SeedSpread,
+    percentiles,
+    resampled_sums,
+    seed_draws,
+    wilson,
+)
 
 LEAST = 0.5  # least share of the attributes; a mean over fewer would be over a biased selection
 SHARED = 10  # least starts per attribute; a bootstrap over fewer has too few different draws
@@ -164,9 +171,15 @@ class MeanComparison:
 
     def intervals(self) -> np.ndarray:
         """(2, methods and floors) low and high ends of the means' 95 % intervals."""
+        ends = percentiles(self.draws())
         # The seeds' part is symmetric, so intervals could exceed the possible range.
-        highest = 1.0 if self.metric == "accuracy" else np.inf
-        return percentiles(self.draws()).clip(0.0, highest)
+        if self.metric != "accuracy":
+            return ends.clip(0.0)
+        for column, mean in enumerate(self.averages()):
+            # Resampling equal outcomes says nothing about outcomes that were not seen.
+            if mean in (0.0, 1.0):
+                ends[:, column] = wilson(mean * self.starts, self.starts)
+        return ends.clip(0.0, 1.0)
 
 
 def over(attributes: int, asked: int, starts: int) -> str:

@@ -64,10 +64,15 @@ def source_hashes(target: str) -> dict[str, str]:
     if own_root in LIBRARIES:
         return {own_root: _version(own_root)}
     found: dict[str, str] = {}
+    # Most modules import the same few names, of which most are not followed.
+    visited: set[str] = set()
     waiting = [first, *_parents(first)]
     while waiting:
         name = waiting.pop()
-        if name in found or not _is_followed(name, own_root):
+        if name in visited:
+            continue
+        visited.add(name)
+        if not _is_followed(name, own_root):
             continue
         file = _source_file(name)
         if file is None:  # a namespace package, or no module
@@ -109,11 +114,17 @@ def _is_followed(name: str, own_root: str) -> bool:
     """Whether a module can change a result and belongs to neither Python nor a third party."""
     root = name.partition(".")[0]
     if root == "editbench":
-        hidden = any(name == part or name.startswith(f"{part}.") for part in WITHOUT_EFFECT)
-        return name != "editbench" and not hidden
+        return _has_effect(name)
     if root == own_root:
         return True  # a user's own package counts even if it is installed
     return not _is_installed(root)
+
+
+@cache
+def _has_effect(name: str) -> bool:
+    """Whether a module of editbench can change a result."""
+    hidden = any(name == part or name.startswith(f"{part}.") for part in WITHOUT_EFFECT)
+    return name != "editbench" and not hidden
 
 
 def _is_installed(root: str) -> bool:

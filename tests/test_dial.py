@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 HALF = 0.05
 
 
+@functools.cache
 def labels_of(rho: float, n: int) -> np.ndarray:
     """The judge's labels of generated faces."""
     generator, judge = load_generator(rho), load_scorer("judge")

@@ -138,7 +138,7 @@ def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], li
     samples = dict(list(results.samples.groupby("run_id")))
     runs = [
         _pin(run, results, rows.get(run["run_id"]), samples.get(run["run_id"]))
-        for run in results.runs.to_dict("records")
+        for run in results.run_records
     ]
     if every:
         return runs, []

@@ -128,6 +128,6 @@ def listed(items: Sequence[str]) -> str:
 
 def _by_run(results: Results) -> Iterator[tuple[Mapping[Any, Any], list[Doubts]]]:
     """Each row of `results.runs`, with the doubts of its records (one per pooled seed)."""
-    for run in results.runs.to_dict("records"):
+    for run in results.run_records:
         made = [results.provenance[one] for one in run["run_ids"] if one in results.provenance]
         yield run, [doubts_of(one) for one in made]

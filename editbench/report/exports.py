@@ -118,7 +118,7 @@ def is_installed(package: str) -> bool:
 def exported_runs(results: Results) -> Iterator[ExportedRun]:
     """All records of a folder, including those that were skipped or failed."""
     rows = dict(list(results.rows.groupby("run_id")))
-    for run in results.runs.to_dict("records"):
+    for run in results.run_records:
         run_id = str(run["run_id"])
         about = {
             key: str(run[key])

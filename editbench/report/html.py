@@ -298,7 +298,7 @@ def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
 def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
     """(method, attribute, notes of the fit, run_id)."""
     found = []
-    for run in results.runs.to_dict("records"):
+    for run in results.run_records:
         # A row of several seeds has one fit per seed.
         for run_id in run["run_ids"]:
             # A run that was skipped before its fit has no notes; its row stays, with empty text.

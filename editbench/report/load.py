@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +105,12 @@ class Results:
     provenance: dict[str, dict] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def run_records(self) -> list[dict[str, Any]]:
+        """The rows of `runs` as dicts. They are shared and must not be changed."""
+        # A report asks for them two dozen times, and pandas makes them column by column.
+        return self.runs.to_dict("records")  # type: ignore[return-value]
 
     def only(self, setting: str) -> Results:
         """The results of one setting."""

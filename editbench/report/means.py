@@ -272,9 +272,7 @@ def _readable_values(
 
 def _spreads(results: Results, metric: str) -> dict[tuple[str, str], SeedSpread]:
     """(method, attribute) -> what its seeds add to the variance of the number."""
-    label = {
-        run["run_id"]: (run["label"], run["attribute"]) for run in results.runs.to_dict("records")
-    }
+    label = {run["run_id"]: (run["label"], run["attribute"]) for run in results.run_records}
     return {
         label[run]: spread
         for (run, key), spread in seed_spreads(results, (metric,)).items()

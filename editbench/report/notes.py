@@ -80,7 +80,7 @@ def missed_cards(results: Results) -> list[Missed]:
     # A set, since the runs of a world usually have the same card. Two runs of the same world may
     # have different cards, if it was trained again.
     found = set()
-    for run in results.runs.to_dict("records"):
+    for run in results.run_records:
         card = results.provenance.get(run["run_id"], {}).get("world_card") or {}
         if card.get("missed"):
             summary = (

@@ -89,7 +89,7 @@ def make_main_table(results: Results) -> pd.DataFrame:
     # The main numbers always have columns, even if no run has them, so that code can rely on them.
     names = [*FIRST, *sorted(set(scalars["column"]) - set(FIRST))]
     records = []
-    for run in results.runs.to_dict("records"):
+    for run in results.run_records:
         rows = by_run.get(run["run_id"], {})
         record = {
             "setting": run["setting"],
@@ -169,7 +169,9 @@ def floors_reached(group: pd.DataFrame, name: str) -> pd.Series:
     reached = pd.Series([[] for _ in group.index], index=group.index)
     known = readable(group, name) & np.isfinite(group[f"{name}_low"])
     others = group[known & ~group["floor"]]
-    for floor in group[known & group["floor"]].sort_values("method").to_dict("records"):
+    compared = ["method", f"{name}_low", f"{name}_high"]
+    floors = group.loc[known & group["floor"], compared].sort_values("method")
+    for floor in floors.to_dict("records"):
         if ABOVE_FLOOR[name]:
             clear = others[f"{name}_low"] > floor[f"{name}_high"]
         else:

@@ -31,7 +31,7 @@ class Wording:
     def __init__(self, results: Results, folders: Sequence[Path] = ()) -> None:
         self.results = results
         # Converted once, for all groups of options.
-        self._runs = results.runs.to_dict("records")
+        self._runs = results.run_records
         self.folders = folders
         self._files: dict[tuple[str, str], dict[str, Any]] = {}
 

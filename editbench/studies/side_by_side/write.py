@@ -212,7 +212,7 @@ def in_doubt(found: SideBySide) -> list[str]:
     where the other has it not."""
     told = []
     for results in (found.pairing.a, found.pairing.b):
-        runs = results.runs.to_dict("records")
+        runs = results.run_records
         # A dictionary, so that a mark on many runs is told once.
         meanings = dict(mark for run in runs for mark in marks(run))
         lines = [f"{name}: {meaning}" for name, meaning in meanings.items()]

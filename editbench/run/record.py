@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -331,8 +332,14 @@ def environment(device: str = "cuda") -> dict:
         "threads": torch.get_num_threads(),
         "git": git_commit(),
         "cuda": _gpu_name(device) if torch.cuda.is_available() else None,
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": package_versions(),
     }
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of PACKAGES; a process keeps what it imported."""
+    return {name: metadata.version(name) for name in PACKAGES}
 
 
 def _gpu_name(device: str) -> str:
@@ -375,9 +382,8 @@ def git_commit() -> str | None:
     try:
         if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
             return None
-        commit = git("rev-parse", "--short", "HEAD")
-        # -uno: untracked files, such as records, are not changes of the source.
-        return commit and commit + ("+" if git("status", "--porcelain", "-uno") else "")
+        # Without tags. Untracked files, such as records, are not changes of the source.
+        return git("describe", "--always", "--exclude=*", "--dirty=+")
     # git is not installed.
     except OSError:
         return None

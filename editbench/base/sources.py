@@ -74,10 +74,10 @@ def source_hashes(target: str) -> dict[str, str]:
         visited.add(name)
         if not _is_followed(name, own_root):
             continue
-        file = _source_file(name)
-        if file is None:  # a namespace package, or no module
+        path = _source_file(name)
+        if path is None:  # a namespace package, or no module
             continue
-        seen = _read_module(name, file)
+        seen = _read_module(name, path)
         found[name] = seen.text_hash
         waiting += seen.imported
     return found
@@ -178,14 +178,14 @@ def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     return None
 
 
-def _source_file(name: str) -> Path | None:
-    """The file of a module; None if it has none."""
+def _source_file(name: str) -> str | None:
+    """The path of a module's file; None if it has none."""
     loaded = sys.modules.get(name)
     origin = getattr(loaded, "__file__", None)
     if origin is None:
         spec = _find_spec(name)
         origin = spec.origin if spec is not None and spec.has_location else None
-    return Path(origin) if origin else None
+    return origin or None
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class _SeenText:
 # A process keeps running the text that it loaded, even if the file is edited later. A text that was
 # read before its module was loaded is assumed to be the loaded one. The file is read again if the
 # module was reloaded, or if the module is still not loaded and the file has changed.
-_SEEN: dict[Path, _SeenText] = {}
+_SEEN: dict[str, _SeenText] = {}  # by the path of its file
 
 
 def _load_of(name: str) -> object | None:
@@ -211,15 +211,16 @@ def _load_of(name: str) -> object | None:
     return getattr(module, "__spec__", None) or module
 
 
-def _read_module(name: str, file: Path) -> _SeenText:
+def _read_module(name: str, path: str) -> _SeenText:
     """The hash of a module's text, and the names that it imports."""
     loaded = _load_of(name)
-    seen = _SEEN.get(file)
+    seen = _SEEN.get(path)
     # Compared with `is`, since two specs of the same file are equal.
     if seen is not None and loaded is not None and (seen.loaded is None or seen.loaded is loaded):
         if seen.loaded is None:
-            _SEEN[file] = replace(seen, loaded=loaded)
+            _SEEN[path] = replace(seen, loaded=loaded)
         return seen
+    file = Path(path)
     about = file.stat()
     stamp = (about.st_size, about.st_mtime_ns)
     if seen is not None and loaded is None and seen.loaded is None and seen.stamp == stamp:
@@ -230,8 +231,8 @@ def _read_module(name: str, file: Path) -> _SeenText:
         raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         package = name if file.stem == "__init__" else name.rpartition(".")[0]
         imported = tuple(sorted(_imported_names(raw, package)))
-    _SEEN[file] = _SeenText(hashlib.sha256(raw).hexdigest(), imported, loaded, stamp)
-    return _SEEN[file]
+    _SEEN[path] = _SeenText(hashlib.sha256(raw).hexdigest(), imported, loaded, stamp)
+    return _SEEN[path]
 
 
 def _imported_names(text: bytes, package: str) -> set[str]:

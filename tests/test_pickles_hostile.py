@@ -8,6 +8,8 @@ import copyreg
 import io
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import Limits, Opaque, read_pickle, read_torch
+from editbench.networks.pickles.reader import CHILD, REFUSED
 
 LOUD: list[str] = []  # what a payload of this module's own classes did
 
@@ -170,6 +173,20 @@ def test_an_extension_that_the_caller_has_used_is_not_called(tmp_path, canary):
     with pytest.raises(BadFile, match="unregistered extension"):
         read_pickle(path)
     assert not canary.exists()
+
+
+def test_writing_a_name_as_a_value_imports_no_module(tmp_path):
+    """pickle imports the module that the __module__ of a function names, when it writes it."""
+    path = tmp_path / "value.pkl"
+    for value, rc in ((b"N}(V__module__\nVthis\nu\x86b", REFUSED), (b"", 0)):
+        path.write_bytes(b"\x80\x04]" + glob("_codecs", "encode") + value + b"a.")
+        command = [sys.executable, "-I", "-S", "-X", "importtime", str(CHILD), "pickle"]
+        command += map(str, (1 << 28, 10, 100, 100))
+        with path.open("rb") as stream:
+            done = subprocess.run(command, stdin=stream, capture_output=True, check=False)
+        imported = {line.rpartition(b"|")[2].strip() for line in done.stderr.splitlines()}
+        assert done.returncode == rc
+        assert b"pickle" in imported and b"this" not in imported
 
 
 def test_a_storage_keeps_its_own_size(tmp_path):

@@ -133,6 +133,19 @@ class Storage:
         self.data = bytearray(data)
 
 
+class Called(StandIn):
+    """The name of a function that is called; the object is its result.
+
+    A class, as for all other names: a file could set the attributes of a function, and pickle
+    imports the module that a function's __module__ names when it writes the function.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, /, *args: Any) -> Any:
+        return FUNCTIONS[cls.name](*args)
+
+
 class PlainDict(dict):
     """A plain dict for other dict classes."""
 
@@ -203,12 +216,13 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        if full in FUNCTIONS:
-            return FUNCTIONS[full]
         if full not in self.known:
+            base: type = StandIn
+            if full in FUNCTIONS:
+                base = Called
             # Many packages contain a copy of StyleGAN's EasyDict.
-            is_dict = full in DICTS or name == "EasyDict"
-            base = PlainDict if is_dict else StandIn
+            elif full in DICTS or name == "EasyDict":
+                base = PlainDict
             self.known[full] = type("Named", (base,), {"__slots__": (), "name": full})
         return self.known[full]
 

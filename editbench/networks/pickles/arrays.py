@@ -55,7 +55,7 @@ def reconstruct(cls: Any, shape: Any, code: Any, state: Any) -> np.ndarray:
     """numpy's _reconstruct, whose state is (version, shape, dtype, is Fortran order, data)."""
     if cls.name not in ("numpy.ndarray", "numpy.memmap"):
         raise Refused("an array is not a numpy.ndarray; save it with numpy.asarray")
-    *_, shape, dtype, fortran, raw = state
+    shape, dtype, fortran, raw = state[-4:]
     # In Fortran order, the elements are stored in that order.
     return array(raw, dtype, shape, "F" if fortran else "C")
 
@@ -66,7 +66,7 @@ def scalar(dtype: Any, raw: Any) -> np.generic:
 
 def as_dtype(dtype: Any) -> np.dtype:
     """The dtype for a stand-in of numpy.dtype(code, align, copy) with its pickled state."""
-    code = str(dtype.args[0])
+    code = dtype.args[0]
     # The byte order is in the state, (version, byte order, ...), or in the code without a state.
     if dtype.state:
         code = dtype.state[1] + code
@@ -81,16 +81,25 @@ def as_dtype(dtype: Any) -> np.dtype:
 
 
 def check_shape(shape: Any, width: int) -> None:
-    """Reject negative lengths, and an empty array whose sum over an axis would be huge."""
+    """Reject wrong lengths, and an empty array whose sum over an axis would be huge."""
     if len(shape) > MOST_AXES:
         raise ValueError(f"an array has {len(shape):,} axes")
-    if min(shape, default=0) < 0 or width * math.prod(n or 1 for n in shape) > LARGEST:
+    check_integers(shape)
+    # The empty dtype of text has width 0, and NumPy makes it 1 character wide.
+    expanded = max(width, 1) * math.prod(n or 1 for n in shape)
+    if min(shape, default=0) < 0 or expanded > LARGEST:
         raise ValueError("the shape of an array is negative or too large")
+
+
+def check_integers(values: Any) -> None:
+    """Reject NumPy's integers and tensors too, whose sums and products overflow."""
+    if any(type(value) is not int for value in values):
+        raise ValueError("the shape, strides or offset of an array are no integers")
 
 
 def check_booleans(raw: Any) -> None:
     # NumPy and torch give wrong results for booleans whose bytes are not 0 or 1.
-    if max(raw, default=0) > 1:
+    if np.frombuffer(raw, np.uint8).max(initial=0) > 1:
         raise ValueError("booleans have other bytes than 0 and 1")
 
 
@@ -115,10 +124,13 @@ def tensor(flat: Tensor, offset: Any, size: Any, stride: Any, *others: Any) -> T
     if metadata and (metadata.get("conj") or metadata.get("neg")):
         raise Refused("a tensor is a view; save it after tensor.resolve_conj().resolve_neg()")
     check_shape(size, flat.element_size())
+    if len(stride) != len(size):
+        raise ValueError("a tensor has strides for other axes")
+    check_integers((offset, *stride))
     if 0 in size:
         return torch.empty(size, dtype=flat.dtype)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride))
-    if len(size) != len(stride) or min((offset, *stride)) < 0 or last >= len(flat):
+    if min((offset, *stride)) < 0 or last >= len(flat):
         raise ValueError(f"a tensor reaches beyond the {len(flat):,} elements of its storage")
     # The stride of an axis of size 1 has no meaning, and a huge one would overflow in torch.
     steps = [step if length > 1 else 1 for length, step in zip(size, stride)]

@@ -23,6 +23,9 @@ sys.path.append(os.path.dirname(__file__))
 from unpickle import REFUSED, PlainDict, Refused, StandIn, Storage, read_pickle, read_torch, reason
 
 RECURSION = 10_000  # nested calls; writing a container takes several
+# Of an integer. Python does not print one of more than 4,300 digits, and a pickle contains a shared
+# integer again each time.
+MOST_BITS = 1024
 PLAIN_KEYS = (str, bytes, int, float, type(None))
 
 
@@ -51,6 +54,10 @@ class TreeSize:
             return len(value), 1, 0
         if isinstance(value, Storage):
             return value.size, 1, 0
+        if isinstance(value, int):
+            if value.bit_length() > MOST_BITS:
+                raise Refused(f"an integer has more than {MOST_BITS:,} bits; save it as text")
+            return 0, 1, 0
         parts = parts_of(value)
         if parts is None:
             return 0, 1, 0

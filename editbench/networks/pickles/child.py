@@ -121,14 +121,14 @@ def storage(*_: Any) -> None:
     """Likewise."""
 
 
-class Answer(pickle.Pickler):
+class AnswerWriter(pickle.Pickler):
     """Writes the content as a pickle of plain containers, and of calls of `opaque` and `storage`."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Storage):
             return storage, (value.dtype, value.data)
         if isinstance(value, PlainDict):
-            return dict, (list(value.items()),)
+            return dict, (), None, None, iter(value.items())
         if isinstance(value, StandIn):
             return opaque, (value.name, value.args, value.kwargs, value.state, value.items)
         if isinstance(value, type) and hasattr(value, "name"):  # of a stand-in
@@ -161,7 +161,7 @@ def main(kind: str, *numbers: str) -> None:
         content = read(sys.stdin.buffer)
         TreeSize(memory, objects, depth).measure(content)
         # Protocol 5 has an opcode for a bytearray, which the reader then owns without a copy.
-        Answer(sys.stdout.buffer, protocol=5).dump(content)
+        AnswerWriter(sys.stdout.buffer, protocol=5).dump(content)
         sys.stdout.flush()
     except Exception as error:
         os.write(2, reason(error).encode("utf-8", "replace"))

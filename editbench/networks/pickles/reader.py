@@ -89,7 +89,7 @@ class Opaque:
         return f"Opaque({self.name[:120]!a})"
 
 
-class Answer(pickle.Unpickler):
+class AnswerReader(pickle.Unpickler):
     """Reads a child's answer. It calls only the functions that are named here.
 
     Args:
@@ -99,9 +99,8 @@ class Answer(pickle.Unpickler):
 
     def __init__(self, stream: IO[bytes], most_bytes: int) -> None:
         super().__init__(stream)
-        self.left_bytes = most_bytes
         self.functions: dict[str, Callable[..., Any]] = {
-            "opaque": self.opaque,
+            "opaque": Builder(most_bytes).opaque,
             "storage": storage,
             "dict": dict,
             "complex": complex,
@@ -109,6 +108,20 @@ class Answer(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         return self.functions[name]
+
+
+class Builder:
+    """Builds the arrays and tensors of one answer.
+
+    This is not part of AnswerReader, which holds all that it has read: if it referred to itself, it
+    would keep the content until the next garbage collection.
+
+    Args:
+        most_bytes: maximum bytes of the arrays and tensors.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.left_bytes = most_bytes
 
     def opaque(self, name: str, args: Any, kwargs: Any, state: Any, items: Any) -> Any:
         """An array, a tensor, or a stand-in."""
@@ -194,7 +207,7 @@ def _ask_child(stream: BinaryIO, kind: str, limits: Limits, size: int) -> Any:
         assert child.stderr is not None
         content = None
         try:
-            content = Answer(child.stdout, memory).load()
+            content = AnswerReader(child.stdout, memory).load()
         except (EOFError, pickle.UnpicklingError):
             pass  # the answer is incomplete, and the exit code says why
         except BaseException:

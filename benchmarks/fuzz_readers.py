@@ -92,7 +92,7 @@ def golden_files(data: Path) -> dict[str, tuple[bytes, Reader]]:
 def opcodes(content: bytes) -> np.ndarray:
     """Positions of the opcodes of a pickle, found without carrying any out.
 
-    None for other files.
+    The result is empty for other files.
     """
     found: list[int] = []
     with contextlib.suppress(ValueError, IndexError):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editbench.base.errors import BadFile
-from editbench.networks.pickles import Limits, Opaque, read_pickle, read_torch
+from editbench.networks.pickles import Limits, Opaque, read_pickle, read_torch, reader
 
 PROTOCOLS = range(6)
 
@@ -175,6 +175,35 @@ def test_parts_that_are_shared_stay_shared(tmp_path):
     assert found["a"] is found["b"]
 
 
+class Text(str):
+    pass
+
+
+class Number(int):
+    pass
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_objects_of_classes_of_text_and_numbers_hold_their_value(tmp_path, protocol):
+    text, number = read_pickle(written(tmp_path, [Text("ab"), Number(5)], protocol))
+    assert text.name.endswith("Text") and text.args == ("ab",) and not text.items
+    assert number.name.endswith("Number") and number.args == (5,)
+
+
+def test_names_of_functions_that_are_called_are_opaque_by_themselves(tmp_path):
+    value = [set, frozenset, complex, bytes, bytearray, dict, torch.Size]
+    names = [f"builtins.{cls.__name__}" for cls in value[:-1]] + ["torch.Size"]
+    assert read_pickle(written(tmp_path, value)) == [
+        Opaque(name, (), {}, None, []) for name in names
+    ]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_scalars_of_empty_text(tmp_path, protocol):
+    value = [np.str_(""), np.bytes_(b"")]
+    assert same(read_pickle(written(tmp_path, value, protocol)), value)
+
+
 class Network:
     """As dnnlib.tflib.network.Network pickles itself: its own state, no arguments."""
 
@@ -243,6 +272,8 @@ def test_python_2_wrote_arrays_with_text_for_bytes(tmp_path):
         (b"\xff\xd8\xff\xe0", "not a pickle"),
         (b"\x80\x09N.", "unsupported pickle protocol: 9"),
         (pickle.dumps(1)[:-1], "ends in the middle"),
+        (b"PK\x03\x04" + bytes(100), "ends in the middle"),
+        (b"\x89PNG\r\n\x1a\n", "persistent ids.* damaged or not a pickle"),
     ],
 )
 def test_files_of_another_kind_say_what_they_are(tmp_path, content, words):
@@ -251,6 +282,14 @@ def test_files_of_another_kind_say_what_they_are(tmp_path, content, words):
     with pytest.raises(BadFile, match=words) as error:
         read_pickle(path)
     assert str(error.value).startswith(str(path))
+
+
+def test_a_file_whose_reading_the_system_killed_is_not_called_damaged(tmp_path, monkeypatch):
+    script = tmp_path / "child.py"
+    script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    monkeypatch.setattr(reader, "CHILD", script)
+    with pytest.raises(BadFile, match="the system killed the process"):
+        read_pickle(written(tmp_path, [1]))
 
 
 def test_missing_files_folders_torchscript_and_other_zips(tmp_path):

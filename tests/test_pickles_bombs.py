@@ -89,6 +89,7 @@ BOMBS = {
     "long bytes": b"\x8e" + struct.pack(U8, 1 << 60) + b"x.",
     "long text": b"\x8d" + struct.pack(U8, 1 << 62) + b"x.",
     "long byte array": b"\x96" + struct.pack(U8, (1 << 64) - 1) + b"x.",
+    "a long byte array that Python reports itself": b"\x96" + struct.pack(U8, 1 << 60) + b"x.",
     "long integer": b"\x8b" + struct.pack("<i", (1 << 31) - 1) + b"x.",
     "negative length": b"T" + struct.pack("<i", -5) + b"x.",
     "an integer in digits": b"I" + b"9" * 100_000 + b"\n.",
@@ -208,7 +209,8 @@ REASONS = {
         "deep states",
     ],
     "it is not a pickle, or it is damaged": ["many marks"],
-    "its content would take more than": [
+    ": its content would take more than": [
+        "a long byte array that Python reports itself",
         "copies of arrays",
         "copies of storages",
         "items of a known dict",

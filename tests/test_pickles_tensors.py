@@ -1,7 +1,9 @@
 """Tensors and arrays that the restricted reader gives, against torch's safe reader and NumPy."""
 
+import gc
 import pickle
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -108,6 +110,24 @@ def test_the_bytes_of_an_array_are_let_go_of(tmp_path, protocol):
     size = sum(array.nbytes for array in value.values())
     # One array beside its bytes, and another copy of it while it is made.
     assert size <= peak <= size + (5 << 20)
+
+
+def test_the_content_is_freed_with_its_last_reference(tmp_path):
+    """And not at the next garbage collection, which can be long after."""
+    path = written(tmp_path, [np.ones(3)])
+    gc.disable()
+    try:
+        array = weakref.ref(read_pickle(path)[0])
+        assert array() is None
+    finally:
+        gc.enable()
+
+
+def test_parameters_and_buffers_of_another_layout_are_refused_with_the_remedy(tmp_path):
+    sparse = torch.eye(2).to_sparse()
+    for value in (torch.nn.Parameter(sparse), torch.nn.Buffer(sparse)):
+        with pytest.raises(BadFile, match="save a dense tensor"):
+            read_pickle(written(tmp_path, value))
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))

@@ -28,6 +28,7 @@ TENSOR_DTYPES = {
 MOST_AXES = 64  # of NumPy and torch; multiplying the lengths of a million axes takes minutes
 LARGEST = 1 << 40  # maximum bytes of an expanded tensor, and of the sum of an empty array
 LAST_CHARACTER = 0x10FFFF  # of Unicode
+NOT_DENSE = "a parameter or buffer is sparse or of another unsupported layout; save a dense tensor"
 
 
 # -- NumPy -----------------------------------------------------------------------------------------
@@ -61,6 +62,9 @@ def reconstruct(cls: Any, shape: Any, code: Any, state: Any) -> np.ndarray:
 
 
 def scalar(dtype: Any, raw: Any) -> np.generic:
+    kind = as_dtype(dtype)
+    if kind.itemsize == 0:  # empty text, of which NumPy makes no array
+        return kind.type()
     return array(raw, dtype, (1,), "C")[0]
 
 
@@ -148,11 +152,17 @@ def tensor_v3(
 
 def parameter(value: Tensor, *_: Any) -> Tensor:
     """nn.Parameter and similar classes: the tensor itself."""
-    return value.detach()
+    if not isinstance(value, Tensor):
+        raise Refused(NOT_DENSE)
+    return value
 
 
 def of_type(function: Any, kind: Any, arguments: Any, *_: Any) -> Tensor:
     """_rebuild_from_type_v2(function, type, args, state), for a class derived from Tensor."""
+    if function.name not in BUILDERS:
+        raise Refused(NOT_DENSE)
+    if not isinstance(arguments, tuple):  # bytes as arguments would take 8 times their memory
+        raise ValueError("the arguments of a tensor are no tuple")
     return BUILDERS[function.name](*arguments)
 
 

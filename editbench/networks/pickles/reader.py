@@ -72,7 +72,7 @@ class Opaque:
 
     Args:
         name: 'module.qualname' in the file.
-        args: positional arguments of the call.
+        args: positional arguments of the call, where bytes become a bytearray.
         kwargs: named arguments of the call.
         state: the argument of __setstate__; None without one.
         items: the appended items; for a mapping, (key, value) pairs.
@@ -145,8 +145,8 @@ def read_pickle(path: Path | str, limits: Limits | None = None) -> Any:
 
     The result has no cycles, and as a tree it is within the limits, so it is safe to traverse and
     compare. It consists of dict (also for OrderedDict, EasyDict and similar types), list, tuple,
-    set, str, bytes, numbers, None, NumPy arrays and scalars, torch tensors on the host (parameters
-    become plain tensors), and `Opaque` for everything else.
+    set, frozenset, str, bytes, bytearray, numbers, None, NumPy arrays and scalars, torch tensors on
+    the host (parameters become plain tensors), and `Opaque` for everything else.
 
     Args:
         path: of the file.
@@ -215,8 +215,14 @@ def _ask_child(stream: BinaryIO, kind: str, limits: Limits, size: int) -> Any:
             raise
         words = child.stderr.read().decode("utf-8", "replace")
     if child.returncode == REFUSED:
-        raise Refused(words)
-    if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        # Python may print an error of its own before, such as of a bytearray that is too large.
+        raise Refused(words.splitlines()[-1])
+    if child.returncode == -signal.SIGKILL:
+        raise Refused(
+            "the system killed the process that reads it, for lack of memory or by a limit of CPU "
+            "time; allow more"
+        )
+    if child.returncode == -signal.SIGXCPU:
         raise Refused(
             f"reading it takes more than {seconds} s; if you trust it, raise Limits(seconds=...)"
         )

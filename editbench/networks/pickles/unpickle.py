@@ -39,8 +39,6 @@ DICTS = {
     "munch.Munch",
 }
 BIG_ENDIAN = "it was written on a big-endian machine; save it again on a usual one"
-
-
 REFUSED = 3  # exit code of child.py
 
 
@@ -54,8 +52,8 @@ def reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return (
-            "its content would take more than the memory that a file of its size may; if you trust "
-            "it, raise Limits(bytes=...), or save the arrays with numpy.save"
+            "its content would take more than the memory that a file of its size may (see Limits); "
+            "if it is not damaged, save its arrays with numpy.save"
         )
     # All other errors mean that the file is damaged, or was never a pickle.
     words = f"it is not a pickle, or it is damaged ({type(error).__name__}: {str(error)[:120]!a})"
@@ -167,13 +165,21 @@ def as_bytes(value: Any = b"", encoding: Any = "latin1") -> bytes:
 
 
 def new_object(cls: Any, base: Any, content: Any) -> Any:
-    """copyreg._reconstructor, by which protocols 0 and 1 create objects of a dict or list class."""
+    """copyreg._reconstructor, by which protocols 0 and 1 create objects.
+
+    The result is the same as with protocol 2. The content is that of the base class, such as a dict
+    or a number, and None for `object`.
+    """
+    if content is None:
+        return cls()
+    if not isinstance(content, (dict, list)):
+        return cls(content)
     made = cls()
-    if isinstance(content, dict):
-        for key, value in content.items():
-            made[key] = value
-    else:
-        made.extend(content or ())
+    if isinstance(content, list):
+        made.extend(content)
+        return made
+    for key, value in content.items():
+        made[key] = value
     return made
 
 
@@ -228,7 +234,10 @@ class Unpickler(pickle.Unpickler):
 
     def persistent_load(self, identity: Any) -> Any:
         if self.storages is None:
-            raise Refused("it has persistent ids, which only torch.save files may have")
+            raise Refused(
+                "it has persistent ids, which only torch.save files may have; it is damaged or not "
+                "a pickle of data"
+            )
         match identity:
             case ("module", cls, *_):  # a class with its source code, in older archives
                 return cls
@@ -284,6 +293,8 @@ def read_zip(stream: BinaryIO) -> Any:
     """The content of an archive of PyTorch 1.6 or newer: data.pkl and one member per storage."""
     import zipfile  # here, since it would take a third of the start-up time for other files
 
+    if not zipfile.is_zipfile(stream):
+        raise EOFError("the list of members is missing, which is at the end of a zip file")
     archive = zipfile.ZipFile(stream)
     names = archive.namelist()
     if len(set(names)) < len(names):

@@ -58,6 +58,17 @@ def test_the_pace_is_that_of_jobs_that_took_time(clock):
     assert pace.mark(reused=False) == "[5/5]" and pace.left() == ""
 
 
+def test_the_first_jobs_of_a_long_sweep_say_nothing_of_its_pace(clock):
+    """They compute the fits that later jobs find."""
+    pace = Pace(100)
+    clock[0] += 60
+    for _ in range(4):
+        pace.mark(reused=False)
+        assert pace.left() == ""
+    pace.mark(reused=False)
+    assert pace.left() == " (about 19 min left)"
+
+
 def test_a_follower_prints_each_job_once(tmp_path, capsys, clock):
     follower = Follower(tmp_path, [[], [], []])
     leave(tmp_path, 2, reused=True)

@@ -17,6 +17,9 @@ from editbench.base.progress import print_message, time_left
 from editbench.run.job_names import full_title
 
 LOOK_EVERY = 0.5  # seconds between two looks at the folder of a sweep
+# Share of the jobs after which the remaining time is shown. The first jobs take longer, since they
+# compute the fits that later jobs find.
+PACE_KNOWN = 0.05
 
 
 def outcome_numbers(folder: Path) -> list[int]:
@@ -47,7 +50,7 @@ class Pace:
     def left(self) -> str:
         """Text such as ' (about 4 min left)'; '' if nothing is known or left."""
         remaining = self.count - self.ended
-        if not remaining or not self.worked:
+        if not remaining or not self.worked or self.ended < PACE_KNOWN * self.count:
             return ""
         seconds = (time.monotonic() - self.began) / self.worked * remaining
         return f" ({time_left(seconds)})"

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from editbench.base.errors import EditbenchError
@@ -30,6 +33,13 @@ STATUS_KEYS = ("status", "method", "attribute", "generator")
 # configuration.
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
 ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
+# Type of a column in a report -> its type in Arrow. The only objects are true, false and missing.
+ARROW_TYPES = {
+    "str": pa.large_string(),
+    "float64": pa.float64(),
+    "int64": pa.int64(),
+    "object": pa.bool_(),
+}
 # Columns that pooling adds: the number of seeds, and their part of a number's variance.
 SEED_COLUMNS = {"seeds": 1, "seed_variance": 0.0}
 # Versions that wrote records without the key `floor` had only this floor.
@@ -305,8 +315,8 @@ class _RunFiles(NamedTuple):
     run: dict[str, Any]
     config: dict
     provenance: dict
-    rows: pd.DataFrame | None
-    samples: pd.DataFrame | None
+    rows: pa.Table | None
+    samples: pa.Table | None
 
 
 def _read(record: Record) -> _RunFiles:
@@ -322,8 +332,8 @@ def _read(record: Record) -> _RunFiles:
     # The tables of a failed job may be incomplete and are not results.
     if status["status"] == "done":
         optional = ("version", "higher_is_better")
-        rows = _table(record.rows(), Record.ROWS, ROW_TYPES, optional)
-        samples = _table(record.samples(), Record.SAMPLES, SAMPLE_TYPES)
+        rows = _table(record.path(Record.ROWS), ROW_TYPES, optional)
+        samples = _table(record.path(Record.SAMPLES), SAMPLE_TYPES)
     seed = int(status.get("seed") or 0)
     floor = status.get("floor")
     run = {
@@ -350,34 +360,49 @@ def _read(record: Record) -> _RunFiles:
     return _RunFiles(run, config, made, rows, samples)
 
 
-def _table(
-    table: pd.DataFrame, name: str, types: dict[str, str], optional: Iterable[str] = ()
-) -> pd.DataFrame:
-    """Read a table with the columns and types that reports need."""
-    missing = [column for column in types if column not in table and column not in optional]
-    if missing:
-        raise ValueError(
-            f"{name} lacks the columns {', '.join(missing)}: run the same command again, "
-            "which computes the metrics again"
-        )
-    # Missing optional columns become NaN; unknown columns, of newer versions, are dropped.
-    table = table.reindex(columns=list(types))
-    if "note" in types and table["note"].hasnans:
-        table["note"] = table["note"].fillna("")
-    # Columns that already have their type are not copied.
-    others = {column: kind for column, kind in types.items() if table[column].dtype != kind}
-    return table.astype(others) if others else table  # type: ignore[call-overload]
+def _table(file: Path, types: dict[str, str], optional: Iterable[str] = ()) -> pa.Table:
+    """Read a table with the columns and types that reports need.
+
+    Arrow, since a pandas table of each record would take most of the time of a report.
+    """
+    with pq.ParquetFile(file) as source:
+        present = set(source.schema_arrow.names)
+        missing = [column for column in types if column not in present and column not in optional]
+        if missing:
+            raise ValueError(
+                f"{file.name} lacks the columns {', '.join(missing)}: run the same command again, "
+                "which computes the metrics again"
+            )
+        # Unknown columns, of newer versions, are not read. The tables are too small for threads.
+        table = source.read([name for name in types if name in present], use_threads=False)
+    columns = []
+    for name, kind in types.items():
+        if name not in present:
+            columns.append(pa.nulls(len(table), ARROW_TYPES[kind]))
+            continue
+        values = table[name].cast(ARROW_TYPES[kind])
+        if kind == "int64" and values.null_count:
+            raise ValueError(f"{file.name} has rows without a value in the column {name}")
+        columns.append(pc.fill_null(values, "") if name == "note" else values)
+    return pa.Table.from_arrays(columns, list(types))
 
 
-def _join(tables: dict[str, pd.DataFrame | None], types: dict[str, str]) -> pd.DataFrame:
+def _join(tables: dict[str, pa.Table | None], types: dict[str, str]) -> pd.DataFrame:
     """Concatenate tables and add the column run_id. A run without a table has None."""
-    parts = [part.assign(run_id=run_id) for run_id, part in tables.items() if part is not None]
-    if parts:
-        return pd.concat(parts, ignore_index=True)
-    return pd.DataFrame(
+    types = types | {"run_id": "str"}
+    parts = []
+    for run_id, table in tables.items():
+        if table is not None:
+            names = pa.repeat(pa.scalar(run_id, ARROW_TYPES["str"]), len(table))
+            parts.append(table.append_column("run_id", names))
+    if not parts:
         # Typed even if empty, since comparisons on untyped empty columns fail later.
-        {name: pd.Series(dtype=kind) for name, kind in (types | {"run_id": "str"}).items()}
-    )
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
+    # In one piece, since selecting rows of a column in many pieces is slow.
+    joined = pa.concat_tables(parts).combine_chunks().to_pandas()
+    # Without missing values, objects have become booleans, which cannot be joined to missing ones.
+    others = {name: kind for name, kind in types.items() if joined[name].dtype != kind}
+    return joined.astype(others)  # type: ignore[call-overload]
 
 
 def _number(value: object) -> float:

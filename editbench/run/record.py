@@ -183,10 +183,6 @@ class Record:
         """The rows of all metrics."""
         return self._table(self.ROWS)
 
-    def samples(self) -> pd.DataFrame:
-        """The values per start, of all metrics that give them."""
-        return self._table(self.SAMPLES)
-
     def originals(self) -> pd.DataFrame:
         """Information about the original images, if walks start from inverted images."""
         return self._table(self.ORIGINALS)

@@ -93,8 +93,8 @@ def write_report(
         results: the records.
         every: their numbers, see `every_setting`.
         out: folder of the report; None for `report` in the folder of the records.
-        files: whether to write figures/ too: every figure as SVG, PNG and PDF, and the strips. This
-            takes several times as long as the page, which embeds its figures.
+        files: whether to write figures/ too: every figure as SVG, PNG and PDF, and the strips. The
+            page embeds its figures.
         style: choices for the report.
 
     Returns:

@@ -317,3 +317,43 @@ def test_the_last_digits_of_a_layout_change_no_byte(kind):
         # A smaller figure is laid out again.
         assert axes.get_in_layout()
     assert len(made) == 1
+
+
+def replace_table(folder: Path, file: str, table: pd.DataFrame) -> None:
+    table.to_parquet(folder / f"{file}.parquet")
+    (folder / "checksums.json").unlink()
+    seal_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "wrong"),
+    [("rows", "value", "high"), ("samples", "start", np.nan), ("samples", "start", 0.5)],
+)
+def test_a_record_with_values_of_a_wrong_kind_is_left_out(tmp_path, file, column, wrong):
+    folders = {}
+    for method in ("alpha", "beta"):
+        samples = start_samples(accuracy=np.array([0.0, 1.0]))
+        folders[method] = fake_run(tmp_path, method, "smile", samples=samples)
+    table = pd.read_parquet(folders["beta"] / f"{file}.parquet")
+    table[column] = table[column].astype(object)
+    table.loc[0, column] = wrong
+    kind = "str" if isinstance(wrong, str) else "float64"
+    replace_table(folders["beta"], file, table.astype({column: kind}))
+    found = load(tmp_path)
+    assert found.runs["method"].tolist() == ["alpha"]
+    assert [problem.name for problem in found.problems] == [folders["beta"].name]
+
+
+def test_missing_values_of_a_record_are_missing_in_its_table(tmp_path):
+    rows = metric_rows().drop(columns=["version", "higher_is_better"])
+    rows.loc[0, "note"] = None
+    replace_table(fake_run(tmp_path, "alpha", "smile"), "rows", rows)
+    fake_run(tmp_path, "beta", "smile", metric_rows().assign(newer=1.0))
+    found = load(tmp_path).rows
+    first = found[found["run_id"].str.startswith("alpha")]
+    assert len(first) == len(rows) and first["note"].iloc[0] == ""
+    assert first[["version", "higher_is_better"]].isna().all(axis=None)
+    second = found[found["run_id"].str.startswith("beta")]
+    assert (second["version"] == 1.0).all() and "newer" not in found
+    better = dict(zip(second["metric"], second["higher_is_better"]))
+    assert better["accuracy"] is True and better["ad"] is False and pd.isna(better["path_length"])

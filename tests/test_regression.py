@@ -453,6 +453,11 @@ def test_a_baseline_is_widened_by_another_machine_and_keeps_its_values(tmp_path,
     # Tolerances do not become smaller.
     assert pin(tmp_path / "third", path, "--widen") == 0
     assert read_baseline(path).runs[0].rows[key("accuracy")].tolerance == row.tolerance
+    unmeasured = tmp_path / "unmeasured.json"
+    pin(tmp_path / "pinned", unmeasured)
+    usual = read_baseline(unmeasured).runs[0].rows[key("path_length")]
+    pin(tmp_path / "third", unmeasured, "--widen")
+    assert read_baseline(unmeasured).runs[0].rows[key("path_length")] == usual
     before = path.read_text()
     for words, text in (
         ([tmp_path / "third", path, "--widen"], "rename the new one"),

@@ -33,9 +33,9 @@ EXAMPLES = """examples:
 
 --spread takes runs of the same jobs with another engine.batch, OMP_NUM_THREADS or seed. The
 tolerance of a row is then twice their largest deviation from the pinned value, but at least what
-the other rows of the same metric show, and a fifth of the default tolerance, which comes from the row's
-value and interval. Vary what may differ where the check will run. Other seeds widen the tolerances
-to the noise of a fit, which can hide small bugs from a check at the pinned seed
+the other rows of the same metric show, and a fifth of the default tolerance, which comes from the
+row's value and interval. Vary what may differ where the check will run. Other seeds widen the
+tolerances to the noise of a fit, which can hide small bugs from a check at the pinned seed
 (docs/regression.md).
 
 --widen keeps the pinned values of an existing baseline, and allows for the deviations of these runs

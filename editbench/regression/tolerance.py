@@ -112,7 +112,7 @@ def measured(
 ) -> PinnedRun:
     """The run with measured tolerances; rows without a deviation keep the default.
 
-    A tolerance that was measured before does not become smaller.
+    A tolerance that a row had before does not become smaller.
 
     Args:
         run: the pinned run.
@@ -130,7 +130,7 @@ def measured(
                 "scale": FACTOR * shared * unmeasured,
                 "spread": FACTOR * gaps[key],
             }
-        if pin.origin in ("scale", "spread"):
+        if pin.origin:
             tolerances[pin.origin] = max(pin.tolerance, tolerances.get(pin.origin, 0.0))
         # Of equal tolerances the first one.
         origin = max(tolerances, key=lambda name: tolerances[name])

@@ -1,8 +1,10 @@
 """The restricted reader gives what pickle and torch.save wrote, with names as inert stand-ins."""
 
 import collections
+import errno
 import io
 import pickle
+import subprocess
 
 import numpy as np
 import pytest
@@ -305,6 +307,15 @@ def test_missing_files_folders_torchscript_and_other_zips(tmp_path):
         read_torch(tmp_path / "arrays.npz")
     with pytest.raises(BadFile, match=r"not a torch\.save archive"):
         read_torch(written(tmp_path, [1]))
+
+
+def test_a_reading_process_that_cannot_start_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(BadFile, match=r"could be started .*temporarily unavailable"):
+        read_pickle(written(tmp_path, 1))
 
 
 def test_limits_are_kept_and_named(tmp_path):

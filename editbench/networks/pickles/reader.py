@@ -202,7 +202,11 @@ def _ask_child(stream: BinaryIO, kind: str, limits: Limits, size: int) -> Any:
     command = [sys.executable, "-I", "-S", str(CHILD), kind]
     command += map(str, (memory, seconds, limits.objects, limits.depth))
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=stream, stdout=pipe, stderr=pipe) as child:
+    try:
+        process = subprocess.Popen(command, stdin=stream, stdout=pipe, stderr=pipe)
+    except OSError as error:
+        raise Refused(f"no process to read it could be started ({error.strerror})") from error
+    with process as child:
         assert child.stdout is not None
         assert child.stderr is not None
         content = None

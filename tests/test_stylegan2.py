@@ -81,6 +81,31 @@ def test_styled_conv_equals_modulating_each_kernel(up: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (2, 1, 8, 8)])
+def test_noise_is_added_in_the_memory_layout_of_the_features(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adding tensors of different layouts takes ten times as long."""
+    layer = StyledConv(6, 5, 9, 8, up=False)
+    layer.noise = torch.randn(shape)
+    layer.noise_strength.data.fill_(0.3)
+    layer.bias.data.normal_()
+    offsets = []
+
+    def activate(x: Tensor, demodulation: Tensor, offset: Tensor) -> Tensor:
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        offsets.append(offset)
+        return x
+
+    monkeypatch.setattr(layer, "activate", activate)
+    features = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
+    layer(features, torch.randn(2, 6))
+    (offset,) = offsets
+    assert offset.movedim(-3, -1).is_contiguous()
+    expected = layer.bias[:, None, None] + layer.noise * layer.noise_strength
+    torch.testing.assert_close(offset, expected * 2**0.5)
+
+
 def test_fir_upsample_equals_its_definition() -> None:
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     torch.testing.assert_close(fir_upsample(x, fir_kernel(4.0)), up_firdn(x), atol=1e-12, rtol=0)

@@ -18,11 +18,11 @@ from editbench.base.errors import Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes
 from editbench.networks.generator import Generator
-from editbench.networks.stylegan2.layers import LARGE, StyledConv
+from editbench.networks.stylegan2.layers import StyledConv
 
 SMALLEST = 8  # side of the coarsest scale in pixels
 # Images that are decoded at once.
-TOGETHER = LARGE // 2
+TOGETHER = 32
 
 
 class NoiseMaps:

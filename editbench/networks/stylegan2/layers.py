@@ -26,9 +26,6 @@ from editbench.networks.stylegan2.ops import (
 
 # Karras et al. 2020, eq. 3: avoids a division by zero for a kernel of zeros.
 DEMODULATION_EPS = 1e-8
-# Least side in pixels for which the memory layout of the noise affects the speed. Smaller noise is
-# added as in earlier versions, which keeps the last bits of results.
-LARGE = 64
 
 
 class EqualLinear(nn.Module):
@@ -157,13 +154,11 @@ class StyledConv(ModulatedConv):
         bias = self.bias * ACTIVATION_GAIN
         offset = bias[:, None, None]
         if noise:
-            strength = self.noise_strength * ACTIVATION_GAIN
-            # Noise with more than two axes has a separate map for each sample.
-            if self.noise.dim() > 2 or len(self.noise) < LARGE:
-                offset = offset + self.noise * strength
-            else:
-                # Channels last, like x; adding tensors of different layouts is many times slower.
-                offset = (bias + (self.noise * strength).unsqueeze(2)).permute(2, 0, 1)
+            maps = self.noise * (self.noise_strength * ACTIVATION_GAIN)
+            # One map for all samples, (H, W), or one for each, (N, 1, H, W). The sum has its
+            # channels last, like x: adding tensors of different layouts is many times slower.
+            maps = maps.unsqueeze(2) if maps.dim() == 2 else maps.movedim(1, 3)
+            offset = (bias + maps).movedim(-1, -3)
         offset = offset.to(x.dtype)
         demodulation = demodulation.to(x.dtype)
         return self.activate(x, demodulation, offset)

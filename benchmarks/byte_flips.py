@@ -51,7 +51,8 @@ def make_state(folder: Path) -> Settings:
     """A bank, a fit, a record, an inversion and a baseline below `folder`; the settings of the run."""
     from tests.toy_world import toy_config
 
-    config = toy_config(folder / "runs", f"cache={folder}/cache", "bank.n=1000", "starts.n=60")
+    config = toy_config(folder / "runs", "bank.n=1000", "starts.n=60")
+    config.cache = str(folder / "cache")  # beside the records: other commands read it
     settings = Settings.from_config(config)
     outcome = run_job(settings)
     assert outcome.status == "done", outcome.reason

@@ -77,10 +77,11 @@ DENSE = {
 
 @pytest.mark.parametrize("name", DENSE)
 def test_many_small_objects_stay_within_the_memory_allowed(tmp_path, name):
-    """Small values take many times their bytes in the file; the caller counts them, too.
+    """Small values take many times their bytes in the file.
 
-    A file of a quarter of the size stands for the whole: what is read grows with the file, so a
-    quarter of the memory is allowed.
+    The system limits the child; here the caller is measured, which reads the child's answer. A file
+    of a quarter of the size stands for the whole: what is read grows with the file, so a quarter of
+    the memory is allowed.
     """
     path = tmp_path / "dense.pkl"
     path.write_bytes(

@@ -411,13 +411,13 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
     assert usual[key("accuracy")].origin == "default"
 
 
-def run_of_rows(values, seed=0):
+def run_of_rows(values):
     """A run of one method with rows without samples, whose default tolerance is 0.1."""
     rows = {
         key("ad", x=float(k)): regression.Pin(value, value - 0.1, value + 0.1, 100, 1)
         for k, value in enumerate(values)
     }
-    return regression.PinnedRun("m x a", "m", "a", seed, "done", "", "id", {}, {}, rows=rows)
+    return regression.PinnedRun("m x a", "m", "a", 0, "done", "", "id", {}, {}, rows=rows)
 
 
 def test_a_row_that_agrees_by_chance_has_the_tolerance_of_its_metrics_rows():

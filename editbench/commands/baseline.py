@@ -129,7 +129,7 @@ def widen(args: argparse.Namespace, out: Console) -> None:
         raise EditbenchError("--widen keeps the pinned values, --force replaces them: give one")
     old = read_baseline(args.out)
     spreads, _ = read_spreads([args.root, *args.spread], args.out)
-    for name in spreads.keys() & old.spread.keys():
+    for name in sorted(spreads.keys() & old.spread.keys()):
         raise EditbenchError(
             f"the tolerances of {args.out} were measured by a folder of the name '{name}' before, "
             "and the file stores only names: rename the new one"

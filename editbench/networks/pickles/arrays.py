@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editbench.networks.pickles.unpickle import Refused
+from editbench.networks.pickles.refused import Refused
 
 # Byte order, and a code of numbers or of text of up to 10^7 characters.
 DTYPE = re.compile(r"([<>|=]*)([?]|b1|[iu][1248]|f[248]|c8|c16|[SU][0-9]{1,7})")

@@ -20,7 +20,9 @@ from typing import Any
 # -I excludes the script's folder; importing the package would import NumPy and torch.
 sys.path.append(os.path.dirname(__file__))
 
-from unpickle import REFUSED, PlainDict, Refused, StandIn, Storage, read_pickle, read_torch, reason
+from formats import Storage, read_pickle, read_torch
+from refused import REFUSED, Refused, reason
+from unpickle import PlainDict, StandIn
 
 RECURSION = 10_000  # nested calls; writing a container takes several
 # Of an integer. Python does not print one of more than 4,300 digits, and a pickle contains a shared

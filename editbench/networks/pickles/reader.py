@@ -22,7 +22,7 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile, no_such
 from editbench.networks.pickles.arrays import BUILDERS, storage
-from editbench.networks.pickles.unpickle import REFUSED, Refused, reason
+from editbench.networks.pickles.refused import REFUSED, Refused, reason
 
 CHILD = Path(__file__).with_name("child.py")
 FLOOR = 16 << 20  # bytes of memory allowed for any file, however small

@@ -9,6 +9,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Space
 from editbench.conformance.toy import fit_data, make_walk
 from editbench.walk.editor import Editor, FitReport
+from editbench.walk.strength import StrengthPath
 from editbench.walk.walker import StridedWalker, Walker, walk_own_lengths
 from tests.test_engine import PLAIN, setup
 from tests.test_engine import walk as walk_in_engine
@@ -129,18 +130,55 @@ def test_a_step_that_gives_no_codes_of_its_kind_is_refused(walk, result, message
 
 
 @pytest.mark.parametrize("stride", [None, 0.3, 2.5])
-@pytest.mark.parametrize("part", ["codes", "origin"])
-def test_a_step_that_works_in_place_is_refused(part, stride):
-    """The path would be 0, and with a layer range the rows out of reach would move as well."""
+@pytest.mark.parametrize("part", ["codes", "origin", "latent"])
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_a_step_that_works_in_place_is_refused(part, stride, first):
+    """The path would be 0, and with a layer range the rows out of reach would move as well.
+
+    Args:
+        part: of the walk that is changed.
+        stride: own steps in a step of the walk.
+        first: step at which it is changed first.
+    """
 
     class InPlace(Turning):
         def step(self, walk):
             codes = walk.codes + 0.1
-            getattr(walk, part).add_(0.1)
+            if walk.steps >= first:
+                getattr(walk, part).add_(0.1)
             return codes
 
     with pytest.raises(EditbenchError, match=r"InPlace\.step changes the walk"):
         walk_in_engine(InPlace(), spec=PLAIN, stride=stride)
+
+
+@pytest.mark.parametrize("stride", [None, 0.3, 2.5])
+def test_codes_that_are_made_in_place_are_refused(stride):
+    """The walk would go on from the codes that were only meant to be decoded."""
+
+    class InPlace(Turning):
+        def codes(self, walk):
+            if walk.steps:
+                walk.codes.mul_(0.5)
+            return super().codes(walk)
+
+    with pytest.raises(EditbenchError, match=r"InPlace\.codes changes the walk"):
+        walk_in_engine(InPlace(), spec=PLAIN, stride=stride)
+
+
+def test_work_in_place_is_refused_on_the_way_to_a_strength(walk):
+    """Curves over strength and `find_stride` walk without the engine."""
+
+    class InPlace(Turning):
+        def step(self, walk):
+            if walk.steps:
+                walk.codes.add_(0.1)
+            return walk.codes + 0.1
+
+    path = StrengthPath(InPlace(), walk)
+    path.at(1)
+    with pytest.raises(EditbenchError, match=r"InPlace\.step changes the walk"):
+        path.at(2)
 
 
 def test_the_engine_gives_the_codes_at_which_each_start_ended(tmp_path):

@@ -22,7 +22,6 @@ from torch import Tensor
 from editbench.bank.starts import Starts
 from editbench.base.attributes import Attributes
 from editbench.base.batches import Batches
-from editbench.base.changes import change_counts
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.images import to_bytes
@@ -35,7 +34,7 @@ from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import WalkObserver
 from editbench.walk.spec import EngineSpec
-from editbench.walk.walker import StridedWalker, Walker
+from editbench.walk.walker import StridedWalker, Walker, codes_to_decode
 
 # Largest accepted difference between a start's logits and those in the bank, in sigmas of each
 # logit. A different batch size changes float32 logits by less, a different image by more.
@@ -148,7 +147,7 @@ def walk_starts(
     walk = _begin(editor, generator, attribute, starts, codes)
     pictures = Pictures(starts.index[: spec.pictures])
     _check_start(walk, decoder, logits, sigma, pictures)
-    observer.start(walk, editor.codes(walk), generator, batches)
+    observer.start(walk, codes_to_decode(editor, walk), generator, batches)
     # These samples were decoded, but their cost is not charged to the method.
     decoder.decoded += observer.decoded
 
@@ -170,13 +169,7 @@ def walk_starts(
     ):
         store.add(starts.index, 0, *to_host(*store.wanted(walk)))
         given = walk
-        changes = _changes(given)
         for walk in walker.steps(spec.max_steps):
-            if _changes(given) != changes:
-                raise EditbenchError(
-                    f"{type(editor).__name__}.step changes the walk that it is given: return new "
-                    "codes, `walk.codes + change` instead of `walk.codes += change`"
-                )
             judged = decoder(walk, place, pictures)
             finite = judged.logits.isfinite().all(1) & walk.codes.isfinite().flatten(1).all(1)
             labels = judge.attributes.labels(judged.logits, attribute)
@@ -205,18 +198,10 @@ def walk_starts(
             crossed = crossed[on]
             place = place[going_here.numpy()]
             given = walker.walk
-            changes = _changes(given)
             advance()
     table = rows.frame().sort_values(["start", "step"], ignore_index=True)
     seconds = time.perf_counter() - began - observer.seconds
     return WalkResult(table, ends, pictures, seconds, decoder.decoded)
-
-
-def _changes(walk: Walk) -> list[int]:
-    """How often each tensor of a walk was changed in place."""
-    return change_counts(
-        (walk.origin, walk.codes, walk.latent, walk.source, walk.target, walk.start)
-    )
 
 
 def _begin(
@@ -272,7 +257,7 @@ class _Decoder:
             place: (n,) their positions among the starts.
             pictures: keeps the images of the first starts.
         """
-        codes = self.editor.codes(walk)
+        codes = codes_to_decode(self.editor, walk)
 
         def work(rows: slice) -> Tensor:
             decoded = self.generator.decode(codes[rows])
@@ -356,7 +341,7 @@ class _Decoder:
 
     def _score(self, walk: Walk) -> Tensor:
         """The judge's logits (n, width) of samples, without pictures or observations."""
-        codes = self.editor.codes(walk)
+        codes = codes_to_decode(self.editor, walk)
 
         def work(rows: slice) -> Tensor:
             return self.judge(self.generator.decode(codes[rows])).float()
@@ -380,7 +365,7 @@ def _check_start(
 
     A few images are enough for the logits, since a wrong generator or judge changes all of them.
     """
-    codes = decoder.editor.codes(walk)
+    codes = codes_to_decode(decoder.editor, walk)
     assert walk.latent is not None
     own = decoder.generator.lift(walk.latent, codes.space)
     same = codes.values.shape == own.shape and torch.allclose(

@@ -28,7 +28,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import ObservationContext
-from editbench.walk.walker import Walker
+from editbench.walk.walker import Walker, codes_to_decode
 
 # The search for a strength. Half a step is less than any method needs for a visible effect, growth
 # by a factor of 1.5 keeps the bracket narrow, and 30 halvings exhaust the precision of float32.
@@ -168,7 +168,7 @@ class StrengthPath:
             # Steps cannot be undone: walk again, from the mark if it lies before the strength.
             begin = self._marked if self._marked.steps <= strength else self._start
             self._walker = Walker(self.editor, begin)
-        return self.editor.codes(self._walker.at(strength))
+        return codes_to_decode(self.editor, self._walker.at(strength))
 
     def mark(self) -> None:
         """Mark the step of the last strength, so that larger strengths need not restart at 0."""
@@ -199,7 +199,7 @@ def edited_codes(
     for rows, walk, _ in start_walks(context, n):
         ahead = aim_walk(walk, forward, backward)
         if 0 in strengths:
-            yield 0.0, rows, context.editor.codes(ahead)
+            yield 0.0, rows, codes_to_decode(context.editor, ahead)
         path = StrengthPath(context.editor, ahead)
         for size in up:
             yield size, rows, path.at(size)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from editbench.base.changes import change_counts
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes
 from editbench.walk.editor import Editor, Walk
@@ -36,17 +38,18 @@ class Walker:
 
     def codes(self) -> Codes:
         """The codes to decode for the samples in their current state."""
-        return self.editor.codes(self.walk)
+        return codes_to_decode(self.editor, self.walk)
 
     def peek(self) -> Walk:
         """The samples after the next step, without taking the step.
 
         Raises:
-            EditbenchError: the editor returns something other than a tensor with the shape, dtype
-                and device of the current codes.
+            EditbenchError: the editor changes the walk in place, or returns something other than a
+                tensor with the shape, dtype and device of the current codes.
         """
         if self._next is None:
-            moved = self.editor.step(self.walk)
+            with _unchanged(self.editor, "step", self.walk):
+                moved = self.editor.step(self.walk)
             # Broadcasting would hide a wrong shape until much later.
             problem = kind_mismatch(moved, self.walk.codes)
             if problem:
@@ -131,6 +134,48 @@ class StridedWalker(Walker):
     def keep(self, rows: Tensor) -> None:
         super().keep(rows)
         self._own.keep(rows)
+
+
+def codes_to_decode(editor: Editor, walk: Walk) -> Codes:
+    """The codes to decode for the samples of a walk, as the editor gives them.
+
+    Args:
+        editor: whose walk it is.
+        walk: n samples.
+
+    Returns:
+        n codes.
+
+    Raises:
+        EditbenchError: the editor changes the walk in place.
+    """
+    with _unchanged(editor, "codes", walk):
+        return editor.codes(walk)
+
+
+@contextmanager
+def _unchanged(editor: Editor, call: str, walk: Walk) -> Iterator[None]:
+    """Refuse a call of an editor that changes the walk in place.
+
+    The walk is also the state before the step: the length of the path, the interpolation between
+    two steps and the rows outside a layer range are computed from it.
+
+    Args:
+        editor: that is called in the context.
+        call: name of its method.
+        walk: that it is given.
+
+    Raises:
+        EditbenchError: a tensor of the walk was changed.
+    """
+    tensors = (walk.origin, walk.codes, walk.latent, walk.source, walk.target, walk.start)
+    before = change_counts(tensors)
+    yield
+    if change_counts(tensors) != before:
+        raise EditbenchError(
+            f"{type(editor).__name__}.{call} changes the walk that it is given: return new codes, "
+            "`walk.codes + change` instead of `walk.codes += change`"
+        )
 
 
 def kind_mismatch(moved: object, codes: Tensor) -> str:

@@ -43,7 +43,7 @@ from editbench.walk.editor import FitReport
 from editbench.walk.metric import Metric
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
-from tests.toy_world import ATTRIBUTES, DIM, AlongColumn, ToyScorer, toy_config
+from tests.toy_world import ATTRIBUTES, DIM, AlongColumn, ToyScorer, V, toy_config
 
 
 def folder_of(cfg, outcome):
@@ -320,6 +320,62 @@ def test_a_job_that_ends_after_its_fit_keeps_its_costs_and_notes(tmp_path, fail,
     assert seconds[0] == seconds[1] > 0 and again.status == status
     for _, _, notes, _ in method_notes(results):
         assert notes == 'reconstructor: {"accuracy": 0.25}'
+
+
+class Searching(AlongColumn):
+    """Looks at 3 samples in the fit and at 5 in the tuning; one of both then finds too few examples."""
+
+    def fit(self, data):
+        self.look(data, 3, "the fit")
+        return FitReport(labels=7, notes={"looked": 3})
+
+    def tune(self, data, attribute):
+        self.look(data, 5, "the tuning")
+        return FitReport()
+
+    def look(self, data, count, name):
+        data.score(Codes(Space.W, data.fit.codes(Space.W)[:count]))
+        if self.fail == name:
+            raise Unsupported(f"too few examples for {name}")
+
+    def class_scores(self, data, attribute):
+        return along(data, attribute)
+
+
+def along(data, name):
+    """Scores of the classes that rank the samples as the teacher does; None for more than two."""
+    logit = ATTRIBUTES.logits(data.tune.codes(Space.W) @ V, name)
+    return torch.cat([-logit, logit], 1) if logit.shape[1] == 1 else None
+
+
+@pytest.mark.parametrize(
+    ("fail", "decoded", "labels", "notes"),
+    [("the fit", 3, 3, {}), ("the tuning", 8, 15, {"looked": 3})],
+)
+def test_a_job_that_its_fit_itself_skips_keeps_what_was_spent(
+    tmp_path, fail, decoded, labels, notes
+):
+    options = {"_target_": "tests.test_job.Searching", "fail": fail}
+    for attribute in ("a", "b"):
+        cfg = toy_config(tmp_path, f"attribute={attribute}", **options)
+        outcome = run_job(cfg)
+        assert (outcome.status, outcome.reason) == ("skipped", f"too few examples for {fail}")
+        made = Record.read(folder_of(cfg, outcome)).provenance()
+        # What the teacher scored counts as labels too; a fit that is cached costs the same.
+        assert (made["fit_generator_calls"], made["labels_used"]) == (decoded, labels)
+        assert made["fit_seconds"] > 0 and made["method_notes"] == notes
+        assert made["fit_cached"] is False
+        # The AUC of a fit that ended, before the tuning that did not.
+        assert made["learned"] == (None if fail == "the fit" else 1.0)
+
+
+@pytest.mark.parametrize("fail, status", [("late skip", "skipped"), ("", "failed")])
+def test_a_job_that_ends_after_its_fit_keeps_what_was_learned(tmp_path, monkeypatch, fail, status):
+    monkeypatch.setattr(Powerless, "class_scores", lambda self, data, name: along(data, name))
+    cfg = toy_config(tmp_path, _target_="tests.test_job.Powerless", fail=fail)
+    outcome = run_job(cfg)
+    assert outcome.status == status
+    assert Record.read(folder_of(cfg, outcome)).provenance()["learned"] == 1.0
 
 
 def test_a_failure_is_kept_for_reading_and_never_taken_for_a_result(tmp_path):

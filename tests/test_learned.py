@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from editbench.base.errors import Unsupported
-from editbench.base.files import write_checked
+from editbench.base.files import seal_folder, write_checked, write_json
 from editbench.base.spaces import Space
 from editbench.methods.ganspace.editor import GANSpace
 from editbench.methods.navigan.editor import NaviGAN
@@ -186,6 +186,16 @@ def test_what_was_not_learnt_is_marked_by_words(root: Path) -> None:
     page = (root / "report" / "index.html").read_text()
     # In the grid of accuracy and in the table of every run.
     assert page.count('<span class="ci">not learned</span>') == 2
+
+
+def test_a_skipped_run_that_learned_nothing_needs_no_explanation(tmp_path: Path) -> None:
+    """Its row shows the status, so the words are nowhere in the table."""
+    fake_run(tmp_path, "alpha", "smile", metric_rows(0.5), made={"learned": 0.9})
+    skipped = fake_run(tmp_path, "beta", "smile", status="skipped", reason="no control found")
+    write_json(skipped / "provenance.json", {"learned": 0.52, "fit_seconds": 2.0})
+    seal_folder(skipped)
+    text = markdown(load(tmp_path))
+    assert "0.90" in text and "not learned" not in text
 
 
 def test_latex_has_a_table_of_it_and_marks_the_other_tables(root: Path) -> None:

@@ -159,7 +159,9 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
             f"{title_of(AT_EFFECT, theme)}: measured at an achieved effect of "
             f"{', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
-    weak = any(not_learned(record) for record in table.to_dict("records"))
+    # Rows of skipped and failed runs show their status in place of numbers.
+    done = table[table["status"] == "done"]
+    weak = any(not_learned(record) for record in done.to_dict("records"))
     if weak and style.shows("learned"):
         lines.append(NOT_LEARNED_MEANS)
     # Columns without a number need no warning.

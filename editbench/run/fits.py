@@ -47,11 +47,40 @@ class Fitted:
     # Attribute -> AUC of the learned scores for the teacher's labels on the tune split.
     learned: dict[str, float] = field(default_factory=dict)
 
+    def with_tuning(self, tuned: Fitted) -> Fitted:
+        """The fit and a tuning together: a job is charged for both, even if they were cached."""
+        return Fitted(
+            self.seconds + tuned.seconds,
+            self.decoded + tuned.decoded,
+            self.labels + tuned.labels,
+            self.notes | tuned.notes,
+            self.cached and tuned.cached,
+            self.learned | tuned.learned,
+        )
+
+
+class UnsupportedByFit(Unsupported):
+    """The fit or the tuning of an editor raised Unsupported, such as for too few examples.
+
+    Args:
+        reason: its message.
+        fitted: what was spent until then. Such a fit gives no report, so its labels are only those
+            that the teacher scored, and it has no notes.
+    """
+
+    def __init__(self, reason: str, fitted: Fitted) -> None:
+        super().__init__(reason)
+        self.fitted = fitted
+
 
 def fit_editor(
     editor: Editor, settings: Settings, bank: Bank, networks: Networks, attribute: str
 ) -> Fitted:
-    """Fit an editor for all attributes, then tune it for one; both use the cache."""
+    """Fit an editor for all attributes, then tune it for one; both use the cache.
+
+    Raises:
+        UnsupportedByFit: the fit or the tuning finds that the method cannot do this.
+    """
     data = fit_data(settings, bank, networks)
     # `more` is empty unless the method has a `tune` of its own.
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
@@ -63,18 +92,13 @@ def fit_editor(
         return fitted
     # All attributes share the fit; the tuning for each attribute has its own file.
     tuning = f"tuning {kind} for {attribute}"
-    tuned = _cached(
-        more[0], editor, bank, data, [attribute], tuning, lambda: editor.tune(data, attribute)
-    )
-    # A job is charged for both, even if they came from the cache.
-    return Fitted(
-        fitted.seconds + tuned.seconds,
-        fitted.decoded + tuned.decoded,
-        fitted.labels + tuned.labels,
-        fitted.notes | tuned.notes,
-        fitted.cached and tuned.cached,
-        fitted.learned | tuned.learned,
-    )
+    try:
+        tuned = _cached(
+            more[0], editor, bank, data, [attribute], tuning, lambda: editor.tune(data, attribute)
+        )
+    except UnsupportedByFit as error:
+        raise UnsupportedByFit(str(error), fitted.with_tuning(error.fitted)) from error
+    return fitted.with_tuning(tuned)
 
 
 def _unchanged(bank: Bank, data: FitData, told: str, work: Callable[[], FitReport]) -> FitReport:
@@ -248,17 +272,7 @@ def _cached(
             return found
         # The lock is held, so partial files here were left by a process that was killed.
         sweep_partials(path)
-        began, before = time.perf_counter(), data.generator.decoded
-        with status(told), scored(data.teacher) as asked:
-            report = _unchanged(bank, data, told, work)
-        _check_report(editor, report, told)
-        fitted = Fitted(
-            time.perf_counter() - began,
-            data.generator.decoded - before,
-            report.labels + sum(asked),
-            report.notes,
-            False,
-        )
+        fitted = _measured_fit(editor, bank, data, told, work)
         # Measured by the harness, so not a cost of the method.
         fitted = replace(fitted, learned=learned_auc(editor, data, names))
         # safetensors rejects tensors that are not contiguous or share memory. The device is not
@@ -271,6 +285,33 @@ def _cached(
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
         write_checked(path, save(state, meta))
         return fitted
+
+
+def _measured_fit(
+    editor: Editor, bank: Bank, data: FitData, told: str, work: Callable[[], FitReport]
+) -> Fitted:
+    """Run a fit or a tuning and measure its costs.
+
+    Raises:
+        UnsupportedByFit: the work raised Unsupported.
+        EditbenchError: the work changed the samples, or its report is wrong.
+    """
+    began = time.perf_counter()
+    before = data.generator.decoded
+    unsupported = None
+    with status(told), scored(data.teacher) as asked:
+        try:
+            report = _unchanged(bank, data, told, work)
+        except Unsupported as error:
+            unsupported = error
+            report = FitReport()
+    seconds = time.perf_counter() - began
+    _check_report(editor, report, told)
+    decoded = data.generator.decoded - before
+    fitted = Fitted(seconds, decoded, report.labels + sum(asked), report.notes, False)
+    if unsupported is not None:
+        raise UnsupportedByFit(str(unsupported), fitted) from unsupported
+    return fitted
 
 
 @contextmanager

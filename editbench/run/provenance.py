@@ -19,6 +19,7 @@ SHORTEST = 1e-9  # seconds; a tiny walk may take less time than the clock resolv
 
 def provenance(
     target: str,
+    attribute: str,
     device: str,
     networks: Networks,
     bank: Bank,
@@ -30,6 +31,7 @@ def provenance(
 
     Args:
         target: dotted name of the method's class.
+        attribute: the target attribute.
         device: of the networks.
         networks: generator, teacher and judge.
         bank: that the starts were drawn from.
@@ -58,20 +60,27 @@ def provenance(
         "starts_refused": starts.refused,
         # Not meaningful if one network has both roles.
         "agreement": {} if networks.leaking else scorer_agreement(bank),
-        **about_fit(fitted),
+        **about_fit(fitted, attribute),
         "peak_memory_mb": records.peak_memory_mb(device),
         "device": device,
     }
 
 
-def about_fit(fitted: Fitted) -> dict[str, Any]:
-    """Costs and notes of a fit; all that is known of a job which its fit shows to be unsupported."""
+def about_fit(fitted: Fitted, attribute: str) -> dict[str, Any]:
+    """What is known of a fit; all that is known of a job which its fit shows to be unsupported.
+
+    Args:
+        fitted: costs, notes and AUC.
+        attribute: whose AUC is kept.
+    """
     return {
         "fit_seconds": fitted.seconds,
         "fit_cached": fitted.cached,
         "fit_generator_calls": fitted.decoded,
         "labels_used": fitted.labels,
         "method_notes": fitted.notes,
+        # AUC of what the method learned for the teacher's labels; null if it gives no scores.
+        "learned": fitted.learned.get(attribute),
     }
 
 

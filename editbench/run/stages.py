@@ -26,7 +26,7 @@ from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.batch import engine_batch
-from editbench.run.fits import Fitted, fit_editor, fitted_editor, scored
+from editbench.run.fits import Fitted, UnsupportedByFit, fit_editor, fitted_editor, scored
 from editbench.run.inversions import load_inversion
 from editbench.run.loading import bank_key, load_editor, load_observations
 from editbench.run.measure import check_observed
@@ -137,9 +137,7 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
         check_walk(editor, real)
     observing = _prepare_observations(job, editor)
     starts = _draw_starts(job, real)
-    fitted = fit_editor(editor, settings, job.bank, networks, settings.attribute)
-    # Of a job that ends before its walks do, this is kept.
-    write_json(folder / Record.PROVENANCE, about_fit(fitted))
+    fitted = _fit(job, editor, folder)
     job.check(editor)  # the fit may have found no control
 
     inputs = _prepare_walk(job, editor, real, starts, folder)
@@ -199,6 +197,19 @@ def fit_again(job: Job) -> Observing:
     observing = _prepare_observations(job, editor)
     fit_editor(editor, job.settings, job.bank, job.networks, job.settings.attribute)
     return observing.in_batches(engine_batch(job.settings, job.networks))
+
+
+def _fit(job: Job, editor: Editor, folder: Path) -> Fitted:
+    """Fit the editor, and write what is kept of a job that ends before its walks do."""
+    attribute = job.settings.attribute
+    file = folder / Record.PROVENANCE
+    try:
+        fitted = fit_editor(editor, job.settings, job.bank, job.networks, attribute)
+    except UnsupportedByFit as error:
+        write_json(file, about_fit(error.fitted, attribute))
+        raise
+    write_json(file, about_fit(fitted, attribute))
+    return fitted
 
 
 def _draw_starts(job: Job, real: Inversion | None) -> Starts:
@@ -279,12 +290,16 @@ def _provenance(
     those that the editor decoded itself.
     """
     settings = job.settings
-    target = settings.method.target
     made = provenance(
-        target, settings.device, job.networks, job.bank, fitted, starts, settings.starts.near
+        settings.method.target,
+        settings.attribute,
+        settings.device,
+        job.networks,
+        job.bank,
+        fitted,
+        starts,
+        settings.starts.near,
     )
-    # AUC of what the method learned for the teacher's labels; null if it gives no scores.
-    made["learned"] = fitted.learned.get(settings.attribute)
     card = settings.plain["generator"].get("card")
     networks = job.networks
     # The verdict of the world's card: the quality of the world, independent of the editors.

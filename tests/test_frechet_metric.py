@@ -44,6 +44,7 @@ from editbench.worlds.faces.dial import load_generator as load_dial
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.truth import exchange, margins, to_codes, to_factors
 from tests.fake_records import fake_run, metric_rows
+from tests.processes import forbid_locks
 from tests.test_observation import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
 
@@ -616,6 +617,14 @@ def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(co
     assert reference.calls == 2 * calls
     statistics(replace(real, reference=Normal(shift=0.6)), 10)
     assert len(list((tmp_path / "references").glob("*.safetensors"))) == 2
+
+
+def test_statistics_that_are_kept_serve_where_nothing_may_be_locked(context, tmp_path):
+    real = ReferenceFeatures(replace(context, cache=tmp_path), Normal(), Pixels(), 50, 4)
+    first = statistics(real, 10)
+    forbid_locks(tmp_path)
+    again = statistics(real, 10)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
 def test_a_small_reference_has_no_floor(context, tmp_path):

@@ -23,7 +23,7 @@ from editbench.bank.importing import import_bank
 from editbench.base import identity
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import file_state, lock
+from editbench.base.files import file_state
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.metrics.crossing_accuracy import CrossingAccuracy
@@ -43,6 +43,7 @@ from editbench.walk.editor import FitReport
 from editbench.walk.metric import Metric
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
+from tests.processes import forbid_locks
 from tests.toy_world import ATTRIBUTES, DIM, AlongColumn, ToyScorer, V, toy_config
 
 
@@ -629,10 +630,6 @@ def test_runs_and_fits_on_an_imported_bank_follow_the_networks(tmp_path, monkeyp
     assert not made["fit_cached"]
 
 
-def lock_refused(path):
-    raise PermissionError(path)
-
-
 @pytest.mark.parametrize("mistake", ["", "teacher", "judge"])
 def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypatch):
     cfg = with_imported_bank(tmp_path, mistake)
@@ -661,12 +658,13 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypat
     # Another job of the sweep takes the answer, though it may not lock; one with another scorer
     # does not.
     monkeypatch.setattr("editbench.bank.agreement._score_again", None)
-    monkeypatch.setattr("editbench.bank.agreement.lock", lock_refused)
+    kept_in = Path(cfg.cache) / "agreement"
+    forbid_locks(kept_in)
     cfg.seed = 1
     again = run_job(cfg)
     kept = json.loads((folder_of(cfg, again) / "provenance.json").read_text())
     assert kept["imported_agreement"] == made["imported_agreement"]
-    monkeypatch.setattr("editbench.bank.agreement.lock", lock)
+    (kept_in / ".locks").unlink()
     cfg.scorer.judge.digest = "another"
     assert "'NoneType' object is not callable" in run_job(cfg).reason
 

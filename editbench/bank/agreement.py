@@ -13,7 +13,7 @@ import torch
 from editbench.bank.bank import IMPORTED, Bank
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
-from editbench.base.files import digest, lock, read_json, sweep_partials, write_json
+from editbench.base.files import digest, find_or_make, read_json, write_json
 from editbench.base.identity import modules_digest
 from editbench.base.spaces import Codes, Space
 from editbench.networks.roles import Networks
@@ -77,19 +77,13 @@ def imported_agreement(
         return {}
     about = [key, bank.judge_attributes.names, modules_digest([__name__])]
     path = cache / "agreement" / f"{digest(about)}.json"
-    kept = _read_agreement(path)
-    # A finished file is read without a lock, since the cache may be read-only.
-    if kept is not None:
-        return kept
-    # One job of a sweep scores while the others wait.
-    with lock(path):
-        kept = _read_agreement(path)
-        if kept is not None:
-            return kept
-        sweep_partials(path)
+
+    def make() -> dict[str, dict[str, float]]:
         found = _score_again(bank, networks, imported, device, batch)
         write_json(path, found)
         return found
+
+    return find_or_make(path, lambda: _read_agreement(path), make)
 
 
 def _read_agreement(path: Path) -> dict[str, dict[str, float]] | None:

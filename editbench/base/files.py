@@ -14,10 +14,10 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 from filelock import FileLock
@@ -27,6 +27,7 @@ from editbench.base.text import printable
 
 SEAL = "checksums.json"  # of a sealed folder
 CHECKSUM = "checksum"  # the key of a sealed JSON file
+T = TypeVar("T")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # ENOTDIR and EEXIST: a file has the name of a folder that is needed.
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -352,6 +353,30 @@ def lock(path: Path) -> FileLock:
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         return FileLock(folder / f"{path.name}.lock")
+
+
+def find_or_make(path: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """What a file of a cache holds; made first if it is absent or damaged.
+
+    Of several processes that need it, one makes it, and the others wait and then find it.
+
+    Args:
+        path: of the file.
+        find: reads it; None if it is absent or damaged.
+        make: computes it, writes it to `path` and returns it.
+    """
+    # A finished file is read without a lock, since the cache may be read-only.
+    found = find()
+    if found is not None:
+        return found
+    with lock(path):
+        # Another process may have made it while this one waited for the lock.
+        found = find()
+        if found is not None:
+            return found
+        # The lock is held, so partial files here were left by a process that was killed.
+        sweep_partials(path)
+        return make()
 
 
 # -- files of a user -------------------------------------------------------------------------------

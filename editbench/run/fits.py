@@ -18,7 +18,7 @@ from editbench.bank.bank import Bank
 from editbench.base import identity
 from editbench.base.changes import change_counts
 from editbench.base.errors import BadFile, EditbenchError, Unsupported, first_line
-from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
+from editbench.base.files import digest, find_or_make, read_checked, write_checked
 from editbench.base.progress import status
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
@@ -261,17 +261,19 @@ def _cached(
     told: str,
     work: Callable[[], FitReport],
 ) -> Fitted:
-    # A finished fit is loaded without a lock, since the cache may be read-only.
-    found = _load(path, editor)
-    if found is not None:
-        return found
-    # Jobs of a sweep may need the same fit: one job fits, the others wait and load the result.
-    with lock(path):
-        found = _load(path, editor)
-        if found is not None:
-            return found
-        # The lock is held, so partial files here were left by a process that was killed.
-        sweep_partials(path)
+    """A fit or a tuning, from the cache if another job has made it.
+
+    Args:
+        path: its file in the cache.
+        editor: to fit, or to load the fit into.
+        bank: of the samples.
+        data: to learn from.
+        names: of the attributes whose AUC is measured.
+        told: name of the work in messages.
+        work: the fit or the tuning.
+    """
+
+    def make() -> Fitted:
         fitted = _measured_fit(editor, bank, data, told, work)
         # Measured by the harness, so not a cost of the method.
         fitted = replace(fitted, learned=learned_auc(editor, data, names))
@@ -285,6 +287,8 @@ def _cached(
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
         write_checked(path, save(state, meta))
         return fitted
+
+    return find_or_make(path, lambda: _load(path, editor), make)
 
 
 def _measured_fit(

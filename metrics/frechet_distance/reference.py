@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from editbench.base.errors import BadFile, Unsupported
-from editbench.base.files import digest, lock, read_checked, sweep_partials, write_checked
+from editbench.base.files import digest, find_or_make, read_checked, write_checked
 from editbench.base.progress import progress
 from editbench.base.sources import source_digest
 from editbench.base.spaces import Codes
@@ -286,15 +286,21 @@ class ReferenceFeatures:
             **options,
         }
         path = self.context.cache / "references" / f"{digest(key)}.safetensors"
-        # Jobs of a sweep may need the same statistics at once: one job computes, the others wait.
-        with lock(path):
-            try:
-                return load(read_checked(path))
-            except (BadFile, SafetensorError):  # absent or damaged: computed again
-                sweep_partials(path)
+
+        def make() -> dict[str, np.ndarray]:
             made = compute()
             write_checked(path, save(made))
             return made
+
+        return find_or_make(path, lambda: _read_statistics(path), make)
+
+
+def _read_statistics(path: Path) -> dict[str, np.ndarray] | None:
+    """Statistics of the cache; None if they are absent or damaged."""
+    try:
+        return load(read_checked(path))
+    except (BadFile, SafetensorError):
+        return None
 
 
 def statistics(real: ReferenceFeatures, kernel: int) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from editbench.base import identity
 from editbench.base.attributes import Attributes
 from editbench.base.conf import group_options
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import digest, lock, read_checked, write_checked
+from editbench.base.files import digest, find_or_make, read_checked, write_checked
 from editbench.base.progress import progress, status
 from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
@@ -288,15 +288,8 @@ def find_directions(
         key: all that the directions depend on.
     """
     path = settings.cache / "atlas" / f"{digest(key)}.safetensors"
-    # Finished directions are read without a lock, since the cache may be read-only.
-    kept = _read_directions(path)
-    if kept is not None:
-        return kept
-    # Of two atlases of one method, one finds the directions and the other waits for them.
-    with lock(path):
-        kept = _read_directions(path)
-        if kept is not None:
-            return kept
+
+    def make() -> DirectionSet:
         with status(f"finding the directions of {settings.method.name}"):
             found = editor.fixed_directions(fit_data(settings, bank, networks))
         about = {
@@ -308,6 +301,8 @@ def find_directions(
         }
         write_checked(path, save(_on_host(found.tensors), {"about": json.dumps(about)}))
         return found
+
+    return find_or_make(path, lambda: _read_directions(path), make)
 
 
 def _read_directions(path: Path) -> DirectionSet | None:

@@ -1,15 +1,20 @@
 """The command line, as a user meets it: help, sweeps, summaries, wrong names, Ctrl-C and kill -9."""
 
+import errno
 import json
 import os
+import pickle
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from editbench.base.files import CannotWrite
 from editbench.cli import COMMANDS, main
+from tests.fake_records import fake_run, metric_rows
 from tests.processes import ROOT, Started, forbid_locks
 
 TOY = ["--config-dir", "tests/conf", "generator=toy", "scorer=toy", "budget=toy"]
@@ -244,10 +249,73 @@ def test_an_unknown_flag_is_named_with_the_nearest_one_and_the_help(words, near,
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_folder_is_explained(tmp_path, editbench):
-    tmp_path.chmod(0o500)
-    run = editbench("run", *toy_words(tmp_path / "runs"), "method=along", "attribute=a")
-    assert run.returncode == 1 and "set out=DIR" in run.stderr
+@pytest.mark.parametrize("key", ["out", "cache"])
+def test_an_unwritable_folder_is_explained(key, tmp_path, editbench):
+    words = {name: f"{name}={tmp_path}/{name}" for name in ("out", "cache")}
+    (tmp_path / "sealed").mkdir(mode=0o500)
+    words[key] = f"{key}={tmp_path}/sealed/{key}"
+    run = editbench("run", *TOY, *words.values(), "method=along", "attribute=a")
+    assert run.returncode == 1 and f"set {key}=DIR" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (["report", "runs", "--out", "report"], None),
+        (["baseline", "runs", "--out", "way/pins.json", "--reason", "a test"], None),
+        (["check", "runs", "--baseline", "pins.json", "--junit", "way/junit.xml"], None),
+        (["new", "metric", "kept_nowhere", "--folder", "way"], None),
+        (["bank", "cache=kept"], "cache=DIR"),
+        (["run", "method=along", "attribute=a", "cache=kept"], "cache=DIR"),
+        (["run", "method=along", "attribute=a", "cache=fitted", "out=new"], "cache=DIR"),
+        (["run", "-m", "method=along", "attribute=a", "cache=kept", "out=swept"], "out=DIR"),
+    ],
+)
+def test_what_cannot_be_written_is_told_with_the_words_of_its_command(
+    words, keys, tmp_path, monkeypatch, capsys
+):
+    """Where a command has neither out= nor cache=, the message names no such words."""
+    toy = ["--config-dir", str(ROOT / "tests" / "conf"), *TOY[2:]]
+    monkeypatch.chdir(tmp_path)
+    fake_run(tmp_path / "runs", "alpha", "smile", metric_rows(0.7))
+    assert main(["baseline", "runs", "--out", "pins.json", "--reason", "a test"]) == 0
+    # A file in the way of what is written, which stops root too.
+    for place in (
+        "way",
+        "report/figures",
+        "kept/banks",
+        "fitted/fits",
+        "swept/.sweeps",
+    ):
+        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).write_text("in the way")
+    capsys.readouterr()
+    composes = words[0] in ("run", "bank")
+    assert main([*words[:1], *toy, *words[1:]] if composes else words) == 1
+    error = capsys.readouterr().err
+    if keys is None:
+        assert ": choose a folder you may write to" in error and "DIR" not in error
+    else:
+        assert f": set {keys} to a folder you may write to" in error
+
+
+def test_a_full_disk_is_told_with_the_words_of_its_command(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    folder = str(tmp_path)
+    assert main(["new", "metric", "too_large", "--folder", folder]) == 1
+    error = capsys.readouterr().err
+    assert "free some space, or choose a folder on another disk" in error
+    assert main(["run", *TOY, "method=along", "attribute=a", f"out={folder}", f"cache={folder}"])
+    error = capsys.readouterr().err
+    assert "free some space, or set cache=DIR to a folder on another disk" in error
+
+
+def test_an_error_of_the_disk_survives_the_way_out_of_a_worker():
+    error = CannotWrite(Path("there"), errno.EACCES, "cache=DIR")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_a_finished_bank_and_fit_serve_jobs_that_may_not_write_to_the_cache(tmp_path, editbench):

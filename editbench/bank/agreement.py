@@ -13,7 +13,14 @@ import torch
 from editbench.bank.bank import IMPORTED, Bank
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
-from editbench.base.files import digest, find_or_make, read_json, write_json
+from editbench.base.files import (
+    OF_CACHE,
+    digest,
+    explain_disk_errors,
+    find_or_make,
+    read_json,
+    write_json,
+)
 from editbench.base.identity import modules_digest
 from editbench.base.spaces import Codes, Space
 from editbench.networks.roles import Networks
@@ -80,7 +87,8 @@ def imported_agreement(
 
     def make() -> dict[str, dict[str, float]]:
         found = _score_again(bank, networks, imported, device, batch)
-        write_json(path, found)
+        with explain_disk_errors(path, OF_CACHE):
+            write_json(path, found)
         return found
 
     return find_or_make(path, lambda: _read_agreement(path), make)

@@ -27,6 +27,7 @@ from editbench.base.text import printable
 
 SEAL = "checksums.json"  # of a sealed folder
 CHECKSUM = "checksum"  # the key of a sealed JSON file
+OF_CACHE = "cache=DIR"  # chooses the folder of a cache, in every command that has one
 T = TypeVar("T")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # ENOTDIR and EEXIST: a file has the name of a folder that is needed.
@@ -47,25 +48,60 @@ def file_sha256(path: Path) -> str:
 
 
 # -- errors of the disk ----------------------------------------------------------------------------
+class CannotWrite(EditbenchError):
+    """A file cannot be written, since the disk is full or a permission is missing.
+
+    Args:
+        path: of the file or folder.
+        number: errno of the error.
+        keys: words of the command that choose the folder, such as 'out=DIR'; '' if unknown.
+    """
+
+    def __init__(self, path: Path, number: int, keys: str = "") -> None:
+        # An error is pickled with these arguments, as by a worker process.
+        super().__init__(path, number, keys)
+        self.path = path
+        self.number = number
+        self.keys = keys
+
+    def __str__(self) -> str:
+        choice = f"set {self.keys} to" if self.keys else "choose"
+        if self.number in FULL_DISK:
+            return (
+                f"the disk is full: could not write {self.path}. What was finished is kept; free "
+                f"some space, or {choice} a folder on another disk, and start again"
+            )
+        reason = os.strerror(self.number)
+        return f"cannot write {self.path} ({reason}): {choice} a folder you may write to"
+
+
 @contextmanager
-def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a message with the remedy."""
+def explain_disk_errors(path: Path, keys: str = "") -> Iterator[None]:
+    """Turn a full disk or a missing permission into a message with the remedy.
+
+    What writes a file seldom knows by which key a user chose its folder. A caller that knows it
+    adds it to the error.
+
+    Args:
+        path: of the file or folder.
+        keys: words of the command that choose the folder, such as 'out=DIR'; '' if unknown.
+
+    Raises:
+        CannotWrite: for these errors; others are raised as they are.
+    """
     try:
         yield
+    except CannotWrite as error:
+        if error.keys or not keys:
+            raise
+        raise CannotWrite(error.path, error.number, keys) from error
     except EditbenchError:
         raise
     except Exception as error:  # safetensors and parquet raise their own types for a full disk
         number = _error_number(error)
-        if number in FULL_DISK:
-            raise EditbenchError(
-                f"the disk is full: could not write {path}. What was finished is kept; free some "
-                "space, or set out=DIR and cache=DIR on another disk, and start again"
-            ) from error
-        if number in NO_PERMISSION and isinstance(error, OSError):
-            raise EditbenchError(
-                f"cannot write {path} ({os.strerror(number)}): set out=DIR and cache=DIR, "
-                "or --out DIR, to a folder you may write to"
-            ) from error
+        is_forbidden = number in NO_PERMISSION and isinstance(error, OSError)
+        if number in FULL_DISK or is_forbidden:
+            raise CannotWrite(path, number, keys) from error
         raise
 
 
@@ -322,9 +358,10 @@ def unsealed_folder(folder: Path) -> Iterator[None]:
 # -- single files with a checksum file -------------------------------------------------------------
 def write_checked(path: Path, data: bytes) -> None:
     """Write a file of a cache, and its checksum to a file next to it."""
-    # Content first: after a kill between the two writes, the checksum differs or is missing.
-    write_atomic(path, data)
-    write_atomic(_checksum_file(path), hashlib.sha256(data).hexdigest() + "\n")
+    with explain_disk_errors(path, OF_CACHE):
+        # Content first: after a kill between the two writes, the checksum differs or is missing.
+        write_atomic(path, data)
+        write_atomic(_checksum_file(path), hashlib.sha256(data).hexdigest() + "\n")
 
 
 def read_checked(path: Path) -> bytes:
@@ -344,9 +381,14 @@ def _checksum_file(path: Path) -> Path:
 
 
 # -- locks -----------------------------------------------------------------------------------------
-def lock(path: Path) -> FileLock:
-    """An inter-process lock for building `path`; the system releases it if its holder dies."""
-    with explain_disk_errors(path):
+def lock(path: Path, keys: str = "") -> FileLock:
+    """An inter-process lock for building `path`; the system releases it if its holder dies.
+
+    Args:
+        path: what is built.
+        keys: as of `explain_disk_errors`.
+    """
+    with explain_disk_errors(path, keys):
         folder = path.parent / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
         # Acquiring the lock would raise the error later, without this explanation.
@@ -369,7 +411,7 @@ def find_or_make(path: Path, find: Callable[[], T | None], make: Callable[[], T]
     found = find()
     if found is not None:
         return found
-    with lock(path):
+    with lock(path, OF_CACHE):
         # Another process may have made it while this one waited for the lock.
         found = find()
         if found is not None:

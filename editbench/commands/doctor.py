@@ -152,11 +152,14 @@ def room(out: Path, problems: list[str]) -> dict[str, Any]:
     free = shutil.disk_usage(there).free / 2**30
     writable = there.is_dir() and os.access(there, os.W_OK)
     if not writable:
-        problems.append(f"{out} cannot be written: set out=DIR")
+        problems.append(
+            f"{out} cannot be written: for runs set out=DIR to a folder you may write to (check "
+            "it with --out DIR)"
+        )
     elif free < ROOM:
         problems.append(
-            f"{out} has {free:.2f} GiB free, less than {ROOM:g}: set out=DIR and cache=DIR on "
-            "another disk"
+            f"{out} has {free:.2f} GiB free, less than {ROOM:g}: for runs set out=DIR and "
+            "cache=DIR on another disk (check it with --out DIR)"
         )
     return {"path": str(out), "writable": writable, "free_gib": round(free, 2)}
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import OF_CACHE, explain_disk_errors
 from editbench.base.identity import described
 from editbench.base.instantiate import build
 from editbench.base.spaces import Codes
@@ -64,7 +65,8 @@ class InversionRequest:
         task = self.task()
         folder = self.cache / "inversions" / task.id
         if folder not in _OPEN:
-            _OPEN[folder] = build_inversion(folder, task)
+            with explain_disk_errors(folder, OF_CACHE):
+                _OPEN[folder] = build_inversion(folder, task)
         return _OPEN[folder]
 
     def id(self) -> str:

@@ -48,6 +48,8 @@ from editbench.run.settings import Settings
 from editbench.run.stages import Job, fit_again, fit_and_walk, observe
 from editbench.walk.spec import EngineSpec
 
+# What chooses the folder of the records; the demo has an option for it.
+OF_RECORDS = "out=DIR (demo: --out DIR)"
 METRICS_MISSING = "its metrics are missing: the same command computes them"
 
 
@@ -175,7 +177,7 @@ def run_job(settings: Settings) -> Outcome:
     run_id = make_run_id(settings, bank.id, names)
     folder = root / run_id
     # Two sweeps may contain the same job: the second one waits here and then finds the record.
-    with explain_disk_errors(root), lock(folder):
+    with explain_disk_errors(root, OF_RECORDS), lock(folder):
         job = Job(settings, networks, bank)
         found = _found(job, folder)
         if found is not None:
@@ -206,7 +208,7 @@ def _run(job: Job, folder: Path) -> Outcome:
     with atomic_folder(folder, {}) as partial:
         records.write_config(partial, job.settings.plain)
         try:
-            with explain_disk_errors(folder):
+            with explain_disk_errors(folder, OF_RECORDS):
                 observing, trajectories = fit_and_walk(job, partial)
                 stage = "observations"
                 observe(job, observing, read_json(partial / Record.PROVENANCE), partial)
@@ -251,7 +253,7 @@ def _observe_kept(job: Job, record: Record) -> Record:
     # Observed elsewhere, since an interruption while a record is updated loses it.
     with TemporaryDirectory(prefix=f".partial-{folder.name}-", dir=folder.parent) as place:
         try:
-            with explain_disk_errors(folder):
+            with explain_disk_errors(folder, OF_RECORDS):
                 observe(job, fit_again(job), record.provenance(), Path(place))
         except (Exception, SystemExit) as error:
             raise EditbenchError(_located_reason(error)) from error

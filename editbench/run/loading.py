@@ -17,7 +17,14 @@ from editbench.base import identity
 from editbench.base.attributes import Attributes
 from editbench.base.compute_options import check_device_name, is_gpu
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import digest, file_sha256, file_state, named_files
+from editbench.base.files import (
+    OF_CACHE,
+    digest,
+    explain_disk_errors,
+    file_sha256,
+    file_state,
+    named_files,
+)
 from editbench.base.instantiate import build
 from editbench.base.precision import use_precision
 from editbench.base.user_code import is_ours
@@ -258,15 +265,17 @@ def load_bank(settings: Settings) -> Bank:
     if found is not None:
         return found
     models = partial(_models, settings)  # picklable, for the processes that build it
-    bank = build_bank(
-        folder,
-        name,
-        settings.bank.spec,
-        models,
-        settings.device,
-        settings.bank.workers,
-        bank_batch(settings, load_networks(settings)),
-    )
+    batch = bank_batch(settings, load_networks(settings))
+    with explain_disk_errors(folder, OF_CACHE):
+        bank = build_bank(
+            folder,
+            name,
+            settings.bank.spec,
+            models,
+            settings.device,
+            settings.bank.workers,
+            batch,
+        )
     return _keep(bank)
 
 

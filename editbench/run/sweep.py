@@ -343,7 +343,8 @@ def _explained_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        with explain_disk_errors(Path(error.filename or ".")):
+        # The folder of a sweep lies there, unless hydra.sweep.dir is set.
+        with explain_disk_errors(Path(error.filename or "."), "out=DIR"):
             raise
 
 

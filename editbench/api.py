@@ -31,6 +31,7 @@ from editbench.report import report as write_report
 from editbench.report.load import Results
 from editbench.report.strips import Strip, frame_caption, picture, strips_of_record
 from editbench.run.compose import compose_settings, sweep_settings
+from editbench.run.job import check_devices
 from editbench.run.loading import check_device
 from editbench.run.option_files import name_files
 from editbench.run.overrides import check_overrides
@@ -96,6 +97,7 @@ def run(
     jobs = [settings for _, settings in composed]
     check_words_have_effect(jobs, words)
     check_protocols(jobs)
+    check_devices(jobs)
     roots = {settings.out for settings in jobs}
     if len(roots) > 1:
         raise EditbenchError("out must be one folder for all jobs of a call of run")

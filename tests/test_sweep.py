@@ -18,6 +18,7 @@ from editbench.api import run
 from editbench.bank.build import BankBuild, build_bank, build_shard
 from editbench.bank.layout import shard_folder
 from editbench.bank.spec import BankSpec
+from editbench.base.errors import EditbenchError
 from editbench.base.files import claim_folder, lock
 from editbench.cli import main
 from editbench.run import launch
@@ -60,6 +61,84 @@ def main_with_forks(words):
 
     set_start_method("fork")
     return main(words)
+
+
+# -- a device that is not there ----------------------------------------------------------------------------------------
+AWAY = "device=cuda:64"
+
+
+@pytest.mark.parametrize("launcher", [[], JOBLIB])
+@pytest.mark.parametrize("device", [AWAY, "device=cpu,cuda:64"])
+def test_a_device_that_is_not_there_is_told_once_before_any_job(
+    launcher, device, tmp_path, words, in_root, capfd
+):
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    out = tmp_path / "out"
+    jobs = ["-m", "method=along,skip", "attribute=a,b", device]
+    assert main(["run", *words, f"out={out}", *jobs, *launcher]) == 1
+    text = capfd.readouterr().err
+    assert text.startswith(f"error: {AWAY}, but torch sees ") and text.count("\n") == 1
+    assert "device=cpu" in text
+    assert not out.exists() and not (tmp_path / "cache").exists()
+
+
+def test_a_bank_in_parts_and_the_interface_tell_of_the_device_once(tmp_path, words, in_root, capfd):
+    assert main(["bank", *words, f"out={tmp_path}/out", AWAY, "--parts", "3"]) == 1
+    text = capfd.readouterr().err
+    assert text.startswith(f"error: {AWAY}") and text.count("\n") == 1
+    folder, *others = words[1:]
+    with pytest.raises(EditbenchError, match=f"^{AWAY}, but torch sees"):
+        run(
+            [*others, f"out={tmp_path}/out", "method=along", "attribute=a,b", AWAY],
+            config_dirs=folder,
+        )
+    # No job was begun, which would have made the bank.
+    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
+
+
+def test_the_demo_tells_of_the_device_once(tmp_path, in_root, capfd):
+    assert main(["demo", "--out", str(tmp_path / "out"), AWAY]) == 1
+    text = capfd.readouterr().err
+    assert text.startswith(f"error: {AWAY}") and text.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_finished_jobs_need_no_device(tmp_path, words, in_root, capfd):
+    command = ["run", *words, f"out={tmp_path}/out", "-m", "method=along"]
+    assert main([*command, "attribute=a,b"]) == 0
+    capfd.readouterr()
+    assert main([*command, "attribute=a,b", AWAY]) == 0
+    assert "2 done, 0 skipped, 0 failed (2 reused)" in capfd.readouterr().err
+    # One more job has to run.
+    assert main([*command, "attribute=a,b,c", AWAY]) == 1
+    assert capfd.readouterr().err.startswith(f"error: {AWAY}")
+
+
+def test_the_devices_of_other_machines_are_not_looked_for(
+    tmp_path, words, in_root, capfd, monkeypatch
+):
+    # As with a launcher that sends the jobs away; here they run in this process after all.
+    monkeypatch.setattr("editbench.run.sweep.local_workers", lambda *_: None)
+    jobs = ["-m", "method=along", "attribute=a,b", AWAY]
+    assert main(["run", *words, f"out={tmp_path}/out", *jobs]) == 1
+    assert [outcome["status"] for outcome in outcomes(tmp_path / "out").values()] == ["failed"] * 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["world", "train-gan", "--out", "gan"],
+        ["scorer", "check", "faces"],
+        ["human", "make", "runs", "--out", "study"],
+    ],
+)
+def test_a_command_with_an_option_names_the_option(command, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--device", "cuda:64"]) == 1
+    text = capfd.readouterr().err
+    assert text.startswith("error: --device cuda:64, but torch sees ")
+    assert "--device cpu" in text and list(tmp_path.iterdir()) == []
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------

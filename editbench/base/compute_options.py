@@ -22,14 +22,18 @@ def is_gpu(device: str | torch.device) -> bool:
     return str(device).startswith("cuda")
 
 
-def check_device_name(name: str) -> None:
+def check_device_name(name: str, key: str = "device=") -> None:
     """Check that a name is a device of editbench. Does not check whether the machine has it.
+
+    Args:
+        name: of the device.
+        key: what a user writes before the name.
 
     Raises:
         EditbenchError: it is neither the CPU nor a CUDA GPU.
     """
     if not DEVICE.fullmatch(name):
-        raise EditbenchError(f"device={name} is not a device: use cpu, cuda or cuda:0")
+        raise EditbenchError(f"{key}{name} is not a device: use cpu, cuda or cuda:0")
 
 
 def check_precision(precision: str, device: str) -> None:

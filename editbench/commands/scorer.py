@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         raise UnknownName("action of `editbench scorer`", args.action, ["check"])
     if args.n < 2 or args.batch < 1:
         raise EditbenchError("-n must be 2 or more, and --batch 1 or more")
-    check_device(args.device)
+    check_device(args.device, "--device ")
     path = scorer_file(args.scorer, args.config_dir)
     search_folders(path.absolute().parent)  # modules that the YAML names may lie beside it
     cfg = compose_config(

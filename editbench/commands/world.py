@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if getattr(args, "device", "cpu") != "cpu":
         from editbench.run.loading import check_device
 
-        check_device(args.device)
+        check_device(args.device, "--device ")
     return args.run(args)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from editbench.run.inversions import inversion_id
 from editbench.run.loading import (
     bank_folder,
     bank_key,
+    check_device,
+    is_device_missing,
     load_bank,
     load_metrics,
     load_networks,
@@ -72,6 +75,20 @@ def find_job(settings: Settings) -> Outcome | None:
     except Exception:  # also of a user's code; the job will raise and report the same error
         return None
     return Outcome(found.status["status"], found.status["reason"], folder.name, True)
+
+
+def check_devices(jobs: Iterable[Settings]) -> None:
+    """Check, once for many jobs, that this machine has the devices of those that have to run.
+
+    Args:
+        jobs: settings of each. A job whose record exists needs no device.
+
+    Raises:
+        EditbenchError: a device is missing.
+    """
+    for settings in jobs:
+        if is_device_missing(settings.device) and find_job(settings) is None:
+            check_device(settings.device)
 
 
 class Identified(NamedTuple):

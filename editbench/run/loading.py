@@ -64,22 +64,40 @@ def load_networks(settings: Settings) -> Networks:
     )
 
 
-def check_device(name: str) -> None:
-    """Check that a name is a device, and that this machine has the GPU."""
+def check_device(name: str, key: str = "device=") -> None:
+    """Check that a name is a device, and that this machine has the GPU.
+
+    Args:
+        name: of the device.
+        key: what a user writes before the name: 'device=', or '--device ' for an option.
+
+    Raises:
+        EditbenchError: it is no device, or this machine lacks it.
+    """
     # Commands without settings, such as `world`, take any text.
-    check_device_name(name)
+    check_device_name(name, key)
     if not is_gpu(name):
         return
     if not torch.cuda.is_available():
         raise EditbenchError(
-            f"device={name}, but torch sees no CUDA device: use device=cpu "
+            f"{key}{name}, but torch sees no CUDA device: use {key}cpu "
             "(`editbench doctor` shows what this machine has)"
         )
     count = torch.cuda.device_count()
     if (torch.device(name).index or 0) >= count:
         raise EditbenchError(
-            f"device={name}, but torch sees {count} CUDA devices, cuda:0 to cuda:{count - 1}"
+            f"{key}{name}, but torch sees {count} CUDA devices: use one of {key}cuda:0 to "
+            f"{key}cuda:{count - 1}, or {key}cpu"
         )
+
+
+def is_device_missing(name: str) -> bool:
+    """Whether this machine lacks a GPU of this name.
+
+    The GPUs are counted without starting CUDA: the process that starts a sweep may not use them,
+    and their order must not be fixed before a worker chooses it.
+    """
+    return is_gpu(name) and (torch.device(name).index or 0) >= torch.cuda.device_count()
 
 
 def networks_code(settings: Settings) -> str:

@@ -7,7 +7,7 @@ sweep's folder. The summary is made from these files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base import user_code
+from editbench.base.compute_options import is_gpu
 from editbench.base.conf import MAIN, quoted
 from editbench.base.errors import BadFile, EditbenchError, one_line
 from editbench.base.files import (
@@ -50,7 +51,7 @@ from editbench.run.launch import (
 from editbench.run.option_files import keep_copies
 from editbench.run.outcome import Outcome, describe_outcome, write_failure, write_outcome
 from editbench.run.overrides import NUMBER, check_single, hydra_application
-from editbench.run.settings import check_words_have_effect
+from editbench.run.settings import Settings, check_words_have_effect
 from editbench.run.task import STARTER, job_task
 
 if TYPE_CHECKING:
@@ -151,6 +152,9 @@ def run_sweep(
 
             check_words_have_effect(composed, overrides)
             check_protocols(composed)
+        # Jobs that are sent to other machines find the devices there.
+        if local_workers(master, len(jobs), available_cores()) is not None:
+            check_devices_here(task, composer, jobs, composed)
         launcher = str(master.hydra.launcher["_target_"])
         submitted = _submitted_jobs(master.hydra.launcher)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
@@ -179,6 +183,42 @@ def run_sweep(
     if going_on or interrupted:
         print_message(going_on or STOPPED)
     return INTERRUPTED if interrupted else code
+
+
+def check_devices_here(
+    task: Task, composer: JobComposer, jobs: Sequence[list[str]], composed: Sequence[Settings]
+) -> None:
+    """Check, once a sweep, that this machine has the devices of its jobs.
+
+    Args:
+        task: of the sweep.
+        composer: of its jobs.
+        jobs: the words of each.
+        composed: settings that cover every swept value.
+
+    Raises:
+        EditbenchError: a device is missing.
+    """
+    if not any(is_gpu(settings.device) for settings in composed):
+        return
+    from editbench.run.job import check_devices  # torch, so after the settings
+    from editbench.run.loading import check_device
+
+    if task is job_task:
+        check_devices(_valid_settings(composer, jobs))
+    else:
+        for settings in composed:
+            check_device(settings.device)
+
+
+def _valid_settings(composer: JobComposer, jobs: Iterable[list[str]]) -> Iterator[Settings]:
+    """The settings of jobs; without those with a wrong value, which is their own outcome."""
+    for words in jobs:
+        try:
+            settings = composer.settings(words)
+        except EditbenchError:
+            continue
+        yield settings
 
 
 def _describe_end(submitted: SubmittedJobs | None, numbers: Sequence[int], number: int) -> str:

@@ -86,7 +86,7 @@ def make_study(
     belong to it), where there is no such device, or where a page would be too large.
     """
     # Without it each run would fall back on the few pictures of its strips.
-    check_device(device)
+    check_device(device, "--device ")
     # An existing study is never replaced: with another key its answers could not be read.
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EditbenchError(

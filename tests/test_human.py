@@ -347,7 +347,7 @@ def test_bad_input_gets_a_clear_message(
     assert main([*words, "--methods", ""]) == 1
     assert "--methods names no method" in capsys.readouterr().err
     assert main([*words, "--device", "nonsense"]) == 1
-    assert "device=nonsense is not a device" in capsys.readouterr().err
+    assert "--device nonsense is not a device" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
     mixed = copied(root, tmp_path)
     one = next(mixed.glob("quickest-a-*"))

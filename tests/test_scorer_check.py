@@ -242,7 +242,7 @@ def test_a_scorer_against_another_of_the_same_roles(
     assert sorted(report) == sorted(pairs)
     assert report["judge and faces: judge"]["smile"]["agreement"] == 1
     assert main([*words, "--device", "nonsense"]) == 1
-    assert "device=nonsense is not a device" in capsys.readouterr().err
+    assert "--device nonsense is not a device" in capsys.readouterr().err
 
 
 # -- the numbers by hand -----------------------------------------------------------------------------------------------

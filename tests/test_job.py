@@ -736,6 +736,38 @@ def test_a_state_whose_tensors_share_memory_is_stored(tmp_path):
         assert made["fit_cached"] == cached
 
 
+class Forgetful(AlongColumn):
+    """Its fit finds the length of a step, which `state` forgets."""
+
+    def fit(self, data):
+        self.delta = 0.0
+        return super().fit(data)
+
+
+class ForgetfulTuning(Forgetful):
+    """The same of what is found for an attribute."""
+
+    def fit(self, data):
+        return AlongColumn.fit(self, data)
+
+    def tune(self, data, attribute):
+        self.delta = 0.0
+        return FitReport()
+
+
+@pytest.mark.parametrize("name", ["Forgetful", "ForgetfulTuning"])
+def test_a_job_that_fits_gives_the_numbers_of_a_job_that_loads_the_fit(tmp_path, name):
+    """An incomplete state must not show only in the jobs that find the fit in the cache."""
+    values = []
+    for out in ("first", "second"):
+        target = f"tests.test_job.{name}"
+        cfg = toy_config(tmp_path, f"out={tmp_path / out}", _target_=target)
+        made = Record.read(folder_of(cfg, run_job(cfg)))
+        rows = made.rows()
+        values.append(rows.loc[rows["metric"] == "success_rate", "value"].item())
+    assert values[0] == values[1] > 0
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

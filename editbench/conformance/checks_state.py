@@ -12,6 +12,7 @@ from editbench.base.spaces import Space
 from editbench.conformance.subject import NO_REASON, Fit, Subject
 from editbench.conformance.testbeds import bare_generator, copied
 from editbench.conformance.verdicts import Failed, Warned, describe_error, must_not_raise
+from editbench.run.fits import storable
 from editbench.walk.editor import Editor, Walk
 
 
@@ -121,7 +122,7 @@ def _check_storable(tensors: object) -> None:
             fix + "; wrap numbers with torch.tensor(x, dtype=torch.float64)",
         )
     try:
-        save({name: tensor.detach() for name, tensor in tensors.items()})
+        save(storable(tensors))
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         # Its message may have many lines; the first words say which tensor is meant.
         raise Failed(
@@ -145,8 +146,7 @@ def restored(subject: Subject, fitted: Fit, tensors: dict[str, Tensor]) -> Edito
     fresh = subject.make()
     fresh.bind(fitted.testbed.generator)
     # Through the bytes of a file, as the cache of fits does it.
-    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    stored = load(save(flat))
+    stored = load(save(storable(tensors)))
     guard = must_not_raise(
         "load_state(state())",
         "an editor restored from its own state",

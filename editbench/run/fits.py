@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from editbench.bank.bank import Bank
 from editbench.base import identity
@@ -78,6 +78,17 @@ def fit_editor(
 ) -> Fitted:
     """Fit an editor for all attributes, then tune it for one; both use the cache.
 
+    Another editor of the same options does the work, and this one loads what was stored. A job
+    therefore walks with the same editor whether it makes the fit or finds it in the cache: what an
+    editor forgets in `state` is missing in both.
+
+    Args:
+        editor: bound and not fitted; afterwards it has the fit.
+        settings: of the job.
+        bank: with the samples.
+        networks: of the job.
+        attribute: to tune for.
+
     Raises:
         UnsupportedByFit: the fit or the tuning finds that the method cannot do this.
     """
@@ -85,16 +96,37 @@ def fit_editor(
     # `more` is empty unless the method has a `tune` of its own.
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
     kind = settings.method.name
+
+    def unfitted() -> Editor:
+        """Another editor of the job, bound as this one."""
+        made = load_editor(settings)
+        made.bind(networks.generator)
+        return made
+
+    def untuned() -> Editor:
+        """The same after the fit."""
+        made = unfitted()
+        if _load(path, made) is None:
+            raise EditbenchError(f"{path} was removed while a job used it: start the job again")
+        return made
+
     told = f"fitting {kind}"
     names = data.attributes.names
-    fitted = _cached(path, editor, bank, data, names, told, lambda: editor.fit(data))
+    fitted = _cached(path, editor, bank, data, names, told, unfitted, lambda one: one.fit(data))
     if not more:
         return fitted
     # All attributes share the fit; the tuning for each attribute has its own file.
-    tuning = f"tuning {kind} for {attribute}"
+    told = f"tuning {kind} for {attribute}"
     try:
         tuned = _cached(
-            more[0], editor, bank, data, [attribute], tuning, lambda: editor.tune(data, attribute)
+            more[0],
+            editor,
+            bank,
+            data,
+            [attribute],
+            told,
+            untuned,
+            lambda one: one.tune(data, attribute),
         )
     except UnsupportedByFit as error:
         raise UnsupportedByFit(str(error), fitted.with_tuning(error.fitted)) from error
@@ -252,6 +284,21 @@ def _checked_state(editor: Editor) -> dict[str, torch.Tensor]:
     return state
 
 
+def storable(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state of an editor as the file of a fit holds it.
+
+    Every tensor is contiguous and has memory of its own, which safetensors requires. It lies on the
+    CPU, because the device is not part of the file's name and a job on another one may load it.
+
+    Args:
+        state: of `Editor.state`.
+    """
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+
+
 def _cached(
     path: Path,
     editor: Editor,
@@ -259,33 +306,32 @@ def _cached(
     data: FitData,
     names: Sequence[str],
     told: str,
-    work: Callable[[], FitReport],
+    learner: Callable[[], Editor],
+    work: Callable[[Editor], FitReport],
 ) -> Fitted:
     """A fit or a tuning, from the cache if another job has made it.
 
     Args:
         path: its file in the cache.
-        editor: to fit, or to load the fit into.
+        editor: loads it.
         bank: of the samples.
         data: to learn from.
         names: of the attributes whose AUC is measured.
         told: name of the work in messages.
-        work: the fit or the tuning.
+        learner: makes the editor that learns.
+        work: fits or tunes that editor.
     """
 
     def make() -> Fitted:
-        fitted = _measured_fit(editor, bank, data, told, work)
+        learning = learner()
+        fitted = _measured_fit(learning, bank, data, told, lambda: work(learning))
         # Measured by the harness, so not a cost of the method.
-        fitted = replace(fitted, learned=learned_auc(editor, data, names))
-        # safetensors rejects tensors that are not contiguous or share memory. The device is not
-        # part of the key, so a job on another device may load the file.
-        state = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in _checked_state(editor).items()
-        }
+        fitted = replace(fitted, learned=learned_auc(learning, data, names))
         # The file holds the costs too, since a job that loads the fit reports them.
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
-        write_checked(path, save(state, meta))
+        stored = save(storable(_checked_state(learning)), meta)
+        write_checked(path, stored)
+        editor.load_state(load(stored))
         return fitted
 
     return find_or_make(path, lambda: _load(path, editor), make)

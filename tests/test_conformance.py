@@ -68,6 +68,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
     ),
     "random_fit": ("determinism", 'draw from editbench.base.seeding.rng(data.seed, "name")'),
     "in_place": ("pure", "`walk.codes + step`, not `walk.codes += step`"),
+    "remembers": ("pure", "walk.codes - walk.origin is the way so far"),
     "spoils_the_data": ("pure", ".clone() before writing"),
     "single_precision": ("dtype_device", "end with .to(walk.codes)"),
     "forgets": ("state", "put everything that `step`, `codes` and `check` read into `state`"),
@@ -440,6 +441,20 @@ def test_what_cannot_be_checked_ends_with_2_and_says_why(tmp_path, capsys, text,
     assert main(["conform", f"{file}{''.join(words[:1])}", *words[1:]]) == 2
     err = capsys.readouterr().err
     assert expected.format(file=file) in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("generator/mnist_mlp", "ModuleGenerator is neither an editor nor a metric"),
+        ("scorer/faces", "faces.yaml is a scorer: this command checks editors and metrics"),
+    ],
+)
+def test_an_option_of_another_group_is_told_where_it_is_checked(capsys, option, expected):
+    file = Path(inspect.getfile(instantiate)).parents[2] / "conf" / f"{option}.yaml"
+    assert main(["conform", str(file)]) == 2
+    err = capsys.readouterr().err
+    assert expected in err and "`editbench scorer check NAME`" in err
 
 
 def test_no_editor_named_is_wrong_usage():

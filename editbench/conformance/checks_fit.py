@@ -173,6 +173,7 @@ def determinism(subject: Subject) -> str:
     """Step and fit under other global random states; nothing may change."""
     for served in subject.need_served():
         walk = served.walk()
+        subject.need_repeatable(served.editor, walk, 1)
         start = subject.outcome(served.editor, walk, 0, 0)
         one = subject.outcome(served.editor, walk, 1, 0)
         other = subject.outcome(served.editor, walk, 1, 1)

@@ -25,6 +25,7 @@ def state(subject: Subject) -> str:
         _check_storable(tensors)
         fresh = restored(subject, served.fit, tensors)
         walk = served.walk()
+        subject.need_repeatable(served.editor, walk, 1)
         # 0 last: codes of the start must not depend on a step that was made before.
         for steps in (1, 2, 0):
             here = subject.outcome(served.editor, walk, steps)

@@ -188,6 +188,7 @@ def batch(subject: Subject) -> str:
     """Step the same samples in other batches; no row may change."""
     for served in subject.need_served():
         walk = served.walk()
+        subject.need_repeatable(served.editor, walk, STEPS_OF_BATCH)
         start = subject.outcome(served.editor, walk, 0)
         whole = subject.outcome(served.editor, walk, STEPS_OF_BATCH)
         order = torch.randperm(len(walk), generator=torch.Generator().manual_seed(3))
@@ -219,7 +220,7 @@ def _check_same_rows(
             "row n of a step depends on row n of the walk alone: samples leave the batch as they "
             "cross",
             "reduce over the last dimension (dim=1), never over the samples (dim=0) or the whole "
-            "tensor; take statistics in `fit`; key what is remembered by walk.start",
+            "tensor; take statistics in `fit`; key what is drawn for a sample by walk.start",
         )
 
 
@@ -263,7 +264,8 @@ def pure(subject: Subject) -> str:
             raise Failed(
                 f"two steps from the same walk towards {served.name} differ",
                 "the same codes from the same walk",
-                "keep no state in `step` that changes what it gives; walk.steps counts the steps",
+                "keep nothing from one step for the next: walk.steps counts the steps, and "
+                "walk.codes - walk.origin is the way so far",
             )
     return "a step twice is the same step, and nothing that was given is altered"
 
@@ -272,6 +274,7 @@ def dtype_device(subject: Subject) -> str:
     """Step float64 codes, and codes on CUDA where there is one."""
     for served in subject.need_served():
         walk = served.walk()
+        subject.need_repeatable(served.editor, walk, 1)
         single = subject.step(served.editor, walk)
         double = clone_walk(walk, torch.float64)
         fix = "compute in a dtype of your own and end with .to(walk.codes)"

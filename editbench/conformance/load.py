@@ -22,6 +22,7 @@ from editbench.base import user_code
 from editbench.base.conf import check_folders, option_file, option_names, read_yaml
 from editbench.base.errors import EditbenchError, UnknownName, frames_of, no_such
 from editbench.base.instantiate import build, plain
+from editbench.networks.scorers.declaration import ROLES
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
 from editbench.walk.metric import Metric, ObservationMetric
@@ -29,7 +30,13 @@ from editbench.walk.metric import Metric, ObservationMetric
 FORMS = "mine.py, mine.py:Class, package.module.Class or my_conf/method/mine.yaml"
 EDITOR = "editor"
 METRIC = "metric"
+BASES = (Editor, Metric, ObservationMetric)
 GROUPS = {EDITOR: "method", METRIC: "metric"}  # kind -> group of options
+# What is checked elsewhere.
+OTHERS = (
+    "this command checks editors and metrics; `editbench scorer check NAME` checks a scorer, and a "
+    "generator is checked when it is loaded, as by `editbench list layers --generator NAME`"
+)
 FIGURE = "draw"  # function of a metric's module that draws its figure
 
 
@@ -197,10 +204,9 @@ def choose_class(module: ModuleType, name: str, where: str) -> type:
         UnknownName: there is no class of this name.
         WrongUsage: without a name, the module holds none or several.
     """
-    bases = (Editor, Metric, ObservationMetric)
     found: dict[str, type] = {}
     for key, value in vars(module).items():
-        if inspect.isclass(value) and issubclass(value, bases) and value not in bases:
+        if inspect.isclass(value) and issubclass(value, BASES) and value not in BASES:
             found[key] = value
     if name:
         # A class that the module imported counts where it is named.
@@ -253,13 +259,19 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
         raise WrongUsage(f"{path}: {no_such('file', path)}; give {FORMS}")
     folder = path.resolve().parent
     user_code.search_folders(folder.parent, folder.parent.parent, folder)
-    target = str(read_yaml(path).get("_target_", ""))
+    options = read_yaml(path)
+    target = str(options.get("_target_", ""))
+    if not target and set(ROLES) & set(options):
+        raise WrongUsage(f"{path} is a scorer: {OTHERS}")
     if not target:
         raise WrongUsage(f"{path} has no _target_: give the class there, _target_: module.Class")
     # Imported first, so that an error of the module is not taken for the constructor's.
     module = target.rpartition(".")[0]
     _import(lambda: importlib.import_module(module), target)
-    kind = kind_of(_import(lambda: get_object(target), target))
+    named = _import(lambda: get_object(target), target)
+    if inspect.isclass(named) and not issubclass(named, BASES):
+        raise WrongUsage(f"{path}: {target} is neither an editor nor a metric; {OTHERS}")
+    kind = kind_of(named)
     config = _composed(path, GROUPS[kind], more)
     known = [key for key in plain(config) if key != "_target_"]
     for key in values:

@@ -17,7 +17,7 @@ from torch import Tensor
 from editbench.bank.bank import Bank
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes
-from editbench.conformance.compare import altered, snapshot, spelled_out
+from editbench.conformance.compare import altered, close, snapshot, spelled_out
 from editbench.conformance.testbeds import (
     FAMILIES,
     Testbed,
@@ -228,6 +228,18 @@ class Subject:
         """What is decoded for a copy of the walk."""
         with torch.no_grad(), self.watch.running(0):
             return editor.codes(clone_walk(walk))
+
+    def need_repeatable(self, editor: Editor, walk: Walk, steps: int) -> None:
+        """Make sure that differences between two walks come from what a check changed.
+
+        Raises:
+            Skipped: the same walk twice differs, because `step` remembers something. `pure` fails
+                then, and a difference after a change would say nothing about that change.
+        """
+        first = self.outcome(editor, walk, steps)
+        second = self.outcome(editor, walk, steps)
+        if not close(first, second, self.outcome(editor, walk, 0)).all():
+            raise Skipped("the same walk twice differs; see `pure`")
 
     # -- what the checks need
     def fitted(self, family: str, kind: str) -> Fit:

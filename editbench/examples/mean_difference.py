@@ -40,12 +40,14 @@ class MeanDifference(Editor):
             raise Unsupported(f"the fit split lacks a class of {attribute}")
 
     # New codes, like walk.codes. A row depends on its own sample alone: samples leave the batch as
-    # they cross. The engine decodes, judges and stops.
+    # they cross. The same walk gives the same codes: keep nothing from one step for the next;
+    # walk.codes - walk.origin is the way so far. A step has no teacher: learn what it needs in fit.
+    # The engine decodes, judges and stops.
     def step(self, walk):
         means = self.means[walk.attribute]
         return walk.codes + self.length * unit_rows(means[walk.target] - means[walk.source])
 
-    # Named tensors that restore the fit, which is kept for other jobs.
+    # Named tensors with all that the fit found: every job walks with an editor that loaded them.
     def state(self):
         return {**self.means, "length": torch.tensor(self.length, dtype=torch.float64)}
 

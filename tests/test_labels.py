@@ -176,6 +176,7 @@ def test_a_table_has_numbers_words_and_empty_cells(tmp_path: Path) -> None:
         ("file\na\n", "a table of labels has a header"),
         ("f,a\nx,1,2\n", "row 2: 3 cells"),
         ('f,a\nx,"1\n', "not a readable CSV"),
+        ("a.PNG,1\nb.png,0\n", "the first line names the file 'a.PNG', so the table has no header"),
     ):
         path.write_text(text)
         with pytest.raises(BadFile, match=message):

@@ -22,11 +22,10 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.files import digest, file_sha256
 from editbench.base.text import printable
-from editbench.worlds.datasets.labels import LabelTable, folder_labels, read_labels
+from editbench.worlds.datasets.labels import SUFFIXES, LabelTable, folder_labels, read_labels
 from editbench.worlds.datasets.source import Block, Source
 from editbench.worlds.datasets.vocabulary import keep_labelled
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # Whatever the ending says: Pillow's readers of EPS and the like never see a file.
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 89_478_485  # of one file, Pillow's own bound: 256 MiB decoded, as much a thread

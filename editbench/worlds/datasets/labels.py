@@ -21,6 +21,7 @@ from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.text import path_key, printable, read_text
 from editbench.worlds.datasets.vocabulary import BOOLEANS, is_missing, number_of, read_column
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of image files
 MOST_CLASSES = 256  # more different values than that are measurements: they need --bins
 ONE_VALUE = "has one value, so there is nothing to learn"
 DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -323,6 +324,13 @@ def _csv(path: Path, text: str) -> Cells:
         raise BadFile(
             f"{path}: a table of labels has a header such as file,smile,age and one line per file"
             f"{_separated(text)}"
+        )
+    # Without a header the first file would be lost, and its labels would name the attributes.
+    first = rows[0][0].strip()
+    if first.lower().endswith(SUFFIXES):
+        raise BadFile(
+            f"{path}: the first line names the file '{first}', so the table has no header: begin "
+            "it with a line of names, such as file,smile,age"
         )
     header = [name.strip() for name in rows[0][1:]]
     if not all(header):

@@ -56,6 +56,7 @@ WRONG = [
     ("seed=abc", "seed=abc must be a whole number, as in seed=0"),
     ("seed='0'", "seed='0' must be a whole number, as in seed=0"),
     ("seed=null", "seed=null must be a whole number"),
+    ("seed=9223372036854775808", "seed=9223372036854775808 must lie between -2^63 and 2^63 - 1"),
     ("starts.n=true", "starts.n=true must be a whole number"),
     ("method.delta='1e-3'", "method.delta='1e-3' must be a number"),
     ("engine.batch='64'", "engine.batch='64' must be a whole number, or auto"),

@@ -409,7 +409,11 @@ def _one_target(value: object) -> str | int | None:
 def _one_seed(value: object) -> int:
     _refuse_list("seed", value, "seed")
     check_kind("seed", value, "int", 0)
-    return cast(int, value)
+    seed = cast(int, value)
+    # Fits keep their seed in a tensor of int64.
+    if not -(2**63) <= seed < 2**63:
+        raise EditbenchError(f"seed={seed} must lie between -2^63 and 2^63 - 1")
+    return seed
 
 
 def _one_device(value: object) -> str:

@@ -159,6 +159,9 @@ def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monk
             ]
         )
         err = capfd.readouterr().err
+        # Workers are silent, so the minutes in which they build a bank are announced.
+        announced = err.find("workers start, and show no progress")
+        assert 0 <= announced < err.index("[1/6]") if launcher else announced == -1
         ended = re.findall(r"^\[(\d)/6\] (\w+ x \w), seed 0: ", err, re.M)
         assert [place for place, _ in ended] == list("123456") and len(set(ended)) == 6
         summary, _, again = err[err.index("6 jobs:") :].partition("run them again: ")

@@ -61,6 +61,10 @@ if TYPE_CHECKING:
 THREADS = "OMP_NUM_THREADS"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1: show tracebacks of Hydra and its launchers
 LISTED = 20  # jobs that a line of the summary names
+SILENT = (
+    "workers start, and show no progress: a line follows when a job ends. A bank or a fit that "
+    "is not in the cache is computed first"
+)
 STOPPED = "stopped: finished jobs and bank shards are kept; run the same command to resume"
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
 
@@ -256,6 +260,10 @@ def _followed(
     Jobs of this process print between their own bars; those of others are looked for.
     """
     if many_processes(launcher):
+        # submitit tells where its jobs are and log; workers of joblib are silent, and a bank may
+        # take them minutes before the first job ends.
+        if submitted is None:
+            print_message(SILENT)
         with follower.polling(), submitted.waiting_executor() if submitted else nullcontext():
             yield partial(_in_worker, task, user_code.searched_folders(), submitted is not None)
         return

@@ -391,7 +391,8 @@ def test_a_method_that_ends_the_program_fails_alone_and_in_one_line(tmp_path):
     """As a parser of arguments does, in whose message there may be several lines."""
     outcome = run_job(toy_config(tmp_path, _target_="tests.test_job.Ending"))
     assert outcome.status == "failed" and re.match(
-        r"SystemExit: usage \(.*test_job\.py:\d+\) \(see ", outcome.reason
+        r"SystemExit: usage \(.*test_job\.py:\d+\) \(see .*; `editbench conform` checks the method\)",
+        outcome.reason,
     )
 
 
@@ -672,9 +673,11 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypat
 class Diligent(AlongColumn):
     """Asks the teacher in its fit and in its steps."""
 
+    data = None  # of the class: an editor that loads a fit has no teacher
+
     def fit(self, data):
         report = super().fit(data)
-        self.data = data
+        Diligent.data = data
         data.score(Codes(Space.W, data.tune.w[:30]))
         return report
 

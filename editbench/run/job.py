@@ -5,6 +5,7 @@ Running the same job again finds the record.
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Iterable
@@ -246,7 +247,10 @@ def _run(job: Job, folder: Path) -> Outcome:
             reason = _located_reason(error)
             # Our own messages need no traceback, except for the error of a metric.
             if isinstance(error, MetricFailed) or not isinstance(error, EditbenchError):
-                reason = f"{reason} (see {folder / Record.LOG})"
+                hint = (
+                    "; `editbench conform` checks the method" if _is_of_method(error, job) else ""
+                )
+                reason = f"{reason} (see {folder / Record.LOG}{hint})"
                 write_atomic(partial / Record.LOG, traceback.format_exc())
         if stage and status == "failed":
             about[Record.WALKED] = True
@@ -287,6 +291,13 @@ def _located_reason(error: BaseException) -> str:
         return str(error)
     own = frames_of(error, is_users_file)
     return one_line(error) + (at_line(own[-1]) if own else "")
+
+
+def _is_of_method(error: BaseException, job: Job) -> bool:
+    """Whether an error passed through the user's own method, whose contract can be checked."""
+    module = sys.modules.get(str(job.settings.plain["method"]["_target_"]).rpartition(".")[0])
+    file = getattr(module, "__file__", None)
+    return any(frame.filename == file for frame in frames_of(error, is_users_file))
 
 
 def _about(job: Job, run_id: str) -> dict[str, Any]:

@@ -673,16 +673,13 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypat
 class Diligent(AlongColumn):
     """Asks the teacher in its fit and in its steps."""
 
-    data = None  # of the class: an editor that loads a fit has no teacher
-
     def fit(self, data):
         report = super().fit(data)
-        Diligent.data = data
         data.score(Codes(Space.W, data.tune.w[:30]))
         return report
 
     def step(self, walk):
-        self.data.score(Codes(Space.W, walk.codes))
+        self.need_teacher()(self.need_generator().decode(Codes(Space.W, walk.codes)))
         return super().step(walk)
 
 

@@ -69,7 +69,7 @@ class CurvedScorer(Scorer):
 
 def make_walk(data: FitData, editor: Editor, attribute: str, n: int = 40, seed: int = 5) -> Walk:
     """n new starts in the editor's space; the target is the next class (of the last one, the first)."""
-    editor.bind(data.generator)
+    editor.bind(data.generator, data.teacher)
     return toy.make_walk(data, editor.space, attribute, n, seed)
 
 
@@ -145,7 +145,7 @@ def check_editor(editor: Editor, data: FitData, attribute: str, fresh: Editor) -
     others = torch.arange(len(walk)) != 3
     assert torch.equal(editor.step(sick)[others], after[others])
     assert torch.isnan(editor.step(sick)[3]).all()
-    fresh.bind(data.generator)
+    fresh.bind(data.generator, data.teacher)
     fresh.load_state({name: tensor.clone() for name, tensor in editor.state().items()})
     assert torch.equal(fresh.step(walk), after)
     walk.codes, walk.steps = after, 1

@@ -27,8 +27,8 @@ REQUIRED = (
     "measure it"
 )
 FIX = (
-    "use FitData (data.fit, data.tune, data.teacher, data.score) in `fit` and `tune`, and the Walk "
-    "in `step`; do not search the stack, gc or the disk"
+    "use FitData (data.fit, data.tune, data.teacher, data.score) in `fit` and `tune`, and the Walk, "
+    "`need_generator` and `need_teacher` in `step`; do not search the stack, gc or the disk"
 )
 
 

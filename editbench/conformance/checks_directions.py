@@ -56,7 +56,7 @@ def directions(subject: Subject) -> str:
 def _unfitted(subject: Subject, fit: Fit) -> Editor:
     """A new editor, which knows its generator and nothing else."""
     editor = subject.make()
-    editor.bind(fit.data.generator)
+    editor.bind(fit.data.generator, fit.data.teacher)
     return editor
 
 

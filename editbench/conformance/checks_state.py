@@ -145,7 +145,7 @@ def restored(subject: Subject, fitted: Fit, tensors: dict[str, Tensor]) -> Edito
         Failed: `load_state` raised.
     """
     fresh = subject.make()
-    fresh.bind(fitted.testbed.generator)
+    fresh.bind(fitted.testbed.generator, fitted.testbed.teacher)
     # Through the bytes of a file, as the cache of fits does it.
     stored = load(save(storable(tensors)))
     guard = must_not_raise(
@@ -258,7 +258,7 @@ def _without_the_space(subject: Subject) -> str:
         data.tune.w = None
     editor = subject.make()
     what = f"on a generator that has only {has.name}"
-    editor.bind(data.generator)
+    editor.bind(data.generator, data.teacher)
     required = f"Unsupported: the editor walks in {space.name}"
     fix = "call super().check(...) first in `check`, which refuses this, or leave `check` as it is"
     try:

@@ -160,7 +160,7 @@ class Subject:
         counted = data.generator.decoded
         try:
             if first:
-                fit.editor.bind(data.generator)
+                fit.editor.bind(data.generator, data.teacher)
             with self.watch.count(fit.testbed.last, data.teacher), self.watch.running(seed):
                 fit.reports[name] = work()
         except Exception as error:

@@ -41,8 +41,8 @@ class MeanDifference(Editor):
 
     # New codes, like walk.codes. A row depends on its own sample alone: samples leave the batch as
     # they cross. The same walk gives the same codes: keep nothing from one step for the next;
-    # walk.codes - walk.origin is the way so far. A step has no teacher: learn what it needs in fit.
-    # The engine decodes, judges and stops.
+    # walk.codes - walk.origin is the way so far. A step that asks the teacher or needs its gradient
+    # takes self.need_teacher(). The engine decodes, judges and stops.
     def step(self, walk):
         means = self.means[walk.attribute]
         return walk.codes + self.length * unit_rows(means[walk.target] - means[walk.source])

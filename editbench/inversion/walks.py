@@ -162,8 +162,8 @@ class LayeredEditor(Editor):
     def __init__(self, inner: Editor, generator: Generator) -> None:
         super().__init__()
         self.inner = inner
-        self.bind(generator)
-        inner.bind(generator)
+        self.bind(generator, inner._teacher)
+        inner.bind(generator, inner._teacher)
         self.space = inner.space
         self.unit = inner.unit
 

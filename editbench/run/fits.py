@@ -100,7 +100,7 @@ def fit_editor(
     def unfitted() -> Editor:
         """Another editor of the job, bound as this one."""
         made = load_editor(settings)
-        made.bind(networks.generator)
+        made.bind(networks.generator, networks.teacher)
         return made
 
     def untuned() -> Editor:
@@ -182,7 +182,7 @@ def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute:
         Unsupported: the method finds no control for the attribute.
     """
     editor = load_editor(settings)
-    editor.bind(networks.generator)
+    editor.bind(networks.generator, networks.teacher)
     editor.check(networks.generator, networks.judge.attributes, attribute)
     fit_editor(editor, settings, bank, networks, attribute)
     # Only the fit shows whether there is a control for the attribute.

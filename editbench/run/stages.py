@@ -100,7 +100,7 @@ class Observing:
 
 def _bound_editor(job: Job) -> Editor:
     editor = load_editor(job.settings)
-    editor.bind(job.networks.generator)
+    editor.bind(job.networks.generator, job.networks.teacher)
     return editor
 
 

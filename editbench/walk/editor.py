@@ -191,7 +191,9 @@ class Editor(abc.ABC):
     space: Space = Space.W  # the space that the editor walks in
     unit: str = "W units"  # of the length of a step
     citation: str = ""
-    _generator: Generator | None = None  # the job's generator, set by `bind`
+    # The job's generator and teacher, set by `bind`.
+    _generator: Generator | None = None
+    _teacher: Scorer | None = None
 
     def __init__(
         self, layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None
@@ -330,13 +332,15 @@ class Editor(abc.ABC):
         raise Unsupported(f"{type(self).__name__} has no fixed set of directions")
 
     # -- provided
-    def bind(self, generator: Generator) -> None:
-        """Set the job's generator; the harness calls this before any other method.
+    def bind(self, generator: Generator, teacher: Scorer | None = None) -> None:
+        """Set the job's generator and teacher; the harness calls this before any other method.
 
         Args:
             generator: whose W+ is edited.
+            teacher: for steps that ask it, see `need_teacher`.
         """
         self._generator = generator
+        self._teacher = teacher
 
     @property
     def num_ws(self) -> int:
@@ -355,6 +359,22 @@ class Editor(abc.ABC):
                 "editor.bind(generator) first"
             )
         return self._generator
+
+    def need_teacher(self) -> Scorer:
+        """The teacher of the job, for a `step` that asks it or follows its gradient.
+
+        The samples that it scores count as labels, in a step as in a fit. Steps are made without
+        gradients: use `torch.enable_grad()` where one is needed.
+
+        Raises:
+            EditbenchError: `bind` was called without a teacher.
+        """
+        if self._teacher is None:
+            raise EditbenchError(
+                f"{type(self).__name__} asks the teacher but has none: call "
+                "editor.bind(generator, teacher) first"
+            )
+        return self._teacher
 
     @classmethod
     def has_directions(cls) -> bool:

@@ -117,7 +117,7 @@ class DirectionSearch(Editor):
 
     @torch.no_grad()
     def fit(self, data: FitData) -> FitReport:
-        self.bind(data.generator)
+        self.bind(data.generator, data.teacher)
         found = self.find_directions(data)
         scaled = found.rows * found.stdev[:, None]
         self.mean = torch.from_numpy(found.mean)
@@ -166,7 +166,7 @@ class DirectionSearch(Editor):
     @torch.no_grad()
     def fixed_directions(self, data: FitData) -> DirectionSet:
         """Each direction once, in its own rows or in the first of `ranges`."""
-        self.bind(data.generator)
+        self.bind(data.generator, data.teacher)
         found = self.find_directions(data)
         # The candidates of a direction are consecutive; the first of them has the first range.
         first: dict[int, tuple[int, int]] = {}

@@ -115,8 +115,8 @@ def score_choices(
     labels = data.attributes.labels(data.tune.logits[position])
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)
     codes = data.generator.lift(latent[position], editor.space)
-    # This walk is outside a job, so the editor has not been bound to its generator.
-    editor.bind(data.generator)
+    # This walk is outside a job, so the editor has not been bound to its networks.
+    editor.bind(data.generator, data.teacher)
     scores = {}
     for choice in choices:
         apply(choice)

@@ -294,7 +294,7 @@ class LatentReproductionObservation(AfterWalk):
         editor = self.comparator
         about: dict[str, Any] = {"editor": type(editor).__name__}
         # Fitted here without the cache of fits, since it is not part of the job's configuration.
-        editor.bind(context.generator)
+        editor.bind(context.generator, context.teacher)
         sigma = torch.from_numpy(context.bank.sigma["teacher"]).float().to(context.device)
         data = FitData(
             context.generator,

@@ -138,7 +138,7 @@ def make_atlas(settings: Settings, design: AtlasDesign) -> Atlas:
             f"generator={settings.generator.name} produces no images, which an atlas shows: choose "
             "another with generator=NAME"
         )
-    editor.bind(networks.generator)
+    editor.bind(networks.generator, networks.teacher)
     editor.check(networks.generator, networks.judge.attributes, settings.attribute)
     bank = load_bank(settings).select(names)
     check_samples(bank, design)

@@ -80,7 +80,7 @@ class Redraw:
     def _editor(self) -> Editor:
         editor = load_editor(self.settings)
         generator = self.networks.generator
-        editor.bind(generator)
+        editor.bind(generator, self.networks.teacher)
         editor.check(generator, self.networks.judge.attributes, self.edits.attribute)
         for path in fit_files(
             self.settings, self.bank_id, self.networks, self.edits.attribute, type(editor)

@@ -97,6 +97,58 @@ def test_a_module_that_comes_later_counts_from_then_on(folder, monkeypatch):
     assert source_digest("mine.Mine") != before
 
 
+@pytest.mark.parametrize(
+    "call, file",
+    [
+        ('importlib.import_module("by_name")', "by_name.py"),
+        ('import_module("package.unused")', "package/unused.py"),
+        ('__import__("by_name")', "by_name.py"),
+    ],
+)
+def test_a_module_that_is_imported_by_its_name_as_text_counts(folder, monkeypatch, call, file):
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "by_name.py").write_text("VALUE = 1\n")
+    with (folder / "mine.py").open("a") as text:
+        text.write(f"\n\ndef late(name):\n    import_module(name)\n    {call}\n")
+    before = source_digest("mine.Mine")
+    (folder / file).write_text("VALUE = 99\n")
+    assert source_digest("mine.Mine") != before
+
+
+def test_a_module_of_the_same_package_that_is_imported_by_its_name_counts(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    with (folder / "package" / "near.py").open("a") as text:
+        text.write('\nimport_module(".unused", __package__)\n')
+    assert "package.unused" in source_hashes("mine.Mine")
+
+
+def test_a_folder_of_a_package_needs_no_init_file(folder, monkeypatch):
+    """It is read before the package above it is imported."""
+    monkeypatch.syspath_prepend(str(folder))
+    deep = folder / "package" / "folder" / "inner"
+    deep.mkdir(parents=True)
+    (deep / "deep.py").write_text("VALUE = 6\n")
+    with (folder / "mine.py").open("a") as text:
+        text.write("\n\ndef late():\n    import package.folder.inner.deep\n")
+    before = source_digest("mine.Mine")
+    (deep / "deep.py").write_text("VALUE = 66\n")
+    assert "package.folder.inner.deep" in source_hashes("mine.Mine")
+    assert source_digest("mine.Mine") != before
+
+
+@pytest.mark.parametrize("name", ["site-packages", "dist-packages"])
+def test_packages_of_another_environment_are_libraries_too(folder, monkeypatch, name):
+    """As of the system's Python, or of the modules of a cluster on PYTHONPATH."""
+    packages = folder / "lib" / name
+    packages.mkdir(parents=True)
+    (packages / "some_library.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.syspath_prepend(str(packages))
+    with (folder / "mine.py").open("a") as text:
+        text.write("\n\ndef late():\n    import some_library\n")
+    assert "some_library" not in source_hashes("mine.Mine")
+
+
 def test_line_ends_of_windows_do_not_count(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     before = source_digest("mine.Mine")

@@ -1,22 +1,24 @@
 """The source files that a class depends on, and their hash.
 
 The import graph is read from the text of the files, and no module is executed. Every `import`
-statement counts, at the top of a module or inside a function. The graph covers editbench and the
-user's own code. The provenance of a record has the versions of Python and of installed packages.
+statement counts, at the top of a module or inside a function, and so does
+`importlib.import_module("name")` with the name as text. The graph covers editbench and the user's
+own code. The provenance of a record has the versions of Python and of installed packages.
+
+Files other than source are counted where the configuration names them, see
+`editbench.base.identity.content`. What a class opens under a name of its own is not seen.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.machinery
-import site
 import sys
-import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from editbench.base import user_code
@@ -38,6 +40,8 @@ WITHOUT_EFFECT = (
 # A class of these libraries is identified by the version of the library, since reading the
 # thousands of modules that torch imports would take most of a minute.
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torchdiffeq", "numpy", "scipy", "sklearn")
+# Functions that import the module of their first argument.
+IMPORTING = ("import_module", "__import__")
 LENGTH = 16  # hex digits of a digest; 64 bits
 
 
@@ -137,28 +141,10 @@ def _is_installed(root: str) -> bool:
     if spec is None:
         return True
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    return any(_is_library(place) for place in places)
+    return any(user_code.is_library(place) for place in places)
 
 
-@cache
-def _is_library(place: str) -> bool:
-    return any(_lies_in(Path(place), folder) for folder in _library_folders())
-
-
-@cache
-def _library_folders() -> tuple[Path, ...]:
-    paths = sysconfig.get_paths()
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = {paths[name] for name in names if name in paths}
-    folders.add(site.getusersitepackages())
-    return tuple(Path(folder).resolve() for folder in folders)
-
-
-def _lies_in(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder)
-
-
-def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
+def _find_spec(name: str) -> ModuleSpec | None:
     """The spec of a module. Unlike importlib.util.find_spec, this executes no parent package."""
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__spec__", None) is not None:
@@ -172,7 +158,10 @@ def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
         search = list(around.submodule_search_locations)
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
-        spec = find(name, search) if find else None
+        # Python's own finder searches for the last part alone. With the full name, it fails for a
+        # folder without __init__.py whose package is not imported.
+        wanted = name.rpartition(".")[2] if finder is PathFinder else name
+        spec = find(wanted, search) if find else None
         if spec is not None:
             return spec
     return None
@@ -251,7 +240,26 @@ def _imported_names(text: bytes, package: str) -> set[str]:
             # later, since no file is found for them.
             names.update(_with_parents([base]))
             names.update(f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call):
+            names.update(_with_parents(_called_name(node, package)))
     return names
+
+
+def _called_name(node: ast.Call, package: str) -> list[str]:
+    """The module that a call loads, if it is `import_module` or `__import__` of a literal name."""
+    function = node.func.attr if isinstance(node.func, ast.Attribute) else None
+    if isinstance(node.func, ast.Name):
+        function = node.func.id
+    if function not in IMPORTING or not node.args:
+        return []
+    first = node.args[0]
+    if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
+        return []
+    name = first.value
+    level = len(name) - len(name.lstrip("."))
+    if level:  # relative, as in import_module(".near", __package__)
+        return [_absolute(ast.ImportFrom(name[level:], [], level), package)]
+    return [name]
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

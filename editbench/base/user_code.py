@@ -6,9 +6,11 @@ packages, so that a user's file never shadows an installed module.
 
 from __future__ import annotations
 
+import site
 import sys
 import sysconfig
 from collections.abc import Sequence
+from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
@@ -27,13 +29,41 @@ def is_ours(target: object) -> bool:
     return str(target).startswith("editbench.")
 
 
+# Folders of installed packages. An environment may see further ones than its own: those of the
+# system (Debian names them dist-packages), of a cluster's modules, of another environment.
+PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+
+
 def is_users_file(file: str) -> bool:
     """Whether a source file belongs to neither Python, nor an installed package, nor editbench."""
     if file.startswith("<"):  # code without a file
         return False
-    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
     ours = Path(__file__).parents[1]
-    return not any(Path(file).is_relative_to(folder) for folder in (ours, *libraries))
+    return not Path(file).is_relative_to(ours) and not is_library(file)
+
+
+@cache
+def is_library(place: str) -> bool:
+    """Whether a file or folder belongs to Python or to an installed package.
+
+    Args:
+        place: its path. The files of an editable install lie elsewhere and are the user's own.
+    """
+    # Both paths, since an installed package may be a link to a folder elsewhere, and a user's
+    # working folder may have a link among its parents.
+    for path in (Path(place), Path(place).resolve()):
+        if any(name in path.parts for name in PACKAGE_FOLDERS):
+            return True
+    return any(Path(place).resolve().is_relative_to(folder) for folder in _library_folders())
+
+
+@cache
+def _library_folders() -> tuple[Path, ...]:
+    paths = sysconfig.get_paths()
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {paths[name] for name in names if name in paths}
+    folders.add(site.getusersitepackages())
+    return tuple(Path(folder).resolve() for folder in folders)
 
 
 class UserCode(MetaPathFinder):

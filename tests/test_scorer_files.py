@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import io
 import json
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from editbench.base.files import file_sha256
 from editbench.cli import main
 from editbench.networks.exported import SIZE, known_operator, read_exported, rebuild
 from editbench.networks.scorer import Scorer
-from editbench.networks.scorers.callable import CallableScorer, identity, resolve, source_sha256
+from editbench.networks.scorers.callable import CallableScorer, identity, resolve, source_of
 from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
 from tests.scripted import save
@@ -265,11 +267,43 @@ def test_a_callable_is_known_by_what_it_holds() -> None:
         )
         == 3
     )
-    assert source_sha256(inspect.unwrap(without_gradients)) == file_sha256(Path(__file__))
+    own = source_of(inspect.unwrap(without_gradients))
+    assert isinstance(own, dict) and own[__name__] == file_sha256(Path(__file__))
     assert file_sha256(Path(__file__)) in str(identity(without_gradients))
     loop: list = [torch.ones(2), np.ones(3), {"a": nn.Linear(1, 1)}]
     loop.append(loop)
     assert "itself" in str(identity(loop)) and " at 0x" not in str(identity(loop))
+
+
+@pytest.mark.parametrize("kind", ["function", "Network()"])
+@pytest.mark.parametrize("file, old, new", [("helped", "gain", "2 * gain"), ("helper", "1", "2")])
+def test_a_callable_is_known_by_what_its_file_imports(
+    kind: str, file: str, old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit makes the logits other ones, and so the bank that holds them."""
+    (tmp_path / "helper.py").write_text("GAIN = 1.0\n")
+    (tmp_path / "helped.py").write_text(
+        "from torch import nn\nfrom helper import GAIN as gain\n\n\n"
+        "def function(images):\n    return gain * images.mean((2, 3))[:, [0, 1, 2, 0, 1]]\n\n\n"
+        "class Network(nn.Module):\n    def forward(self, images):\n        return function(images)\n"
+        f"\n\nscore = {kind}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def known_by() -> str:
+        for name in ("helped", "helper"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        return CallableScorer("helped.score", **DECLARED).digest
+
+    before = known_by()
+    assert known_by() == before
+    path = tmp_path / f"{file}.py"
+    # The last place is the one in the code, after the import.
+    head, _, tail = path.read_text().rpartition(old)
+    path.write_text(head + new + tail)
+    assert known_by() != before
 
 
 # -- which outputs, and what they are --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import digest, file_sha256
+from editbench.base.sources import source_hashes
+from editbench.base.user_code import is_ours, is_users_file
 from editbench.networks.external import network_digest
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.networks.weights import tensors_digest
@@ -48,9 +51,9 @@ class CallableScorer(ModuleScorer):
             device and returns (N, columns), a tensor or an array. A row must depend only on its
             image. If it does not consist of torch operations, it has no gradients, and editors that
             need them are skipped.
-        version: to be changed whenever the function's results change. Its source file and what it
-            contains (arguments of a partial, attributes of an object, a closure) are hashed
-            automatically, but not weights that it loads from files, nor modules that it imports.
+        version: to be changed whenever the function's results change. Its source file, the user's
+            modules that it imports and what it contains (arguments of a partial, attributes of an
+            object, a closure) are hashed automatically, but not weights that it loads from files.
 
     The other arguments are those of ModuleScorer.
 
@@ -81,7 +84,10 @@ class CallableScorer(ModuleScorer):
         # A module is identified by its weights, a function by its source.
         if not isinstance(called, nn.Module):
             self.digest = digest(["callable", name, str(version), identity(called), self.declared])
-        else:
+        elif isinstance(function, str):
+            source = digest(source_of(type(called)))
+            self.digest = network_digest(called, str(version), *self.declared, source)
+        else:  # the source of a `_target_` is part of the identity of a bank already
             self.digest = network_digest(called, str(version), *self.declared)
 
 
@@ -125,7 +131,7 @@ def resolve(name: str) -> Any:
 
 
 def identity(value: Any, above: tuple[int, ...] = ()) -> object:
-    """What determines a callable's output: its name, hash of its source, and what it contains."""
+    """What determines a callable's output: its name, its source, and what it contains."""
     if value is None or isinstance(value, (bool, int, float, str, Path)):
         return repr(value)
     # An object that contains itself would cause an infinite recursion.
@@ -168,14 +174,32 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
     return [
         getattr(made, "__module__", ""),
         getattr(made, "__qualname__", ""),
-        source_sha256(made),
+        source_of(made),
         identity(held, deeper),
     ]
 
 
-def source_sha256(made: Any) -> str:
-    """Hash of the file that defines a function or class; '' if there is none."""
+def source_of(made: Any) -> str | dict[str, str]:
+    """The source that defines a function or class.
+
+    Args:
+        made: the function or class.
+
+    Returns:
+        Of a user's own code, the modules that it consists of and imports: name -> hash of the text.
+        Modules of editbench are left out: they determine a bank, but should not seed its starts. Of
+        other code, the hash of its file; '' if there is none.
+    """
     try:
-        return file_sha256(Path(inspect.getfile(made)))
+        file = inspect.getfile(made)
     except (TypeError, OSError):
+        return ""
+    if is_users_file(file):
+        # A script or a cell of a notebook is no module that could be found by its name.
+        with suppress(EditbenchError):
+            found = source_hashes(made.__module__)
+            return {name: text_hash for name, text_hash in found.items() if not is_ours(name)}
+    try:
+        return file_sha256(Path(file))
+    except OSError:
         return ""

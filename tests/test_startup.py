@@ -92,6 +92,7 @@ def test_an_answer_is_forgotten_when_a_file_behind_it_changes(tmp_path, monkeypa
     "config",
     [
         {"method": {"_target_": "somebody.Mine"}},  # may read anything
+        {"scorer": {"_target_": "editbench.x.Y", "function": "somebody.score"}},
         {"inversion": {"images": "."}},  # a folder: its files count
         {"network": {"file": {"url": "https://x.org/y"}}},  # may be fetched meanwhile
     ],

@@ -103,7 +103,8 @@ def _installed() -> str:
 def _can_be_watched(config: Mapping[str, Any]) -> bool:
     """Whether a configuration names only our own classes, and no folder whose content matters."""
     for key, value in _items(config):
-        if key == "_target_" and not is_ours(value):
+        # The keys that name a class, and the function of a scorer.
+        if key in ("_target_", "function") and not is_ours(value):
             return False
         # A published network may be in a user's folder that is not named here.
         if key == "url":

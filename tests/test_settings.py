@@ -68,7 +68,7 @@ WRONG = [
     ("precision=tf32", "precision=tf32 with device=cpu: TF32 needs an NVIDIA GPU"),
     ("precision=fp8", "precision=fp8 must be one of fp32, tf32, bf16, fp16"),
     ("out=''", "out=null must be text, as in out=runs"),
-    ("offline=perhaps", "offline=perhaps must be true or false"),
+    ("offline=perhaps", "offline=perhaps must be true or false, as in offline=false"),
     ("metric=[]", "leaves nothing to measure"),
     ("method=[gradctrl,random]", "a job takes one method; sweep with -m method=gradctrl,random"),
     ("inversion.lr=-1", "inversion.lr=-1 must be positive"),

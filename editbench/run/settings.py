@@ -310,9 +310,9 @@ class Settings:
             starts=_starts(plain.get("starts")),
             engine=_engine(plain.get("engine")),
             inversion=_inversion(plain.get("inversion")),
+            method=_method(plain.get("method")),
             generator=Component.from_config("generator", plain.get("generator")),
             scorer=_scorer(plain.get("scorer")),
-            method=_method(plain.get("method")),
             metrics=_metrics(plain.get("metric")),
             observations=_components("observation", plain.get("observation")),
             plain=plain,
@@ -371,7 +371,7 @@ class _Values:
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.plain.get(key, default)
-        check_kind(key, value, "bool", str(default).lower())
+        check_kind(key, value, "bool", default)
         return value
 
     def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 from tests.source_graph import FILES, GRAPH, ORDER, ROOT, circle, room
 
 
@@ -71,3 +73,18 @@ def test_methods_and_metrics_see_no_room_above_the_walk():
 def test_every_room_is_named_in_the_order():
     rooms = {room(module) for module in FILES} - {"", "methods", "metrics", "conf"}
     assert rooms == set(ORDER)
+
+
+def test_no_module_uses_a_private_module_of_hydra():
+    private = []
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                if name.startswith("hydra.") and "._" in name:
+                    private.append(f"{module}: {name}")
+    assert private == []

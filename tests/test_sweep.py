@@ -141,6 +141,66 @@ def test_a_command_with_an_option_names_the_option(command, tmp_path, capfd, mon
     assert "--device cpu" in text and list(tmp_path.iterdir()) == []
 
 
+# -- a user's callbacks ------------------------------------------------------------------------------------------------
+CALLBACK = """
+from pathlib import Path
+
+from hydra.experimental.callback import Callback
+
+
+class Noted(Callback):
+    def __init__(self, name, file):
+        self.name, self.file = name, Path(file)
+
+    def note(self, event):
+        with self.file.open("a") as file:
+            file.write(f"{self.name} {event}\\n")
+
+    def on_multirun_start(self, config, **kwargs):
+        self.note("multirun_start")
+
+    def on_multirun_end(self, config, **kwargs):
+        self.note("multirun_end")
+
+    def on_job_start(self, config, *, task_function, **kwargs):
+        self.note(f"job_start {config.attribute}")
+
+    def on_job_end(self, config, job_return, **kwargs):
+        self.note(f"job_end {job_return.return_value.status}")
+        raise RuntimeError("this is a warning and no failure of the job")
+"""
+
+
+def test_callbacks_of_a_user_are_called_as_hydra_calls_them(tmp_path, words, monkeypatch, capfd):
+    (tmp_path / "noted.py").write_text(CALLBACK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    calls = tmp_path / "calls"
+    callbacks = []
+    for name in ("first", "second"):
+        callbacks += [
+            f"+hydra.callbacks.{name}._target_=noted.Noted",
+            f"+hydra.callbacks.{name}.name={name}",
+            f"+hydra.callbacks.{name}.file={calls}",
+        ]
+    with pytest.warns(UserWarning, match=r"Noted.on_job_end: RuntimeError: this is a warning"):
+        code = main(["run", *words, "-m", "method=along", "attribute=a,b", *callbacks])
+    assert code == 0, capfd.readouterr().err
+    assert calls.read_text().splitlines() == [
+        "first multirun_start",
+        "second multirun_start",
+        "first job_start a",
+        "second job_start a",
+        "second job_end done",
+        "first job_end done",
+        "first job_start b",
+        "second job_start b",
+        "second job_end done",
+        "first job_end done",
+        "second multirun_end",
+        "first multirun_end",
+    ]
+
+
 # -- workers -----------------------------------------------------------------------------------------------------------
 def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

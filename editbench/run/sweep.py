@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.callbacks import Callbacks  # a launcher must be given them
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -32,6 +31,7 @@ from editbench.base.files import (
     read_json,
 )
 from editbench.base.progress import print_message
+from editbench.run.callbacks import Callbacks
 from editbench.run.compose import (
     JobComposer,
     check_sweep,
@@ -371,7 +371,8 @@ def launch_jobs(
         task: what each job does.
     """
     callbacks = Callbacks(master)
-    context = HydraContext(config_loader=loader, callbacks=callbacks)
+    # Its type in Hydra is private.
+    context = HydraContext(config_loader=loader, callbacks=callbacks)  # type: ignore[arg-type]
     launcher = Plugins.instance().instantiate_launcher(context, task, master)
     # Kept where Hydra's sweeper keeps it.
     OmegaConf.save(master, sweep.folder / "multirun.yaml")

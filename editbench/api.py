@@ -545,7 +545,17 @@ def judge(name: str = "faces", device: str = "cpu", *, data: PathLike | None = N
 def teacher(name: str = "faces", device: str = "cpu", *, data: PathLike | None = None) -> Scorer:
     """The teacher of a scorer option: the classifier that methods learn from.
 
-    Args, Returns and Raises: as `judge`.
+    Args:
+        name: an option of the group `scorer`, or a YAML file.
+        device: 'cpu', 'cuda', 'cuda:1'.
+        data: folder of third-party inputs, the key `data` of a run; None takes that key's default.
+
+    Returns:
+        A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). `attributes` says what the
+        columns mean.
+
+    Raises:
+        UnknownName: no such scorer.
 
     Examples:
         >>> import editbench as eb

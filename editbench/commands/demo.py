@@ -24,7 +24,7 @@ from editbench.report import Style, every_setting, load, print_table, write_repo
 from editbench.run.compose import compose_settings
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.protocol import check_starts, evaluated_names
-from editbench.run.record import peak_memory_mb
+from editbench.run.record import Record, peak_memory_mb
 from editbench.run.settings import Settings, check_words_have_effect
 from editbench.run.sweep import print_summary
 from editbench.run.workers import default_workers, run_jobs
@@ -226,7 +226,7 @@ def reuse(bank_found: bool, outcomes: Sequence[dict[str, Any]], out: Path) -> st
     """
     fits: dict[str, bool] = {}  # method whose jobs ran -> whether every fit was there already
     for outcome in outcomes:
-        made = out / outcome["run_id"] / "provenance.json"
+        made = out / outcome["run_id"] / Record.PROVENANCE
         if outcome["reused"] or not outcome["run_id"] or not made.exists():
             continue
         method = outcome["job"].split(" x ")[0]

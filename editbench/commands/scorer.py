@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import usable_folder, write_json
-from editbench.base.instantiate import build
+from editbench.base.instantiate import build, plain
 from editbench.base.user_code import search_folders
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.scorer import Scorer
@@ -83,11 +83,11 @@ def main(argv: list[str]) -> int:
     check_device(args.device, "--device ")
     path = scorer_file(args.scorer, args.config_dir)
     search_folders(path.absolute().parent)  # modules that the YAML names may lie beside it
-    cfg = compose_config(
+    composed = compose_config(
         [f"generator={args.generator}", f"device={args.device}", *args.overrides], args.config_dir
     )
     # The overrides count here, since the YAML may refer to ${data}.
-    context = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    context = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
     scorers = read_scorers(path, context)
     others: dict[str, Scorer] = {}
     if args.against:
@@ -97,7 +97,8 @@ def main(argv: list[str]) -> int:
     # A scorer in both roles is moved twice, which does nothing.
     for scorer in (*scorers.values(), *others.values()):
         scorer.to(args.device)
-    pictures = find_pictures(args, cfg, next(iter(scorers.values())))
+    generator = plain(composed.generator)
+    pictures = find_pictures(args, generator, next(iter(scorers.values())))
     checkups = check_all(scorers, pictures, args.batch)
     references = check_all(others, pictures, args.batch)
     # The teacher with the judge, and each of both with the other file.
@@ -127,12 +128,24 @@ def main(argv: list[str]) -> int:
     return int(any(checkup.worst == "error" for checkup in checkups))
 
 
-def find_pictures(args: argparse.Namespace, cfg, scorer: Scorer) -> PictureSource:  # type: ignore[no-untyped-def]
+def find_pictures(
+    args: argparse.Namespace, generator_options: dict[str, Any], scorer: Scorer
+) -> PictureSource:
+    """What the scorers score: the images of a folder, or samples of a generator.
+
+    Args:
+        args: of the command.
+        generator_options: the generator's class and options, as plain values.
+        scorer: one of the scorers, which all take the same input.
+
+    Raises:
+        EditbenchError: the scorer takes something else than what there is.
+    """
     if args.images is not None:
         if scorer.input != "image":
             raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not images")
         return FolderPictures(args.images, args.n, resolution_of(scorer), args.device)
-    generator = build(cfg.generator).to(args.device).eval().requires_grad_(False)
+    generator = build(generator_options).to(args.device).eval().requires_grad_(False)
     # Codes for a scorer of pictures, or the other way round.
     if generator.output != scorer.input:
         raise EditbenchError(

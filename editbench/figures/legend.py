@@ -22,6 +22,7 @@ def put_legend(figure: FigureBase, methods: list[str], theme: Theme, line: bool 
     Args:
         figure: the whole, or a part of it.
         methods: labels, in the order of the legend.
+        theme: their colours, markers and names.
         line: whether a line goes through the marker, as in a curve.
     """
     handles: list[Line2D] = []

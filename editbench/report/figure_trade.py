@@ -48,6 +48,7 @@ def trade_figure(means: pd.DataFrame, theme: Theme) -> Figure:
 
     Args:
         means: `cost_table` of one setting.
+        theme: colours and names, and the size of the figure.
     """
     # Methods without a mean have no accuracy over the common attributes.
     drawn = means[np.isfinite(means["accuracy"])]

@@ -1,7 +1,7 @@
 """CPU time of commands that look something up, against an interpreter that imports what they do not.
 
 Each command runs in processes of its own, the fewest CPU seconds of several count. A command asks
-once what it then remembers (editbench.run.remembered): "first" is that run, on an empty cache.
+once what it then remembers (editbench.run.answer_cache): "first" is that run, on an empty cache.
 
     python benchmarks/startup.py [--repeats 5]
 """

@@ -16,8 +16,8 @@ from editbench.cli import COMMANDS, main
 from editbench.commands.command_line import SHOWING
 from editbench.commands.completion import FLAGS, LAUNCHERS, SCRIPTS, complete_line
 from editbench.commands.list import network_words
+from editbench.run.answer_cache import recall_answer
 from editbench.run.launch import EXTRAS
-from editbench.run.remembered import recall_answer
 
 ROOT = Path(__file__).parents[1]
 TOY = ["--config-dir", str(ROOT / "tests" / "conf"), "generator=toy", "scorer=toy", "budget=toy"]
@@ -77,7 +77,7 @@ def test_attributes_that_list_has_found_are_remembered_for_the_shell(monkeypatch
     assert main(["list", "attributes"]) == 0
     found = recall_answer(["attributes", *network_words("faces32", "faces")])
     assert [item["name"] for item in found][:2] == ["smile", "eyeglasses"]
-    monkeypatch.setattr("editbench.run.remembered.keep_answer", None)  # nothing is looked up anew
+    monkeypatch.setattr("editbench.run.answer_cache.keep_answer", None)  # nothing is looked up anew
     assert "attribute=smile" in complete_line("editbench run attribute=")
     capsys.readouterr()
 

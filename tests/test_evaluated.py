@@ -30,7 +30,7 @@ from editbench.networks.scorer import Scorer
 from editbench.networks.selected import select_attributes
 from editbench.report import load, print_table
 from editbench.run import fits
-from editbench.run.doubts import remarks
+from editbench.run.caveats import remarks
 from editbench.run.outcome import describe_outcome
 from editbench.run.protocol import check_evaluated, check_protocols
 from editbench.run.record import Record

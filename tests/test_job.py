@@ -28,13 +28,13 @@ from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.metrics.crossing_accuracy import CrossingAccuracy
 from editbench.report import load
-from editbench.report.doubts import foreign_logits
+from editbench.report.caveats import foreign_logits
 from editbench.report.drawings import metric_figures
 from editbench.report.html import method_notes
 from editbench.report.style import Style
 from editbench.report.write import by_name
 from editbench.run import job, loading, record, stages
-from editbench.run.doubts import remarks
+from editbench.run.caveats import remarks
 from editbench.run.loading import load_bank
 from editbench.run.outcome import describe_outcome
 from editbench.run.record import Record

@@ -15,7 +15,7 @@ from editbench.base.files import seal_folder
 from editbench.cli import main
 from editbench.figures.theme import Theme, make_theme
 from editbench.report import load
-from editbench.report.doubts import doubts
+from editbench.report.caveats import caveats
 from editbench.report.environment import dot
 from editbench.stats.intervals import SeedSpread, crossed_means
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
@@ -115,7 +115,7 @@ def test_what_is_in_doubt_of_a_folder_is_told_everywhere(tmp_path, capfd):
     found = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert main(["report", "--compare", *found, "--out", str(tmp_path / "out")]) == 0
     printed = " ".join(capfd.readouterr().out.split())
-    told = doubts(load(tmp_path / "b"), Theme({}, {"smile": "smile"}))
+    told = caveats(load(tmp_path / "b"), Theme({}, {"smile": "smile"}))
     assert len(told) == 2 and "NaN" in told[0] and "imported bank" in told[1]
     latex = (tmp_path / "out" / "compare.tex").read_text()
     page = (tmp_path / "out" / "index.html").read_text()

@@ -73,19 +73,21 @@ def test_a_remembered_plan_is_the_plan(own_cache, capsys, monkeypatch):
 
 
 def test_an_answer_is_forgotten_when_a_file_behind_it_changes(tmp_path, monkeypatch):
-    from editbench.run import remembered
+    from editbench.run import answer_cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "weights.bin"
     config = {"generator": {"_target_": "editbench.x.Y", "weights": str(file)}}
-    remembered.keep_answer(["a"], {"b": 1}, [config])
-    assert remembered.recall_answer(["a"]) == {"b": 1} and remembered.recall_answer(["b"]) is None
+    answer_cache.keep_answer(["a"], {"b": 1}, [config])
+    assert (
+        answer_cache.recall_answer(["a"]) == {"b": 1} and answer_cache.recall_answer(["b"]) is None
+    )
     file.write_text("made since")
-    assert remembered.recall_answer(["a"]) is None
-    remembered.keep_answer(["a"], {"b": 2}, [config])
-    assert remembered.recall_answer(["a"]) == {"b": 2}
-    monkeypatch.setattr(remembered, "_installed", lambda: "another version")
-    assert remembered.recall_answer(["a"]) is None
+    assert answer_cache.recall_answer(["a"]) is None
+    answer_cache.keep_answer(["a"], {"b": 2}, [config])
+    assert answer_cache.recall_answer(["a"]) == {"b": 2}
+    monkeypatch.setattr(answer_cache, "_installed", lambda: "another version")
+    assert answer_cache.recall_answer(["a"]) is None
 
 
 @pytest.mark.parametrize(
@@ -98,10 +100,10 @@ def test_an_answer_is_forgotten_when_a_file_behind_it_changes(tmp_path, monkeypa
     ],
 )
 def test_what_cannot_be_watched_is_not_remembered(config, tmp_path, monkeypatch):
-    from editbench.run import remembered
+    from editbench.run import answer_cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    remembered.keep_answer(["a"], 1, [config])
-    assert remembered.recall_answer(["a"]) is None
-    remembered.keep_answer(["plan", "seed=${oc.env:SEED}"], 1, [{}])
-    assert remembered.recall_answer(["plan", "seed=${oc.env:SEED}"]) is None
+    answer_cache.keep_answer(["a"], 1, [config])
+    assert answer_cache.recall_answer(["a"]) is None
+    answer_cache.keep_answer(["plan", "seed=${oc.env:SEED}"], 1, [{}])
+    assert answer_cache.recall_answer(["plan", "seed=${oc.env:SEED}"]) is None

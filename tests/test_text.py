@@ -36,7 +36,7 @@ from editbench.cli import main
 from editbench.inversion.images import FolderImages
 from editbench.networks import registry
 from editbench.report import Results
-from editbench.run import remembered
+from editbench.run import answer_cache
 from editbench.run.compose import compose_settings
 from editbench.studies.scorer_check.sources import FolderPictures
 from tests.fake_records import fake_run
@@ -301,8 +301,8 @@ def test_no_home_folder_is_needed(
     assert main(["fetch", "vgg16"]) == 1
     assert f"put it at {registry.HOMELESS}" in capsys.readouterr().err
     # What list and plan remember has no place then.
-    remembered.keep_answer(["question"], 1, [])
-    assert remembered.recall_answer(["question"]) is None
+    answer_cache.keep_answer(["question"], 1, [])
+    assert answer_cache.recall_answer(["question"]) is None
     assert not Path("/nonexistent").exists() and not (homeless / "~").exists()
 
 

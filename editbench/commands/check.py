@@ -15,7 +15,7 @@ from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_ba
 from editbench.regression.compare import differences, of_records
 from editbench.regression.show import github, print_comparison, write_junit
 from editbench.regression.summary import append_summary, markdown
-from editbench.report.doubts import doubts
+from editbench.report.caveats import caveats
 from editbench.report.load import load
 from editbench.report.newest import present_source
 from editbench.report.style import Style
@@ -73,8 +73,8 @@ def main(argv: list[str]) -> int:
         )
     # In front of the others, since they may be the cause of what the table shows.
     made = made_otherwise(baseline, surroundings(results))
-    doubted = doubts(results, by_name(results, Style()))
-    found.notes[:0] = [*broken, *notes, *of_other_code(runs), *made, *doubted]
+    caveats_found = caveats(results, by_name(results, Style()))
+    found.notes[:0] = [*broken, *notes, *of_other_code(runs), *made, *caveats_found]
     found.notes.extend(of_wrong_intervals(results.rows))
     failures = found.failures(args.allow_missing, args.strict)
     title = f"{args.root} against {args.baseline} ({baseline.reason})"

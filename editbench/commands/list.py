@@ -9,8 +9,8 @@ from typing import Any
 from editbench.base.conf import check_folders, describe_options, groups, quoted
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.commands.options import CommandParser, add_config_dir
+from editbench.run.answer_cache import keep_answer, recall_answer
 from editbench.run.option_files import name_files
-from editbench.run.remembered import keep_answer, recall_answer
 
 EXAMPLES = """examples:
   editbench list                     everything

@@ -425,7 +425,7 @@ def _card(args: argparse.Namespace) -> int:
         f"lowest judge accuracy {100 * accuracy:.2f}%, "
         f"lowest agreement {100 * agreement:.2f}%"
     )
-    _print_bars(card)
+    _print_criteria(card)
     return 0
 
 
@@ -446,23 +446,23 @@ def _other_card(args: argparse.Namespace) -> int:
     networks = load_networks(settings)
     card = other_card(args.out, args.n, networks, settings.generator.name)
     print(f"{args.out / 'index.html'}: {card['world']}, {card['n']} generated images")
-    _print_bars(card)
+    _print_criteria(card)
     return 0
 
 
-def _print_bars(card: dict) -> None:
+def _print_criteria(card: dict) -> None:
     """The figures of a card beside what a comparison of editors needs."""
-    from editbench.worlds.bars import bars
+    from editbench.worlds.criteria import criteria
 
-    found = bars(card)
-    for bar in found:
-        print(f"  {bar}")
+    found = criteria(card)
+    for criterion in found:
+        print(f"  {criterion}")
     if "path_length" in card:
         about = card["path_length"]
         spread = 100 * about["spread"]
         print(f"  path length in W {about['mean']:.3f}, spread {spread:.0f} % of it")
-    reached = sum(bar.passed for bar in found)
-    print(f"{reached} of {len(found)} bars reached")
+    reached = sum(criterion.passed for criterion in found)
+    print(f"{reached} of {len(found)} quality criteria met")
 
 
 def _pack(args: argparse.Namespace) -> int:

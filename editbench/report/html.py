@@ -10,6 +10,7 @@ import pandas as pd
 
 from editbench.figures.theme import Theme
 from editbench.report import dial
+from editbench.report.caveats import caveats
 from editbench.report.cells import (
     COLUMNS,
     NOT_LEARNED,
@@ -24,7 +25,6 @@ from editbench.report.cells import (
     spread,
 )
 from editbench.report.costs import COSTS, SUMMED
-from editbench.report.doubts import doubts
 from editbench.report.environment import OUTLINES, page_environment
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
@@ -119,7 +119,7 @@ def page(
         problems=problems,
         warnings=[
             *warnings(table),
-            *doubts(whole, theme),
+            *caveats(whole, theme),
             *whole.notes,
         ],
         missed=missed_cards(whole),
@@ -215,7 +215,7 @@ def _steps(results: Results) -> str:
 
 
 def _cards(made: list[dict]) -> str:
-    """How many bars the cards of the worlds reach; '' if no world has a card."""
+    """How many quality criteria the cards of the worlds meet; '' if no world has a card."""
     found = set()
     for one in made:
         card = one.get("world_card") or {}

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from editbench.figures.theme import Theme, display_name
+from editbench.report.caveats import caveats
 from editbench.report.cells import (
     COLUMNS,
     FLOOR_MARKS,
@@ -31,7 +32,6 @@ from editbench.report.cells import (
     over_what,
 )
 from editbench.report.costs import SUMMED
-from editbench.report.doubts import doubts
 from editbench.report.html import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
@@ -294,13 +294,13 @@ def escape(text: object) -> str:
 
 
 def _notes_of_all(paper: Paper) -> list[str]:
-    """Notes about jobs that were not done, the meanings of marks, and doubts."""
+    """Notes about jobs that were not done, the meanings of marks, and caveats."""
     numbers = paper.numbers
     found = not_done(numbers.table, paper.theme)
     # A dictionary, so that a mark on many rows is explained once.
     meanings = dict(mark for record in numbers.means.to_dict("records") for mark in marks(record))
     found += [f"{name}: {meaning}" for name, meaning in meanings.items()]
-    return [*found, *doubts(numbers.results, paper.theme)]
+    return [*found, *caveats(numbers.results, paper.theme)]
 
 
 def _attribute_table(paper: Paper, column: Column) -> Grid:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from editbench.figures.theme import Theme
+from editbench.report.caveats import NAMED
 from editbench.report.cells import COLUMNS, HIDDEN, LEAST_LEARNED, NOT_LEARNED, marks, not_learned
-from editbench.report.doubts import NAMED
 from editbench.report.load import Results
 from editbench.report.means import lines as means_lines
 from editbench.report.numbers import Numbers
@@ -64,19 +64,19 @@ def floor_legend(floors: Mapping[str, str], theme: Theme) -> str:
 
 
 class Missed(NamedTuple):
-    """The bars that the card of a world misses.
+    """The quality criteria that the card of a world misses.
 
     Attributes:
         summary: how many, as a sentence without a full stop.
-        bars: each missed bar with its value.
+        criteria: each missed criterion with its value.
     """
 
     summary: str
-    bars: tuple[str, ...]
+    criteria: tuple[str, ...]
 
 
 def missed_cards(results: Results) -> list[Missed]:
-    """The missed bars of each world whose card misses any."""
+    """The missed criteria of each world whose card misses any."""
     # A set, since the runs of a world usually have the same card. Two runs of the same world may
     # have different cards, if it was trained again.
     found = set()
@@ -121,9 +121,9 @@ def title_of(key: str, theme: Theme) -> str:
 
 
 def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
-    """The lines below the main table: bars that the world misses, what rows are over, floors."""
+    """The lines below the main table: criteria that the world misses, what rows are over, floors."""
     missed = missed_cards(numbers.results)
-    told = [f"{card.summary}: {'; '.join(card.bars)}." for card in missed]
+    told = [f"{card.summary}: {'; '.join(card.criteria)}." for card in missed]
     told.append(over_starts(numbers.table, theme, style))
     if floors := floors_of(numbers.table, theme):
         rule = f"; {FLOOR_RULE}" if any(map(style.shows, ABOVE_FLOOR)) else ""

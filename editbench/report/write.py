@@ -12,6 +12,7 @@ from rich.table import Table
 from editbench.base.progress import results_console
 from editbench.figures.theme import Theme
 from editbench.report import dial
+from editbench.report.caveats import caveats
 from editbench.report.cells import (
     COLUMNS,
     MISSING,
@@ -24,7 +25,6 @@ from editbench.report.cells import (
     over_what,
 )
 from editbench.report.costs import SUMMED
-from editbench.report.doubts import doubts
 from editbench.report.load import Results
 from editbench.report.notes import (
     NOT_CLEAR,
@@ -353,4 +353,4 @@ def _last_notes(results: Results, theme: Theme, style: Style) -> list[str]:
     table = main_table(results)
     broken = [f"broken: {problem.name}: {problem.reason}" for problem in results.problems]
     told = [*legend(table, results, theme, style), *not_done(table, theme)]
-    return [*told, *doubts(results, theme), *results.notes, *broken]
+    return [*told, *caveats(results, theme), *results.notes, *broken]

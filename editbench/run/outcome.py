@@ -10,7 +10,7 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError, reason_of
 from editbench.base.files import write_json
-from editbench.run.doubts import remarks
+from editbench.run.caveats import remarks
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 

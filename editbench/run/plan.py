@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from editbench.bank.layout import shard_folder, shard_size
+from editbench.run.answer_cache import keep_answer, recall_answer
 from editbench.run.job_names import JobNames
 from editbench.run.record import Record
-from editbench.run.remembered import keep_answer, recall_answer
 
 STATUSES = ("done", "skipped", "failed", "missing", "impossible")
 TO_RUN = ("failed", "missing")  # jobs with these statuses run; done and skipped jobs do not

@@ -51,7 +51,7 @@ from editbench.walk.observation import (
 from editbench.walk.spec import EngineSpec
 from editbench.walk.stride import Stride, find_stride
 from editbench.walk.trajectory import Trajectories
-from editbench.worlds.bars import card_verdict
+from editbench.worlds.criteria import card_verdict
 
 
 @dataclass(frozen=True)

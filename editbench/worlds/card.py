@@ -32,7 +32,7 @@ from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.stats.frechet import frechet_distance, moments
-from editbench.worlds.bars import bars
+from editbench.worlds.criteria import criteria
 from editbench.worlds.faces import RESOLUTION
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
@@ -169,7 +169,7 @@ def measure(n: int, networks: Networks, law: FactorLaw, seed: int = SEED) -> dic
         "floor": frechet_distance(other["features"], data["features"]),
         "variance": float(np.trace(moments(data["features"])[1])),
     }
-    card["bars"] = [bar.as_dict() for bar in bars(card)]
+    card["bars"] = [criterion.as_dict() for criterion in criteria(card)]
     return card
 
 
@@ -291,7 +291,7 @@ def other_card(out: Path, n: int, networks: Networks, name: str) -> dict:
         made = judged(_generated(generator, SEED, n), networks, advance)
     card = _of_generated(made, n, networks, SEED)
     card["world"] = name
-    card["bars"] = [bar.as_dict() for bar in bars(card)]
+    card["bars"] = [criterion.as_dict() for criterion in criteria(card)]
     return _write(out, card, sheet(_generated(generator, SEED, SHEET)))
 
 

@@ -16,8 +16,8 @@ from editbench.base.files import write_atomic
 from editbench.base.progress import results_console
 from editbench.figures.theme import make_theme
 from editbench.report import latex
+from editbench.report.caveats import caveats
 from editbench.report.cells import MISSING, marks, number
-from editbench.report.doubts import doubts
 from editbench.report.environment import page_environment
 from editbench.report.paired import SIGNIFICANCE
 from editbench.report.style import Style
@@ -216,7 +216,7 @@ def in_doubt(found: SideBySide) -> list[str]:
         # A dictionary, so that a mark on many runs is told once.
         meanings = dict(mark for run in runs for mark in marks(run))
         lines = [f"{name}: {meaning}" for name, meaning in meanings.items()]
-        told.append([*lines, *doubts(results, by_name(results, Style()))])
+        told.append([*lines, *caveats(results, by_name(results, Style()))])
     first, second = told
     both = [line for line in first if line in second]
     return [

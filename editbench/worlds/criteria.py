@@ -1,7 +1,7 @@
 """What a world must reach before editors are compared on it, and whether its card says that it
 does.
 
-The bars are of the measurement, not of any editor: latent classifiers must be able to learn the
+The criteria are of the measurement, not of any editor: latent classifiers must be able to learn the
 traits, starts near a boundary must exist, and the judge must be right.
 """
 
@@ -29,15 +29,15 @@ FRECHET_SHARE = 0.0074
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One figure of a card beside its bar.
+class Criterion:
+    """One figure of a card and the value that it must reach.
 
     Attributes:
         what: the figure in words.
         attribute: whose it is; empty where it is the world's.
         value: as measured; None where it could not be, which does not pass.
-        asked: the bar.
-        at_least: whether the value must lie above the bar, otherwise below.
+        asked: the value that it must reach.
+        at_least: whether the value must lie above it, otherwise below.
     """
 
     what: str
@@ -64,16 +64,16 @@ class Bar:
         )
 
 
-def bars(card: dict) -> list[Bar]:
-    """The bars of a card; those that need data which are not known are left out."""
-    found = _separability_bars(card.get("separability", {}).get("W", {}))
+def criteria(card: dict) -> list[Criterion]:
+    """The criteria of a card; those that need data which are not known are left out."""
+    found = _separability_criteria(card.get("separability", {}).get("W", {}))
     for name, value in card.get("accuracy", {}).get("judge", {}).get("undisputed", {}).items():
-        found.append(Bar("judge right, undisputed label", name, value, JUDGE_ACCURACY))
+        found.append(Criterion("judge right, undisputed label", name, value, JUDGE_ACCURACY))
     for name, value in card["agreement"]["generated"].items():
-        found.append(Bar("teacher and judge agree on generated", name, value, AGREEMENT))
+        found.append(Criterion("teacher and judge agree on generated", name, value, AGREEMENT))
     if "marginal_gap" in card:
         found.append(
-            Bar(
+            Criterion(
                 "largest gap of a class share",
                 "",
                 card["marginal_gap"],
@@ -84,27 +84,29 @@ def bars(card: dict) -> list[Bar]:
     if "frechet" in card:
         share = card["frechet"]["generated"] / card["frechet"]["variance"]
         found.append(
-            Bar("Fréchet distance, share of the variance", "", share, FRECHET_SHARE, at_least=False)
+            Criterion(
+                "Fréchet distance, share of the variance", "", share, FRECHET_SHARE, at_least=False
+            )
         )
     return found
 
 
-def _separability_bars(figures: dict[str, dict]) -> list[Bar]:
+def _separability_criteria(figures: dict[str, dict]) -> list[Criterion]:
     found = []
     for name, figure in figures.items():
         if name not in FEW_SHOT_AUC_OF:
-            found.append(Bar("AUC in W, all codes", name, figure["linear"], LINEAR_AUC))
+            found.append(Criterion("AUC in W, all codes", name, figure["linear"], LINEAR_AUC))
         asked = FEW_SHOT_AUC_OF.get(name, FEW_SHOT_AUC)
-        found.append(Bar("AUC in W, 30 examples a class", name, figure["few"], asked))
+        found.append(Criterion("AUC in W, 30 examples a class", name, figure["few"], asked))
         found.append(
-            Bar("share within .25 sd of the boundary", name, figure["near"], NEAR_BOUNDARY)
+            Criterion("share within .25 sd of the boundary", name, figure["near"], NEAR_BOUNDARY)
         )
     return found
 
 
 # -- what a run says of its world -----------------------------------------------------------------
 def card_verdict(generator: str, judge: str, file: str | Path | None = None) -> dict[str, Any]:
-    """How many bars a world has and which it misses, for the record of a run.
+    """How many criteria a world has and which it misses, for the record of a run.
 
     Args:
         generator: digest of the generator.
@@ -113,7 +115,7 @@ def card_verdict(generator: str, judge: str, file: str | Path | None = None) -> 
             among the worlds of the package.
 
     Returns:
-        `bars`, their number, and `missed`, one text a bar. Empty where the world has no card: of
+        `bars`, their number, and `missed`, one text a criterion. Empty where the world has no card: of
         the networks of others mostly nothing is known.
 
     Raises:
@@ -149,10 +151,10 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 def _verdict(card: dict[str, Any]) -> dict[str, Any]:
     missed = []
-    for bar in card["bars"]:
-        if not bar["passed"]:
-            value = "not measured" if bar["value"] is None else f"{bar['value']:.3g}"
-            sense = "below" if bar["at_least"] else "above"
-            whose = f" of {bar['attribute']}" if bar["attribute"] else ""
-            missed.append(f"{bar['what']}{whose} {value}, {sense} {bar['asked']:.3g}")
+    for criterion in card["bars"]:
+        if not criterion["passed"]:
+            value = "not measured" if criterion["value"] is None else f"{criterion['value']:.3g}"
+            sense = "below" if criterion["at_least"] else "above"
+            whose = f" of {criterion['attribute']}" if criterion["attribute"] else ""
+            missed.append(f"{criterion['what']}{whose} {value}, {sense} {criterion['asked']:.3g}")
     return {"bars": len(card["bars"]), "missed": missed}

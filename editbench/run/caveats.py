@@ -1,7 +1,7 @@
 """Reasons to doubt the numbers of a run, taken from its provenance.
 
 The printed line of a run names them in a few words (`remarks`), since the same doubt may concern
-every line of a sweep. The report explains them and names remedies: `editbench.report.doubts`.
+every line of a sweep. The report explains them and names remedies: `editbench.report.caveats`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from editbench.stats.agreement import contradicted, foreign
 
 
-class Doubts(NamedTuple):
+class Caveats(NamedTuple):
     """Reasons to doubt the numbers of one run.
 
     Attributes:
@@ -33,15 +33,15 @@ class Doubts(NamedTuple):
     foreign: dict[tuple[str, str], float]
 
 
-def doubts_of(made: Mapping[str, Any]) -> Doubts:
-    """The doubts of a run.
+def caveats_of(made: Mapping[str, Any]) -> Caveats:
+    """The caveats of a run.
 
     Args:
         made: the provenance of its record; one of an earlier version lacks some keys.
     """
     far = float(made["start_distance"]["target"]) if made.get("start_warning") else None
     walks = int(made["starts"]) if "walks_not_finite" in made else 0
-    return Doubts(
+    return Caveats(
         far=far,
         not_finite=made.get("walks_not_finite") or 0,
         walks=walks,
@@ -51,20 +51,20 @@ def doubts_of(made: Mapping[str, Any]) -> Doubts:
 
 
 def remarks(made: Mapping[str, Any]) -> list[str]:
-    """The doubts of a run in a few words each.
+    """The caveats of a run in a few words each.
 
     Args:
         made: the provenance of its record.
     """
-    doubts = doubts_of(made)
+    caveats = caveats_of(made)
     found = []
-    if doubts.far is not None:
-        found.append(f"starts {doubts.far:.2f} sigma from the boundary")
-    if doubts.not_finite:
-        found.append(f"{doubts.not_finite} of {doubts.walks} walks not finite")
-    for name, kappa in doubts.contradicted.items():
+    if caveats.far is not None:
+        found.append(f"starts {caveats.far:.2f} sigma from the boundary")
+    if caveats.not_finite:
+        found.append(f"{caveats.not_finite} of {caveats.walks} walks not finite")
+    for name, kappa in caveats.contradicted.items():
         found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
-    for (role, name), share in doubts.foreign.items():
+    for (role, name), share in caveats.foreign.items():
         found.append(
             f"logits of {name} in the bank are from another {role}: {share:.0%} same class"
         )

@@ -1,4 +1,4 @@
-"""The bars of a card: which figure is held to which, and what missing one looks like."""
+"""The criteria of a card: which figure is held to which, and what missing one looks like."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from editbench.base.errors import BadFile
-from editbench.worlds.bars import CARDS, Bar, bars, card_verdict
+from editbench.worlds.criteria import CARDS, Criterion, card_verdict, criteria
 from editbench.worlds.faces import load_generator, load_scorer
 
 
@@ -27,11 +27,15 @@ def card(**changes) -> dict:
 
 
 def missed(card: dict) -> list[tuple[str, str]]:
-    return [(bar.what, bar.attribute) for bar in bars(card) if not bar.passed]
+    return [
+        (criterion.what, criterion.attribute)
+        for criterion in criteria(card)
+        if not criterion.passed
+    ]
 
 
 def test_a_good_world_reaches_all() -> None:
-    assert missed(card()) == [] and len(bars(card())) == 11
+    assert missed(card()) == [] and len(criteria(card())) == 11
 
 
 def test_each_bar_is_missed_by_its_own_figure() -> None:
@@ -59,36 +63,40 @@ def test_a_world_without_data_or_without_w_has_fewer() -> None:
         "agreement": {"generated": {"smile": 0.94}},
         "separability": {"Z": {"smile": figures()}},
     }
-    assert [bar.what for bar in bars(alone)] == ["teacher and judge agree on generated"]
+    assert [criterion.what for criterion in criteria(alone)] == [
+        "teacher and judge agree on generated"
+    ]
 
 
 def test_a_bar_in_words() -> None:
-    assert "MISSED" in str(Bar("a", "b", 0.1, 0.2)) and "MISSED" not in str(
-        Bar("a", "b", 0.1, 0.2, at_least=False)
+    assert "MISSED" in str(Criterion("a", "b", 0.1, 0.2)) and "MISSED" not in str(
+        Criterion("a", "b", 0.1, 0.2, at_least=False)
     )
-    assert "not measured" in str(Bar("a", "b", None, 0.2))
-    assert Bar("a", "b", 0.3, 0.2).as_dict()["passed"] is True
+    assert "not measured" in str(Criterion("a", "b", None, 0.2))
+    assert Criterion("a", "b", 0.3, 0.2).as_dict()["passed"] is True
 
 
 # -- what a run says of its world -----------------------------------------------------------------
 def test_the_card_of_the_package_is_of_its_own_weights_and_says_what_is_missed() -> None:
     verdict = card_verdict(load_generator().digest, load_scorer("judge").digest)
     card = json.loads((CARDS / "card32.json").read_text(encoding="utf-8"))
-    found = bars(card)
+    found = criteria(card)
     assert verdict["bars"] == len(found)
-    missed = [bar for bar in found if not bar.passed]
+    missed = [criterion for criterion in found if not criterion.passed]
     assert len(verdict["missed"]) == len(missed)
-    for bar in missed:
-        whose = f" of {bar.attribute}" if bar.attribute else ""
-        [text] = [text for text in verdict["missed"] if text.startswith(f"{bar.what}{whose} ")]
-        assert f"{bar.value:.3g}" in text and f"{bar.asked:.3g}" in text
+    for criterion in missed:
+        whose = f" of {criterion.attribute}" if criterion.attribute else ""
+        [text] = [
+            text for text in verdict["missed"] if text.startswith(f"{criterion.what}{whose} ")
+        ]
+        assert f"{criterion.value:.3g}" in text and f"{criterion.asked:.3g}" in text
 
 
 def test_a_card_of_other_networks_or_no_card_at_all_is_refused(tmp_path) -> None:
     file = tmp_path / "card.json"
-    bar = Bar("largest gap of a class share", "", 0.2, 0.1, at_least=False)
-    missing = Bar("AUC in W, 30 examples a class", "age", None, 0.8)
-    of = {"generator": "g", "judge": "j", "bars": [bar.as_dict(), missing.as_dict()]}
+    criterion = Criterion("largest gap of a class share", "", 0.2, 0.1, at_least=False)
+    missing = Criterion("AUC in W, 30 examples a class", "age", None, 0.8)
+    of = {"generator": "g", "judge": "j", "bars": [criterion.as_dict(), missing.as_dict()]}
     file.write_text(json.dumps(of), encoding="utf-8")
     assert card_verdict("g", "j", file) == {
         "bars": 2,

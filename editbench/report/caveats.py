@@ -12,14 +12,14 @@ from editbench.bank.near import NEARBY
 from editbench.figures.theme import Theme
 from editbench.report.cells import number, spread
 from editbench.report.load import Results
-from editbench.run.doubts import Doubts, doubts_of
+from editbench.run.caveats import Caveats, caveats_of
 from editbench.stats.agreement import SLIGHT
 
 # Naming every run of a sweep would fill the screen.
 NAMED = 6  # number of runs that a note names
 
 
-def doubts(results: Results, theme: Theme) -> list[str]:
+def caveats(results: Results, theme: Theme) -> list[str]:
     """The sentences of `far_starts`, `not_finite`, `contradictions` and `foreign_logits`."""
     return [
         *far_starts(results, theme),
@@ -126,8 +126,8 @@ def listed(items: Sequence[str]) -> str:
     return "; ".join(items[:NAMED]) + more
 
 
-def _by_run(results: Results) -> Iterator[tuple[Mapping[Any, Any], list[Doubts]]]:
-    """Each row of `results.runs`, with the doubts of its records (one per pooled seed)."""
+def _by_run(results: Results) -> Iterator[tuple[Mapping[Any, Any], list[Caveats]]]:
+    """Each row of `results.runs`, with the caveats of its records (one per pooled seed)."""
     for run in results.run_records:
         made = [results.provenance[one] for one in run["run_ids"] if one in results.provenance]
-        yield run, [doubts_of(one) for one in made]
+        yield run, [caveats_of(one) for one in made]

@@ -94,10 +94,10 @@ def _run_guarded(words: list[str]) -> int:
             return WRONG_USAGE
         return FAILED
     except KeyboardInterrupt:
-        told = "stopped"
+        message = "stopped"
         if words and words[0] in RESUMED:
-            told += "; what was finished is kept, and the same command goes on from there"
-        print(told, file=sys.stderr)
+            message += "; what was finished is kept, and the same command goes on from there"
+        print(message, file=sys.stderr)
         return INTERRUPTED
 
 

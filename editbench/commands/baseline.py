@@ -198,7 +198,7 @@ def read_spreads(paths: list[Path], root: Path) -> tuple[dict[str, list[PinnedRu
 def report(runs: list, spread: dict, out: Console) -> None:
     """What was pinned, where the tolerances came from, and which runs are pinned as not done."""
     origins = [pin.origin for run in runs for pin in run.rows.values()]
-    told = ", ".join(
+    counts = ", ".join(
         f"{origins.count(name)} {words}"
         for name, words in (
             ("spread", "measured"),
@@ -209,7 +209,7 @@ def report(runs: list, spread: dict, out: Console) -> None:
         if name in origins
     )
     out.print(
-        f"{len(runs)} runs, {len(origins)} rows; tolerances: {told or 'none'}", highlight=False
+        f"{len(runs)} runs, {len(origins)} rows; tolerances: {counts or 'none'}", highlight=False
     )
     for name, about in spread.items():
         varied = "; ".join(f"{key} {', '.join(values)}" for key, values in about["varied"].items())

@@ -130,10 +130,10 @@ def of_other_code(runs: list[PinnedRun]) -> list[str]:
             changed[run.method] += 1
     if not changed:
         return []
-    told = of_records(changed, Counter(run.method for run in runs if run.source))
+    methods = of_records(changed, Counter(run.method for run in runs if run.source))
     return [
-        f"code changed since the records were made: {told}; this check does not test the current "
-        "code of these methods until their jobs have run again"
+        f"code changed since the records were made: {methods}; this check does not test the "
+        "current code of these methods until their jobs have run again"
     ]
 
 

@@ -80,7 +80,12 @@ class DefaultsFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         # None stands for a default that is chosen later, False for a flag that is not given, and
         # an empty list for an option that may be repeated.
-        told = "(default" in (action.help or "")
-        if told or action.default is None or action.default is False or action.default == []:
+        says_default = "(default" in (action.help or "")
+        if (
+            says_default
+            or action.default is None
+            or action.default is False
+            or action.default == []
+        ):
             return action.help
         return super()._get_help_string(action)

@@ -198,9 +198,9 @@ def no_starts(subject: MetricSubject) -> str:
     found = _computed(subject, empty, "of no starts", fix)
     _check_rows(subject, found, "of no starts")
     # A count of something is 0 then, which is no number of any start.
-    told = found.rows[(found.rows["value"].fillna(0) != 0) | (found.rows["count"] > 0)]
-    if len(told):
-        row = told.iloc[0]
+    numbers = found.rows[(found.rows["value"].fillna(0) != 0) | (found.rows["count"] > 0)]
+    if len(numbers):
+        row = numbers.iloc[0]
         raise Failed(
             f"without starts, '{row['metric']}' is {row['value']:g} over {row['count']:g}",
             "no number",

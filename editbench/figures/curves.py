@@ -65,8 +65,8 @@ def caption_of_groups(methods: Iterable[str], theme: Theme) -> str:
     if len(grouped(methods, theme)) == 1:
         return ""
     floors = any(theme[name].floor for name in methods)
-    told = f" Each group shows up to {MOST} methods in colour and all others pale"
-    return told + ("; floors appear in every group and are named in the first." if floors else ".")
+    text = f" Each group shows up to {MOST} methods in colour and all others pale"
+    return text + ("; floors appear in every group and are named in the first." if floors else ".")
 
 
 def curve_groups(
@@ -78,7 +78,7 @@ def curve_groups(
 ) -> tuple[Figure, list[Group]]:
     """An empty figure for curves of methods, with a legend for each group above its panels.
 
-    In one panel more than MOST curves cannot be told apart. There the panels are repeated for each
+    In one panel more than MOST curves cannot be distinguished. There the panels are repeated for each
     group of `grouped`, below each other, and the caller draws the others with `draw_pale`.
 
     Args:

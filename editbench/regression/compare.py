@@ -17,9 +17,9 @@ from editbench.stats.intervals import percentiles, resampled_means
 from editbench.walk.rows import written_key
 
 FAILS = ("moved", "lost", "broke", "missing")
-TOLD = ("not comparable", "new")
+REPORTED = ("not comparable", "new")
 AGREES = ("same", "within", "noise", "unread")
-VERDICTS = (*FAILS, *TOLD, "noise", "within", "same", "unread")  # in the order of tables
+VERDICTS = (*FAILS, *REPORTED, "noise", "within", "same", "unread")  # in the order of tables
 COMPARED = ("moved", "same", "within", "noise")
 SHARED_STARTS = 0.9  # of all starts of both; fewer and the two were drawn otherwise
 # Skipped is above failed: a job that says why it cannot run is in order.
@@ -120,7 +120,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
             )
             continue
         findings += compare_run(old, new)
-        # Counted by what differs: a changed default would otherwise be told for every attribute.
+        # Counted by what differs: a changed default would otherwise be reported for every attribute.
         changes[old.method, ", ".join(differences(old.options, new.options))] += 1
         if old.source and new.source:
             known[old.method] += 1
@@ -143,13 +143,13 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
 def of_records(some: Counter[str], every: Counter[str]) -> str:
     """'gradctrl (2 of 12 records), sefa': the methods of which something is true, and of how many of
     their records where not of all."""
-    told = []
+    named = []
     for method in sorted(some):
         if some[method] == every[method]:
-            told.append(method)
+            named.append(method)
         elif some[method]:
-            told.append(f"{method} ({some[method]} of {every[method]} records)")
-    return ", ".join(told)
+            named.append(f"{method} ({some[method]} of {every[method]} records)")
+    return ", ".join(named)
 
 
 def match(

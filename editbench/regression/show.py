@@ -13,12 +13,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from editbench.base.files import write_atomic
-from editbench.regression.compare import AGREES, FAILS, TOLD, VERDICTS, Finding, RegressionResult
+from editbench.regression.compare import (
+    AGREES,
+    FAILS,
+    REPORTED,
+    VERDICTS,
+    Finding,
+    RegressionResult,
+)
 
 # More rows hide the first ones, which failed, above the top of the screen.
 LONGEST = 60  # rows of the table, unless all are asked for
 # What agrees has no colour, so that a colour means something to do.
-STYLES = dict.fromkeys(FAILS, "red") | dict.fromkeys(TOLD, "yellow")
+STYLES = dict.fromkeys(FAILS, "red") | dict.fromkeys(REPORTED, "yellow")
 UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XML 1.0
 
 
@@ -74,7 +81,7 @@ def print_comparison(
 def counts(comparison: RegressionResult) -> str:
     """'2 moved, 1 missing, 3 not comparable; 540 agree (...)'."""
     parts = [
-        f"{comparison.count(kind)} {kind}" for kind in (*FAILS, *TOLD) if comparison.count(kind)
+        f"{comparison.count(kind)} {kind}" for kind in (*FAILS, *REPORTED) if comparison.count(kind)
     ]
     # 'unread' is neither: nothing was compared.
     agree = comparison.count("same", "within", "noise")
@@ -122,11 +129,11 @@ def write_junit(path: Path, comparison: RegressionResult, failures: Sequence[Fin
     case for all rows of a run that say the same, and what is not to be read is one case of all."""
     # By identity: two findings may hold the same values.
     failed = {id(finding) for finding in failures}
-    told = [f for f in comparison.findings if f.verdict in TOLD and id(f) not in failed]
+    reported = [f for f in comparison.findings if f.verdict in REPORTED and id(f) not in failed]
     unread = comparison.count("unread")
-    apart = {id(finding) for finding in told}
+    apart = {id(finding) for finding in reported}
     cases = [f for f in comparison.findings if f.verdict != "unread" and id(f) not in apart]
-    cases += merged(told)
+    cases += merged(reported)
     skipped = [f for f in cases if id(f) not in failed and f.verdict not in AGREES]
     suite = ElementTree.Element(
         "testsuite",
@@ -168,13 +175,15 @@ def _case(suite: ElementTree.Element, group: str, name: str) -> ElementTree.Elem
 
 def github(comparison: RegressionResult, failures: Sequence[Finding]) -> list[str]:
     """Workflow commands, one a run: ::error with all that failed of it, ::notice with what is to be
-    told."""
+    reported."""
     failed = {id(finding) for finding in failures}
-    told = [
-        f for f in comparison.findings if id(f) not in failed and f.verdict in (*TOLD, "missing")
+    reported = [
+        f
+        for f in comparison.findings
+        if id(f) not in failed and f.verdict in (*REPORTED, "missing")
     ]
     lines = []
-    for level, findings in (("error", list(failures)), ("notice", told)):
+    for level, findings in (("error", list(failures)), ("notice", reported)):
         # In the order of the findings, which a set would lose. GitHub shows only some of many
         # annotations, so there is one a run.
         for run in dict.fromkeys(finding.run for finding in findings):
@@ -190,7 +199,7 @@ def merged(findings: Sequence[Finding]) -> list[Finding]:
     groups: dict[tuple, list[Finding]] = {}
     for finding in findings:
         # Failures are never merged: each is a number to look at.
-        own = (finding.row,) if finding.verdict not in TOLD else ()
+        own = (finding.row,) if finding.verdict not in REPORTED else ()
         groups.setdefault((finding.run, finding.verdict, finding.text, *own), []).append(finding)
     return [
         group[0]

@@ -44,10 +44,12 @@ def far_starts(results: Results, theme: Theme) -> list[str]:
     if not far:
         return []
     # Methods share their starts, but two settings may differ.
-    told = ", ".join(f"{spread(far[name])} σ ({theme.attribute(name)})" for name in sorted(far))
+    distances = ", ".join(
+        f"{spread(far[name])} σ ({theme.attribute(name)})" for name in sorted(far)
+    )
     return [
-        f"Starts are far from the target's boundary: their median distance is {told}, and more than "
-        f"{NEARBY:g} σ counts as far. A larger bank, a smaller starts.pool or starts.near=target "
+        f"Starts are far from the target's boundary: their median distance is {distances}, and more "
+        f"than {NEARBY:g} σ counts as far. A larger bank, a smaller starts.pool or starts.near=target "
         "brings them closer."
     ]
 

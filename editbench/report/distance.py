@@ -22,8 +22,8 @@ def explain(made: Mapping[str, Any], attribute: str, paper: Mapping[str, Any]) -
         _starts(made.get("start_distance")),
         _resolution(made.get("resolution"), paper.get("resolution")),
     ]
-    told = "; ".join(fact for fact in facts if fact)
-    return f"{told[0].upper()}{told[1:]}." if told else ""
+    text = "; ".join(fact for fact in facts if fact)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def is_far(published: object, value: float, low: float, high: float) -> bool:
@@ -58,15 +58,15 @@ def _learned(given: object, examples: Sequence[int]) -> str:
     auc = _number(given)
     if auc is None:
         return ""
-    told = ""
+    text = ""
     if examples:
         few, many = min(examples), max(examples)
-        told = (
+        text = (
             f" ({few} examples per class)"
             if few == many
             else f" ({few} to {many} examples per class)"
         )
-    return f"what it learned ranks held-out samples with an AUC of {auc:.2f}{told}"
+    return f"what it learned ranks held-out samples with an AUC of {auc:.2f}{text}"
 
 
 def _starts(distance: object) -> str:
@@ -76,11 +76,11 @@ def _starts(distance: object) -> str:
     target = _number(distance.get("target"))
     if target is None:
         return ""
-    told = f"the median distance of the starts is {target:.2f} σ from the boundary"
+    text = f"the median distance of the starts is {target:.2f} σ from the boundary"
     other = _number(distance.get("nearest_other"))
     if other is not None:
-        told += f" and {other:.2f} σ from the nearest other boundary"
-    return told
+        text += f" and {other:.2f} σ from the nearest other boundary"
+    return text
 
 
 def _resolution(given: object, paper: object) -> str:

@@ -91,12 +91,12 @@ def export(results: Results, names: Sequence[str], out: Path) -> list[str]:
         require(name)
     runs = list(exported_runs(results))
     experiment = results.root.resolve().name
-    told = []
+    lines = []
     for name in names:
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
-        told.append(f"{name:11} {EXPORTERS[name].write(runs, folder, experiment)}")
-    return [*told, *(f"broken: {one.name}: {one.reason}" for one in results.problems)]
+        lines.append(f"{name:11} {EXPORTERS[name].write(runs, folder, experiment)}")
+    return [*lines, *(f"broken: {one.name}: {one.reason}" for one in results.problems)]
 
 
 def require(name: str) -> None:

@@ -116,7 +116,7 @@ def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
             # Excluded methods are named in the panel, to explain their missing lines.
             out = [theme.method(name) for name in group.methods if (attribute, name) in excluded]
             if out:
-                told = axes.text(
+                note = axes.text(
                     0.03,
                     0.97,
                     "excluded: " + ",\n".join(out),
@@ -126,7 +126,7 @@ def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
                     alpha=0.75,
                 )
                 # Otherwise a long name would make the group's panels narrower.
-                told.set_in_layout(False)
+                note.set_in_layout(False)
         group.panels[0].set_xlim(left=0)
         # A signed curve needs room below 0.
         if (curve["value"].dropna() >= 0).all():

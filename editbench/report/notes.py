@@ -123,12 +123,12 @@ def title_of(key: str, theme: Theme) -> str:
 def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
     """The lines below the main table: criteria that the world misses, what rows are over, floors."""
     missed = missed_cards(numbers.results)
-    told = [f"{card.summary}: {'; '.join(card.criteria)}." for card in missed]
-    told.append(over_starts(numbers.table, theme, style))
+    notes = [f"{card.summary}: {'; '.join(card.criteria)}." for card in missed]
+    notes.append(over_starts(numbers.table, theme, style))
     if floors := floors_of(numbers.table, theme):
         rule = f"; {FLOOR_RULE}" if any(map(style.shows, ABOVE_FLOOR)) else ""
-        told.append(f"{'floors' if len(floors) > 1 else 'floor'}: {', '.join(floors)}{rule}")
-    return told
+        notes.append(f"{'floors' if len(floors) > 1 else 'floor'}: {', '.join(floors)}{rule}")
+    return notes
 
 
 def means_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:

@@ -109,10 +109,12 @@ def lines(results: Results, theme: Theme | None = None) -> list[str]:
             rules = ["---:" if name in ("paper", "ours") else "---" for name in names]
             table = [heads, rules, *([str(row[name]) for name in names] for row in one.rows)]
             out.append("\n".join(f"| {' | '.join(map(markdown_safe, line))} |" for line in table))
-            told = reasons(one)
-            if told:
+            reasons_found = reasons(one)
+            if reasons_found:
                 out.append(
-                    "\n".join([f"{WHY}:", "", *(f"- {markdown_safe(line)}" for line in told)])
+                    "\n".join(
+                        [f"{WHY}:", "", *(f"- {markdown_safe(line)}" for line in reasons_found)]
+                    )
                 )
     return out
 
@@ -120,12 +122,12 @@ def lines(results: Results, theme: Theme | None = None) -> list[str]:
 def reasons(one: PublishedNumbers) -> list[str]:
     """'method on attribute: why' for every number that is far from its paper's."""
     several = len({row["setting"] for row in one.rows}) > 1
-    told = []
+    reasons_found = []
     for row in one.rows:
         if row["why"]:
             where = f" ({row['setting']})" if several else ""
-            told.append(f"{row['method']} on {row['attribute']}{where}: {row['why']}")
-    return told
+            reasons_found.append(f"{row['method']} on {row['attribute']}{where}: {row['why']}")
+    return reasons_found
 
 
 def _variants(table: pd.DataFrame, method: str) -> list[str]:

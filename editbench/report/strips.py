@@ -183,8 +183,8 @@ def pages(
     parts = _parts(starts, measures, ratio * measures.width)
     made = []
     for number, blocks in enumerate(parts, 1):
-        told = f"{title}, page {number} of {len(parts)}" if len(parts) > 1 else title
-        made.append(_page(blocks, told, theme, measures))
+        heading = f"{title}, page {number} of {len(parts)}" if len(parts) > 1 else title
+        made.append(_page(blocks, heading, theme, measures))
     return made
 
 

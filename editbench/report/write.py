@@ -107,8 +107,8 @@ def print_table(
         for table in others:
             if table.rows:
                 console.print(_rich(table))
-        told = [note for table in (runs, *others) for note in table.notes]
-        for note in dict.fromkeys(told):
+        notes = [note for table in (runs, *others) for note in table.notes]
+        for note in dict.fromkeys(notes):
             console.print(escape(note), style="dim", soft_wrap=True)
     if tied := dial.table(results):
         title = f"{dial.title(results).lower()}, smallest slope first"
@@ -352,5 +352,5 @@ def _last_notes(results: Results, theme: Theme, style: Style) -> list[str]:
     """The lines below all tables: meanings of marks, what was not done, what cannot be read."""
     table = main_table(results)
     broken = [f"broken: {problem.name}: {problem.reason}" for problem in results.problems]
-    told = [*legend(table, results, theme, style), *not_done(table, theme)]
-    return [*told, *caveats(results, theme), *results.notes, *broken]
+    notes = [*legend(table, results, theme, style), *not_done(table, theme)]
+    return [*notes, *caveats(results, theme), *results.notes, *broken]

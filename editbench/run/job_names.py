@@ -15,7 +15,9 @@ class JobNames:
     """The names of one job of a sweep: its record, its bank and its fits.
 
     Args:
-        method, attribute, seed: of the job.
+        method: name of the method.
+        attribute: name of the target attribute.
+        seed: of the method's random draws.
         overrides: its words.
         reason: why it cannot run; '' if it can, and only then are the following fields set.
         run_id: name of its record.
@@ -67,5 +69,5 @@ def full_title(title: str, own: Sequence[str]) -> str:
         title: of a job, or its words if it could not be composed.
         own: the job's words from `own_words`.
     """
-    told = [word for word in own if word not in title]
-    return f"{title} ({' '.join(told)})" if told else title
+    shown = [word for word in own if word not in title]
+    return f"{title} ({' '.join(shown)})" if shown else title

@@ -108,7 +108,7 @@ def _not_composed(error: Exception) -> EditbenchError:
         # Hydra's own message often, but not always, repeats that of the cause.
         lines += [line for line in str(error.__cause__).splitlines() if line not in str(error)]
     # Lines about a value's position in Hydra's own classes do not help the user.
-    told = [
+    reasons = [
         line.strip()
         for line in lines
         if line.strip()
@@ -116,8 +116,12 @@ def _not_composed(error: Exception) -> EditbenchError:
     ]
     if isinstance(error, OverrideParseException):
         # The grammar knows letters of ASCII alone, and gives commas and brackets a meaning.
-        told.append("a value with other letters or signs stands in quotes: \"out='my runs (2)'\"")
-    return EditbenchError(f"could not compose the configuration: {': '.join(dict.fromkeys(told))}")
+        reasons.append(
+            "a value with other letters or signs stands in quotes: \"out='my runs (2)'\""
+        )
+    return EditbenchError(
+        f"could not compose the configuration: {': '.join(dict.fromkeys(reasons))}"
+    )
 
 
 # -- wrong words ---------------------------------------------------------------------------------

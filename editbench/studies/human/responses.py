@@ -93,7 +93,7 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
             sheets.append(read_sheet(path, key))
         except EditbenchError as error:
             left.append((str(path), str(error)))
-    # After all files were read: which one counts can only be told from all of one rater's.
+    # After all files were read: which one counts can only be seen from all of one rater's.
     kept, doubles = _one_each(sheets)
     if not kept:
         raise EditbenchError(
@@ -105,17 +105,17 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
 
 def read_sheet(path: Path, key: dict) -> AnswerSheet:
     """One file. Raises BadFile, with the reason, for a file that is not this study's."""
-    told = _json(path)
+    content = _json(path)
     # The kind first: any other JSON would give a misleading reason further down.
-    if told.get("format") != f"{FORMAT} responses" or told.get("version") != VERSION:
+    if content.get("format") != f"{FORMAT} responses" or content.get("version") != VERSION:
         raise BadFile("not a file of responses that a page of `editbench human make` saved")
     # Another study of the same seed can have the same ids of questions.
-    if told.get("study") != key["study"]:
+    if content.get("study") != key["study"]:
         raise BadFile(
-            f"answers of another study ({_short(told.get('study'))}); this one is {key['study']}"
+            f"answers of another study ({_short(content.get('study'))}); this one is {key['study']}"
         )
-    rater = told.get("rater")
-    page = told.get("set")
+    rater = content.get("rater")
+    page = content.get("set")
     # Codes end up in tables, file lists and spreadsheets, so only harmless characters are taken.
     if not isinstance(rater, str) or not re.fullmatch(RATER, rater):
         raise BadFile(
@@ -126,8 +126,8 @@ def read_sheet(path: Path, key: dict) -> AnswerSheet:
     mine = {name for name, one in key["questions"].items() if one["set"] == page}
     if not isinstance(page, str) or not mine:
         raise BadFile(f"the study has no page {_short(page)}")
-    answers = told.get("answers")
-    seconds = told.get("seconds")
+    answers = content.get("answers")
+    seconds = content.get("seconds")
     if not isinstance(answers, dict) or not isinstance(seconds, dict):
         raise BadFile("it holds no answers")
     kept: dict[str, dict[str, str]] = {}
@@ -150,7 +150,7 @@ def read_sheet(path: Path, key: dict) -> AnswerSheet:
         rater,
         page,
         # Only sorted by, and cut: the text is a stranger's.
-        str(told.get("saved", ""))[:40],
+        str(content.get("saved", ""))[:40],
         kept,
         _numbers(seconds),
         0,
@@ -166,15 +166,15 @@ def _json(path: Path) -> dict:
         # Before it is read, as the whole file would lie in memory.
         if path.stat().st_size > LIMIT:
             raise BadFile(f"larger than {LIMIT / 1e6:.0f} MB: no page saves that much")
-        told = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadFile(f"not readable ({error.strerror or error})") from error
     # A bad encoding is a ValueError too; RecursionError comes of thousands of nested brackets.
     except (ValueError, RecursionError) as error:
         raise BadFile(f"not JSON ({type(error).__name__}: {_short(error)})") from error
-    if not isinstance(told, dict):
-        raise BadFile(f"holds {type(told).__name__}, expected an object")
-    return told
+    if not isinstance(content, dict):
+        raise BadFile(f"holds {type(content).__name__}, expected an object")
+    return content
 
 
 def _numbers(seconds: dict) -> dict[str, float]:

@@ -306,22 +306,22 @@ def read_key(folder: Path) -> dict:
 
 def summary(manifest: dict) -> list[str]:
     """What the organiser should read at once."""
-    told = [
+    lines = [
         f"{manifest['comparisons']} comparisons on {len(manifest['pages'])} pages; study "
         f"{manifest['study']}"
     ]
     for row in manifest["coverage"]:
-        told.append(
+        lines.append(
             f"{row['method']} on {row['attribute']}: {row['crossed']} of {row['starts']} starts "
             f"crossed, {row['usable']} of these have images ({row['pictures']})"
         )
     for row in manifest["pairs"]:
         # Only what fell short: the full counts are in manifest.json.
         if row["drawn"] < row["asked"]:
-            told.append(
+            lines.append(
                 f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} "
                 f"on {row['attribute']}: both cross on {row['both_crossed']} starts, "
                 f"{row['with_pictures']} of these have images"
             )
-    told += [f"left out: {row['run']}: {row['reason']}" for row in manifest["left_out"]]
-    return told
+    lines += [f"left out: {row['run']}: {row['reason']}" for row in manifest["left_out"]]
+    return lines

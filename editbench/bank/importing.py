@@ -119,15 +119,7 @@ def write_bank(
     Raises:
         BadFile: shapes do not fit, a value is not finite in float32, or a logit is constant.
     """
-    # Checked first, since splits and standard deviations need samples.
-    if not len(w):
-        raise BadFile(f"{sources[0]} has no rows")
-    for role, values in (("teacher", teacher), ("judge", judge)):
-        if values.shape != (len(w), layout.width):
-            raise BadFile(
-                f"the {role} logits have shape {values.shape}, expected ({len(w)}, {layout.width}): "
-                f"one row per latent, columns {', '.join(layout.columns())}"
-            )
+    _check_shapes(layout, w, teacher, judge, sources[0])
     # Values too large for float32 become infinite. The check before writing finds and names them.
     with np.errstate(over="ignore"):
         arrays = {
@@ -181,6 +173,32 @@ def write_bank(
             },
         )
     return Bank(out)
+
+
+def _check_shapes(
+    layout: Attributes, w: np.ndarray, teacher: np.ndarray, judge: np.ndarray, source: Path
+) -> None:
+    """Check that there are samples, with one row of logits each.
+
+    Args:
+        layout: the attributes, in the order of the columns.
+        w: (n, w_dim) codes.
+        teacher: (n, width) logits.
+        judge: (n, width) logits.
+        source: the file that the codes were read from.
+
+    Raises:
+        BadFile: there is no row, or the logits have other shapes.
+    """
+    # Checked first, since splits and standard deviations need samples.
+    if not len(w):
+        raise BadFile(f"{source} has no rows")
+    for role, values in (("teacher", teacher), ("judge", judge)):
+        if values.shape != (len(w), layout.width):
+            raise BadFile(
+                f"the {role} logits have shape {values.shape}, expected ({len(w)}, {layout.width}): "
+                f"one row per latent, columns {', '.join(layout.columns())}"
+            )
 
 
 def with_signs(logits: np.ndarray, layout: Attributes, signs: Sequence[float]) -> np.ndarray:

@@ -189,6 +189,34 @@ def import_main(argv: list[str]) -> int:
     from editbench.bank.importing import import_bank
     from editbench.bank.published.gradctrl import import_gradctrl
     from editbench.bank.published.interfacegan import import_scores
+
+    parser = _make_import_parser()
+    args = parser.parse_args(argv)
+    # GradCtrl's folder has latents of its own; the other forms need them.
+    if args.gradctrl and args.w:
+        parser.error("--gradctrl has its own latents: leave --w out")
+    if not args.gradctrl and not args.w:
+        parser.error("--logits and --scores need --w")
+    if args.judge_logits and not args.logits:
+        parser.error("--judge-logits goes with --logits")
+    # InterFaceGAN's scores mark a failed prediction by a value; logits have no such mark.
+    if args.invalid is not None and not args.scores:
+        parser.error("--invalid goes with --scores")
+    if args.gradctrl:
+        bank = import_gradctrl(args.out, args.gradctrl, args.attributes, args.values)
+    elif args.scores:
+        bank = import_scores(
+            args.out, args.w, named_files(args.scores), args.attributes, args.invalid, args.values
+        )
+    else:
+        bank = import_bank(
+            args.out, args.w, args.logits, args.attributes, args.judge_logits, args.values
+        )
+    describe(bank)
+    return 0
+
+
+def _make_import_parser() -> CommandParser:
     from editbench.bank.values import KINDS, OPTION
 
     parser = CommandParser(
@@ -232,29 +260,7 @@ def import_main(argv: list[str]) -> int:
         required=True,
         help="folder of the new bank; use it with bank.path=FOLDER",
     )
-    args = parser.parse_args(argv)
-    # GradCtrl's folder has latents of its own; the other forms need them.
-    if args.gradctrl and args.w:
-        parser.error("--gradctrl has its own latents: leave --w out")
-    if not args.gradctrl and not args.w:
-        parser.error("--logits and --scores need --w")
-    if args.judge_logits and not args.logits:
-        parser.error("--judge-logits goes with --logits")
-    # InterFaceGAN's scores mark a failed prediction by a value; logits have no such mark.
-    if args.invalid is not None and not args.scores:
-        parser.error("--invalid goes with --scores")
-    if args.gradctrl:
-        bank = import_gradctrl(args.out, args.gradctrl, args.attributes, args.values)
-    elif args.scores:
-        bank = import_scores(
-            args.out, args.w, named_files(args.scores), args.attributes, args.invalid, args.values
-        )
-    else:
-        bank = import_bank(
-            args.out, args.w, args.logits, args.attributes, args.judge_logits, args.values
-        )
-    describe(bank)
-    return 0
+    return parser
 
 
 def named_files(words: list[str]) -> dict[str, Path]:

@@ -44,35 +44,7 @@ too. Use it where a check fails although only the machine is another one.
 
 
 def main(argv: list[str]) -> int:
-    parser = CommandParser(
-        "editbench baseline",
-        description=__doc__,
-        epilog=EXAMPLES,
-    )
-    parser.add_argument("root", type=Path, help="runs folder")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="the baseline file, runs/baselines/NAME.json"
-    )
-    parser.add_argument(
-        "--reason", required=True, help="why these numbers are pinned; kept in the file"
-    )
-    parser.add_argument(
-        "--spread",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="RUNS",
-        help="folders with runs of the same jobs, to measure tolerances",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="replace an existing baseline, keeping its reasons"
-    )
-    parser.add_argument(
-        "--widen",
-        action="store_true",
-        help="keep the pinned values of an existing baseline, and widen its tolerances by these runs",
-    )
-    add_config_dir(parser)
+    parser = _make_parser()
     args = parser.parse_args(argv)
     use_config_dir(args.config_dir)
     # argparse demands the option and takes an empty text for it.
@@ -116,6 +88,39 @@ def main(argv: list[str]) -> int:
     report(runs, spread, out)
     print(f"baseline {args.out}")
     return 0
+
+
+def _make_parser() -> CommandParser:
+    parser = CommandParser(
+        "editbench baseline",
+        description=__doc__,
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("root", type=Path, help="runs folder")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the baseline file, runs/baselines/NAME.json"
+    )
+    parser.add_argument(
+        "--reason", required=True, help="why these numbers are pinned; kept in the file"
+    )
+    parser.add_argument(
+        "--spread",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUNS",
+        help="folders with runs of the same jobs, to measure tolerances",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace an existing baseline, keeping its reasons"
+    )
+    parser.add_argument(
+        "--widen",
+        action="store_true",
+        help="keep the pinned values of an existing baseline, and widen its tolerances by these runs",
+    )
+    add_config_dir(parser)
+    return parser
 
 
 def widen(args: argparse.Namespace, out: Console) -> None:

@@ -34,29 +34,7 @@ exit code: 0 agrees; 1 moved, lost, missing, no longer done, or nothing comparab
 
 
 def main(argv: list[str]) -> int:
-    parser = CommandParser(
-        "editbench check",
-        description=__doc__,
-        epilog=EXAMPLES,
-    )
-    parser.add_argument("root", type=Path, help="runs folder")
-    parser.add_argument(
-        "--baseline", type=Path, required=True, help="file that `editbench baseline` wrote"
-    )
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="do not fail if pinned runs are missing"
-    )
-    parser.add_argument("--strict", action="store_true", help="fail if numbers cannot be compared")
-    parser.add_argument("--all", action="store_true", help="also show the rows that agree")
-    parser.add_argument(
-        "--junit", type=Path, metavar="FILE", help="write JUnit XML, one test case per row"
-    )
-    parser.add_argument(
-        "--github",
-        action="store_true",
-        help="print one GitHub Actions annotation per run, and write the step summary",
-    )
-    add_config_dir(parser)
+    parser = _make_parser()
     args = parser.parse_args(argv)
     use_config_dir(args.config_dir)
     baseline = read_baseline(args.baseline)
@@ -105,6 +83,33 @@ def main(argv: list[str]) -> int:
                 file=sys.stderr,
             )
     return int(bool(failures) or found.blind)
+
+
+def _make_parser() -> CommandParser:
+    parser = CommandParser(
+        "editbench check",
+        description=__doc__,
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("root", type=Path, help="runs folder")
+    parser.add_argument(
+        "--baseline", type=Path, required=True, help="file that `editbench baseline` wrote"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="do not fail if pinned runs are missing"
+    )
+    parser.add_argument("--strict", action="store_true", help="fail if numbers cannot be compared")
+    parser.add_argument("--all", action="store_true", help="also show the rows that agree")
+    parser.add_argument(
+        "--junit", type=Path, metavar="FILE", help="write JUnit XML, one test case per row"
+    )
+    parser.add_argument(
+        "--github",
+        action="store_true",
+        help="print one GitHub Actions annotation per run, and write the step summary",
+    )
+    add_config_dir(parser)
+    return parser
 
 
 def described(runs: list[PinnedRun]) -> str:

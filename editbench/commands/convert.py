@@ -45,6 +45,30 @@ examples:
 
 
 def main(argv: list[str]) -> int:
+    parser = _make_parser()
+    args = parser.parse_intermixed_args(argv)
+    if args.out is not None and args.out.suffix != ".safetensors":
+        raise EditbenchError(
+            f"--out {args.out}: the output is a safetensors file, so the name must end in .safetensors"
+        )
+    # Writing over its own source would lose what cannot be converted again.
+    if args.out is not None and args.out.resolve() in [file.resolve() for file in args.files]:
+        raise EditbenchError(
+            f"--out {args.out}: this is the checkpoint itself, which is not overwritten; give another name"
+        )
+    console = results_console()
+    content = read_content(args.files[0])
+    if is_classifier(content):
+        return convert_classifiers(console, args, content)
+    if len(args.files) > 1:
+        raise EditbenchError(
+            f"{args.files[0]}: not a CelebA-HQ classifier; only these are converted several at once, "
+            "so give one file"
+        )
+    return convert_generator(console, args, content)
+
+
+def _make_parser() -> CommandParser:
     parser = CommandParser(
         "editbench convert",
         description=__doc__,
@@ -91,26 +115,7 @@ def main(argv: list[str]) -> int:
         help="attributes of classifiers, comma-separated (default: from the file names)",
     )
     # Names may stand before and after the options, which parse_args does not allow.
-    args = parser.parse_intermixed_args(argv)
-    if args.out is not None and args.out.suffix != ".safetensors":
-        raise EditbenchError(
-            f"--out {args.out}: the output is a safetensors file, so the name must end in .safetensors"
-        )
-    # Writing over its own source would lose what cannot be converted again.
-    if args.out is not None and args.out.resolve() in [file.resolve() for file in args.files]:
-        raise EditbenchError(
-            f"--out {args.out}: this is the checkpoint itself, which is not overwritten; give another name"
-        )
-    console = results_console()
-    content = read_content(args.files[0])
-    if is_classifier(content):
-        return convert_classifiers(console, args, content)
-    if len(args.files) > 1:
-        raise EditbenchError(
-            f"{args.files[0]}: not a CelebA-HQ classifier; only these are converted several at once, "
-            "so give one file"
-        )
-    return convert_generator(console, args, content)
+    return parser
 
 
 def convert_generator(console: Console, args: argparse.Namespace, content: object) -> int:

@@ -41,28 +41,7 @@ TAKEN = ("method", "attribute", "experiment", "budget")  # the demo sets these i
 
 
 def main(argv: list[str]) -> int:
-    parser = CommandParser(
-        "editbench demo",
-        description=__doc__,
-        epilog=EXAMPLES,
-    )
-    parser.add_argument(
-        "--out",
-        type=usable_folder,
-        default=Path("runs/demo"),
-        help="folder of the records and the report",
-    )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        help="worker processes (default: one per core, at most 4; on a GPU: one)",
-    )
-    parser.add_argument(
-        "overrides", nargs="*", help="configuration overrides, as for `editbench run`"
-    )
-    add_config_dir(parser)
+    parser = _make_parser()
     args = parser.parse_intermixed_args(argv)
     check_at_least("--workers", args.workers, 0)
     began = time.perf_counter()
@@ -111,6 +90,32 @@ def main(argv: list[str]) -> int:
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     print(f"to write the figures for a paper: editbench report {args.out}")
     return code
+
+
+def _make_parser() -> CommandParser:
+    parser = CommandParser(
+        "editbench demo",
+        description=__doc__,
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "--out",
+        type=usable_folder,
+        default=Path("runs/demo"),
+        help="folder of the records and the report",
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="worker processes (default: one per core, at most 4; on a GPU: one)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="configuration overrides, as for `editbench run`"
+    )
+    add_config_dir(parser)
+    return parser
 
 
 def demo_methods(more: Sequence[Path] = ()) -> list[str]:

@@ -28,6 +28,12 @@ exit code of analyse: 0 if every file was used; 1 if some could not be (the rest
 
 
 def main(argv: list[str]) -> int:
+    parser = _make_parser()
+    args = parser.parse_args(argv)
+    return make(args) if args.job == "make" else analyse_files(args)
+
+
+def _make_parser() -> CommandParser:
     parser = CommandParser(
         "editbench human",
         description=__doc__,
@@ -87,8 +93,7 @@ def main(argv: list[str]) -> int:
     job.add_argument("files", type=Path, nargs="+", help="responses-*.json")
     job.add_argument("--out", type=usable_folder, help="output folder (default: STUDY/analysis)")
     job.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
-    args = parser.parse_args(argv)
-    return make(args) if args.job == "make" else analyse_files(args)
+    return parser
 
 
 def make(args: argparse.Namespace) -> int:

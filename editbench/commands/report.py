@@ -43,6 +43,51 @@ STYLED = ("style", *LISTS, "digits", "font", "column")  # options of a report al
 
 
 def main(argv: list[str]) -> int:
+    parser = _make_parser()
+    args = parser.parse_args(argv)
+    exports = [name for name in EXPORTERS if getattr(args, name)]
+    if exports and args.compare:
+        parser.error(f"--compare cannot export: leave out --{exports[0]}")
+    if args.table and args.out:
+        parser.error("--table writes no files: leave out --out")
+    styled = [name for name in STYLED if getattr(args, name) is not None]
+    if styled and (exports or args.compare):
+        other = "compare" if args.compare else exports[0]
+        parser.error(f"--{other} takes no style options: leave out --{styled[0]}")
+    use_config_dir(args.config_dir)
+    if args.compare:
+        if args.root is not None:
+            parser.error(f"--compare takes exactly two folders; leave out {args.root}")
+        return compare_folders(args)
+    if exports:
+        root = args.root or Path("runs")
+        with status("exporting"):
+            told = export(load(root), exports, args.out or root / "report")
+        print("\n".join(told))
+        return 0
+    root = args.root or Path("runs")
+    style = read_style(args, root)
+    results = style.choose(load(root, by_seed=args.by_seed))
+    every = every_setting(results, style)
+    # The table first: the figures take longer.
+    print_table(results, every=every, style=style)
+    if not args.table:
+        # What is loaded by now stays. Figures leave so much garbage that searching all of it for
+        # more would take a tenth of the time.
+        gc.freeze()
+        try:
+            with status("drawing the report"):
+                page = write_report(results, every, args.out, not args.no_figures, style)
+        finally:
+            gc.unfreeze()
+        print(f"table  {page.parent / 'table.csv'}\nreport {page}")
+        missing = cited_in(results, style.folders).problem
+        if missing:
+            print(f"{FILE}: {missing}")
+    return 0
+
+
+def _make_parser() -> CommandParser:
     parser = CommandParser(
         "editbench report",
         description=__doc__,
@@ -94,47 +139,7 @@ def main(argv: list[str]) -> int:
             action="store_true",
             help=f"export each record as a run of {exporter.title} to ROOT/report/{name}; no report",
         )
-    args = parser.parse_args(argv)
-    exports = [name for name in EXPORTERS if getattr(args, name)]
-    if exports and args.compare:
-        parser.error(f"--compare cannot export: leave out --{exports[0]}")
-    if args.table and args.out:
-        parser.error("--table writes no files: leave out --out")
-    styled = [name for name in STYLED if getattr(args, name) is not None]
-    if styled and (exports or args.compare):
-        other = "compare" if args.compare else exports[0]
-        parser.error(f"--{other} takes no style options: leave out --{styled[0]}")
-    use_config_dir(args.config_dir)
-    if args.compare:
-        if args.root is not None:
-            parser.error(f"--compare takes exactly two folders; leave out {args.root}")
-        return compare_folders(args)
-    if exports:
-        root = args.root or Path("runs")
-        with status("exporting"):
-            told = export(load(root), exports, args.out or root / "report")
-        print("\n".join(told))
-        return 0
-    root = args.root or Path("runs")
-    style = read_style(args, root)
-    results = style.choose(load(root, by_seed=args.by_seed))
-    every = every_setting(results, style)
-    # The table first: the figures take longer.
-    print_table(results, every=every, style=style)
-    if not args.table:
-        # What is loaded by now stays. Figures leave so much garbage that searching all of it for
-        # more would take a tenth of the time.
-        gc.freeze()
-        try:
-            with status("drawing the report"):
-                page = write_report(results, every, args.out, not args.no_figures, style)
-        finally:
-            gc.unfreeze()
-        print(f"table  {page.parent / 'table.csv'}\nreport {page}")
-        missing = cited_in(results, style.folders).problem
-        if missing:
-            print(f"{FILE}: {missing}")
-    return 0
+    return parser
 
 
 def read_style(args: argparse.Namespace, root: Path) -> Style:

@@ -45,36 +45,7 @@ exit code is 1 if there is an error.
 
 
 def main(argv: list[str]) -> int:
-    parser = CommandParser(
-        "editbench scorer",
-        description=__doc__,
-        epilog=EPILOG,
-    )
-    # An action, so that others can be added beside it.
-    parser.add_argument("action", metavar="check")
-    parser.add_argument(
-        "scorer",
-        metavar="FILE.yaml",
-        help="the YAML file of a scorer, or the name of an option of the group scorer",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="configuration overrides, e.g. data=FOLDER",
-    )
-    parser.add_argument("--generator", default="faces32", help="generator whose samples are scored")
-    parser.add_argument("--images", type=Path, help="score the images of a folder instead")
-    parser.add_argument(
-        "--against", help="another scorer, by file or name: compare attributes of the same name"
-    )
-    parser.add_argument("-n", type=int, default=2000, help="number of images")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--out", type=usable_folder, help="folder of the page (default: scorer-check-NAME)"
-    )
-    add_config_dir(parser)
+    parser = _make_parser()
     args = parser.parse_intermixed_args(argv)
     if args.action != "check":
         raise UnknownName("action of `editbench scorer`", args.action, ["check"])
@@ -126,6 +97,40 @@ def main(argv: list[str]) -> int:
     print("\nlook at " + ", ".join(map(str, written)))
     # Exit code 1, so that a script can stop.
     return int(any(checkup.worst == "error" for checkup in checkups))
+
+
+def _make_parser() -> CommandParser:
+    parser = CommandParser(
+        "editbench scorer",
+        description=__doc__,
+        epilog=EPILOG,
+    )
+    # An action, so that others can be added beside it.
+    parser.add_argument("action", metavar="check")
+    parser.add_argument(
+        "scorer",
+        metavar="FILE.yaml",
+        help="the YAML file of a scorer, or the name of an option of the group scorer",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="configuration overrides, e.g. data=FOLDER",
+    )
+    parser.add_argument("--generator", default="faces32", help="generator whose samples are scored")
+    parser.add_argument("--images", type=Path, help="score the images of a folder instead")
+    parser.add_argument(
+        "--against", help="another scorer, by file or name: compare attributes of the same name"
+    )
+    parser.add_argument("-n", type=int, default=2000, help="number of images")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--out", type=usable_folder, help="folder of the page (default: scorer-check-NAME)"
+    )
+    add_config_dir(parser)
+    return parser
 
 
 def find_pictures(

@@ -149,8 +149,15 @@ def _add_train_gan(add: Add) -> None:
         action="store_true",
         help="on a GPU, launch every operation by itself instead of steps captured as CUDA graphs",
     )
+    _add_witness_arguments(gan)
+    _add_network_arguments(gan)
+    _add_start_arguments(gan)
+    _add_correlation(gan)
+    add_data_arguments(gan)
 
-    # Neither teacher nor judge is asked: both must stay strangers to the generator.
+
+def _add_witness_arguments(gan: argparse.ArgumentParser) -> None:
+    # Neither teacher nor judge may have an influence on the generator that they later classify.
     gan.add_argument(
         "--witness",
         type=Path,
@@ -172,6 +179,10 @@ def _add_train_gan(add: Add) -> None:
         metavar="LAMBDA",
         help="weight of the term that makes the witness's traits linear in W",
     )
+
+
+def _add_network_arguments(gan: argparse.ArgumentParser) -> None:
+    """Arguments of the generator's mapping network and of what is kept of it."""
     gan.add_argument(
         "--mixing", type=float, default=0.9, help="share of images with mixed styles of two w"
     )
@@ -199,6 +210,9 @@ def _add_train_gan(add: Add) -> None:
         help="keep the averaged generator of every checkpoint, packed, in OUT/kept",
     )
 
+
+def _add_start_arguments(gan: argparse.ArgumentParser) -> None:
+    """Arguments of the beginning of a training: packed weights to start from, and the rate."""
     gan.add_argument(
         # The entanglement dial was trained so: each setting goes on from the world's own generator.
         "--init",
@@ -212,8 +226,6 @@ def _add_train_gan(add: Add) -> None:
         "--warmup-kimg", type=float, default=16, help="see --init; without it there is no warm-up"
     )
     gan.add_argument("--lr", type=float, default=2e-3, help="learning rate")
-    _add_correlation(gan)
-    add_data_arguments(gan)
 
 
 def _add_train_scorers(add: Add) -> None:

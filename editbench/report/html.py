@@ -328,30 +328,8 @@ def _section(
     # In the table's order.
     attributes = list(dict.fromkeys(table["attribute"]))
     accuracy = style.column_of(COLUMNS[0])
-    # The grid shows only accuracy, so its bold numbers depend on the tests of accuracy.
-    pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
-    best = {
-        attribute: find_leaders(
-            pairs[pairs["attribute"] == attribute],
-            [record for record in records if record["attribute"] == attribute],
-            "accuracy",
-            True,
-            numbers.floors,
-        )
-        for attribute in attributes
-    }
+    grid = _accuracy_grid(numbers, records, attributes, accuracy)
     priced = style.costs_of(numbers)
-    by_cell = {(record["method"], record["attribute"]): record for record in records}
-    grid = [
-        (
-            method,
-            [
-                _grid_cell(by_cell.get((method, attribute)), method in best[attribute], accuracy)
-                for attribute in attributes
-            ],
-        )
-        for method in numbers.order
-    ]
     titles = {column.key: column.title for column in columns}
     averaged = [metric for metric in numbers.compared if metric in titles]
     return {
@@ -396,6 +374,42 @@ def _section(
         "priced": priced,
         "paired": numbers.paired.to_dict("records"),
     }
+
+
+def _accuracy_grid(
+    numbers: Numbers, records: list[dict], attributes: list[str], accuracy: Column
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The accuracy of every method on every attribute: (method, a cell for each attribute).
+
+    Args:
+        numbers: of the section.
+        records: rows of its main table.
+        attributes: in the order of the columns.
+        accuracy: how accuracies are written.
+    """
+    # The grid shows only accuracy, so its bold numbers depend on the tests of accuracy.
+    pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
+    best = {
+        attribute: find_leaders(
+            pairs[pairs["attribute"] == attribute],
+            [record for record in records if record["attribute"] == attribute],
+            "accuracy",
+            True,
+            numbers.floors,
+        )
+        for attribute in attributes
+    }
+    by_cell = {(record["method"], record["attribute"]): record for record in records}
+    return [
+        (
+            method,
+            [
+                _grid_cell(by_cell.get((method, attribute)), method in best[attribute], accuracy)
+                for attribute in attributes
+            ],
+        )
+        for method in numbers.order
+    ]
 
 
 def _fronts(record: dict, theme: Theme) -> str:

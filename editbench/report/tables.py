@@ -91,41 +91,7 @@ def make_main_table(results: Results) -> pd.DataFrame:
     records = []
     for run in results.run_records:
         rows = by_run.get(run["run_id"], {})
-        record = {
-            "setting": run["setting"],
-            "method": run["label"],
-            "attribute": run["attribute"],
-            "status": run["status"],
-            "floor": bool(run["floor"]),
-            "seeds": len(run["seeds"]),
-        }
-        for name in names:
-            # A run that was skipped or failed has a row without numbers.
-            row = rows.get(name, {})
-            record |= {
-                name: row.get("value", np.nan),
-                f"{name}_low": row.get("low", np.nan),
-                f"{name}_high": row.get("high", np.nan),
-                f"{name}_note": row.get("note", ""),
-            }
-        # Accuracy counts every start; other metrics may count only those that crossed.
-        counts = [rows[name]["count"] for name in ("accuracy", *names) if name in rows]
-        record |= {
-            "ad_at_effect": rows.get(AT_EFFECT, {}).get("x", np.nan),
-            "n": counts[0] if counts else np.nan,
-        }
-        # AD is over only the starts that reach the effect, so a mean over few of them gets a note.
-        ad_n = rows.get(AT_EFFECT, {}).get("count", FEWEST)
-        if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
-            record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
-        record |= {name: run[name] for name in ("learned", *COSTS, "fit_cached", "seconds")}
-        records.append(
-            record
-            | {name: run[name] for name in REST if name in run}
-            | {"seed": ", ".join(map(str, run["seeds"]))}
-            # The method's name without its variant.
-            | {"variant_of": run["method"]}
-        )
+        records.append(_main_record(run, rows, names))
     columns = [
         *IDENTITY,
         *(name + end for name in names for end in ("", "_low", "_high", "_note")),
@@ -144,6 +110,53 @@ def make_main_table(results: Results) -> pd.DataFrame:
         for _, group in table.groupby(["setting", "attribute"]):
             table.loc[group.index, f"{name}_floor"] = floors_reached(group, name)
     return table.sort_values(["setting", "attribute", "floor", "method"], ignore_index=True)
+
+
+def _main_record(
+    run: dict[str, Any], rows: dict[str, dict[Any, Any]], names: list[str]
+) -> dict[str, Any]:
+    """One row of the main table.
+
+    Args:
+        run: description of the run.
+        rows: name of a scalar -> its row; empty for a run that was skipped or failed.
+        names: of all scalars of the table.
+    """
+    record = {
+        "setting": run["setting"],
+        "method": run["label"],
+        "attribute": run["attribute"],
+        "status": run["status"],
+        "floor": bool(run["floor"]),
+        "seeds": len(run["seeds"]),
+    }
+    for name in names:
+        # A run that was skipped or failed has a row without numbers.
+        row = rows.get(name, {})
+        record |= {
+            name: row.get("value", np.nan),
+            f"{name}_low": row.get("low", np.nan),
+            f"{name}_high": row.get("high", np.nan),
+            f"{name}_note": row.get("note", ""),
+        }
+    # Accuracy counts every start; other metrics may count only those that crossed.
+    counts = [rows[name]["count"] for name in ("accuracy", *names) if name in rows]
+    record |= {
+        "ad_at_effect": rows.get(AT_EFFECT, {}).get("x", np.nan),
+        "n": counts[0] if counts else np.nan,
+    }
+    # AD is over only the starts that reach the effect, so a mean over few of them gets a note.
+    ad_n = rows.get(AT_EFFECT, {}).get("count", FEWEST)
+    if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
+        record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
+    record |= {name: run[name] for name in ("learned", *COSTS, "fit_cached", "seconds")}
+    return (
+        record
+        | {name: run[name] for name in REST if name in run}
+        | {"seed": ", ".join(map(str, run["seeds"]))}
+        # The method's name without its variant.
+        | {"variant_of": run["method"]}
+    )
 
 
 def readable(table: pd.DataFrame, name: str) -> pd.Series:

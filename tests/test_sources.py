@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from editbench.base.errors import EditbenchError
-from editbench.base.sources import source_digest, source_hashes
+from editbench.base.sources import LIBRARIES, source_digest, source_hashes
+from editbench.run.record import package_versions
 from tests.by_config import load_networks, run_job
 from tests.toy_world import toy_config
 
@@ -222,6 +224,14 @@ def test_libraries_are_left_to_the_versions_in_the_provenance():
         name.partition(".")[0] for name in source_hashes("editbench.methods.gradctrl.GradCtrl")
     }
     assert roots == {"editbench"}
+
+
+def test_the_provenance_has_the_version_of_every_library_that_the_project_computes_with():
+    declared = {re.split(r"[^\w.-]", line)[0] for line in metadata.requires("editbench") or ()}
+    names = {metadata.packages_distributions().get(root, [root])[0] for root in LIBRARIES}
+    computing = names & declared
+    assert {"torch", "scikit-learn", "torchdiffeq"} <= computing
+    assert computing <= set(package_versions())
 
 
 def test_an_editor_of_the_package_counts_with_its_family_and_the_contract():

@@ -3,7 +3,8 @@
 The import graph is read from the text of the files, and no module is executed. Every `import`
 statement counts, at the top of a module or inside a function, and so does
 `importlib.import_module("name")` with the name as text. The graph covers editbench and the user's
-own code. The provenance of a record has the versions of Python and of installed packages.
+own code. The provenance of a record has the versions of Python and of the packages that editbench
+computes with.
 
 Files other than source are counted where the configuration names them, see
 `editbench.base.identity.content`. What a class opens under a name of its own is not seen.

@@ -55,6 +55,9 @@ PACKAGES = (
     "scipy",
     "pandas",
     "scikit-learn",
+    "torchdiffeq",
+    "torchmetrics",
+    "pillow",
     "hydra-core",
     "omegaconf",
 )

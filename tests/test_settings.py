@@ -74,6 +74,7 @@ WRONG = [
     ("inversion.lr=-1", "inversion.lr=-1 must be positive"),
     ("inversion.lr=inf", "inversion.lr=inf must be finite"),
     ("inversion.jitter=inf", "inversion.jitter=inf must be finite"),
+    ("inversion=folder", "inversion.images is not set: give a folder of images or faces:N"),
     ("inversion.block=0", "inversion.block=0 must be at least 1"),
     ("method._target_=no.such.Class", "method._target_=no.such.Class cannot be imported"),
     ("generator=null", "unknown generator 'null'"),

@@ -1,10 +1,9 @@
-"""The inversion of a job, from options of the Hydra group `inversion`; computed once and cached."""
+"""The inversion of a job: computed once and cached, or opened by its path."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,19 +12,14 @@ from editbench.base.files import OF_CACHE, explain_disk_errors
 from editbench.base.identity import described
 from editbench.base.instantiate import build
 from editbench.base.spaces import Codes
-from editbench.base.validation import check_kind
 from editbench.inversion.build import Task, build_inversion
 from editbench.inversion.images import open_images
 from editbench.inversion.projector import check_invertible
-from editbench.inversion.schedule import Schedule
 from editbench.inversion.spec import ProjectionSpec
 from editbench.inversion.store import Inversion
 from editbench.networks.external import frozen
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks
-
-# Keys of the group that are not fields of ProjectionSpec or Schedule.
-OWN = ("images", "path", "perceptual", "block")
 
 # Inversions that this process has already opened and verified.
 _OPEN: dict[Path, Inversion] = {}
@@ -36,14 +30,22 @@ class InversionRequest:
     """The inversion that a job's walks start from.
 
     Args:
-        options: of the Hydra group `inversion`, without its labels.
+        images: folder of pictures, or 'faces:N'; not used where `path` is set.
+        path: folder of a finished inversion; None computes one.
+        perceptual: 'teacher', 'pixels', or a mapping with the `_target_` of a Perceptual.
+        block: images that are optimised together.
+        projection: how they are inverted.
         networks: the generator that is inverted, the teacher and the judge.
         code: hash of the networks' source code.
         device: of the computation.
         cache: folder that jobs share.
     """
 
-    options: dict[str, Any]
+    images: str | None
+    path: str | None
+    perceptual: object
+    block: int
+    projection: ProjectionSpec
     networks: Networks
     code: str
     device: str
@@ -53,12 +55,11 @@ class InversionRequest:
         """Open the inversion. If it is not cached, compute it first.
 
         Raises:
-            EditbenchError: the options give no images, or a value is out of range.
+            EditbenchError: the images cannot be opened, or the generator cannot be inverted.
             BadFile: the folder `inversion.path` was made with other networks.
         """
-        if self.options.get("path"):
-            check_kind("inversion.path", self.options["path"], "str")
-            folder = Path(self.options["path"])
+        if self.path:
+            folder = Path(self.path)
             if folder not in _OPEN:
                 _OPEN[folder] = Inversion(folder)
             return check_inversion(_OPEN[folder], self.networks)
@@ -71,34 +72,28 @@ class InversionRequest:
 
     def id(self) -> str:
         """Identity of the inversion; known before it is computed, unless it is given by a path."""
-        if self.options.get("path"):
+        if self.path:
             return self.load().id
         return self.task().id
 
     def task(self) -> Task:
-        """What to invert, and how. Raises EditbenchError if the options are wrong."""
-        options = self.options
-        if not options.get("images"):
-            raise EditbenchError(
-                "inversion.images is not set: give a folder of images or faces:N, or a finished "
-                "inversion as inversion.path=FOLDER"
-            )
-        check_kind("inversion.images", options["images"], "str")
-        check_kind("inversion.block", options["block"], "int")
-        if options["block"] < 1:
-            raise EditbenchError(f"inversion.block must be at least 1, got {options['block']}")
-        spec = projection(options)
-        check_invertible(self.networks.generator, spec.space)
-        perceptual, distance = distance_of(options["perceptual"], self.networks, self.device)
-        images = open_images(options["images"], picture_shape(self.networks, self.device))
+        """What to invert, and how.
+
+        Raises:
+            EditbenchError: the images cannot be opened, or the generator cannot be inverted.
+        """
+        assert self.images is not None  # checked with the settings
+        check_invertible(self.networks.generator, self.projection.space)
+        perceptual, distance = distance_of(self.perceptual, self.networks, self.device)
+        images = open_images(self.images, picture_shape(self.networks, self.device))
         return Task(
             images,
             self.networks,
             self.code,
             perceptual,
             distance,
-            spec,
-            options["block"],
+            self.projection,
+            self.block,
             self.device,
         )
 
@@ -113,16 +108,6 @@ def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
                 "inversion.path, or make it again"
             )
     return inversion
-
-
-def projection(options: dict[str, Any]) -> ProjectionSpec:
-    """ProjectionSpec and Schedule from the keys of the group."""
-    times = {item.name for item in fields(Schedule)}
-    given = {key: value for key, value in options.items() if key not in OWN}
-    schedule = Schedule(**{key: value for key, value in given.items() if key in times})
-    return ProjectionSpec(
-        **{key: value for key, value in given.items() if key not in times}, schedule=schedule
-    )
 
 
 def distance_of(option: object, networks: Networks, device: str) -> tuple[Perceptual, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from editbench.base.instantiate import plain
 from editbench.inversion.build import Task
 from editbench.inversion.load import InversionRequest
 from editbench.inversion.store import Inversion
@@ -12,9 +11,13 @@ from editbench.run.settings import Settings
 
 def request_inversion(settings: Settings) -> InversionRequest:
     """The inversion of a job, before it is made or opened."""
+    chosen = settings.inversion
     return InversionRequest(
-        # Without the labels, which are for people and not part of an inversion's identity.
-        options=plain(settings.plain["inversion"]),
+        images=chosen.images,
+        path=chosen.path,
+        perceptual=chosen.perceptual,
+        block=chosen.block,
+        projection=chosen.projection,
         networks=load_networks(settings),
         code=networks_code(settings),
         device=settings.device,

@@ -561,6 +561,11 @@ def _inversion(value: object) -> InversionSettings:
     for key, text in (("images", images), ("path", path)):
         if text is not None:
             check_kind(f"inversion.{key}", text, "str")
+    if name != NO_INVERSION and not images and not path:
+        raise EditbenchError(
+            "inversion.images is not set: give a folder of images or faces:N, or a finished "
+            "inversion as inversion.path=FOLDER"
+        )
     check_kind("inversion.block", block, "int", 64)
     check_at_least("inversion.block", block, 1)
     # One flat group in the YAML, two dataclasses in the code: the rates over time are Schedule's.

@@ -1,9 +1,22 @@
-"""Bank throughput against the bare networks, in one run.
+"""Measures how much slower it is to build a bank than to run its networks alone.
 
-The bare loop maps, decodes and scores blocks of normal noise and throws the results away; the bank also draws per-index
-noise, checks for NaN, writes shards and checksums. Rounds alternate and the median ratio is printed.
+Two implementations process the same number of samples, in the same blocks, in one process:
 
-    python benchmarks/bank_throughput.py [--samples 12800] [--rounds 5]
+    bank    `build_bank` of editbench: draws the noise of each sample from its index, runs the
+            networks, checks for NaN, writes shards with checksums and opens the finished bank.
+    bare    a loop that maps, decodes and scores random latents and discards the results. It runs
+            once with the judge alone, and once with the teacher and the judge. The bank scores
+            with both, so the second loop does the same work of networks as the bank.
+
+The output has one row per round with the rates in samples per second of wall time. The last two
+lines give, for each bare loop, the rate of the bank as a share of the rate of the loop: the median
+over the rounds, and the smallest and the largest share. A share of 1 means that the bank costs
+nothing beyond its networks.
+
+    python benchmarks/bank_throughput.py
+    python benchmarks/bank_throughput.py --samples 640 --rounds 1     # the smallest useful run
+
+The result shows what shards, checksums and noise per index cost (editbench/bank/build.py).
 """
 
 from __future__ import annotations
@@ -19,12 +32,26 @@ import torch
 from editbench.bank.build import build_bank
 from editbench.bank.spec import BankSpec
 from editbench.base.spaces import Codes, Space
+from editbench.networks.roles import Networks
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_networks
 
+BLOCKS_PER_SHARD = 50
+WARM_UP_BLOCKS = 10
 
-def bare(networks, samples: int, block: int, teacher: bool) -> float:  # type: ignore[no-untyped-def]
-    """Seconds of the networks alone."""
+
+def time_bare_networks(networks: Networks, samples: int, block: int, teacher: bool) -> float:
+    """Measure the networks alone.
+
+    Args:
+        networks: to be run on the CPU.
+        samples: number of random latents that are decoded and scored.
+        block: samples in a batch.
+        teacher: whether the teacher scores the images too, and not only the judge.
+
+    Returns:
+        Seconds of wall time.
+    """
     began = time.perf_counter()
     with torch.inference_mode():
         for _ in range(0, samples, block):
@@ -36,10 +63,19 @@ def bare(networks, samples: int, block: int, teacher: bool) -> float:  # type: i
     return time.perf_counter() - began
 
 
-def bank(networks, samples: int, block: int) -> float:  # type: ignore[no-untyped-def]
-    """Seconds of a whole bank, checksums and opening included."""
+def time_bank(networks: Networks, samples: int, block: int) -> float:
+    """Measure a whole bank, including its checksums and its opening.
+
+    Args:
+        networks: that compute the bank.
+        samples: size of the bank.
+        block: samples in a batch.
+
+    Returns:
+        Seconds of wall time.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        spec = BankSpec(samples, block=block, shard=block * 50)
+        spec = BankSpec(samples, block=block, shard=block * BLOCKS_PER_SHARD)
         began = time.perf_counter()
         build_bank(
             Path(folder) / "bank",
@@ -50,36 +86,51 @@ def bank(networks, samples: int, block: int) -> float:  # type: ignore[no-untype
         return time.perf_counter() - began
 
 
+def print_share(name: str, shares: list[float]) -> None:
+    """Print the rate of the bank as a share of the rate of a bare loop, over all rounds."""
+    median = statistics.median(shares)
+    print(f"bank / {name}: {median:.3f} ({min(shares):.3f} to {max(shares):.3f})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--samples", type=int, default=12800)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=12800,
+        help="samples of the bank and of each loop (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="repetitions of all three measurements, in turn (default: %(default)s)",
+    )
     args = parser.parse_args()
     networks = load_networks(compose_settings([]))
     block = compose_settings([]).bank.spec.block
-    bare(networks, 10 * block, block, True)
-    both, all_three = [], []
-    for round_ in range(args.rounds):
-        times = {
-            "bank": bank(networks, args.samples, block),
-            "generator+judge": bare(networks, args.samples, block, False),
-            "generator+teacher+judge": bare(networks, args.samples, block, True),
-        }
-        both.append(times["generator+judge"] / times["bank"])
-        all_three.append(times["generator+teacher+judge"] / times["bank"])
+    # The first calls of the networks are slower. They are not measured.
+    time_bare_networks(networks, WARM_UP_BLOCKS * block, block, True)
+    shares_of_judge: list[float] = []
+    shares_of_all: list[float] = []
+    print("samples per second of wall time")
+    print(f"{'round':>5} {'bank':>10} {'generator+judge':>16} {'generator+teacher+judge':>24}")
+    for number in range(args.rounds):
+        bank_seconds = time_bank(networks, args.samples, block)
+        judge_seconds = time_bare_networks(networks, args.samples, block, False)
+        all_seconds = time_bare_networks(networks, args.samples, block, True)
+        shares_of_judge.append(judge_seconds / bank_seconds)
+        shares_of_all.append(all_seconds / bank_seconds)
         print(
-            f"round {round_}: "
-            + ", ".join(f"{name} {args.samples / s:.0f}/s" for name, s in times.items())
+            f"{number:5} {args.samples / bank_seconds:10.0f} "
+            f"{args.samples / judge_seconds:16.0f} {args.samples / all_seconds:24.0f}",
+            flush=True,
         )
-    print(
-        f"bank over bare generator+teacher+judge: {statistics.median(all_three):.3f} "
-        f"({min(all_three):.3f} to {max(all_three):.3f})"
-    )
-    print(
-        f"bank over bare generator+judge: {statistics.median(both):.3f} ({min(both):.3f} to {max(both):.3f})"
-    )
+    print("rate of the bank / rate of the bare networks: median (smallest to largest)")
+    print_share("generator+teacher+judge", shares_of_all)
+    print_share("generator+judge", shares_of_judge)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
-"""What becomes of one flipped byte in any file that a run leaves or uses.
+"""Tests whether every file of a run is protected against a single changed byte.
 
-    python benchmarks/byte_flips.py 200 --seed 0
+The script makes a small bank, fit, record, inversion and baseline with the toy networks of the
+tests. Then it changes one random byte of one file, runs the command that reads this file, restores
+all files, and goes on with the next file. Each change ends with one of four outcomes:
 
-A small bank, fit, record, inversion and baseline are made. Then one byte of one file is changed at a
-time, and whatever reads that file runs again. Each flip ends as one of
+    rebuilt   editbench made the damaged file again, and the results equal the original ones
+    refused   editbench stopped with an error that names the file
+    same      the JSON file has the same content as before (only white space changed)
+    SILENT    editbench used the damaged file, or left it in place without a message
 
-    rebuilt   the damaged file was made anew, and the numbers are the old ones
-    refused   an error names the file
-    same      the file says what it said: white space of a JSON file has changed
-    SILENT    the changed file was used, or stays there unnoticed
+The output has one row per outcome and kind of file, with the number of changes. The last lines list
+each silent change. The exit code is 1 if any change was silent, otherwise 0.
 
-The exit code is 1 where a flip was silent.
+    python benchmarks/byte_flips.py                  # 200 changes
+    python benchmarks/byte_flips.py 20 --seed 1      # a short run with other random bytes
+
+The result guards the seals and checksums of banks, fits, records, inversions and baselines.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ import pandas as pd
 from editbench.base.errors import EditbenchError
 from editbench.commands.baseline import main as pin_baseline
 from editbench.inversion.build import build_inversion
+from editbench.inversion.load import InversionRequest
 from editbench.inversion.store import Inversion
 from editbench.regression.file import read_baseline
 from editbench.report.load import load
@@ -42,55 +48,84 @@ from editbench.run.record import Record
 from editbench.run.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the toy world of the tests is fast enough for hundreds of jobs
-SKIPPED = (".locks",)
-PAGES = ("index.html", "reconstructions.png")  # of an inversion, for people; nothing reads them
+# The tests have a toy world, which is fast enough for hundreds of jobs.
+sys.path.insert(0, str(ROOT))
+
+SKIPPED_FOLDERS = (".locks",)
+# People look at these files of an inversion. No command reads them.
+SKIPPED_FILES = ("index.html", "reconstructions.png")
+INVERSION = ["inversion=faces", "inversion.images=faces:4", "inversion.steps=2"]
+
+
+def inversion_request() -> InversionRequest:
+    """Compose the request for the small inversion of the state."""
+    return inversions.request_inversion(compose_settings(INVERSION))
 
 
 def make_state(folder: Path) -> Settings:
-    """A bank, a fit, a record, an inversion and a baseline below `folder`; the settings of the run."""
+    """Make a bank, a fit, a record, an inversion and a baseline below a folder.
+
+    Args:
+        folder: that receives the files; it does not exist yet.
+
+    Returns:
+        The settings of the run.
+    """
     from tests.toy_world import toy_config
 
     config = toy_config(folder / "runs", "bank.n=1000", "starts.n=60")
-    config.cache = str(folder / "cache")  # beside the records: other commands read it
+    # The cache lies beside the records, so that other commands can find it.
+    config.cache = str(folder / "cache")
     settings = Settings.from_config(config)
     outcome = run_job(settings)
     assert outcome.status == "done", outcome.reason
     words = [str(folder / "runs"), "--out", str(folder / "baseline.json"), "--reason", "pinned"]
     assert pin_baseline(words) == 0
-    words = ["inversion=faces", "inversion.images=faces:4", "inversion.steps=2"]
-    request = inversions.request_inversion(compose_settings(words))
-    build_inversion(folder / "inversion", request.task())
+    build_inversion(folder / "inversion", inversion_request().task())
     return settings
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Every file of the state that something reads, relative to its folder."""
+def list_files(folder: Path) -> list[Path]:
+    """List every file of the state that a command reads, relative to the folder of the state."""
     found = []
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder)
-        if file.is_file() and not set(SKIPPED) & set(name.parts) and name.name not in PAGES:
+        skipped = bool(set(SKIPPED_FOLDERS) & set(name.parts)) or name.name in SKIPPED_FILES
+        if file.is_file() and not skipped:
             found.append(name)
     return found
 
 
 def flip_byte(path: Path, rng: np.random.Generator) -> str:
-    """Change one byte of a file; where, and from what to what."""
+    """Change one random byte of a file.
+
+    Args:
+        path: of the file.
+        rng: draws the position and the change.
+
+    Returns:
+        A description of the change: position, old value and new value.
+    """
     data = bytearray(path.read_bytes())
-    place = int(rng.integers(len(data)))
-    old = data[place]
-    data[place] = old ^ int(rng.integers(1, 256))
+    position = int(rng.integers(len(data)))
+    old = data[position]
+    # An exclusive or with a number above 0 always changes the byte.
+    data[position] = old ^ int(rng.integers(1, 256))
     path.write_bytes(bytes(data))
-    return f"byte {place}: {old} -> {data[place]}"
+    return f"byte {position}: {old} -> {data[position]}"
 
 
-def new_process() -> None:
-    """Forget what a process keeps open, as the next command has forgotten it."""
+def forget_open_banks() -> None:
+    """Close the banks that this process keeps open, since the next command would not have them."""
     loading._OPEN_BANKS.clear()
 
 
-def run_anew(state: Path, settings: Settings) -> pd.DataFrame:
-    """The rows of the job after its record was deleted."""
+def run_again(state: Path, settings: Settings) -> pd.DataFrame:
+    """Delete the record, run the job again, and return the rows of its metrics.
+
+    Raises:
+        EditbenchError: the job failed, with the reason of its record.
+    """
     shutil.rmtree(state / "runs")
     outcome = run_job(settings)
     if outcome.status != "done":
@@ -99,10 +134,20 @@ def run_anew(state: Path, settings: Settings) -> pd.DataFrame:
 
 
 def read_record(state: Path, settings: Settings, name: Path) -> pd.DataFrame:
-    """The rows after the job was started again, and after its report was read."""
+    """Load the record as a report does, start its job again, and return the rows of its metrics.
+
+    Args:
+        state: folder of the state.
+        settings: of the job.
+        name: of the damaged file, relative to the state.
+
+    Raises:
+        EditbenchError: the report found the damage, and the job used the record nevertheless.
+    """
     problems = load(state / "runs").problems
     folder = state / "runs" / name.parts[1]
-    if name.name == Record.CODES:  # redrawing alone reads it
+    if name.name == Record.CODES:
+        # Only the command that draws images again reads the codes.
         Record.read(folder).path(name.name)
     outcome = run_job(settings)
     if outcome.reused and problems:
@@ -110,8 +155,8 @@ def read_record(state: Path, settings: Settings, name: Path) -> pd.DataFrame:
     return Record.read(state / "runs" / outcome.run_id).rows()
 
 
-def says_the_same(path: Path, original: Path) -> bool:
-    """Whether two JSON files have the same content. A clone may change the ends of their lines."""
+def has_same_content(path: Path, original: Path) -> bool:
+    """Whether two JSON files have the same content, as after a change of white space."""
     if path.suffix != ".json":
         return False
     try:
@@ -120,28 +165,37 @@ def says_the_same(path: Path, original: Path) -> bool:
         return False
 
 
-def consequence(state: Path, pristine: Path, settings: Settings, name: Path) -> str:
-    """Run what reads a file, and say what became of its damage."""
-    consumers: dict[str, Callable[[], object]] = {
-        "cache": lambda: run_anew(state, settings),
+def read_damaged(state: Path, pristine: Path, settings: Settings, name: Path) -> str:
+    """Run the command that reads a damaged file, and classify what it did.
+
+    Args:
+        state: folder with the damaged file.
+        pristine: folder with the original files.
+        settings: of the job.
+        name: of the damaged file, relative to both folders.
+
+    Returns:
+        'rebuilt', 'refused', 'same', or 'SILENT' with details.
+    """
+    readers: dict[str, Callable[[], object]] = {
+        "cache": lambda: run_again(state, settings),
         "runs": lambda: read_record(state, settings, name),
         "inversion": lambda: Inversion(state / "inversion"),
         "baseline.json": lambda: read_baseline(state / "baseline.json"),
     }
-    if name == Path("inversion/begun.json"):  # read where an inversion is made, or made again
-        request = inversions.request_inversion(
-            compose_settings(["inversion=faces", "inversion.images=faces:4", "inversion.steps=2"])
-        )
-        consumers["inversion"] = lambda: build_inversion(state / "inversion", request.task())
-    if says_the_same(state / name, pristine / name):
+    # Only the command that makes or resumes an inversion reads this file.
+    if name == Path("inversion/begun.json"):
+        request = inversion_request()
+        readers["inversion"] = lambda: build_inversion(state / "inversion", request.task())
+    if has_same_content(state / name, pristine / name):
         return "same"
     before = (state / name).read_bytes()
     try:
-        found = consumers[name.parts[0]]()
+        found = readers[name.parts[0]]()
     except EditbenchError as error:
         named = name.name in str(error) or name.parent.name in str(error)
         return "refused" if named else f"SILENT ({error})"
-    # Where the consumer went on, the file must have been made anew, with the old numbers.
+    # The command went on, so it must have made the file again, with the same results.
     replaced = not (state / name).exists() or (state / name).read_bytes() != before
     if not replaced:
         return "SILENT"
@@ -152,44 +206,57 @@ def consequence(state: Path, pristine: Path, settings: Settings, name: Path) -> 
 
 
 def kind_of(name: Path) -> str:
-    """The row of the table that a file counts in: what holds it, and its name."""
+    """The row of the table that counts a file: the folder that holds it, and its name."""
     folder = name.parts[1] if name.parts[0] == "cache" else name.parts[0]
-    if folder == "fits":  # named by their content
+    if folder == "fits":
+        # The names of fits are hashes of their content, which say nothing to a reader.
         return f"fits/*{''.join(name.suffixes)}"
     return f"{folder}/{name.name}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("flips", type=int, nargs="?", default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "flips",
+        type=int,
+        nargs="?",
+        default=200,
+        help="number of changed bytes; the files take turns (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the positions and values of the bytes (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
     counts: Counter[tuple[str, str]] = Counter()
     silent = []
     with tempfile.TemporaryDirectory() as folder:
-        # Identities hold no path, but the settings do: the state keeps its place for every flip.
+        # The settings contain the path of the state, so every change is made in the same place.
         state = Path(folder) / "state"
         pristine = Path(folder) / "pristine"
         with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
             settings = make_state(state)
         shutil.copytree(state, pristine)
-        files = files_of(pristine)
+        files = list_files(pristine)
         for number in range(arguments.flips):
             name = files[number % len(files)]
             shutil.rmtree(state)
             shutil.copytree(pristine, state)
-            new_process()
-            what = flip_byte(state / name, rng)
+            forget_open_banks()
+            change = flip_byte(state / name, rng)
             with redirect_stderr(StringIO()):
-                outcome = consequence(state, pristine, settings, name)
+                outcome = read_damaged(state, pristine, settings, name)
             if outcome.startswith("SILENT"):
-                silent.append(f"{name}, {what}: {outcome}")
+                silent.append(f"{name}, {change}: {outcome}")
             counts[kind_of(name), outcome.partition(" ")[0]] += 1
+    print(f"{'outcome':8} {'flips':>5}  file")
     for (file, outcome), count in sorted(counts.items()):
-        print(f"{outcome:8} {count:4}  {file}")
+        print(f"{outcome:8} {count:5}  {file}")
     print(f"{arguments.flips} flips in {len(files)} files, {len(silent)} silent")
     print("\n".join(silent))
     return int(bool(silent))

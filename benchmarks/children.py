@@ -1,4 +1,8 @@
-"""What a started command uses, with all that it starts in turn."""
+"""Measures CPU time, wall time and memory of a command with all the processes that it starts.
+
+This is a module of helpers, not a benchmark: found_jobs.py, joblib_workers.py, report_records.py
+and startup.py import it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-# Runs a command and prints what it and all that it started used: children of children that nobody
-# waited for are handed to this process, which waits for them.
+# A program that runs the command in its arguments, and prints what the command and all processes
+# below it used. The kernel counts only processes that somebody waited for. This program therefore
+# becomes the parent of orphaned processes (on Linux), and waits for them.
 COUNTED = """
 import ctypes, json, os, resource, subprocess, sys, time
 if sys.platform == "linux":
@@ -33,10 +38,10 @@ class Used(NamedTuple):
     """What a command used.
 
     Attributes:
-        cpu: seconds of all its processes.
-        wall: seconds.
-        mib: peak memory of the largest of its processes.
-        said: the last line on its standard error; '' where there is none.
+        cpu: CPU seconds, summed over all its processes.
+        wall: seconds of wall time.
+        mib: peak memory of its largest process, MiB.
+        said: the last line on its standard error; '' if there is none.
     """
 
     cpu: float
@@ -46,15 +51,21 @@ class Used(NamedTuple):
 
 
 def counted(words: Sequence[str], environ: Mapping[str, str] | None = None) -> Used:
-    """Run a Python process with these arguments; its output is dropped.
+    """Run a Python process and measure it. Its standard output is discarded.
+
+    Args:
+        words: arguments of the interpreter, such as ['-m', 'editbench', 'list'].
+        environ: environment variables; None means those of this process.
+
+    Returns:
+        What the process, and all processes that it started, used.
 
     Raises:
-        SystemExit: it failed, with what it said last.
+        SystemExit: the process failed. The message has the last line of its standard error.
     """
     command = [sys.executable, "-c", COUNTED, sys.executable, *words]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, env=None if environ is None else dict(environ)
-    )
+    variables = None if environ is None else dict(environ)
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=variables)
     cpu, wall, mib, said = json.loads(done.stdout)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: {' '.join(said)}")

@@ -1,17 +1,27 @@
-"""What the settings of the curvature dial are: how straight the judge's attributes lie in W.
+"""Measures how linear the judge's attributes are in W, at each setting of the curvature dial.
 
-For each setting, of random samples of the world's generator:
+The curvature dial (docs/curvature_dial.md) maps the W of the embedded world to a curved W. Every
+latent gives the same image at every setting, so the labels are the same, too. For each setting and
+attribute the script prints:
 
-- AUC of a linear and of a nonlinear classifier (one hidden layer), which learn the judge's labels
-  from two thirds of the codes and order the others;
-- the cosine between the gradients of a logit, in W, at a code and after three steps of a walk along
-  the first one; and at two codes of different samples. A straight W has 1;
-- the spread of W, which scales the step of every method.
+    AUC linear      AUC of a logistic regression that predicts the judge's label from the code. It
+                    is trained on two thirds of the codes and tested on the others.
+    AUC nonlinear   the same for a network with one hidden layer of 256 units
+    cosine walked   mean cosine between the gradient of the logit at a code, and the gradient after
+                    three steps along it. It is 1 if W is not curved.
+    cosine others   mean cosine between the gradients at the codes of two different samples. It is 1
+                    if the logit is linear in W.
 
-And once, of the components of W that the dial leaves as they are: their share of its variance, and
-what a linear classifier reads from them alone.
+The columns are without a unit. The line above the rows of a setting gives kappa (the option
+generator.curvature, in radians) and the spread of W (root-mean-square distance of the codes from
+their mean), which scales the step of every method. The first line of the output is about the
+principal components of W that no setting rotates: their share of the variance, and the AUC of a
+logistic regression that sees only them.
 
-    python benchmarks/curvature.py [--samples 9000] [--gradients 200]
+    python benchmarks/curvature.py
+    python benchmarks/curvature.py --samples 300 --gradients 10       # a short run
+
+The tables of docs/curvature_dial.md come from this script, at its default sizes.
 """
 
 from __future__ import annotations
@@ -35,86 +45,123 @@ from editbench.worlds.separability import fitted_auc, scored_codes
 ATTRIBUTES = ("smile", "eyeglasses", "beard", "long_hair", "age")
 SEED = 5_006
 STEPS = 3
-STEP = 0.6  # of the paper's units, as all methods of W have
+STEP = 0.6  # length in units of StyleGAN2-FFHQ's W, the step of all methods that walk in W
+BATCH = 100  # codes that are differentiated together
 
 
 def nonlinear_auc(
     fit: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray
 ) -> float:
-    """AUC of a network with one hidden layer; the arguments are those of `fitted_auc`."""
-    # One scale for all coordinates, so that the small components stay small.
+    """AUC of a network with one hidden layer.
+
+    Args:
+        fit: (N, D) codes that it learns from.
+        labels: (N,) 0 or 1, of `fit`.
+        test: (M, D) codes that it ranks.
+        truth: (M,) 0 or 1, of `test`.
+    """
+    # All coordinates have the same scale, so that the small components stay small.
     scale = fit.std(0).mean()
     model = MLPClassifier((256,), alpha=1e-3, early_stopping=True, max_iter=60, random_state=0)
     model.fit(fit / scale, labels)
     return float(roc_auc_score(truth, model.predict_proba(test / scale)[:, 1]))
 
 
-def gradients(generator: Generator, judge: Scorer, w: Tensor, name: str) -> Tensor:
-    """Unit gradients (n, w_dim) of an attribute's logit in W."""
+def logit_gradients(generator: Generator, judge: Scorer, w: Tensor, name: str) -> Tensor:
+    """Compute the gradients of an attribute's logit in W.
+
+    Args:
+        generator: decodes W.
+        judge: scores the images.
+        w: (n, w_dim) codes.
+        name: of a binary attribute of the judge.
+
+    Returns:
+        (n, w_dim) gradients of unit length.
+    """
     parts = []
-    for part in w.split(100):
-        part = part.clone().requires_grad_(True)
-        logit = judge.attributes.logits(judge(generator.decode(Codes(Space.W, part))), name)
-        (gradient,) = torch.autograd.grad(logit[:, 0].sum(), part)
+    for batch in w.split(BATCH):
+        codes = batch.clone().requires_grad_(True)
+        logits = judge(generator.decode(Codes(Space.W, codes)))
+        logit = judge.attributes.logits(logits, name)[:, 0]
+        (gradient,) = torch.autograd.grad(logit.sum(), codes)
         parts.append(gradient)
     return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
 
-def left_alone(codes: np.ndarray, labels: dict[str, np.ndarray], cut: int) -> str:
-    """What lies in the components that no setting turns.
+def print_fixed_components(codes: np.ndarray, labels: dict[str, np.ndarray], cut: int) -> None:
+    """Print what the components of W contain that no setting of the dial rotates.
 
     Args:
-        codes: (n, w_dim) of the plain W.
+        codes: (n, w_dim) codes of the plain W.
         labels: attribute -> (n,) 0 or 1.
-        cut: codes that a classifier learns from; the others are ordered.
+        cut: number of codes that the classifiers learn from; they are tested on the others.
     """
     twist = load_curved(0.0).twist
     centred = torch.from_numpy(codes) - twist.mean
     rest = (centred - centred @ twist.into @ twist.back).numpy()
     share = (rest**2).sum() / (centred.numpy() ** 2).sum()
-    # In units of one scale, as small numbers would be held back by the classifier's penalty.
+    # The penalty of the classifier would suppress small numbers, so their mean scale becomes 1.
     rest = rest / rest.std(0).mean()
     found = []
     for name, values in labels.items():
         auc = fitted_auc(rest[:cut], values[:cut], rest[cut:], values[cut:])
         found.append(f"{name} {auc:.3f}")
-    return f"not turned: {share:.3f} of the variance, AUC linear {', '.join(found)}"
+    print(
+        f"components that are not rotated: {share:.3f} of the variance; "
+        f"AUC linear: {', '.join(found)}",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--samples", type=int, default=9000)
-    parser.add_argument("--gradients", type=int, default=200)
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=9000,
+        help="codes that the classifiers are trained and tested on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gradients",
+        type=int,
+        default=200,
+        help="codes at which gradients are computed (default: %(default)s)",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     judge = load_scorer("judge").requires_grad_(False)
-    # The pictures, and with them the labels, are the same at every setting.
+    # The images are the same at every setting, and therefore the labels are, too.
     straight, logits = scored_codes(load_generator(), judge, args.samples, SEED)
     cut = 2 * args.samples // 3
     labels = {}
     for name in ATTRIBUTES:
         logit = judge.attributes.logits(logits, name)[:, 0]
         labels[name] = (logit > 0).int().numpy()
-    print(left_alone(straight, labels, cut), flush=True)
+    print_fixed_components(straight, labels, cut)
     for curvature in CURVATURES:
         generator = load_curved(curvature)
         codes = generator.twist(torch.from_numpy(straight)).numpy()
         spread = float(np.sqrt(codes.var(0).sum()))
-        print(f"curvature {curvature}, spread {spread:.3f}", flush=True)
+        print(f"\nkappa {curvature} radians, spread of W {spread:.3f}")
+        print(
+            f"{'attribute':<11} {'AUC linear':>11} {'AUC nonlinear':>14} "
+            f"{'cosine walked':>14} {'cosine others':>14}",
+            flush=True,
+        )
         start = torch.from_numpy(codes[: args.gradients])
+        length = STEPS * STEP * spread / FFHQ_W_SPREAD
         for name in ATTRIBUTES:
             parts = (codes[:cut], labels[name][:cut], codes[cut:], labels[name][cut:])
-            first = gradients(generator, judge, start, name)
-            length = STEPS * STEP * spread / FFHQ_W_SPREAD
-            later = gradients(generator, judge, start + length * first, name)
+            first = logit_gradients(generator, judge, start, name)
+            later = logit_gradients(generator, judge, start + length * first, name)
             walked = (first * later).sum(1).mean()
             others = (first * first.roll(1, 0)).sum(1).mean()
             print(
-                f"  {name:<11} AUC linear {fitted_auc(*parts):.3f}, "
-                f"nonlinear {nonlinear_auc(*parts):.3f}; cosine of gradients after {STEPS} steps "
-                f"{walked:.2f}, of two samples {others:.2f}",
+                f"{name:<11} {fitted_auc(*parts):11.3f} {nonlinear_auc(*parts):14.3f} "
+                f"{walked:14.2f} {others:14.2f}",
                 flush=True,
             )
 

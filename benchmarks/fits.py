@@ -1,11 +1,24 @@
-"""What the fit of each method of the demo costs, in CPU seconds of one thread.
+"""Measures the CPU time of fitting methods of the demo, against the time of the images they decode.
 
-The settings and the bank are those of `editbench demo`. A method is fitted from nothing for all
-attributes and then tuned for one. Beside it stands how many pictures it asks the generator for
-(passes of derivatives among them), and the time over that of decoding and scoring as many in
-batches of 64, measured in the same run: what is above 1 is not pictures.
+Settings and bank are those of `editbench demo`. Each method is fitted from nothing for all
+attributes, and then tuned for one attribute, in one thread. In the same run, the script measures
+how long it takes to decode and score images in batches of 64. The columns are:
 
-    python benchmarks/fits.py [METHOD ...] [--attribute smile] [--set NAME=VALUE ...]
+    CPU s         CPU seconds of the fit and the tuning
+    images        images that the generator decoded for them, including passes that compute
+                  derivatives
+    / decoding    CPU seconds of the fit, divided by those of decoding and scoring as many images in
+                  batches of 64. What exceeds 1 is not decoding. The column is empty if the fit
+                  decodes no image.
+
+The script uses the bank of the demo, which it builds first (some minutes) if the cache does not
+have it.
+
+    python benchmarks/fits.py                               # seven of the slowest fits
+    python benchmarks/fits.py ganspace --attribute age      # one method
+    python benchmarks/fits.py --set cache=FOLDER            # with the bank of another cache
+
+docs/methods.md reports the result. Use it to find fits that spend their time outside the networks.
 """
 
 from __future__ import annotations
@@ -35,58 +48,73 @@ METHODS = (
     "ganspace",
     "neural_ode",
 )
-BATCH = 64
-ROUNDS = 10
+BATCH = 64  # images that are decoded and scored together
+ROUNDS = 10  # measurements of a batch; the fastest counts
 
 
-def open_data(settings: Settings) -> FitData:
-    """What the fit of a job sees."""
+def load_fit_data(settings: Settings) -> FitData:
+    """Load the data that the fit of a job may use."""
     networks = load_networks(settings)
     names = check_protocol(settings, networks.judge.attributes)
     bank = load_bank(settings).select(names)
     return fit_data(settings, bank, networks.select(names))
 
 
-def picture_seconds(data: FitData) -> float:
-    """CPU seconds of one picture, decoded and scored; the best of a few rounds."""
+def seconds_per_image(data: FitData) -> float:
+    """Measure decoding and scoring: CPU seconds per image, in the fastest of several rounds."""
     codes = Codes(Space.W, data.tune.codes(Space.W)[:BATCH])
-    best = float("inf")
+    fastest = float("inf")
     for _ in range(ROUNDS):
         began = time.process_time()
         data.score(codes)
-        best = min(best, time.process_time() - began)
-    return best / BATCH
+        fastest = min(fastest, time.process_time() - began)
+    return fastest / BATCH
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("methods", nargs="*", default=METHODS)
-    parser.add_argument("--attribute", default="smile")
     parser.add_argument(
-        "--set", nargs="+", default=[], help="overrides as of `editbench demo`, cache=FOLDER"
+        "methods",
+        nargs="*",
+        default=METHODS,
+        help=f"names of methods of the demo (default: {', '.join(METHODS)})",
+    )
+    parser.add_argument(
+        "--attribute",
+        default="smile",
+        help="attribute that the methods are tuned for (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="overrides of `editbench demo`, such as cache=FOLDER (default: none)",
     )
     args = parser.parse_args()
-    # As the command does.
+    # The command sets its memory options in the same way.
     keep_freed_memory()
     torch.set_num_threads(1)
     total = 0.0
-    print(f"{'':24s}{'CPU s':>8s}{'pictures':>10s}   over their time")
+    print(f"{'method':24s}{'CPU s':>8s}{'images':>10s}{'/ decoding':>12s}")
     for settings in demo_settings(args.methods, Path("runs/demo"), "cpu", args.set):
-        data = open_data(settings)
+        data = load_fit_data(settings)
         editor = load_editor(settings)
         editor.bind(data.generator)
-        unit = picture_seconds(data)
-        before = data.generator.decoded
+        image_seconds = seconds_per_image(data)
+        decoded_before = data.generator.decoded
         began = time.process_time()
         editor.fit(data)
         editor.tune(data, args.attribute)
         seconds = time.process_time() - began
-        pictures = data.generator.decoded - before
-        # A fit of latents alone asks for none.
-        over = f"{seconds / (pictures * unit):10.2f}x" if pictures else ""
-        print(f"{settings.method.name:24s}{seconds:8.2f}{pictures:10d}{over}", flush=True)
+        images = data.generator.decoded - decoded_before
+        ratio = ""
+        # The fit of a method that only looks at latents decodes no images.
+        if images:
+            ratio = f"{seconds / (images * image_seconds):.2f}"
+        print(f"{settings.method.name:24s}{seconds:8.2f}{images:10d}{ratio:>12s}", flush=True)
         total += seconds
     print(f"{'all':24s}{total:8.2f}")
 

@@ -1,10 +1,19 @@
-"""What a job costs a sweep that finds its record, against composing its configuration with Hydra.
+"""Measures the CPU time of a sweep per job whose record already exists, against Hydra's own cost.
 
-A small record is made and copied under the names of all jobs; the sweep over them then runs in a
-process of its own, as from a command line. Hydra composes the configuration of every job that it
-launches twice, so that is the measure: both numbers are CPU seconds a job, taken in one run.
+A sweep skips jobs whose records it finds. This script makes one small record, copies it under the
+names of all jobs, and runs the sweep over them as a command in its own process. For comparison it
+measures how long Hydra takes to compose the configuration of one job. Hydra composes each job that
+it launches twice, so twice this time is what a sweep that leaves everything to Hydra would cost at
+least.
 
-    python benchmarks/found_jobs.py [--jobs 1000]
+The output has the summary of the sweep (which shows that no job ran), the CPU and wall time of the
+sweep with its start, and three rows: CPU milliseconds per job that was found, CPU milliseconds of
+one composition, and twice the composition divided by the job (above 1: the sweep is faster).
+
+    python benchmarks/found_jobs.py
+    python benchmarks/found_jobs.py --jobs 20    # a short run, mostly the start of the command
+
+docs/sweeps.md names this script. The result guards large sweeps that are started again.
 """
 
 from __future__ import annotations
@@ -27,49 +36,72 @@ SMALL = ["budget=demo", "bank.n=2560", "bank.shard=1280", "starts.n=56", "engine
 COMPOSED = 10  # jobs that Hydra composes for the comparison
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--jobs", type=int, default=1000)
-    # As many seeds of each method.
-    jobs = parser.parse_args().jobs // len(METHODS) * len(METHODS)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "runs"
-        seeds = f"seed=range({jobs // len(METHODS)})"
-        places = [f"out={out}", f"cache={folder}/cache"]
-        words = [f"method={','.join(METHODS)}", "attribute=smile", seeds, *SMALL, *places]
-        make_records(words, out)
-        used = counted(["-m", "editbench", "run", "-m", *words])
-        composing = hydra_seconds(words)
-    # The summary shows that no job ran.
-    print(used.said)
-    each = used.cpu / jobs
-    print(f"{jobs} found jobs: {used.cpu:.1f} CPU s, {used.wall:.1f} s, start included")
-    print(f"a found job {1000 * each:.1f} ms; Hydra composes one in {1000 * composing:.0f} ms")
-    print(f"ratio of twice composing to a found job: {2 * composing / each:.1f}")
-
-
 def make_records(words: list[str], out: Path) -> None:
-    """Run the first job of a sweep, and copy its record under the names of the others."""
+    """Run the first job of a sweep, and copy its record under the names of the other jobs.
+
+    Args:
+        words: arguments of the sweep.
+        out: folder of the records.
+    """
     first: Path | None = None
     for own, settings in sweep_settings(words):
         if first is None:
             first = out / run_job(settings).run_id
             continue
-        # Its status tells another seed, which a sweep does not look at: the name is what counts.
+        # The copy contains the seed of the first job. A sweep only looks at the name of the folder.
         shutil.copytree(first, out / name_job(settings, own).run_id)
 
 
 def hydra_seconds(words: list[str]) -> float:
-    """CPU seconds in which Hydra composes one job of a sweep."""
+    """Measure how long Hydra takes to compose one job of a sweep, in CPU seconds.
+
+    Args:
+        words: arguments of the sweep.
+    """
     with hydra_application() as hydra:
         master, jobs = compose_master(hydra.config_loader, words)
+        composed = jobs[:COMPOSED]
         began = time.process_time()
-        some = jobs[:COMPOSED]
-        for job in some:
+        for job in composed:
             hydra.config_loader.load_sweep_config(master, job)
-        return (time.process_time() - began) / len(some)
+        return (time.process_time() - began) / len(composed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1000,
+        help="of the sweep, rounded down to an even number (default: %(default)s)",
+    )
+    args = parser.parse_args()
+    seeds = args.jobs // len(METHODS)
+    jobs = seeds * len(METHODS)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "runs"
+        words = [
+            f"method={','.join(METHODS)}",
+            "attribute=smile",
+            f"seed=range({seeds})",
+            *SMALL,
+            f"out={out}",
+            f"cache={folder}/cache",
+        ]
+        make_records(words, out)
+        used = counted(["-m", "editbench", "run", "-m", *words])
+        composing = hydra_seconds(words)
+    # The command's summary shows that no job ran.
+    print(used.said)
+    found = used.cpu / jobs
+    print(
+        f"{jobs} found jobs: {used.cpu:.1f} CPU s, {used.wall:.1f} s of wall time, with the start"
+    )
+    print(f"{'a found job':<34} {1000 * found:8.1f} CPU ms")
+    print(f"{'Hydra composes a job':<34} {1000 * composing:8.0f} CPU ms")
+    print(f"{'twice composing / a found job':<34} {2 * composing / found:8.1f}")
 
 
 if __name__ == "__main__":

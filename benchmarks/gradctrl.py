@@ -1,15 +1,29 @@
-"""GradCtrl's direction and mask: batched in closed form, against autograd sample by sample.
+"""Measures the CPU time of GradCtrl's directions and masks, against autograd for each sample.
 
-The straightforward way, as the published code goes: for each sample one pass forward through all
-heads and one back for the target and for each excluded attribute, and an argsort for each mask.
-Both give the same directions. Times are CPU seconds of one thread.
+Both implementations compute the same unit directions: the gradient of the target attribute's head,
+without the channels that matter most to each of the other attributes.
 
-The batched way computes a mask once for all samples whose hidden units have the same signs. How
-many share them depends on the heads and the codes, so both are made as they are in a benchmark:
-codes whose principal components have the variances of StyleGAN2-FFHQ's W, and heads that are
-trained on 30 extreme examples a class. `--heads random` shows the worst case.
+    one by one   (straightforward, as the published code) for each sample: a forward and a backward
+                 pass for the target and for each excluded attribute, and an argsort for each mask
+    batched      (ours) gradients of all samples in closed form. A mask is computed once for all
+                 samples whose hidden units have the same signs.
 
-    python benchmarks/gradctrl.py [--heads trained] [--samples 3000] [--slow 100]
+The number of samples that share a pattern of signs depends on the heads and the codes. The script
+therefore makes both as they are in a benchmark: codes whose principal components have the variances
+of StyleGAN2-FFHQ's W, and heads that are trained on 30 extreme examples per class. `--heads random`
+is the worst case.
+
+The first line of the output gives the number of patterns of signs among the codes, for each head.
+The table gives CPU milliseconds per sample in the last of 11 alternating rounds, in one thread. The
+ratio is the time of one by one divided by that of batched: the median over the rounds, with the
+smallest and the largest in brackets. The last line gives the share of the samples for which both
+directions agree to 1e-5. Others have ties in single precision among the channels to exclude.
+
+    python benchmarks/gradctrl.py
+    python benchmarks/gradctrl.py --heads random
+    python benchmarks/gradctrl.py --samples 100 --slow 10     # a short run; the ratio is smaller
+
+docs/methods.md reports the ratio. The result guards methods/gradctrl/exclusion.py.
 """
 
 from __future__ import annotations
@@ -31,19 +45,30 @@ from editbench.methods.gradctrl.latent_classifier import (
 )
 from editbench.walk.editor import FFHQ_W_SPREAD, unit_rows
 
-NAMES = ("gender", "smile", "eyeglasses", "age")
-DIM = 512
-HIDDEN = 16
-EXCLUDED = 100
-EXAMPLES = 30  # of each class
-POOL = 20 * 2 * EXAMPLES  # that they are the extremes of; as many stop the training
-# Share of the variance of W in its k-th principal component, on published codes of StyleGAN2-FFHQ.
+NAMES = ("gender", "smile", "eyeglasses", "age")  # the first one is the target
+DIM = 512  # channels of W
+HIDDEN = 16  # hidden units of a head
+EXCLUDED = 100  # channels that the mask of one attribute removes
+EXAMPLES = 30  # of each class, that a head is trained on
+# Codes that the examples are the extremes of. As many other codes decide when the training stops.
+POOL = 20 * 2 * EXAMPLES
+# Share of the variance of W in its k-th principal component, in published codes of StyleGAN2-FFHQ.
 COMPONENTS = (1, 2, 4, 8, 16, 32, 64)
 SHARES = (0.0993, 0.0872, 0.0724, 0.0487, 0.0131, 0.0049, 0.0024)
+ROUNDS = 11
+TOLERANCE = 1e-5  # largest difference of a coordinate of two directions that agree
 
 
 def codes_like_w(count: int, seed: int) -> torch.Tensor:
-    """Codes (count, DIM) whose principal components have the variances of W's."""
+    """Draw codes whose principal components have the variances of StyleGAN2-FFHQ's W.
+
+    Args:
+        count: number of codes.
+        seed: of the codes; the axes are always the same.
+
+    Returns:
+        (count, DIM) codes.
+    """
     places = np.arange(1, COMPONENTS[-1] + 1)
     shares = np.exp(np.interp(np.log(places), np.log(COMPONENTS), np.log(SHARES)))
     deviations = FFHQ_W_SPREAD * torch.from_numpy(np.sqrt(shares / shares.sum())).float()
@@ -54,6 +79,7 @@ def codes_like_w(count: int, seed: int) -> torch.Tensor:
 
 
 def random_heads() -> LatentClassifier:
+    """Make heads with random weights."""
     rng = torch.Generator().manual_seed(0)
     heads = {}
     for name in NAMES:
@@ -64,7 +90,7 @@ def random_heads() -> LatentClassifier:
 
 
 def trained_heads() -> LatentClassifier:
-    """Heads of attributes that are linear in the code, each along a random direction."""
+    """Train heads for attributes that are linear in the code, each along a random direction."""
     normals = torch.randn(len(NAMES), DIM, generator=torch.Generator().manual_seed(2))
     pool = codes_like_w(POOL, seed=3)
     order = (pool @ normals.T).argsort(0).T  # (attributes, POOL)
@@ -78,6 +104,15 @@ def trained_heads() -> LatentClassifier:
 
 
 def batched(heads: LatentClassifier, w: torch.Tensor) -> torch.Tensor:
+    """Compute the directions as editbench does.
+
+    Args:
+        heads: of the target and the excluded attributes.
+        w: (n, DIM) codes.
+
+    Returns:
+        (n, DIM) directions of unit length.
+    """
     logits, slopes = heads.forward(w)
     gradient = heads.pull_back(slopes, NAMES[0], torch.ones(len(w), 1, dtype=logits.dtype))
     mask = excluded_channels(heads, logits, slopes, dict.fromkeys(NAMES[1:], EXCLUDED))
@@ -85,7 +120,7 @@ def batched(heads: LatentClassifier, w: torch.Tensor) -> torch.Tensor:
 
 
 class Heads(torch.nn.Module):
-    """The same heads as modules that give probabilities, one input for each."""
+    """The same heads as modules of PyTorch that return probabilities."""
 
     def __init__(self, heads: LatentClassifier) -> None:
         super().__init__()
@@ -101,22 +136,34 @@ class Heads(torch.nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the probabilities (n, 1) of every head for codes x (n, DIM)."""
         return [classifier(x) for classifier in self.classifiers]
 
 
 def one_by_one(model: Heads, w: torch.Tensor) -> torch.Tensor:
+    """Compute the directions with autograd, sample by sample.
+
+    Args:
+        model: heads of the target and the excluded attributes.
+        w: (n, DIM) codes.
+
+    Returns:
+        (n, DIM) directions of unit length.
+    """
+
     def gradient(row: torch.Tensor, head: int) -> torch.Tensor:
         x = row[None].clone().requires_grad_()
         return torch.autograd.grad(model(x)[head].sum(), x)[0][0]
 
-    out = []
+    directions = []
     for row in w:
         direction = gradient(row, 0)
         for head in range(1, len(NAMES)):
             saliency = gradient(row, head).abs().numpy()
-            direction[torch.from_numpy(np.argsort(saliency)[::-1][:EXCLUDED].copy())] = 0.0
-        out.append(direction / direction.norm())
-    return torch.stack(out)
+            largest = np.argsort(saliency)[::-1][:EXCLUDED].copy()
+            direction[torch.from_numpy(largest)] = 0.0
+        directions.append(direction / direction.norm())
+    return torch.stack(directions)
 
 
 def main() -> None:
@@ -124,42 +171,53 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--samples", type=int, default=3000, help="starts of the paper's crossing test"
+        "--samples",
+        type=int,
+        default=3000,
+        help="codes for batched, as many as the paper has starts (default: %(default)s)",
     )
     parser.add_argument(
-        "--slow", type=int, default=100, help="samples that the slow way is timed on"
+        "--slow",
+        type=int,
+        default=100,
+        help="codes for one by one, the first of them (default: %(default)s)",
     )
-    parser.add_argument("--heads", choices=("trained", "random"), default="trained")
+    parser.add_argument(
+        "--heads",
+        choices=("trained", "random"),
+        default="trained",
+        help="heads of the classifiers (default: %(default)s)",
+    )
     args = parser.parse_args()
-    # As the command does.
+    # The command sets its memory options in the same way.
     keep_freed_memory()
     torch.set_num_threads(1)
     heads = trained_heads() if args.heads == "trained" else random_heads()
     w = codes_like_w(args.samples, seed=1)
     signs = heads.forward(w)[1] > SLOPE
     patterns = [len(signs[:, k].unique(dim=0)) for k in range(len(NAMES))]
-    print(f"patterns of signs among {args.samples} codes: {patterns}")
+    print(f"patterns of signs among {args.samples} codes, for each head: {patterns}")
     model = Heads(heads)
-    # Untimed, to warm up and to compare.
+    # These two calls are not measured. They warm up, and their results are compared.
     fast = batched(heads, w)
     slow = one_by_one(model, w[: args.slow])
-    # In turn, so that both ways see the machine in the same state.
     ratios = []
-    for _ in range(11):
+    # The two alternate, so that changes of the machine's speed affect both.
+    for _ in range(ROUNDS):
         began = time.process_time()
         one_by_one(model, w[: args.slow])
         middle = time.process_time()
         batched(heads, w)
-        per_slow = (middle - began) / args.slow
-        per_fast = (time.process_time() - middle) / args.samples
-        ratios.append(per_slow / per_fast)
-    # In single precision the k-th largest saliency is sometimes a tie.
-    same = (fast[: args.slow] - slow).abs().amax(1) < 1e-5
-    print(
-        f"one by one {per_slow * 1e3:.2f} ms a sample, batched {per_fast * 1e3:.4f} ms a sample; "
-        f"same direction for {same.double().mean():.3f} of the samples"
-    )
-    print(f"ratio {statistics.median(ratios):.0f}x ({min(ratios):.0f} to {max(ratios):.0f})")
+        slow_seconds = (middle - began) / args.slow
+        fast_seconds = (time.process_time() - middle) / args.samples
+        ratios.append(slow_seconds / fast_seconds)
+    # In single precision, two channels sometimes have the same saliency at the edge of the mask.
+    same = (fast[: args.slow] - slow).abs().amax(1) < TOLERANCE
+    spread = f"({min(ratios):.0f} to {max(ratios):.0f})"
+    print(f"{'implementation':<16}{'CPU ms per sample':>18}  ratio")
+    print(f"{'one by one':<16}{slow_seconds * 1e3:18.2f}  {statistics.median(ratios):.0f} {spread}")
+    print(f"{'batched':<16}{fast_seconds * 1e3:18.4f}  1")
+    print(f"share of the samples with the same direction: {same.double().mean():.3f}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,21 @@
-"""Eight jobs under joblib with two workers against the same jobs one after the other.
+"""Measures a sweep of eight jobs under joblib with two workers, against jobs one after the other.
 
-The sweeps run in processes of their own, on a bank that is there and with folders of records of
-their own. One after the other, jobs have one thread, as each of the two workers has, and then a
-thread a core, which is what one job alone takes. CPU seconds are of all processes of a sweep, so
-that ratio is what the workers cost more. Seconds compare only on two idle cores.
+The bank is built first. Then three sweeps of the same jobs run as commands in their own processes,
+each with a copy of the cache that contains only the bank, and with its own folder of records:
 
-    python benchmarks/joblib_workers.py [--starts 160] [--bank 6400]
+    one-thread    jobs one after the other, in one thread, as each of the two workers has
+    all-cores     jobs one after the other, with the number of threads that a job takes by default
+    two-workers   Hydra's joblib launcher with two worker processes
+
+The columns are CPU seconds, summed over all processes of a sweep, and seconds of wall time. The
+second table divides: wall time of the sweep without workers / with two workers (above 1: workers
+are faster), and CPU time with two workers / without (above 1: workers need more). The ratio of wall
+times is only meaningful if two cores are idle, so the last line gives the load of the machine.
+
+    python benchmarks/joblib_workers.py
+    python benchmarks/joblib_workers.py --starts 16 --bank 640     # a short run, mostly start-up
+
+The result guards sweeps with several workers (docs/sweeps.md).
 """
 
 from __future__ import annotations
@@ -22,18 +32,22 @@ from editbench.run.compose import compose_settings
 from editbench.run.loading import load_bank
 
 JOBS = ["method=sefa,random", "attribute=smile,age", "seed=0,1"]
+JOB_COUNT = 8
 THREADS = "OMP_NUM_THREADS"
 WORKERS = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
-def sweep(words: list[str], folder: Path, name: str, threads: int | None = None) -> Used:
-    """What a sweep takes, with a copy of the cache that has the bank alone.
+def run_sweep(words: list[str], folder: Path, name: str, threads: int | None = None) -> Used:
+    """Run a sweep with a copy of the cache, and print what it used.
 
     Args:
-        words: of the sweep, beside its jobs.
-        folder: of the cache, and of what the sweeps write.
+        words: overrides of the sweep, except for its jobs.
+        folder: that contains the cache, and receives the records of the sweeps.
         name: of the sweep.
-        threads: of a process; None: what a process takes by itself.
+        threads: of each process; None means its default.
+
+    Returns:
+        What all processes of the sweep used.
     """
     environ = {key: value for key, value in os.environ.items() if key != THREADS}
     if threads is not None:
@@ -43,8 +57,8 @@ def sweep(words: list[str], folder: Path, name: str, threads: int | None = None)
     out = folder / name
     places = [f"cache={cache}", f"out={out}"]
     used = counted(["-m", "editbench", "run", "-m", *JOBS, *words, *places], environ)
-    assert len(list(out.glob("*-s*"))) == 8
-    print(f"{name:12} {used.cpu:6.1f} CPU s {used.wall:6.1f} s", flush=True)
+    assert len(list(out.glob("*-s*"))) == JOB_COUNT
+    print(f"{name:12} {used.cpu:8.1f} {used.wall:8.1f}", flush=True)
     return used
 
 
@@ -52,22 +66,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--starts", type=int, default=160)
-    parser.add_argument("--bank", type=int, default=6400, help="samples of the bank")
+    parser.add_argument(
+        "--starts",
+        type=int,
+        default=160,
+        help="starts.n of the jobs, over all attributes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bank", type=int, default=6400, help="samples of the bank (default: %(default)s)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = ["experiment=demo", "budget=demo", f"bank.n={args.bank}", f"starts.n={args.starts}"]
         load_bank(compose_settings([*words, f"cache={folder}/cache"]))
-        one = sweep(words, folder, "one-thread", threads=1)
-        all_cores = sweep(words, folder, "all-cores")
-        two = sweep([*words, *WORKERS], folder, "two-workers")
-    for name, used in (("one thread", one), ("a thread a core", all_cores)):
-        print(
-            f"against one after the other with {name}: {used.wall / two.wall:.2f}x in seconds, "
-            f"{two.cpu / used.cpu:.3f}x in CPU seconds"
-        )
-    print(f"load {os.getloadavg()[0]:.1f}")
+        print(f"{'sweep':12} {'CPU s':>8} {'wall s':>8}")
+        one_thread = run_sweep(words, folder, "one-thread", threads=1)
+        all_cores = run_sweep(words, folder, "all-cores")
+        two_workers = run_sweep([*words, *WORKERS], folder, "two-workers")
+    print(f"\n{'two workers against':20} {'wall ratio':>10} {'CPU ratio':>10}")
+    for name, used in (("one-thread", one_thread), ("all-cores", all_cores)):
+        wall = used.wall / two_workers.wall
+        cpu = two_workers.cpu / used.cpu
+        print(f"{name:20} {wall:10.2f} {cpu:10.3f}")
+    print(f"load of the machine: {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
-"""What kill -9 leaves behind: does the same command end with the same bytes?
+"""Tests whether commands recover from SIGKILL, and then give the same bytes as without a kill.
 
-    python benchmarks/kills.py --bank 12 --run 12 --sweep 6
+Each trial starts a command in an empty folder, kills it and its workers with SIGKILL at a random
+moment, starts the same command again, and lets it finish. Then the results must have the same
+SHA-256 as those of a command that nobody killed. There are three commands:
 
-Each trial starts a command in an empty folder, kills it and its workers at a random moment with
-SIGKILL, starts the same command again and lets it end. The bank's arrays, or the metric rows of
-every record, must then equal those of a command that nobody stopped. A bank is built by two
-processes, a sweep runs under joblib.
+    bank    builds a bank with two processes; the arrays of the bank are compared
+    run     runs one job; the rows of the metrics and the trajectory are compared
+    sweep   runs two jobs under joblib; the same files of both records are compared
 
-The exit code is 1 where a trial did not recover.
+The output has one row per command. The columns are: trials that recovered; trials; trials in which
+the command was still running when it was killed; files that are compared; seconds of wall time of
+the command without a kill. The exit code is 1 if a trial did not recover, otherwise 0.
+
+    python benchmarks/kills.py                                # 30 trials
+    python benchmarks/kills.py --bank 1 --run 1 --sweep 1     # the smallest run of all commands
+
+The result guards the atomic writes and locks of banks, fits and records.
 """
 
 from __future__ import annotations
@@ -21,29 +29,48 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 BANK = ["bank.n=6000", "bank.shard=1000", "bank.block=200"]
 WALK = ["budget=demo", "bank.n=2560", "bank.shard=1280", "starts.n=40", "engine.max_steps=10"]
-# What a trial runs, and which of its files must have the same bytes in the end.
-COMMANDS: dict[str, tuple[list[str], tuple[str, ...]]] = {
-    "bank": (["bank", *BANK, "bank.workers=2"], ("cache/**/*.npy",)),
-    "run": (
-        ["run", *WALK, "method=gradctrl", "attribute=beard"],
-        ("runs/*/rows.parquet", "runs/*/trajectory.parquet"),
-    ),
-    "sweep": (
+RECORD_FILES = ("runs/*/rows.parquet", "runs/*/trajectory.parquet")
+# The kill comes after a random share of the time that the command takes without one.
+EARLIEST = 0.2
+LATEST = 0.95
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that is killed.
+
+    Attributes:
+        words: arguments of editbench.
+        files: patterns of the files that must have the same bytes in the end.
+        trials: default number of trials.
+    """
+
+    words: list[str]
+    files: tuple[str, ...]
+    trials: int
+
+
+COMMANDS = {
+    "bank": Command(["bank", *BANK, "bank.workers=2"], ("cache/**/*.npy",), 12),
+    "run": Command(["run", *WALK, "method=gradctrl", "attribute=beard"], RECORD_FILES, 12),
+    "sweep": Command(
         ["run", "-m", *WALK, "method=random,gradctrl", "attribute=beard", "hydra/launcher=joblib"],
-        ("runs/*/rows.parquet", "runs/*/trajectory.parquet"),
+        RECORD_FILES,
+        6,
     ),
 }
 
 
-def start(kind: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Start the command of a trial in a process group of its own."""
-    words = [*COMMANDS[kind][0], f"out={folder}/runs", f"cache={folder}/cache"]
+def start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a command in its own process group, so that it can be killed with its workers."""
+    words = [*command.words, f"out={folder}/runs", f"cache={folder}/cache"]
     return subprocess.Popen(
         [sys.executable, "-m", "editbench", *words],
         stdout=subprocess.DEVNULL,
@@ -52,73 +79,94 @@ def start(kind: str, folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def result(kind: str, folder: Path) -> dict[str, str]:
-    """Name -> hash of every file that must be the same."""
+def hash_results(command: Command, folder: Path) -> dict[str, str]:
+    """Hash the files that must be the same: name -> SHA-256."""
     found = {}
-    for pattern in COMMANDS[kind][1]:
+    for pattern in command.files:
         for path in sorted(folder.glob(pattern)):
             name = str(path.relative_to(folder))
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
-def undisturbed(kind: str, folder: Path) -> tuple[float, dict[str, str]]:
-    """Seconds that the command takes, and what it leaves."""
-    began = time.perf_counter()
-    code = start(kind, folder).wait()
-    if code != 0:
-        raise SystemExit(f"{kind}: the command ends with {code} when nobody stops it")
-    return time.perf_counter() - began, result(kind, folder)
-
-
-def trial(kind: str, folder: Path, delay: float) -> tuple[bool, dict[str, str]]:
-    """Kill the command after `delay` seconds, and run it again.
+def run_without_kill(command: Command, folder: Path) -> tuple[float, dict[str, str]]:
+    """Run a command to its end.
 
     Returns:
-        Whether it was still running when it was killed, and what the second one leaves.
+        Seconds of wall time, and the hashes of the results.
+
+    Raises:
+        SystemExit: the command failed.
     """
-    process = start(kind, folder)
+    began = time.perf_counter()
+    code = start(command, folder).wait()
+    if code != 0:
+        words = " ".join(command.words)
+        raise SystemExit(f"editbench {words}: exit code {code}, although it was not killed")
+    return time.perf_counter() - began, hash_results(command, folder)
+
+
+def run_with_kill(command: Command, folder: Path, delay: float) -> tuple[bool, dict[str, str]]:
+    """Kill a command, and run it again.
+
+    Args:
+        command: to be killed.
+        folder: of its files, which does not exist yet.
+        delay: from the start to the kill, seconds.
+
+    Returns:
+        Whether the command was still running when it was killed, and the hashes of the results of
+        the second run; no hashes if the second run failed.
+    """
+    process = start(command, folder)
     time.sleep(delay)
     running = process.poll() is None
     if running:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if start(kind, folder).wait() != 0:
+    if start(command, folder).wait() != 0:
         return running, {}
-    return running, result(kind, folder)
+    return running, hash_results(command, folder)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for kind, count in (("bank", 12), ("run", 12), ("sweep", 6)):
-        parser.add_argument(f"--{kind}", type=int, default=count, help=f"trials (default {count})")
-    parser.add_argument("--seed", type=int, default=0)
+    for name, command in COMMANDS.items():
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=command.trials,
+            help=f"trials of the command `{name}`; 0 leaves it out (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random moments (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
     lost = 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "state"
-        for kind in COMMANDS:
-            trials = getattr(arguments, kind)
+    print(f"{'command':8} {'recovered':>9} {'trials':>7} {'killed':>7} {'files':>6} {'seconds':>8}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "state"
+        for name, command in COMMANDS.items():
+            trials = getattr(arguments, name)
             if not trials:
                 continue
-            seconds, expected = undisturbed(kind, folder)
+            seconds, expected = run_without_kill(command, folder)
             recovered = 0
             killed = 0
             for _ in range(trials):
-                # Identities hold no path, but every trial has the same one all the same.
+                # All trials use the same folder, in case a result contained its path.
                 shutil.rmtree(folder)
-                delay = rng.uniform(0.2, 0.95) * seconds
-                running, found = trial(kind, folder, delay)
+                delay = rng.uniform(EARLIEST, LATEST) * seconds
+                running, found = run_with_kill(command, folder, delay)
                 killed += running
                 recovered += bool(found) and found == expected
             shutil.rmtree(folder)
             lost += trials - recovered
             print(
-                f"{kind:5} {recovered} of {trials} recovered, {killed} killed while running "
-                f"({len(expected)} files, {seconds:.1f} s undisturbed)",
+                f"{name:8} {recovered:9} {trials:7} {killed:7} {len(expected):6} {seconds:8.1f}",
                 flush=True,
             )
     return int(bool(lost))

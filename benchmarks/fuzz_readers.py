@@ -17,9 +17,9 @@ output counts the outcomes for each kind of file:
 
 Everything else is a failure: another exception, a dead worker, a worker that exceeds its time. Then
 come the totals, the slowest case in seconds, and the memory in MiB. The memory is the growth of a
-worker's peak memory while it reads damaged files, after it has read the valid ones. It must stay far
-below the bound, which follows from the limits of the pickle reader for the largest file. The exit
-code is 1 if there is any failure, otherwise 0.
+worker's peak memory while it reads damaged files, after it has read the valid ones. It must stay
+far below the bound, which follows from the limits of the pickle reader for the largest file. The
+exit code is 1 if there is any failure, otherwise 0.
 
     python benchmarks/fuzz_readers.py                     # 4,000 cases
     python benchmarks/fuzz_readers.py 500 --seed 5        # 500 other cases

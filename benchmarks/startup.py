@@ -1,9 +1,20 @@
-"""CPU time of commands that look something up, against an interpreter that imports what they do not.
+"""Measures the CPU time of commands that only look something up, against importing torch.
 
-Each command runs in processes of its own, the fewest CPU seconds of several count. A command asks
-once what it then remembers (editbench.run.answer_cache): "first" is that run, on an empty cache.
+Commands such as `editbench list` and `editbench plan` should not import the large libraries. What
+they once had to compute with them, they keep in a cache (editbench/run/answer_cache.py). Each
+command runs in its own process, in one thread. For comparison, a process only imports torch,
+pandas, scipy.stats and torchmetrics.
 
-    python benchmarks/startup.py [--repeats 5]
+The output first gives the CPU seconds of this import. The columns of the table are:
+
+    first      CPU seconds of the first run, with an empty cache
+    then       CPU seconds of later runs, the smallest of several
+    / import   `then` divided by the CPU seconds of the import
+
+    python benchmarks/startup.py
+    python benchmarks/startup.py --repeats 1     # the smallest run
+
+The result guards the imports of editbench/cli.py and editbench/commands.
 """
 
 from __future__ import annotations
@@ -22,20 +33,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        help="later runs of each command, and runs of the import (default: %(default)s)",
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         environ = os.environ | {"XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": "1"}
         repeats = range(args.repeats)
-        # In the same minutes as the commands, since a shared processor is slower at times.
+        # Measured here and now, since a shared machine is slower at other times.
         libraries = min(counted(["-c", LIBRARIES], environ).cpu for _ in repeats)
         print(f"{LIBRARIES}: {libraries:.2f} CPU s")
-        print(f"{'command':42} {'first':>6} {'then':>6}  share of the libraries")
+        print(f"{'command':42} {'first, s':>9} {'then, s':>9} {'/ import':>9}")
         for command in COMMANDS:
             words = ["-m", "editbench", *command.split()]
             first = counted(words, environ).cpu
             then = min(counted(words, environ).cpu for _ in repeats)
-            print(f"{command:42} {first:6.2f} {then:6.2f}  {then / libraries:.2f}")
+            share = then / libraries
+            print(f"{command:42} {first:9.2f} {then:9.2f} {share:9.2f}", flush=True)
 
 
 if __name__ == "__main__":

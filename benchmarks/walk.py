@@ -1,11 +1,23 @@
-"""The walk of a job against a plain batched script that decodes and scores the same codes.
+"""Measures the CPU time of the engine's walks, against a plain script that decodes the same codes.
 
-The script keeps start, step and logits in lists and makes one table at the end. The engine also
-checks the starts and the codes, writes down distances, classes and crossings, and keeps pictures.
-Both decode the same samples and find the same crossings. The ratio is of CPU seconds, the median of
-pairs that follow each other in one process. The bank is built first, or found in --cache.
+Both walk from the same starts along the same straight lines in W (method random_direction, attribute
+smile), decode and score in batches of 64, and stop a walk when the judge sees the target class. The
+script asserts that both took the same steps and saw the same logits.
 
-    python benchmarks/walk.py [--starts 300] [--pairs 5] [--cache runs/cache]
+    script   a loop that keeps sample, step and logits in lists, and makes one table at the end
+    engine   `walk_starts` of editbench, which also checks starts and codes, records distances,
+             classes and crossings, and keeps images
+
+The output has one row per pair with the CPU seconds of both, in one thread. The last line gives the
+rate of the engine as a share of the script's rate: CPU seconds of the script divided by those of the
+engine, the median over the pairs. A share of 1 means that the engine costs nothing beyond decoding
+and scoring.
+
+    python benchmarks/walk.py
+    python benchmarks/walk.py --starts 20 --pairs 1     # the smallest run
+
+The script uses the bank of `budget=demo`, which it builds first (some minutes) if the folder --cache
+does not have it. The result guards editbench/walk/engine.py.
 """
 
 from __future__ import annotations
@@ -32,11 +44,13 @@ from editbench.walk.engine import walk_starts
 from editbench.walk.spec import EngineSpec
 
 ATTRIBUTE = "smile"
-LENGTH = 0.2  # of a step in W: some starts cross early, some never
+LENGTH = 0.2  # of a step in W; some starts then cross early, and some never
+BATCH = 64  # images that are decoded together
+TOLERANCE = 1e-3  # largest difference of a logit between both walks
 
 
 @torch.no_grad()
-def script(
+def walk_with_script(
     generator: Generator,
     judge: Scorer,
     codes: Tensor,
@@ -44,24 +58,27 @@ def script(
     target: Tensor,
     spec: EngineSpec,
 ) -> pd.DataFrame:
-    """Rows (sample, step, crossed, logits) of a walk along one straight line a sample.
+    """Walk along a straight line from each start, until the judge sees the target class.
 
     Args:
         generator: decodes W.
-        judge: scores the pictures.
-        codes: (n, d) the starts.
-        moves: (n, d) what a step adds.
-        target: (n,) class of each start.
-        spec: of the walk that it is compared with.
+        judge: scores the images.
+        codes: (n, d) starts.
+        moves: (n, d) what a step adds to the code.
+        target: (n,) target class of each start.
+        spec: of the walk that this one is compared with.
+
+    Returns:
+        A row per decoded image: sample, step, whether it is in the target class, and the logits.
     """
     going = torch.arange(len(codes))
     codes = codes.clone()
     steps = []
     for step in range(1, spec.max_steps + 1):
         codes[going] += moves[going]
-        parts = [
-            judge(generator.decode(Codes(Space.W, codes[part]))) for part in going.split(spec.batch)
-        ]
+        parts = []
+        for part in going.split(spec.batch):
+            parts.append(judge(generator.decode(Codes(Space.W, codes[part]))))
         logits = torch.cat(parts)
         there = judge.attributes.labels(logits, ATTRIBUTE) == target[going]
         rows = pd.DataFrame(logits.numpy(), columns=judge.attributes.columns())
@@ -72,64 +89,76 @@ def script(
     return pd.concat(steps, ignore_index=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--starts", type=int, default=300)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--cache", default="runs/cache")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    words = ["method=random", f"attribute={ATTRIBUTE}", f"cache={args.cache}"]
-    settings = compose_settings([*words, "budget=demo", f"starts.n={args.starts}"])
-    networks = load_networks(settings)
-    names = [ATTRIBUTE]
-    networks = networks.select(names)
-    bank = load_bank(settings).select(names)
-    starts = draw_targets(settings.starts, bank)[ATTRIBUTE]
-    editor = RandomDirection(delta=LENGTH, scale_step=False)
-    codes, logits = start_codes(editor, networks.generator, bank, starts, "cpu")
-    target = torch.from_numpy(starts.target)
-    spec = EngineSpec(max_steps=settings.engine.max_steps, batch=64)
-
-    ratios = []
-    for _ in range(args.pairs):
-        began = time.process_time()
-        moves = LENGTH * editor.directions(torch.from_numpy(starts.index), codes)
-        plain = script(networks.generator, networks.judge, codes, moves, target, spec)
-        between = time.process_time()
-        walked = walk_starts(
-            editor,
-            networks.generator,
-            networks.judge,
-            ATTRIBUTE,
-            starts,
-            codes,
-            logits,
-            bank.sigma["judge"],
-            spec,
-        )
-        ended = time.process_time()
-        check_same(plain, walked.table, starts.index, networks.judge.attributes)
-        ratios.append((between - began) / (ended - between))
-        print(f"script {between - began:.2f}, engine {ended - between:.2f} CPU s", flush=True)
-    print(
-        f"{len(starts)} starts, {len(plain)} decoded: the walk runs at "
-        f"{statistics.median(ratios):.3f} of the script's rate"
-    )
-
-
 def check_same(
     plain: pd.DataFrame, walked: pd.DataFrame, index: np.ndarray, attributes: Attributes
 ) -> None:
-    """Both walks took the same steps and saw the same logits."""
+    """Assert that both walks took the same steps and saw the same logits.
+
+    Args:
+        plain: rows of the script.
+        walked: rows of the engine.
+        index: (n,) bank indices of the starts.
+        attributes: of the judge.
+    """
     plain = plain.assign(start=index[plain["sample"]]).sort_values(["start", "step"])
+    # The engine also has a row for each start itself, which is step 0.
     moved = walked[walked["step"] > 0]
     assert len(plain) == len(moved)
     for name in attributes.columns():
         gap = np.abs(plain[name].to_numpy() - moved[f"logit:{name}"].to_numpy()).max()
-        assert gap < 1e-3, (name, gap)
+        assert gap < TOLERANCE, (name, gap)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--starts", type=int, default=300, help="starts.n of the job (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=5, help="measurements of both walks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cache",
+        default="runs/cache",
+        help="folder that has, or receives, the bank (default: %(default)s)",
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    words = ["method=random", f"attribute={ATTRIBUTE}", f"cache={args.cache}"]
+    settings = compose_settings([*words, "budget=demo", f"starts.n={args.starts}"])
+    names = [ATTRIBUTE]
+    networks = load_networks(settings).select(names)
+    generator = networks.generator
+    judge = networks.judge
+    bank = load_bank(settings).select(names)
+    starts = draw_targets(settings.starts, bank)[ATTRIBUTE]
+    editor = RandomDirection(delta=LENGTH, scale_step=False)
+    codes, logits = start_codes(editor, generator, bank, starts, "cpu")
+    target = torch.from_numpy(starts.target)
+    spec = EngineSpec(max_steps=settings.engine.max_steps, batch=BATCH)
+    sigma = bank.sigma["judge"]
+    shares = []
+    decoded = 0
+    print(f"{'pair':>5} {'script, CPU s':>14} {'engine, CPU s':>14}")
+    for pair in range(args.pairs):
+        began = time.process_time()
+        moves = LENGTH * editor.directions(torch.from_numpy(starts.index), codes)
+        plain = walk_with_script(generator, judge, codes, moves, target, spec)
+        between = time.process_time()
+        walked = walk_starts(
+            editor, generator, judge, ATTRIBUTE, starts, codes, logits, sigma, spec
+        )
+        ended = time.process_time()
+        check_same(plain, walked.table, starts.index, judge.attributes)
+        decoded = len(plain)
+        script_seconds = between - began
+        engine_seconds = ended - between
+        shares.append(script_seconds / engine_seconds)
+        print(f"{pair:5} {script_seconds:14.2f} {engine_seconds:14.2f}", flush=True)
+    print(f"{len(starts)} starts, {decoded} decoded images")
+    print(f"rate of the engine / rate of the script: {statistics.median(shares):.3f}")
 
 
 if __name__ == "__main__":

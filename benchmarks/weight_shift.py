@@ -1,14 +1,28 @@
-"""Per-sample weight shifts, against per-sample kernels from a tiled basis.
+"""Measures a convolution whose weight is shifted differently for each sample, against other ways.
 
-The straightforward way repeats all directions for every sample, contracts them with the samples'
-coefficients, adds the weight, modulates and demodulates each kernel and runs one convolution with
-a group a sample. Both ways decode the same layer; rounds alternate and the medians are printed,
-with gradients for the directions (as in training) and without. Ours costs at least two layers,
-one for the weight and one for the directions, whatever their number; with gradients also a weight
-gradient for each direction in the batch and one array as large as all of them, which every way
-must fill. Times are CPU seconds of one thread, which other work on the machine does not lengthen.
+NaviGAN adds to the weight of a layer one of several directions, times a magnitude of the sample. The
+layer then modulates and demodulates the weight and convolves. Three implementations do the same:
 
-    python benchmarks/weight_shift.py [--rounds 5] [--directions 64] [--sizes 128x16x16 512x16x4]
+    tiled        (straightforward) repeats all directions for every sample, contracts them with the
+                 sample's coefficients, and runs a grouped convolution with a kernel per sample
+    contracted   computes the shifts with one matrix product with the directions, and runs the same
+                 grouped convolution
+    ours         StyledConv of editbench, which runs dense convolutions for the whole batch
+
+They run forward, as in a walk, and forward and backward with gradients for the directions, as in
+training. Ours costs at least two layers, one for the weight and one for the directions, whatever
+their number. With gradients it also needs a weight gradient for each direction in the batch, and an
+array as large as all directions, which every implementation has to fill.
+
+The output has a table per size. A line above it gives the size of the layer, the number of
+directions in the batch, the largest relative difference between the outputs of the implementations,
+and the time of the layer without a shift. The columns are CPU milliseconds per call in one thread,
+the median over alternating rounds, and this time divided by that of ours.
+
+    python benchmarks/weight_shift.py
+    python benchmarks/weight_shift.py --rounds 1 --directions 4 --sizes 16x4x8     # short
+
+docs/methods.md reports the result. It guards editbench/networks/stylegan2/layers.py.
 """
 
 from __future__ import annotations
@@ -26,110 +40,154 @@ from editbench.base.memory import keep_freed_memory
 from editbench.base.spaces import WeightShift
 from editbench.networks.stylegan2.layers import ACTIVATION_GAIN, DEMODULATION_EPS, StyledConv
 
+STYLE_DIM = 8  # of the layer; the styles themselves are drawn at random
+MAGNITUDE = 20  # standard deviation of the shifts
+
+
+def coefficients_of(shift: WeightShift) -> Tensor:
+    """Coefficients (n, directions) of each sample: its magnitude at its direction, otherwise 0."""
+    return F.one_hot(shift.index, len(shift.kernels)) * shift.magnitude[:, None]
+
 
 def tiled(layer: StyledConv, x: Tensor, style: Tensor, shift: WeightShift) -> Tensor:
-    """One kernel a sample, out of a basis that is copied for every sample."""
-    n = len(x)
-    directions = len(shift.kernels)
-    coefficients = F.one_hot(shift.index, directions) * shift.magnitude[:, None]
-    basis = shift.kernels.unsqueeze(0).repeat(n, 1, 1, 1, 1, 1)
+    """Compute a kernel per sample from directions that are copied for every sample.
+
+    Args:
+        layer: with the weight.
+        x: (n, n_in, h, h) feature maps.
+        style: (n, n_in) scales of the input channels.
+        shift: the directions, and index and magnitude of each sample.
+
+    Returns:
+        (n, n_out, h, h) feature maps.
+    """
+    coefficients = coefficients_of(shift)
+    basis = shift.kernels.unsqueeze(0).repeat(len(x), 1, 1, 1, 1, 1)
     kernels = layer.weight + (basis * coefficients[:, :, None, None, None, None]).sum(1)
     return grouped(layer, x, style, kernels)
 
 
 def contracted(layer: StyledConv, x: Tensor, style: Tensor, shift: WeightShift) -> Tensor:
-    """One kernel a sample, out of one matrix product with the basis."""
-    coefficients = F.one_hot(shift.index, len(shift.kernels)) * shift.magnitude[:, None]
-    kernels = layer.weight + (coefficients @ shift.kernels.flatten(1)).view(
-        len(x), *layer.weight.shape
-    )
+    """Compute a kernel per sample with one matrix product. The arguments are those of `tiled`."""
+    shifts = coefficients_of(shift) @ shift.kernels.flatten(1)
+    kernels = layer.weight + shifts.view(len(x), *layer.weight.shape)
     return grouped(layer, x, style, kernels)
 
 
 def grouped(layer: StyledConv, x: Tensor, style: Tensor, kernels: Tensor) -> Tensor:
-    """Modulate, demodulate and convolve: kernels (N, n_out, n_in, 3, 3)."""
+    """Modulate, demodulate and convolve with a kernel per sample.
+
+    Args:
+        layer: with the bias and the noise.
+        x: (n, n_in, h, h) feature maps.
+        style: (n, n_in) scales of the input channels.
+        kernels: (n, n_out, n_in, 3, 3) shifted weights.
+
+    Returns:
+        (n, n_out, h, h) feature maps.
+    """
     n, n_out, n_in = kernels.shape[:3]
     kernels = kernels * style[:, None, :, None, None]
-    kernels = kernels * torch.rsqrt(
-        kernels.square().sum((2, 3, 4), keepdim=True) + DEMODULATION_EPS
-    )
-    x = F.conv2d(x.reshape(1, n * n_in, *x.shape[2:]), kernels.flatten(0, 1), padding=1, groups=n)
-    x = (
-        x.view(n, n_out, *x.shape[2:])
-        + layer.bias[:, None, None]
-        + layer.noise * layer.noise_strength
-    )
+    norms = kernels.square().sum((2, 3, 4), keepdim=True)
+    kernels = kernels * torch.rsqrt(norms + DEMODULATION_EPS)
+    # The samples become groups of channels of one image.
+    x = x.reshape(1, n * n_in, *x.shape[2:])
+    x = F.conv2d(x, kernels.flatten(0, 1), padding=1, groups=n)
+    x = x.view(n, n_out, *x.shape[2:]) + layer.bias[:, None, None]
+    x = x + layer.noise * layer.noise_strength
     return F.leaky_relu(x, 0.2) * ACTIVATION_GAIN
 
 
-def seconds(function: Callable[[], object]) -> float:
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """Measure the CPU time of one call, seconds."""
     began = time.process_time()
     function()
     return time.process_time() - began
 
 
 def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> None:
+    """Compare the implementations on a layer, and print the table.
+
+    Args:
+        width: input and output channels of the layer.
+        batch: samples.
+        size: width and height of the feature maps, pixels.
+        directions: number of directions that the samples choose from.
+        rounds: measurements of each implementation.
+    """
     torch.manual_seed(0)
-    layer = StyledConv(width, width, 8, size, up=False).requires_grad_(False)
+    layer = StyledConv(width, width, STYLE_DIM, size, up=False).requires_grad_(False)
     x = torch.randn(batch, width, size, size).contiguous(memory_format=torch.channels_last)
     style = 1 + 0.3 * torch.randn(batch, width)
     kernels = torch.randn(directions, width, width, 3, 3) / (3 * width)
     index = torch.randint(directions, (batch,))
-    magnitude = torch.randn(batch) * 20
-    ways: dict[str, Callable[[WeightShift], Tensor]] = {
+    magnitude = torch.randn(batch) * MAGNITUDE
+    implementations: dict[str, Callable[[WeightShift], Tensor]] = {
         "tiled": lambda shift: tiled(layer, x, style, shift),
         "contracted": lambda shift: contracted(layer, x, style, shift),
         "ours": lambda shift: layer(x, style, True, shift),
     }
     shift = WeightShift("conv", kernels, index, magnitude)
-    # All ways decode the same: they differ by rounding.
-    expected = ways["tiled"](shift)
+    # The outputs differ only by rounding.
+    expected = implementations["tiled"](shift)
     gap = 0.0
-    for way in ways.values():
-        gap = max(gap, ((way(shift) - expected).abs().max() / expected.abs().max()).item())
-    still = statistics.median(seconds(lambda: layer(x, style)) for _ in range(rounds))
+    for apply in implementations.values():
+        difference = (apply(shift) - expected).abs().max() / expected.abs().max()
+        gap = max(gap, difference.item())
+    unshifted = statistics.median(cpu_seconds(lambda: layer(x, style)) for _ in range(rounds))
+    print(f"\n{width} channels at {size}x{size}, batch {batch}")
     print(
-        f"\n{width}x{width}x3x3 at {size}x{size}, batch {batch}, {len(index.unique())} of "
-        f"{directions} directions in the batch; largest relative difference {gap:.1e}; "
-        f"the layer without a shift {still * 1e3:.1f} ms"
+        f"{len(index.unique())} of {directions} directions in the batch; largest relative "
+        f"difference {gap:.1e}; the layer without a shift {unshifted * 1e3:.1f} ms"
     )
-    # Forward as in a walk; with gradients for the directions as in training.
+    print(f"{'passes':18} {'implementation':14} {'CPU ms':>10} {'/ ours':>7}")
     for gradients in (False, True):
         learned = kernels.clone().requires_grad_(gradients)
 
-        def once(way: Callable[[WeightShift], Tensor], learned: Tensor = learned) -> None:
-            out = way(WeightShift("conv", learned, index, magnitude))
+        def run(apply: Callable[[WeightShift], Tensor], learned: Tensor = learned) -> None:
+            out = apply(WeightShift("conv", learned, index, magnitude))
             if learned.requires_grad:
                 torch.autograd.grad(out.square().mean(), learned)
 
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        # In turn, so that all ways see the machine in the same state.
+        times: dict[str, list[float]] = {name: [] for name in implementations}
+        # The implementations alternate, so that changes of the machine's speed affect all.
         for _ in range(rounds):
-            for name, way in ways.items():
-                times[name].append(seconds(lambda way=way: once(way)))  # type: ignore[misc]
+            for name, apply in implementations.items():
+                times[name].append(cpu_seconds(lambda apply=apply: run(apply)))  # type: ignore[misc]
         medians = {name: statistics.median(values) for name, values in times.items()}
-        text = f"  {'forward, backward' if gradients else 'forward':18s}"
+        passes = "forward, backward" if gradients else "forward"
         for name, value in medians.items():
-            text += f"{name} {value * 1e3:9.1f} ms ({value / medians['ours']:5.1f}x)   "
-        print(text)
+            ratio = value / medians["ours"]
+            print(f"{passes:18} {name:14} {value * 1e3:10.1f} {ratio:7.1f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--directions", type=int, default=64)
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="measurements of each implementation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--directions",
+        type=int,
+        default=64,
+        help="weight directions that the samples choose from (default: %(default)s)",
+    )
     parser.add_argument(
         "--sizes",
         nargs="+",
         default=["64x16x8", "128x16x16", "128x32x16", "256x8x16"],
-        help="WIDTHxBATCHxPIXELS",
+        metavar="CHANNELSxBATCHxPIXELS",
+        help="sizes of the layer (default: 64x16x8 128x16x16 128x32x16 256x8x16)",
     )
     args = parser.parse_args()
-    # As the command does.
+    # The command sets its memory options in the same way.
     keep_freed_memory()
-    # One thread: the numbers then compare between machines of any size.
+    # One thread, so that the results of machines with different numbers of cores compare.
     torch.set_num_threads(1)
     for text in args.sizes:
         width, batch, size = map(int, text.split("x"))

@@ -1,7 +1,7 @@
 """Measures the generator passes that NaviGAN's spectrum needs, against the paper's power iteration.
 
-Both compute the leading eigenvectors of the perceptual Hessian of a layer's weight. They use the same
-latents of the embedded world and the teacher's features, in one thread.
+Both compute the leading eigenvectors of the perceptual Hessian of a layer's weight. They use the
+same latents of the embedded world and the teacher's features, in one thread.
 
     paper           one vector after the other. A product with the Hessian is a finite difference of
                     two gradients, and each gradient generates the unshifted image again: 6 passes
@@ -15,8 +15,8 @@ block Lanczos runs until its largest residual is as small, and once until it is 
 
     products            vectors that the Hessian was multiplied with
     passes per latent   generator passes divided by the number of latents. A pass of ours starts at
-                        the edited layer and a pass of the paper's at the first layer, but both count
-                        as one pass. The real saving is therefore larger.
+                        the edited layer and a pass of the paper's at the first layer, but both
+                        count as one pass. The real saving is therefore larger.
     residual            median and maximum over the eigenvectors
     captured            sum of the eigenvalues, divided by that of block Lanczos to 0.05
     CPU s               CPU seconds
@@ -110,12 +110,12 @@ def print_row(
     found = timed.spectrum
     saved = ""
     if paper is not None:
-        saved = f"{paper.passes / found.passes:.1f}x"
+        saved = f"{f'{paper.passes / found.passes:.1f}x':>14}"
     passes = found.passes / latents
     captured = found.values.sum() / reference.values.sum()
     print(
         f"{name:34}{found.products:9}{passes:19.0f}{found.residuals.median():18.4f}"
-        f"{found.residuals.max():9.4f}{captured:10.4f}{timed.seconds:9.1f}{saved:>14}",
+        f"{found.residuals.max():9.4f}{captured:10.4f}{timed.seconds:9.1f}{saved}",
         flush=True,
     )
 
@@ -175,7 +175,7 @@ def main() -> None:
         type=int,
         nargs="*",
         default=[10, 20],
-        help="of the power iteration, for each vector; the paper has 10 (default: 10 20)",
+        help="of the power iteration, for each vector; the paper has 10, its code 20 (default: 10 20)",
     )
     parser.add_argument(
         "--layer",

@@ -13,8 +13,8 @@ pixels. Three implementations decode the same w:
 The rounds alternate between them. A fourth row, "bound", is not an implementation. It estimates the
 largest possible rate in float32 from two rates that are measured in the same run: multiply-adds of
 the convolutions at the rate of a large matrix product, and bytes of weights and activations, each
-written and read once, at the rate of a large copy. The smaller of the two is printed, with its name.
-Winograd and FFT convolutions need fewer multiply-adds, so they may exceed the first one.
+written and read once, at the rate of a large copy. The smaller of the two is printed, with its
+name. Winograd and FFT convolutions need fewer multiply-adds, so they may exceed the first one.
 
 The columns are: images per second, the median over the rounds (of CPU time on the CPU, of wall time
 on a GPU); the rate divided by that of grouped; the rate divided by the bound; and the largest
@@ -214,7 +214,7 @@ def measure_peaks(device: str, rounds: int) -> Peaks:
 
 
 def make_network(resolution: int, device: str) -> StyleGAN2:
-    """Make a StyleGAN2 config-f with random weights, and with noise and biases that are not zero."""
+    """Make a StyleGAN2 config-f with random weights, and noise and biases that are not zero."""
     torch.manual_seed(0)
     network = StyleGAN2(StyleGAN2Config.config_f(resolution)).to(device).eval()
     for layer in network.synthesis.layers.values():

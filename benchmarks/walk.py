@@ -1,23 +1,23 @@
 """Measures the CPU time of the engine's walks, against a plain script that decodes the same codes.
 
-Both walk from the same starts along the same straight lines in W (method random_direction, attribute
-smile), decode and score in batches of 64, and stop a walk when the judge sees the target class. The
-script asserts that both took the same steps and saw the same logits.
+Both walk from the same starts along the same straight lines in W (method random, attribute smile),
+decode and score in batches of 64, and stop a walk when the judge sees the target class. This
+benchmark asserts that both took the same steps and saw the same logits.
 
     script   a loop that keeps sample, step and logits in lists, and makes one table at the end
     engine   `walk_starts` of editbench, which also checks starts and codes, records distances,
              classes and crossings, and keeps images
 
 The output has one row per pair with the CPU seconds of both, in one thread. The last line gives the
-rate of the engine as a share of the script's rate: CPU seconds of the script divided by those of the
-engine, the median over the pairs. A share of 1 means that the engine costs nothing beyond decoding
-and scoring.
+rate of the engine as a share of the script's rate: CPU seconds of the script divided by those of
+the engine, the median over the pairs. A share of 1 means that the engine costs nothing beyond
+decoding and scoring.
 
     python benchmarks/walk.py
     python benchmarks/walk.py --starts 20 --pairs 1     # the smallest run
 
-The script uses the bank of `budget=demo`, which it builds first (some minutes) if the folder --cache
-does not have it. The result guards editbench/walk/engine.py.
+Both use the bank of `budget=demo`, which is built first (some minutes) if the folder --cache does
+not have it. The result guards editbench/walk/engine.py.
 """
 
 from __future__ import annotations

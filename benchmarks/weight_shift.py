@@ -1,7 +1,7 @@
 """Measures a convolution whose weight is shifted differently for each sample, against other ways.
 
-NaviGAN adds to the weight of a layer one of several directions, times a magnitude of the sample. The
-layer then modulates and demodulates the weight and convolves. Three implementations do the same:
+NaviGAN adds to the weight of a layer one of several directions, times a magnitude of the sample.
+The layer then modulates and demodulates the weight and convolves. Three implementations do this:
 
     tiled        (straightforward) repeats all directions for every sample, contracts them with the
                  sample's coefficients, and runs a grouped convolution with a kernel per sample
@@ -31,6 +31,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ from editbench.base.memory import keep_freed_memory
 from editbench.base.spaces import WeightShift
 from editbench.networks.stylegan2.layers import ACTIVATION_GAIN, DEMODULATION_EPS, StyledConv
 
-STYLE_DIM = 8  # of the layer; the styles themselves are drawn at random
+W_DIM = 8  # of the layer; it has no effect, because the styles are drawn at random
 MAGNITUDE = 20  # standard deviation of the shifts
 
 
@@ -116,7 +117,7 @@ def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> 
         rounds: measurements of each implementation.
     """
     torch.manual_seed(0)
-    layer = StyledConv(width, width, STYLE_DIM, size, up=False).requires_grad_(False)
+    layer = StyledConv(width, width, W_DIM, size, up=False).requires_grad_(False)
     x = torch.randn(batch, width, size, size).contiguous(memory_format=torch.channels_last)
     style = 1 + 0.3 * torch.randn(batch, width)
     kernels = torch.randn(directions, width, width, 3, 3) / (3 * width)
@@ -153,7 +154,7 @@ def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> 
         # The implementations alternate, so that changes of the machine's speed affect all.
         for _ in range(rounds):
             for name, apply in implementations.items():
-                times[name].append(cpu_seconds(lambda apply=apply: run(apply)))  # type: ignore[misc]
+                times[name].append(cpu_seconds(partial(run, apply)))
         medians = {name: statistics.median(values) for name, values in times.items()}
         passes = "forward, backward" if gradients else "forward"
         for name, value in medians.items():

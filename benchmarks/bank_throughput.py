@@ -36,8 +36,8 @@ from editbench.networks.roles import Networks
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_networks
 
-BLOCKS_PER_SHARD = 50
-WARM_UP_BLOCKS = 10
+BLOCKS_PER_SHARD = 50  # small shards: a bank of the default size has four of them
+WARM_UP_BLOCKS = 10  # batches that run before the first measurement
 
 
 def time_bare_networks(networks: Networks, samples: int, block: int, teacher: bool) -> float:
@@ -53,6 +53,7 @@ def time_bare_networks(networks: Networks, samples: int, block: int, teacher: bo
         Seconds of wall time.
     """
     began = time.perf_counter()
+    # Without inference mode, the loop would also record operations for gradients.
     with torch.inference_mode():
         for _ in range(0, samples, block):
             w = networks.generator.map(torch.randn(block, networks.generator.z_dim))
@@ -81,6 +82,7 @@ def time_bank(networks: Networks, samples: int, block: int) -> float:
             Path(folder) / "bank",
             "benchmark",
             spec,
+            # The networks are loaded already, so loading them is not measured.
             lambda: (networks.generator, networks.teacher, networks.judge),
         )
         return time.perf_counter() - began
@@ -117,6 +119,7 @@ def main() -> None:
     shares_of_all: list[float] = []
     print("samples per second of wall time")
     print(f"{'round':>5} {'bank':>10} {'generator+judge':>16} {'generator+teacher+judge':>24}")
+    # The three alternate, so that changes of the machine's speed affect all.
     for number in range(args.rounds):
         bank_seconds = time_bank(networks, args.samples, block)
         judge_seconds = time_bare_networks(networks, args.samples, block, False)

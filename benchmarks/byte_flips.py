@@ -47,13 +47,14 @@ from editbench.run.job import run_job
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
 # The tests have a toy world, which is fast enough for hundreds of jobs.
 sys.path.insert(0, str(ROOT))
 
-SKIPPED_FOLDERS = (".locks",)
+SKIPPED_FOLDERS = (".locks",)  # lock files; nothing reads their content
 # People look at these files of an inversion. No command reads them.
 SKIPPED_FILES = ("index.html", "reconstructions.png")
+# Four images and two steps of the optimiser keep the inversion fast.
 INVERSION = ["inversion=faces", "inversion.images=faces:4", "inversion.steps=2"]
 
 
@@ -194,6 +195,7 @@ def read_damaged(state: Path, pristine: Path, settings: Settings, name: Path) ->
         found = readers[name.parts[0]]()
     except EditbenchError as error:
         named = name.name in str(error) or name.parent.name in str(error)
+        # An error that does not name the file does not help the user to repair it.
         return "refused" if named else f"SILENT ({error})"
     # The command went on, so it must have made the file again, with the same results.
     replaced = not (state / name).exists() or (state / name).read_bytes() != before
@@ -247,6 +249,7 @@ def main() -> int:
             name = files[number % len(files)]
             shutil.rmtree(state)
             shutil.copytree(pristine, state)
+            # A flip must be noticed by a new process, which has no bank open.
             forget_open_banks()
             change = flip_byte(state / name, rng)
             with redirect_stderr(StringIO()):

@@ -63,6 +63,7 @@ def counted(words: Sequence[str], environ: Mapping[str, str] | None = None) -> U
     Raises:
         SystemExit: the process failed. The message has the last line of its standard error.
     """
+    # A process of its own, since this process may have other children, whose time would count too.
     command = [sys.executable, "-c", COUNTED, sys.executable, *words]
     variables = None if environ is None else dict(environ)
     done = subprocess.run(command, stdout=subprocess.PIPE, env=variables)

@@ -42,9 +42,10 @@ from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.dial import CURVATURES, load_curved
 from editbench.worlds.separability import fitted_auc, scored_codes
 
+# Binary attributes of the embedded world.
 ATTRIBUTES = ("smile", "eyeglasses", "beard", "long_hair", "age")
-SEED = 5_006
-STEPS = 3
+SEED = 5_006  # of the codes; the same as that of editbench.worlds.separability
+STEPS = 3  # of the walk between the two gradients
 STEP = 0.6  # length in units of StyleGAN2-FFHQ's W, the step of all methods that walk in W
 BATCH = 100  # codes that are differentiated together
 
@@ -135,6 +136,7 @@ def main() -> None:
     judge = load_scorer("judge").requires_grad_(False)
     # The images are the same at every setting, and therefore the labels are, too.
     straight, logits = scored_codes(load_generator(), judge, args.samples, SEED)
+    # The classifiers are trained on the first two thirds of the codes.
     cut = 2 * args.samples // 3
     labels = {}
     for name in ATTRIBUTES:
@@ -152,12 +154,14 @@ def main() -> None:
             flush=True,
         )
         start = torch.from_numpy(codes[: args.gradients])
+        # Lengths are converted to the units of this W by the ratio of the spreads.
         length = STEPS * STEP * spread / FFHQ_W_SPREAD
         for name in ATTRIBUTES:
             parts = (codes[:cut], labels[name][:cut], codes[cut:], labels[name][cut:])
             first = logit_gradients(generator, judge, start, name)
             later = logit_gradients(generator, judge, start + length * first, name)
             walked = (first * later).sum(1).mean()
+            # Each sample is compared with the next one.
             others = (first * first.roll(1, 0)).sum(1).mean()
             print(
                 f"{name:<11} {fitted_auc(*parts):11.3f} {nonlinear_auc(*parts):14.3f} "

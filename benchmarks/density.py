@@ -18,8 +18,8 @@ import tokenize
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PRODUCT = ("editbench", "methods", "metrics")
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
+PRODUCT = ("editbench", "methods", "metrics")  # the folders that are installed
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 LONG = 100  # characters; a longer line counts as long
 
@@ -84,6 +84,7 @@ def count_file(path: Path) -> Counts:
     for line in lines:
         counts.code_lines += bool(line.strip())
         counts.long_lines += len(line) > LONG
+    # The syntax tree does not contain comments.
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         counts.comments += token.type == tokenize.COMMENT
     for node in ast.walk(ast.parse(text)):
@@ -95,8 +96,10 @@ def count_file(path: Path) -> Counts:
 
 def figures(counts: Counts) -> list[Figure]:
     """Compute the figures of the report from the counts."""
+    # An empty folder must not lead to a division by zero.
     lines = max(counts.lines, 1)
     code_lines = max(counts.code_lines, 1)
+    # Comments and long lines are shares of all lines, and packed statements of lines with text.
     comments = 100 * counts.comments / lines
     long_lines = 100 * counts.long_lines / lines
     assignments = 1000 * counts.parallel_assignments / code_lines

@@ -40,9 +40,9 @@ from editbench.networks.celebahq.network import (
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.run.compose import compose_settings
 
-GENERATOR = StyleGAN2Config.config_f(1024)
-CLASSIFIER = ClassifierConfig.published()
-CLASSIFIERS = 4
+GENERATOR = StyleGAN2Config.config_f(1024)  # of the published FFHQ generator, 1024 x 1024 pixels
+CLASSIFIER = ClassifierConfig.published()  # images of 256 x 256 pixels
+CLASSIFIERS = 4  # one per attribute of the experiment
 # Four classifiers run this many times, instead of forty that would need more memory.
 REPEATS_FOR_FORTY = 10
 EXPERIMENT = "experiment=ffhq"
@@ -59,11 +59,13 @@ def median_seconds(function: Callable[[], object], device: str, rounds: int) -> 
     Returns:
         Median time of a call, seconds.
     """
+    # CPU time does not grow with other work on the machine, but it does not contain that of a GPU.
     clock = time.process_time if device == "cpu" else time.perf_counter
     times = []
     for _ in range(rounds + 1):
         began = clock()
         function()
+        # A call returns before the GPU has finished.
         if device != "cpu":
             torch.cuda.synchronize()
         times.append(clock() - began)

@@ -102,6 +102,7 @@ def main() -> None:
     for settings in demo_settings(args.methods, Path("runs/demo"), "cpu", args.set):
         data = load_fit_data(settings)
         editor = load_editor(settings)
+        # The harness does this before any other call.
         editor.bind(data.generator)
         image_seconds = seconds_per_image(data)
         decoded_before = data.generator.decoded

@@ -19,7 +19,7 @@ initial weights. It shows the numerical error of the adjoint method, which the o
     python benchmarks/flow_training.py --iterations 1 --repeats 1     # the smallest run
     python benchmarks/flow_training.py --depth 3 --single-step        # other flows
 
-docs/methods.md reports the ratio, and methods/neural_ode/training.py depends on it.
+docs/methods.md reports the ratio. It guards methods/neural_ode/training.py.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from editbench.methods.neural_ode.training import Training, main_loss, other_los
 from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator, load_scorer
 
-NAME = "smile"
+NAME = "smile"  # the attribute that is edited
 TARGET = 1  # the class that the flow leads to
 BANK = 1024  # samples
 BATCH = 64  # images of the bank that are decoded together
@@ -144,6 +144,7 @@ def main() -> None:
     args = parser.parse_args()
     data = make_data()
     labels = data.attributes.labels(data.fit.logits, NAME)
+    # The flow starts at samples that are not in the target class yet.
     pool = (labels != TARGET).nonzero()[:, 0]
     options = Training(iterations=args.iterations)
     solver = Solver(reference_single_step=args.single_step)

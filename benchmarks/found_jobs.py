@@ -31,7 +31,8 @@ from editbench.run.job import run_job
 from editbench.run.naming import name_job
 from editbench.run.overrides import hydra_application
 
-METHODS = ("random", "sefa")
+METHODS = ("random", "sefa")  # both are fitted in a moment
+# One job runs, whose result does not matter, so it is as small as possible.
 SMALL = ["budget=demo", "bank.n=2560", "bank.shard=1280", "starts.n=56", "engine.sweep_steps=4"]
 COMPOSED = 10  # jobs that Hydra composes for the comparison
 
@@ -58,6 +59,7 @@ def hydra_seconds(words: list[str]) -> float:
     Args:
         words: arguments of the sweep.
     """
+    # Hydra's start is not measured, because a sweep pays for it only once.
     with hydra_application() as hydra:
         master, jobs = compose_master(hydra.config_loader, words)
         composed = jobs[:COMPOSED]

@@ -58,12 +58,14 @@ def straightforward(features: np.ndarray, real: np.ndarray) -> Distances:
         real: (n, d) of the reference images.
     """
     reference = moments(real)
+    # The blocks are consecutive images, all of the same size.
     size = features.shape[1] // BLOCKS
     values = []
     pseudo = []
     for edited in features:
         value = gaussian_distance(*moments(edited), *reference)
         row = []
+        # Pseudo-value of block b: B x (the value of all) - (B - 1) x (the value without b).
         for block in range(BLOCKS):
             others = np.delete(edited, slice(block * size, (block + 1) * size), 0)
             distance = gaussian_distance(*moments(others), *reference)
@@ -91,6 +93,7 @@ def streamed(features: np.ndarray, real: np.ndarray) -> Distances:
     for name in ("count", "sum", "outer"):
         arrays[name] = np.stack([accumulated.arrays()[name] for accumulated in edited])
     kept = sum(array.nbytes for array in arrays.values())
+    # The reference is not divided into blocks, so its only block is all of it.
     reference_arrays = reference.arrays()
     arrays["reference_count"] = reference_arrays["count"]
     arrays["reference_sum"] = reference_arrays["sum"][0]

@@ -47,6 +47,7 @@ def make_trainer(device: str, batch: int, width: int, capture: bool) -> GANTrain
         capture: whether the steps are captured as CUDA graphs.
     """
     law = FactorLaw()
+    # All optional terms of the loss are on from the first image.
     options = GANTraining(
         batch=batch, discriminator_width=width, linearity=0.3, steer_from_kimg=0, steer=True
     )
@@ -54,6 +55,7 @@ def make_trainer(device: str, batch: int, width: int, capture: bool) -> GANTrain
     labels = sample_factors(law, 0, 0, FACES_OF_THE_LAW).labels()
     steering = ShareSteering(witness.attributes, labels)
 
+    # The real images are rendered for each batch, as in the training of the world.
     def reals(first: int, last: int) -> Tensor:
         return render(sample_factors(law, 0, first, last).to(device), RESOLUTION)
 
@@ -100,6 +102,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {args.device}, batches of {args.batch}")
     print(f"{'implementation':<24} {'ms per step':>12}")
+    # A CPU has no CUDA graphs.
     captures = (False, True) if is_gpu(args.device) else (False,)
     milliseconds = {}
     for capture in captures:

@@ -32,8 +32,8 @@ from editbench.run.compose import compose_settings
 from editbench.run.loading import load_bank
 
 JOBS = ["method=sefa,random", "attribute=smile,age", "seed=0,1"]
-JOB_COUNT = 8
-THREADS = "OMP_NUM_THREADS"
+JOB_COUNT = 8  # 2 methods x 2 attributes x 2 seeds
+THREADS = "OMP_NUM_THREADS"  # environment variable: threads of a process
 WORKERS = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -52,11 +52,13 @@ def run_sweep(words: list[str], folder: Path, name: str, threads: int | None = N
     environ = {key: value for key, value in os.environ.items() if key != THREADS}
     if threads is not None:
         environ[THREADS] = str(threads)
+    # A copy with only the bank, so that every sweep has to make its own fits.
     cache = folder / f"cache-{name}"
     shutil.copytree(folder / "cache", cache)
     out = folder / name
     places = [f"cache={cache}", f"out={out}"]
     used = counted(["-m", "editbench", "run", "-m", *JOBS, *words, *places], environ)
+    # A sweep that skipped a job would look fast.
     assert len(list(out.glob("*-s*"))) == JOB_COUNT
     print(f"{name:12} {used.cpu:8.1f} {used.wall:8.1f}", flush=True)
     return used
@@ -79,6 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = ["experiment=demo", "budget=demo", f"bank.n={args.bank}", f"starts.n={args.starts}"]
+        # All sweeps share the bank, so it is built before the first measurement.
         load_bank(compose_settings([*words, f"cache={folder}/cache"]))
         print(f"{'sweep':12} {'CPU s':>8} {'wall s':>8}")
         one_thread = run_sweep(words, folder, "one-thread", threads=1)

@@ -34,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
+# Small banks and walks, which nevertheless run long enough to be killed in the middle.
 BANK = ["bank.n=6000", "bank.shard=1000", "bank.block=200"]
 WALK = ["budget=demo", "bank.n=2560", "bank.shard=1280", "starts.n=40", "engine.max_steps=10"]
 RECORD_FILES = ("runs/*/rows.parquet", "runs/*/trajectory.parquet")
@@ -121,6 +122,7 @@ def run_with_kill(command: Command, folder: Path, delay: float) -> tuple[bool, d
     process = start(command, folder)
     time.sleep(delay)
     running = process.poll() is None
+    # The workers are in the same process group.
     if running:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -149,6 +151,7 @@ def main() -> int:
     print(f"{'command':8} {'recovered':>9} {'trials':>7} {'killed':>7} {'files':>6} {'seconds':>8}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "state"
+        # The commands share the random numbers, so leaving one out changes the moments of others.
         for name, command in COMMANDS.items():
             trials = getattr(arguments, name)
             if not trials:
@@ -162,6 +165,7 @@ def main() -> int:
                 delay = rng.uniform(EARLIEST, LATEST) * seconds
                 running, found = run_with_kill(command, folder, delay)
                 killed += running
+                # A second run that failed has no hashes.
                 recovered += bool(found) and found == expected
             shutil.rmtree(folder)
             lost += trials - recovered

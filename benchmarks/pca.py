@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
     args = parser.parse_args()
     k = args.components
+    # The batch size of the published GANSpace.
     batch = max(2000, 3 * k)
     # Whole batches only, but at least one.
     n = max(args.n - args.n % batch, batch)

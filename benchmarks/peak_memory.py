@@ -45,6 +45,7 @@ def main() -> None:
     config = StyleGAN2Config.config_f(args.side)
     network = StyleGAN2(config).to("meta").eval().requires_grad_(False)
     synthesis = network.synthesis
+    # Buffers such as the constant noise are included.
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     print(
         f"StyleGAN2 config-f, {args.side} x {args.side}, float32: weights {weights / MIB:,.0f} MiB"
@@ -59,6 +60,7 @@ def main() -> None:
             return synthesis(synthesis.styles(w_plus))
 
         def differentiate(w: torch.Tensor = w) -> torch.Tensor:
+            # Only the gradient with respect to w is computed, as in an optimisation in W.
             leaf = w.clone().requires_grad_()
             return torch.autograd.grad(decode(leaf).sum(), leaf)[0]
 

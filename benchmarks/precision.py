@@ -53,6 +53,7 @@ def load_outcomes(folder: Path) -> pd.DataFrame:
         The columns method, attribute, seed, start, and right (1 if edited correctly, otherwise 0).
     """
     results = load(folder)
+    # Other metrics have rows for the same starts.
     values = results.samples[results.samples["metric"] == "accuracy"]
     runs = results.runs[["run_id", "method", "attribute", "seed"]]
     found = runs.merge(values[["run_id", "start", "value"]], on="run_id")
@@ -62,6 +63,7 @@ def load_outcomes(folder: Path) -> pd.DataFrame:
 def compare_runs(first: Path, second: Path) -> None:
     """Print how often two folders of records agree on the starts that both contain."""
     keys = ["method", "attribute", "seed", "start"]
+    # The folders may have different starts, and only those in both compare.
     shared = load_outcomes(first).merge(load_outcomes(second), on=keys, suffixes=("_a", "_b"))
     shared["same"] = shared["right_a"] == shared["right_b"]
     print("accuracy in the last two columns")
@@ -145,6 +147,7 @@ def compare_precisions(n: int, batch: int, device: str, rounds: int) -> None:
     sigma = reference.std(0)
     attributes = exact.judge.attributes
     labels = attributes.labels(reference)
+    # Another batch size may change the last bits of fp32.
     other_batch = max(batch // 3, 1)
     rows = {f"fp32, batch {other_batch}": score(exact, z, other_batch)} | logits
     print(f"{device}, {n} images, torch {torch.__version__}")

@@ -26,7 +26,8 @@ from children import counted
 
 from editbench.base.files import SEAL, read_json, seal_folder, write_json
 
-RECORDS = "[!.]*/status.json"
+RECORDS = "[!.]*/status.json"  # a folder with a leading dot is not finished
+# What a report imports in any case.
 LIBRARIES = "import pandas, pyarrow, scipy.special, matplotlib.figure"
 SEED_DISTANCE = 100  # between the seeds of a record and its copy, more than any sweep has
 
@@ -78,6 +79,7 @@ def main() -> None:
     print(f"{'records':>8} {'CPU s':>8} {'ms per record':>14} {'/ import':>9} {'peak, MiB':>10}")
     with tempfile.TemporaryDirectory() as name:
         runs = Path(name) / "runs"
+        # In ascending order, so that a folder only ever grows.
         for number in sorted(args.records):
             fill(runs, args.folder, number)
             used = counted(["-m", "editbench", "report", "--no-figures", str(runs)])

@@ -111,6 +111,7 @@ def print_row(
     saved = ""
     if paper is not None:
         saved = f"{f'{paper.passes / found.passes:.1f}x':>14}"
+    # `passes` adds up the passes of all latents.
     passes = found.passes / latents
     captured = found.values.sum() / reference.values.sum()
     print(
@@ -139,6 +140,7 @@ def compare(problem: Problem, count: int, iterations: list[int], block: int) -> 
     best = problem.solve(count, tolerance=TOLERANCE, block=block)
     reference = best.spectrum
     print_row(f"block Lanczos to {TOLERANCE}", best, latents, reference)
+    # The power iteration has no tolerance. Its number of iterations decides how exact it is.
     for number in iterations:
         for name, options in PAPER.items():
             power = problem.solve(

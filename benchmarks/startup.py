@@ -25,6 +25,7 @@ import tempfile
 
 from children import counted
 
+# Commands that only look something up.
 COMMANDS = ("--version", "run --help", "list", "plan", "plan -m seed=0,1 attribute=smile,age")
 LIBRARIES = "import torch, pandas, scipy.stats, torchmetrics"
 
@@ -41,6 +42,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
+        # A cache of its own, so that the first run really has to compute what it remembers.
         environ = os.environ | {"XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": "1"}
         repeats = range(args.repeats)
         # Measured here and now, since a shared machine is slower at other times.

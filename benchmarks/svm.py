@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from editbench.methods.interfacegan.boundaries import soft_margin
 from editbench.methods.interfacegan.projection import unit
 
-REFERENCE = "SVC (published)"
+REFERENCE = "SVC (published)"  # the row that the others are compared with
 
 
 def main() -> None:
@@ -53,6 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     x = rng.normal(size=(args.samples, args.dim))
+    # The true boundary, along which the labels are drawn.
     normal = unit(rng.normal(size=args.dim))
     noise = args.noise * rng.normal(size=args.samples)
     y = (x @ normal + noise > 0).astype(int)
@@ -74,6 +75,7 @@ def main() -> None:
     print(f"{'solver':20} {'CPU s':>9} {'SVC / solver':>13} {'cosine to SVC':>14}", flush=True)
     for name, solve in solvers.items():
         began = time.process_time()
+        # SVC has one thread, so the others must not have more.
         with threadpool_limits(1):
             normals[name] = unit(solve())
         seconds[name] = time.process_time() - began

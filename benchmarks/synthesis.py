@@ -45,7 +45,7 @@ from editbench.networks.stylegan2.layers import DEMODULATION_EPS, StyledConv, To
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.networks.stylegan2.ops import ACTIVATION_GAIN, fir_upsample
 
-W_DIM = 512
+W_DIM = 512  # of config-f
 FLOAT = 4  # bytes
 
 

@@ -43,7 +43,7 @@ from editbench.run.stages import start_codes
 from editbench.walk.engine import walk_starts
 from editbench.walk.spec import EngineSpec
 
-ATTRIBUTE = "smile"
+ATTRIBUTE = "smile"  # the attribute that is edited
 LENGTH = 0.2  # of a step in W; some starts then cross early, and some never
 BATCH = 64  # images that are decoded together
 TOLERANCE = 1e-3  # largest difference of a logit between both walks
@@ -84,6 +84,7 @@ def walk_with_script(
         rows = pd.DataFrame(logits.numpy(), columns=judge.attributes.columns())
         steps.append(rows.assign(sample=going.numpy(), step=step, there=there.numpy()))
         going = going[~there]
+        # All walks have reached their target class.
         if not len(going):
             break
     return pd.concat(steps, ignore_index=True)
@@ -129,6 +130,7 @@ def main() -> None:
     words = ["method=random", f"attribute={ATTRIBUTE}", f"cache={args.cache}"]
     settings = compose_settings([*words, "budget=demo", f"starts.n={args.starts}"])
     names = [ATTRIBUTE]
+    # Scorers of one attribute, as in a job.
     networks = load_networks(settings).select(names)
     generator = networks.generator
     judge = networks.judge
@@ -143,6 +145,7 @@ def main() -> None:
     decoded = 0
     print(f"{'pair':>5} {'script, CPU s':>14} {'engine, CPU s':>14}")
     for pair in range(args.pairs):
+        # The engine asks the editor for its directions, so the script's time includes them, too.
         began = time.process_time()
         moves = LENGTH * editor.directions(torch.from_numpy(starts.index), codes)
         plain = walk_with_script(generator, judge, codes, moves, target, spec)

@@ -118,8 +118,10 @@ def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> 
     """
     torch.manual_seed(0)
     layer = StyledConv(width, width, W_DIM, size, up=False).requires_grad_(False)
+    # The memory layout of the generator's feature maps.
     x = torch.randn(batch, width, size, size).contiguous(memory_format=torch.channels_last)
     style = 1 + 0.3 * torch.randn(batch, width)
+    # Directions of about unit length.
     kernels = torch.randn(directions, width, width, 3, 3) / (3 * width)
     index = torch.randint(directions, (batch,))
     magnitude = torch.randn(batch) * MAGNITUDE
@@ -147,6 +149,7 @@ def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> 
 
         def run(apply: Callable[[WeightShift], Tensor], learned: Tensor = learned) -> None:
             out = apply(WeightShift("conv", learned, index, magnitude))
+            # The loss is arbitrary; only the cost of its gradient counts.
             if learned.requires_grad:
                 torch.autograd.grad(out.square().mean(), learned)
 

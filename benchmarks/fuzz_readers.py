@@ -71,8 +71,9 @@ def small_files() -> Files:
     """Make a small valid file in every format, with its reader."""
     # The seed is fixed, so that case i is the same file in every run.
     rng = np.random.default_rng(0)
+    latents = rng.normal(size=(6, 8)).astype(np.float32)
     plain = {
-        "latents": rng.normal(size=(6, 8)).astype(np.float32),
+        "latents": latents,
         "names": ["smile", "é"],
         "n": [1, 2.5, None, True],
         "scalar": np.float64(3),
@@ -93,7 +94,7 @@ def small_files() -> Files:
         torch.save(checkpoint, buffer, _use_new_zipfile_serialization=zipped)
         files[name] = (buffer.getvalue(), read_torch)
     buffer = io.BytesIO()
-    np.save(buffer, plain["latents"])
+    np.save(buffer, latents)
     files["npy"] = (buffer.getvalue(), read_matrix)
     files["safetensors"] = (save(dict(state)), read_tensors)
     return files

@@ -75,7 +75,7 @@ def simulate_walks(job: int, attribute: str, starts: int) -> Trajectories:
     sign = np.ones(starts)
     # Only a binary attribute has a logit that falls towards its first class.
     if layout[attribute].binary:
-        sign = 2 * target - 1
+        sign = 2.0 * target - 1
     logits[:, :, column] += TARGET_DRIFT * sign[:, None] * steps
     start = np.repeat(np.arange(starts), STEPS + 1)
     step = np.tile(steps, starts)

@@ -47,7 +47,7 @@ from editbench.worlds.faces import load_generator, load_scorer
 TOLERANCE = 0.05  # largest residual that the methods of the benchmark accept
 MINIBATCH = 16  # latents that the power iteration differentiates together
 # The two forms of the paper's power iteration, as options of `spectrum`.
-PAPER = {
+PAPER: dict[str, dict[str, Any]] = {
     "paper, as published": {"products": "finite_difference", "unit": False},
     "paper, unit vectors": {"products": "finite_difference"},
 }

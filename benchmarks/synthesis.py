@@ -218,6 +218,7 @@ def make_network(resolution: int, device: str) -> StyleGAN2:
     torch.manual_seed(0)
     network = StyleGAN2(StyleGAN2Config.config_f(resolution)).to(device).eval()
     for layer in network.synthesis.layers.values():
+        assert isinstance(layer, StyledConv | ToRGB)
         torch.nn.init.normal_(layer.bias, std=0.1)
         if isinstance(layer, StyledConv):
             torch.nn.init.constant_(layer.noise_strength, 0.1)

@@ -13,7 +13,7 @@ lines give, for each bare loop, the rate of the bank as a share of the rate of t
 over the rounds, and the smallest and the largest share. A share of 1 means that the bank costs
 nothing beyond its networks.
 
-    python benchmarks/bank_throughput.py
+    python benchmarks/bank_throughput.py    # about 4 CPU minutes
     python benchmarks/bank_throughput.py --samples 640 --rounds 1     # the smallest useful run
 
 The result shows what shards, checksums and noise per index cost (editbench/bank/build.py).

@@ -21,7 +21,7 @@ worker's peak memory while it reads damaged files, after it has read the valid o
 far below the bound, which follows from the limits of the pickle reader for the largest file. The
 exit code is 1 if there is any failure, otherwise 0.
 
-    python benchmarks/fuzz_readers.py                     # 4,000 cases
+    python benchmarks/fuzz_readers.py                     # 4,000 cases, about 2 CPU minutes
     python benchmarks/fuzz_readers.py 500 --seed 5        # 500 other cases
 
 tests/test_pickles_fuzz.py runs some of the cases. docs/published_data.md reports the result.

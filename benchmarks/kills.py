@@ -12,7 +12,7 @@ The output has one row per command. The columns are: trials that recovered; tria
 the command was still running when it was killed; files that are compared; seconds of wall time of
 the command without a kill. The exit code is 1 if a trial did not recover, otherwise 0.
 
-    python benchmarks/kills.py                                # 30 trials
+    python benchmarks/kills.py                                # 30 trials, about 10 CPU minutes
     python benchmarks/kills.py --bank 1 --run 1 --sweep 1     # the smallest run of all commands
 
 The result guards the atomic writes and locks of banks, fits and records.

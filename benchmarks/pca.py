@@ -5,16 +5,16 @@ GANSpace, max(2000, 3 x components). The time to draw the blocks is not counted.
 mean that is not zero, and variances that fall like 1/k: fast at first, then slowly, as in W.
 
     exact         (ours) sums of the codes and of their outer products, then eigenvectors
-    incremental   sklearn.decomposition.IncrementalPCA, which GANSpace uses
+    incremental   sklearn.decomposition.IncrementalPCA, which the published GANSpace uses
 
 The columns are: seconds of wall time; CPU seconds; the largest relative error of the standard
 deviation of a component; and the overlap between the subspace of all components and the true one (1
 if they are equal). The errors are measured against the covariance from a second pass over the
 blocks, in float64. The last line gives the time of incremental divided by that of exact.
 
-    python benchmarks/pca.py                                          # 100,000 codes
-    python benchmarks/pca.py --n 4000 --dim 64 --components 8         # a short run
-    python benchmarks/pca.py --n 1000000                              # the size of GANSpace
+    python benchmarks/pca.py                                      # about 20 CPU seconds
+    python benchmarks/pca.py --n 4000 --dim 64 --components 8     # a short run
+    python benchmarks/pca.py --n 1000000                          # the size of GANSpace
 
 docs/methods.md reports the result for --n 1000000. It guards methods/ganspace/pca.py.
 """

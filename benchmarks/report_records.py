@@ -9,7 +9,7 @@ records; CPU seconds of the report; CPU milliseconds per record; CPU seconds of 
 by those of the import; and the peak memory of the report, MiB.
 
     editbench demo
-    python benchmarks/report_records.py runs/demo
+    python benchmarks/report_records.py runs/demo                      # about 10 CPU seconds
     python benchmarks/report_records.py runs/demo --records 2 20     # a short run
 
 The result guards editbench/report.

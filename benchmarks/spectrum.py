@@ -177,7 +177,8 @@ def main() -> None:
         type=int,
         nargs="*",
         default=[10, 20],
-        help="of the power iteration, for each vector; the paper has 10, its code 20 (default: 10 20)",
+        help="numbers of iterations of the power method, for each vector; the paper has 10 and its "
+        "code 20 (default: 10 20)",
     )
     parser.add_argument(
         "--layer",

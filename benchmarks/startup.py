@@ -11,7 +11,7 @@ The output first gives the CPU seconds of this import. The columns of the table 
     then       CPU seconds of later runs, the smallest of several
     / import   `then` divided by the CPU seconds of the import
 
-    python benchmarks/startup.py
+    python benchmarks/startup.py                 # about 30 CPU seconds
     python benchmarks/startup.py --repeats 1     # the smallest run
 
 The result guards the imports of editbench/cli.py and editbench/commands.

@@ -13,7 +13,7 @@ rate of the engine as a share of the script's rate: CPU seconds of the script di
 the engine, the median over the pairs. A share of 1 means that the engine costs nothing beyond
 decoding and scoring.
 
-    python benchmarks/walk.py
+    python benchmarks/walk.py                           # about 80 CPU seconds
     python benchmarks/walk.py --starts 20 --pairs 1     # the smallest run
 
 Both use the bank of `budget=demo`, which is built first (some minutes) if the folder --cache does

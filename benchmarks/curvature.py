@@ -18,7 +18,7 @@ their mean), which scales the step of every method. The first line of the output
 principal components of W that no setting rotates: their share of the variance, and the AUC of a
 logistic regression that sees only them.
 
-    python benchmarks/curvature.py
+    python benchmarks/curvature.py    # about 50 CPU seconds
     python benchmarks/curvature.py --samples 300 --gradients 10       # a short run
 
 The tables of docs/curvature_dial.md come from this script, at its default sizes.

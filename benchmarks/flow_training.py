@@ -15,7 +15,7 @@ of ours: the median over the repetitions, with the smallest and the largest in b
 line gives the distance between the trained weights of both, as a share of the distance from the
 initial weights. It shows the numerical error of the adjoint method, which the optimiser amplifies.
 
-    python benchmarks/flow_training.py
+    python benchmarks/flow_training.py    # about 20 CPU seconds
     python benchmarks/flow_training.py --iterations 1 --repeats 1     # the smallest run
     python benchmarks/flow_training.py --depth 3 --single-step        # other flows
 

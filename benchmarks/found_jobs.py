@@ -10,7 +10,7 @@ The output has the summary of the sweep (which shows that no job ran), the CPU a
 sweep with its start, and three rows: CPU milliseconds per job that was found, CPU milliseconds of
 one composition, and twice the composition divided by the job (above 1: the sweep is faster).
 
-    python benchmarks/found_jobs.py
+    python benchmarks/found_jobs.py    # about 30 CPU seconds
     python benchmarks/found_jobs.py --jobs 20    # a short run, mostly the start of the command
 
 docs/sweeps.md names this script. The result guards large sweeps that are started again.

@@ -13,7 +13,7 @@ The columns are: seconds of wall time; the time of the straightforward implement
 that of the row; the memory of what is kept, MiB; and the largest relative difference between the
 results of both, distances and pseudo-values.
 
-    python benchmarks/frechet.py
+    python benchmarks/frechet.py    # some CPU seconds
     python benchmarks/frechet.py --n 1000 --dim 16 --points 3     # a short run
 
 The result guards metrics/frechet_distance and editbench/stats/moments.py.

@@ -19,7 +19,7 @@ ratio is the time of one by one divided by that of batched: the median over the 
 smallest and the largest in brackets. The last line gives the share of the samples for which both
 directions agree to 1e-5. Others have ties in single precision among the channels to exclude.
 
-    python benchmarks/gradctrl.py
+    python benchmarks/gradctrl.py    # some CPU seconds
     python benchmarks/gradctrl.py --heads random
     python benchmarks/gradctrl.py --samples 100 --slow 10     # a short run; the ratio is smaller
 

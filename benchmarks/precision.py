@@ -13,7 +13,7 @@ With --runs, the script compares the results of two folders of records instead. 
 prints the number of starts that both folders contain, the share of these starts with the same
 outcome (edited correctly or not), and the accuracy in both folders.
 
-    python benchmarks/precision.py
+    python benchmarks/precision.py    # about 10 CPU seconds
     python benchmarks/precision.py --n 64 --rounds 1                  # the smallest run
     editbench demo
     editbench demo precision=bf16 --out runs/demo_bf16

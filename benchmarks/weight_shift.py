@@ -19,7 +19,7 @@ directions in the batch, the largest relative difference between the outputs of 
 and the time of the layer without a shift. The columns are CPU milliseconds per call in one thread,
 the median over alternating rounds, and this time divided by that of ours.
 
-    python benchmarks/weight_shift.py
+    python benchmarks/weight_shift.py    # about 20 CPU seconds
     python benchmarks/weight_shift.py --rounds 1 --directions 4 --sizes 16x4x8     # short
 
 docs/methods.md reports the result. It guards editbench/networks/stylegan2/layers.py.

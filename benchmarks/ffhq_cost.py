@@ -14,7 +14,7 @@ images of all walks, and the hours for both, at the time of decoding and four cl
 number for the walks is an upper bound, because a walk stops when it crosses the boundary. The
 searches of GANSpace and StyleSpace are not included.
 
-    python benchmarks/ffhq_cost.py                                # one CPU thread, about 2.4 CPU minutes
+    python benchmarks/ffhq_cost.py                                # about 2.4 CPU minutes
     python benchmarks/ffhq_cost.py --batch 1 --rounds 1           # the smallest run
     python benchmarks/ffhq_cost.py --device cuda --batch 16
 

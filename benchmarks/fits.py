@@ -14,7 +14,7 @@ how long it takes to decode and score images in batches of 64. The columns are:
 The script uses the bank of the demo, which it builds first (some minutes) if the cache does not
 have it.
 
-    python benchmarks/fits.py                               # seven of the slowest fits, about 40 CPU seconds
+    python benchmarks/fits.py                               # seven slow fits, 40 CPU seconds
     python benchmarks/fits.py ganspace --attribute age      # one method
     python benchmarks/fits.py --set cache=FOLDER            # with the bank of another cache
 

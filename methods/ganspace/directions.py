@@ -104,12 +104,18 @@ def latent_blocks(
 
 
 def can_draw(data: FitData, space: Space) -> bool:
-    """Whether the generator can draw latents; one that only decodes codes raises in `map`."""
+    """Whether the generator can draw latents; one that only decodes codes raises in `map`.
+
+    Args:
+        data: the generator, and the device of its latents.
+        space: W or Z; for W a mapping network is needed too.
+    """
     if not data.generator.z_dim:
         return False
     # A generator for given codes has the z_dim of its data but no mapping network.
     try:
         if space == Space.W:
+            # One latent is enough to see whether `map` raises.
             data.generator.map(torch.zeros(1, data.generator.z_dim, device=data.tune.logits.device))
     except EditbenchError:
         return False
@@ -120,6 +126,12 @@ def component_notes(
     data: FitData, space: Space, found: Components, asked: int
 ) -> dict[str, object]:
     """Notes about the components for the record.
+
+    Args:
+        data: tells whether the samples were drawn or taken from the fit split.
+        space: W or Z, the space of the samples.
+        found: the components.
+        asked: number of components that the configuration asks for; `found` may have fewer.
 
     Raises:
         EditbenchError: there are no components.

@@ -213,7 +213,14 @@ class Incremental:
 
 
 def estimator(dim: int, k: int) -> RunningMoments | Incremental:
-    """The exact estimator up to EXACT_LIMIT channels, above it the approximation."""
+    """Choose the exact estimator up to EXACT_LIMIT channels, above it the approximation.
+
+    The approximation is that of the published GANSpace (Härkönen et al. 2020).
+
+    Args:
+        dim: number of channels of a sample.
+        k: number of components; only the approximation must know it in advance.
+    """
     return RunningMoments(dim) if dim <= EXACT_LIMIT else Incremental(k)
 
 

@@ -106,7 +106,12 @@ def scaled_count(count: int, dim: int) -> int:
     """Scale a count for 512 channels to `dim` channels.
 
     The result is rounded and at least 1, except that 0, which disables the exclusion, stays 0.
+
+    Args:
+        count: number of excluded channels in the paper's W (PAPER_DIM), c_m of Algorithm 1.
+        dim: number of channels of the space that is edited; the result never exceeds it.
     """
+    # A small count must not be rounded to 0, which would disable the exclusion.
     return 0 if count == 0 else min(dim, max(1, round(count * dim / PAPER_DIM)))
 
 

@@ -96,7 +96,18 @@ class LatentClassifier:
         return torch.einsum("nrh,rhd->nrd", slopes[:, head] * self.w2[rows], self.w1[head])
 
     def pull_back(self, slopes: Tensor, name: str, weights: Tensor) -> Tensor:
-        """Gradient of a weighted sum of one head's logits: weights (n, width) -> (n, d)."""
+        """Gradient with respect to w of a weighted sum of one head's logits, in closed form.
+
+        It is v^T W2 diag(s) W1, without the Jacobian of all outputs as an intermediate result.
+
+        Args:
+            slopes: (n, A, 16) of `forward`.
+            name: attribute of the head.
+            weights: v, (n, width), one weight per output of the head.
+
+        Returns:
+            (n, d).
+        """
         a = self.names.index(name)
         return ((weights @ self.w2[self.slices[name]]) * slopes[:, a]) @ self.w1[a]
 
@@ -143,9 +154,18 @@ def load_heads(
 
 
 def initial(name: str, width: int, dim: int, seed: int) -> list[Tensor]:
-    """A head with PyTorch's default initialisation, U(-1/sqrt(fan in), 1/sqrt(fan in)).
+    """Draw a head with PyTorch's default initialisation, U(-1/sqrt(fan in), 1/sqrt(fan in)).
 
     It depends only on (seed, name), not on the other heads.
+
+    Args:
+        name: attribute of the head.
+        width: number of outputs; 1 for a binary attribute.
+        dim: d, channels of a code.
+        seed: of the draws.
+
+    Returns:
+        weight1 (16, d), bias1 (16,), weight2 (width, 16), bias2 (width,), float32 on the host.
     """
     shapes = {
         "weight1": (HIDDEN, dim),
@@ -155,6 +175,7 @@ def initial(name: str, width: int, dim: int, seed: int) -> list[Tensor]:
     }
     parts = []
     for part, shape in shapes.items():
+        # As in nn.Linear, the bias has the bound of its layer's weight.
         fan_in = dim if part.endswith("1") else HIDDEN
         size = int(np.prod(shape))
         u = uniforms(seed, f"latent_classifier/{name}/{part}", 0, 1, size).reshape(shape)

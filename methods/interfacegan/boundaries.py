@@ -44,7 +44,16 @@ class Boundary:
 
 
 def per_side(n: int, ratio: float, minimum: int) -> int:
-    """Number of samples on each side, out of n: ratio * n, at least `minimum`, at most n // 2."""
+    """Number of samples on each side of a boundary.
+
+    The published code of Shen et al. (CVPR 2020) uses ratio * n, at most n // 2.
+
+    Args:
+        n: number of candidates, of both sides together.
+        ratio: share of the candidates on each side.
+        minimum: smaller numbers are raised to it, as far as there are candidates.
+    """
+    # With more than half on a side, some samples would be on both sides.
     return min(max(int(ratio * n), minimum), n // 2)
 
 

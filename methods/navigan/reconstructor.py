@@ -74,9 +74,18 @@ class Reconstructor(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (N, C, R, R) twice -> logits of the direction (N, K), shift (N,)."""
+        """Predict the direction and the shift of each pair, (k_hat, t_hat) of eq. (1).
+
+        Args:
+            before: (N, C, R, R) unedited images.
+            after: (N, C, R, R) the same images under the shift.
+
+        Returns:
+            Logits of the direction (N, K), and the shift t_hat (N,) in units of t.
+        """
         pair = torch.cat([before, after - before if self.difference else after], 1)
         if self.resolution is not None and pair.shape[-1] != self.resolution:
+            # The default mode, nearest neighbours, is that of the published code.
             pair = F.interpolate(pair, (self.resolution, self.resolution))
         features = self.trunk(pair.contiguous(memory_format=torch.channels_last)).mean((2, 3))
         return self.which(features), self.shift(features)[:, 0] * self.shift_unit

@@ -144,15 +144,31 @@ class Pairs:
 
 
 def push_out(t: Tensor, least: float) -> Tensor:
-    """Raise shifts (n,) with |t| < least to |t| = least, and keep their sign."""
+    """Raise shifts with |t| < least to |t| = least, and keep their sign.
+
+    The published code does so; the paper does not mention it.
+
+    Args:
+        t: (n,) shifts.
+        least: smallest |t|, in the same units.
+    """
+    # `copysign` instead of a product with the sign, which is 0 for t = 0.
     return torch.where(t.abs() < least, torch.full_like(t, least).copysign(t), t)
 
 
 def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Tensor, Tensor]:
-    """Pictures of z (n, z_dim) before, without gradients, and after a shift.
+    """Decode images before and after a shift of a layer's weight; the first have no gradients.
 
     Both have the same constant noise. For a StyleGenerator the features before the layer are
     computed once for both.
+
+    Args:
+        generator: whose layer is shifted.
+        z: (n, z_dim) latents.
+        shift: of one layer, with a direction and a strength for each of the n samples.
+
+    Returns:
+        Images before and images after, (n, C, R, R) each.
     """
     if not isinstance(generator, StyleGenerator):
         codes = Codes(Space.Z, z)
@@ -168,12 +184,24 @@ def decode_pair(generator: Generator, z: Tensor, shift: WeightShift) -> tuple[Te
     _, edited = synthesis.run(state, styles, shift=shift, first=first)
     # Only the last part of the network returns images, so neither can be None here.
     assert plain is not None and edited is not None
+    # `decode` counts decoded samples, and this path does not call it.
     generator.decoded += 2 * len(z)
     return plain, edited
 
 
 def losses(logits: Tensor, t_hat: Tensor, k: Tensor, t: Tensor, shift_weight: float) -> Tensor:
-    """Eq. (1) of a batch: logits (n, K), t_hat, k, t (n,) -> scalar."""
+    """Eq. (1) of a batch of n pairs (Cherepkov et al. 2021): CE(k, k_hat) + lambda |t - t_hat|.
+
+    Args:
+        logits: (n, K) of k_hat.
+        t_hat: (n,) predicted shifts.
+        k: (n,) int64, the directions that were applied.
+        t: (n,) the shifts that were applied, in units of the paper's layers.
+        shift_weight: lambda.
+
+    Returns:
+        The mean over the batch, a scalar.
+    """
     return F.cross_entropy(logits, k) + shift_weight * (t - t_hat).abs().mean()
 
 

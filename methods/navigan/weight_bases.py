@@ -79,7 +79,12 @@ class SVDBasis(WeightBasis):
 
 
 def singular_values(weight: Tensor, transposed: bool = False) -> int:
-    """Number of singular values of a weight (the size of its `SVDBasis`), without an SVD."""
+    """Number of singular values of a weight (the size of its `SVDBasis`), without an SVD.
+
+    Args:
+        weight: of a layer, as it is stored.
+        transposed: see `SVDBasis`.
+    """
     return min(flat_kernel(_laid_out(weight, transposed)).shape)
 
 
@@ -115,7 +120,15 @@ def flat_kernel(weight: Tensor) -> Tensor:
 
 
 def kernel(flat: Tensor, shape: torch.Size) -> Tensor:
-    """(..., kx ky Cin, Cout) -> (..., Cout, Cin, kx, ky): the inverse of `flat_kernel`."""
+    """Restore kernels from the paper's layout; the inverse of `flat_kernel`.
+
+    Args:
+        flat: (..., kx ky Cin, Cout).
+        shape: of one kernel, (Cout, Cin, kx, ky) or (Cout, Cin).
+
+    Returns:
+        (B, *shape), where B is the number of kernels in `flat`; 1 if it has no leading dimension.
+    """
     if len(shape) == 2:
         return flat.reshape(-1, *reversed(shape)).transpose(1, 2).contiguous()
     n_out, n_in, kx, ky = shape

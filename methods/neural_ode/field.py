@@ -78,7 +78,12 @@ class Field:
         return Field(self.weight[:, k : k + 1], self.bias[:, k : k + 1])
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Field:
-        """The same fields on a device, in a dtype."""
+        """The same fields on a device, in a dtype.
+
+        Args:
+            device: of the copy.
+            dtype: of the copy; None keeps the dtype.
+        """
         return Field(self.weight.to(device, dtype), self.bias.to(device, dtype))
 
     def raw(self, w: Tensor) -> Tensor:

@@ -97,7 +97,16 @@ class Trained:
 
 # -- losses -------------------------------------------------------------------
 def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
-    """Logits of every class of one attribute: (..., width) -> (..., K)."""
+    """Logits of every class of one attribute.
+
+    Args:
+        attributes: the teacher's.
+        logits: (..., width) of all attributes.
+        name: the attribute.
+
+    Returns:
+        (..., K), whose softmax gives the class probabilities.
+    """
     # A binary attribute gets (0, l), whose softmax is the sigmoid of l.
     part = attributes.logits(logits, name)
     return F.pad(part, (1, 0)) if attributes[name].binary else part
@@ -106,7 +115,18 @@ def class_logits(attributes: Attributes, logits: Tensor, name: str) -> Tensor:
 def main_loss(
     attributes: Attributes, logits: Tensor, name: str, target: int, temperature: float
 ) -> Tensor:
-    """Mean cross-entropy of the tempered logits (m, width) with the target class: scalar."""
+    """Mean cross-entropy of the tempered logits with the target class: a scalar.
+
+    It is the loss on the edited attribute (Khrulkov et al. 2021, section 4). The temperature is
+    that of the published code.
+
+    Args:
+        attributes: the teacher's.
+        logits: (m, width) of the edited images.
+        name: the edited attribute.
+        target: its target class, by index.
+        temperature: tau, by which the logits are divided.
+    """
     after = class_logits(attributes, logits, name) / temperature
     return F.cross_entropy(after, torch.full((len(after),), target, device=after.device))
 
@@ -144,11 +164,19 @@ def other_loss(
                     log_target=True,
                 )
             )
+    # With a single attribute there is nothing to preserve.
     return torch.stack(terms).mean() if terms else after.new_zeros(())
 
 
 def identity_loss(before: Tensor, after: Tensor) -> Tensor:
-    """Mean of 1 - cosine between embeddings (m, e) of the original and edited images: scalar."""
+    """Mean of 1 - cosine between embeddings of the original and of the edited images: a scalar.
+
+    In the paper's identity variant (Khrulkov et al. 2021) it replaces `other_loss`.
+
+    Args:
+        before: (m, e) of the original images; no gradient flows to them.
+        after: (m, e) of the edited images.
+    """
     return 1 - F.cosine_similarity(before.detach(), after, dim=-1).mean()
 
 

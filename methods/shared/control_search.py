@@ -264,6 +264,16 @@ def controls(
     If only some classes have a control, the others keep their best candidate, and their weak edits
     count as failures.
 
+    Args:
+        effects: of all candidates.
+        attributes: of the scorer.
+        name: the attribute.
+        min_effect: smallest effect that counts as a control, in sigmas.
+        bounds: on the side effects of a control.
+
+    Returns:
+        One control per class, in the order of the classes.
+
     Raises:
         Unsupported: no class has a control ("no control found").
     """

@@ -28,11 +28,20 @@ RANGES: tuple[Rows, ...] = ((0, 18), (0, 4), (2, 6), (4, 6), (4, 8), (6, 9), (8,
 
 
 def scale_ranges(ranges: Sequence[Rows], num_ws: int) -> list[Rows]:
-    """Scale ranges for RANGES_OF rows to num_ws rows; none is empty, and duplicates are removed."""
+    """Scale ranges of rows of W+ to a generator with another number of rows.
+
+    Args:
+        ranges: half-open, [a, b) of RANGES_OF rows.
+        num_ws: number of rows of the generator.
+
+    Returns:
+        Half-open ranges of at least one row, in the given order and without duplicates.
+    """
     out = []
     for a, b in ranges:
         # floor(x + 0.5) instead of round(), which rounds halves to the even neighbour.
         first = min(math.floor(a * num_ws / RANGES_OF + 0.5), num_ws - 1)
+        # A narrow range may round to no row at all; it keeps one.
         last = max(math.floor(b * num_ws / RANGES_OF + 0.5), first + 1)
         out.append((first, last))
     # For small generators some ranges become equal; each is tried once.
@@ -42,9 +51,19 @@ def scale_ranges(ranges: Sequence[Rows], num_ws: int) -> list[Rows]:
 def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, dict]:
     """Set editor.layers[attribute] to the range with the most clean crossings.
 
-    Returns the number of labels read and notes for the record.
+    Args:
+        editor: fitted for the attribute; its `layers` must be a dictionary, which is changed.
+        data: its tune split has the meta-validation set, its teacher scores it.
+        attribute: the target attribute.
+
+    Returns:
+        Number of labels read, and notes for the record.
+
+    Raises:
+        EditbenchError: the tune split is empty.
     """
     layers = editor.layers
+    # Editors with `layers: tuned` begin with an empty dictionary.
     assert isinstance(layers, dict)
 
     def apply(rows: Rows) -> None:
@@ -62,7 +81,15 @@ def choose_layers(editor: Editor, data: FitData, attribute: str) -> tuple[int, d
 
 
 def check_tuned(tuned: bool, generator: Generator) -> None:
-    """Raise Unsupported if `layers: tuned` is set but the generator has no rows to choose from."""
+    """Check that a generator has rows of W+ to choose from.
+
+    Args:
+        tuned: whether `layers: tuned` is set; otherwise there is nothing to check.
+        generator: of the job.
+
+    Raises:
+        Unsupported: the generator has no W+.
+    """
     # Without W+ there is only one row.
     if tuned and Space.W_PLUS not in generator.spaces:
         raise Unsupported("layers: tuned needs a generator with W+")

@@ -21,14 +21,31 @@ def walk_space(space: str) -> Space:
 
 
 def choice(key: str, value: str, known: tuple[str, ...]) -> str:
-    """Check that an option has one of the known values, and return it."""
+    """Check that an option has one of the known values, and return it.
+
+    Args:
+        key: name of the option, for the message.
+        value: as configured.
+        known: the accepted values.
+
+    Raises:
+        EditbenchError: the value is none of them.
+    """
     if value not in known:
         raise EditbenchError(f"{key}: '{value}' is not one of {', '.join(known)}")
     return value
 
 
 def check_tune(data: FitData, what: str) -> None:
-    """Raise EditbenchError if the tune split, by which `what` is chosen, is empty."""
+    """Check that there are tune samples.
+
+    Args:
+        data: whose tune split is needed.
+        what: plural noun, what is chosen with the split; for the message.
+
+    Raises:
+        EditbenchError: the split is empty.
+    """
     if not len(data.tune):
         raise EditbenchError(
             f"the tune split is empty, but the method needs it to choose among {what}: raise "
@@ -37,19 +54,35 @@ def check_tune(data: FitData, what: str) -> None:
 
 
 def class_log_odds(data: FitData, name: str) -> Tensor:
-    """The teacher's log-odds of every class over the fit split: (n, K).
+    """The teacher's log-odds of every class over the fit split.
 
-    For a binary attribute with log-odds l these are -l and l.
+    Args:
+        data: the fit split and its logits.
+        name: the attribute.
+
+    Returns:
+        (n, K). For a binary attribute with log-odds l the columns are -l and l.
     """
     odds = data.attributes.logits(data.attributes.log_odds(data.fit.logits), name)
+    # A binary attribute has one column, although it has two classes.
     return torch.cat([-odds, odds], 1) if data.attributes[name].binary else odds
 
 
 def class_counts(data: FitData, name: str) -> Tensor:
-    """Number of fit samples in each class according to the teacher: (K,) int64."""
+    """Number of fit samples in each class according to the teacher.
+
+    Args:
+        data: the fit split and its logits.
+        name: the attribute.
+
+    Returns:
+        (K,) int64; 0 for a class without samples.
+    """
     # The teacher decides, since true labels are unknown and the judge must not be used.
     return torch.bincount(
-        data.attributes.labels(data.fit.logits, name), minlength=len(data.attributes[name].classes)
+        # Without `minlength` the last classes would have no entry if they have no samples.
+        data.attributes.labels(data.fit.logits, name),
+        minlength=len(data.attributes[name].classes),
     )
 
 

@@ -73,14 +73,24 @@ class Candidates:
         self.offered: dict[str, list[list[tuple[int, int]]]] = {}
 
     def add(self, name: str, row: Tensor) -> int:
-        """Add a row unless its name is known, and return its position."""
+        """Add a row unless its name is known, and return its position.
+
+        Args:
+            name: of the candidate, for the record.
+            row: (d,) direction in sigmas of the channels, not zero; it is scaled to unit length.
+        """
         if name not in self.names:
             self.names.append(name)
             self.rows.append(row / row.norm())
         return self.names.index(name)
 
     def add_channel(self, generator: Generator, channel: int) -> int:
-        """Add the positive direction of a single channel, and return its position."""
+        """Add the positive direction of a single channel, and return its position.
+
+        Args:
+            generator: with S.
+            channel: index into a whole code of S, over all layers.
+        """
         row = torch.zeros(sum(generator.style_sizes), dtype=torch.float64)
         row[channel] = 1.0
         return self.add(channel_name(generator, channel), row)
@@ -101,7 +111,12 @@ def movable(generator: Generator) -> Tensor:
 
 
 def channel_name(generator: Generator, channel: int) -> str:
-    """'conv8:17' for channel 17 of the layer conv8."""
+    """'conv8:17' for channel 17 of the layer conv8.
+
+    Args:
+        generator: with S.
+        channel: index into a whole code of S, over all layers.
+    """
     # A table of offsets, since layers have different widths.
     starts = offsets(generator)
     layer = int(np.searchsorted(starts, channel, side="right")) - 1
@@ -156,7 +171,17 @@ def positive_bank(odds: Tensor, labels: Tensor, target: int, share: float, at_le
 
 
 def draw_exemplars(bank: Tensor, exemplars: int | None, seed: int, *names: object) -> Tensor:
-    """Draw `exemplars` samples of a positive bank; all if None, or if it has no more than that."""
+    """Draw exemplars from a positive bank.
+
+    Args:
+        bank: (n,) positions of the positives.
+        exemplars: how many to draw; None, or n or more, takes all.
+        seed: of the draw.
+        names: of the draw's random stream.
+
+    Returns:
+        Positions of the exemplars, in the order of the bank.
+    """
     # Without a draw the ranking does not depend on the seed.
     if exemplars is None or exemplars >= len(bank):
         return bank

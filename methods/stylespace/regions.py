@@ -129,9 +129,19 @@ def select(
 
 
 def pooled_labels(labels: Tensor, regions: int, size: int) -> Tensor:
-    """Reduce region maps (N, H, W) to at most size x size, by the majority of pixels per cell."""
+    """Reduce region maps to a grid of cells, by the majority of pixels per cell.
+
+    Args:
+        labels: (N, H, W) int64 below `regions`.
+        regions: R, the number of regions.
+        size: cells along a side. Maps that are no larger remain unchanged.
+
+    Returns:
+        (N, h, w) int64.
+    """
     if max(labels.shape[-2:]) <= size:
         return labels
+    # Labels are names of regions and have no mean, so the shares of each region are averaged.
     shares = F.one_hot(labels, regions).permute(0, 3, 1, 2).float()
     return F.adaptive_avg_pool2d(shares, size).argmax(1)
 

@@ -201,7 +201,13 @@ def common_means(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, theme: Theme) -> Figure:
-    """One panel per attribute: D against C along the steps."""
+    """One panel per attribute: D against C along the steps (Khrulkov et al. 2021, Fig. 4).
+
+    Args:
+        curves: rows of `cd_curves`.
+        band: rows of `bands`, intervals of D at fixed C.
+        theme: of the methods and attributes.
+    """
     attributes = theme.order(curves["attribute"])
     figure, groups = groups_of_attributes(curves, theme, MOST_COLUMNS, (3.05, 2.6), 0.7)
     for group in groups:
@@ -241,7 +247,12 @@ def cd_figure(curves: pd.DataFrame, band: pd.DataFrame, theme: Theme) -> Figure:
 
 
 def mean_figure(means: pd.DataFrame, theme: Theme) -> Figure:
-    """The mean of D over the common range, one point per method and attribute."""
+    """The mean of D over the common range, one point per method and attribute.
+
+    Args:
+        means: rows of `common_means`; a method without a mean has no point.
+        theme: of the methods and attributes.
+    """
     attributes = theme.order(means["attribute"])
     methods = order_methods(means["method"], theme)
     width = 1.2 + len(attributes) * (0.55 + 0.16 * len(methods))
@@ -271,6 +282,7 @@ def mean_figure(means: pd.DataFrame, theme: Theme) -> Figure:
         names.append(f"{theme.attribute(name)}\n{reach}")
     name_ticks(axes, names, theme)
     axes.set_xlim(-0.5, len(attributes) - 0.5)
+    # If every mean is 0, an axis that ends at its largest value would have no length.
     axes.set_ylim(0, 1.12 * means["mean"].max() or 1)
     axes.grid(False, axis="x")
     axes.set_ylabel("mean D")

@@ -35,7 +35,15 @@ class Estimate:
         return self._around(float(self.value[place]), self.blocks[place])
 
     def difference(self, a: int, b: int) -> Interval:
-        """95 % interval of value[a] - value[b], paired, since the blocks have the same samples."""
+        """95 % interval of value[a] - value[b], paired, since the blocks have the same samples.
+
+        Args:
+            a: place of the first strength, 0 to T - 1.
+            b: place of the second.
+
+        Returns:
+            Lower and upper end; NO_INTERVAL if there is one block or a block without a value.
+        """
         return self._around(float(self.value[a] - self.value[b]), self.blocks[a] - self.blocks[b])
 
     def _around(self, value: float, blocks: np.ndarray) -> Interval:

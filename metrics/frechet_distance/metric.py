@@ -276,11 +276,20 @@ def perfect_distances(
 
 
 def mean_effect(arrays: dict[str, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean achieved effect (T,) and the half-width of its 95 % interval, both in sigmas.
+    """Mean achieved effect at each strength, and its precision.
 
     Images that are not finite count as no effect.
+
+    Args:
+        arrays: of the observation: effect and effect_square (T,) are sums over the samples, of
+            sigmas and of their squares.
+        n: number of samples.
+
+    Returns:
+        The mean (T,) and the half-width (T,) of its 95 % interval, both in sigmas.
     """
     mean = arrays["effect"] / n
+    # If all effects are equal, rounding may make the difference negative.
     variance = np.maximum(arrays["effect_square"] / n - mean**2, 0.0)
     return mean, 1.96 * np.sqrt(variance / n)
 
@@ -339,7 +348,16 @@ def ends_of(
 
 
 def unlike_effect(place: int, arrays: dict[str, np.ndarray], meta: dict) -> str:
-    """A note if the effect at an end differs from the common one, or ''."""
+    """A note if the effect at an end differs from the common one by more than UNLIKE, or ''.
+
+    The strengths are calibrated on the first samples only, so the mean over all of them may differ.
+
+    Args:
+        place: of the end among the strengths.
+        arrays: what the observation left.
+        meta: facts of the observation: `n` samples, and `effect`, the calibrated one in sigmas.
+    """
+    # The effect at the lower end is negative, while the calibrated one is a size.
     mean = abs(arrays["effect"][place]) / int(meta["n"])
     if abs(mean / meta["effect"] - 1) <= UNLIKE:
         return ""

@@ -213,7 +213,12 @@ class Identity(Metric):
 
 
 def row_name(network: str, kind: str) -> str:
-    """The name of a row; embeddings that do not measure identity get another name."""
+    """The name of a row; embeddings that do not measure identity get another name.
+
+    Args:
+        network: name of the embedding, JUDGE for the judge's features.
+        kind: what the row holds, such as similarity or verified_at.
+    """
     if network == JUDGE:
         return f"judge_feature_{kind}"
     return f"identity_{kind}"

@@ -95,7 +95,14 @@ class FeatureSimilarity(DuringWalk):
 
     @torch.inference_mode()
     def measure_threshold(self, networks: Networks, device: str) -> float:
-        """The cosine that a share `far` of the pairs of different generated images exceeds."""
+        """The cosine that a share `far` of the pairs of different generated images exceeds.
+
+        Verification at a false accept rate, as in Schroff, Kalenichenko & Philbin, CVPR 2015.
+
+        Args:
+            networks: the generator decodes `samples` images, the same ones in every job.
+            device: where they are decoded.
+        """
         # The name of the random stream decides the draws and must not change.
         drawn = normals(0, "gauge/impostors", 0, self.samples, networks.generator.z_dim)
         z = torch.from_numpy(drawn).float().to(device)

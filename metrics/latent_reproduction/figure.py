@@ -61,7 +61,16 @@ def reproduced(records: Records) -> dict[str, dict[str, Reproduced]]:
 
 
 def numbers(records: Records, run_id: str, spaces: list[str]) -> dict[str, tuple[float, bool]]:
-    """space -> rho, and whether the planted shift was found in this space."""
+    """The share of the difference that remains in each space, rho, and whether it can be trusted.
+
+    Args:
+        records: of the runs.
+        run_id: of one run.
+        spaces: names of the spaces that the run searched; one without a row is left out.
+
+    Returns:
+        space -> rho, and whether the planted shift was found in this space.
+    """
     rows = records.rows[records.rows["run_id"] == run_id].drop_duplicates("metric")
     rows = rows.set_index("metric")
     found = {}
@@ -91,7 +100,15 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 
 
 def reproduction_figure(methods: dict[str, Reproduced], theme: Theme) -> Figure:
-    """One column per method; one line each for start, weight shift and every space."""
+    """One column per method; one line each for start, weight shift and every space.
+
+    The images are those of Cherepkov et al. 2021, Fig. 8 and 16.
+
+    Args:
+        methods: method -> its images and numbers, of one attribute.
+        theme: of the methods.
+    """
+    # The lines of all methods, in the order of the first that has them.
     names = list(dict.fromkeys(name for one in methods.values() for name in one.lines))
     pictures = max(len(next(iter(one.lines.values()))) for one in methods.values())
     figure = new_figure(max(5.5, 0.9 + 0.62 * pictures * len(methods)), 0.4 + 0.85 * len(names))

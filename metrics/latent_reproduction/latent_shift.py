@@ -56,7 +56,12 @@ class ShiftSpace:
         self.lr = 0.01  # Adam's rate
 
     def choose_latents(self, z: Tensor, latent: Tensor) -> Tensor:
-        """Choose which of the same samples' z and latents are decoded in this space."""
+        """Choose which of the same samples' z and latents are decoded in this space.
+
+        Args:
+            z: (n, z_dim).
+            latent: (n, d) w of the same samples, or z again if the generator has no W.
+        """
         return z if self.field == "z" else latent
 
     def decode(self, latent: Tensor, shifts: Tensor) -> Tensor:

@@ -129,7 +129,13 @@ class LatentReproduction(ObservationMetric):
 
 
 def weak(reach: dict, effect: float, towards: str) -> str:
-    """Why an edit is weaker than the common effect, or ''."""
+    """Why an edit is weaker than the common effect, or ''.
+
+    Args:
+        reach: fields of the edit's Reach (editbench.walk.strength).
+        effect: the common effect, in sigmas.
+        towards: the class that the edit should lead to, for the message.
+    """
     if reach["reached"]:
         return ""
     return (

@@ -250,7 +250,12 @@ def entropy(heat: np.ndarray) -> np.ndarray:
 
 
 def remarks(arrays: dict[str, np.ndarray], meta: dict) -> str:
-    """Why the numbers cannot be compared, or ''."""
+    """Why the numbers cannot be compared, or ''.
+
+    Args:
+        arrays: of the observation; `broken` counts the images with NaN or infinity.
+        meta: facts of the observation, with the Reach of both sides.
+    """
     out = [why for side in ("down", "up") if (why := not_reached(side, meta))]
     if lost := int(arrays["broken"].sum()):
         out.append(f"{lost} edited pictures are not finite and were left out")

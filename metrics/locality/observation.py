@@ -312,7 +312,15 @@ class _Sums:
 
 
 def clamped(generator: Generator, codes: Codes) -> Tensor:
-    """Decode images and clamp them to [-1, 1], as for display; NaN stays NaN."""
+    """Decode images and clamp them to [-1, 1], as for display; NaN stays NaN.
+
+    Args:
+        generator: decodes the codes.
+        codes: n codes.
+
+    Returns:
+        (n, C, h, w) float32.
+    """
     # Values beyond [-1, 1] are not visible, and the paper clamps before the difference too.
     return generator.decode(codes).float().clamp(-1, 1)
 

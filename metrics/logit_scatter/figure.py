@@ -67,7 +67,13 @@ def scatter_points(records: Records) -> pd.DataFrame:
 
 
 def scatter_figure(points: pd.DataFrame, records: Records, theme: Theme) -> Figure:
-    """The points of one pair of attributes."""
+    """The points of one pair of attributes, one panel per method (Chen et al. 2022, Fig. 7b).
+
+    Args:
+        points: rows of `scatter_points` with the same attribute and the same other one; logits.
+        records: of the runs, for the numbers above the panels.
+        theme: of the methods and attributes.
+    """
     methods = order_methods(points["method"], theme)
     columns = theme.panels_per_row(len(methods), 3)
     lines = -(-len(methods) // columns)
@@ -105,6 +111,7 @@ def scatter_figure(points: pd.DataFrame, records: Records, theme: Theme) -> Figu
         axes.set_title(
             f"{theme.method(method)}\n{_numbers(records, mine['run_id'].iloc[0])}", fontsize=8.5
         )
+    # The flat arrow is drawn above the points. The 1e-9 gives equal logits an axis too.
     room = 0.14 * (heights[-1] - heights[0] + 1e-9)
     panels[0].set_ylim(heights[0] - room, heights[-1] + 1.6 * room)
     # The flat arrow points in the direction of most edits.

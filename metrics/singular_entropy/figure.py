@@ -142,11 +142,19 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
 
 
 def entropy_figure(found: Entropies, theme: Theme) -> Figure:
-    """H of each attribute, and H against the gain if there is one."""
+    """H of each attribute, and H against the gain if there is one.
+
+    See Khrulkov et al. 2021, Fig. 10 and 16.
+
+    Args:
+        found: entropies and gains; attributes without a gain are in the first panel only.
+        theme: of the methods and attributes.
+    """
     table = found.table
     colour = INK
     for label, one in theme.items():
         # The entropies are of this flow, so the points have its colour.
+        # A variant's label begins with the name of its method.
         if label.split(" ")[0] == NONLINEAR:
             colour = one.colour
             break

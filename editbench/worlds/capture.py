@@ -74,25 +74,45 @@ class StepGraphs:
 def adam(
     network: torch.nn.Module, rate: float, betas: tuple[float, float], captured: bool
 ) -> torch.optim.Adam:
-    """Adam, whose rate a captured step reads from the memory of the device."""
+    """Make Adam for a network.
+
+    Args:
+        network: whose parameters are optimised, on their device.
+        rate: learning rate.
+        betas: decay rates of the two moments.
+        captured: whether the steps are captured in a CUDA graph; the rate is then a tensor on the
+            device, which `set_rate` changes.
+    """
     parameters = list(network.parameters())
     if not captured:
         return torch.optim.Adam(parameters, rate, betas)
+    # A number would stay in the graph with the value that it had at the capture.
     lr = torch.tensor(rate, device=parameters[0].device)
     return torch.optim.Adam(parameters, lr, betas, capturable=True)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate, in the memory that a captured step reads where there is one."""
+    """Set the learning rate.
+
+    Args:
+        optimiser: made by `adam`.
+        rate: of all its parameters, from the next step on.
+    """
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
+            # In place: a captured step reads this memory.
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load the moments of an optimiser, which may have run on another kind of device."""
+    """Load the moments of an optimiser, which may have run on another kind of device.
+
+    Args:
+        optimiser: made by `adam`; it keeps its own learning rate.
+        state: `state_dict` of an optimiser of the same network.
+    """
     groups = []
     for mine, theirs in zip(optimiser.param_groups, state["param_groups"]):
         # Whether it is captured, and the memory of the rate, are this optimiser's own.

@@ -52,7 +52,13 @@ SHEET_ZOOM = 2
 
 
 def phi(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson correlation of two binary label vectors; 0 where one is constant."""
+    """Pearson correlation of two binary label vectors; 0 where one is constant.
+
+    Args:
+        a: (N,) labels 0 and 1.
+        b: (N,) likewise.
+    """
+    # The correlation divides by both deviations.
     if a.std() == 0 or b.std() == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
@@ -78,9 +84,18 @@ def cramers_v(a: np.ndarray, b: np.ndarray, rows: int, columns: int) -> float:
 
 
 def associations(labels: np.ndarray, attributes: Attributes) -> np.ndarray:
-    """Labels (N, A) -> symmetric (A, A): phi of binary pairs, Cramer's V of the others."""
+    """Association of every two attributes: phi of binary pairs, Cramer's V of the others.
+
+    Args:
+        labels: (N, A) classes.
+        attributes: the A attributes, in the order of the columns.
+
+    Returns:
+        (A, A), symmetric, with 1 on the diagonal.
+    """
     matrix = np.eye(len(attributes))
     for i, first in enumerate(attributes):
+        # The table is symmetric, and its diagonal is 1.
         for j, second in enumerate(attributes.items[:i]):
             a = labels[:, i]
             b = labels[:, j]
@@ -94,7 +109,15 @@ def associations(labels: np.ndarray, attributes: Attributes) -> np.ndarray:
 
 
 def marginals(labels: np.ndarray, attributes: Attributes) -> dict[str, list[float]]:
-    """Share of every class: labels (N, A) -> {attribute: [share a class]}."""
+    """Share of every class.
+
+    Args:
+        labels: (N, A) classes.
+        attributes: the A attributes, in the order of the columns.
+
+    Returns:
+        attribute -> shares in the order of its classes, which sum to 1.
+    """
     shares = {}
     for i, item in enumerate(attributes):
         counts = np.bincount(labels[:, i], minlength=len(item.classes))
@@ -103,13 +126,28 @@ def marginals(labels: np.ndarray, attributes: Attributes) -> dict[str, list[floa
 
 
 def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
-    """Largest difference of a class share between two `marginals`."""
+    """Largest absolute difference of a class share between two `marginals`.
+
+    Args:
+        a: attribute -> shares.
+        b: the same for at least these attributes.
+    """
     return max(float(np.abs(np.subtract(a[name], b[name])).max()) for name in a)
 
 
 @torch.inference_mode()
 def judged(batches: Iterator[Tensor], networks: Networks, advance: Advance) -> dict[str, Tensor]:
-    """Logits of teacher and judge, and the judge's features if it has any, on the host."""
+    """Score pictures with teacher and judge.
+
+    Args:
+        batches: pictures (n, 3, R, R) in [-1, 1].
+        networks: teacher and judge.
+        advance: is told the number of pictures after each batch.
+
+    Returns:
+        On the host: logits (N, width) of `teacher` and `judge`, and `features` (N, e) of the judge if
+        it has any.
+    """
     judge = networks.judge
     parts: dict[str, list[Tensor]] = {"teacher": [], "judge": [], "features": []}
     for images in batches:

@@ -94,7 +94,15 @@ class RegionParser(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path | str, device: torch.device | str = "cpu") -> RegionParser:
-        """Read a parser written by `save`; BadFile names the file and the remedy."""
+        """Read a parser written by `save`.
+
+        Args:
+            path: of the file.
+            device: of the parser.
+
+        Raises:
+            BadFile: names the file and the remedy.
+        """
         config, tensors = load_tensors(path, KIND, "train one with `editbench world train-parser`")
         parser = cls(**config)
         load_strict(parser, tensors, path)
@@ -151,9 +159,21 @@ def photometric(images: Tensor, random: torch.Generator) -> Tensor:
 def faces_and_masks(
     law: FactorLaw, seed: int, n: int, resolution: int, stream: str
 ) -> tuple[Tensor, Tensor]:
-    """Renders (n, 3, R, R) and their exact regions (n, R, R) uint8."""
+    """Render faces with their exact regions.
+
+    Args:
+        law: distribution of the factors.
+        seed: of the factors.
+        n: number of faces.
+        resolution: R, height and width.
+        stream: names the random stream.
+
+    Returns:
+        Renders (n, 3, R, R) in [-1, 1] and regions (n, R, R) uint8, on the host.
+    """
     images = []
     masks = []
+    # In blocks, as the regions are drawn larger than the result.
     for start in range(0, n, 64):
         factors = sample_factors(law, seed, start, min(start + 64, n), stream)
         images.append(render(factors, resolution))

@@ -141,7 +141,17 @@ def separability(
 def scored_codes(
     generator: Generator, scorer: Scorer, n: int, seed: int
 ) -> tuple[np.ndarray, Tensor]:
-    """w (n, w_dim) of n random samples, and the scorer's logits (n, width), on the host."""
+    """Codes of random samples and their scores.
+
+    Args:
+        generator: with Z and W.
+        scorer: of its pictures, on the same device.
+        n: number of samples.
+        seed: of their z.
+
+    Returns:
+        w (n, w_dim) and the scorer's logits (n, width), on the host.
+    """
     codes = []
     logits = []
     device = device_of(generator)

@@ -22,13 +22,22 @@ FLOOR = 1e-3  # shares below it count as this much: the logarithm stays finite
 
 
 def class_probabilities(logits: Tensor, attributes: Attributes) -> Tensor:
-    """Probabilities of all classes of all attributes: (N, width) -> (N, sum of classes)."""
+    """Probabilities of all classes of all attributes.
+
+    Args:
+        logits: (N, width).
+        attributes: of the logits.
+
+    Returns:
+        (N, C), where C is the sum of the numbers of classes; those of each attribute sum to 1.
+    """
     parts = []
     for attribute in attributes:
         part = attributes.logits(logits, attribute.name)
         if attribute.binary:
             # The softmax of (0, l) is the sigmoid of l.
             part = torch.cat([torch.zeros_like(part), part], 1)
+        # Each attribute on its own: its classes exclude each other, those of others do not.
         parts.append(part.softmax(1))
     return torch.cat(parts, 1)
 

@@ -485,10 +485,21 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) -> None:
-    """Raise EditbenchError where a checkpoint is of another training; its length may differ."""
+    """Check that a training can go on from a checkpoint; its length may differ.
+
+    Args:
+        path: of the checkpoint; a file that does not exist is no error.
+        config: of the generator.
+        options: of the training.
+
+    Raises:
+        EditbenchError: the checkpoint is of another training.
+        BadFile: it is not a complete checkpoint.
+    """
     if not path.exists():
         return
     state = read_checkpoint(path)
+    # The length is 0 on both sides, so that it does not count as a difference.
     ours = asdict(config) | asdict(options) | {"total_kimg": 0}
     # An old file lacks new options: it was trained without them, or with their defaults.
     theirs = asdict(GANTraining()) | BEFORE | dict(state["config"])

@@ -209,11 +209,21 @@ def patchwork(images: Tensor, factors: Factors, random: torch.Generator) -> Tens
 
 
 def batch(options: ScorerTraining, device: str, step: int) -> tuple[Tensor, Tensor]:
-    """Augmented pictures (batch, 3, R, R) and labels (batch, A) of one step, on the device."""
+    """Make the batch of one step from renders of the faces.
+
+    Args:
+        options: the recipe.
+        device: of the result.
+        step: from 0; a batch depends on the recipe and this number alone.
+
+    Returns:
+        Augmented pictures (batch, 3, R, R) and labels (batch, A).
+    """
     images, labels = _faces(options, step // options.reuse, device)
     # torch's seeds have 63 bits, the keys of streams 128.
     key = stream_key(options.seed, f"augment/{options.role}/{step}")
     random = torch.Generator().manual_seed(key >> 65)
+    # `augment` mixes neighbours. The same faces come in `reuse` steps, each time with other ones.
     order = to_device(torch.randperm(len(images), generator=random), images.device)
     return augment(images[order], random), labels[order]
 
@@ -303,6 +313,12 @@ def accuracy(scorer: Scorer, law: FactorLaw, n: int) -> dict[str, float]:
 
 
 def agreement(a: Tensor, b: Tensor, attributes: Attributes) -> dict[str, float]:
-    """Share of equal labels of each attribute between two sets of logits (N, width)."""
+    """Share of equal labels of each attribute between two scorers of the same N pictures.
+
+    Args:
+        a: (N, width) logits of one.
+        b: (N, width) logits of the other.
+        attributes: of both.
+    """
     equal = (attributes.labels(a) == attributes.labels(b)).double().mean(0)
     return dict(zip(attributes.names, equal.tolist()))

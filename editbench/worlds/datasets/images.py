@@ -40,7 +40,12 @@ class Unreadable(Exception):
 def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
     """Decode one file.
 
-    Returns (resolution, resolution, 3) uint8, and whether the picture was smaller.
+    Args:
+        path: of the file.
+        resolution: height and width of the result.
+
+    Returns:
+        (resolution, resolution, 3) uint8, and whether the picture was smaller.
 
     Raises:
         Unreadable: says what is wrong.
@@ -65,7 +70,15 @@ def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
 
 
 def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
-    """Any Pillow image -> (resolution, resolution, 3) uint8: upright, opaque, RGB, square."""
+    """Make any Pillow image upright, opaque, RGB and square.
+
+    Args:
+        image: of any mode and size.
+        resolution: height and width of the result, to which the central square is resized.
+
+    Returns:
+        (resolution, resolution, 3) uint8.
+    """
     # Cameras store pictures as the sensor sees them, with a note which side is up.
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -27,6 +27,13 @@ PROBLEMS = "problems.csv"
 
 
 def shard_folder(folder: Path, k: int) -> Path:
+    """Folder of a shard.
+
+    Args:
+        folder: of the data set.
+        k: number of the shard, from 0.
+    """
+    # Five digits, so that names sort in the order of the shards.
     return folder / f"shard-{k:05d}"
 
 
@@ -217,7 +224,15 @@ class Epochs:
         return self._orders[epoch]
 
     def take(self, start: int, stop: int) -> np.ndarray:
-        """Rows of items start..stop-1 of the stream."""
+        """Take some items of the stream; its passes over the rows follow each other without a gap.
+
+        Args:
+            start: first item.
+            stop: item after the last.
+
+        Returns:
+            (stop - start,) rows.
+        """
         n = len(self.rows)
         parts = [self.rows[:0]]
         # From the pass of the first item to that of the last; -(-a // b) rounds up.

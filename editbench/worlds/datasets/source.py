@@ -53,4 +53,13 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def read(self, start: int, stop: int, resolution: int) -> Block:
-        """Items start..stop-1; later calls read later ranges."""
+        """Read a range of items; later calls read later ranges.
+
+        Args:
+            start: first item.
+            stop: item after the last.
+            resolution: R, height and width to which the pictures are cropped and resized.
+
+        Returns:
+            The pictures. Items that cannot be read are named in it and left out.
+        """

@@ -47,6 +47,13 @@ def scorer_training(role: str, resolution: int) -> ScorerTraining:
     """The recipe of a role for this size of pictures.
 
     Its network halves the picture until 4 pixels are left (2 from 16 pixels).
+
+    Args:
+        role: 'teacher', 'judge' or 'witness'.
+        resolution: height and width of the pictures.
+
+    Raises:
+        EditbenchError: the resolution is not a power of two of 16 or more.
     """
     recipe = ROLES[role]
     if resolution < 16 or resolution & (resolution - 1):
@@ -55,6 +62,7 @@ def scorer_training(role: str, resolution: int) -> ScorerTraining:
             f"{resolution}: pack them with another --resolution, "
             f"{near_powers_of_two(resolution, 16)}"
         )
+    # One halving for each factor of two above 4 pixels; log2 of the resolution is bit_length - 1.
     deeper = max(0, resolution.bit_length() - 3 - len(recipe.widths))
     widths = recipe.widths + recipe.widths[-1:] * deeper
     # `reuse` saves renders; packed pictures need none.
@@ -62,7 +70,15 @@ def scorer_training(role: str, resolution: int) -> ScorerTraining:
 
 
 def reals(data: Packed, seed: int) -> Callable[[int, int], Tensor]:
-    """Items start..stop-1 of the GAN's stream of real images, a new order every epoch."""
+    """The GAN's stream of real images, in a new order every epoch.
+
+    Args:
+        data: the pictures.
+        seed: of the orders.
+
+    Returns:
+        A function (start, stop) -> items start..stop-1 of the stream, (stop - start, 3, R, R).
+    """
     order = Epochs(len(data), seed, "reals")
     return lambda start, stop: data.images(order.take(start, stop))
 
@@ -92,9 +108,20 @@ def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
 
 
 def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """step -> augmented pictures (batch, 3, R, R) and labels (batch, A) of the role's own half.
+    """The training batches of a role.
 
-    The witness learns from the teacher's half: it is another network, and what it watches over is judged by the judge.
+    They come from the role's own half of the data. The witness learns from the teacher's half: it
+    is another network, and what it watches over is judged by the judge.
+
+    Args:
+        data: pictures and labels.
+        options: role, seed and batch size.
+
+    Returns:
+        step -> augmented pictures (batch, 3, R, R) and labels (batch, A).
+
+    Raises:
+        EditbenchError: the data have no labels, or too few pictures.
     """
     _, labels = data.labelled()
     # A witness is trained for the generator's sake and may see what the teacher sees.
@@ -114,7 +141,13 @@ def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tup
 
 @torch.inference_mode()
 def held_out_accuracy(scorer: Scorer, data: Packed, device: str) -> dict[str, float]:
-    """Share of right labels of each attribute on pictures that neither role was trained on."""
+    """Share of right labels of each attribute on pictures that neither role was trained on.
+
+    Args:
+        scorer: of the data's attributes, on the device.
+        data: of which at most MEASURED held-out pictures are scored.
+        device: of the scorer.
+    """
     attributes, labels = data.labelled()
     rows = split(len(data), data.twins)["held_out"][:MEASURED]
     right = torch.zeros(len(attributes), dtype=torch.float64)
@@ -160,7 +193,13 @@ def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
 
 
 def note_trained(out: Path, role: str, data: Packed) -> None:
-    """Keep in OUT/trained.json what a role was trained on."""
+    """Keep in OUT/trained.json what a role was trained on.
+
+    Args:
+        out: folder of the world.
+        role: that was trained; the entries of other roles remain.
+        data: of the training.
+    """
     path = out / TRAINED
     # Teacher and judge may be trained by two processes at the same time.
     with lock(path):
@@ -190,7 +229,17 @@ def check_name(name: str) -> str:
 
 
 def write_generator_conf(out: Path, name: str, weights: Path, about: str) -> Path:
-    """OUT/conf/generator/NAME.yaml."""
+    """Write OUT/conf/generator/NAME.yaml, so that generator=NAME is an option.
+
+    Args:
+        out: folder of the world.
+        name: of the option.
+        weights: file of the generator.
+        about: one sentence for the list of options.
+
+    Returns:
+        Path of the YAML file.
+    """
     return _write(
         out / "conf" / "generator" / f"{name}.yaml",
         {
@@ -207,7 +256,18 @@ def write_generator_conf(out: Path, name: str, weights: Path, about: str) -> Pat
 def write_scorer_conf(
     out: Path, name: str, teacher: Path, judge: Path, attributes: Attributes
 ) -> Path:
-    """OUT/conf/scorer/NAME.yaml."""
+    """Write OUT/conf/scorer/NAME.yaml, so that scorer=NAME is an option.
+
+    Args:
+        out: folder of the world.
+        name: of the option.
+        teacher: file of its weights.
+        judge: file of its weights.
+        attributes: that both score.
+
+    Returns:
+        Path of the YAML file.
+    """
     target = "editbench.networks.scorers.convnet.ConvScorer.from_file"
     return _write(
         out / "conf" / "scorer" / f"{name}.yaml",

@@ -49,7 +49,15 @@ class TrainedRole:
 
 
 def world_name(data: Path, name: str | None) -> str:
-    """Name of the new options: the given one, else that of the data, in letters Hydra takes."""
+    """Name of the new options of a world.
+
+    Args:
+        data: folder of the data set, whose name is taken by default, in letters that Hydra takes.
+        name: the given name; None takes that of the data.
+
+    Raises:
+        EditbenchError: the name cannot be one, or is that of an option of the package.
+    """
     if name is None:
         stem = data.resolve().stem
         name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem)
@@ -57,7 +65,13 @@ def world_name(data: Path, name: str | None) -> str:
 
 
 def weights_path(out: Path, part: str, data: Packed) -> Path:
-    """Where a world keeps the weights of 'generator', 'teacher' or 'judge'."""
+    """Where a world keeps the weights of a network.
+
+    Args:
+        out: folder of the world.
+        part: 'generator', 'teacher', 'judge' or 'witness'.
+        data: whose resolution is in the name of the file.
+    """
     return out / f"{part}{data.resolution}.safetensors"
 
 
@@ -179,14 +193,28 @@ def train_roles(
 
 
 def missing_parts(out: Path, name: str) -> list[str]:
-    """Subcommands of `editbench world` that a world still needs before it can be used."""
+    """Subcommands of `editbench world` that a world still needs before it can be used.
+
+    Args:
+        out: folder of the world.
+        name: of its options.
+    """
     missing = []
     for group, command in (("generator", "train-gan"), ("scorer", "train-scorers")):
+        # Each YAML file is written after the weights that it names.
         if not (out / "conf" / group / f"{name}.yaml").exists():
             missing.append(command)
     return missing
 
 
 def first_attribute(out: Path, data: Packed) -> str:
-    """The first attribute that the judge of a world scores."""
+    """The first attribute that the judge of a world scores.
+
+    Args:
+        out: folder of the world.
+        data: that the judge was trained on.
+
+    Raises:
+        BadFile: the judge's weights are missing or damaged.
+    """
     return ConvScorer.from_file(weights_path(out, "judge", data)).attributes.names[0]

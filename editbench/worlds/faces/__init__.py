@@ -55,7 +55,16 @@ def weights_path(name: str) -> Path:
 def load_generator(
     weights: str | Path | None = None, truncation_psi: float = 1.0, device: str = "cpu"
 ) -> StyleGAN2Generator:
-    """The generator of the world; `weights` overrides the file of the package."""
+    """The generator of the world.
+
+    Args:
+        weights: a file instead of the one of the package.
+        truncation_psi: of W; 1 does not truncate.
+        device: of the network.
+
+    Raises:
+        BadFile: the file is not a generator of this kind.
+    """
     # Imported here: whoever wants the attributes alone needs no network.
     from editbench.networks.stylegan2.generator import StyleGAN2Generator
 
@@ -66,7 +75,14 @@ def load_generator(
 def load_scorer(role: str, weights: str | Path | None = None, device: str = "cpu") -> ConvScorer:
     """The 'teacher', the 'judge' or the 'witness' of the world.
 
-    `weights` overrides the file of the package.
+    Args:
+        role: which of them.
+        weights: a file instead of the one of the package.
+        device: of the network.
+
+    Raises:
+        UnknownName: no such role.
+        BadFile: the file is not a scorer of this kind.
     """
     from editbench.networks.scorers.convnet import ConvScorer
 
@@ -76,7 +92,15 @@ def load_scorer(role: str, weights: str | Path | None = None, device: str = "cpu
 
 
 def load_parser(weights: str | Path | None = None, device: str = "cpu") -> RegionParser:
-    """Which region of the face each pixel shows; `weights` overrides the file of the package."""
+    """The network that says which region of the face each pixel shows.
+
+    Args:
+        weights: a file instead of the one of the package.
+        device: of the network.
+
+    Raises:
+        BadFile: the file is not a parser.
+    """
     from editbench.worlds.parser import RegionParser
 
     return RegionParser.from_file(weights or weights_path("parser"), device)

@@ -65,7 +65,18 @@ def weights_path(rho: float) -> Path:
 def load_generator(
     rho: float, weights: str | Path | None = None, truncation_psi: float = 1.0, device: str = "cpu"
 ) -> StyleGAN2Generator:
-    """The generator of a setting; `weights` overrides the file of the package."""
+    """The generator of a setting of the correlation dial.
+
+    Args:
+        rho: correlation of the pairs in PAIRS.
+        weights: a file instead of the one of the package.
+        truncation_psi: of W; 1 does not truncate.
+        device: of the network.
+
+    Raises:
+        EditbenchError: the package has no network of this setting.
+    """
+    # A file of the user's may have any rho.
     if weights is None and rho not in SETTINGS:
         known = ", ".join(map(str, SETTINGS))
         raise EditbenchError(

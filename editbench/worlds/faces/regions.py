@@ -13,16 +13,25 @@ __all__ = ["REGIONS", "regions"]
 
 
 def regions(factors: Factors, resolution: int, supersample: int = 4) -> Tensor:
-    """Region of every pixel: (N, resolution, resolution) int64, an index into REGIONS.
+    """Region of every pixel.
 
     A point belongs to the region that was painted last with a coverage above one half, so a beard
     or glasses at half their amount are where the trait's own threshold lies. A pixel takes the
     region of most of its supersample^2 points (of the first among equals). Lenses are
     transparent, so `glasses` are rim, bridge and arms; wrinkles are skin.
+
+    Args:
+        factors: of N faces.
+        resolution: height and width of the result.
+        supersample: points along the side of a pixel.
+
+    Returns:
+        (N, resolution, resolution) int64, an index into REGIONS.
     """
     # Labels cannot be averaged: the picture is drawn larger, and cells vote.
     canvas = _RegionCanvas(factors, resolution * supersample)
     canvas.draw()
+    # With one point to a pixel there is no vote.
     if supersample == 1:
         return canvas.labels
     shares = []

@@ -60,7 +60,15 @@ class World:
         return np.mean([table[list(methods)].mean() for table in self.tables.values()], 0)
 
     def resampled(self, methods: Sequence[str], draws: int) -> np.ndarray:
-        """(draws, m) means over resampled starts."""
+        """Means of methods over resampled starts.
+
+        Args:
+            methods: m names.
+            draws: of the bootstrap.
+
+        Returns:
+            (draws, m); each attribute weighs the same.
+        """
         found = []
         for attribute, table in self.tables.items():
             # Rows are drawn whole, so every draw compares methods on the same starts.
@@ -104,9 +112,16 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
 
 
 def read_world(results: Results, name: str) -> World | None:
-    """One setting as a world; None where fewer than three methods can be compared.
+    """One setting as a world.
 
     Variants of a method are methods of their own, by their labels.
+
+    Args:
+        results: of one setting.
+        name: of the world.
+
+    Returns:
+        None where fewer than three methods can be compared.
     """
     several = results.runs.groupby("method")["label"].transform("nunique") > 1
     methods_of_runs = results.runs["method"].where(~several, results.runs["label"])

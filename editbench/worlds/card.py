@@ -120,6 +120,7 @@ def marginals(labels: np.ndarray, attributes: Attributes) -> dict[str, list[floa
     """
     shares = {}
     for i, item in enumerate(attributes):
+        # A class without members has a share too, 0.
         counts = np.bincount(labels[:, i], minlength=len(item.classes))
         shares[item.name] = (counts / len(labels)).tolist()
     return shares
@@ -145,7 +146,7 @@ def judged(batches: Iterator[Tensor], networks: Networks, advance: Advance) -> d
         advance: is told the number of pictures after each batch.
 
     Returns:
-        On the host: logits (N, width) of `teacher` and `judge`, and `features` (N, e) of the judge if
+        On the host: logits (N, width) of `teacher` and `judge`; `features` (N, e) of the judge if
         it has any.
     """
     judge = networks.judge

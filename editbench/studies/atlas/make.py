@@ -183,7 +183,15 @@ def _built_on(config: Mapping[str, Any], options: Mapping[str, Any]) -> str:
 
 
 def check_samples(bank: Bank, design: AtlasDesign) -> None:
-    """Refuse a design that asks for more samples than its split has."""
+    """Refuse a design that asks for more samples than its split has.
+
+    Args:
+        bank: of the samples.
+        design: names the scorer, whose split is used, and the number of samples.
+
+    Raises:
+        EditbenchError: the split has fewer samples.
+    """
     split = SPLITS[design.scorer]
     first, last = bank.spec.split(split)
     if design.samples > last - first:
@@ -202,7 +210,16 @@ def both_ways(sizes: tuple[float, ...]) -> tuple[float, ...]:
 def make_bench(
     settings: Settings, design: AtlasDesign, bank: Bank, networks: Networks, space: Space
 ) -> Bench:
-    """The first samples of the split that the scorer may see."""
+    """Load the first samples of the split that the scorer may see.
+
+    Args:
+        settings: give the device and the batch.
+        design: names the scorer, and the number of samples.
+        bank: of the samples.
+        networks: the generator and the scorers.
+        space: that edits start from.
+    """
+    # Codes of W+ and S are not stored: the bench lifts them from the samples' latents.
     field = networks.generator.start_space(space).value
     first, _ = bank.spec.split(SPLITS[design.scorer])
     stored = np.ascontiguousarray(bank.array(field).range(first, first + design.samples))
@@ -226,7 +243,21 @@ def measure_each(
     design: AtlasDesign,
     key: Mapping[str, object],
 ) -> Iterator[Measured]:
-    """Each direction in turn, from the cache where it was measured before."""
+    """Measure each direction in turn, or read it from the cache where it was measured before.
+
+    Args:
+        bench: the samples that are edited.
+        editor: of the directions.
+        found: K directions.
+        strengths: (T,) signed, rising, without 0.
+        settings: give the folder of the cache.
+        design: what is shown.
+        key: that of the directions; with the design and the code it names the folder.
+
+    Yields:
+        K results, in the order of the directions.
+    """
+    # All that a result depends on: after a change of any of it the results are made anew.
     whole = {
         "directions": key,
         "strengths": strengths,
@@ -242,6 +273,7 @@ def measure_each(
             part = _read_measured(path)
             if part is None:
                 part = bench.measure(editor, found, place, strengths)
+                # Before it is used, so that a stopped run goes on from here.
                 write_checked(path, save(_on_host(vars(part))))
             yield part
             advance()

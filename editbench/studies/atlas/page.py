@@ -102,10 +102,19 @@ def _with_unedited(edited: Tensor, unedited: Tensor) -> np.ndarray:
 
 
 def page_rows(atlas: Atlas, blocks: dict[str, list[SpriteSheet]]) -> list[DirectionRow]:
-    """What the page shows of each direction."""
+    """What the page shows of each direction.
+
+    Args:
+        atlas: of a method.
+        blocks: the sprites of `sprites`.
+
+    Returns:
+        One row a direction, in the order of `summary_table`.
+    """
     names = atlas.attributes.columns()
     rows = []
     for values in summary_table(atlas).to_dict("records"):
+        # A sprite holds ROWS directions.
         block, row = divmod(values["place"], ROWS)
         strips = []
         for k, sheet in enumerate(blocks[f"{block:05d}"]):
@@ -147,9 +156,15 @@ def signed(value: float | None) -> str:
 
 
 def shade(low: float | None, high: float | None) -> str:
-    """Background of the two ends of an attribute, as CSS: blue below 0, red above, by the size."""
+    """Background of the two ends of an attribute, as CSS: blue below 0, red above, by the size.
+
+    Args:
+        low: mean change of the log-odds at the lowest strength, in sigmas; None is not coloured.
+        high: the same at the highest.
+    """
     stops = []
     for value in (low, high):
+        # Beyond FULL the colour stays the same, so that one large effect does not fade the others.
         amount = min(abs(value or 0.0) / FULL, 1.0)
         colour = "59, 108, 183" if (value or 0.0) < 0 else "201, 74, 58"
         stops.append(f"rgba({colour}, {0.6 * amount:.2f})")

@@ -16,9 +16,14 @@ LONGEST = 2.0  # log-odds a step, so that far-out tables do not overshoot
 
 
 def fit(wins: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
-    """wins (..., m, m), row over column -> strengths (..., m) in log-odds, mean zero.
+    """Strengths by maximum likelihood (Bradley and Terry, 1952), by Newton's method.
 
-    ridge: weight of a penalty on the squared strengths, which also fixes their mean.
+    Args:
+        wins: (..., m, m) how often the row's method was chosen over the column's.
+        ridge: weight of a penalty on the squared strengths, which also fixes their mean.
+
+    Returns:
+        (..., m) in log-odds, mean zero.
     """
     wins = np.asarray(wins, np.float64)
     m = wins.shape[-1]
@@ -32,8 +37,10 @@ def fit(wins: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
         spread = games * chance * (1 - chance)
         curve = spread.sum(-1)[..., None] * np.eye(m) - spread + ridge * np.eye(m) + level
         step = np.linalg.solve(curve, slope[..., None])[..., 0]
+        # 1e-300, as a step may be 0.
         step *= np.minimum(1.0, LONGEST / np.maximum(np.abs(step).max(-1, keepdims=True), 1e-300))
         strengths = strengths + step
+        # Without `initial`, a call with no table at all would be an error.
         if np.abs(step).max(initial=0.0) < 1e-10:
             break
     return strengths - strengths.mean(-1, keepdims=True)

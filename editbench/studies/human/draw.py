@@ -42,11 +42,22 @@ class Question:
 def comparisons(
     edits: list[Edits], pairs: int, seed: int
 ) -> tuple[list[MethodComparison], list[dict]]:
-    """`pairs` comparisons an attribute, spread evenly over its pairs of methods; and the count
-    behind every pair.
+    """Draw the comparisons of every attribute, spread evenly over its pairs of methods.
 
     Only starts that both methods brought to the target, and whose pictures can be had, are drawn,
     without replacement. A pair with too few of them gives what it has: its count says so.
+
+    Args:
+        edits: of the runs, with their usable starts.
+        pairs: comparisons an attribute.
+        seed: of the draws.
+
+    Returns:
+        The comparisons, and the counts behind every pair of methods: starts that both have, that
+        both crossed, with pictures, asked for and drawn.
+
+    Raises:
+        EditbenchError: nothing can be compared, or two methods walk a start to different classes.
     """
     drawn: list[MethodComparison] = []
     counts: list[dict] = []
@@ -117,6 +128,12 @@ def questions(drawn: list[MethodComparison], name: str, share: float, seed: int)
     Every pair of methods on an attribute stands on either side equally often (give or take one). A
     share of the comparisons, rounded up, comes twice, with swapped sides and at least half a page
     apart.
+
+    Args:
+        drawn: the comparisons of the page.
+        name: of the page.
+        share: of the comparisons that come twice, at most 0.5.
+        seed: of order and sides.
     """
     n = len(drawn)
     # The name of the page is in the stream, so that each has an order and sides of its own.

@@ -49,6 +49,12 @@ class Edits:
         return frozenset(self.walks.index[self.walks["step"].notna()].tolist())
 
     def with_pictures(self, usable: frozenset[int], pictures: str) -> Edits:
+        """The same edits with what is known of their pictures.
+
+        Args:
+            usable: the starts whose pictures can be had.
+            pictures: where they come from, or why there are none, for people.
+        """
         return replace(self, usable=usable, pictures=pictures)
 
     def coverage(self) -> dict:
@@ -71,11 +77,16 @@ class Edits:
 
 
 def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = None) -> Results:
-    """The finished runs of one setting and of the methods named (all when none is).
+    """The finished runs of one setting and of some methods.
 
-    A method is named by its label in reports, or by its plain name, which takes all of its
-    variants. Raises EditbenchError where several settings could be meant or fewer than two methods
-    are left, UnknownName for a method or setting that is not there.
+    Args:
+        results: of a runs folder.
+        methods: labels in reports, or plain names, which take all variants; empty takes all.
+        setting: name of the setting; None where there is one alone.
+
+    Raises:
+        EditbenchError: several settings could be meant, or fewer than two methods are left.
+        UnknownName: a method or setting is not there.
     """
     # Edits of two worlds or judges have no start in common that means the same.
     found = results.by_setting()
@@ -145,8 +156,19 @@ def crossings(results: Results) -> list[Edits]:
 def read_edits(
     root: Path, methods: Sequence[str] = (), setting: str | None = None
 ) -> tuple[Results, list[Edits], list[dict[str, str]]]:
-    """The records of a runs folder that a study may use, their edits, and the runs left out:
-    {'run', 'reason'}.
+    """Read what a study may use from a runs folder.
+
+    Args:
+        root: the runs folder.
+        methods: see `chosen`.
+        setting: see `chosen`.
+
+    Returns:
+        The records, their edits, and the runs left out: {'run', 'reason'}.
+
+    Raises:
+        EditbenchError: see `chosen`.
+        BadFile: a record cannot be read.
     """
     whole = load(root)
     results = chosen(whole, methods, setting)

@@ -73,13 +73,20 @@ def scopes(votes: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 def preferences(
     votes: pd.DataFrame, seed: int = 0, draws: int = DRAWS
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Columns RATES and STRENGTHS, of every question asked, over all attributes and for each.
+    """Preferences of every question asked, over all attributes and for each.
 
-    rate_a: a's share of the votes that were no tie, with Wilson's interval and the bootstrap's (NaN
-    where fewer than two comparisons were no tie); p:
-    exact binomial test against 1/2, p_holm: adjusted over the pairs of methods of a question
-    ('all'), or over its attributes and pairs.
-    strength: log-odds, mean zero over the methods; only where more than two methods were compared.
+    Args:
+        votes: one row an answer, columns VOTES of editbench.studies.human.responses.
+        seed: of the bootstrap.
+        draws: of the bootstrap.
+
+    Returns:
+        rates: columns RATES. rate_a: a's share of the votes that were no tie, with Wilson's
+            interval and the bootstrap's (NaN where fewer than two comparisons were no tie); p:
+            exact binomial test against 1/2, p_holm: adjusted over the pairs of methods of a
+            question ('all'), or over its attributes and pairs.
+        strengths: columns STRENGTHS. strength: log-odds, mean zero over the methods; only where
+            more than two methods were compared.
     """
     rates = []
     strengths = []
@@ -112,14 +119,33 @@ def preferences(
 
 
 def win_counts(votes: pd.DataFrame, methods: list[str]) -> np.ndarray:
-    """(m, m): how often the row's method was chosen over the column's."""
+    """How often the row's method was chosen over the column's; ties do not count.
+
+    Args:
+        votes: rows of answers with winner, a and b.
+        methods: m names, the order of rows and columns.
+
+    Returns:
+        (m, m).
+    """
     place = _places(votes, methods)
     m = len(methods)
+    # -1 is a tie. Pairs that never met have no entry but for `minlength`.
     return np.bincount(place[place >= 0], minlength=m * m).reshape(m, m).astype(np.float64)
 
 
 def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: int) -> np.ndarray:
-    """(draws, m, m): `win_counts` with raters and comparisons resampled; a single rater is not."""
+    """`win_counts` with raters and comparisons resampled; a single rater is not.
+
+    Args:
+        votes: at least one row, with winner, a, b, comparison and rater.
+        methods: m names, the order of rows and columns.
+        seed: of the draws.
+        draws: number of tables.
+
+    Returns:
+        (draws, m, m).
+    """
     place = _places(votes, methods)
     m = len(methods)
     # sort=True: numbers of raters must not depend on the order in which files were given.
@@ -142,6 +168,7 @@ def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: in
 
 
 def _counts(n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    # Of n draws with replacement only the number of times that each is drawn matters.
     return rng.multinomial(n, np.full(n, 1 / n), draws).astype(np.float64)
 
 

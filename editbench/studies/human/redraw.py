@@ -226,7 +226,18 @@ class Strips:
 def open_pictures(
     results: Results, edits: Edits, device: str = "cpu", cache: Path | None = None
 ) -> tuple[Edits, Redraw | Strips]:
-    """How the pictures of a run can be had, and the edits with the starts that have some."""
+    """How the pictures of a run can be had, and the edits with the starts that have some.
+
+    Args:
+        results: of the runs folder.
+        edits: of one run.
+        device: on which pictures are redrawn.
+        cache: of fits and banks; None for that of the record.
+
+    Returns:
+        The edits with their usable starts, and a function of starts that gives their pictures: of
+        all crossings if the walk can be redrawn, otherwise of those that the strips hold.
+    """
     try:
         redraw = Redraw(
             edits,

@@ -84,7 +84,15 @@ class Responses:
 
 
 def read_responses(paths: Sequence[Path], key: dict) -> Responses:
-    """All files that belong to the study of `key`. Raises EditbenchError when none does."""
+    """Read all files that belong to a study.
+
+    Args:
+        paths: files of raters; those that are not the study's are named in the result.
+        key: content of the study's key.json.
+
+    Raises:
+        EditbenchError: no file can be counted.
+    """
     sheets = []
     left = []
     for path in paths:
@@ -104,7 +112,15 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
 
 
 def read_sheet(path: Path, key: dict) -> AnswerSheet:
-    """One file. Raises BadFile, with the reason, for a file that is not this study's."""
+    """Check one file and keep the answers that are valid.
+
+    Args:
+        path: of the file.
+        key: content of the study's key.json.
+
+    Raises:
+        BadFile: the file is not this study's; gives the reason.
+    """
     content = _json(path)
     # The kind first: any other JSON would give a misleading reason further down.
     if content.get("format") != f"{FORMAT} responses" or content.get("version") != VERSION:

@@ -79,11 +79,21 @@ class StudyDesign:
 def make_study(
     root: Path, out: Path, design: StudyDesign, device: str = "cpu", cache: Path | None = None
 ) -> dict:
-    """Draw a study from the records under `root` and write it to the new folder `out`; returns its
-    manifest.
+    """Draw a study from the records of a runs folder and write it to a new folder.
 
-    Raises EditbenchError where nothing can be compared, where `out` is there already (answers may
-    belong to it), where there is no such device, or where a page would be too large.
+    Args:
+        root: the runs folder.
+        out: folder of the study, which must be new or empty (answers may belong to an old one).
+        design: what is asked of whom.
+        device: on which pictures are redrawn.
+        cache: see `open_pictures`.
+
+    Returns:
+        The content of its manifest.json.
+
+    Raises:
+        EditbenchError: nothing can be compared, `out` holds something, there is no such device, or
+            a page would be too large.
     """
     # Without it each run would fall back on the few pictures of its strips.
     check_device(device, "--device ")
@@ -143,8 +153,20 @@ def render(
     study: str,
     design: StudyDesign,
 ) -> str:
-    """One page. It holds the questions' ids, attributes, classes and pictures, and nothing of where
-    they come from.
+    """One page as HTML.
+
+    It holds the questions' ids, attributes, classes and pictures, and nothing of where they come
+    from.
+
+    Args:
+        name: of the page.
+        asked: its questions, in their order.
+        pictures: (attribute, start, method) -> the unedited and the edited picture, of all pages.
+        study: id of the study, which the answers repeat.
+        design: what is asked of whom.
+
+    Raises:
+        EditbenchError: the page would be too large.
     """
     shown = []
     for one in asked:

@@ -37,7 +37,13 @@ class Analysis:
 
 
 def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
-    """Every table of a study, from its checked responses; the manifest tells what no rater saw."""
+    """Every table of a study, from its checked responses.
+
+    Args:
+        responses: of all raters.
+        study: folder of the study, whose manifest tells what no rater saw.
+        seed: of the bootstrap.
+    """
     # The seed is that of the analysis: it draws the bootstrap and no part of the study.
     rates, strengths = preferences(responses.votes, seed)
     files = pd.DataFrame(
@@ -182,7 +188,12 @@ def _files(found: Analysis) -> Shown:
 
 
 def print_analysis(found: Analysis, console: Console) -> None:
-    """Every table that has rows, then the notes."""
+    """Print every table that has rows, then the notes.
+
+    Args:
+        found: the tables.
+        console: of the terminal.
+    """
     for title, headings, rows in shown(found):
         out = Table(
             title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False
@@ -192,6 +203,7 @@ def print_analysis(found: Analysis, console: Console) -> None:
                 heading, justify="left" if k < 2 or heading == "note" else "right", overflow="fold"
             )
         for row in rows:
+            # Square brackets in a rater's text must not be read as markup.
             out.add_row(*map(escape, row))
         console.print(out)
         console.print()
@@ -200,8 +212,14 @@ def print_analysis(found: Analysis, console: Console) -> None:
 
 
 def write_analysis(found: Analysis, folder: Path) -> None:
-    """NAME.csv for every table with full precision, votes.csv with a row an answer, report.md and
+    """Write the tables of a study.
+
+    NAME.csv for every table with full precision, votes.csv with a row an answer, report.md and
     tables.tex.
+
+    Args:
+        found: the tables.
+        folder: of the files; those of an earlier analysis are replaced.
     """
     for name, table in (found.tables | {"votes": found.responses.votes}).items():
         # The quote makes a spreadsheet read the cell as text; it stands in the CSV only.

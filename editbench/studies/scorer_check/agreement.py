@@ -15,9 +15,18 @@ LOW = 0.5
 
 
 def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[ScorerFinding]]:
-    """Attributes that both have, by name: share of equal classes, Cohen's kappa, and the correlation
-    of log-odds (of many classes the lowest over classes). Pictures that either could not score are
-    left out.
+    """Compare two scorers on the attributes that both have, by name.
+
+    Pictures that either could not score are left out.
+
+    Args:
+        first: of one scorer.
+        second: of the other, over the same pictures.
+
+    Returns:
+        table: a row an attribute: share of equal classes, Cohen's kappa, and the correlation of
+            log-odds (of many classes the lowest over classes).
+        findings: attributes that do not mean the same.
     """
     # NaN would make every correlation NaN.
     fine = torch.isfinite(first.logits).all(1) & torch.isfinite(second.logits).all(1)

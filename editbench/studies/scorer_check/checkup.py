@@ -96,7 +96,17 @@ class Checkup:
 
 @torch.no_grad()
 def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64) -> Checkup:
-    """Score all pictures, a batch at a time, and look at the answers."""
+    """Score all pictures, a batch at a time, and look at the answers.
+
+    Args:
+        scorer: any; only a ModuleScorer has a range that can be tried.
+        role: of the scorer, for tables.
+        pictures: what is scored.
+        batch: pictures at once.
+
+    Raises:
+        EditbenchError: no picture has finite logits.
+    """
     logits = []
     low = math.inf
     high = -math.inf
@@ -126,9 +136,15 @@ def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64)
 
 
 def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> Checkup:
-    """Tables and findings of logits (n, width).
+    """Tables and findings of logits.
 
-    Rows with NaN or infinity are reported and left out.
+    Args:
+        logits: (n, width); rows with NaN or infinity are reported and left out.
+        attributes: of the logits.
+        role: of the scorer, for tables.
+
+    Raises:
+        EditbenchError: no row is finite.
     """
     finite = torch.isfinite(logits).all(1)
     findings = []
@@ -243,7 +259,15 @@ def _of_attribute(
 
 
 def information(logits: Tensor, attributes: Attributes) -> float:
-    """H(mean of p) - mean of H(p) in nats, the mean over attributes; logits (n, width)."""
+    """Information of the answers, H(mean of p) - mean of H(p), the mean over attributes.
+
+    Args:
+        logits: (n, width), finite.
+        attributes: of the logits.
+
+    Returns:
+        Nats.
+    """
     found = []
     for item in attributes:
         part = attributes.logits(logits.double(), item.name)
@@ -261,12 +285,21 @@ def _entropy(p: Tensor) -> Tensor:
 
 
 def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[Ranged]:
-    """Score the same pictures as declared and under RANGES; the declared comes first."""
+    """Score the same pictures as declared and under RANGES.
+
+    Args:
+        scorer: whose range, mean and std are changed for each trial and restored at the end.
+        images: (n, C, H, W) in [-1, 1].
+
+    Returns:
+        One entry a range, the declared one first.
+    """
     # The scorer is changed below and must leave as it came.
     kept = scorer.input_range, scorer.mean, scorer.std
     rows = [_ranged("as declared", scorer, images)]
     try:
         for name, (limits, mean, std) in RANGES.items():
+            # ImageNet's mean and std are of three channels.
             if mean is not None and scorer.channels != 3:
                 continue
             scorer.input_range = limits
@@ -277,6 +310,7 @@ def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[Ranged]:
                 and torch.allclose(scorer.mean, kept[1])
                 and torch.allclose(scorer.std, kept[2])
             ):
+                # The declared range is one of RANGES: it is named, and not scored again.
                 rows[0] = Ranged(f"{name}, as declared", rows[0].information, rows[0].size)
             else:
                 rows.append(_ranged(name, scorer, images))
@@ -298,7 +332,12 @@ def _ranged(name: str, scorer: ModuleScorer, images: Tensor) -> Ranged:
 
 
 def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[ScorerFinding]:
-    """Whether another range says more than the declared one."""
+    """Whether another range says more than the declared one, as at most one finding.
+
+    Args:
+        ranges: of `try_ranges`, the declared one first.
+        scorer: whose declared range is named in the text.
+    """
     declared = ranges[0]
     # Huge logits look informative under any range.
     sane = [item for item in ranges[1:] if item.size <= SATURATED]

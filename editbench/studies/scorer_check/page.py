@@ -55,6 +55,11 @@ def parts_of(
     """Rows of every attribute.
 
     Binary ones go from class 0 over the boundary to class 1; others show the surest of each class.
+
+    Args:
+        checkup: of the scorer.
+        pictures: that were scored.
+        images: whether there are pictures; for codes the strips are empty.
     """
     # Pictures without a finite logit have no place in an order.
     finite = torch.isfinite(checkup.logits).all(1).nonzero()[:, 0]
@@ -77,6 +82,7 @@ def parts_of(
                 ("nearest the boundary", middle[column[middle].argsort(stable=True)], column),
                 (
                     f"class 1: {item.classes[1]} (highest)",
+                    # Rising like the other rows, so the surest is on the right.
                     column.argsort(stable=True, descending=True)[:SHOWN].flip(0),
                     column,
                 ),
@@ -91,6 +97,7 @@ def parts_of(
                 for c, label in enumerate(item.classes)
             ]
         for caption, rows, column in chosen:
+            # One pixel takes the place of a strip that is not shown.
             strip = (
                 strip_of(pictures(finite[rows].tolist())) if images else Image.new("RGB", (1, 1))
             )
@@ -129,7 +136,12 @@ def data_address(image: Image.Image) -> str:
 
 
 def sheet(parts: list[AttributeSection], title: str) -> Image.Image:
-    """The rows of all attributes under each other, with captions and log-odds."""
+    """The rows of all attributes under each other, with captions and log-odds.
+
+    Args:
+        parts: of `parts_of`.
+        title: stands at the top.
+    """
     # The title, then for each attribute its name and its rows.
     height = LINE + 6 + sum(LINE + 8 + len(part.rows) * (SIDE + LINE + 2) for part in parts)
     out = Image.new("RGB", (MARGIN + SHOWN * SIDE + 4, height), "white")
@@ -158,9 +170,18 @@ def write_page(
     agreements: list[tuple],
     images: bool = True,
 ) -> list[Path]:
-    """check.html, and check-ROLE.png for each scorer.
+    """Write check.html, and check-ROLE.png for each scorer.
 
-    Agreements: (title, table) of pairs of scorers.
+    Args:
+        out: folder of the files.
+        source: name of what was checked, for the titles.
+        checkups: of the scorers.
+        pictures: that were scored.
+        agreements: (title, table) of pairs of scorers.
+        images: whether there are pictures; for codes no PNG is written.
+
+    Returns:
+        Paths of the files, the page first.
     """
     environment = page_environment("studies/scorer_check")
     environment.filters["signed"] = lambda value: f"{value:+.2f}" if math.isfinite(value) else "∞"

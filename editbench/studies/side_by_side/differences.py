@@ -168,7 +168,15 @@ class FolderNumbers:
         return self.rows.get(cell.run_ids(self.side)[0], {})
 
     def by_start(self, cell: CellPair, key: tuple) -> pd.DataFrame | None:
-        """Values of single starts, (starts, seeds); None where a number is not their mean."""
+        """Values of single starts of a number.
+
+        Args:
+            cell: of the number.
+            key: of the number, see `key_of`.
+
+        Returns:
+            (starts, seeds), indexed by start; None where the number is not their mean.
+        """
         columns = {}
         for seed, run in enumerate(cell.run_ids(self.side)):
             if (run, key) not in self.samples:
@@ -190,7 +198,12 @@ class FolderNumbers:
         return found
 
     def spread(self, cell: CellPair, key: tuple) -> SeedSpread:
-        """What the seeds of a cell add to the variance of a number."""
+        """What the seeds of a cell add to the variance of a number.
+
+        Args:
+            cell: of the number.
+            key: of the number, see `key_of`.
+        """
         return self.spreads.get((cell.run_ids(self.side)[0], key), SeedSpread())
 
 
@@ -227,7 +240,12 @@ def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide
 
 
 def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[CellPair]:
-    """Pairs by method and attribute, and by seed where seeds are kept apart."""
+    """Group pairs of runs by method and attribute.
+
+    Args:
+        pairs: of runs.
+        by_seed: whether each seed is a cell of its own.
+    """
     found: dict[tuple, list[Pair]] = {}
     for pair in pairs:
         # Variants are told apart in A; runs of B that differ in the seed alone are paired with one.
@@ -242,7 +260,18 @@ def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[CellPair]:
 def compare_cell(
     cell: CellPair, a: FolderNumbers, b: FolderNumbers, draws: int
 ) -> list[dict[str, Any]]:
-    """The rows of the table of one cell."""
+    """The rows of the table of one cell, for the numbers that both sides have.
+
+    Args:
+        cell: what is compared.
+        a: numbers of folder A.
+        b: numbers of folder B.
+        draws: of the bootstrap.
+
+    Returns:
+        Values for the columns COLUMNS. p_holm and the verdict of a test come later, since they need
+        the rows of all cells.
+    """
     same = all(pair.refers_to_same_starts() for pair in cell.pairs)
     # Of all numbers together: accuracy counts every start of a walk, others may lack some of them.
     paired = same and share_starts(a.starts_of(cell), b.starts_of(cell))
@@ -412,13 +441,23 @@ def known_better(*rows: dict[Any, Any]) -> bool | None:
 
 
 def same_version(left: dict[Any, Any], right: dict[Any, Any]) -> bool:
-    """Whether two rows are of one version of their metric; a record that says none is taken for it."""
+    """Whether two rows are of one version of their metric.
+
+    Args:
+        left: row of A; a record that says no version is taken for the same one.
+        right: row of B, likewise.
+    """
     versions = (left["version"], right["version"])
     return bool(pd.isna(versions[0]) or pd.isna(versions[1]) or versions[0] == versions[1])
 
 
 def note_of(left: dict[Any, Any], right: dict[Any, Any]) -> str:
-    """The notes of both sides, with the side where they differ."""
+    """The notes of both sides, with the side where they differ.
+
+    Args:
+        left: row of A.
+        right: row of B.
+    """
     if left["note"] == right["note"]:
         return str(left["note"])
     parts = [f"{name}: {row['note']}" for name, row in (("A", left), ("B", right)) if row["note"]]
@@ -426,11 +465,18 @@ def note_of(left: dict[Any, Any], right: dict[Any, Any]) -> str:
 
 
 def only_in_one(cells: Sequence[CellPair], a: FolderNumbers, b: FolderNumbers) -> list[str]:
-    """Metrics that a cell has on one side alone, in words: they have no row in the table."""
+    """Metrics that a cell has on one side alone, in words: they have no row in the table.
+
+    Args:
+        cells: all that are compared.
+        a: numbers of folder A.
+        b: numbers of folder B.
+    """
     found = []
     for side, own, other in (("A", a, b), ("B", b, a)):
         alone: dict[str, list[str]] = {}  # metric -> the cells that lack it on the other side
         for cell in cells:
+            # A key begins with the name of its metric.
             metrics = {key[0] for key in own.of(cell)}
             for metric in sorted(metrics - {key[0] for key in other.of(cell)}):
                 alone.setdefault(metric, []).append(f"{cell.method} on {cell.attribute}")

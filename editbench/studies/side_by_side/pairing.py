@@ -176,7 +176,16 @@ def why_alone(run: PinnedRun, others: list[PinnedRun], name: str) -> str:
 def nothing_in_common(
     first: Path, second: Path, left: list[PinnedRun], right: list[PinnedRun], apart: list[str]
 ) -> str:
-    """The message of two folders without a run that is done in both."""
+    """The message of two folders without a run that is done in both.
+
+    Args:
+        first: folder A.
+        second: folder B.
+        left: runs of A.
+        right: runs of B.
+        apart: what makes their numbers answer different questions (generator, judge); may be empty.
+    """
+    # Runs were matched, but none of them answers the same question.
     if apart:
         return (
             f"{first} and {second} cannot be compared: {', '.join(apart)}. Numbers of another "

@@ -234,7 +234,12 @@ def not_compared(found: SideBySide) -> list[str]:
 
 
 def names_of_folders(first: Path, second: Path) -> tuple[str, str]:
-    """The last parts of two different paths, as many as tell them apart: before/runs, after/runs."""
+    """The last parts of two paths, as many as tell them apart: before/runs, after/runs.
+
+    Args:
+        first: a path.
+        second: a path of another folder.
+    """
     # Resolved, since the name of '.' is empty.
     a = first.resolve().parts
     b = second.resolve().parts
@@ -246,8 +251,14 @@ def names_of_folders(first: Path, second: Path) -> tuple[str, str]:
 
 # -- cells -----------------------------------------------------------------------------------------
 def title_of(name: str, part: pd.DataFrame) -> str:
-    """The name of a number with an arrow to its better side."""
+    """The name of a number with an arrow to its better side.
+
+    Args:
+        name: of the number, as in the column `number`.
+        part: its rows.
+    """
     row = part.iloc[0]
+    # Once: the name begins with the metric, and a variant may have the same word.
     title = name.replace(row["metric"], TITLES.get(row["metric"], row["metric"]), 1)
     arrow = {True: " ↑", False: " ↓", None: ""}[row["higher_is_better"]]
     return title.replace("_", " ") + arrow
@@ -270,13 +281,26 @@ def digits_of(row: dict[Any, Any]) -> int | None:
 
 
 def value_text(row: dict[Any, Any], side: str) -> str:
-    """The number of a side, with a dagger where it is not to be read."""
+    """The number of a side, with a dagger where it is not to be read.
+
+    Args:
+        row: of the table.
+        side: 'a' or 'b'.
+    """
     text = number(row[side], digits_of(row))
+    # A missing number needs no warning.
     return text + ("†" if row["verdict"] == UNREAD and text != MISSING else "")
 
 
 def interval_text(row: dict[Any, Any], low: str, high: str, signed: bool = False) -> str:
-    """'[0.31, 0.48]', or '' where there is none."""
+    """'[0.31, 0.48]', or '' where there is none.
+
+    Args:
+        row: of the table.
+        low: column of the lower end.
+        high: column of the upper end.
+        signed: whether the ends have their signs, as those of a difference.
+    """
     ends = (row[low], row[high])
     if not all(math.isfinite(end) for end in ends):
         return ""
@@ -285,9 +309,15 @@ def interval_text(row: dict[Any, Any], low: str, high: str, signed: bool = False
 
 
 def signed_text(value: float, row: dict[Any, Any]) -> str:
-    """A difference with its sign."""
+    """A difference with its sign.
+
+    Args:
+        value: the difference.
+        row: of the table, whose metric decides the decimals.
+    """
     if not math.isfinite(value):
         return MISSING
+    # A typographic minus, as wide as the plus sign.
     return ("−" if value < 0 else "+") + number(abs(value), digits_of(row))
 
 
@@ -421,7 +451,12 @@ def sortable(value: float) -> float | str:
 
 
 def page_section(name: str, part: pd.DataFrame) -> dict[str, Any]:
-    """What the page shows of one number."""
+    """What the page shows of one number.
+
+    Args:
+        name: of the number, as in the column `number`.
+        part: its rows.
+    """
     ends = part[["low", "high", "difference"]].abs().max().max()
     # All rows of a number share one axis with zero in its middle.
     reach = float(ends) if math.isfinite(ends) and ends > 0 else 1.0

@@ -58,6 +58,7 @@ def load_picture(path: Path, resolution: int) -> tuple[np.ndarray, bool]:
             if image.width * image.height > MAX_PIXELS:
                 raise Unreadable(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
             image.load()
+            # The shorter side counts, since the central square has it.
             return fit_picture(image, resolution), min(image.size) < resolution
     except Unreadable:
         raise

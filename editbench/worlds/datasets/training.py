@@ -274,6 +274,7 @@ def write_scorer_conf(
         {
             "name": name,
             "about": f"Teacher and judge trained apart on {name}: {', '.join(attributes.names)}.",
+            # Absolute, as in the YAML file of the generator.
             "teacher": {"_target_": target, "path": str(teacher.resolve())},
             "judge": {"_target_": target, "path": str(judge.resolve())},
         },

@@ -24,8 +24,19 @@ def moments(features: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 def gaussian_distance(
     mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray
 ) -> float:
-    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) for covariances A and B; at least 0, up to
-    rounding."""
+    """Squared Fréchet distance between two Gaussians (Heusel et al. 2017, eq. 6).
+
+    It is |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) for covariances A and B.
+
+    Args:
+        mean_a: (D,) float64.
+        cov_a: (D, D) float64, symmetric; may be singular, as for fewer samples than dimensions.
+        mean_b: (D,) float64.
+        cov_b: (D, D) float64, symmetric.
+
+    Returns:
+        The distance in the squared unit of the features; at least 0, up to rounding.
+    """
     # For a singular covariance, rounding leaves eigenvalues of about -1e-17.
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
@@ -36,8 +47,15 @@ def gaussian_distance(
 
 
 def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
-    """Distance between two sets of features, a (N, D) and b (M, D).
+    """Squared Fréchet distance of Gaussians fitted to two sets (Heusel et al. 2017, eq. 6).
 
-    The estimate is biased and decreases with N, so compare only at equal sizes.
+    The estimate is biased and decreases with the number of samples, so compare only at equal sizes.
+
+    Args:
+        a: (N, D) features, N >= 2.
+        b: (M, D) features of the same network, M >= 2.
+
+    Raises:
+        ValueError: an array has another shape, or fewer than two rows.
     """
     return gaussian_distance(*moments(a), *moments(b))

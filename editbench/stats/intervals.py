@@ -31,8 +31,16 @@ NO_INTERVAL: Interval = (float("nan"), float("nan"))
 
 
 def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
-    """Wilson score interval of a proportion (Wilson, 1927, without continuity correction); NaN if n
-    is 0."""
+    """Wilson score interval of a proportion (Wilson, 1927, without continuity correction).
+
+    Args:
+        successes: from 0 to n. It need not be whole: see `crossed_share`.
+        n: number of trials, or an effective number.
+        level: coverage of the interval, between 0 and 1.
+
+    Returns:
+        Lower and upper end in [0, 1]; NaN if n is 0.
+    """
     if n == 0:
         return NO_INTERVAL
     # Two-sided: half of 1 - level lies beyond each end.
@@ -64,6 +72,7 @@ def resampled_sums(rows: np.ndarray, draws: int = DRAWS, stream: str = "bootstra
     rows = np.asarray(rows, np.float64)
     n = len(rows)
     rng = seeding.rng(0, stream, len(rows))
+    # At least one draw at a time, even if its n indices alone exceed CHUNK.
     size = max(1, CHUNK // max(n, 1))
     sums = []
     for begin in range(0, draws, size):
@@ -116,9 +125,16 @@ def percentiles(samples: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:
-    """Percentile interval of a mean; NaN values are left out. The order of values does not matter.
+    """Percentile interval of a mean; the order of the values does not matter.
 
-    It is too narrow for few values, so consider the count too. A single value has no interval.
+    It is too narrow for few values, so consider the count too.
+
+    Args:
+        values: (n,), one value per start; NaN values are left out.
+        draws: number of bootstrap draws.
+
+    Returns:
+        Lower and upper end; NaN with fewer than two values, since a single one has no interval.
     """
     # A draw picks values by position, so they are sorted to be independent of the given order.
     values = np.sort(np.asarray(values, np.float64))
@@ -267,7 +283,12 @@ def crossed_means(values: np.ndarray, draws: int = DRAWS) -> Interval:
 
 
 def above_zero(low: float, values: np.ndarray) -> float:
-    """The lower end of a mean's interval, raised to 0 if no value is negative."""
+    """The lower end of a mean's interval, raised to 0 if no value is negative.
+
+    Args:
+        low: the lower end.
+        values: those whose mean it is, of any shape, at least one of them not NaN; NaN is ignored.
+    """
     return max(low, 0.0) if np.nanmin(values) >= 0 else low
 
 

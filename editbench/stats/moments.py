@@ -20,7 +20,15 @@ DEGREE = 3  # of the polynomial kernel (x.y / d + 1)^3 of Binkowski et al. 2018
 
 
 def block_ends(n: int, blocks: int) -> np.ndarray:
-    """First sample of every block, and n: (B + 1,)."""
+    """First sample of every block, and n.
+
+    Args:
+        n: samples of all blocks together.
+        blocks: B; sample i belongs to block i * B // n.
+
+    Returns:
+        (B + 1,) int; block b has the samples from element b up to, but without, element b + 1.
+    """
     # Rounded up: the first i whose i * B // n is the number of the block.
     return -(-np.arange(blocks + 1) * n // blocks)
 
@@ -95,7 +103,17 @@ class Moments(torchmetrics.Metric):
 
 
 def in_blocks(ends: np.ndarray, first: int, count: int) -> Iterator[tuple[int, slice]]:
-    """(block, rows of the batch) of a batch of samples first..first + count - 1."""
+    """The blocks of a batch of consecutive samples, in ascending order.
+
+    Args:
+        ends: (B + 1,) of `block_ends`.
+        first: position of the batch's first sample among the n samples.
+        count: samples of the batch.
+
+    Returns:
+        Pairs of the number of a block and its rows of the batch. A batch may cover parts of several
+        blocks; blocks without a sample of it are left out.
+    """
     for block in range(int(np.searchsorted(ends, first, "right")) - 1, len(ends) - 1):
         begin = max(int(ends[block]), first) - first
         stop = min(int(ends[block + 1]), first + count) - first
@@ -106,8 +124,16 @@ def in_blocks(ends: np.ndarray, first: int, count: int) -> Iterator[tuple[int, s
 
 
 def covariance(count: float, total: np.ndarray, outer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and unbiased covariance (d, d) from summed moments; NaN with fewer than two
-    samples."""
+    """Mean and unbiased covariance from summed moments.
+
+    Args:
+        count: samples.
+        total: (d,) their sum.
+        outer: (d (d + 1) / 2,) lower triangle of their sum of x x^T, row by row, see `Moments`.
+
+    Returns:
+        Mean (d,) and covariance (d, d), float64; NaN with fewer than two samples.
+    """
     dim = len(total)
     if count < 2:
         return np.full(dim, np.nan), np.full((dim, dim), np.nan)
@@ -186,13 +212,23 @@ class Kernel:
         self._missing: dict[int, int] = {}
 
     def add(self, place: int, features: np.ndarray, first: int) -> None:
-        """Features (b, d) of samples first.. of set `place`."""
+        """Add a batch of consecutive samples of one set.
+
+        A block is evaluated as soon as all sets have its samples.
+
+        Args:
+            place: number of the set, 0 to T - 1.
+            features: (b, d).
+            first: position of the first row among the n samples.
+        """
         for block, rows in in_blocks(self.ends, first, len(features)):
             offset = first + rows.start - int(self.ends[block])
             taken = features[rows][: max(self.size - offset, 0)]
             if not len(taken):
                 continue
             if block not in self._open:
+                # The precision of the networks. float64 would need twice the memory until the
+                # block is complete.
                 self._open[block] = np.empty(
                     (len(self.value), self.size, features.shape[1]), np.float32
                 )
@@ -208,7 +244,15 @@ class Kernel:
 
 
 def polynomial(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(m, d), (n, d) -> (m, n)."""
+    """Polynomial kernel (x.y / d + 1)^3 of all pairs of rows (Binkowski et al. 2018).
+
+    Args:
+        x: (m, d) features.
+        y: (n, d) features.
+
+    Returns:
+        (m, n).
+    """
     return (x @ y.T / x.shape[1] + 1) ** DEGREE
 
 
@@ -219,7 +263,14 @@ def mean_of_pairs(x: np.ndarray) -> float:
 
 
 def unbiased(x: np.ndarray, y: np.ndarray, within: float | None = None) -> float:
-    """Unbiased squared maximum mean discrepancy of x (m, d) and y (n, d); `within`:
-    mean_of_pairs(y)."""
+    """Unbiased squared maximum mean discrepancy of two sets; it may be negative.
+
+    The kernel and the use for images are those of Binkowski et al. 2018.
+
+    Args:
+        x: (m, d) features, m >= 2.
+        y: (n, d) features, n >= 2.
+        within: `mean_of_pairs(y)`, if it is known already; None computes it.
+    """
     other = mean_of_pairs(y) if within is None else within
     return float(mean_of_pairs(x) + other - 2 * polynomial(x, y).mean())

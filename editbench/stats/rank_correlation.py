@@ -90,11 +90,21 @@ def centred(ranks: np.ndarray) -> np.ndarray:
 
 
 def exact_p(x: np.ndarray, y: np.ndarray) -> float:
-    """Share of all n! orders of y whose |x . y| is at least that of the given order."""
+    """Two-sided p-value of a permutation test, with all n! orders of y counted.
+
+    Args:
+        x: (n,) ranks from `centred`, n at most EXACT.
+        y: (n,) likewise.
+
+    Returns:
+        Share of the orders whose |x . y| is at least that of the given order. The given order is
+        one of them, so the share is at least 1 / n!.
+    """
     seen = abs(float(x @ y)) - 1e-9  # rounding must not turn an equal order into a smaller one
     n = len(x)
     hits = 0
     for orders in _orders(n):
+        # Only y is permuted: all n! pairings occur, each once.
         hits += int((np.abs(y[orders] @ x) >= seen).sum())
     return hits / math.factorial(n)
 

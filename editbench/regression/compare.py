@@ -105,7 +105,16 @@ class RegressionResult:
 
 
 def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> RegressionResult:
-    """Compare every pinned run with its new one."""
+    """Compare every pinned run with its new one.
+
+    Args:
+        pinned: the runs of the baseline; each may have one partner among `found`.
+        found: the runs of the folder that is checked.
+
+    Returns:
+        The findings of the pinned runs in their order, then one 'new' for each run of `found` that
+        is not pinned; and notes on changed options and changed code, which decide nothing.
+    """
     pairs = match(pinned, found)
     # None may be among them, which no found run equals.
     taken = {new for _, new in pairs}
@@ -141,8 +150,14 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
 
 
 def of_records(some: Counter[str], every: Counter[str]) -> str:
-    """'gradctrl (2 of 12 records), sefa': the methods of which something is true, and of how many of
-    their records where not of all."""
+    """Name the methods of which something is true, as 'gradctrl (2 of 12 records), sefa'.
+
+    The numbers are left out where it is true of all records of a method.
+
+    Args:
+        some: method -> number of its records of which it is true; methods with 0 are left out.
+        every: method -> number of its records.
+    """
     named = []
     for method in sorted(some):
         if some[method] == every[method]:
@@ -155,10 +170,19 @@ def of_records(some: Counter[str], every: Counter[str]) -> str:
 def match(
     pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]
 ) -> list[tuple[PinnedRun, PinnedRun | None]]:
-    """Each pinned run with its new one.
+    """Pair each pinned run with its new one.
 
-    It has the same method, attribute and seed. Among variants it is the one with the same options
-    and setting, else the same options, else the same setting, else the only one that is left.
+    The new one has the same method, attribute and seed. Among variants it is the one with the same
+    options and setting, else the same options, else the same setting, else the only one that is
+    left.
+
+    Args:
+        pinned: the pinned runs.
+        found: the new runs; each is given to one pinned run at most.
+
+    Returns:
+        (pinned run, new run) for every pinned run in the order given. The new run is None if there
+        is none, or if several fit equally well.
     """
     # From the strictest on: a variant must not be paired with another while its own is there.
     tests: list[Callable[[PinnedRun, PinnedRun], bool]] = [
@@ -187,7 +211,16 @@ def match(
 
 
 def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
-    """Findings of a pinned run and its new one: one for the whole run, or one a row."""
+    """Findings of a pinned run and its new one: one for the whole run, or one a row.
+
+    Args:
+        old: the pinned run.
+        new: its partner of `match`, which may have another status or setting.
+
+    Returns:
+        A single finding with row '' if setting or status decide; otherwise the findings of all rows
+        that either run has, sorted by key.
+    """
     whole = _compare_status(old, new)
     if whole is not None:
         return [whole]
@@ -301,6 +334,10 @@ def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
     mean alone, so that the interval is of the difference of the rows; where all starts are shared
     it is the paired bootstrap.
 
+    Args:
+        new: values of a row by start, without NaN; the index holds the ids of the starts.
+        old: likewise, of the pinned row.
+
     Returns:
         low, high, and the number of starts that both have.
     """
@@ -312,8 +349,17 @@ def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
 
 
 def setting_mismatches(old: PinnedRun, new: PinnedRun) -> list[str]:
-    """What forbids a comparison, as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'; a run that was not walked
-    has no hashes."""
+    """What forbids a comparison of two runs, as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'.
+
+    Args:
+        old: the pinned run. A run that was not walked has no hashes and no starts, and these are
+            then not compared.
+        new: the new run.
+
+    Returns:
+        One text for each key of the setting with another value. If there is none: one text if fewer
+        than SHARED_STARTS of their starts are common. Empty if the runs can be compared.
+    """
     found = differences(old.setting, new.setting)
     own = set(old.starts.tolist())
     others = set(new.starts.tolist())
@@ -327,13 +373,31 @@ def setting_mismatches(old: PinnedRun, new: PinnedRun) -> list[str]:
 
 
 def share_starts(own: set[int], others: set[int]) -> bool:
-    """Whether two runs walked from the same starts, by the numbers of those that each has."""
+    """Whether two runs walked from the same starts.
+
+    Of all starts that either has, both must have the share SHARED_STARTS.
+
+    Args:
+        own: ids of the starts of one run.
+        others: ids of the starts of the other.
+    """
     # Of the union, so that both fewer starts and other starts count.
     return len(own & others) >= SHARED_STARTS * len(own | others)
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """Keys that both have with other values, 'key old -> new', hashes cut short."""
+    """Describe the keys that both mappings have with other values.
+
+    A key that only one of them has is no difference.
+
+    Args:
+        old: options or a setting, flat; keys such as 'hash.judge' or 'method.lr'.
+        new: likewise.
+
+    Returns:
+        'key old -> new' for each, sorted by key, without the prefixes 'hash.' and 'method.'; hashes
+        are cut to 12 digits.
+    """
     out = []
     for key in sorted(old.keys() & new.keys()):
         # As JSON, since pins come from a file, where tuples have become lists.

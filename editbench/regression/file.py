@@ -64,7 +64,15 @@ class SharedValues:
         self.tables: dict[str, dict[str, Any]] = {"settings": {}, "methods": {}, "starts": {}}
 
     def add(self, table: str, value: Any) -> str:
-        """Write a value to a table; returns its key there."""
+        """Write a value to a table under its hash.
+
+        Args:
+            table: 'settings', 'methods' or 'starts'.
+            value: plain values that JSON can hold.
+
+        Returns:
+            Its key there, the first 8 hexadecimal digits of the hash.
+        """
         # Eight hexadecimal digits tell a few hundred values apart.
         key = digest(value, 8)
         self.tables[table][key] = value

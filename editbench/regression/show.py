@@ -32,8 +32,15 @@ UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XM
 def print_comparison(
     comparison: RegressionResult, console: Console, every: bool = False, title: str = ""
 ) -> None:
-    """The table, what failed first; rows that agree only with `every`. Then notes and a line of
-    counts."""
+    """Print a table of the findings, those that failed first, then the notes and a line of counts.
+
+    Args:
+        comparison: what is shown.
+        console: where it is printed.
+        every: show the rows that agree or are unread too, each by itself and without a limit.
+            Otherwise rows of a run that say the same are merged, and at most LONGEST are shown.
+        title: of the table; '' for none.
+    """
     shown = sorted(
         (f for f in comparison.findings if every or f.verdict not in ("same", "within", "unread")),
         # Stable: rows of one verdict keep the order of the pins.
@@ -125,8 +132,20 @@ def sentence(finding: Finding) -> str:
 
 
 def write_junit(path: Path, comparison: RegressionResult, failures: Sequence[Finding]) -> None:
-    """JUnit XML: a test case for each row that was compared. What cannot be compared is skipped, one
-    case for all rows of a run that say the same, and what is not to be read is one case of all."""
+    """Write JUnit XML with a test case for each row that was compared.
+
+    What cannot be compared is a skipped case, one for all rows of a run that say the same. What is
+    not to be read is one skipped case of all runs.
+
+    Args:
+        path: of the file; an earlier file is replaced.
+        comparison: what is written.
+        failures: of the same comparison, the findings themselves and not copies; only they are
+            failed cases.
+
+    Raises:
+        EditbenchError: the file cannot be written.
+    """
     # By identity: two findings may hold the same values.
     failed = {id(finding) for finding in failures}
     reported = [f for f in comparison.findings if f.verdict in REPORTED and id(f) not in failed]
@@ -174,8 +193,16 @@ def _case(suite: ElementTree.Element, group: str, name: str) -> ElementTree.Elem
 
 
 def github(comparison: RegressionResult, failures: Sequence[Finding]) -> list[str]:
-    """Workflow commands, one a run: ::error with all that failed of it, ::notice with what is to be
-    reported."""
+    """Workflow commands of GitHub Actions, one line a run and level.
+
+    Args:
+        comparison: what is shown.
+        failures: of the same comparison, the findings themselves and not copies.
+
+    Returns:
+        '::error' lines with all that failed of a run, then '::notice' lines with what did not fail
+        and is to be reported: what is missing, new or not comparable.
+    """
     failed = {id(finding) for finding in failures}
     reported = [
         f
@@ -220,6 +247,7 @@ def _printable(text: str) -> str:
 
 def _escaped(text: str, title: bool = False) -> str:
     # The percent sign first, or it would escape what the others became.
+    # The title is a property of the command, where a colon or a comma would end it.
     for char in "%\r\n" + (":," if title else ""):
         text = text.replace(char, f"%{ord(char):02X}")
     return text

@@ -30,17 +30,24 @@ def append_summary(text: str) -> None:
         return
     path = Path(name)
     with explain_disk_errors(path), path.open("ab") as stream:
+        # In append mode the position is the size of what earlier commands wrote.
         room = LARGEST - stream.tell()
         stream.write(shortened(text, room))
 
 
 def shortened(text: str, room: int) -> bytes:
-    """The text as UTF-8 of at most `room` bytes, with a line that says so where it is cut."""
+    """The text as UTF-8, cut to a number of bytes and with a line that says so where it is cut.
+
+    Args:
+        text: Markdown.
+        room: largest number of bytes; 0 or less gives nothing.
+    """
     whole = text.encode()
     if len(whole) <= room:
         return whole
     kept = max(0, room - len(CUT.encode()))
     # A cut may go through the middle of a letter.
+    # The room may be less than the line that says so.
     return (whole[:kept].decode(errors="ignore") + CUT).encode()[: max(0, room)]
 
 
@@ -72,7 +79,12 @@ def markdown(title: str, comparison: RegressionResult, failures: Sequence[Findin
 
 
 def verdict(comparison: RegressionResult, failures: Sequence[Finding]) -> str:
-    """The heading."""
+    """The heading: whether the check passed, and how many rows failed.
+
+    Args:
+        comparison: of the check. One that compared nothing counts as failed.
+        failures: of the check.
+    """
     if comparison.blind:
         return "❌ editbench check: nothing could be compared"
     if failures:
@@ -101,7 +113,13 @@ def method_of(finding: Finding) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]) -> str:
-    """A table; numbers: places of the columns that are aligned to the right."""
+    """A Markdown table.
+
+    Args:
+        heads: headings of the columns, Markdown of our own.
+        rows: cells of each row, as many as headings; text of records, which is escaped here.
+        numbers: places of the columns that are aligned to the right, from 0.
+    """
     right = set(numbers)
     rule = ["---:" if place in right else "---" for place in range(len(heads))]
     lines = [heads, rule, *([clean(text) for text in row] for row in rows)]
@@ -113,4 +131,5 @@ def clean(text: str) -> str:
     text = " ".join(text.split())[:LONGEST]
     for letter in "\\`*_[]|~":
         text = text.replace(letter, f"\\{letter}")
+    # The ampersand first, or it would escape what the others became. An @ would notify a user.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")

@@ -65,6 +65,14 @@ def deviations(run: PinnedRun, others: Sequence[PinnedRun]) -> dict[Key, float]:
     """The largest absolute deviation of each row that one of the other runs has.
 
     A tolerance that was measured before counts as the deviation that it came from.
+
+    Args:
+        run: the pinned run.
+        others: its `counterparts`.
+
+    Returns:
+        Key of a row -> deviation in the unit of its value. Rows without a finite deviation are left
+        out.
     """
     found: dict[Key, float] = {}
     for key, pin in run.rows.items():
@@ -78,16 +86,30 @@ def deviations(run: PinnedRun, others: Sequence[PinnedRun]) -> dict[Key, float]:
 
 
 def usual(run: PinnedRun, key: Key) -> float:
-    """The default tolerance of a row of a run."""
+    """The default tolerance of a row of a run, in the unit of its value.
+
+    Args:
+        run: it decides whether the row has samples to pair.
+        key: of one of its rows.
+
+    Returns:
+        See `default`; NaN where the row has no value.
+    """
     return default(run.rows[key], run.series(key) is not None)
 
 
 def scales(
     runs: Sequence[PinnedRun], gaps: Sequence[Mapping[Key, float]]
 ) -> dict[tuple[str, str], float]:
-    """(method, metric) -> quantile of the deviations of its rows, in units of the default tolerance.
+    """Quantile of the deviations of all rows of a metric, in units of the default tolerance.
 
-    With fewer than MIN_ROWS rows there is none.
+    Args:
+        runs: the pinned runs.
+        gaps: for each run the `deviations` of its rows, in the same order.
+
+    Returns:
+        (method, metric) -> the QUANTILE of the deviations divided by the default tolerance. With
+        fewer than MIN_ROWS rows there is none.
     """
     shares: dict[tuple[str, str], list[float]] = defaultdict(list)
     for run, found in zip(runs, gaps):
@@ -145,6 +167,11 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
 
     They have the run's seed, or other seeds where none has it: with another seed a fit is another
     one, and its deviation many times that of another processor.
+
+    Args:
+        run: the pinned run.
+        others: the runs of one folder, without `run` itself.
+        where: name of the folder, for messages.
 
     Raises:
         EditbenchError: all are of other code, or one of another metric version: that deviation is

@@ -29,12 +29,26 @@ def engine_batch(settings: Settings, networks: Networks) -> int:
 
 
 def fit_batch(settings: Settings, networks: Networks) -> int:
-    """Samples that the teacher scores together in a fit: SCORED, or fewer if memory is short."""
+    """Samples that the teacher scores together in a fit: SCORED, or fewer if memory is short.
+
+    Args:
+        settings: of the job; they give the device whose free memory counts.
+        networks: of the job, on that device.
+
+    Returns:
+        SCORED, or a smaller power of two.
+    """
     return _fitting(settings, networks, networks.teacher, SCORED)
 
 
 def bank_batch(settings: Settings, networks: Networks) -> int:
-    """Samples of a bank that are computed together: its block, unless `bank.batch` says otherwise."""
+    """Samples of a bank that are computed together: its block, unless `bank.batch` says otherwise.
+
+    Args:
+        settings: of the job. With bank.batch=auto the largest batch that fits into memory is taken,
+            where the workers of `bank.workers` share the memory.
+        networks: of the job, with which one sample is tried for `auto`.
+    """
     batch = settings.bank.batch
     if batch is None:
         return settings.bank.spec.block
@@ -55,6 +69,7 @@ def _one(settings: Settings, networks: Networks, scorer: Scorer) -> Callable[[],
     """Decodes one sample and scores it."""
     generator = networks.generator
     space = generator.latent_space
+    # The memory of a pass does not depend on the values of the code.
     code = torch.zeros(1, generator.code_dim(space), device=settings.device)
 
     def work() -> Tensor:

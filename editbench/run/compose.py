@@ -34,7 +34,16 @@ SAY_THE_LIST = ("evaluated", "experiment", "budget", "scorer")
 
 # -- one job -------------------------------------------------------------------------------------
 def compose_settings(overrides: Sequence[str], more: Sequence[Path] = ()) -> Settings:
-    """The checked settings of one job; see `compose_config`."""
+    """The checked settings of one job.
+
+    Args:
+        overrides: as for `compose_config`.
+        more: as for `compose_config`.
+
+    Raises:
+        UnknownName: a group option or key does not exist.
+        EditbenchError: Hydra cannot compose the configuration, or a value is wrong.
+    """
     return Settings.from_config(compose_config(overrides, more))
 
 
@@ -97,9 +106,16 @@ def compose_master(
 ) -> tuple[DictConfig, list[list[str]]]:
     """The configuration of a sweep as a whole, with Hydra's own node, and the words of its jobs.
 
+    Args:
+        loader: of Hydra, from within `hydra_application`.
+        overrides: words of the command line, those of Hydra's own keys among them.
+
+    Returns:
+        The configuration, and the overrides of each job, see `sweep_jobs`.
+
     Raises:
         EditbenchError: another sweeper than Hydra's basic one, such as one that chooses further
-            jobs by the results of earlier ones.
+            jobs by the results of earlier ones; or swept values that cannot be listed.
     """
     # Hydra composes it with the default options of swept groups, which may lack keys of the swept
     # options. Values of options are part of the jobs' own words and are checked there.
@@ -195,7 +211,19 @@ def _refers_to_values(config: DictConfig) -> bool:
 def sweep_settings(
     overrides: Sequence[str], more: Sequence[Path] = ()
 ) -> Iterator[tuple[list[str], Settings]]:
-    """The words and the settings of every job of a sweep, as Hydra composes them for a multirun."""
+    """The words and the settings of every job of a sweep, as Hydra composes them for a multirun.
+
+    Args:
+        overrides: words of the command line, which `check_overrides` has seen.
+        more: a user's own configuration folders.
+
+    Yields:
+        The overrides of a job and its settings, composed when they are asked for.
+
+    Raises:
+        UnknownName: the options of a job lack a key.
+        EditbenchError: a value is wrong.
+    """
     with hydra_application(more, overrides) as hydra:
         master, jobs = compose_master(hydra.config_loader, overrides)
         composer = JobComposer(hydra.config_loader, master, more)
@@ -209,11 +237,16 @@ def check_sweep(composer: JobComposer, jobs: list[list[str]]) -> list[Settings]:
     Composing a job takes a fifth of a second, so only enough jobs are composed to cover every swept
     value once. The many values of attribute, target and seed are checked without composing.
 
+    Args:
+        composer: of the jobs.
+        jobs: the overrides of every job, see `sweep_jobs`.
+
     Returns:
         The settings of the jobs that were composed, and of the first job with each further
         attribute.
 
     Raises:
+        UnknownName: the options of a job lack a key.
         EditbenchError: a value is wrong.
     """
     seen: set[str] = set()

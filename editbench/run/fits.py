@@ -163,7 +163,13 @@ def _unchanged(bank: Bank, data: FitData, told: str, work: Callable[[], FitRepor
 
 
 def fit_data(settings: Settings, bank: Bank, networks: Networks) -> FitData:
-    """What an editor of a job may learn from."""
+    """What an editor of a job may learn from, with the samples on the job's device.
+
+    Args:
+        settings: of the job.
+        bank: gives its splits 'fit' and 'tune', with the logits of the evaluated attributes only.
+        networks: of the job; the judge is not handed on.
+    """
     return FitData(
         networks.generator,
         networks.teacher,
@@ -177,6 +183,12 @@ def fit_data(settings: Settings, bank: Bank, networks: Networks) -> FitData:
 
 def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute: str) -> Editor:
     """The configured method, fitted for an attribute.
+
+    Args:
+        settings: of the job; their own attribute is not used.
+        bank: with the samples of the fit.
+        networks: of the job.
+        attribute: to edit, one of the evaluated attributes.
 
     Raises:
         Unsupported: the method finds no control for the attribute.
@@ -193,7 +205,21 @@ def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute:
 def fit_files(
     settings: Settings, bank_id: str, networks: Networks, attribute: str, editor: type[Editor]
 ) -> list[Path]:
-    """Cache file of a job's fit and, if the method tunes for an attribute, of its tuning."""
+    """Cache file of a job's fit and, if the method tunes for an attribute, of its tuning.
+
+    Args:
+        settings: of the job.
+        bank_id: identity of its bank.
+        networks: of the job; generator and teacher are part of the name, the judge is not.
+        attribute: of the tuning. All attributes share the fit.
+        editor: class of the method, which shows whether it tunes.
+
+    Returns:
+        One or two files, which need not exist.
+
+    Raises:
+        BadFile: bank.path names no bank.
+    """
     digests = {"generator": networks.generator.digest, "teacher": networks.teacher.digest}
     attributes = networks.teacher.attributes.names
     bank = bank_key(settings, bank_id)
@@ -204,6 +230,7 @@ def fit_files(
 
 
 def bank_sigma(bank: Bank, device: str) -> torch.Tensor:
+    """Standard deviation of each of the teacher's log-odds: (width,) float32 on the device."""
     return torch.from_numpy(bank.sigma["teacher"]).float().to(device)
 
 

@@ -205,7 +205,16 @@ def run_job(settings: Settings) -> Outcome:
 
 
 def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:
-    """Name of the record of a job, see `editbench.base.identity.run_id`."""
+    """Name of the record of a job, see `editbench.base.identity.run_id`.
+
+    Args:
+        settings: of the job.
+        bank_id: identity of its bank.
+        names: the evaluated attributes, in the scorer's order.
+
+    Raises:
+        BadFile: bank.path names no bank.
+    """
     key = bank_key(settings, bank_id)
     return identity.run_id(settings.plain, key, names, inversion_id(settings))
 

@@ -169,10 +169,15 @@ def batch_size(config: DictConfig, jobs: int) -> int:
 def worker_threads(workers: int | None, cores: int, environ: Mapping[str, str]) -> int | None:
     """Number of threads for each of several workers on one machine; None leaves it unchanged.
 
-    If OMP_NUM_THREADS is set, the user has decided, and it is respected.
+    Args:
+        workers: number of jobs that run at once, see `local_workers`; None if they run elsewhere.
+        cores: that this machine's workers share.
+        environ: of the process. If OMP_NUM_THREADS is set, the user has decided, and it is
+            respected.
     """
     if workers is None or workers == 1 or environ.get("OMP_NUM_THREADS"):
         return None
+    # There may be more workers than cores.
     return max(1, cores // workers)
 
 

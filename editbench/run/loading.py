@@ -298,7 +298,16 @@ def load_bank(settings: Settings) -> Bank:
 
 
 def check_bank(bank: Bank, networks: Networks) -> Bank:
-    """Reject a bank given by its path if it was made by other networks."""
+    """Reject a bank given by its path if it was made by other networks.
+
+    Args:
+        bank: to check; it is returned.
+        networks: of the job, with all attributes of their scorers.
+
+    Raises:
+        BadFile: generator, teacher or judge has another digest, or the judge other attributes. The
+            networks of an imported bank are unknown, and only its attributes are compared.
+    """
     for role, network in vars(networks).items():
         # An imported bank has no network to compare with; see imported_agreement.
         if bank.meta[role] not in (network.digest, IMPORTED):

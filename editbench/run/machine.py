@@ -143,12 +143,22 @@ def tf32(wanted: bool) -> Iterator[None]:
 
 
 def product_error(device: str, dtype: torch.dtype, side: int = 128) -> float:
-    """Root mean square error of a product, relative to the root mean square of the product."""
+    """Root mean square error of a product, relative to the root mean square of the product.
+
+    Args:
+        device: that multiplies.
+        dtype: of the factors. TF32 is float32 within `tf32(True)`.
+        side: of the square matrices, whose elements are standard normal.
+
+    Raises:
+        RuntimeError: the device has no such product; raised by torch.
+    """
     # Drawn on the host with a fixed seed, so that all devices multiply the same numbers.
     rng = torch.Generator().manual_seed(0)
     a = torch.randn(side, side, generator=rng, dtype=torch.float64)
     b = torch.randn(side, side, generator=rng, dtype=torch.float64)
     exact = a @ b
+    # Subtracted in float64: a difference of two half precision numbers would be rounded again.
     found = (a.to(device, dtype) @ b.to(device, dtype)).double().cpu()
     return float((found - exact).square().mean().sqrt() / exact.square().mean().sqrt())
 

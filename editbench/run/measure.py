@@ -131,6 +131,10 @@ def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
 
     For a user's own metrics the source is included, since it changes often during development
     without a new version.
+
+    Args:
+        settings: of the job; only the options of its metrics count.
+        metrics: the same metrics as objects, by name.
     """
     versions = {name: metric.version for name, metric in metrics.items()}
     # The name of a figure is among the labels that components do not have: a drawing changes no
@@ -144,7 +148,12 @@ def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
 
 
 def is_outdated(record: Record, settings: Settings) -> bool:
-    """Whether the metrics of a finished record have other options or versions than the current."""
+    """Whether the metrics of a finished record have other options or versions than the current.
+
+    Args:
+        record: of an earlier run of the job. Without trajectories it is never outdated.
+        settings: of the job now.
+    """
     # Other runs that were skipped or failed have no trajectories.
     if record.status["status"] != "done" and not record.walked:
         return False
@@ -153,6 +162,11 @@ def is_outdated(record: Record, settings: Settings) -> bool:
 
 def refresh_metrics(record: Record, settings: Settings) -> tuple[Record, list[str]]:
     """Recompute the metrics of a finished record if options or versions have changed.
+
+    Args:
+        record: of an earlier run of the job; its folder is rewritten.
+        settings: of the job now. Only the metrics of the record's configuration are replaced by
+            theirs.
 
     Returns:
         The updated record (done, even if a metric had failed before), and the metrics whose rows

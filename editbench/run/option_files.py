@@ -84,6 +84,13 @@ def check_place(group: str, file: Path) -> None:
     """Check that a file has the @package line that it needs if a job may have several options.
 
     Without it, Hydra would put the file's keys in the group itself, next to the names of options.
+
+    Args:
+        group: of the option. If a job takes one option of it, the file needs no such line.
+        file: YAML; its name without the ending is that of the option.
+
+    Raises:
+        EditbenchError: the line is missing.
     """
     name = file.stem
     if group in list_groups() and PACKAGE not in yaml_text(file):

@@ -36,12 +36,27 @@ class Outcome:
 
 
 def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told: str) -> None:
-    """Write the outcome of job `number` of the sweep in `folder`, and what to print of it."""
+    """Write the outcome of a job of a sweep, and what to print of it, to NUMBER.json.
+
+    Args:
+        folder: of the sweep.
+        number: of the job in its sweep, from 0.
+        title: of the job.
+        outcome: of the job.
+        told: text to print after the title.
+    """
     write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "told": told})
 
 
 def write_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
-    """Write the outcome of a job whose settings are wrong."""
+    """Write the outcome of a job whose settings are wrong, and return it.
+
+    Args:
+        folder: of the sweep.
+        number: of the job in its sweep, from 0.
+        title: the words of the job, since there are no settings to name it by.
+        error: the reason.
+    """
     outcome = failed_outcome(error)
     write_outcome(folder, number, title, outcome, f"failed: {outcome.reason}")
     return outcome
@@ -53,7 +68,12 @@ def failed_outcome(error: Exception) -> Outcome:
 
 
 def describe_outcome(settings: Settings, outcome: Outcome) -> str:
-    """Text to print after the title of a job: its status, and its main numbers or its reason."""
+    """Text to print after the title of a job: its status, and its main numbers or its reason.
+
+    Args:
+        settings: of the job; they give the folder of its record.
+        outcome: of the job. If it is 'done', the record is read.
+    """
     head = outcome.status
     if outcome.reused:
         head += " (reused)"

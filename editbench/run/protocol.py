@@ -36,7 +36,20 @@ def check_protocol(settings: Settings, attributes: Attributes) -> list[str]:
 
 
 def check_evaluated(settings: Settings, attributes: Attributes) -> list[str]:
-    """`check_protocol` without the target class, which sweeps give to attributes of other classes."""
+    """`check_protocol` without the target class, which sweeps give to attributes of other classes.
+
+    Args:
+        settings: of a job.
+        attributes: of its scorer, all of them.
+
+    Returns:
+        Names of the evaluated attributes, in the scorer's order.
+
+    Raises:
+        UnknownName: the scorer lacks an evaluated attribute.
+        EditbenchError: the job's attribute is not evaluated or cannot be part of a file's name, or
+            there are fewer samples than starts.
+    """
     names = evaluated_names(settings, attributes)
     if settings.attribute not in names:
         raise EditbenchError(
@@ -67,7 +80,16 @@ def evaluated_names(settings: Settings, attributes: Attributes) -> list[str]:
 
 
 def target_class(settings: Settings, attributes: Attributes) -> int | None:
-    """The target class of every start; None if it is drawn for each start."""
+    """The target class of every start, as an index; None if it is drawn for each start.
+
+    Args:
+        settings: of a job; the target may be the name or the index of a class.
+        attributes: of its scorer.
+
+    Raises:
+        UnknownName: there is no such attribute or class.
+        EditbenchError: the index is out of range.
+    """
     attributes[settings.attribute]  # raises UnknownName
     if settings.target is None:
         return None

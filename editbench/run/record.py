@@ -232,17 +232,35 @@ def moved_attributes(value: object) -> str:
 
 
 def write_status(folder: Path, status: str, reason: str = "", **about: object) -> None:
+    """Write status.json.
+
+    Args:
+        folder: of the run.
+        status: 'done', 'skipped' or 'failed'.
+        reason: why it is not done; '' if it is.
+        **about: further keys, as plain values: what was run.
+    """
     write_json(folder / Record.STATUS, {"status": status, "reason": reason, **about})
 
 
 def write_config(folder: Path, plain: dict[str, Any]) -> None:
-    """Write the configuration of the run, as plain values, to config.yaml."""
+    """Write the configuration of a run to config.yaml.
+
+    Args:
+        folder: of the run.
+        plain: the resolved configuration, as plain values.
+    """
     write_atomic(folder / Record.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 
 def labelled(name: str, metric: Metric, result: MetricResult) -> MetricResult:
-    """Add columns to a result's rows: the metric's option as `group`, its version, and whether
-    higher is better."""
+    """Add the columns `group`, `version` and `higher_is_better` to a result's rows.
+
+    Args:
+        name: of the metric's option, which becomes the group.
+        metric: gives its version, and the direction of each number.
+        result: of the metric; it is not changed.
+    """
     # A direction may be None, which a column of booleans cannot hold.
     better = result.rows["metric"].map(dict(metric.produces)).astype(object)
     rows = result.rows.assign(group=name, version=metric.version, higher_is_better=better)
@@ -271,11 +289,17 @@ def metric_tables(results: Sequence[MetricResult]) -> dict[str, bytes]:
 def write_pictures(
     folder: Path, pictures: Pictures, trajectories: Trajectories, columns: int = 8
 ) -> None:
-    """Write strips.safetensors: for each kept start its source, small to large steps, and the
-    crossing.
+    """Write strips.safetensors, or nothing if no image was kept.
 
-    images (k, c, C, H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). Class
-    names are in status.json.
+    For each kept start it has the source, small to large steps, and the crossing: images (k, c, C,
+    H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). The effect is in sigmas
+    of the target attribute's log-odds. Class names are in status.json.
+
+    Args:
+        folder: of the run.
+        pictures: of k starts at every step.
+        trajectories: of the same walk.
+        columns: c, images of each start. A walk of fewer steps repeats its last one.
     """
     import numpy as np
     import torch
@@ -298,6 +322,7 @@ def write_pictures(
         # Evenly spaced, including the source and the last step. In a short walk some coincide.
         chosen = set(np.linspace(0, last, columns).round().astype(int).tolist())
         if len(stop) and int(stop[0]) not in chosen:  # the crossing replaces its nearest neighbour
+            # Source and last step stay, unless the strip has no other step.
             chosen.discard(
                 min(chosen - {0, last} or {last}, key=lambda step: abs(step - int(stop[0])))
             )

@@ -81,6 +81,12 @@ class Component:
     def from_config(cls, key: str, config: object, name: str = "") -> Component:
         """A component whose options are arguments of its target.
 
+        Args:
+            key: its place in the configuration, for messages; the part before the dot is the group.
+            config: its mapping with `_target_`. Keys that only people read are left out of the
+                options.
+            name: of the option where `config` has no key `name`; '' for the key.
+
         Raises:
             UnknownName: an option that the target does not take.
             EditbenchError: there is no target, or a value has the wrong kind.

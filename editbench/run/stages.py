@@ -125,8 +125,16 @@ def _prepare_observations(job: Job, editor: Editor) -> Observing:
 def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     """Fit the editor, walk from the starts, and write what the record keeps of them.
 
+    Args:
+        job: to run.
+        folder: of the record, which is not complete yet. Trajectories, pictures and provenance are
+            written there.
+
     Returns:
         What observes the fitted editor from here on, and the trajectories.
+
+    Raises:
+        Unsupported: the method cannot do this job; some methods know it only after the fit.
     """
     settings = job.settings
     networks = job.networks
@@ -145,6 +153,7 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     # Batches of the walk are known to fit into memory.
     observing = observing.in_batches(batch)
     stride = _find_stride(observing.context, settings.engine)
+    # The generator's counter has the samples of the fit too.
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
         observer = WalkObserver(observing.observations)
@@ -356,6 +365,13 @@ def start_codes(
     editor: Editor, generator: Generator, bank: Bank, starts: Starts, device: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and logits of the starts, from the bank.
+
+    Args:
+        editor: its space decides which latents.
+        generator: of the job.
+        bank: that the starts were drawn from.
+        starts: n starts.
+        device: of the returned tensors.
 
     Returns:
         Codes (n, d): z for an editor of Z or a generator without W, otherwise w; and the judge's

@@ -287,6 +287,19 @@ def run_hydra(
 
     A user's experiment may say hydra.mode=MULTIRUN; ours never do. Looking costs a composition, so
     it is done only where a user's folder or the words could have it.
+
+    Args:
+        task: takes the composed configuration.
+        overrides: words of the command line, which `check_overrides` has seen.
+        more: a user's own configuration folders.
+        sweep: whether the command line asks for a sweep.
+        again: as for `run_sweep`.
+
+    Returns:
+        The exit code, as of `run_single`.
+
+    Raises:
+        EditbenchError: the configuration is wrong.
     """
     may_say = bool(more) or any(word.startswith("hydra.mode") for word in overrides)
     if not sweep and may_say:
@@ -412,7 +425,14 @@ def _own_environment() -> Iterator[None]:
 
 
 def share_cores(master: DictConfig, jobs: int) -> None:
-    """Tell the processes that a launcher is about to start how many threads each may have."""
+    """Tell the processes that a launcher is about to start how many threads each may have.
+
+    It sets OMP_NUM_THREADS in this process, whose environment they inherit.
+
+    Args:
+        master: configuration of the sweep as a whole, with Hydra's own node.
+        jobs: number of jobs.
+    """
     cores = available_cores()
     threads = worker_threads(local_workers(master, jobs, cores), cores, os.environ)
     if threads is not None:

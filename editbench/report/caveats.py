@@ -20,7 +20,15 @@ NAMED = 6  # number of runs that a note names
 
 
 def caveats(results: Results, theme: Theme) -> list[str]:
-    """The sentences of `far_starts`, `not_finite`, `contradictions` and `foreign_logits`."""
+    """The sentences of `far_starts`, `not_finite`, `contradictions` and `foreign_logits`.
+
+    Args:
+        results: of any settings.
+        theme: how methods and attributes are written.
+
+    Returns:
+        Plain text, one sentence an element; empty if nothing is doubtful.
+    """
     return [
         *far_starts(results, theme),
         *not_finite(results, theme),

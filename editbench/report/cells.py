@@ -217,7 +217,16 @@ def columns_of(table: pd.DataFrame, known: Mapping[str, Quantity] | None = None)
 
 
 def cell(record: Mapping[Any, Any], column: Column) -> Cell:
-    """One cell of a row of `main_table` or of the means."""
+    """One cell of a row of `main_table` or of the means.
+
+    Args:
+        record: the row. Only the column itself is required; its interval, note and floors are
+            looked up under the key with the ends `_low`, `_high`, `_note` and `_floor`.
+        column: what is shown, and with how many digits.
+
+    Returns:
+        MISSING with the note as its mark, if the value is absent or not finite.
+    """
     value = record.get(column.key)
     # Not every column has a note: None becomes ''.
     note = str(record.get(f"{column.key}_note") or "")
@@ -278,7 +287,12 @@ def not_clear(record: Mapping[Any, Any], columns: Iterable[Column], theme: Theme
 
 
 def over_what(record: Mapping[Any, Any], key: str) -> str:
-    """What a mean is over: '3 of 4 attributes, 452 starts'; '–' if there is no mean."""
+    """What a mean is over: '3 of 4 attributes, 452 starts'; '–' if there is no mean.
+
+    Args:
+        record: row of the means.
+        key: column of the mean, one of MEANS.
+    """
     if not record[f"{key}_attributes"]:
         return MISSING
     return over(record[f"{key}_attributes"], record["asked"], record[f"{key}_starts"])
@@ -291,7 +305,13 @@ def not_learned(record: Mapping[Any, Any]) -> bool:
 
 
 def number(value: float, digits: int | None = None) -> str:
-    """Fixed decimals, or three significant digits with k and M: 0.0123, 4.56, −789, 12.3k."""
+    """A number as text, with a typographic minus: 0.0123, 4.56, −789, 12.3k.
+
+    Args:
+        value: any; MISSING stands for NaN and infinity.
+        digits: number of decimals; None for three significant digits, with k from 10,000 and M from
+            a million on. Without decimals a size below 0.001 becomes <0.001.
+    """
     if not math.isfinite(value):
         return MISSING
     if value < 0:

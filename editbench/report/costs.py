@@ -55,7 +55,16 @@ def cost_table(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def front(means: pd.DataFrame, column: Column) -> Collection[str]:
-    """The Pareto front of accuracy and a cost: methods of one setting, cheapest first."""
+    """The Pareto front of accuracy and a cost: methods of one setting, cheapest first.
+
+    Args:
+        means: one row per method, with `accuracy` and the column of the cost.
+        column: of the cost. If higher is better, as for a rate, its highest value is the cheapest.
+
+    Returns:
+        Names of the methods for which no other one is at least as accurate and as cheap, and better
+        in one of the two. Methods without one of the two numbers are left out.
+    """
     # A method without one of the two numbers is left out.
     known = means[np.isfinite(means["accuracy"]) & np.isfinite(means[column.key])]
     # For a rate (edits per second) more is better, so its sign is reversed.

@@ -125,7 +125,15 @@ def _settings(results: Results, dial: Dial) -> pd.Series:
 
 
 def partners_of(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, int]]:
-    """Attribute -> the trait that it is correlated with, and the sign; without other attributes."""
+    """The trait that each attribute is correlated with, and the sign of the correlation.
+
+    Args:
+        attributes: names.
+        dial: if it does not correlate traits, there are no partners.
+
+    Returns:
+        Attribute -> (trait, 1 or -1), without the attributes that have no partner.
+    """
     if not dial.ties:
         return {}
     # Imported here, since the worlds need torch and most reports have no dial.

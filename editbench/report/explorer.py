@@ -68,7 +68,12 @@ class SpriteSheet:
         )
 
     def place(self, row: int, column: int) -> str:
-        """CSS background-position of a cell."""
+        """CSS background-position of a cell, in per cent.
+
+        Args:
+            row: number of the strip, from 0.
+            column: number of the frame, from 0.
+        """
         # count - 1, since a background position of 100 % is the last cell, not the one after it.
         return " ".join(
             f"{100 * at / max(count - 1, 1):.6g}%"
@@ -79,11 +84,18 @@ class SpriteSheet:
 def sheets(
     galleries: list[Gallery], budget: int = BUDGET, first: str = FIRST
 ) -> list[dict[str, list[SpriteSheet]]]:
-    """The sprites of each section of the page: attribute -> one sprite per start, in order.
+    """The sprites of each section of the page.
 
-    The attribute `first` comes first; the others keep their order. All sections use the first of
-    WAYS with which all sprites fit into `budget` bytes. Images larger than PIXELATED are never
-    stored as PNG.
+    All sections use the first of WAYS with which all sprites fit into the budget, or the last one
+    if none does. Images larger than PIXELATED are never stored as PNG.
+
+    Args:
+        galleries: of each section: attribute -> start -> its strips, one per method.
+        budget: bytes of all sprites together, in base64.
+        first: the attribute that comes first; the others keep their order.
+
+    Returns:
+        Of each section: attribute -> one sprite per start, in order.
     """
     # One encoding for the whole page, so that all images look alike.
     largest = max(

@@ -147,6 +147,11 @@ def add_rows(run: ExportedRun, rows: pd.DataFrame) -> None:
     """Add the rows of all metrics to a run.
 
     A number with a note is left out, since trackers cannot show the note; its name is listed.
+
+    Args:
+        run: it is changed: scalars are added to its metrics, rows with an x to its curves, and the
+            names of what is left out to `about`.
+        rows: of this run alone.
     """
     left_out = []
     for row in rows.sort_values("x").to_dict("records"):
@@ -180,7 +185,16 @@ def step_of(x: float) -> int:
 
 # -- Weights & Biases ------------------------------------------------------------------------------
 def write_wandb(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
-    """Write runs of Weights & Biases, offline unless WANDB_MODE says otherwise."""
+    """Write runs of Weights & Biases, offline unless WANDB_MODE says otherwise.
+
+    Args:
+        runs: to write; earlier files of the same runs are replaced.
+        folder: must be called `wandb`, since the tracker makes a folder of that name.
+        experiment: name of the project.
+
+    Returns:
+        A line that says where the runs are.
+    """
     import wandb
 
     mode: Any = os.environ.get("WANDB_MODE", "offline")
@@ -220,7 +234,16 @@ def write_wandb(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> s
 
 # -- MLflow ----------------------------------------------------------------------------------------
 def write_mlflow(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
-    """Write runs of an MLflow experiment, to a database file or the server MLFLOW_TRACKING_URI."""
+    """Write runs of an MLflow experiment, to a database file or the server MLFLOW_TRACKING_URI.
+
+    Args:
+        runs: to write; earlier runs of the same names are deleted from the experiment.
+        folder: of the database file and the files of its runs.
+        experiment: its name; it is created if it does not exist.
+
+    Returns:
+        A line that says where the runs are.
+    """
     import mlflow
     from mlflow.entities import Metric, Param
 
@@ -235,6 +258,7 @@ def write_mlflow(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> 
     else:
         number = known.experiment_id
     for run in runs:
+        # MLflow chooses the id of a run itself, so an earlier export is found by this tag.
         for earlier in client.search_runs([number], f"tags.editbench_run = '{run.name}'"):
             client.delete_run(earlier.info.run_id)
         about = {key: value[:LONGEST_TAG] for key, value in run.about.items()}
@@ -260,7 +284,16 @@ def write_mlflow(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> 
 
 # -- TensorBoard -----------------------------------------------------------------------------------
 def write_tensorboard(runs: Sequence[ExportedRun], folder: Path, experiment: str) -> str:
-    """Write event files, one folder per run, with the configuration as hyperparameters."""
+    """Write event files, one folder per run, with the configuration as hyperparameters.
+
+    Args:
+        runs: to write; their earlier folders are deleted.
+        folder: of the folders of the runs.
+        experiment: not used, since TensorBoard has no name for it.
+
+    Returns:
+        A line that says where the runs are.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
     for run in runs:

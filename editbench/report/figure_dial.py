@@ -22,7 +22,12 @@ TITLE_LINE = 11  # characters in a line of the title of a narrow panel
 
 
 def drawings(results: Results, theme: Theme) -> list[Drawing]:
-    """The figure; none without a dial."""
+    """The figure of the dial, as a list; empty if no number can be drawn against a dial.
+
+    Args:
+        results: records of worlds that differ in the dial.
+        theme: how methods and attributes are written and ordered.
+    """
     found = points(results)
     dial = dial_of(results)
     if found.empty or dial is None:
@@ -33,7 +38,14 @@ def drawings(results: Results, theme: Theme) -> list[Drawing]:
 
 
 def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
-    """Rows are quantities and columns attributes; the reverse in a paper's column."""
+    """Rows are quantities and columns attributes; the reverse in a paper's column.
+
+    Args:
+        found: the numbers, see `editbench.report.dial.points`; at least one row.
+        theme: how methods and attributes are written and ordered; its width decides the
+            arrangement.
+        dial: whose settings are on the horizontal axes.
+    """
     partners = partners_of(found["attribute"], dial)
     # Attributes that the dial correlates come first.
     attributes = sorted(theme.order(found["attribute"]), key=lambda name: name not in partners)

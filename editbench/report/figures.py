@@ -29,6 +29,10 @@ def accuracy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
     """Accuracy per attribute, one point per method with its 95 % interval.
 
     A cross at the bottom marks a run that was skipped or failed.
+
+    Args:
+        table: `main_table` of one setting.
+        theme: how methods and attributes are written and ordered.
     """
     attributes = theme.order(table["attribute"])
     methods = order_methods(table["method"], theme)

@@ -181,11 +181,16 @@ def write_pages(path: Path, parts: Sequence[bytes]) -> None:
     """Write one file per page: the first has the plain name, others end in _2, _3 and so on.
 
     Files of an earlier report with more pages are removed.
+
+    Args:
+        path: of the first page, with its ending.
+        parts: the contents of the pages, in order.
     """
     for number in itertools.count(1):
         file = path if number == 1 else path.with_stem(f"{path.stem}_{number}")
         if number <= len(parts):
             write_atomic(file, parts[number - 1])
+        # Pages have no gaps in their numbers, so the first one that is absent ends the search.
         elif file.exists():
             file.unlink()
         else:

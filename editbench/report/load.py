@@ -158,7 +158,15 @@ class Results:
         return [(name, self.only(name)) for name in names]
 
     def observation(self, run_id: str, name: str) -> Observed | None:
-        """The data of an observation in a run; None if the run had no such observation."""
+        """The data of an observation in a run; None if the run had no such observation.
+
+        Args:
+            run_id: name of the record.
+            name: of the observation.
+
+        Returns:
+            If the file is damaged, an `Observed` that holds only the reason.
+        """
         # A missing file is normal, while a damaged one is an error.
         file = observation_file(self.root / run_id, name)
         if not Record.read(self.root / run_id).has(file.name):
@@ -271,7 +279,15 @@ def require_readable(results: Results) -> None:
 
 
 def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
-    """Problems: settings with rows of a metric from different versions of the metric's code."""
+    """Settings with rows of a metric from different versions of the metric's code.
+
+    Args:
+        runs: `Results.runs`, one row per record.
+        rows: `Results.rows`; those without a version are ignored.
+
+    Returns:
+        One problem for all metrics of a setting with the same versions in the same runs.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     # Rows without a version are ignored.
     known = rows[["run_id", "metric", "version"]].dropna().drop_duplicates()

@@ -183,7 +183,13 @@ class MeanComparison:
 
 
 def over(attributes: int, asked: int, starts: int) -> str:
-    """What a mean is over, as text."""
+    """What a mean is over, as text.
+
+    Args:
+        attributes: number of attributes that count.
+        asked: number of requested attributes.
+        starts: number of starts of all attributes that count, together.
+    """
     return f"{attributes} of {asked} attributes, {starts:,} starts"
 
 
@@ -353,7 +359,15 @@ def _is_complete(cells: pd.Series) -> bool:
 
 
 def comparisons(results: Results, table: pd.DataFrame) -> dict[str, MeanComparison]:
-    """Number of MEANS -> what its means are over."""
+    """What the mean of each of MEANS is over.
+
+    Args:
+        results: of one setting.
+        table: their `main_table`.
+
+    Returns:
+        Number of MEANS -> its comparison.
+    """
     return {metric: compare_methods(results, table, metric) for metric in MEANS}
 
 

@@ -80,11 +80,20 @@ def present_source(target: str) -> str:
 
 
 def notes_of(runs: Sequence[Mapping[str, Any]], older: Mapping[str, str]) -> list[str]:
-    """One line for each method of which records were left out."""
+    """One line for each method of which records were left out.
+
+    Args:
+        runs: `run_id` and `method` of each record of the folder.
+        older: run_id of a record that is left out -> run_id of the one that is read instead.
+
+    Returns:
+        The lines, sorted by method.
+    """
     jobs: dict[str, set[str]] = {}
     left: dict[str, list[str]] = {}
     for run in runs:
         if run["run_id"] in older:
+            # A set, since several records of one job have the same replacement.
             jobs.setdefault(run["method"], set()).add(older[run["run_id"]])
             left.setdefault(run["method"], []).append(run["run_id"])
     return [

@@ -35,12 +35,22 @@ TITLES = {column.key: column.title for column in COLUMNS}
 
 
 def world_of(numbers: Numbers, theme: Theme) -> str:
-    """The title of a setting's generator."""
+    """The title of a setting's generator.
+
+    Args:
+        numbers: of one setting, with at least one row.
+        theme: how worlds are written.
+    """
     return theme.world(str(numbers.table["generator"].iloc[0]))
 
 
 def setting_title(numbers: Numbers, theme: Theme) -> str:
-    """'Cartoon faces: starts.n 40': the world, and how the setting differs from others in it."""
+    """'Cartoon faces: starts.n 40': the world, and how the setting differs from others in it.
+
+    Args:
+        numbers: of one setting.
+        theme: how worlds are written.
+    """
     world = str(numbers.table["generator"].iloc[0])
     # If there are several worlds, the name of a setting begins with its world.
     rest = numbers.name.removeprefix(world).removeprefix(", ")
@@ -48,7 +58,12 @@ def setting_title(numbers: Numbers, theme: Theme) -> str:
 
 
 def floors_of(table: pd.DataFrame, theme: Theme) -> list[str]:
-    """The titles of the floors in a `main_table`."""
+    """The titles of the floors in a `main_table`, sorted by the names of their methods.
+
+    Args:
+        table: `main_table`.
+        theme: how methods are written.
+    """
     return [theme.method(name) for name in sorted(set(table.loc[table["floor"], "method"]))]
 
 
@@ -93,7 +108,13 @@ def missed_cards(results: Results) -> list[Missed]:
 
 
 def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
-    """What each row of the main table is over."""
+    """What each row of the main table is over: its number of starts and seeds.
+
+    Args:
+        table: `main_table` of one setting.
+        theme: how columns are written.
+        style: which columns are shown; others are not mentioned.
+    """
     counts = sorted(set(table["n"].dropna().astype(int)))
     # If nothing was done, the lines below give the reasons.
     if not counts:
@@ -116,12 +137,23 @@ def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
 
 
 def title_of(key: str, theme: Theme) -> str:
-    """The title of a column; its key if it is not one of COLUMNS."""
+    """The title of a column.
+
+    Args:
+        key: of the column. It is the title itself if the column is not one of COLUMNS.
+        theme: may have another title for it.
+    """
     return theme.column(key, TITLES.get(key, key))
 
 
 def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
-    """The lines below the main table: criteria that the world misses, what rows are over, floors."""
+    """The lines below the main table: criteria that the world misses, what rows are over, floors.
+
+    Args:
+        numbers: of one setting.
+        theme: how methods and columns are written.
+        style: which columns are shown; others are not mentioned.
+    """
     missed = missed_cards(numbers.results)
     notes = [f"{card.summary}: {'; '.join(card.criteria)}." for card in missed]
     notes.append(over_starts(numbers.table, theme, style))
@@ -132,7 +164,13 @@ def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
 
 
 def means_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
-    """The lines below the table of means, about the numbers that the tables show."""
+    """The lines below the table of means, about the numbers that the tables show.
+
+    Args:
+        numbers: of one setting.
+        theme: how methods and attributes are written.
+        style: which columns are shown. The lines about accuracy are always there.
+    """
     shown = []
     for key, compared in numbers.compared.items():
         # Always for accuracy, which the ranking shows and whose attributes other means use.

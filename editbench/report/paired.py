@@ -56,6 +56,10 @@ def paired_table(
     All pairs of a family (one setting, attribute and number) share the resampled starts. Starts
     that one of the two methods lacks are left out.
 
+    Args:
+        results: of any settings, with seeds pooled.
+        metrics: names in the rows of the metrics, in the order of the table.
+
     Returns:
         One row per attribute, number and pair of methods, with the columns COLUMNS. difference:
         mean of a - b over the n starts that both have; low and high: its 95 % interval; p:
@@ -82,7 +86,15 @@ def paired_table(
 
 
 def keyed_values(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, tuple], pd.Series]:
-    """(run_id, key of the samples) -> values indexed by start."""
+    """The samples of some metrics, one series for each number of a run.
+
+    Args:
+        results: of any settings.
+        metrics: names in the rows of the metrics.
+
+    Returns:
+        (run_id, `key_of` of the number) -> values indexed by start.
+    """
     rows = results.samples[results.samples["metric"].isin(metrics)]
     found = {}
     for (run, *_), part in rows.groupby(["run_id", *KEY_COLUMNS], dropna=False, sort=False):
@@ -112,7 +124,15 @@ def start_values(
 
 
 def seed_spreads(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, tuple], SeedSpread]:
-    """(run_id, key of the number) -> what its seeds add to the variance; only for several seeds."""
+    """What the seeds of each number add to its variance.
+
+    Args:
+        results: of any settings; only pooled seeds have a spread.
+        metrics: names in the rows of the metrics.
+
+    Returns:
+        (run_id, `key_of` of the number) -> spread, only for numbers over several seeds.
+    """
     rows = results.rows[results.rows["metric"].isin(metrics) & (results.rows["seeds"] > 1)]
     return {
         (str(row["run_id"]), key_of(row)): SeedSpread(row["seed_variance"], int(row["seeds"]))

@@ -71,7 +71,12 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
 
 
 def legends_height(names: list[list[str]], width: float) -> float:
-    """Height in inches of legends with these names, at screen size, for a width in inches."""
+    """Height in inches of several legends below each other, at screen size.
+
+    Args:
+        names: the texts of each legend; one without texts has no height.
+        width: that is available, in inches at screen size.
+    """
     return sum(legend_height(len(one), columns_that_fit(one, width)) for one in names if one)
 
 

@@ -96,7 +96,15 @@ def _told(name: str, keys: list[dict[str, Any]]) -> bool:
 
 
 def protocol(run: dict[Any, Any], flat: dict[str, Any]) -> dict[str, Any]:
-    """Everything that a result depends on, except the method and the attribute."""
+    """Everything that a result depends on, except the method and the attribute.
+
+    Args:
+        run: `STATUS_FIELDS` of its record.
+        flat: its configuration, see `flatten`.
+
+    Returns:
+        Key -> value; records with equal mappings can be compared.
+    """
     key = {name: run[name] for name in STATUS_FIELDS}
     # Without an inversion, its options have no effect.
     if flat.get("inversion.name") == "none":
@@ -132,6 +140,10 @@ def flatten(config: object, prefix: str = "") -> dict[str, Any]:
 
     Options of the generator are not flattened, so that a mapping and null are different values:
     they are different worlds.
+
+    Args:
+        config: operative configuration, or a part of it.
+        prefix: key of the part in the whole configuration; '' for the whole.
     """
     # With paths, workers and similar options, every run would be a separate setting.
     if prefix in WITHOUT_EFFECT or prefix in METHOD_LABELS:

@@ -60,11 +60,16 @@ class Strip:
 def strips(
     results: Results, theme: Theme, most: int = 4
 ) -> tuple[dict[str, dict[int, list[Strip]]], list[Problem]]:
-    """attribute -> start -> strips by method, and the files that could not be read.
+    """The strips of the finished runs, and the files that could not be read.
 
-    Methods are in the order of `theme`. At most `most` starts are included, preferably those that
-    most methods have. Edits that add an attribute, such as a smile, come before edits that remove
-    it.
+    Args:
+        results: of one setting.
+        theme: gives the order of methods and attributes.
+        most: starts of each attribute, preferably those that most methods have.
+
+    Returns:
+        Attribute -> start -> strips by method, and the problems. Edits that add an attribute, such
+        as a smile, come before edits that remove it.
     """
     found: dict[str, dict[int, list[Strip]]] = {}
     problems = []
@@ -250,7 +255,12 @@ def _page(blocks: Sequence[StripBlock], title: str, theme: Theme, measures: Meas
 
 
 def frame_caption(strip: Strip, place: int) -> str:
-    """'source', or the achieved effect, such as '+1.2 σ'."""
+    """'source', or the achieved effect, such as '+1.2 σ'.
+
+    Args:
+        strip: of the frame.
+        place: of the frame in the strip, from 0.
+    """
     if strip.steps[place] == 0:
         return "source"
     value = strip.effect[place]

@@ -179,12 +179,20 @@ class Style:
         return Theme(found, attributes, worlds, columns=self.titles)
 
     def ordered(self, numbers: Numbers, theme: Theme) -> Numbers:
-        """The same numbers with rows in the chosen order."""
+        """The same numbers with rows in the chosen order.
+
+        Args:
+            numbers: of one setting.
+            theme: of `theme`, whose order of methods and attributes is taken. Tables of means and
+                costs keep their own order if no methods were chosen.
+        """
         methods = {name: k for k, name in enumerate(theme)}
         attributes = {name: k for k, name in enumerate(theme.order(numbers.table["attribute"]))}
         places = {"attribute": attributes, "method": methods}
         table = numbers.table.sort_values(
-            ["attribute", "method"], key=lambda values: values.map(places[str(values.name)])
+            # pandas calls the key once for each of the two columns.
+            ["attribute", "method"],
+            key=lambda values: values.map(places[str(values.name)]),
         )
         numbers = replace(numbers, table=table.reset_index(drop=True))
         if not self.methods:

@@ -160,8 +160,17 @@ def _main_record(
 
 
 def readable(table: pd.DataFrame, name: str) -> pd.Series:
-    """Whether each row has a number without a note."""
+    """Whether each row has a finite number without a note.
+
+    Args:
+        table: `main_table` or the means. Rows that are not 'done' have no number.
+        name: column of the number, beside which there is a column NAME_note.
+
+    Returns:
+        bool, with the index of the table.
+    """
     noted = table[f"{name}_note"].fillna("") != ""
+    # The means have no status: only finished runs are in them.
     return (table.get("status", "done") == "done") & np.isfinite(table[name]) & ~noted
 
 

@@ -123,7 +123,12 @@ def _every(results: Results) -> list[Numbers]:
 
 
 def by_name(results: Results, style: Style) -> Theme:
-    """A theme with the names of methods and attributes, and the titles of columns."""
+    """A theme with the names of methods and attributes, and the titles of columns.
+
+    Args:
+        results: gives the attributes.
+        style: gives the titles of columns that a user chose.
+    """
     attributes = {name: name for name in sorted(set(results.runs["attribute"]))}
     return Theme({}, attributes, columns=style.titles)
 

@@ -126,6 +126,10 @@ def _make_parser() -> CommandParser:
 def widen(args: argparse.Namespace, out: Console) -> None:
     """Widen the tolerances of an existing baseline by the deviations of other runs.
 
+    Args:
+        args: of the command: the baseline, the folders with the other runs, and the reason.
+        out: where the tolerances are reported.
+
     Raises:
         EditbenchError: --force is given too, or a folder has the name of one that the tolerances
             were measured by before.
@@ -201,7 +205,13 @@ def read_spreads(paths: list[Path], root: Path) -> tuple[dict[str, list[PinnedRu
 
 
 def report(runs: list, spread: dict, out: Console) -> None:
-    """What was pinned, where the tolerances came from, and which runs are pinned as not done."""
+    """Print what was pinned, where the tolerances came from, and which runs are pinned as not done.
+
+    Args:
+        runs: the pinned runs.
+        spread: folder -> how many runs, and what was varied between them, see `measure`.
+        out: for results; runs that are not done are printed to stderr.
+    """
     origins = [pin.origin for run in runs for pin in run.rows.values()]
     counts = ", ".join(
         f"{origins.count(name)} {words}"

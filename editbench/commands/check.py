@@ -157,7 +157,15 @@ def of_wrong_intervals(rows: pd.DataFrame) -> list[str]:
 
 
 def made_otherwise(baseline: Baseline, now: dict) -> list[str]:
-    """A note on versions and hardware that differ from the pinned ones."""
+    """A note on versions and hardware that differ from the pinned ones.
+
+    Args:
+        baseline: whose `made_with` is compared.
+        now: `surroundings` of the runs that are checked.
+
+    Returns:
+        One note, or none if all that both have is the same. The commit is not compared.
+    """
     changed = [
         words.removeprefix("packages.")
         for words in differences(baseline.made_with, now)

@@ -124,9 +124,15 @@ def _without_plus(word: str) -> str:
 
 
 def split_values(words: Sequence[str], flags: Collection[str]) -> Iterator[str]:
-    """Words, with `--flag=value` as two; flags: those that take a value."""
+    """Split `--flag=value` into two words; all other words stay as they are.
+
+    Args:
+        words: of the command line.
+        flags: those that take a value.
+    """
     for word in words:
         flag, equals, value = word.partition("=")
+        # Overrides of the configuration have an equals sign too.
         if equals and flag in flags and flag.startswith("--"):
             yield flag
             word = value

@@ -99,7 +99,12 @@ def columns(*titles: str) -> Table:
 
 
 def show_list(suites: Mapping[str, Iterable[Check]], as_json: bool) -> None:
-    """The checks of each kind of object, with what they mean."""
+    """Print the checks of each kind of object, with what they mean.
+
+    Args:
+        suites: kind of object, such as 'editor' -> its checks.
+        as_json: print a JSON list instead of a table.
+    """
     rows = []
     for kind, checks in suites.items():
         for check in checks:

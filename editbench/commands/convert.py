@@ -119,7 +119,21 @@ def _make_parser() -> CommandParser:
 
 
 def convert_generator(console: Console, args: argparse.Namespace, content: object) -> int:
-    """Convert the generator of a checkpoint, whose content was read."""
+    """Convert the generator of a checkpoint, whose content was read.
+
+    Args:
+        console: where it is described.
+        args: of the command; with one file. Without `out` nothing is written.
+        content: of the file, from `read_content`.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        BadFile: the checkpoint is not one that can be converted, its pictures are implausible, or
+            they differ from those of `args.golden`.
+        EditbenchError: the file cannot be written.
+    """
     file = args.files[0]
     # Put together, decode: each step refuses what the next one relies on.
     source = source_of(file, content, args.name, args.mapping_lr, args.conv_clamp)
@@ -142,6 +156,7 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
             soft_wrap=True,
         )
         label = ""
+        # A conditional generator cannot be built without a label.
         if source.config.c_dim:
             label = " generator.label=0"
         console.print(
@@ -155,7 +170,21 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
 
 # -- classifiers ----------------------------------------------------------------------------------
 def convert_classifiers(console: Console, args: argparse.Namespace, content: object) -> int:
-    """Convert CelebA-HQ classifiers, the first of which was read, into one file and a scorer."""
+    """Convert CelebA-HQ classifiers, the first of which was read, into one file and a scorer.
+
+    Args:
+        console: where they are described.
+        args: of the command; without `out` nothing is written.
+        content: of the first file, from `read_content`.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        BadFile: a file is not a classifier.
+        EditbenchError: an option does not suit classifiers, the names of attributes do not fit the
+            files, or the classifiers take pictures of different sizes.
+    """
     for option in ("golden", "name"):
         if getattr(args, option) is not None:
             raise EditbenchError(
@@ -179,12 +208,14 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
             f"--attributes: {len(found)} different names are needed, one per file; got "
             f"{', '.join(names)}"
         )
+    # Only for its check: one scorer gives all of them the same picture.
     CelebAHQClassifiers([item.network for item in found])
     console.print(described_classifiers(found, names))
     if args.out is None:
         return 0
     with explain_disk_errors(args.out):
         save_classifiers(args.out, found, names)
+    # A file that cannot be read back is found now, and not in the first run.
     load_classifiers(args.out)
     console.print(f"wrote {args.out}, verified", markup=False, soft_wrap=True)
     yaml = args.out.with_suffix(".yaml")
@@ -202,7 +233,12 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
 
 
 def described_classifiers(found: list[ReadClassifier], names: list[str]) -> Table:
-    """What was found."""
+    """A table of the classifiers that were found, one a row.
+
+    Args:
+        found: the classifiers.
+        names: of their attributes, in the same order.
+    """
     table = Table("attribute", "file", "format", "pixels", "halves by", "statistic", "noted")
     for item, name in zip(found, names):
         config = item.network.config
@@ -220,7 +256,12 @@ def described_classifiers(found: list[ReadClassifier], names: list[str]) -> Tabl
 
 # -- what is shown --------------------------------------------------------------------------------
 def description(source: CheckpointContent, network: StyleNetwork) -> Table:
-    """What was found."""
+    """A table of what was found in a generator's checkpoint.
+
+    Args:
+        source: the checkpoint. Values that it does not contain are marked as assumed.
+        network: put together from it.
+    """
     config = source.config
     # File names may hold what rich takes for markup.
     table = Table(title=escape(source.path.name), show_header=False, title_justify="left")
@@ -276,6 +317,19 @@ def statistics(images: torch.Tensor) -> str:
 
 
 def show_parity(console: Console, network: StyleNetwork, path: Path) -> bool:
+    """Print the differences of a network from the outputs of the authors' code.
+
+    Args:
+        console: where the table is printed.
+        network: put together from the checkpoint.
+        path: .npz with the outputs.
+
+    Returns:
+        Whether all tensors agree to within BOUND of their standard deviation.
+
+    Raises:
+        BadFile: the file is not of this network, or has nothing to compare.
+    """
     # A golden is of one network: another one cannot be compared, and is an error.
     golden = read_golden(path)
     try:

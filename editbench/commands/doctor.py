@@ -108,7 +108,15 @@ def examine_machine(
 
 
 def tried_kinds(device: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every kind of numbers on a device; none where the machine lacks it."""
+    """Every kind of numbers on a device; none where the machine lacks it.
+
+    Args:
+        device: 'cpu', 'cuda', 'cuda:1'.
+        found: `devices()` of the machine.
+
+    Returns:
+        The fields of `NumberKind`, one mapping per kind.
+    """
     name = device
     if device == "cuda":  # torch takes it for the first one
         name = "cuda:0"
@@ -127,7 +135,16 @@ def version_of(name: str) -> str | None:
 
 
 def network(name: str, problems: list[str]) -> dict[str, Any]:
-    """Where the file of a published network lies, and whether it has the published content."""
+    """Where the file of a published network lies, and whether it has the published content.
+
+    Args:
+        name: of the network, one of `published()`.
+        problems: a wrong content is added to it, as a sentence. A file that is not here is no
+            problem.
+
+    Returns:
+        'state' in words, and 'path', None where there is no file.
+    """
     file = published()[name]
     try:
         found = find_file(file)
@@ -144,7 +161,15 @@ def network(name: str, problems: list[str]) -> dict[str, Any]:
 
 
 def room(out: Path, problems: list[str]) -> dict[str, Any]:
-    """Whether `out` can be written, and what is free there, in GiB."""
+    """Whether a folder can be written, and what is free there.
+
+    Args:
+        out: folder for runs, which need not exist.
+        problems: what is wrong is added to it, as a sentence.
+
+    Returns:
+        'path', 'writable', and 'free_gib' in GiB.
+    """
     # `out` need not exist yet: what counts is the nearest folder above it that does.
     there = out.absolute()
     while not os.path.exists(there):
@@ -167,7 +192,17 @@ def room(out: Path, problems: list[str]) -> dict[str, Any]:
 def self_test(
     words: Sequence[str], more: Sequence[Path], device: str, problems: list[str]
 ) -> dict[str, Any]:
-    """Sample, decode and score: a world end to end."""
+    """Sample, decode and score: a world end to end.
+
+    Args:
+        words: overrides that choose the networks and the device.
+        more: a user's own configuration folders.
+        device: the same as in `words`.
+        problems: the error that ended the test is added to it, as a sentence.
+
+    Returns:
+        'passed', and either 'samples_per_second' or the 'reason'.
+    """
     try:
         networks = load_networks(compose_settings(words, more))
         models = (networks.generator, networks.teacher, networks.judge)
@@ -218,7 +253,12 @@ def show(report: dict[str, Any]) -> None:
 
 
 def outcome(test: dict[str, Any], device: str) -> str:
-    """The self-test in words."""
+    """The self-test in words.
+
+    Args:
+        test: what `self_test` returned.
+        device: on which it ran.
+    """
     if not test["passed"]:
         return f"FAILED: {test['reason']}"
     return f"passed: {test['samples_per_second']:.0f} bank samples/s on {device}"

@@ -93,7 +93,16 @@ def main(argv: list[str]) -> int:
 
 
 def fetch_digiface(source: Path | None, again: bool) -> None:
-    """Get and convert the archives of digiface, and print what they may be used for."""
+    """Get and convert the archives of digiface, and print what they may be used for.
+
+    Args:
+        source: folder with the archives; None downloads those that are missing.
+        again: convert archives that are installed too.
+
+    Raises:
+        BadFile: an archive does not have the pinned content.
+        EditbenchError: an archive cannot be fetched.
+    """
     for made in digiface.convert_archives(source, again):
         what = "converted" if made.is_new else "already installed"
         print(f"{made.archive.package}\n  {what}: {made.path}\n  licence: {made.archive.licence}")

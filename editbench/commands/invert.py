@@ -78,7 +78,19 @@ def invert_settings(
     overrides: list[str],
     more: Sequence[Path] = (),
 ) -> Settings:
-    """The settings of a command line; words of the user come last and win."""
+    """The settings of a command line.
+
+    Args:
+        images: a folder, or faces:N.
+        space: of the codes: 'w', 'w_plus' or 'z'.
+        steps: optimisation steps; None leaves them to the overrides, else it wins over them.
+        overrides: words of the user, which win over `space`.
+        more: a user's own configuration folders.
+
+    Raises:
+        UnknownName: a group option or key does not exist.
+        EditbenchError: a value is wrong.
+    """
     cfg = compose_config(
         ["inversion=folder", f"inversion.space={space}", *overrides]
         + ([] if steps is None else [f"inversion.steps={steps}"]),

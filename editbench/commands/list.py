@@ -66,12 +66,24 @@ def main(argv: list[str]) -> int:
 
 
 def network_words(generator: str, scorer: str, data: str = DATA) -> list[str]:
-    """The overrides that choose the networks."""
+    """The overrides that choose the networks.
+
+    Args:
+        generator: option of the group.
+        scorer: option of the group.
+        data: folder of downloaded data; its name is quoted, since it may hold anything.
+    """
     return [f"generator={generator}", f"scorer={scorer}", f"data={quoted(data)}"]
 
 
 def group_lines(title: str, group: str, more: Sequence[Path]) -> list[str]:
-    """The options of a group, a line each."""
+    """The options of a group, a line each.
+
+    Args:
+        title: heading, in the plural.
+        group: name of the group.
+        more: a user's own configuration folders, whose options are listed too.
+    """
     lines = [f"{title} ({group}=NAME)"]
     for name, about in describe_options(group, more).items():
         lines.append(f"  {name:26} {about}")
@@ -84,7 +96,18 @@ def _chosen(words: Sequence[str], group: str) -> str:
 
 
 def attribute_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
-    """The attributes of a scorer and their classes; words: overrides that choose the networks."""
+    """The attributes of a scorer and their classes, a line each.
+
+    Args:
+        words: overrides that choose the networks, the scorer among them.
+        more: a user's own configuration folders.
+
+    Returns:
+        A heading and the attributes, or why they are not available.
+
+    Raises:
+        UnknownName: an override has a name that does not exist.
+    """
     lines = [f"attributes of scorer {_chosen(words, 'scorer')} (attribute=NAME)"]
     try:
         attributes = find_attributes(words, more)
@@ -123,12 +146,19 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
 
 
 def layer_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
-    """The layers of a generator by the names that methods take, and the weights among them; words:
-    overrides that choose the networks.
+    """The layers of a generator by the names that methods take, and the weights among them.
+
+    Args:
+        words: overrides that choose the networks, the generator among them.
+        more: a user's own configuration folders.
+
+    Returns:
+        A heading and a line for each layer; a weight that can be shifted has its shape.
     """
     from editbench.base.instantiate import build
     from editbench.run.compose import compose_settings
 
+    # The generator alone: the scorers may need files that are not here.
     found = build(compose_settings(words, more).generator.config)
     kernels = found.kernels()
     lines = [f"layers of generator {_chosen(words, 'generator')} (method.layer=NAME)"]

@@ -123,7 +123,16 @@ def main(argv: list[str]) -> int:
 
 
 def check_name(name: str, kind: Template) -> None:
-    """Refuse a name that no module or option can have."""
+    """Refuse a name that no module or option can have.
+
+    Args:
+        name: of the module and of its options.
+        kind: gives the groups in which it becomes an option.
+
+    Raises:
+        EditbenchError: it is not a Python name in small letters a to z, or another option or an
+            installed module has it.
+    """
     is_name = name.isidentifier() and not keyword.iskeyword(name)
     # Python takes other letters too, and Hydra takes no option with them.
     if not is_name or not name.isascii() or name != name.lower():

@@ -161,7 +161,16 @@ def find_pictures(
 
 
 def check_all(scorers: dict[str, Scorer], pictures: PictureSource, batch: int) -> list[Checkup]:
-    """A checkup a role; roles that are one scorer are looked at once."""
+    """Look at the scorers of all roles; a scorer that has two roles is looked at once.
+
+    Args:
+        scorers: role, 'teacher' or 'judge' -> scorer.
+        pictures: that all of them score.
+        batch: pictures that are scored at once.
+
+    Returns:
+        A checkup per scorer, whose role is 'teacher and judge' where it has both.
+    """
     found: dict[str, Checkup] = {}
     for role, scorer in scorers.items():
         # One network in both roles would be run twice for the same numbers.
@@ -196,7 +205,16 @@ def show(checkup: Checkup) -> None:
 def as_json(
     checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: PictureSource
 ) -> dict:
-    """What the page shows, for programs."""
+    """What the page shows, for programs.
+
+    Args:
+        checkups: of the scorers.
+        agreements: title and table of each comparison of two scorers.
+        pictures: that were scored.
+
+    Returns:
+        Plain values, without infinity.
+    """
     scorers = {}
     for checkup in checkups:
         ranges = []

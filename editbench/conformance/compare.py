@@ -52,6 +52,7 @@ def snapshot(data: FitData) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, split in (("fit", data.fit), ("tune", data.tune)):
         for part, value in vars(split).items():
+            # A copy: a reference would show the altered values on both sides.
             if value is not None:  # a generator without W has no w
                 out[f"data.{name}.{part}"] = value.clone()
     out["data.sigma"] = data.sigma.clone()
@@ -62,6 +63,11 @@ def snapshot(data: FitData) -> dict[str, Tensor]:
 
 
 def altered(data: FitData, before: dict[str, Tensor]) -> list[str]:
-    """Names of what is no longer as it was in a snapshot."""
+    """Names of what is no longer exactly as it was in a snapshot.
+
+    Args:
+        data: what an editor was given.
+        before: `snapshot` of the same data.
+    """
     now = snapshot(data)
     return [name for name, value in before.items() if not torch.equal(now[name], value)]

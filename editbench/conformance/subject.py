@@ -70,7 +70,12 @@ class Served:
         return len(self.fit.data.attributes[self.attribute].classes)
 
     def walk(self, source: int | None = None, target: int | None = None) -> Walk:
-        """New starts; see Testbed.walk."""
+        """New starts of the attribute in the editor's space.
+
+        Args:
+            source: class that all starts have; None for any.
+            target: class that all are sent to; None for the next class, see `Testbed.walk`.
+        """
         return self.fit.testbed.walk(
             self.editor.space, self.attribute, source=source, target=target
         )
@@ -101,7 +106,12 @@ class Subject:
             return self.factory()
 
     def testbed(self, family: str, kind: str) -> Testbed:
-        """A testbed, built when it is first needed."""
+        """A testbed, built when it is first needed.
+
+        Args:
+            family: one of FAMILIES.
+            kind: one of KINDS.
+        """
         if (family, kind) not in self._testbeds:
             self._testbeds[family, kind] = make_testbed(family, kind, self.folder)
         return self._testbeds[family, kind]
@@ -130,8 +140,15 @@ class Subject:
     def tune(self, fit: Fit, attribute: str) -> Editor:
         """The editor for one attribute: the fitted one, or a copy of it that was tuned.
 
+        Args:
+            fit: without an error; reports, costs and changes of the tuning are added to it.
+            attribute: of its testbed.
+
+        Returns:
+            The same object at every call for an attribute.
+
         Raises:
-            Exception: whatever the tuning raised.
+            Exception: whatever the tuning raised; only the first call for an attribute raises it.
         """
         if type(fit.editor).tune is Editor.tune:
             return fit.editor
@@ -159,6 +176,7 @@ class Subject:
         self.watch.tally = Tally()
         counted = data.generator.decoded
         try:
+            # Within the block: what `bind` raises is an error of the fit too.
             if first:
                 fit.editor.bind(data.generator, data.teacher)
             with self.watch.count(fit.testbed.last, data.teacher), self.watch.running(seed):
@@ -174,6 +192,11 @@ class Subject:
 
     def answer(self, editor: Editor, testbed: Testbed, attribute: str) -> str:
         """What `check` answers: '' where the editor will serve, else the reason.
+
+        Args:
+            editor: before its fit or after it, as a job asks twice.
+            testbed: whose generator and attributes it is asked about.
+            attribute: that would be edited.
 
         Raises:
             Exception: whatever else `check` raises.
@@ -221,16 +244,39 @@ class Subject:
         return here
 
     def outcome(self, editor: Editor, walk: Walk, steps: int = 1, seed: int = 0) -> Tensor:
-        """All that is decoded some steps on, a row a sample: (n, ...)."""
+        """All that is decoded some steps on, a row a sample.
+
+        Args:
+            editor: fitted.
+            walk: n samples; a copy of it is walked.
+            steps: to make; 0 for what is decoded at the start.
+            seed: of the global random state before every step.
+
+        Returns:
+            (n, ...), see `spelled_out`.
+        """
         return spelled_out(self.codes(editor, self.path(editor, walk, steps, seed)))
 
     def codes(self, editor: Editor, walk: Walk) -> Codes:
-        """What is decoded for a copy of the walk."""
+        """What is decoded for a copy of the walk.
+
+        Args:
+            editor: fitted.
+            walk: n samples.
+
+        Returns:
+            n codes, with their shift of the weights if there is one.
+        """
         with torch.no_grad(), self.watch.running(0):
             return editor.codes(clone_walk(walk))
 
     def need_repeatable(self, editor: Editor, walk: Walk, steps: int) -> None:
         """Make sure that differences between two walks come from what a check changed.
+
+        Args:
+            editor: fitted.
+            walk: n samples; copies of it are walked.
+            steps: of both walks.
 
         Raises:
             Skipped: the same walk twice differs, because `step` remembers something. `pure` fails
@@ -238,12 +284,21 @@ class Subject:
         """
         first = self.outcome(editor, walk, steps)
         second = self.outcome(editor, walk, steps)
+        # What is decoded at the start gives the length of the move, by which rounding is judged.
         if not close(first, second, self.outcome(editor, walk, 0)).all():
             raise Skipped("the same walk twice differs; see `pure`")
 
     # -- what the checks need
     def fitted(self, family: str, kind: str) -> Fit:
-        """The fit on a testbed, made when it is first needed."""
+        """The fit on a testbed, made when it is first needed.
+
+        Args:
+            family: one of FAMILIES.
+            kind: one of KINDS.
+
+        Returns:
+            The same object at every call. Its `error` may be set.
+        """
         if (family, kind) not in self._fits:
             self._fits[family, kind] = self.fit(self.testbed(family, kind))
         return self._fits[family, kind]

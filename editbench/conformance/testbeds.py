@@ -237,13 +237,23 @@ def make_testbed(family: str, kind: str, folder: Path) -> Testbed:
 
 
 def make_networks(family: str, kind: str) -> tuple[Generator, Scorer, Scorer]:
-    """Generator, teacher and judge of a family, for attributes of a kind."""
+    """Generator, teacher and judge of a family, for attributes of a kind.
+
+    Args:
+        family: one of FAMILIES.
+        kind: one of KINDS.
+    """
     make = _pictures if family == "pictures" else _latents
     return make(KINDS[kind])
 
 
 def bare_generator(family: str, spaces: Sequence[Space]) -> Generator:
-    """The generator of a family, offering these spaces only."""
+    """The generator of a family, offering some spaces only.
+
+    Args:
+        family: one of FAMILIES.
+        spaces: that it says it has; what it can decode is not changed.
+    """
     generator = _stylegan2() if family == "pictures" else AxisGenerator()
     generator.spaces = tuple(spaces)
     return generator

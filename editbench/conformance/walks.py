@@ -75,6 +75,7 @@ def _walk(
         logits[:, first + target] += way
     labels = attributes.labels(torch.tensor(logits), attribute).numpy()
     over = labels == target
+    # As in the engine: a start is not of its target class.
     over[0] = False
     crossed = np.maximum.accumulate(over)
     table = {
@@ -92,7 +93,12 @@ def _walk(
 
 
 def of_starts(walks: Trajectories, starts: np.ndarray) -> Trajectories:
-    """The walks of some starts, in the order that is given."""
+    """The walks of some starts.
+
+    Args:
+        walks: of all starts.
+        starts: ids of the starts, int64, in the order that the table gets; may be empty.
+    """
     groups = dict(list(walks.table.groupby("start")))
     tables = [groups[start] for start in starts.tolist()]
     # A table without rows keeps its columns and their types.
@@ -101,8 +107,14 @@ def of_starts(walks: Trajectories, starts: np.ndarray) -> Trajectories:
 
 
 def diverged(walks: Trajectories, every: int) -> Trajectories:
-    """The walks, of which every `every`-th becomes NaN after its start."""
+    """The walks, some of which become NaN after their start and end there.
+
+    Args:
+        walks: all finite; they are not changed.
+        every: the first walk diverges, and every `every`-th after it; 1 for all.
+    """
     table = walks.table.copy()
+    # Counted, since the ids of the starts have gaps.
     place = pd.factorize(table["start"])[0]
     lost = (place % every == 0) & (table["step"] > 0).to_numpy()
     logits = [name for name in table.columns if name.startswith(LOGIT)]

@@ -231,6 +231,7 @@ def report(runs: list, spread: dict, out: Console) -> None:
         out.print(
             f"{name}: {about['runs']} runs, varied: {varied or 'nothing'}",
             soft_wrap=True,
+            # The name of a folder may hold brackets.
             markup=False,
             highlight=False,
         )

@@ -112,6 +112,7 @@ def show_list(suites: Mapping[str, Iterable[Check]], as_json: bool) -> None:
                 {"of": kind, "name": check.name, "meaning": check.meaning, "member": check.place}
             )
     if as_json:
+        # Not on the console, which would wrap long lines.
         print(json.dumps(rows, indent=1))
         return
     table = columns("of", "check", "what it means", "contract")

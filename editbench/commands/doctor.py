@@ -278,6 +278,7 @@ def precision(kind: dict[str, Any]) -> str:
 
 
 def line(name: str, value: object) -> None:
+    """Print a name and a value, with the values of all lines below each other."""
     print(f"{name:26} {value}")
 
 

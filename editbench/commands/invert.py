@@ -101,6 +101,16 @@ def invert_settings(
 
 
 def make(folder: Path, settings: Settings) -> Inversion:
+    """Build an inversion, or open it if it is complete, and print its size and time.
+
+    Args:
+        folder: of the inversion, outside the folder of the images.
+        settings: whose inversion says what is inverted and how.
+
+    Raises:
+        EditbenchError: the folder lies in that of the images, or with offline=true a file is
+            missing.
+    """
     source = Path(str(settings.inversion.images))
     # The next start would take the pictures of the page for images to invert.
     if folder.resolve().is_relative_to(source.resolve()) and source.is_dir():

@@ -133,6 +133,7 @@ def check_name(name: str, kind: Template) -> None:
         EditbenchError: it is not a Python name in small letters a to z, or another option or an
             installed module has it.
     """
+    # `isidentifier` takes Python's keywords too.
     is_name = name.isidentifier() and not keyword.iskeyword(name)
     # Python takes other letters too, and Hydra takes no option with them.
     if not is_name or not name.isascii() or name != name.lower():

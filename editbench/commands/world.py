@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "n": "-n",
     }
     for option, flag in counts.items():
+        # Each subcommand has some of these options only.
         count = getattr(args, option, None)
         if count is not None:
             check_at_least(flag, count, 1)

@@ -125,6 +125,7 @@ def normals_for(attributes: Attributes, dim: int, seed: int = 0, overlap: float 
     """
     rng = torch.Generator().manual_seed(seed)
     drawn = torch.randn(dim, attributes.width + 1, generator=rng, dtype=torch.float64)
+    # In float64, so that the normals are orthogonal up to the rounding of their float32.
     rows = torch.linalg.qr(drawn).Q.T
     # The last row is orthogonal to all others: it is what they may have in common.
     mixed = rows[:-1] + overlap * rows[-1:]

@@ -168,6 +168,7 @@ def surroundings(results: Results) -> dict:
 
 
 def significant(value: float, digits: int) -> float:
+    """The number rounded to some significant digits; NaN and infinity stay as they are."""
     return float(f"{value:.{digits}g}")
 
 

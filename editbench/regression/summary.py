@@ -131,5 +131,5 @@ def clean(text: str) -> str:
     text = " ".join(text.split())[:LONGEST]
     for letter in "\\`*_[]|~":
         text = text.replace(letter, f"\\{letter}")
-    # The ampersand first, or it would escape what the others became. An @ would notify a user.
+    # The ampersand first, or it would escape what the others became. GitHub makes a link of @NAME.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")

@@ -81,7 +81,15 @@ class ShardedArray:
         return int(self.ends[-1])
 
     def range(self, start: int, stop: int) -> np.ndarray:
-        """Rows start..stop-1 as one array in memory, (stop - start, width)."""
+        """Rows start..stop-1 as one array in memory, copied from the shards that they lie in.
+
+        Args:
+            start: index of the first row.
+            stop: index of the last row + 1; rows beyond the last shard are left out.
+
+        Returns:
+            (stop - start, width), in the dtype of the shards.
+        """
         parts = []
         begin = 0
         for shard, end in zip(self.shards, self.ends):
@@ -246,7 +254,15 @@ class SelectedColumns(ShardedArray):
         self.columns = np.asarray(columns)
 
     def range(self, start: int, stop: int) -> np.ndarray:
-        """Rows start..stop-1, (stop - start, k)."""
+        """Rows start..stop-1 of the selected columns, as one array in memory.
+
+        Args:
+            start: index of the first row.
+            stop: index of the last row + 1.
+
+        Returns:
+            (stop - start, k), C-contiguous.
+        """
         return np.ascontiguousarray(super().range(start, stop)[:, self.columns])
 
     def take(self, index: np.ndarray) -> np.ndarray:

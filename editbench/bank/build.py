@@ -173,6 +173,13 @@ def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
     """The spec with the shard size recorded in the folder; a new folder records the given one.
 
     The shard size is not part of a bank's identity, so two commands may name different sizes.
+
+    Args:
+        folder: of the bank; it need not exist yet.
+        spec: of the bank; its shard size holds only for a new folder.
+
+    Raises:
+        BadFile: the layout file of the folder is damaged.
     """
     path = folder / LAYOUT
     # A bank that was started is read without a lock, since its folder may be read-only.

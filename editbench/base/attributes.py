@@ -123,13 +123,35 @@ class Attributes(Sequence[Attribute]):
         return names
 
     def logits(self, logits: Tensor, name: str) -> Tensor:
-        """The columns of one attribute: (..., width) -> (..., 1 or K)."""
+        """The columns of one attribute.
+
+        Args:
+            logits: (..., width) rows with the columns of all attributes.
+            name: of the attribute.
+
+        Returns:
+            (..., 1) for a binary attribute, (..., K) for one of K classes; a view.
+
+        Raises:
+            UnknownName: there is no such attribute.
+        """
         # Raises UnknownName, which lists the names; the dict would raise a bare KeyError.
         self[name]
         return logits[..., self.slices[name]]
 
     def labels(self, logits: Tensor, name: str | None = None) -> Tensor:
-        """Predicted classes: (..., width) -> (...,) int64 for one attribute, (..., A) for all."""
+        """Predicted classes: the sign of the logit of a binary attribute, the argmax of K logits.
+
+        Args:
+            logits: (..., width) rows with the columns of all attributes.
+            name: of one attribute; None for all of them.
+
+        Returns:
+            int64, (...,) for one attribute, (..., A) for all.
+
+        Raises:
+            UnknownName: there is no such attribute.
+        """
         if name is None:
             return torch.stack([self.labels(logits, item.name) for item in self.items], -1)
         part = self.logits(logits, name)

@@ -70,9 +70,18 @@ def without_tf32(device: str) -> EditbenchError:
 
 
 def check_batch(key: str, value: object) -> None:
-    """Check that a value is a batch size: a positive integer or 'auto'."""
+    """Check that a value is a batch size: a positive integer or 'auto'.
+
+    Args:
+        key: dotted name of the value, for the message.
+        value: of the configuration.
+
+    Raises:
+        EditbenchError: it is something else.
+    """
     if value == AUTO:
         return
+    # A misspelt 'auto' is text; the message of `check_kind` would ask only for a number.
     if isinstance(value, str):
         raise EditbenchError(f"{key}={in_yaml(value)} must be a whole number, or {AUTO}")
     check_kind(key, value, "int", 64)

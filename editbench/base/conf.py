@@ -220,7 +220,12 @@ def yaml_text(file: Path) -> str:
 
 
 def unreadable(file: Path, error: yaml.YAMLError) -> BadFile:
-    """The error for a file that is not YAML, with the line and the remedy of common mistakes."""
+    """The error for a file that is not YAML, with the line and the remedy of common mistakes.
+
+    Args:
+        file: that was read.
+        error: of the parser. Its line numbers begin at 0, those of the message at 1.
+    """
     mark = getattr(error, "problem_mark", None)
     # The parser's own message repeats the file's path on each of its lines.
     what = getattr(error, "problem", None) or str(error)

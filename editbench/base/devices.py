@@ -45,7 +45,12 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the host to a device without waiting for the device's pending work."""
+    """Copy a tensor from the host to a device without waiting for the device's pending work.
+
+    Args:
+        tensor: on the host.
+        device: that the copy is on; if it is the host, the tensor itself is returned.
+    """
     return tensor.to(device, non_blocking=True)
 
 

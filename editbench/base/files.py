@@ -36,7 +36,12 @@ NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EE
 
 # -- hashes ----------------------------------------------------------------------------------------
 def digest(value: object, length: int = 12) -> str:
-    """Hash of a JSON-like value; independent of the order of keys."""
+    """Hash of a JSON-like value (SHA-256); independent of the order of keys.
+
+    Args:
+        value: of mappings, lists, text, numbers and None; anything else counts by its `str`.
+        length: hexadecimal digits to keep, at most 64.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
@@ -236,7 +241,15 @@ def _flush_to_disk(path: Path) -> None:
 
 # -- JSON ------------------------------------------------------------------------------------------
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object with its own checksum."""
+    """Write an object with its own checksum, which `read_json` verifies and removes.
+
+    Args:
+        path: of the file; its folder is made if it is missing.
+        value: JSON-like. Values that JSON does not know are written as their `str`.
+
+    Raises:
+        CannotWrite: the disk is full, or a permission is missing.
+    """
     # The checksum covers the value as it is read back, with lists for tuples and text for paths.
     sealed = json.loads(json.dumps(value, default=str))
     sealed[CHECKSUM] = digest(sealed, 64)
@@ -278,9 +291,15 @@ def read_json(path: Path, sealed: bool = False) -> dict:
 
 # -- folders with checksums ------------------------------------------------------------------------
 def seal_folder(folder: Path, about: Mapping[str, Any] | None = None) -> None:
-    """Write checksums.json with the checksum of every file below a folder, and facts about it."""
+    """Write checksums.json with the checksum of every file below a folder, and facts about it.
+
+    Args:
+        folder: complete; a file that is changed later no longer fits its seal.
+        about: further keys of checksums.json, JSON-like; 'files' is replaced.
+    """
     files: dict[str, str] = {}
     for file in sorted(folder.rglob("*")):
+        # An old seal is left out: it is replaced, and has a checksum of its own.
         if file.is_file() and file != folder / SEAL:
             files[file.relative_to(folder).as_posix()] = file_sha256(file)
     write_json(folder / SEAL, {**(about or {}), "files": files})
@@ -322,7 +341,16 @@ def check_file(folder: Path, name: str, remedy: str = "") -> Path:
 
 
 def compare_checksum(path: Path, expected: str, remedy: str) -> None:
-    """Raise BadFile if a file has another SHA-256. An unchanged file is read once per process."""
+    """Check the SHA-256 of a file. A file that is unchanged since is read once per process.
+
+    Args:
+        path: of the file, which must exist.
+        expected: hexadecimal SHA-256.
+        remedy: the end of the error message: what the user should do.
+
+    Raises:
+        BadFile: the file has another checksum.
+    """
     about = path.stat()
     key = (str(path.resolve()), about.st_size, about.st_mtime_ns, expected)
     if key in _COMPARED:
@@ -357,7 +385,15 @@ def unsealed_folder(folder: Path) -> Iterator[None]:
 
 # -- single files with a checksum file -------------------------------------------------------------
 def write_checked(path: Path, data: bytes) -> None:
-    """Write a file of a cache, and its checksum to a file next to it."""
+    """Write a file of a cache, and its checksum to a file next to it; `read_checked` reads both.
+
+    Args:
+        path: of the file; the checksum's file has `.sha256` appended to this name.
+        data: the content.
+
+    Raises:
+        CannotWrite: the disk is full, or a permission is missing.
+    """
     with explain_disk_errors(path, OF_CACHE):
         # Content first: after a kill between the two writes, the checksum differs or is missing.
         write_atomic(path, data)

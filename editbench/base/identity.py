@@ -198,6 +198,14 @@ def content(config: object, nested: bool = False) -> object:
     - A string that names an existing file becomes the hash of the file.
     - A `path` that names a folder becomes the hash of the list of its files.
     - The hash of the weights that a nested component (`_target_`) comes with is added to it.
+
+    Args:
+        config: plain values, as of JSON; it is not changed.
+        nested: whether `config` lies in another one. The outermost component gets no hash of its
+            weights.
+
+    Returns:
+        The same structure, with hashes as text.
     """
     if isinstance(config, dict):
         parts: dict[str, object] = {}

@@ -27,7 +27,13 @@ AMPERE = 8  # major compute capability of the first GPUs with TF32
 
 
 def casting(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which to run a network with this precision; does nothing for fp32 and tf32."""
+    """The context in which to run a network with this precision; does nothing for fp32 and tf32.
+
+    Args:
+        precision: one of PRECISIONS.
+        device: of the network and of its inputs.
+    """
+    # tf32 is no dtype to cast to, but a mode of the process, see `use_precision`.
     if precision not in DTYPES:
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])

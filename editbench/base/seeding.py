@@ -18,7 +18,12 @@ LARGEST = 1 - 2.0**-53  # the largest float64 below 1
 
 
 def stream_key(seed: int, stream: str) -> int:
-    """128-bit Philox key of a named stream; streams with different names are independent."""
+    """128-bit Philox key of a named stream; streams with different names are independent.
+
+    Args:
+        seed: common to all streams.
+        stream: name of the stream; it and the seed are hashed together (SHA-256).
+    """
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     # The byte order is fixed, so that the key is the same on every machine.
     return int.from_bytes(digest[:16], "little")
@@ -60,9 +65,20 @@ def _open_interval(words: np.ndarray) -> np.ndarray:
 
 
 def normals(seed: int, stream: str, start: int, stop: int, width: int) -> np.ndarray:
-    """Draw standard normals for items start..stop-1: (stop - start, width) float64.
+    """Draw standard normals for items start..stop-1, by the inverse CDF of `uniforms`.
 
-    The arguments are those of `uniforms`.
+    Args:
+        seed: common to all streams.
+        stream: name of the stream.
+        start: first item.
+        stop: last item + 1.
+        width: numbers per item.
+
+    Returns:
+        (stop - start, width) float64.
+
+    Raises:
+        ValueError: unless 0 <= start <= stop.
     """
     return ndtri(uniforms(seed, stream, start, stop, width))
 

@@ -85,7 +85,14 @@ class UserCode(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """The spec of a top-level module, or None."""
+        """The spec of a top-level module, or None, by which Python asks the next finder.
+
+        Args:
+            fullname: dotted name of the module.
+            path: where a package looks for its submodules; None for a top-level module.
+            target: of a reload; not used.
+        """
+        # Python gives a path only for submodules.
         if path is not None:
             return None
         for folder in self.folders:

@@ -81,6 +81,13 @@ def check_fields(group: str, spec: Any) -> None:
     """Apply `check_kind` to every field of a dataclass; `KIND | None` allows None.
 
     A field with two kinds must be checked by the dataclass itself.
+
+    Args:
+        group: of the configuration, for the message: a field is named `group.field`.
+        spec: an instance of a dataclass whose annotations begin with a kind of KINDS.
+
+    Raises:
+        EditbenchError: a field has another kind.
     """
     for item in fields(spec):
         # The default of a field, if it has one, is the example.
@@ -88,6 +95,8 @@ def check_fields(group: str, spec: Any) -> None:
         if example is MISSING:
             example = None
         value = getattr(spec, item.name)
+        # The annotation is text, since the dataclass's module postpones its evaluation (`from
+        # __future__ import annotations`).
         kind, _, optional = str(item.type).partition(" | ")
         if (optional == "None" and value is None) or optional not in ("", "None"):
             continue
@@ -95,14 +104,31 @@ def check_fields(group: str, spec: Any) -> None:
 
 
 def check_at_least(key: str, value: float, least: float) -> None:
-    """Check that a number is finite and at least `least`."""
+    """Check that a number is finite and at least `least`.
+
+    Args:
+        key: dotted name of the value, for the message.
+        value: the number.
+        least: the smallest allowed number.
+
+    Raises:
+        EditbenchError: it is smaller, NaN or infinite.
+    """
     if not value >= least:  # also rejects NaN
         raise EditbenchError(f"{key}={value} must be at least {least}")
     _check_finite(key, value)
 
 
 def check_positive(key: str, value: float) -> None:
-    """Check that a number is finite and above 0."""
+    """Check that a number is finite and above 0.
+
+    Args:
+        key: dotted name of the value, for the message.
+        value: the number.
+
+    Raises:
+        EditbenchError: it is 0 or negative, NaN or infinite.
+    """
     if not value > 0:  # also rejects NaN
         raise EditbenchError(f"{key}={value} must be positive")
     _check_finite(key, value)
@@ -145,7 +171,16 @@ def near_powers_of_two(value: int, least: int) -> str:
 
 
 def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
-    """Check that a value is one of `choices`."""
+    """Check that a value is one of `choices`.
+
+    Args:
+        key: dotted name of the value, for the message.
+        value: of the configuration, of any type.
+        choices: the allowed values, which the message lists in this order.
+
+    Raises:
+        EditbenchError: it is none of them.
+    """
     known = list(choices)
     if value not in known:
         raise EditbenchError(f"{key}={in_yaml(value)} must be one of {', '.join(known)}")
@@ -198,7 +233,15 @@ def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
 
 
 def load_target(key: str, target: str) -> Callable[..., Any]:
-    """The class or function of a dotted name. Raises EditbenchError if it cannot be imported."""
+    """The class or function of a dotted name.
+
+    Args:
+        key: group or option of the configuration whose `_target_` it is, for the message.
+        target: such as 'my_module.MyClass'.
+
+    Raises:
+        EditbenchError: it cannot be imported; the message has the module's own error.
+    """
     try:
         return _imported(target)
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything

@@ -35,9 +35,17 @@ class Group:
 
 
 def grouped(methods: Iterable[str], theme: Theme) -> list[list[str]]:
-    """Methods in groups of at most MOST, in each as many colours as can be; of few methods one group.
+    """Methods in groups of at most MOST, with as many colours in each as can be.
 
-    Each group has the floors as well, which are what all others have to beat.
+    Few methods are one group. Each of several groups has the floors as well, which are what all
+    others have to beat.
+
+    Args:
+        methods: labels, in any order; repeated ones count once.
+        theme: with their colours, their order, and which are floors.
+
+    Returns:
+        Labels of each group, the floors at its end.
     """
     names = order_methods(methods, theme)
     if len(names) <= MOST:
@@ -61,7 +69,12 @@ def grouped(methods: Iterable[str], theme: Theme) -> list[list[str]]:
 
 
 def caption_of_groups(methods: Iterable[str], theme: Theme) -> str:
-    """What the caption of a figure of curves says of its groups, after a space; '' of a single one."""
+    """What the caption of a figure of curves says of its groups, after a space; '' of one group.
+
+    Args:
+        methods: labels of the figure.
+        theme: that the figure is drawn with.
+    """
     if len(grouped(methods, theme)) == 1:
         return ""
     floors = any(theme[name].floor for name in methods)

@@ -42,7 +42,12 @@ class Records(Protocol):
     def configs(self) -> Mapping[str, Mapping[str, Any]]: ...
 
     def observation(self, run_id: str, name: str) -> Observed | None:
-        """What an observation left in a run, None where the run had no such observation."""
+        """What an observation left in a run, None where the run had no such observation.
+
+        Args:
+            run_id: of a row of `runs`.
+            name: of the observation.
+        """
         ...
 
     def strips(self, run_id: str) -> dict[str, Any] | None:

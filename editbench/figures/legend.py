@@ -55,13 +55,26 @@ def put_legend(figure: FigureBase, methods: list[str], theme: Theme, line: bool 
 
 
 def columns_of(methods: Iterable[str], theme: Theme, width: float) -> int:
-    """Columns of a legend of methods in a width in inches at screen type."""
+    """Columns of a legend of methods in a width in inches at screen type.
+
+    Args:
+        methods: labels.
+        theme: with the names that stand in the legend.
+        width: of the figure, inches.
+    """
     return columns_that_fit([theme.method(method) for method in methods], width)
 
 
 def columns_that_fit(names: list[str], width: float) -> int:
-    """Columns of a legend that a width in inches takes at screen type, in the font of the
-    figures."""
+    """Columns of a legend that a width takes at screen type, in the font of the figures.
+
+    Args:
+        names: as they are written.
+        width: of the figure, inches.
+
+    Returns:
+        At least 1, at most one for each name.
+    """
     font = FontProperties(size=TYPE)
     measure = TextToPath()
     widest = 0.0
@@ -73,5 +86,10 @@ def columns_that_fit(names: list[str], width: float) -> int:
 
 
 def legend_height(count: int, columns: int) -> float:
-    """Inches at screen type of a legend of `count` names."""
+    """Inches at screen type of a legend of `count` names.
+
+    Args:
+        count: of names.
+        columns: that they stand in.
+    """
     return -(-count // max(1, columns)) * 1.5 * TYPE / 72

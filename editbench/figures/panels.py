@@ -54,15 +54,30 @@ STYLE = {
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure; width and height in inches."""
+    """An empty figure, which no global state of matplotlib refers to.
+
+    Args:
+        width: inches.
+        height: inches.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
+    # The canvas that a figure has without pyplot cannot draw.
     FigureCanvasAgg(figure)
     return figure
 
 
 def panel_grid(figure: FigureBase, count: int, columns: int, sharex: bool = True) -> np.ndarray:
-    """`count` axes in rows of `columns` with a common y; what is left of the last row stays
-    empty."""
+    """Axes in rows of `columns` with a common y; what is left of the last row stays empty.
+
+    Args:
+        figure: the whole, or a part of it.
+        count: of panels that are used.
+        columns: panels per row.
+        sharex: whether all panels have a common x too.
+
+    Returns:
+        (rows * columns,) axes, row by row; those from `count` on are invisible.
+    """
     lines = -(-count // columns)
     panels = figure.subplots(lines, columns, sharex=sharex, sharey=True, squeeze=False).ravel()
     for axes in panels[count:]:
@@ -97,8 +112,15 @@ def name_ticks(axes: Any, names: list[str], theme: Theme) -> None:
 
 
 def show_picture(axes: Any, picture: np.ndarray, most: float) -> None:
-    """Draw a picture (h, w, C) of 1 or 3 channels with values from 0 to `most`."""
+    """Draw a picture, a grey one of 1 channel.
+
+    Args:
+        axes: that it is drawn in.
+        picture: (h, w, C) of 1 or 3 channels with values from 0 to `most`.
+        most: the value of white: 255 for bytes, 1 for floats.
+    """
     shown = picture if picture.shape[2] == 3 else picture[..., 0]
+    # Without limits, imshow would stretch a grey picture from its darkest pixel to its brightest.
     axes.imshow(shown, cmap="gray", vmin=0, vmax=most)
 
 

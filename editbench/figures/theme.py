@@ -120,7 +120,12 @@ class Theme(dict[str, MethodStyle]):
         return self.worlds.get(name, name)
 
     def column(self, key: str, title: str) -> str:
-        """How a column of a table is written; `title` where it was not renamed."""
+        """How a column of a table is written; `title` where it was not renamed.
+
+        Args:
+            key: of the column, as in the data.
+            title: its usual one.
+        """
         return self.columns.get(key, title)
 
     def order(self, attributes: Iterable[str]) -> list[str]:
@@ -218,5 +223,13 @@ def display_name(name: str) -> str:
 
 
 def order_methods(methods: Iterable[str], theme: Theme) -> list[str]:
-    """Labels, each once, in the order of the theme: sorted with floors last, or as asked for."""
+    """Labels, each once, in the order of the theme: sorted with floors last, or as asked for.
+
+    Args:
+        methods: labels, in any order.
+        theme: that has all of them.
+
+    Raises:
+        ValueError: the theme lacks a label.
+    """
     return sorted(set(methods), key=list(theme).index)

@@ -133,9 +133,15 @@ class Generator(nn.Module, abc.ABC):
         raise SpaceMismatch(f"{type(self).__name__} has no S space")
 
     def lift(self, latent: Tensor, space: Space) -> Tensor:
-        """Convert samples' own latents (w, or z without W) to codes of a space, to start walks.
+        """Convert samples' own latents to codes of a space, to start walks.
 
-        Z, W: unchanged; W_PLUS (N, num_ws, w_dim): equal rows; S: the styles; THETA (N, 1): zero.
+        Args:
+            latent: (N, w_dim) w, or (N, z_dim) z if the generator has no W; z for walks in Z too.
+            space: of the walks.
+
+        Returns:
+            Z, W: the latents, unchanged; W_PLUS (N, num_ws, w_dim): equal rows; S (N, sum of
+            style_sizes): the styles; THETA (N, 1): zero, the strength of a shift of the weights.
         """
         if space == Space.THETA:
             return latent.new_zeros(len(latent), 1)
@@ -184,8 +190,13 @@ class Generator(nn.Module, abc.ABC):
     def activation(self, codes: Codes, layer: str) -> Tensor:
         """Output (N, ...) of one layer; the layers after it are not run.
 
+        Args:
+            codes: N codes to decode.
+            layer: one of `layers`.
+
         Raises:
             UnknownName: there is no such layer.
+            EditbenchError: decoding these codes does not use the layer.
         """
 
         # An exception stops the forward pass at the layer, since the rest is not needed.
@@ -198,6 +209,7 @@ class Generator(nn.Module, abc.ABC):
         except _Reached as reached:
             return reached.output
         finally:
+            # A hook that is left behind would stop every later pass at this layer.
             hook.remove()
         raise EditbenchError(f"layer '{layer}' is not used in decoding {codes.space.name} codes")
 

@@ -226,7 +226,15 @@ class Editor(abc.ABC):
         """
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
-        """Learn or choose what is specific to one attribute, on the tune split; optional."""
+        """Learn or choose what is specific to one attribute, on the tune split; optional.
+
+        Args:
+            data: that `fit` had.
+            attribute: name of the target attribute.
+
+        Returns:
+            What the tuning cost, in addition to the fit.
+        """
         return FitReport()
 
     def class_scores(self, data: FitData, attribute: str) -> Tensor | None:

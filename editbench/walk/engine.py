@@ -66,10 +66,17 @@ class Pictures:
         return to_bytes(decoded[: int((place < len(self.starts)).sum())])
 
     def add(self, place: np.ndarray, step: int, chosen: Tensor) -> None:
-        """Queue what `chosen` returned for a batch at a step, until `take` stores the images."""
+        """Queue what `chosen` returned for a batch at a step, until `take` stores the images.
+
+        Args:
+            place: (n,) positions of the batch's samples among the starts, ascending.
+            step: of the walk, from 0.
+            chosen: uint8 (k, C, H, W) images of the first k samples of the batch, on their device.
+        """
         count = len(chosen)
         if count:
             self._waiting.append(chosen)
+            # `place` is ascending, so the images are those of the first samples.
             self.start.extend(self.starts[place[:count]].tolist())
             self.step.extend([step] * count)
 

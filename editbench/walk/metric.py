@@ -215,7 +215,13 @@ class Metric(torchmetrics.Metric):
             getattr(self, name).append(torch.tensor(np.asarray(values), device=self.device))
 
     def keep_fact(self, name: str, value: object) -> None:
-        """Append a value that JSON can hold to a state of `add_facts`."""
+        """Append a value to a state of `add_facts`.
+
+        Args:
+            name: of the state.
+            value: that JSON can hold; it must be equal in every update, see `fact`.
+        """
+        # A line for each update, so that `fact` can compare them; JSON writes no line break itself.
         line = json.dumps(value).encode() + b"\n"
         getattr(self, name).append(torch.tensor(list(line), dtype=torch.uint8, device=self.device))
 
@@ -364,7 +370,12 @@ def mean_of(values: np.ndarray) -> float:
 
 
 def share(hits: int, n: int) -> float:
-    """hits / n; NaN if n is 0."""
+    """hits / n; NaN if n is 0.
+
+    Args:
+        hits: number of samples that count.
+        n: number of all samples.
+    """
     return hits / n if n else NAN
 
 

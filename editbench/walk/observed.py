@@ -61,7 +61,12 @@ class Observed:
 
 
 def observation_file(folder: Path, name: str) -> Path:
-    """Where a record keeps the arrays of an observation."""
+    """Where a record keeps the arrays of an observation.
+
+    Args:
+        folder: of the record.
+        name: of the observation.
+    """
     return folder / f"observation-{name}.safetensors"
 
 
@@ -70,6 +75,10 @@ def read_observed(folder: Path, name: str) -> Observed:
 
     If the record lacks the observation or its file is damaged, the result holds only the reason.
     The metric turns it into a row without a number, and the rest of the report stays complete.
+
+    Args:
+        folder: of the record.
+        name: of the observation.
     """
     path = observation_file(folder, name)
     if not path.exists():

@@ -181,6 +181,10 @@ def _unchanged(editor: Editor, call: str, walk: Walk) -> Iterator[None]:
 def kind_mismatch(moved: object, codes: Tensor) -> str:
     """Describe how a step's result differs from the walk's codes in type, shape, dtype or device.
 
+    Args:
+        moved: what `Editor.step` returned, of any type.
+        codes: (n, ...) the walk's codes before the step.
+
     Returns:
         A phrase for the error message; '' if nothing differs.
     """

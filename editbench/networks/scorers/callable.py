@@ -131,7 +131,15 @@ def resolve(name: str) -> Any:
 
 
 def identity(value: Any, above: tuple[int, ...] = ()) -> object:
-    """What determines a callable's output: its name, its source, and what it contains."""
+    """What determines a callable's output: its name, its source, and what it contains.
+
+    Args:
+        value: the callable, or a value that it contains.
+        above: `id` of the objects that contain it, outermost first.
+
+    Returns:
+        Nested lists of text, equal for equal callables of different processes.
+    """
     if value is None or isinstance(value, (bool, int, float, str, Path)):
         return repr(value)
     # An object that contains itself would cause an infinite recursion.
@@ -143,6 +151,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
     if isinstance(value, Tensor):
         return tensors_digest({"": value})
     if isinstance(value, np.ndarray):
+        # Not by its repr, which leaves out the middle of a long array.
         return [value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, Mapping):
         return [[repr(key), identity(part, deeper)] for key, part in value.items()]

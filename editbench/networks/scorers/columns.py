@@ -129,6 +129,11 @@ class Columns(nn.Module):
     def check(self, out: object, n: int, source: str) -> None:
         """Check a network's output for n images against the declaration.
 
+        Args:
+            out: what the network gave, of any type; (n, outputs) is expected.
+            n: number of images.
+            source: file or class of the network, with which the message begins.
+
         Raises:
             EditbenchError: it is not a tensor, has the wrong number of columns, or has
                 probabilities instead of logits or vice versa.

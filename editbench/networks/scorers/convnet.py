@@ -125,7 +125,18 @@ class ConvScorer(Scorer):
 
     @classmethod
     def from_file(cls, path: Path | str, device: torch.device | str = "cpu") -> ConvScorer:
-        """Read a scorer written by `save`. Raises BadFile if it is not a valid one."""
+        """Read a scorer written by `save`.
+
+        Args:
+            path: of a safetensors file.
+            device: that the scorer is moved to.
+
+        Returns:
+            The scorer in evaluation mode, without gradients of its weights.
+
+        Raises:
+            BadFile: it is not a valid one.
+        """
         config, tensors = load_tensors(path, KIND, "train one with `editbench world train-scorers`")
         try:
             config["attributes"] = Attributes.from_config(config["attributes"])

@@ -103,7 +103,20 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
 
 
 def build_scorer(config: Any, where: str) -> Scorer:
-    """Build a scorer from its plain configuration; error messages begin with `where`."""
+    """Build a scorer from its plain configuration.
+
+    Args:
+        config: a mapping with `_target_` and its arguments, without references.
+        where: file and role, with which error messages begin.
+
+    Returns:
+        The scorer in evaluation mode, without gradients of its weights.
+
+    Raises:
+        UnknownName: the class has no such argument.
+        EditbenchError: an argument is missing, the class cannot be imported or built, or it is not
+            a scorer's.
+    """
     if not isinstance(config, dict) or not isinstance(config.get("_target_"), str):
         raise EditbenchError(
             f"{where}: needs _target_: the dotted name of a scorer's class, e.g. "

@@ -23,7 +23,16 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def numbers(key: str, values: object, count: int) -> list[float]:
-    """Check that a configuration value has `count` finite numbers. Raises EditbenchError if not."""
+    """Check that a configuration value has `count` finite numbers.
+
+    Args:
+        key: option of the scorer, for the message.
+        values: of the configuration, of any type.
+        count: how many there must be.
+
+    Raises:
+        EditbenchError: it is no list, has another length, or has text, NaN or infinity.
+    """
     try:
         found = [float(value) for value in values] if isinstance(values, Sequence) else []
     except (TypeError, ValueError):

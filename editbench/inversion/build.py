@@ -101,8 +101,12 @@ class Task:
 def build_inversion(folder: Path, task: Task) -> Inversion:
     """Compute the missing parts of an inversion, and open it.
 
+    Args:
+        folder: of the inversion; new, or with parts of the same task, which are kept.
+        task: the images, the networks and the options.
+
     Raises:
-        EditbenchError: the folder contains something else.
+        EditbenchError: the folder contains something else, or its name cannot be used.
     """
     usable_folder(folder)
     # A finished inversion is opened without a lock, since its folder may be read-only.
@@ -115,6 +119,7 @@ def build_inversion(folder: Path, task: Task) -> Inversion:
                 f"{folder} contains something else (other images, networks, options or code): "
                 "choose another folder, or delete it"
             )
+        # Before any block, so that the blocks of an interrupted task are known as its own.
         write_json(folder / "begun.json", {"id": task.id})
         if not (folder / "inversion.json").is_file():
             _make_blocks(folder, task)

@@ -63,7 +63,13 @@ class Images(abc.ABC):
 
     @abc.abstractmethod
     def read(self, start: int, stop: int, attributes: Attributes) -> ImageBatch:
-        """Images start..stop-1, except those that cannot be read."""
+        """Images start..stop-1, except those that cannot be read.
+
+        Args:
+            start: position of the first image in the list.
+            stop: position of the last image + 1.
+            attributes: whose true classes are wanted, if they are known.
+        """
 
 
 def open_images(text: str, shape: tuple[int, ...]) -> Images:

@@ -99,7 +99,15 @@ class InversionRequest:
 
 
 def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
-    """Check that an inversion was made with these networks. Raises BadFile otherwise."""
+    """Check that an inversion was made with these networks, and return it.
+
+    Args:
+        inversion: opened by its path.
+        networks: generator, teacher and judge of the job.
+
+    Raises:
+        BadFile: a network has another digest.
+    """
     for role, network in vars(networks).items():
         if inversion.meta[role] != network.digest:
             raise BadFile(
@@ -138,7 +146,12 @@ def distance_of(option: object, networks: Networks, device: str) -> tuple[Percep
 
 
 def picture_shape(networks: Networks, device: str) -> tuple[int, ...]:
-    """(C, H, W) of the generator's images."""
+    """(C, H, W) of the generator's images, found by decoding one code of zeros.
+
+    Args:
+        networks: of which only the generator is used.
+        device: that the generator is on.
+    """
     generator = networks.generator
     space = generator.latent_space
     code = torch.zeros(1, generator.code_dim(space), device=device)

@@ -65,7 +65,16 @@ class NoiseMaps:
 
 
 def decode_with(generator: Generator, codes: Codes, maps: dict[str, Tensor]) -> Tensor:
-    """`generator.decode` with the images' own maps instead of the constant noise."""
+    """`generator.decode` with the images' own maps instead of the constant noise.
+
+    Args:
+        generator: whose buffers are replaced during the call.
+        codes: n codes.
+        maps: name of a noise buffer -> (n, 1, H, W), one map per image.
+
+    Returns:
+        (n, C, H, W) images.
+    """
     images = []
     for first in range(0, len(codes), TOGETHER):
         rows = slice(first, first + TOGETHER)
@@ -91,7 +100,17 @@ def rows_of_normals(seed: int, stream: str, index: np.ndarray, width: int) -> np
 
 
 def draw_noise(seed: int, name: str, index: np.ndarray, like: Tensor) -> Tensor:
-    """Noise of one layer for some images: (n, 1, H, W)."""
+    """Draw the initial noise of one layer for some images.
+
+    Args:
+        seed: of the inversion.
+        name: of the layer's buffer; each layer has its own random stream.
+        index: (n,) numbers of the images, in ascending order.
+        like: (H, W) buffer of the layer, which gives size, dtype and device.
+
+    Returns:
+        (n, 1, H, W) standard normals; those of an image do not depend on the other images.
+    """
     values = rows_of_normals(seed, f"inversion/{name}", index, like.numel())
     return torch.from_numpy(values.astype(np.float32)).to(like).reshape(-1, 1, *like.shape)
 

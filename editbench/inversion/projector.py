@@ -58,7 +58,15 @@ class Inverted:
 
 
 def check_invertible(generator: Generator, space: str) -> None:
-    """Raise Unsupported if images can't be inverted into this space."""
+    """Check that images can be inverted into a space of a generator.
+
+    Args:
+        generator: of the job.
+        space: the option `inversion.space`: 'z', 'w' or 'w_plus'.
+
+    Raises:
+        Unsupported: the generator makes no images, or lacks the space.
+    """
     if generator.output != "image":
         raise Unsupported(
             f"{type(generator).__name__} makes no pictures: there is nothing to invert"
@@ -74,7 +82,15 @@ def check_invertible(generator: Generator, space: str) -> None:
 def latent_statistics(
     generator: Generator, spec: ProjectionSpec, device: torch.device | str = "cpu"
 ) -> Statistics:
-    """Mean and spread of w = map(z) for random z; for Z in closed form."""
+    """Mean and spread of w = map(z) for random z; for Z in closed form.
+
+    Karras et al. 2020, appendix D, which takes 10,000 z.
+
+    Args:
+        generator: with a mapping network, unless the space is Z.
+        spec: with the space, the number of samples and the seed.
+        device: of the generator, and of the mean.
+    """
     if spec.space == Space.Z:
         return Statistics(torch.zeros(generator.z_dim, device=device), generator.z_dim**0.5)
     total = torch.zeros(generator.w_dim, dtype=torch.float64, device=device)
@@ -172,15 +188,34 @@ def invert(
 
 
 def decode_inverted(generator: Generator, found: Inverted) -> Tensor:
-    """The reconstructions (n, C, H, W), with the optimised noise if there is any."""
+    """Decode the reconstructions, with the optimised noise if there is any.
+
+    Args:
+        generator: that was inverted.
+        found: n images.
+
+    Returns:
+        (n, C, H, W) in about [-1, 1].
+    """
     if found.noise:
         return decode_with(generator, found.codes, found.noise)
     return generator.decode(found.codes)
 
 
 def jitter(spec: ProjectionSpec, step: int, index: np.ndarray, code: Tensor) -> Tensor:
-    """The jitter of a step: normal noise shaped like `code`, in units of the latents' spread."""
+    """The jitter of a step, which decreases to zero (Karras et al. 2020, appendix D).
+
+    Args:
+        spec: with the schedule and the seed.
+        step: from 0.
+        index: (n,) numbers of the images, in ascending order.
+        code: (n, ...) current codes, which give shape, dtype and device.
+
+    Returns:
+        Normal noise shaped like `code`, in units of the latents' spread.
+    """
     scale = spec.schedule.scale(step / spec.schedule.steps)
+    # At the end there is no jitter; drawing numbers for it would only cost time.
     if scale == 0:
         return torch.zeros_like(code)
     width = code[0].numel()

@@ -179,6 +179,12 @@ class Inversion:
 
 
 def block_folder(folder: Path, block: int) -> Path:
+    """Where an inversion keeps the images that were optimised together.
+
+    Args:
+        folder: of the inversion.
+        block: number of the block, from 0.
+    """
     return folder / f"block-{block:05d}"
 
 

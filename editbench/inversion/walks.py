@@ -63,7 +63,15 @@ def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[st
 
 
 def check_walk(editor: Editor, inversion: Inversion) -> None:
-    """Raise Unsupported if an editor cannot start from these codes."""
+    """Check that an editor can start from the codes of an inversion.
+
+    Args:
+        editor: of the job; it need not be fitted.
+        inversion: that the walks start from.
+
+    Raises:
+        Unsupported: the editor walks in Z, and the images were inverted into another space.
+    """
     if editor.space == Space.Z and inversion.space != Space.Z:
         raise Unsupported(
             f"walks in Z, and images inverted into {inversion.space.name} have no z: set "
@@ -148,7 +156,15 @@ class LayeredStarts(Generator):
         return self.base.styles(w_plus)
 
     def lift(self, latent: Tensor, space: Space) -> Tensor:
-        """W: the mean row; W_PLUS: unchanged; S: the styles of w_plus; THETA: zero."""
+        """Convert W+ codes of starts to codes of a space.
+
+        Args:
+            latent: (n, num_ws, w_dim), unlike those of other generators.
+            space: of the walks.
+
+        Returns:
+            W: the mean row (n, w_dim); W_PLUS: a copy; S: the styles; THETA (n, 1): zero.
+        """
         if space == Space.THETA:
             return latent.new_zeros(len(latent), 1)
         if space == Space.S:
@@ -196,7 +212,13 @@ class LayeredEditor(Editor):
 
 
 def write_originals(path: Path, inversion: Inversion, starts: Starts) -> None:
-    """Write the starts' rows of the inversion's table, with `start` as in the walk."""
+    """Write the starts' rows of the inversion's table, with `start` as in the walk.
+
+    Args:
+        path: of the parquet file.
+        inversion: that the walks start from.
+        starts: whose `index` are rows of the inversion's table.
+    """
     rows = inversion.table.iloc[starts.index].drop(columns=["block", "row"])
     rows.insert(0, "start", starts.index)
     rows.to_parquet(path, index=False)

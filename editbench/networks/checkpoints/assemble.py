@@ -81,7 +81,17 @@ def layers(config: StyleGAN2Config) -> Iterator[tuple[str, str, int]]:
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) -> tuple[int, ...]:
-    """Shape of a tensor. Raises BadFile if the number of axes is not `axes`."""
+    """Shape of a tensor of a file.
+
+    Args:
+        tensors: of the file, by name.
+        name: of the tensor.
+        path: of the file, for the message.
+        axes: how many the tensor must have.
+
+    Raises:
+        BadFile: there is no such tensor, or it has another number of axes.
+    """
     if name not in tensors:
         raise BadFile(
             f"{path}: lacks '{name}', so it is not a whole generator; it holds "
@@ -95,7 +105,15 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, path: Path, axes: int) ->
 
 
 def resolution_of(sizes: Iterable[int], path: Path) -> int:
-    """The largest of the block sizes, which must be 4, 8, 16, ... without a gap."""
+    """The largest of the block sizes, which must be 4, 8, 16, ... without a gap.
+
+    Args:
+        sizes: sides of the blocks in pixels, in any order.
+        path: of the file, for the message.
+
+    Raises:
+        BadFile: there is none, or one is missing.
+    """
     found = sorted(set(sizes))
     # A gap means that tensors are missing.
     if not found or found != [4 * 2**k for k in range(len(found))]:
@@ -107,9 +125,17 @@ def resolution_of(sizes: Iterable[int], path: Path) -> int:
 
 
 def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
-    """The taps of the low-pass filter, which must be the same for all of `filters` up to a gain.
+    """The taps of the low-pass filter, which must be the same for all layers up to a gain.
 
-    FIR if there is none.
+    Args:
+        filters: name -> (L,) taps or (L, L) kernel of a layer.
+        path: of the file, for the message.
+
+    Returns:
+        (L,) taps; FIR if the file has no filter, or one that is proportional to FIR.
+
+    Raises:
+        BadFile: the filters differ, or one is not separable.
     """
     found: Tensor | None = None
     for name, value in filters.items():
@@ -118,6 +144,7 @@ def filter_taps(filters: Mapping[str, Tensor], path: Path) -> tuple[float, ...]:
             raise BadFile(f"{path}: its layers have different low-pass filters; they must be equal")
         found = taps
     common = torch.tensor(FIR, dtype=torch.float64)
+    # FIR itself, not the taps of unit sum, so that the usual filter is the configuration's default.
     if found is None or _alike(found, common / common.sum()):
         return FIR
     return tuple(found.tolist())
@@ -165,7 +192,12 @@ def explain_architecture(path: Path, network: str) -> Iterator[None]:
 
 
 def size_option(size: int, w_dim: int) -> int:
-    """A size for a configuration: 0 if it is w_dim."""
+    """A size for a configuration: 0 if it is w_dim.
+
+    Args:
+        size: number of features in the file.
+        w_dim: of the network.
+    """
     return 0 if size == w_dim else size
 
 
@@ -232,7 +264,16 @@ def assemble(source: CheckpointContent) -> StyleNetwork:
 
 
 def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None:
-    """The converted tensor as contiguous float32; None if it does not have the shape."""
+    """Convert a tensor of a file to ours, as contiguous float32.
+
+    Args:
+        value: as in the file, of any dtype.
+        rule: with the conversion.
+        shape: that ours must have.
+
+    Returns:
+        The converted tensor; None if it does not have the shape.
+    """
     try:
         value = rule.change(value.detach().float())
     except (RuntimeError, IndexError):  # for example, from a permutation of other axes

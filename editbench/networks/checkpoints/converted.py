@@ -30,9 +30,16 @@ def decode_probes(network: StyleNetwork) -> torch.Tensor:
 
 
 def check_pictures(images: torch.Tensor, path: Path) -> None:
-    """Raise BadFile if images of a network have NaN or infinity.
+    """Check that images of a network are finite.
 
     The weights have been checked to be finite, but products of them can overflow.
+
+    Args:
+        images: (n, C, H, W), see `decode_probes`.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        BadFile: an image has NaN or infinity.
     """
     if not torch.isfinite(images).all():
         raise BadFile(
@@ -44,7 +51,18 @@ def check_pictures(images: torch.Tensor, path: Path) -> None:
 def write_network(
     out: Path, source: CheckpointContent, network: StyleNetwork, images: torch.Tensor
 ) -> None:
-    """Write a network, read it back, compare decoded images, and only then rename the file."""
+    """Write a network, read it back, compare decoded images, and only then rename the file.
+
+    Args:
+        out: the safetensors file; an existing one is replaced.
+        source: of the weights, for the header.
+        network: that `assemble` made of the source.
+        images: of the network, from `decode_probes`.
+
+    Raises:
+        EditbenchError: the written file decodes to other images.
+        CannotWrite: the disk is full, or a permission is missing.
+    """
     # The header has the origin of the weights, for records.
     state = dict(network.state_dict())
     header = network.config.as_dict() | {

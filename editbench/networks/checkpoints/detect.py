@@ -107,7 +107,19 @@ def source_of(
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
 ) -> CheckpointContent:
-    """`read_source` for content that has already been read."""
+    """`read_source` for content that has already been read.
+
+    Args:
+        path: of the file, for messages.
+        content: from `read_content`.
+        name: see `read_source`.
+        mapping_lr: see `read_source`.
+        conv_clamp: see `read_source`.
+
+    Raises:
+        BadFile: as `read_source`.
+        UnknownName: the file has no `name`.
+    """
     part = pick(content, name, path)
     if is_network(part):
         return read_tensorflow(path, part)
@@ -157,14 +169,30 @@ def read_layout(
 
 
 def refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise BadFile with a description if the names of tensors are those of another network."""
+    """Reject tensors whose names are those of another kind of network.
+
+    Args:
+        path: of the file, for the message.
+        tensors: by name, without prefixes of wrappers.
+
+    Raises:
+        BadFile: the names are known; the message says of which network.
+    """
     for pattern, other in OTHERS:
         if any(re.match(pattern, key) for key in tensors):
             raise BadFile(f"{path}: this is {other}")
 
 
 def refuse(path: Path, part: Any) -> NoReturn:
-    """Raise BadFile for a part without a generator, with a description of it."""
+    """Reject a part without a generator.
+
+    Args:
+        path: of the file, for the message.
+        part: of its content.
+
+    Raises:
+        BadFile: always; the message describes the part.
+    """
     is_module = module_state(part) is not None
     tensors = module_tensors(part) if is_module else flat(part)
     if not tensors:
@@ -190,7 +218,18 @@ def usual_part(content: Any) -> Any:
 
 
 def pick(content: Any, name: str | None, path: Path) -> Any:
-    """The part of a file's content with this name; the whole content without a name."""
+    """The part of a file's content with this name.
+
+    Args:
+        content: from `read_content`.
+        name: key of the part, with dots for nested keys; None or '' for the whole content, or for
+            the averaged generator of a TensorFlow pickle (G, D, Gs).
+        path: of the file, for messages.
+
+    Raises:
+        UnknownName: there is no such part.
+        BadFile: the part is None.
+    """
     if (
         isinstance(content, (tuple, list))
         and len(content) == len(TRIPLE)

@@ -61,7 +61,15 @@ def class_name(value: Opaque) -> str:
 
 
 def walk_modules(value: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dotted name with a final dot, attributes) of a pickled module and all its submodules."""
+    """Yield a pickled module and all its submodules, parents first.
+
+    Args:
+        value: of a pickle; nothing is yielded unless it is a module.
+        prefix: dotted name of the module with a final dot; '' for the outermost.
+
+    Yields:
+        (dotted name with a final dot, attributes).
+    """
     state = module_state(value)
     if state is not None:
         yield prefix, state
@@ -148,7 +156,16 @@ def half_precision_notes(module: Opaque | None) -> list[tuple[str, str]]:
 
 
 def mapping_sizes(path: Path, tensors: dict[str, Tensor], w_dim: int) -> dict[str, int]:
-    """The part of the configuration that follows from the shapes of a mapping."""
+    """The part of the configuration that follows from the shapes of a mapping.
+
+    Args:
+        path: of the file, for messages.
+        tensors: by NVlabs' names.
+        w_dim: of the network, from an affine map.
+
+    Raises:
+        BadFile: a tensor is missing or has another number of axes.
+    """
     first = shape_of(tensors, "mapping.fc0.weight", path, 2)
     embed: tuple[int, ...] = (0, 0)
     if "mapping.embed.weight" in tensors:
@@ -166,6 +183,12 @@ def mapping_sizes(path: Path, tensors: dict[str, Tensor], w_dim: int) -> dict[st
 
 
 def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
+    """Which of the architectures of Karras et al. 2020, figure 7, a generator has.
+
+    Args:
+        tensors: by NVlabs' names.
+        resolution: side of the images in pixels.
+    """
     # Only the residual architecture has this branch.
     if f"synthesis.b{resolution}.skip.weight" in tensors:
         return "resnet"
@@ -175,7 +198,12 @@ def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
 
 
 def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
-    """Our names -> Rules with theirs."""
+    """Our names -> Rules with NVlabs' names.
+
+    Args:
+        config: the architecture.
+        noisy: whether the file has noise maps.
+    """
     rules = mapping_rules(config.mapping_layers)
     rules["synthesis.const"] = Rule("synthesis.b4.const")
     for name, kind, size in layers(config):
@@ -241,6 +269,16 @@ def pickled_facts(
 
 
 def as_number(value: Any, path: Path, name: str) -> float:
+    """A number of a pickle, as float.
+
+    Args:
+        value: from the file, of any type.
+        path: of the file, for the message.
+        name: of the number, for the message.
+
+    Raises:
+        BadFile: it is not a number.
+    """
     try:
         return float(value)
     except (TypeError, ValueError) as error:

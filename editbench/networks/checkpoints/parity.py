@@ -120,8 +120,12 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
 def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRow]:
     """Compare all tensors of a golden that the network has too; one row each.
 
+    Args:
+        network: converted, in float32.
+        golden: from `read_golden`.
+
     Raises:
-        BadFile: the codes have the wrong shape for the network.
+        BadFile: the codes or a compared tensor have the wrong shape for the network.
     """
     config = network.config
     z = golden["z"]
@@ -164,7 +168,12 @@ def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRo
 
 
 def our_layer(network: StyleNetwork, theirs: str) -> str:
-    """Our name for a layer of the authors' code; '' if there is none."""
+    """Our name for a layer of the authors' code; '' if there is none.
+
+    Args:
+        network: of the layer.
+        theirs: name of the layer, such as 'b4.conv1' or 'L0_36_1024'.
+    """
     if isinstance(network, StyleGAN3):
         names = {design.published: design.name for design in network.config.layers()}
         return names.get(theirs, "")
@@ -173,11 +182,27 @@ def our_layer(network: StyleNetwork, theirs: str) -> str:
 
 
 def not_compared(rows: list[ParityRow], golden: Mapping[str, Tensor]) -> list[str]:
-    """Names of a golden's tensors that were not compared."""
+    """Names of a golden's tensors that were not compared, sorted; its inputs z and c do not count.
+
+    Args:
+        rows: from `parity`.
+        golden: that was compared.
+    """
+    # z and c are what the network is given.
     return sorted(set(golden) - {row.name for row in rows} - {"z", "c"})
 
 
 def compare(name: str, ours: Tensor, golden: Tensor) -> ParityRow:
+    """Compare a tensor of ours with that of a golden.
+
+    Args:
+        name: in the golden.
+        ours: of the network.
+        golden: of the same shape.
+
+    Raises:
+        BadFile: the shapes differ.
+    """
     if ours.shape != golden.shape:
         raise BadFile(
             f"the golden '{name}' has shape {tuple(golden.shape)}, but the network returns "

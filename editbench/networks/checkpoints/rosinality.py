@@ -124,7 +124,13 @@ def one_row(value: Tensor) -> Tensor:
 
 
 def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[str, Rule | None]:
-    """Our names -> Rules with theirs."""
+    """Our names -> Rules with rosinality's names.
+
+    Args:
+        config: the architecture.
+        noisy: whether the file has noise maps.
+        mean: whether the file has the mean w.
+    """
     rules: dict[str, Rule | None] = {
         # Stored with a batch axis of size 1.
         "synthesis.const": Rule("input.input", lambda value: value.squeeze(0)),
@@ -136,6 +142,7 @@ def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[s
             for part in ("weight", "bias")
         }
     for name, kind, size in layers(config):
+        # Blocks of 4, 8, 16, ... pixels have the numbers 0, 1, 2, ...
         block = size.bit_length() - 3
         number = 2 * block - (kind == "up")  # number of the convolution; the 4x4 one is 0
         # The first ToRGB and the first convolution have special names; the others are numbered.

@@ -121,7 +121,16 @@ def read_stylegan3(
 
 
 def shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dict[str, Any]:
-    """The part of the configuration that follows from the names and shapes of the layers."""
+    """The part of the configuration that follows from the names and shapes of the layers.
+
+    Args:
+        path: of the file, for messages.
+        tensors: by their names.
+        names: of the layers, in order, such as 'L0_36_512'.
+
+    Raises:
+        BadFile: a tensor is missing or has another number of axes.
+    """
     first = f"synthesis.{names[0]}"
     up_taps = shape_of(tensors, f"{first}.up_filter", path, 1)[0]
     kernel = shape_of(tensors, f"{first}.weight", path, 4)[2]
@@ -148,7 +157,16 @@ def shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dic
 
 
 def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]:
-    """The part of the configuration that follows from the attributes of a pickled generator."""
+    """The part of the configuration that follows from the attributes of a pickled generator.
+
+    Args:
+        path: of the file, for messages.
+        module: the generator.
+        first_layer: name of layer 0, whose rates and filter show the oversampling.
+
+    Raises:
+        BadFile: an attribute is missing, or not a number.
+    """
     states = dict(walk_modules(module))
 
     def number(prefix: str, name: str) -> float:
@@ -176,7 +194,16 @@ def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]
 
 
 def check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> None:
-    """Reject layers with other sizes than those of the configuration."""
+    """Reject layers with other sizes than those of the configuration.
+
+    Args:
+        path: of the file, for the message.
+        names: of the layers in the file, in order.
+        designs: of the configuration, one per layer.
+
+    Raises:
+        Unsupported: a layer has another size or number of channels.
+    """
     expected = [design.published for design in designs]
     if names != expected:
         wrong = next((a, b) for a, b in zip(names, expected) if a != b)
@@ -188,7 +215,16 @@ def check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> Non
 
 
 def check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -> None:
-    """Reject a pickle whose layers have another design than ours."""
+    """Reject a pickle whose layers have another design than ours.
+
+    Args:
+        path: of the file, for the message.
+        module: the pickled generator.
+        designs: name of a layer in the file -> our design.
+
+    Raises:
+        Unsupported: an attribute of a layer has another value.
+    """
     for prefix, state in walk_modules(module):
         design = designs.get(prefix.removeprefix("synthesis.").rstrip("."))
         if design is None:
@@ -205,7 +241,12 @@ def check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -
 
 
 def same(given: Any, expected: Any) -> bool:
-    """Whether a number or list in a file is as expected; a pair of equal sizes counts as one."""
+    """Whether a number or list in a file is as expected; a pair of equal sizes counts as one.
+
+    Args:
+        given: a number, list, tuple or array of a pickle.
+        expected: a number or list of our design.
+    """
     values = given
     if hasattr(given, "tolist"):
         values = given.tolist()
@@ -215,7 +256,12 @@ def same(given: Any, expected: Any) -> bool:
 
 
 def stylegan3_rules(config: StyleGAN3Config, names: list[str]) -> dict[str, Rule | None]:
-    """Our names -> Rules with theirs."""
+    """Our names -> Rules with NVlabs' names.
+
+    Args:
+        config: the architecture.
+        names: of the layers in the file, in order.
+    """
     rules = mapping_rules(config.mapping_layers)
     for part in FEATURES:
         rules[f"synthesis.layers.{INPUT}.{part}"] = Rule(f"synthesis.input.{part}")

@@ -63,7 +63,16 @@ def is_network(value: Any) -> bool:
 
 
 def variables_of(network: Opaque, path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """All variables of a network and of its components, by path."""
+    """All variables of a network and of its components, by path.
+
+    Args:
+        network: dnnlib.tflib.Network, not imported.
+        path: of the file, for messages.
+        prefix: of the names of the variables: the components that contain the network.
+
+    Raises:
+        BadFile: the network has no variables, or one is not an array of numbers.
+    """
     state = network.state
     if not isinstance(state, dict) or not isinstance(state.get("variables"), list):
         raise BadFile(
@@ -94,6 +103,10 @@ def variables_of(network: Opaque, path: Path, prefix: str = "") -> dict[str, Ten
 
 def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
     """The source of a TensorFlow StyleGAN2 generator.
+
+    Args:
+        path: of the file.
+        network: dnnlib.tflib.Network of the generator, not imported.
 
     Raises:
         BadFile: it is a discriminator or a StyleGAN1, or its tensors do not fit.
@@ -163,6 +176,16 @@ def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
 
 
 def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Reject a TensorFlow network that is no StyleGAN2 generator of a supported kind.
+
+    Args:
+        path: of the file, for the message.
+        tensors: by the names of the variables.
+
+    Raises:
+        BadFile: it is a discriminator or a StyleGAN1.
+        Unsupported: it grows progressively, or concatenates labels to z.
+    """
     if any("FromRGB" in name for name in tensors):
         raise BadFile(
             f"{path}: this network is a discriminator; choose the generator with --name Gs"
@@ -200,7 +223,12 @@ def turned(value: Tensor) -> Tensor:
 
 
 def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
-    """Our names -> Rules with theirs."""
+    """Our names -> Rules with TensorFlow's names, and the conversions.
+
+    Args:
+        config: the architecture.
+        noisy: whether the file has noise maps.
+    """
     rules: dict[str, Rule | None] = {
         "mapping.w_avg": Rule("dlatent_avg"),
         "mapping.embed.weight": Rule("mapping/LabelEmbed/weight", dense),
@@ -213,6 +241,7 @@ def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | N
     for name, kind, size in layers(config):
         own = {"up": "Conv0_up", "conv": "Conv" if size == 4 else "Conv1", "rgb": "ToRGB"}[kind]
         theirs = f"synthesis/{size}x{size}"
+        # Noise maps are numbered over all convolutions; that of the 4x4 block is 0.
         noise = 2 * (size.bit_length() - 3) - (kind == "up")
         changes = {
             "weight": turned if kind == "up" else kernel,

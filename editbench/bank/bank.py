@@ -297,6 +297,7 @@ class SelectedBank(Bank):
             "teacher": base.teacher_attributes.positions(self.teacher_attributes),
             "judge": base.judge_attributes.positions(self.judge_attributes),
         }
+        # Not those of the base, which have all columns.
         self._splits = {}
 
     def array(self, field: str) -> ShardedArray:

@@ -1,9 +1,9 @@
 """Starts and target classes of the crossing test.
 
-They are drawn once from the test split, and are the same for every method. Chen et al. 2022, section
-4, take "images with logits around the decision boundaries", each with a target attribute drawn
-uniformly: 15,000 candidates of 500,000 samples, 3 %. The paper leaves open what near means, and both
-readings are here:
+They are drawn once from the test split, and are the same for every method. Chen et al. 2022,
+section 4, take "images with logits around the decision boundaries", each with a target attribute
+drawn uniformly: 15,000 candidates of 500,000 samples, 3 %. The paper leaves open what near means,
+and both readings are here:
 
 - `near='joint'`: q(x), the largest distance over the evaluated attributes (below), is among the M
   smallest of the candidates. The candidates are the test split, and M is `pool` times their number.
@@ -15,8 +15,8 @@ readings are here:
 Distances are in the sigma of the judge's log-odds, see `Attributes.boundary_distance`; two classes
 of many that tie are at distance 0. The starts are dealt evenly to the evaluated attributes. The
 target is a class that the start does not have; for an ordered attribute, a neighbouring one. The
-k-th start of the draw depends on the seed, the pool and k alone, so that a larger draw from the same
-pool begins with the smaller one.
+k-th start of the draw depends on the seed, the pool and k alone, so that a larger draw from the
+same pool begins with the smaller one.
 """
 
 from __future__ import annotations
@@ -250,6 +250,7 @@ def set_target(starts: Starts, target: int | None) -> Starts:
     """
     if target is None:
         return starts
+    # A start that has the class already has no boundary to cross.
     keep = starts.source != target
     targets = np.full(int(keep.sum()), target, starts.target.dtype)
     own = None if starts.own is None else starts.own[keep]

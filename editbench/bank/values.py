@@ -87,6 +87,7 @@ class Values:
 
     def _kind(self, found: str, name: str, source: Path) -> str:
         """The kind that the values of an attribute are interpreted as."""
+        # Values outside [0, 1] can only be logits, whatever was stated for the others.
         if found == "logits":
             return "logits"
         if self.stated is not None:

@@ -207,6 +207,7 @@ class Attributes(Sequence[Attribute]):
             if target not in classes:
                 raise UnknownName(f"class of attribute '{name}'", target, classes)
             return classes.index(target)
+        # Refuses true and false, which Python counts as 1 and 0.
         check_kind(key, target, "int")
         if not 0 <= target < len(classes):
             listing = ", ".join(f"{i} ({c})" for i, c in enumerate(classes))

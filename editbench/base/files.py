@@ -187,6 +187,7 @@ def claim_folder(path: Path) -> Path:
     number = 1
     while True:
         try:
+            # Of several processes that try it, the system lets only one make the folder.
             folder.mkdir()
             return folder
         except FileExistsError:
@@ -210,6 +211,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         path: of the file.
         data: bytes, or text. Text is written as UTF-8, see `printable`.
     """
+    # With the number of the process, so that two writers do not write into one file.
     partial = path.with_name(f".partial-{path.name}-{os.getpid()}")
     raw = printable(data).encode() if isinstance(data, str) else data
     with explain_disk_errors(path):

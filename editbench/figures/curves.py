@@ -91,8 +91,8 @@ def curve_groups(
 ) -> tuple[Figure, list[Group]]:
     """An empty figure for curves of methods, with a legend for each group above its panels.
 
-    In one panel more than MOST curves cannot be distinguished. There the panels are repeated for each
-    group of `grouped`, below each other, and the caller draws the others with `draw_pale`.
+    In one panel more than MOST curves cannot be distinguished. There the panels are repeated for
+    each group of `grouped`, below each other, and the caller draws the others with `draw_pale`.
 
     Args:
         width: of the figure, inches.
@@ -153,6 +153,7 @@ def groups_of_attributes(
     for group in groups:
         for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
             axes.set_title(theme.attribute(attribute))
+            # If the last row is not full, the lowest panel of a column may be in the row before.
             axes.tick_params(labelbottom=place + columns >= len(attributes))
             if place % columns == 0:
                 axes.set_ylabel(label)

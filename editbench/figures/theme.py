@@ -1,9 +1,9 @@
 """How methods are drawn and how names are written, the same in every figure and table.
 
-A method has the marker and, where no other one has it already, the colour of its slot, whatever else
-is drawn. The shipped methods have fixed slots. Colours are told apart by people with the common
-colour vision deficiencies (after Paul Tol's schemes); a floor is grey and not solid, and several
-floors have other markers and dashes.
+A method has the marker and, where no other one has it already, the colour of its slot, whatever
+else is drawn. The shipped methods have fixed slots. Colours are told apart by people with the
+common colour vision deficiencies (after Paul Tol's schemes); a floor is grey and not solid, and
+several floors have other markers and dashes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#e
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 Dash = Literal["-", "--"] | tuple[float, tuple[float, ...]]
 SOLID: Dash = "-"
-# Of floors, in the order of their slots: dashed, dotted, dash and dot, dash and two dots. The fourth is
-# that of the first floor of a user.
+# Of floors, in the order of their slots: dashed, dotted, dash and dot, dash and two dots. The
+# fourth is that of the first floor of a user.
 DASHES: tuple[Dash, ...] = (
     "--",
     (0, (1.2, 1.6)),

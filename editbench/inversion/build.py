@@ -92,6 +92,7 @@ class Task:
                 "images": self.images.identity,
                 "distance": self.distance,
                 "spec": asdict(self.spec),
+                # Other images of a block can change the last bit of a sum.
                 "block": self.block,
             }
             | parts
@@ -107,6 +108,7 @@ def build_inversion(folder: Path, task: Task) -> Inversion:
 
     Raises:
         EditbenchError: the folder contains something else, or its name cannot be used.
+        NonFinite: the loss or the reconstruction of an image is NaN or infinite.
     """
     usable_folder(folder)
     # A finished inversion is opened without a lock, since its folder may be read-only.
@@ -144,6 +146,7 @@ def _make_blocks(folder: Path, task: Task) -> None:
     statistics = latent_statistics(task.networks.generator, task.spec, task.device)
     with progress("inversion steps", len(missing) * task.spec.schedule.steps) as advance:
         for block in missing:
+            # The lock is held, so a partial block was left by a process that was killed.
             sweep_partials(block_folder(folder, block))
             with atomic_folder(block_folder(folder, block), {"block": block}) as partial:
                 _make_block(partial, task, block, statistics, advance)
@@ -157,11 +160,13 @@ def _make_block(
     attributes = task.networks.judge.attributes
     part = task.images.read(first, min(first + task.block, len(task.images)), attributes)
     write_json(folder / "skipped.json", part.skipped)
+    # None of the images could be read; the steps of the block count as done.
     if not len(part.index):
         advance(task.spec.schedule.steps)
         return
     pixels = part.pixels.to(task.device)
     found = _invert_all(task, pixels, part.index, statistics, advance)
+    # Contiguous, since safetensors stores no other tensors.
     noise = {name: values[:, 0].cpu().contiguous() for name, values in found.noise.items()}
     save_file(
         {"codes": found.codes.values.cpu().contiguous()} | noise, folder / "codes.safetensors"
@@ -228,6 +233,7 @@ def _measure(
     parts = batches.run(len(pixels), work)
     columns = {name: torch.cat([one[name] for one, _ in parts]) for name in parts[0][0]}
     for name, values in columns.items():
+        # Without optimised noise, `noise_mse` is NaN for every image.
         if name != "noise_mse" and not bool(torch.isfinite(values).all()):
             bad = part.names[int((~torch.isfinite(values)).nonzero()[0])]
             raise NonFinite(
@@ -247,6 +253,7 @@ def _measure(
 def _reconstructed(task: Task, pixels: Tensor, found: Inverted) -> tuple[dict[str, Tensor], Tensor]:
     """Columns of the table, name -> (N,), and the reconstructions (N, C, H, W)."""
     generator, teacher, judge = task.networks.generator, task.networks.teacher, task.networks.judge
+    # With the constant noise, as the walks decode them.
     made = generator.decode(found.codes)
     columns: dict[str, Tensor] = {"mse": (made - pixels).square().flatten(1).mean(1)}
     columns |= {

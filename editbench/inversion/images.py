@@ -119,6 +119,7 @@ class FaceRenders(Images):
         self.seed = seed
         self.about = f"{n} renders of the embedded world (stream '{STREAM}', seed {seed})"
         folder = Path(__file__).parents[1] / "worlds" / "faces"
+        # The images are not stored, so the code that draws them identifies them.
         code = [file_sha256(folder / f"{name}.py") for name in ("factors", "renderer")]
         self.identity = {
             "kind": "renders",
@@ -132,6 +133,12 @@ class FaceRenders(Images):
         return self.n
 
     def factors(self, start: int, stop: int) -> Factors:
+        """The factors of some faces, drawn from a stream that the networks never saw.
+
+        Args:
+            start: number of the first face.
+            stop: number of the last face + 1.
+        """
         return sample_factors(FactorLaw(), self.seed, start, stop, STREAM)
 
     def read(self, start: int, stop: int, attributes: Attributes) -> ImageBatch:

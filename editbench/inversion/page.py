@@ -32,6 +32,7 @@ def write_page(inversion: Inversion) -> Path:
     if sheet is not None:
         write_atomic(inversion.folder / "reconstructions.png", sheet)
     loader = FileSystemLoader(Path(__file__).parent)
+    # Escaped, since names of the user's files and attributes may have HTML's characters.
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("page.html").render(
         meta=inversion.meta,
@@ -102,9 +103,11 @@ def _sheet(inversion: Inversion) -> bytes | None:
     if not len(originals):
         return None
     originals, made = originals[:COLUMNS], made[:COLUMNS]
+    # A whole factor, so that every pixel becomes a square.
     zoom = max(1, SMALLEST // originals.shape[-1])
     rows = [np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), 1) for part in (originals, made)]
     page = np.concatenate(rows, 0).repeat(zoom, 0).repeat(zoom, 1)
     out = io.BytesIO()
+    # Pillow takes grey images without an axis of channels.
     Image.fromarray(page[:, :, 0] if page.shape[2] == 1 else page).save(out, "PNG")
     return out.getvalue()

@@ -107,6 +107,7 @@ class Inversion:
         """Codes of rows of the table, in the given order: (n, d), or (n, num_ws, d) for W+."""
         blocks, places = (self.table[name].to_numpy()[rows] for name in ("block", "row"))
         out: Tensor | None = None
+        # The file of a block is read once, however many of its rows are wanted.
         for block in np.unique(blocks):
             mine = torch.from_numpy(blocks == block)
             values = self._read(block)[torch.from_numpy(places[blocks == block])]
@@ -166,6 +167,7 @@ class Inversion:
 
         def share(same: np.ndarray, mask: np.ndarray) -> np.ndarray:
             count = mask.sum(0)
+            # np.where computes both branches; the maximum avoids a warning about 0 / 0.
             return np.where(count > 0, (same & mask).sum(0) / np.maximum(count, 1), np.nan)
 
         return pd.DataFrame(

@@ -228,7 +228,16 @@ class VGG16Features(_PublishedFeatures):
 def probe(
     network: FeatureNetwork, size: tuple[int, int], source: str, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Test a network with two noise images of `size`; returns the features (2, dim).
+    """Test a network with two noise images.
+
+    Args:
+        network: to be tested.
+        size: (height, width) of the images in pixels.
+        source: file or class of the network, with which messages begin.
+        device: of the network.
+
+    Returns:
+        (2, dim) features.
 
     Raises:
         EditbenchError: the network does not accept images, or returns something else.

@@ -154,6 +154,7 @@ def _accept(file: Published, part: Path, place: Path) -> Found:
     part.replace(place)
     if file.sha256 is None:
         pins = place.with_name(LOCK)
+        # Another process may be adding the pin of another file.
         with lock(pins):
             write_json(pins, (read_json(pins) if pins.is_file() else {}) | {file.name: found})
     return Found(file, place, found)

@@ -23,9 +23,18 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def mlp(sizes: Sequence[int], activation: str = "relu", output: str = "identity") -> nn.Sequential:
-    """Linear layers sizes[0] -> ... -> sizes[-1], `activation` between, and `output` at the end.
+    """Linear layers sizes[0] -> ... -> sizes[-1], with activations.
 
     Linear layer i is module 2 i, so its tensors are '0.weight', '0.bias', '2.weight', ...
+
+    Args:
+        sizes: numbers of features, two or more.
+        activation: between the layers, a name in ACTIVATIONS.
+        output: after the last layer, a name in ACTIVATIONS.
+
+    Raises:
+        EditbenchError: there are fewer than two sizes.
+        UnknownName: there is no such activation.
     """
     if len(sizes) < 2:
         raise EditbenchError(f"an mlp needs two sizes or more, got {list(sizes)}")

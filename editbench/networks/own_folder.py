@@ -60,7 +60,16 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def words_of(folder: Path, path: Path) -> set[str]:
-    """The words in the names of a file and its folder; 'male' is not a word of 'female'."""
+    """The words in the names of a file and its folder; 'male' is not a word of 'female'.
+
+    Args:
+        folder: of the user, whose own name does not count.
+        path: of the file in it.
+
+    Returns:
+        Words in lower case, of letters only.
+    """
+    # Digits separate words too, as in classifier-00-male.
     return set(re.split(r"[^a-z]+", str(path.relative_to(folder).with_suffix("")).lower()))
 
 
@@ -104,6 +113,7 @@ def find_generator(folder: Path, file: str | None, words: Sequence[str]) -> Path
         return named
     found = []
     for path in find_files(folder):
+        # The folders in it have retrained classifiers, by attribute.
         if path.parent == folder and not words_of(folder, path) & {*words, "classifier"}:
             found.append(path)
     if len(found) != 1:
@@ -152,7 +162,15 @@ def load_generator(
 
 
 def converted_generator(folder: Path, path: Path) -> Path:
-    """The converted file of a generator."""
+    """The converted file of a generator, made if it is absent.
+
+    Args:
+        folder: of the user.
+        path: of the checkpoint.
+
+    Raises:
+        BadFile: the checkpoint is damaged, or has no supported generator.
+    """
     # By content, so that a different file of the same name is converted again.
     content = digest([VERSION, file_sha256(path)])
     out = folder / CONVERTED / f"{path.stem}-{content[:12]}.safetensors"
@@ -193,7 +211,16 @@ class FolderScorer(CelebAHQScorer):
 
 
 def converted_classifiers(folder: Path, paths: Sequence[Path], words: Sequence[str]) -> Path:
-    """The converted file of classifiers."""
+    """The converted file of several classifiers, made if it is absent.
+
+    Args:
+        folder: of the user.
+        paths: of the classifiers' files, in the order of the attributes.
+        words: of the attributes in the names of files, in the same order.
+
+    Raises:
+        BadFile: a file is damaged, or not a CelebA-HQ classifier.
+    """
     # The order matters, since it is that of the attributes.
     content = digest([VERSION, *(file_sha256(path) for path in paths)])
     out = folder / CONVERTED / f"classifiers-{content[:12]}.safetensors"

@@ -51,7 +51,15 @@ class Perceptual(nn.Module, abc.ABC):
         """Decoded samples (N, ...) -> (N, M), differentiable; a row depends only on its sample."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of a and b, sample by sample: (N,)."""
+        """Distance of two samples, for each pair of a batch.
+
+        Args:
+            a: (N, ...) decoded samples, such as images (N, C, H, W) in [-1, 1].
+            b: (N, ...) the samples that they are compared with.
+
+        Returns:
+            (N,) squared Euclidean distances of the residuals.
+        """
         return (self.residual(a) - self.residual(b)).square().sum(1)
 
 

@@ -116,6 +116,7 @@ def make_folder() -> Path:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EditbenchError(f"cannot make {place} ({error.strerror}): {remedy}") from error
+    # mkdir accepts a folder that exists but is read-only.
     if not os.access(place, os.W_OK):
         raise EditbenchError(f"cannot write {place}: {remedy}")
     return place
@@ -136,7 +137,11 @@ def published() -> dict[str, Published]:
 
 
 def find_file(file: Published, path: Path | str | None = None) -> Found | None:
-    """The file at `path` or in the folder of networks; None if it is not there.
+    """The file of a network at `path` or in the folder of networks; None if it is not there.
+
+    Args:
+        file: its published name, address and hash.
+        path: of a copy; None for the folder of networks.
 
     Raises:
         BadFile: there is no file at `path`, or its content is not the pinned one.
@@ -150,7 +155,15 @@ def find_file(file: Published, path: Path | str | None = None) -> Found | None:
 
 
 def check(file: Published, place: Path) -> str:
-    """The sha256 of a file. Raises BadFile if it is not the pinned one."""
+    """The sha256 of a file, after a comparison with the pinned one, if there is one.
+
+    Args:
+        file: what it should be.
+        place: its path.
+
+    Raises:
+        BadFile: its content is not the pinned one.
+    """
     found = file_sha256(place)
     pinned = pin(file)
     if pinned is not None and found != pinned:

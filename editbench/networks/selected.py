@@ -73,6 +73,10 @@ class SelectedScorer(Scorer):
 def select_attributes(scorer: Scorer, names: Sequence[str]) -> Scorer:
     """A scorer restricted to some attributes; the scorer itself if these are all of them.
 
+    Args:
+        scorer: of all its attributes, or already restricted.
+        names: of the attributes to keep, in any order.
+
     Raises:
         UnknownName: the scorer has no such attribute.
     """

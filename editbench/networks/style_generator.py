@@ -185,8 +185,16 @@ class StyleGenerator(Generator):
     ) -> Self:
         """Read a generator written by `save` or by `editbench convert`.
 
+        Args:
+            path: of the safetensors file.
+            truncation_psi: see `StyleGenerator`, as are the label and the cut-off.
+            device: that the generator is moved to.
+            label: of all images.
+            truncation_cutoff: number of first rows of W+ that are truncated.
+
         Raises:
             BadFile: it is not a valid file of this network.
+            EditbenchError: an option has a wrong value.
         """
         network = cls.network_type.from_file(path)
         return cls(network, truncation_psi, label, truncation_cutoff).to(device)
@@ -199,7 +207,18 @@ class StyleGenerator(Generator):
         label: int | Sequence[float] | None = None,
         truncation_cutoff: int | None = None,
     ) -> Self:
-        """`from_file` with the options of conf/generator, for which the file may be missing."""
+        """`from_file` with the options of conf/generator, for which the file may be missing.
+
+        Args:
+            weights: path of the file; None is an error with a remedy.
+            truncation_psi: see `StyleGenerator`, as are the next two.
+            label: of all images.
+            truncation_cutoff: number of first rows of W+ that are truncated.
+
+        Raises:
+            BadFile: it is not a valid file of this network.
+            EditbenchError: there is no file, or an option has a wrong value.
+        """
         if not weights:
             raise EditbenchError(
                 f"generator={cls.network_type.kind} needs a network: "
@@ -211,6 +230,10 @@ class StyleGenerator(Generator):
 
 def label_vector(label: int | Sequence[float] | None, c_dim: int) -> Tensor | None:
     """The label (1, c_dim) of all images; None for an unconditional network.
+
+    Args:
+        label: a class, or c_dim numbers; None without a label.
+        c_dim: size of the network's labels; 0 if it is unconditional.
 
     Raises:
         EditbenchError: the label is missing or wrong; the message says how to give it.

@@ -195,6 +195,13 @@ class StyleSynthesis(nn.Module, abc.ABC):
     def forward(
         self, styles: Sequence[Tensor], noise: bool = True, shift: WeightShift | None = None
     ) -> Tensor:
+        """Run all layers; returns the images (N, C, R, R).
+
+        Args:
+            styles: (N, channels) of each layer, in the order of `layers`.
+            noise: see `run`.
+            shift: see `run`.
+        """
         _, image = self.run(self.begin(len(styles[0])), styles, noise, shift)
         assert image is not None
         return image
@@ -263,7 +270,14 @@ class StyleNetwork(nn.Module):
         self.mapping = Mapping(config)
 
     def truncate(self, w: Tensor, truncation_psi: float) -> Tensor:
-        """Move w (..., w_dim) towards the running mean; psi 1 is unchanged, psi 0 is the mean."""
+        """Move w towards the running mean: mean + psi (w - mean).
+
+        Karras et al. 2019, "A Style-Based Generator Architecture", appendix B.
+
+        Args:
+            w: (..., w_dim).
+            truncation_psi: 1 leaves w unchanged, 0 gives the mean.
+        """
         # lerp with 1 could round, but psi 1 must not change any bit.
         if truncation_psi == 1:
             return w
@@ -272,6 +286,13 @@ class StyleNetwork(nn.Module):
     def forward(
         self, z: Tensor, truncation_psi: float = 1.0, label: Tensor | None = None
     ) -> Tensor:
+        """Decode z to images (N, C, R, R).
+
+        Args:
+            z: (N, z_dim).
+            truncation_psi: see `truncate`; it applies to all rows of W+.
+            label: (N, c_dim), for a conditional network.
+        """
         w = self.truncate(self.mapping(z, label), truncation_psi)
         w_plus = w.unsqueeze(1).expand(-1, self.config.num_ws, -1)
         return self.synthesis(self.synthesis.styles(w_plus))

@@ -78,7 +78,16 @@ def kind_of(path: Path | str) -> str:
 
 
 def expect_kind(path: Path | str, kind: str, remedy: str) -> None:
-    """Raise BadFile, naming the actual format, if a file is not of `kind`."""
+    """Check that a file is of a kind.
+
+    Args:
+        path: of the file.
+        kind: one of those of `kind_of`.
+        remedy: the end of the message for a pickle: how to save it in the needed kind.
+
+    Raises:
+        BadFile: it is of another kind, which the message names.
+    """
     found = kind_of(path)
     if found == kind:
         return
@@ -159,10 +168,15 @@ def open_archive(path: Path | str) -> zipfile.ZipFile:
 def check_whole(path: Path | str, archive: zipfile.ZipFile) -> None:
     """Check the members of an archive.
 
+    Args:
+        path: of the file, for the message.
+        archive: that was opened.
+
     Raises:
         BadFile: the checksum of a member differs, or a name occurs twice (two readers could then
             read different members).
     """
+    # torch ignores the case of members' names.
     if len({name.casefold() for name in archive.namelist()}) != len(archive.namelist()):
         raise BadFile(f"{path}: an archive with a duplicate name; {COPY_AGAIN}")
     try:

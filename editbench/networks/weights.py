@@ -28,7 +28,12 @@ SHOWN = 6
 
 
 def group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors with names PREFIX.REST, as REST -> tensor."""
+    """The tensors with names PREFIX.REST, as REST -> tensor.
+
+    Args:
+        tensors: of a file, by name.
+        prefix: without the dot.
+    """
     # With the dot, so that the prefix `move` does not match `moved`.
     start = f"{prefix}."
     found = {}
@@ -44,8 +49,18 @@ def save_tensors(
     """Write tensors with the `kind` of their reader and a JSON-like `config`.
 
     Equal content gives equal bytes.
+
+    Args:
+        path: of the safetensors file; an existing one is replaced.
+        tensors: name -> tensor, on any device.
+        kind: of the file, which `load_tensors` checks.
+        config: how to build the module.
+
+    Raises:
+        CannotWrite: the disk is full, or a permission is missing.
     """
     header = {METADATA_KEY: json.dumps({"kind": kind, "config": config}, sort_keys=True)}
+    # Copies, since safetensors refuses tensors that share memory.
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     write_atomic(Path(path), save(plain, metadata=header))
 
@@ -53,12 +68,27 @@ def save_tensors(
 def save_checked(
     path: Path | str, tensors: Mapping[str, Tensor], kind: str, config: dict[str, Any]
 ) -> None:
-    """`save_tensors` with a checksum of all content, which `is_altered` verifies."""
+    """`save_tensors` with a checksum of all content, which `is_altered` verifies.
+
+    Args:
+        path: of the safetensors file.
+        tensors: name -> tensor.
+        kind: of the file.
+        config: how to build the module; without a key 'checksum'.
+
+    Raises:
+        CannotWrite: the disk is full, or a permission is missing.
+    """
     save_tensors(path, tensors, kind, {**config, "checksum": _checksum(config, tensors)})
 
 
 def is_altered(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the content differs from what `save_checked` wrote; removes its checksum."""
+    """Whether the content differs from what `save_checked` wrote.
+
+    Args:
+        config: as read; its checksum is removed.
+        tensors: as read.
+    """
     return config.pop("checksum", None) != _checksum(config, tensors)
 
 
@@ -87,7 +117,16 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, str], dict[str,
 
 
 def check_finite(path: Path, tensors: Mapping[str, Tensor], remedy: str) -> None:
-    """Raise BadFile for the first tensor of a file that has NaN or infinity."""
+    """Check that the tensors of a file are finite.
+
+    Args:
+        path: of the file, for the message.
+        tensors: by name.
+        remedy: the end of the message.
+
+    Raises:
+        BadFile: a tensor has NaN or infinity; the message names the first.
+    """
     # NaN would spread to all images or logits, and a NaN metric would not show the cause.
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
@@ -97,7 +136,15 @@ def check_finite(path: Path, tensors: Mapping[str, Tensor], remedy: str) -> None
 def load_tensors(
     path: Path | str, kind: str, remedy: str = ""
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(config, tensors on the host) of a file of the given kind.
+    """Read a file that `save_tensors` wrote.
+
+    Args:
+        path: of the file.
+        kind: that it must be of.
+        remedy: the end of the messages; by default to check the path or copy the file again.
+
+    Returns:
+        (config, tensors on the host).
 
     Raises:
         BadFile: the file is missing, truncated, not safetensors, of another kind, or has NaN or
@@ -140,6 +187,11 @@ def read_kind(path: Path | str) -> str | None:
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Copy tensors into a module.
+
+    Args:
+        module: whose parameters and buffers are replaced, in place.
+        tensors: by the module's names.
+        source: file that they come from, for the message.
 
     Raises:
         BadFile: names or shapes differ from the module's; the message lists the differences.

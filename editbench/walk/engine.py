@@ -216,6 +216,7 @@ def _begin(
 ) -> Walk:
     """All starts at step 0, in the editor's space."""
     device = codes.device
+    # The same tensor is origin and codes: steps return new codes and change none in place.
     lifted = generator.lift(codes, editor.space)
     return Walk(
         attribute,
@@ -340,6 +341,7 @@ class _Decoder:
             found = self._score(middle)
             labels = attributes.labels(found, after.attribute)
             arrived = found.isfinite().all(1) & (labels == after.target)
+            # torch.where chooses each sample's half on the device, so the host need not wait.
             behind = arrived.view(-1, *[1] * (after.codes.ndim - 1))
             before = replace(before, codes=torch.where(behind, before.codes, middle.codes))
             after = replace(after, codes=torch.where(behind, middle.codes, after.codes))

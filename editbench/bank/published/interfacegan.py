@@ -173,6 +173,7 @@ def _refuse_marks(column: np.ndarray, path: Path) -> None:
         BadFile: all scores lie in [0, 1] except for one repeated negative number.
     """
     outside = column[(column < 0) | (column > 1)]
+    # If most scores lie outside, they are logits, and a negative one is no mark.
     if not 0 < len(outside) < column.size - len(outside):
         return
     mark = outside[0]

@@ -35,7 +35,16 @@ NOT_DENSE = "a parameter or buffer is sparse or of another unsupported layout; s
 def array(raw: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
     """Protocol 5's _frombuffer(raw, dtype, shape, order, axes), in the machine's byte order.
 
-    With order K, the array has this shape before it is transposed by `axes`.
+    Args:
+        raw: elements, as bytes, or text of Python 2.
+        dtype: stand-in of numpy.dtype.
+        shape: lengths of the axes.
+        order: 'C', 'F' or 'K'; with K, the array has this shape before it is transposed.
+        axes: of the transposition, for order K.
+
+    Raises:
+        ValueError: the arguments are inconsistent or too large.
+        Refused: the dtype is not one of numbers or text.
     """
     if isinstance(raw, str):  # bytes of Python 2
         raw = bytearray(raw, "latin-1")
@@ -53,7 +62,18 @@ def array(raw: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.
 
 
 def reconstruct(cls: Any, shape: Any, code: Any, state: Any) -> np.ndarray:
-    """numpy's _reconstruct, whose state is (version, shape, dtype, is Fortran order, data)."""
+    """numpy's _reconstruct, followed by __setstate__.
+
+    Args:
+        cls: stand-in of the array's class.
+        shape: of the empty array that NumPy makes first; not used.
+        code: dtype of that array; not used.
+        state: (version, shape, dtype, is Fortran order, data), or without the version.
+
+    Raises:
+        ValueError: the state is inconsistent or too large.
+        Refused: the class or the dtype is not supported.
+    """
     if cls.name not in ("numpy.ndarray", "numpy.memmap"):
         raise Refused("an array is not a numpy.ndarray; save it with numpy.asarray")
     shape, dtype, fortran, raw = state[-4:]
@@ -62,6 +82,12 @@ def reconstruct(cls: Any, shape: Any, code: Any, state: Any) -> np.ndarray:
 
 
 def scalar(dtype: Any, raw: Any) -> np.generic:
+    """numpy's scalar(dtype, raw): one number or text.
+
+    Args:
+        dtype: stand-in of numpy.dtype.
+        raw: its bytes.
+    """
     kind = as_dtype(dtype)
     if kind.itemsize == 0:  # empty text, of which NumPy makes no array
         return kind.type()
@@ -85,7 +111,15 @@ def as_dtype(dtype: Any) -> np.dtype:
 
 
 def check_shape(shape: Any, width: int) -> None:
-    """Reject wrong lengths, and an empty array whose sum over an axis would be huge."""
+    """Reject wrong lengths, and an empty array whose sum over an axis would be huge.
+
+    Args:
+        shape: lengths of the axes, from the file.
+        width: bytes of an element.
+
+    Raises:
+        ValueError: a length is negative or no integer, or there are too many axes or elements.
+    """
     if len(shape) > MOST_AXES:
         raise ValueError(f"an array has {len(shape):,} axes")
     check_integers(shape)
@@ -109,17 +143,38 @@ def check_booleans(raw: Any) -> None:
 
 # -- torch -----------------------------------------------------------------------------------------
 def storage(dtype: str, data: bytearray) -> Tensor:
-    """The elements of tensors, as a 1-D tensor that shares the memory of the data."""
+    """The elements of tensors, as a 1-D tensor that shares the memory of the data.
+
+    Args:
+        dtype: name in torch, such as 'float32'.
+        data: bytes of the elements.
+
+    Raises:
+        ValueError: booleans have other bytes than 0 and 1.
+    """
     if dtype == "bool":
         check_booleans(data)
     kind = getattr(torch, dtype)
+    # torch.frombuffer refuses an empty buffer.
     return torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
 
 
 def tensor(flat: Tensor, offset: Any, size: Any, stride: Any, *others: Any) -> Tensor:
     """_rebuild_tensor(storage, offset, size, stride), and its version 2 with more arguments.
 
-    The further arguments are requires_grad, backward hooks and metadata.
+    Args:
+        flat: the storage, a 1-D tensor.
+        offset: of the first element.
+        size: lengths of the axes.
+        stride: steps of the axes, in elements.
+        others: requires_grad, backward hooks and metadata.
+
+    Returns:
+        A view of the storage.
+
+    Raises:
+        ValueError: the arguments are inconsistent, or reach beyond the storage.
+        Refused: the tensor is a conjugate or negative view.
     """
     if flat.dim() != 1 or not flat.is_contiguous():
         raise ValueError("a tensor has no storage")
@@ -131,6 +186,7 @@ def tensor(flat: Tensor, offset: Any, size: Any, stride: Any, *others: Any) -> T
     if len(stride) != len(size):
         raise ValueError("a tensor has strides for other axes")
     check_integers((offset, *stride))
+    # An empty tensor reads no element, so its offset need not lie in the storage.
     if 0 in size:
         return torch.empty(size, dtype=flat.dtype)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride))
@@ -144,7 +200,22 @@ def tensor(flat: Tensor, offset: Any, size: Any, stride: Any, *others: Any) -> T
 def tensor_v3(
     flat: Tensor, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *more: Any
 ) -> Tensor:
-    """A tensor of an untyped storage, and its dtype."""
+    """_rebuild_tensor_v3: a tensor of an untyped storage, and its dtype.
+
+    Args:
+        flat: the storage, a 1-D tensor of bytes.
+        offset: as of `tensor`, in elements of the dtype; so are the next arguments.
+        size: as of `tensor`.
+        stride: as of `tensor`.
+        grad: requires_grad; not used.
+        hooks: not used.
+        dtype: stand-in of a torch.dtype.
+        more: metadata.
+
+    Raises:
+        ValueError: as `tensor`.
+        Refused: the dtype is not supported.
+    """
     if dtype.name not in TENSOR_DTYPES:
         raise Refused("a tensor's dtype is not supported; save it as a usual one")
     return tensor(flat.view(TENSOR_DTYPES[dtype.name]), offset, size, stride, grad, hooks, *more)
@@ -158,7 +229,17 @@ def parameter(value: Tensor, *_: Any) -> Tensor:
 
 
 def of_type(function: Any, kind: Any, arguments: Any, *_: Any) -> Tensor:
-    """_rebuild_from_type_v2(function, type, args, state), for a class derived from Tensor."""
+    """_rebuild_from_type_v2(function, type, args, state), for a class derived from Tensor.
+
+    Args:
+        function: stand-in of a function of BUILDERS.
+        kind: the class, instead of which a plain tensor is made.
+        arguments: tuple of the function's arguments.
+
+    Raises:
+        ValueError: the arguments are no tuple.
+        Refused: the function is not supported.
+    """
     if function.name not in BUILDERS:
         raise Refused(NOT_DENSE)
     if not isinstance(arguments, tuple):  # bytes as arguments would take 8 times their memory

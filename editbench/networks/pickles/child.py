@@ -51,7 +51,18 @@ class TreeSize:
         self.known: dict[int, tuple[int, int, int]] = {}
 
     def measure(self, value: Any, depth: int = 0) -> tuple[int, int, int]:
-        """The bytes, values and levels of a value that is nested in `depth` containers."""
+        """The bytes, values and levels of a value.
+
+        Args:
+            value: of the content.
+            depth: number of containers that the value is nested in.
+
+        Returns:
+            (bytes of text and data, number of values, levels of containers).
+
+        Raises:
+            Refused: a limit is exceeded.
+        """
         if isinstance(value, (str, bytes, bytearray)):
             return len(value), 1, 0
         if isinstance(value, Storage):
@@ -84,6 +95,16 @@ class TreeSize:
 
 
 def check(number: int, most: int, what: str) -> None:
+    """Refuse a content that exceeds a limit.
+
+    Args:
+        number: of the content, written out as a tree.
+        most: the limit.
+        what: the unit, for the message.
+
+    Raises:
+        Refused: the number is above the limit.
+    """
     if number > most:
         raise Refused(f"written out it would have more than {most:,} {what}; do not trust the file")
 
@@ -139,7 +160,12 @@ class AnswerWriter(pickle.Pickler):
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Limit this process: `memory` bytes more than now, `seconds` of CPU time, no written files."""
+    """Limit what this process may use from now on; it cannot write files.
+
+    Args:
+        memory: bytes in addition to what the process has now.
+        seconds: CPU time of the whole process.
+    """
     limits = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0}
     if os.path.exists("/proc/self/statm"):  # Linux; memory is not limited on other systems
         with open("/proc/self/statm", encoding="utf-8") as statm:

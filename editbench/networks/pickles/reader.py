@@ -124,7 +124,19 @@ class Builder:
         self.left_bytes = most_bytes
 
     def opaque(self, name: str, args: Any, kwargs: Any, state: Any, items: Any) -> Any:
-        """An array, a tensor, or a stand-in."""
+        """An array or a tensor if the name is one of BUILDERS, otherwise a stand-in.
+
+        Args:
+            name: see `Opaque`, as are the other arguments.
+            args: positional arguments of the call.
+            kwargs: named arguments of the call.
+            state: the argument of __setstate__; None without one.
+            items: the appended items.
+
+        Raises:
+            Refused: the array is not supported, or all arrays together have too many bytes.
+            ValueError: the arguments of an array are inconsistent.
+        """
         if name not in BUILDERS or not args or kwargs or items:
             return Opaque(name, args, kwargs, state, items)
         if state is not None:
@@ -177,6 +189,7 @@ def _read(path: Path, kind: str, limits: Limits) -> Any:
         if not path.is_file():
             raise Refused(f"{no_such('file', path)}; check the path")
         with path.open("rb") as stream:
+            # pread does not move the position in the file, from which the child reads it.
             head = os.pread(stream.fileno(), 2, 0)
             if head in NOT_PICKLES:
                 raise Refused(NOT_PICKLES[head])

@@ -88,7 +88,15 @@ class PlainDict(dict):
 
 
 def as_bytes(value: Any = b"", encoding: Any = "latin1") -> bytes:
-    """Bytes; protocols 0 to 2 store them as text with the same code points."""
+    """Bytes; protocols 0 to 2 store them as text with the same code points.
+
+    Args:
+        value: text of `_codecs.encode`, or bytes.
+        encoding: of the text; only Latin-1 gives code points as bytes.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if isinstance(value, str) and encoding in ("latin1", "latin-1"):
         return value.encode("latin-1")
     if not isinstance(value, (bytes, bytearray)):
@@ -99,8 +107,11 @@ def as_bytes(value: Any = b"", encoding: Any = "latin1") -> bytes:
 def new_object(cls: Any, base: Any, content: Any) -> Any:
     """copyreg._reconstructor, by which protocols 0 and 1 create objects.
 
-    The content is that of the base class, such as a list or a number, and None for `object`. It
-    becomes the argument, as text and numbers do with newer protocols.
+    Args:
+        cls: stand-in of the object's class.
+        base: its base class; not used.
+        content: of the base class, such as a list or a number, and None for `object`. It becomes
+            the argument, as text and numbers do with newer protocols.
     """
     return cls() if content is None else cls(content)
 

@@ -57,10 +57,17 @@ class ModulatedConv(nn.Module):
         self._energy: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
-        """Reciprocal norm of each modulated output kernel: style (N, n_in) -> (N, n_out).
+        """Reciprocal norm of each modulated output kernel (Karras et al. 2020, eq. 3).
 
         For a shifted kernel W + t X, the squared norm is sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> +
         t^2 |X_oi|^2).
+
+        Args:
+            style: (N, n_in) scales s of the input channels.
+            shift: of this layer's kernel; None for the stored kernel.
+
+        Returns:
+            (N, n_out).
         """
         # The norm depends only on the squares of style and kernel, so no kernel per sample is
         # needed.
@@ -248,7 +255,16 @@ def picked(shift: WeightShift) -> WeightShift:
 
 
 def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
-    """function(kernel, *rows of the batches) for each direction's samples, in original order."""
+    """Apply a function to the samples of each direction, and return the results in original order.
+
+    Args:
+        shift: kernels of the directions, and the direction of each of N samples.
+        function: (kernel, rows of each batch) -> (n, ...), row by row.
+        batches: (N, ...) tensors, of which the function gets the rows of a direction.
+
+    Returns:
+        (N, ...).
+    """
     kernels = shift.kernels.unbind(0)
     # On the host, since reading values from a GPU would wait for it each time.
     index = shift.index.cpu() if shift.known is None else shift.known
@@ -262,6 +278,7 @@ def by_direction(shift: WeightShift, function: Callable[..., Tensor], *batches: 
     parts = [
         function(kernels[k], *(batch[rows] for batch in batches)) for k, rows in zip(used, groups)
     ]
+    # The results are in the order of the directions; this is back to that of the samples.
     return torch.cat(parts)[torch.cat(groups).argsort()]
 
 
@@ -286,6 +303,12 @@ def shifted(
 
     It is exact, since the map is linear in the weight. There is one pass for the common weight and
     one for the directions, and no kernel per sample.
+
+    Args:
+        linear: (x (n, ...), weight) -> (n, ...), linear in the weight.
+        x: (N, ...).
+        weight: common to all samples.
+        shift: the kernels and magnitudes t of the samples; None for no shift.
     """
     out = linear(x, weight)
     if shift is None:

@@ -49,6 +49,7 @@ class StyleGAN2Config(StyleConfig):
     mapping_width: int = 0
 
     def __post_init__(self) -> None:
+        # The only way to set a field of a frozen dataclass. A configuration of a file has a list.
         object.__setattr__(self, "fir", tuple(float(tap) for tap in self.fir))
         super().__post_init__()
         if len(self.channels) != self.blocks:

@@ -20,14 +20,31 @@ ACTIVATION_GAIN = math.sqrt(2)
 
 
 def fir_kernel(gain: float = 1.0, taps: Sequence[float] = FIR) -> Tensor:
-    """The separable low-pass filter `taps` (L) as a normalised (L, L) kernel times `gain`."""
+    """A separable low-pass filter as a kernel of sum `gain`.
+
+    Args:
+        gain: sum of the kernel.
+        taps: (L,) weights of one axis, of any sum above 0.
+
+    Returns:
+        (L, L).
+    """
     row = torch.tensor(taps)
     kernel = torch.outer(row, row)
     return kernel * (gain / kernel.sum())
 
 
 def fir_filter(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
-    """Convolve each channel of x (N, C, H, W) with a kernel; pad: (before, after) on both axes."""
+    """Convolve each channel with a kernel.
+
+    Args:
+        x: (N, C, H, W).
+        kernel: (L, L).
+        pad: zeros (before, after) on both axes.
+
+    Returns:
+        (N, C, H + before + after - L + 1, and W likewise).
+    """
     before, after = pad
     # conv2d can only pad both ends equally.
     if before != after:
@@ -39,9 +56,14 @@ def fir_filter(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
 
 
 def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Double the size of x (N, C, H, W).
+    """Double the size of images or features.
 
-    `kernel` includes a gain of 4, which compensates for the inserted zeros.
+    Args:
+        x: (N, C, H, W).
+        kernel: (L, L), with a gain of 4, which compensates for the inserted zeros.
+
+    Returns:
+        (N, C, 2 H, 2 W).
     """
     height = 2 * x.shape[2]
     width = 2 * x.shape[3]

@@ -216,7 +216,15 @@ def _spread(x: Tensor, kernel: Tensor, stride: tuple[int, int], cut: int) -> Ten
 
 
 def gathered_rows(first: int, last: int, size: int, factor: int, lead: int) -> tuple[int, int]:
-    """Rows [begin, end) that `gather` reads for the rows [first, last) of its output."""
+    """Rows [begin, end) that `gather` reads for the rows [first, last) of its output.
+
+    Args:
+        first: row of the output.
+        last: row of the output + 1.
+        size: number of taps.
+        factor: input samples per output sample.
+        lead: number of taps of the first output sample before the first row.
+    """
     return first * factor - lead, (last - 1) * factor - lead + size
 
 

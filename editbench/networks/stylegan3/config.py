@@ -169,6 +169,7 @@ class StyleGAN3Config(StyleConfig):
         last_stopband = last * self.last_stopband_ratio
         bands = []
         for k in range(len(self.channels) + 1):
+            # The critically sampled layers at the end all have the last frequencies.
             share = min(k / (len(self.channels) - self.num_critical), 1)
             bands.append(
                 (
@@ -222,11 +223,20 @@ class StyleGAN3Config(StyleConfig):
 
     @classmethod
     def published(cls, resolution: int, configuration: str = "t") -> StyleGAN3Config:
-        """The published layouts: 't', equivariant to translation, or 'r', also to rotation."""
+        """The published layouts, for a resolution.
+
+        Args:
+            resolution: side of the images in pixels.
+            configuration: 't', equivariant to translation, or 'r', also to rotation.
+
+        Raises:
+            ValueError: there is no such configuration.
+        """
         if configuration not in ("t", "r"):
             raise ValueError(f"the configuration must be 't' or 'r', got {configuration!r}")
         is_r = configuration == "r"
         base, most = (32768, 1024) if is_r else (16384, 512)
+        # The cut-offs depend on the number of layers, but not on the channels.
         plain = cls(resolution, (1,) * 14)
         channels = tuple(round(min(base / cutoff, most)) for cutoff, _ in plain._bands()[:-1])
         if is_r:

@@ -38,18 +38,35 @@ def low_pass(taps: int, cutoff: float, half_width: float, rate: float, radial: b
 
 
 def jinc(distance: Tensor, cutoff: float) -> Tensor:
-    """Impulse response of an ideal circular low-pass, J1(2 pi f r) / (pi r), up to a factor."""
+    """Impulse response of an ideal circular low-pass, J1(2 pi f r) / (pi r), up to a factor.
+
+    Args:
+        distance: r from the centre, as a share of the image's side.
+        cutoff: f, in cycles per image.
+
+    Returns:
+        Values in the shape of `distance`; 1/2 at the centre.
+    """
     x = 2 * math.pi * cutoff * distance
     # The limit at 0, where a filter with an odd number of taps has its middle.
     at_centre = torch.full_like(x, 0.5)
+    # torch.where computes both branches; the clamp avoids 0 / 0 in the one that is not taken.
     return torch.where(x == 0, at_centre, torch.special.bessel_j1(x) / x.clamp(min=1e-30))
 
 
 def kaiser_window(taps: int, width: float) -> Tensor:
-    """The window for a transition band of a given width, as a share of half the rate.
+    """The window for a transition band of a given width.
 
     Kaiser 1974: the attenuation that is possible with `taps` taps for this width, and its beta.
+
+    Args:
+        taps: length of the filter.
+        width: of the transition band, as a share of half the sampling rate.
+
+    Returns:
+        (taps,) float64.
     """
+    # The empirical formulas of scipy.signal.kaiser_atten and kaiser_beta.
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # dB
     if attenuation > 50:
         beta = 0.1102 * (attenuation - 8.7)

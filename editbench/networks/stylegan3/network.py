@@ -34,6 +34,7 @@ class Synthesis(StyleSynthesis):
         for design in designs:
             self.layers[design.name] = FilteredConv(design, config.w_dim, config.conv_clamp)
         self.layers[last.name] = ToRGB(last.n_in, config.w_dim, last.n_out, config.conv_clamp)
+        # Every layer has a row of w_plus of its own, also ToRGB.
         self.rows = list(range(len(self.layers)))
 
     def begin(self, n: int) -> State:

@@ -18,7 +18,13 @@ from editbench.report.html import facts
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import paired_differences, paired_table
 from editbench.report.tables import FLOORS_APART, main_table
-from editbench.stats.intervals import bootstrap_mean, crossed_share, seed_spread, wilson
+from editbench.stats.intervals import (
+    bootstrap_mean,
+    crossed_means,
+    crossed_share,
+    seed_spread,
+    wilson,
+)
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 ATTRIBUTES = ("age", "beard", "hat", "smile")
@@ -259,6 +265,35 @@ def test_seeds_are_one_cell_with_the_mean_over_starts_and_seeds(tmp_path: Path) 
     flips = load(tmp_path).rows.query("metric == 'off_target_flips'")
     assert row["off_target_flips"] == pytest.approx(flips["value"].mean())
     assert row["off_target_flips_low"] < row["off_target_flips"]
+
+
+def test_a_start_counts_only_where_every_seed_has_a_value(tmp_path: Path) -> None:
+    """A seed with small changes that reaches the effect twice as often as one with large changes."""
+    hits = outcomes(0.5, 0)
+    small = 0.1 + 0.001 * np.arange(float(N))
+    large = 1.2 + 0.001 * np.arange(float(N))
+    large[1::2] = np.nan
+    for seed, ad in enumerate((small, large)):
+        one_run(tmp_path, "a", "smile", hits, ad, seed=seed)
+    results = load(tmp_path, by_seed=False)
+    row = main_table(results).iloc[0]
+    both = np.stack([small, large], 1)[::2]
+    assert row["ad_at"] == pytest.approx(both.mean())
+    assert (row["ad_at_low"], row["ad_at_high"]) == pytest.approx(crossed_means(both))
+    kept = results.samples.query("metric == 'ad_at'")
+    np.testing.assert_allclose(kept["value"], both.mean(1))
+    # Accuracy has a value for every seed of every start.
+    assert row["n"] == N and row["accuracy"] == pytest.approx(hits.mean())
+
+
+def test_seeds_that_share_no_start_have_no_mean(tmp_path: Path) -> None:
+    hits = outcomes(0.5, 0)
+    for seed in range(2):
+        ad = np.full(N, np.nan)
+        ad[seed::2] = 0.3
+        one_run(tmp_path, "a", "smile", hits, ad, seed=seed)
+    row = main_table(load(tmp_path, by_seed=False)).iloc[0]
+    assert np.isnan(row["ad_at"]) and row["ad_at_note"] == "fewer than 30 starts reach this effect"
 
 
 def test_equal_seeds_add_nothing_to_means_and_paired_differences(tmp_path: Path) -> None:

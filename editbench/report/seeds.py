@@ -1,8 +1,11 @@
 """Pooling the seeds of a method on an attribute into one cell: a mean over starts and seeds.
 
-All seeds walk from the same starts. If the values of single starts are known, each start gets the
-mean over the seeds that have it, and the interval is over starts and seeds
-(`editbench.stats.intervals.crossed_means`, and `crossed_share` for values of 0 and 1). Otherwise
+All seeds walk from the same starts. If the values of single starts are known, a start that has a
+value for every seed gets the mean over the seeds, and the interval is over starts and seeds
+(`editbench.stats.intervals.crossed_means`, and `crossed_share` for values of 0 and 1). A start
+without a value for some seed, such as one that does not reach an effect, is left out. A mean over
+the other seeds would be over other seeds than at the next start, and a seed that reaches the effect
+more often would have more weight. Otherwise
 only the seeds' own numbers and intervals are known. The cell is then their mean, and the variance
 over starts is not reduced, since the seeds share the starts. Notes of all seeds are kept. If seeds
 have a number at different x, such as a strength that each seed calibrates, the number is that of
@@ -184,12 +187,14 @@ def _is_mean(table: pd.DataFrame, values: np.ndarray) -> bool:
 
 def _of_starts(values: np.ndarray) -> dict[str, Any]:
     """Value, interval and count of a number, from the values of single starts (starts, seeds)."""
-    values = values[np.isfinite(values).any(1)]
+    values = values[np.isfinite(values).all(1)]
+    if not len(values):
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "count": 0.0}
     share = bool(np.isin(values, (0.0, 1.0)).all())
     low, high = crossed_share(values) if share else crossed_means(values)
     spread = seed_spread(values)
     return {
-        "value": float(np.nanmean(values, 1).mean()),
+        "value": float(values.mean()),
         "low": low,
         "high": high,
         "count": float(len(values)),
@@ -250,10 +255,10 @@ def _joined_note(part: list[dict[Any, Any]], seed_of: dict[str, int]) -> str:
 
 
 def _joined_samples(tables: dict[tuple, pd.DataFrame], samples: pd.DataFrame) -> pd.DataFrame:
-    """One value per start: the mean over the seeds that have it."""
+    """One value per start that has a value for every seed: the mean over the seeds."""
     found = []
     for key, table in tables.items():
-        means = table.mean(axis=1).dropna()
+        means = table.dropna().mean(axis=1)
         fields = dict(zip(KEY_COLUMNS, key))
         fields = {name: np.nan if value is None else value for name, value in fields.items()}
         found.append(pd.DataFrame(fields | {"start": means.index, "value": means.to_numpy()}))

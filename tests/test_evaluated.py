@@ -331,6 +331,11 @@ def test_a_world_that_misses_bars_is_named_in_every_table(tmp_path, capsys):
         assert "misses 1 of the 30 quality criteria of its card" in text
         assert "share near the boundary of smile 0.09, below 0.15" in text
     assert "29 of 30 quality criteria met" in texts[3]
+    # A document may contain one of the LaTeX tables only, and comments are not printed.
+    for name in ("accuracy", "ad", "means"):
+        text = (page.parent / "latex" / f"{name}.tex").read_text(encoding="utf-8")
+        printed = [line for line in text.splitlines() if not line.startswith("%")]
+        assert any("misses 1 of the 30 quality criteria" in line for line in printed), name
 
 
 # -- found before the work -------------------------------------------------------------------------

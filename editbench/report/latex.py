@@ -35,7 +35,13 @@ from editbench.report.costs import SUMMED
 from editbench.report.html import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
-from editbench.report.notes import NOT_LEARNED_MEANS, floor_legend, not_done, where
+from editbench.report.notes import (
+    NOT_LEARNED_MEANS,
+    floor_legend,
+    missed_cards,
+    not_done,
+    where,
+)
 from editbench.report.numbers import Numbers
 from editbench.report.paired import SIGNIFICANCE, find_leaders
 from editbench.report.paper import WIDTHS
@@ -238,13 +244,14 @@ def tables(
     grids["cost"] = _cost_table(paper)
     grids["ranking"] = _ranking_table(paper)
     found: dict[str, str] = {}
+    # Below every table, since a document may contain only one of them.
+    missed = [card.summary for card in missed_cards(numbers.results)]
     for name, grid in grids.items():
         if grid is None:
             continue
-        # Notes that concern all tables are only below the first, which has the main number.
-        if not found:
-            grid = replace(grid, notes=[*_notes_of_all(paper), *grid.notes])
-        found[name] = _float(paper, name, grid)
+        # Other notes that concern all tables are only below the first, which has the main number.
+        shared = [] if found else _notes_of_all(paper)
+        found[name] = _float(paper, name, replace(grid, notes=[*missed, *shared, *grid.notes]))
     return found
 
 

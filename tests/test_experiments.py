@@ -231,6 +231,14 @@ def test_table_1_of_chen_is_the_papers():
     } == PAPER
 
 
+@pytest.mark.parametrize("name", ["chen2022_table1", "chen2022_fig7a"])
+def test_methods_that_draw_examples_are_compared_over_several_seeds(name):
+    seeds = {budget: sweep(PAPERS[name], budget, name)["seed"] for budget in BUDGETS}
+    # The demo's budget is for minutes; `editbench demo` has five seeds of its own.
+    assert seeds.pop("demo") == ["0"]
+    assert set(map(len, seeds.values())) == {5}
+
+
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_paper_budgets_have_the_papers_counts(budget, first_job):
     cfg = first_job("chen2022_table1", budget)

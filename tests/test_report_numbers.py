@@ -267,7 +267,9 @@ def test_seeds_are_one_cell_with_the_mean_over_starts_and_seeds(tmp_path: Path) 
     assert row["off_target_flips_low"] < row["off_target_flips"]
 
 
-def test_a_start_counts_only_where_every_seed_has_a_value(tmp_path: Path) -> None:
+def test_a_start_counts_only_where_every_seed_has_a_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A seed with small changes that reaches the effect twice as often as one with large changes."""
     hits = outcomes(0.5, 0)
     small = 0.1 + 0.001 * np.arange(float(N))
@@ -282,6 +284,8 @@ def test_a_start_counts_only_where_every_seed_has_a_value(tmp_path: Path) -> Non
     assert (row["ad_at_low"], row["ad_at_high"]) == pytest.approx(crossed_means(both))
     kept = results.samples.query("metric == 'ad_at'")
     np.testing.assert_allclose(kept["value"], both.mean(1))
+    print_table(results)
+    assert "AD: over the starts that reach its effect with every seed" in capsys.readouterr().out
     # Accuracy has a value for every seed of every start.
     assert row["n"] == N and row["accuracy"] == pytest.approx(hits.mean())
 

@@ -127,7 +127,8 @@ WHAT = {
     "accuracy": "Accuracy: share of starts that reach the target class while every other attribute "
     "keeps its class, judged at the first crossing; higher is better",
     AT_EFFECT: "Attribute dependency (AD): mean change of the other attributes, in σ, at an "
-    "achieved effect of {effect} σ on the target, over the starts that reach it; lower is better",
+    "achieved effect of {effect} σ on the target, over the starts that reach it (with every seed); "
+    "lower is better",
     "learned": "AUC: how well the score that a method learned ranks the tune split by the teacher's "
     "labels (with more than two classes, the mean of each against the rest); 0.5 is chance",
 }

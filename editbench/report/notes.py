@@ -132,7 +132,9 @@ def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
     if crossed:
         others.append(f"{' and '.join(crossed)}: over the starts that crossed")
     if AT_EFFECT in shown:
-        others.append(f"{title_of(AT_EFFECT, theme)}: over the starts that reach its effect")
+        each = " with every seed" if seeds[-1] > 1 else ""
+        title = title_of(AT_EFFECT, theme)
+        others.append(f"{title}: over the starts that reach its effect{each}")
     return "; ".join([f"each row: mean over {n} starts{pooled}", *others])
 
 

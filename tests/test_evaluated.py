@@ -359,6 +359,7 @@ def words(tmp_path):
             "starts.n=600 over 3 attributes means 200 per attribute, which exceeds its pool of 180",
         ),
         (["attribute=a,b", "starts.n=200"], "exceeds the pool of 180"),
+        (["attribute=a,c", "starts.n=2"], "no start was drawn for c: raise starts.n=2"),
         (["attribute=a,b", "starts.attributes=[a,b]"], "set evaluated=[a,b]"),
         (["attribute=a,bb"], "unknown attribute 'bb'. Did you mean 'b'?"),
         (["attribute=a,c", "target=zz"], "'zz'. Did you mean 'z'?"),

@@ -130,10 +130,17 @@ def test_fits_are_reused_across_attributes_and_say_so(tmp_path):
     assert notes[0]["fit_seconds"] == notes[1]["fit_seconds"] and notes[1]["labels_used"] == 600
 
 
-def test_a_draw_without_starts_is_told_before_the_fit(tmp_path, monkeypatch):
+def test_a_draw_without_starts_is_told_before_the_bank(tmp_path):
+    with pytest.raises(EditbenchError, match="no start was drawn for b: raise starts.n=1"):
+        run_job(toy_config(tmp_path, "attribute=b", "starts.n=1"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_leaves_no_start_is_told_before_the_fit(tmp_path, monkeypatch):
+    """The only start of the draw has one of the two classes already."""
     monkeypatch.setattr(stages, "fit_editor", None)  # would fail with another message
-    outcome = run_job(toy_config(tmp_path, "attribute=b", "starts.n=1"))
-    assert outcome.reason == "no start was drawn for b: raise starts.n=1"
+    outcomes = [run_job(toy_config(tmp_path, f"target={k}", "starts.n=1")) for k in range(2)]
+    assert "no start was drawn for a: raise starts.n=1" in [one.reason for one in outcomes]
 
 
 def test_a_broken_fit_cache_is_fitted_again(tmp_path):

@@ -57,6 +57,11 @@ def check_evaluated(settings: Settings, attributes: Attributes) -> list[str]:
             "one of these, or add it to the list"
         )
     check_file_name("attribute", settings.attribute, "change its name in the scorer's YAML")
+    # Starts are dealt in turn, so the last attributes get none of a small draw.
+    if not settings.starts.counts(len(names))[names.index(settings.attribute)]:
+        raise EditbenchError(
+            f"no start was drawn for {settings.attribute}: raise starts.n={settings.starts.n}"
+        )
     check_starts(settings, len(names))
     return names
 

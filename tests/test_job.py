@@ -131,7 +131,7 @@ def test_fits_are_reused_across_attributes_and_say_so(tmp_path):
 
 
 def test_a_draw_without_starts_is_told_before_the_bank(tmp_path):
-    with pytest.raises(EditbenchError, match="no start was drawn for b: raise starts.n=1"):
+    with pytest.raises(EditbenchError, match=r"no start was drawn for b: raise starts\.n=1"):
         run_job(toy_config(tmp_path, "attribute=b", "starts.n=1"))
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,7 @@ second table divides: wall time of the sweep without workers / with two workers 
 are faster), and CPU time with two workers / without (above 1: workers need more). The ratio of wall
 times is only meaningful if two cores are idle, so the last line gives the load of the machine.
 
-    python benchmarks/joblib_workers.py    # some minutes
+    python benchmarks/joblib_workers.py    # about 75 CPU seconds
     python benchmarks/joblib_workers.py --starts 16 --bank 640     # a short run, mostly start-up
 
 The result guards sweeps with several workers (docs/sweeps.md).

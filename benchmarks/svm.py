@@ -10,7 +10,7 @@ All solvers minimise the hinge loss with C = 1 on the same random codes, in one 
 The columns are: CPU seconds; CPU seconds of SVC divided by those of the row; and the cosine between
 the normal vectors of the row and of SVC.
 
-    python benchmarks/svm.py                                # more than 6 CPU minutes
+    python benchmarks/svm.py                                # about 6 CPU minutes
     python benchmarks/svm.py --samples 3000 --noise 0.2
     python benchmarks/svm.py --samples 600 --dim 32         # a short run
 

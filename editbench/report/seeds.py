@@ -5,11 +5,12 @@ value for every seed gets the mean over the seeds, and the interval is over star
 (`editbench.stats.intervals.crossed_means`, and `crossed_share` for values of 0 and 1). A start
 without a value for some seed, such as one that does not reach an effect, is left out. A mean over
 the other seeds would be over other seeds than at the next start, and a seed that reaches the effect
-more often would have more weight. Otherwise
-only the seeds' own numbers and intervals are known. The cell is then their mean, and the variance
-over starts is not reduced, since the seeds share the starts. Notes of all seeds are kept. If seeds
-have a number at different x, such as a strength that each seed calibrates, the number is that of
-the first seed.
+more often would have more weight.
+
+If the values of single starts are not known, there are only the seeds' own numbers and intervals.
+The cell is then their mean, and the variance over starts is not reduced, since the seeds share the
+starts. Notes of all seeds are kept. If seeds have a number at different x, such as a strength that
+each seed calibrates, the number is that of the first seed.
 """
 
 from __future__ import annotations

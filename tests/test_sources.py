@@ -44,8 +44,10 @@ FILES = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in FILES.items():
+        # Another test may have imported a module of the same name.
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(text.encode())

@@ -183,7 +183,8 @@ def test_callbacks_of_a_user_are_called_as_hydra_calls_them(tmp_path, words, mon
             f"+hydra.callbacks.{name}.file={calls}",
         ]
     with pytest.warns(UserWarning, match=r"Noted.on_job_end: RuntimeError: this is a warning"):
-        code = main(["run", *words, "-m", "method=along", "attribute=a,b", *callbacks])
+        jobs = ["-m", "method=along", "attribute=a,b", f"out={tmp_path}/out"]
+        code = main(["run", *words, *jobs, *callbacks])
     assert code == 0, capfd.readouterr().err
     assert calls.read_text().splitlines() == [
         "first multirun_start",

@@ -43,11 +43,18 @@ FILES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_modules_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests import modules of the same names, from folders of their own."""
+    names = {Path(name).parts[0].removesuffix(".py") for name in FILES}
+    for name in list(sys.modules):
+        if name.partition(".")[0] in names:
+            monkeypatch.delitem(sys.modules, name)
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     for name, text in FILES.items():
-        # Another test may have imported a module of the same name.
-        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(text.encode())

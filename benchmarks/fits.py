@@ -103,7 +103,7 @@ def main() -> None:
         data = load_fit_data(settings)
         editor = load_editor(settings)
         # The harness does this before any other call.
-        editor.bind(data.generator)
+        editor.bind(data.generator, data.teacher)
         image_seconds = seconds_per_image(data)
         decoded_before = data.generator.decoded
         began = time.process_time()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -45,7 +44,6 @@ LIBRARIES = ("torch", "torchvision", "torchmetrics", "torchdiffeq", "numpy", "sc
 # Functions that import the module of their first argument.
 IMPORTING = ("import_module", "__import__")
 LENGTH = 16  # hex digits of a digest; 64 bits
-SETTLED = 2_000_000_000  # ns; file systems keep times to 2 s or finer
 
 
 def source_digest(target: str) -> str:
@@ -187,7 +185,7 @@ class _SeenText:
     text_hash: str
     imported: tuple[str, ...]
     loaded: object | None  # the load of the module that had this text, see `_load_of`
-    stamp: tuple[int, int] | None  # see `_settled_stamp`
+    stamp: tuple[int, int]  # size and modification time of the file
 
 
 # A process keeps running the text that it loaded, even if the file is edited later. A text that was
@@ -203,17 +201,6 @@ def _load_of(name: str) -> object | None:
     return getattr(module, "__spec__", None) or module
 
 
-def _settled_stamp(file: Path) -> tuple[int, int] | None:
-    """Size and modification time (ns) of a file; None if it was written just now.
-
-    Such a file can change again without another size or time.
-    """
-    about = file.stat()
-    if time.time_ns() - about.st_mtime_ns < SETTLED:
-        return None
-    return about.st_size, about.st_mtime_ns
-
-
 def _read_module(name: str, path: str) -> _SeenText:
     """The hash of a module's text, and the names that it imports."""
     loaded = _load_of(name)
@@ -224,9 +211,9 @@ def _read_module(name: str, path: str) -> _SeenText:
             _SEEN[path] = replace(seen, loaded=loaded)
         return seen
     file = Path(path)
-    stamp = _settled_stamp(file)
-    is_unloaded = loaded is None and seen is not None and seen.loaded is None
-    if seen is not None and is_unloaded and stamp is not None and seen.stamp == stamp:
+    about = file.stat()
+    stamp = (about.st_size, about.st_mtime_ns)
+    if seen is not None and loaded is None and seen.loaded is None and seen.stamp == stamp:
         return seen
     raw = file.read_bytes()
     imported: tuple[str, ...] = ()

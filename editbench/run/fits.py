@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from editbench.base.progress import status
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.batch import fit_batch
-from editbench.run.loading import bank_key, load_editor
+from editbench.run.loading import bank_key, load_bound_editor
 from editbench.run.settings import Settings
 from editbench.stats.ordering import mean_auc
 from editbench.walk.editor import Editor, FitData, FitReport
@@ -73,6 +74,23 @@ class UnsupportedByFit(Unsupported):
         self.fitted = fitted
 
 
+@dataclass(frozen=True)
+class _Work:
+    """A fit or a tuning.
+
+    Args:
+        title: in messages.
+        names: of the attributes whose AUC is measured afterwards.
+        learner: makes the editor that learns.
+        learn: fits or tunes that editor.
+    """
+
+    title: str
+    names: Sequence[str]
+    learner: Callable[[], Editor]
+    learn: Callable[[Editor], FitReport]
+
+
 def fit_editor(
     editor: Editor, settings: Settings, bank: Bank, networks: Networks, attribute: str
 ) -> Fitted:
@@ -97,49 +115,39 @@ def fit_editor(
     path, *more = fit_files(settings, bank.id, networks, attribute, type(editor))
     kind = settings.method.name
 
-    def unfitted() -> Editor:
-        """Another editor of the job, bound as this one."""
-        made = load_editor(settings)
-        made.bind(networks.generator, networks.teacher)
+    def learner(*stored: Path) -> Editor:
+        """Another editor of the job, which has loaded what earlier work stored."""
+        made = load_bound_editor(settings, networks)
+        for file in stored:
+            if _load(file, made) is None:
+                raise EditbenchError(f"{file} was removed while a job used it: start the job again")
         return made
 
-    def untuned() -> Editor:
-        """The same after the fit."""
-        made = unfitted()
-        if _load(path, made) is None:
-            raise EditbenchError(f"{path} was removed while a job used it: start the job again")
-        return made
-
-    told = f"fitting {kind}"
-    names = data.attributes.names
-    fitted = _cached(path, editor, bank, data, names, told, unfitted, lambda one: one.fit(data))
+    fitting = _Work(f"fitting {kind}", data.attributes.names, learner, lambda one: one.fit(data))
+    fitted = _cached(path, editor, bank, data, fitting)
     if not more:
         return fitted
     # All attributes share the fit; the tuning for each attribute has its own file.
-    told = f"tuning {kind} for {attribute}"
+    tuning = _Work(
+        f"tuning {kind} for {attribute}",
+        (attribute,),
+        partial(learner, path),
+        lambda one: one.tune(data, attribute),
+    )
     try:
-        tuned = _cached(
-            more[0],
-            editor,
-            bank,
-            data,
-            [attribute],
-            told,
-            untuned,
-            lambda one: one.tune(data, attribute),
-        )
+        tuned = _cached(more[0], editor, bank, data, tuning)
     except UnsupportedByFit as error:
         raise UnsupportedByFit(str(error), fitted.with_tuning(error.fitted)) from error
     return fitted.with_tuning(tuned)
 
 
-def _unchanged(bank: Bank, data: FitData, told: str, work: Callable[[], FitReport]) -> FitReport:
+def _unchanged(bank: Bank, data: FitData, title: str, work: Callable[[], FitReport]) -> FitReport:
     """Run a fit or a tuning and check that it did not change the samples, which all editors share.
 
     Args:
         bank: of the samples, which are read again if they were changed.
         data: with the samples.
-        told: name of the work in messages.
+        title: of the work, in messages.
         work: the fit or the tuning.
 
     Returns:
@@ -157,7 +165,7 @@ def _unchanged(bank: Bank, data: FitData, told: str, work: Callable[[], FitRepor
         if change_counts(tensors) != before:
             bank.forget_splits()
             raise EditbenchError(
-                f"{told} changes its samples in place, but other methods share them: work on "
+                f"{title} changes its samples in place, but other methods share them: work on "
                 "copies, `data.fit.codes(space) * 2` or `.clone()` instead of `*=` or `.mul_(2)`"
             )
 
@@ -193,8 +201,7 @@ def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute:
     Raises:
         Unsupported: the method finds no control for the attribute.
     """
-    editor = load_editor(settings)
-    editor.bind(networks.generator, networks.teacher)
+    editor = load_bound_editor(settings, networks)
     editor.check(networks.generator, networks.judge.attributes, attribute)
     fit_editor(editor, settings, bank, networks, attribute)
     # Only the fit shows whether there is a control for the attribute.
@@ -276,24 +283,24 @@ def learned_auc(editor: Editor, data: FitData, names: Sequence[str]) -> dict[str
     return found
 
 
-def _check_report(editor: Editor, report: object, told: str) -> None:
+def _check_report(editor: Editor, report: object, title: str) -> None:
     """Check that a report is a FitReport with a count of labels, which tables show as a cost."""
     name = type(editor).__name__
     if not isinstance(report, FitReport):
         raise EditbenchError(
-            f"{name} returned {type(report).__name__} after {told}: end `fit` and `tune` with "
+            f"{name} returned {type(report).__name__} after {title}: end `fit` and `tune` with "
             "`return FitReport(labels=...)`"
         )
     if not report.has_count():
         raise EditbenchError(
-            f"{name} returned FitReport(labels={report.labels!r}) after {told}: labels must be the "
+            f"{name} returned FitReport(labels={report.labels!r}) after {title}: labels must be the "
             "number of samples whose logits were read, a whole number"
         )
     try:
         json.dumps(report.notes, default=str)
     except (TypeError, ValueError) as error:
         raise EditbenchError(
-            f"{name} returned notes after {told} that JSON cannot hold ({first_line(error)}): use "
+            f"{name} returned notes after {title} that JSON cannot hold ({first_line(error)}): use "
             "strings as keys of FitReport(notes=...), and numbers, strings, lists, mappings as "
             "values"
         ) from error
@@ -326,37 +333,25 @@ def storable(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def _cached(
-    path: Path,
-    editor: Editor,
-    bank: Bank,
-    data: FitData,
-    names: Sequence[str],
-    told: str,
-    learner: Callable[[], Editor],
-    work: Callable[[Editor], FitReport],
-) -> Fitted:
-    """A fit or a tuning, from the cache if another job has made it.
+def _cached(path: Path, editor: Editor, bank: Bank, data: FitData, work: _Work) -> Fitted:
+    """Load a fit or a tuning, which is done first if no other job has done it.
 
     Args:
         path: its file in the cache.
         editor: loads it.
         bank: of the samples.
         data: to learn from.
-        names: of the attributes whose AUC is measured.
-        told: name of the work in messages.
-        learner: makes the editor that learns.
-        work: fits or tunes that editor.
+        work: the fit or the tuning.
     """
 
     def make() -> Fitted:
-        learning = learner()
-        fitted = _measured_fit(learning, bank, data, told, lambda: work(learning))
+        learner = work.learner()
+        fitted = _measured_fit(learner, bank, data, work)
         # Measured by the harness, so not a cost of the method.
-        fitted = replace(fitted, learned=learned_auc(learning, data, names))
+        fitted = replace(fitted, learned=learned_auc(learner, data, work.names))
         # The file holds the costs too, since a job that loads the fit reports them.
         meta = {"fitted": json.dumps(vars(fitted), default=str)}
-        stored = save(storable(_checked_state(learning)), meta)
+        stored = save(storable(_checked_state(learner)), meta)
         write_checked(path, stored)
         editor.load_state(load(stored))
         return fitted
@@ -364,9 +359,7 @@ def _cached(
     return find_or_make(path, lambda: _load(path, editor), make)
 
 
-def _measured_fit(
-    editor: Editor, bank: Bank, data: FitData, told: str, work: Callable[[], FitReport]
-) -> Fitted:
+def _measured_fit(learner: Editor, bank: Bank, data: FitData, work: _Work) -> Fitted:
     """Run a fit or a tuning and measure its costs.
 
     Raises:
@@ -375,20 +368,23 @@ def _measured_fit(
     """
     began = time.perf_counter()
     before = data.generator.decoded
-    unsupported = None
-    with status(told), scored(data.teacher) as asked:
+
+    def spent(report: FitReport) -> Fitted:
+        return Fitted(
+            time.perf_counter() - began,
+            data.generator.decoded - before,
+            report.labels + sum(asked),
+            report.notes,
+            False,
+        )
+
+    with status(work.title), scored(data.teacher) as asked:
         try:
-            report = _unchanged(bank, data, told, work)
+            report = _unchanged(bank, data, work.title, lambda: work.learn(learner))
         except Unsupported as error:
-            unsupported = error
-            report = FitReport()
-    seconds = time.perf_counter() - began
-    _check_report(editor, report, told)
-    decoded = data.generator.decoded - before
-    fitted = Fitted(seconds, decoded, report.labels + sum(asked), report.notes, False)
-    if unsupported is not None:
-        raise UnsupportedByFit(str(unsupported), fitted) from unsupported
-    return fitted
+            raise UnsupportedByFit(str(error), spent(FitReport())) from error
+    _check_report(learner, report, work.title)
+    return spent(report)
 
 
 @contextmanager

@@ -348,6 +348,13 @@ def load_editor(settings: Settings) -> Editor:
     return settings.method.build()
 
 
+def load_bound_editor(settings: Settings, networks: Networks) -> Editor:
+    """The method, not fitted, with the generator and the teacher of a job."""
+    editor = load_editor(settings)
+    editor.bind(networks.generator, networks.teacher)
+    return editor
+
+
 def load_metrics(settings: Settings) -> dict[str, Metric]:
     """Metrics by their names."""
     return {name: part.build() for name, part in settings.metrics.items()}

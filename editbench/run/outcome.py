@@ -35,7 +35,7 @@ class Outcome:
     removed: tuple[str, ...] = ()
 
 
-def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told: str) -> None:
+def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, text: str) -> None:
     """Write the outcome of a job of a sweep, and what to print of it, to NUMBER.json.
 
     Args:
@@ -43,9 +43,9 @@ def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, told:
         number: of the job in its sweep, from 0.
         title: of the job.
         outcome: of the job.
-        told: text to print after the title.
+        text: what to print after the title.
     """
-    write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "told": told})
+    write_json(folder / f"{number}.json", {"job": title, **vars(outcome), "told": text})
 
 
 def write_failure(folder: Path, number: int, title: str, error: EditbenchError) -> Outcome:
@@ -84,8 +84,8 @@ def describe_outcome(settings: Settings, outcome: Outcome) -> str:
     if outcome.removed:
         names = ", ".join(outcome.removed)
         notes.append(f"removed rows of {names}, which metric=[...] does not list")
-    told = "; ".join(notes)
-    return f"{head}: {headline(record)}" + (f" ({told})" if told else "")
+    text = "; ".join(notes)
+    return f"{head}: {headline(record)}" + (f" ({text})" if text else "")
 
 
 def headline(record: Record, count: int = 2, most: int = 5) -> str:

@@ -28,7 +28,7 @@ from editbench.run import record as records
 from editbench.run.batch import engine_batch
 from editbench.run.fits import Fitted, UnsupportedByFit, fit_editor, fitted_editor, scored
 from editbench.run.inversions import load_inversion
-from editbench.run.loading import bank_key, load_editor, load_observations
+from editbench.run.loading import bank_key, load_bound_editor, load_observations
 from editbench.run.measure import check_observed
 from editbench.run.protocol import target_class
 from editbench.run.provenance import (
@@ -98,12 +98,6 @@ class Observing:
         return replace(self, context=replace(self.context, batch=size))
 
 
-def _bound_editor(job: Job) -> Editor:
-    editor = load_editor(job.settings)
-    editor.bind(job.networks.generator, job.networks.teacher)
-    return editor
-
-
 def _prepare_observations(job: Job, editor: Editor) -> Observing:
     """Build and check the observations; before the fit, so that a wrong option does not waste its
     time.
@@ -138,7 +132,7 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     """
     settings = job.settings
     networks = job.networks
-    editor = _bound_editor(job)
+    editor = load_bound_editor(job.settings, job.networks)
     job.check(editor)
     real = load_inversion(settings)  # None: walks start from samples of the bank
     if real is not None:
@@ -202,7 +196,7 @@ def observe(job: Job, observing: Observing, made: dict[str, Any], folder: Path) 
 
 def fit_again(job: Job) -> Observing:
     """What observes walks that are kept: the editor of the job is fitted as for these walks."""
-    editor = _bound_editor(job)
+    editor = load_bound_editor(job.settings, job.networks)
     observing = _prepare_observations(job, editor)
     fit_editor(editor, job.settings, job.bank, job.networks, job.settings.attribute)
     return observing.in_batches(engine_batch(job.settings, job.networks))

@@ -206,13 +206,14 @@ def check_devices_here(
     if not any(is_gpu(settings.device) for settings in composed):
         return
     from editbench.run.job import check_devices  # torch, so after the settings
-    from editbench.run.loading import check_device
+    from editbench.run.loading import check_device, is_device_missing
 
-    if task is job_task:
+    missing = [settings.device for settings in composed if is_device_missing(settings.device)]
+    # Composing every job of a large sweep takes long, and is needed only to look for their records.
+    if missing and task is job_task:
         check_devices(_valid_settings(composer, jobs))
-    else:
-        for settings in composed:
-            check_device(settings.device)
+    elif missing:
+        check_device(missing[0])
 
 
 def _valid_settings(composer: JobComposer, jobs: Iterable[list[str]]) -> Iterator[Settings]:
@@ -342,8 +343,8 @@ def finish_found_jobs(sweep: Sweep, composer: JobComposer, follower: Follower) -
         if found is None:
             waiting.append(number)
             continue
-        told = describe_outcome(settings, found)
-        write_outcome(sweep.folder, number, settings.title, found, told)
+        text = describe_outcome(settings, found)
+        write_outcome(sweep.folder, number, settings.title, found, text)
         follower.print_outcome(number)
     return waiting
 

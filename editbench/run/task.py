@@ -69,10 +69,10 @@ def job_task(config: DictConfig) -> Outcome:
             raise
         else:
             raise EditbenchError(one_line(error)) from error
-    told = describe_outcome(settings, outcome)
+    text = describe_outcome(settings, outcome)
     if has_own_log():
-        print_message(f"{settings.title}: {told}")
-    write_outcome_in_sweep(settings.title, outcome, told, number)
+        print_message(f"{settings.title}: {text}")
+    write_outcome_in_sweep(settings.title, outcome, text, number)
     return outcome
 
 
@@ -148,14 +148,14 @@ def take_gpu(device: str, number: int) -> str:
     return device
 
 
-def write_outcome_in_sweep(title: str, outcome: Outcome, told: str, number: int) -> None:
+def write_outcome_in_sweep(title: str, outcome: Outcome, text: str, number: int) -> None:
     """In a sweep, write the outcome where the process that started the sweep reads it.
 
     Args:
         title: of the job.
         outcome: of the job.
-        told: text to print after the title.
+        text: what to print after the title.
         number: of the job in its sweep.
     """
     if in_sweep():
-        write_outcome(Path(HydraConfig.get().sweep.dir), number, title, outcome, told)
+        write_outcome(Path(HydraConfig.get().sweep.dir), number, title, outcome, text)

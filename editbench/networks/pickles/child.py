@@ -145,7 +145,7 @@ def storage(*_: Any) -> None:
 
 
 class AnswerWriter(pickle.Pickler):
-    """Writes the content as a pickle of plain containers, and of calls of `opaque` and `storage`."""
+    """Writes the content as a pickle of plain containers and of calls of `opaque` and `storage`."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Storage):

@@ -160,4 +160,5 @@ def read_nested(raw: Any = b"") -> Any:
     return read_torch(io.BytesIO(as_bytes(raw)))
 
 
+# Added here, since the unpickler does not know of archives, whose format needs the unpickler.
 FUNCTIONS["torch.storage._load_from_bytes"] = read_nested

@@ -23,7 +23,7 @@ from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
 from editbench.report.load import Results
 from editbench.run.fits import fit_files
-from editbench.run.loading import load_editor, load_networks
+from editbench.run.loading import load_bound_editor, load_networks
 from editbench.run.protocol import evaluated_names
 from editbench.run.record import Record
 from editbench.run.settings import Settings
@@ -78,10 +78,8 @@ class Redraw:
             self(probe)
 
     def _editor(self) -> Editor:
-        editor = load_editor(self.settings)
-        generator = self.networks.generator
-        editor.bind(generator, self.networks.teacher)
-        editor.check(generator, self.networks.judge.attributes, self.edits.attribute)
+        editor = load_bound_editor(self.settings, self.networks)
+        editor.check(self.networks.generator, self.networks.judge.attributes, self.edits.attribute)
         for path in fit_files(
             self.settings, self.bank_id, self.networks, self.edits.attribute, type(editor)
         ):

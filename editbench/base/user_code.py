@@ -23,15 +23,14 @@ from importlib.machinery import (
 from pathlib import Path
 from types import ModuleType
 
+# Folders of installed packages. An environment may see further ones than its own: those of the
+# system (Debian names them dist-packages), of a cluster's modules, of another environment.
+PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+
 
 def is_ours(target: object) -> bool:
     """Whether the dotted name of a class or function belongs to editbench."""
     return str(target).startswith("editbench.")
-
-
-# Folders of installed packages. An environment may see further ones than its own: those of the
-# system (Debian names them dist-packages), of a cluster's modules, of another environment.
-PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 
 
 def is_users_file(file: str) -> bool:

@@ -7,14 +7,15 @@ pixels. Three implementations decode the same w:
                sample, and runs a grouped convolution with one group per sample. Filter, noise, bias
                and activation are separate passes over the feature maps. float32.
     ours       scales the activations instead of the kernels, runs one dense convolution for the
-               whole batch, and fuses gains, bias and noise into one pass. float32.
+               whole batch (on a CPU by Winograd's algorithm where the layers are wide), and fuses
+               gains, bias and noise into one pass. float32.
     ours bf16  the same with precision=bf16
 
 The rounds alternate between them. A fourth row, "bound", is not an implementation. It estimates the
 largest possible rate in float32 from two rates that are measured in the same run: multiply-adds of
 the convolutions at the rate of a large matrix product, and bytes of weights and activations, each
 written and read once, at the rate of a large copy. The smaller of the two is printed, with its
-name. Winograd and FFT convolutions need fewer multiply-adds, so they may exceed the first one.
+name. Winograd's convolutions need fewer multiply-adds, so they may exceed the first one.
 
 The columns are: images per second, the median over the rounds (of CPU time on the CPU, of wall time
 on a GPU); the rate divided by that of grouped; the rate divided by the bound; and the largest
@@ -24,7 +25,8 @@ difference of a pixel to grouped, in standard deviations of the pixels.
     python benchmarks/synthesis.py --rounds 1 --layouts 256x1      # the smallest run
     python benchmarks/synthesis.py --device cuda --layouts 1024x16
 
-docs/checkpoints.md reports the result. It guards editbench/networks/stylegan2/layers.py.
+docs/checkpoints.md reports the result. It guards editbench/networks/stylegan2/layers.py and
+editbench/networks/winograd.py.
 """
 
 from __future__ import annotations
@@ -217,6 +219,8 @@ def make_network(resolution: int, device: str) -> StyleGAN2:
     """Make a StyleGAN2 config-f with random weights, and noise and biases that are not zero."""
     torch.manual_seed(0)
     network = StyleGAN2(StyleGAN2Config.config_f(resolution)).to(device).eval()
+    # As loaded networks are: what is computed from frozen weights is kept.
+    network.requires_grad_(False)
     for layer in network.synthesis.layers.values():
         assert isinstance(layer, StyledConv | ToRGB)
         torch.nn.init.normal_(layer.bias, std=0.1)

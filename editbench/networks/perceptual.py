@@ -28,6 +28,7 @@ from editbench.networks.registry import Published
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.torchscript import read_torchscript, takes
+from editbench.networks.winograd import Conv3x3
 
 # Simonyan & Zisserman 2015, table 1, configuration D.
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each stage
@@ -140,7 +141,7 @@ class LPIPS(Perceptual):
             stage = nn.Sequential() if width == 3 else nn.Sequential(nn.MaxPool2d(2))
             place += len(stage)
             for _ in range(depth):
-                layer = nn.Conv2d(width, channels, 3, padding=1)
+                layer = Conv3x3(width, channels)
                 parts = {
                     part: _tensor(tensors, f"features.{place}.{part}", value.shape, source)
                     for part, value in layer.state_dict().items()

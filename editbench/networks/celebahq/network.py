@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError
+from editbench.networks.winograd import Conv3x3
 
 SLOPE = 0.2  # of the leaky rectifier
 # The minibatch standard deviation of a group of one: sqrt(0 + 1e-8).
@@ -69,7 +70,7 @@ class Block(nn.Module):
 
     def __init__(self, before: int, after: int, fused: bool) -> None:
         super().__init__()
-        self.conv0 = nn.Conv2d(before, before, 3, padding=1)
+        self.conv0 = Conv3x3(before, before)
         size = 4 if fused else 3
         stride = 2 if fused else 1
         self.conv1 = nn.Conv2d(before, after, size, stride, padding=1)

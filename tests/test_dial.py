@@ -289,6 +289,21 @@ def test_both_ends_are_of_the_attributes_that_have_a_slope(tmp_path):
     )
 
 
+def test_an_end_that_an_attribute_does_not_reach_is_not_replaced_by_another_setting(tmp_path):
+    for rho in SETTINGS:
+        dial_run(tmp_path, "bound", "eyeglasses", rho, entanglement=rho, accuracy=0.5)
+    for rho in SETTINGS[:-1]:
+        dial_run(tmp_path, "bound", "beard", rho, entanglement=-rho, accuracy=0.5)
+    results = load(tmp_path)
+    one = dial.slopes(results).set_index("quantity").loc["entanglement"]
+    assert one["first"] == 0
+    assert np.isnan(one["last"])
+    assert one["slope"] == pytest.approx(1)
+    assert one["worlds"] == len(SETTINGS) - 1
+    heads, row = dial.table(results)
+    assert row[heads.index("entanglement")] == "0.000 → –"
+
+
 def test_one_world_is_no_dial(tmp_path):
     dial_run(tmp_path, "bound", "eyeglasses", 0.3, entanglement=0.1, accuracy=0.5)
     alone = load(tmp_path)

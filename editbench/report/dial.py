@@ -204,12 +204,13 @@ def slopes(results: Results) -> pd.DataFrame:
 
     Returns:
         One row per method and quantity: first and last (means over attributes at the smallest and
-        largest setting), slope, low, high, attributes (their number), and worlds (the smallest
+        largest setting of the dial; NaN if one has no number there), slope, low, high, attributes (their number), and worlds (the smallest
         number of any attribute). An attribute with one world has no slope and is left out.
     """
     found = points(results)
     dial = dial_of(results)
     starts = keyed_values(results, METRICS) if dial is not None and dial.paired else {}
+    ends = [found["dial"].min(), found["dial"].max()]
     rows = []
     for (quantity, method), group in found.groupby(["quantity", "method"]):
         fits = {
@@ -224,19 +225,22 @@ def slopes(results: Results) -> pd.DataFrame:
         # The variance of a mean of independent slopes.
         half = Z95 * np.sqrt(variance.sum()) / len(fits)
         # Only attributes with a slope, so that first, last and slope are over the same ones.
-        used = group[group["attribute"].isin(list(fits))].sort_values("dial").groupby("attribute")
+        used = group[group["attribute"].isin(list(fits))]
+        by_setting = used.pivot_table(index="dial", columns="attribute", values="value")
+        # Unknown if an attribute has no number at this setting.
+        first, last = by_setting.reindex(ends).mean(axis=1, skipna=False)
         rows.append(
             {
                 "quantity": quantity,
                 "method": method,
-                "first": used["value"].first().mean(),
-                "last": used["value"].last().mean(),
+                "first": first,
+                "last": last,
                 "slope": slope.mean(),
                 "low": slope.mean() - half,
                 "high": slope.mean() + half,
                 "attributes": len(fits),
                 # The minimum, since the line with the fewest points is the least reliable.
-                "worlds": int(used["dial"].nunique().min()),
+                "worlds": int(by_setting.count().min()),
             }
         )
     columns = [

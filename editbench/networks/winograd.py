@@ -58,7 +58,7 @@ class Conv3x3(nn.Conv2d):
 def is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether `convolve` is faster than PyTorch's convolution, where nothing is differentiated.
 
-    It depends on the shapes alone, so that a machine always computes the same bits.
+    No time is measured, so that a machine always computes the same bits.
 
     Args:
         x: (N, n_in, H, W).

@@ -10,8 +10,9 @@ of the walk does not change, only the points on it at which the judge is asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,8 +23,9 @@ from editbench.walk.observation import ObservationContext
 from editbench.walk.strength import StrengthPath
 
 SAMPLES = 64  # of the tune split
-FIRST = 0.5  # own steps of the first attempt
-ROUNDS = 2  # interpolations; the effect is nearly linear within a step or two
+FIRST = 0.5  # own steps of the first measurement
+MEASUREMENTS = 3  # at least
+BEYOND = 1.25  # how much farther than the effect so far suggests the next measurement is
 
 
 @dataclass(frozen=True)
@@ -105,41 +107,52 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Strid
         return effects.abs().median().item()
 
     with torch.no_grad():
-        return _search(median_size, effect, cap)
+        return stride_of(median_size, effect, cap)
 
 
-def _search(measure: Callable[[float], float], wanted: float, cap: float) -> Stride:
-    """Double the number of steps until the effect is large enough, then interpolate.
+def stride_of(measure: Callable[[float], float], wanted: float, cap: float) -> Stride:
+    """Interpolate the effect linearly between a few measurements.
 
-    Interpolated numbers change little where rounding changes the effects little, so that two
-    processors find the same stride up to rounding.
+    Their number is fixed (more follow only if the effect is not reached yet). With a tolerance
+    instead, two processors, whose effects differ by rounding, might measure at other points.
+
+    Args:
+        measure: number of own steps -> size of the effect.
+        wanted: the effect, above 0.
+        cap: largest number of own steps.
+
+    Returns:
+        The stride; not reached if the effect is not within `cap`, or becomes NaN.
     """
-    low = 0.0
-    before = 0.0  # effect at `low`
-    high = min(FIRST, cap)
-    # A comparison with NaN is false, so a walk that becomes NaN ends the loop too.
-    while (after := measure(high)) < wanted:
-        if high >= cap:
-            return Stride(high, False)
-        low = high
-        before = after
-        high = min(2 * high, cap)
-    if not math.isfinite(after):
-        return Stride(low, False)
-    for _ in range(ROUNDS):
-        middle = _between(low, high, before, after, wanted)
-        found = measure(middle)
-        if not math.isfinite(found):
-            return Stride(low, False)
-        if found < wanted:
-            low = middle
-            before = found
-        else:
-            high = middle
-            after = found
-    return Stride(_between(low, high, before, after, wanted), True)
+    points = [(0.0, 0.0)]  # number of steps and their effect, ascending
+    steps = min(FIRST, cap)
+    while len(points) <= MEASUREMENTS or points[-1][1] < wanted:
+        effect = measure(steps)
+        if not math.isfinite(effect):
+            return Stride(points[-1][0], False)
+        points = sorted([*points, (steps, effect)])
+        steps = _crossing(points, wanted)
+        if points[-1][1] < wanted:
+            if points[-1][0] >= cap:
+                return Stride(cap, False)
+            # Effects grow less than linearly. A measurement that goes too far is of more use than
+            # one that falls short, since the wanted effect is then between two measurements.
+            steps = min(BEYOND * steps, cap)
+    return Stride(steps, True)
 
 
-def _between(low: float, high: float, before: float, after: float, wanted: float) -> float:
-    """Where a straight line through (low, before) and (high, after) has the wanted value."""
-    return low + (high - low) * (wanted - before) / (after - before)
+def _crossing(points: Sequence[tuple[float, float]], wanted: float) -> float:
+    """Where the line through the points first has the wanted effect; it goes on straight from zero.
+
+    Args:
+        points: numbers of steps, ascending, and their effects; the first is (0, 0).
+        wanted: the effect.
+
+    Returns:
+        A number of steps; infinity if the last effect is 0.
+    """
+    for (low, before), (high, after) in pairwise(points):
+        if after >= wanted:
+            return low + (high - low) * (wanted - before) / (after - before)
+    steps, effect = points[-1]
+    return steps * wanted / effect if effect > 0 else math.inf

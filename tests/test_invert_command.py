@@ -232,6 +232,13 @@ def test_another_task_does_not_write_over_it(done, tmp_path):
         build_inversion(tmp_path / "mine.txt", task())
 
 
+def test_overrides_win_over_the_options_of_the_command():
+    words = ["inversion.steps=9", "inversion.space=z"]
+    given = invert_settings("faces:2", "w", 7, words).inversion.projection
+    assert (given.schedule.steps, given.space) == (9, "z")
+    assert invert_settings("faces:2", "w", 7, []).inversion.projection.schedule.steps == 7
+
+
 def test_what_determines_the_codes_is_in_the_name(done):
     settings = invert_settings("faces:5", "w", 3, FAST)
     changes = [

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
         args.directions, args.samples, args.shown, read_strengths(args.strengths), args.scorer
     )
     device = [f"device={args.device}"] if args.device else []
-    settings = compose_settings([*args.overrides, *device], args.config_dir)
+    settings = compose_settings([*device, *args.overrides], args.config_dir)
     require_files(settings.plain)  # with offline=true, before anything is made
     atlas = make_atlas(settings, design)
     page, table = write_atlas(args.out or Path("runs/atlas") / atlas.method, atlas)

@@ -83,19 +83,18 @@ def invert_settings(
     Args:
         images: a folder, or faces:N.
         space: of the codes: 'w', 'w_plus' or 'z'.
-        steps: optimisation steps; None leaves them to the overrides, else it wins over them.
-        overrides: words of the user, which win over `space`.
+        steps: optimisation steps; None for the configured number.
+        overrides: words of the user, which win over `space` and `steps`.
         more: a user's own configuration folders.
 
     Raises:
         UnknownName: a group option or key does not exist.
         EditbenchError: a value is wrong.
     """
-    cfg = compose_config(
-        ["inversion=folder", f"inversion.space={space}", *overrides]
-        + ([] if steps is None else [f"inversion.steps={steps}"]),
-        more,
-    )
+    words = ["inversion=folder", f"inversion.space={space}"]
+    if steps is not None:
+        words.append(f"inversion.steps={steps}")
+    cfg = compose_config([*words, *overrides], more)
     cfg.inversion.images = images  # as it is: a folder's name may hold anything
     return Settings.from_config(cfg)
 

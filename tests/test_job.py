@@ -136,6 +136,19 @@ def test_a_draw_without_starts_is_told_before_the_bank(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_missing_file_of_a_method_is_told_before_the_bank(tmp_path):
+    config = toy_config(tmp_path)
+    config.method = {
+        "_target_": "editbench.methods.navigan.NaviGAN",
+        "name": "navigan",
+        "variant": "spectrum",
+        "spectrum": {"perceptual": "lpips", "vgg": str(tmp_path / "vgg16.pth")},
+    }
+    with pytest.raises(BadFile, match=r"vgg16\.pth: no such file"):
+        run_job(config)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_target_that_leaves_no_start_is_told_before_the_fit(tmp_path, monkeypatch):
     """The only start of the draw has one of the two classes already."""
     monkeypatch.setattr(stages, "fit_editor", None)  # would fail with another message

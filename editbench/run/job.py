@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ from editbench.run.loading import (
     check_device,
     is_device_missing,
     load_bank,
+    load_editor,
     load_metrics,
     load_networks,
 )
@@ -190,7 +192,11 @@ def run_job(settings: Settings) -> Outcome:
     networks = networks.select(names)
     for metric in load_metrics(settings).values():
         metric.check(networks.judge.attributes, settings.attribute)
-    inversion_id(settings)  # pictures that are not there are told before the bank is built
+    # Files that are not there are reported before the bank is built.
+    inversion_id(settings)
+    # Unsupported is left to the fit, which leaves a record with the reason.
+    with suppress(Unsupported):
+        load_editor(settings)
     bank = load_bank(settings).select(names)
     run_id = make_run_id(settings, bank.id, names)
     folder = root / run_id

@@ -110,6 +110,9 @@ class SpectrumOptions:
         for name in ("size", "latents", "iterations", "block", "minibatch"):
             check_at_least(f"spectrum.{name}", getattr(self, name), 1)
         check_positive("spectrum.radius", self.radius)
+        # A file that is missing is named before a bank is built.
+        if self.perceptual == "lpips":
+            lpips_files(self.vgg, self.linear)
 
     def distance(self, teacher: Scorer) -> Perceptual:
         """Build the chosen perceptual distance."""

@@ -149,6 +149,33 @@ def test_a_missing_file_of_a_method_is_told_before_the_bank(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+class NeedsFile(AlongColumn):
+    """A method that reads a file, which no option names."""
+
+    file = Path()
+
+    def __init__(self, delta: float = 0.5) -> None:
+        super().__init__(delta)
+        if not self.file.is_file():
+            raise BadFile(f"{self.file}: no such file")
+
+
+def test_a_record_gets_a_new_metric_without_the_files_of_its_method(tmp_path, monkeypatch):
+    monkeypatch.setattr(NeedsFile, "file", tmp_path / "weights")
+    NeedsFile.file.touch()
+    method = {"_target_": "tests.test_job.NeedsFile", "name": "needs_file"}
+    config = toy_config(tmp_path, "metric=[crossing_accuracy]")
+    config.method = method
+    first = run_job(config)
+    assert first.status == "done", first.reason
+    NeedsFile.file.unlink()
+    config = toy_config(tmp_path, "metric=[crossing_accuracy,dependency_matrix]")
+    config.method = method
+    again = run_job(config)
+    assert again.reused and again.run_id == first.run_id
+    assert "dependency_matrix" in metric_figures(load(tmp_path))
+
+
 def test_a_target_that_leaves_no_start_is_told_before_the_fit(tmp_path, monkeypatch):
     """The only start of the draw has one of the two classes already."""
     monkeypatch.setattr(stages, "fit_editor", None)  # would fail with another message

@@ -192,14 +192,15 @@ def run_job(settings: Settings) -> Outcome:
     networks = networks.select(names)
     for metric in load_metrics(settings).values():
         metric.check(networks.judge.attributes, settings.attribute)
-    # Files that are not there are reported before the bank is built.
-    inversion_id(settings)
-    # Unsupported is left to the fit, which leaves a record with the reason.
-    with suppress(Unsupported):
-        load_editor(settings)
-    bank = load_bank(settings).select(names)
-    run_id = make_run_id(settings, bank.id, names)
+    # Images that are not there are reported before the bank is built: `make_run_id` reads them.
+    run_id = make_run_id(settings, _bank_id(settings), names)
     folder = root / run_id
+    # So are files of the method, unless there is a record, which may not need them.
+    if not Record.is_record(folder):
+        # Unsupported is left to the fit, which leaves a record with the reason.
+        with suppress(Unsupported):
+            load_editor(settings)
+    bank = load_bank(settings).select(names)
     # Two sweeps may contain the same job: the second one waits here and then finds the record.
     with explain_disk_errors(root, OF_RECORDS), lock(folder):
         job = Job(settings, networks, bank)
@@ -208,6 +209,13 @@ def run_job(settings: Settings) -> Outcome:
             return found
         sweep_partials(folder)
         return _run(job, folder)
+
+
+def _bank_id(settings: Settings) -> str:
+    """Identity of a job's bank, which need not exist yet."""
+    if settings.bank.path is None:
+        return bank_folder(settings)[1]
+    return load_bank(settings).id
 
 
 def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:

@@ -23,8 +23,11 @@ from editbench.inversion.schedule import Schedule
 from editbench.inversion.spec import ProjectionSpec
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.roles import Networks
+from editbench.run.batch import engine_batch, fit_batch
 from editbench.run.compose import compose_settings
 from editbench.run.record import Record
+from editbench.run.settings import Settings
+from editbench.walk.editor import SCORED
 from editbench.walk.observation import (
     AfterWalk,
     DuringWalk,
@@ -123,6 +126,27 @@ def test_a_network_of_one_fixed_size_is_not_asked(monkeypatch):
 
     monkeypatch.setattr(batches, "free_memory", lambda device: 10)
     assert fitting_batch(one, "cpu", 256) == 256
+
+
+class Keeping(ToyScorer):
+    """Computes 0.4 GB from its weights in the first pass, and keeps them."""
+
+    kept = None
+
+    def forward(self, decoded: torch.Tensor) -> torch.Tensor:
+        if self.kept is None:
+            self.kept = torch.empty(100_000_000)
+        return super().forward(decoded)
+
+
+def test_what_a_network_keeps_is_no_memory_of_a_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "free_memory", lambda device: 1e9)
+    settings = Settings.from_config(toy_config(tmp_path, "engine.batch=auto"))
+    generator = ToyGenerator()
+    networks = Networks(generator, Keeping("t"), Keeping())
+    assert engine_batch(settings, networks) == batches.MOST_ON_CPU
+    assert fit_batch(settings, networks) == SCORED
+    assert generator.decoded == 0
 
 
 @pytest.mark.parametrize("word", ["engine.batch=much", "bank.batch=0", "engine.batch=1.5"])

@@ -95,6 +95,7 @@ def dial_run(
     key: str = "rho",
     samples: pd.DataFrame | None = None,
     half: float = HALF,
+    seed: int = 0,
     **numbers: float,
 ) -> None:
     other = partner(attribute)
@@ -128,6 +129,7 @@ def dial_run(
         generator=f"faces32_rho{rho}",
         tag=f"rho{10 * rho:.0f}",
         samples=samples,
+        seed=seed,
     )
     config = folder / "config.yaml"
     config.write_text(
@@ -302,6 +304,17 @@ def test_an_end_that_an_attribute_does_not_reach_is_not_replaced_by_another_sett
     assert one["worlds"] == len(SETTINGS) - 1
     heads, row = dial.table(results)
     assert row[heads.index("entanglement")] == "0.000 → –"
+
+
+def test_an_end_of_seeds_that_are_kept_apart_is_their_mean(tmp_path):
+    for rho in SETTINGS:
+        for seed in (0, 1):
+            numbers = {"entanglement": rho + 0.2 * seed, "accuracy": 0.5}
+            dial_run(tmp_path, "bound", "eyeglasses", rho, seed=seed, **numbers)
+    results = load(tmp_path, by_seed=True)
+    one = dial.slopes(results).set_index("quantity").loc["entanglement"]
+    assert one[["first", "last", "slope"]].tolist() == pytest.approx([0.1, 1.0, 1.0])
+    assert (one["attributes"], one["worlds"]) == (1, len(SETTINGS))
 
 
 def test_one_world_is_no_dial(tmp_path):

@@ -93,9 +93,9 @@ DIALS = (
     ),
 )
 SLOPE = (
-    "values: at the smallest and at the largest setting; slope: change per unit of the setting, by "
-    "weighted least squares over the worlds, averaged over the attributes; 95 % interval over "
-    "starts and seeds, for these generators"
+    "values: at the smallest and at the largest setting (–: an attribute has no number there); "
+    "slope: change per unit of the setting, by weighted least squares over the worlds, averaged "
+    "over the attributes; 95 % interval over starts and seeds, for these generators"
 )
 
 
@@ -204,8 +204,9 @@ def slopes(results: Results) -> pd.DataFrame:
 
     Returns:
         One row per method and quantity: first and last (means over attributes at the smallest and
-        largest setting of the dial; NaN if one has no number there), slope, low, high, attributes (their number), and worlds (the smallest
-        number of any attribute). An attribute with one world has no slope and is left out.
+        largest setting of the dial; NaN if one of the attributes has no number there), slope, low,
+        high, attributes (their number), and worlds (the smallest number of any attribute). An
+        attribute with one world has no slope and is left out.
     """
     found = points(results)
     dial = dial_of(results)

@@ -25,7 +25,7 @@ from editbench.walk.strength import StrengthPath
 SAMPLES = 64  # of the tune split
 FIRST = 0.5  # own steps of the first measurement
 MEASUREMENTS = 3  # at least
-BEYOND = 1.25  # how much farther than the effect so far suggests the next measurement is
+BEYOND = 1.25  # the next measurement is this much farther than the effects so far suggest
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ def stride_of(measure: Callable[[float], float], wanted: float, cap: float) -> S
     """Interpolate the effect linearly between a few measurements.
 
     Their number is fixed (more follow only if the effect is not reached yet). With a tolerance
-    instead, two processors, whose effects differ by rounding, might measure at other points.
+    instead, two processors, whose effects differ by rounding, might measure at other points. The
+    stride has the wanted effect to a few per cent where the effect is nearly proportional to the
+    steps; otherwise it is only known to lie between two measurements.
 
     Args:
         measure: number of own steps -> size of the effect.
@@ -122,7 +124,7 @@ def stride_of(measure: Callable[[float], float], wanted: float, cap: float) -> S
         cap: largest number of own steps.
 
     Returns:
-        The stride; not reached if the effect is not within `cap`, or becomes NaN.
+        The stride; not reached if the effect is not within `cap`, or becomes NaN or infinite.
     """
     points = [(0.0, 0.0)]  # number of steps and their effect, ascending
     steps = min(FIRST, cap)

@@ -24,6 +24,7 @@ SHAPES = [
     # A row of tiles of this batch exceeds a chunk.
     (12, 128, 128, 16, 128),
 ]
+EMPTY = (0, 128, 128, 16, 16)
 
 
 def inputs(shape: tuple[int, int, int, int, int]) -> tuple[Tensor, Tensor]:
@@ -81,6 +82,12 @@ def test_it_is_the_convolution_to_the_accuracy_of_float32(shape):
     # The rounding of float32 is 6e-8; a sum of a thousand products loses some bits more.
     assert error(found, expected) < 3e-6
     assert float((found - expected).abs().max() / expected.std()) < 3e-5
+
+
+def test_an_empty_batch_stays_empty():
+    x, kernel = inputs(EMPTY)
+    found = winograd.convolve(x, winograd.transform_kernel(kernel))
+    assert found.shape == F.conv2d(x, kernel, padding=1).shape
 
 
 def test_the_points_lose_less_than_half_of_what_the_published_ones_lose():

@@ -136,15 +136,20 @@ def test_a_draw_without_starts_is_told_before_the_bank(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_file_of_a_method_is_told_before_the_bank(tmp_path):
+@pytest.mark.parametrize("missing", ["vgg", "linear"])
+def test_a_missing_file_of_a_method_is_told_before_the_bank(tmp_path, missing):
+    files = {name: tmp_path / f"{name}.pth" for name in ("vgg", "linear")}
+    for name, file in files.items():
+        if name != missing:
+            file.touch()
     config = toy_config(tmp_path)
     config.method = {
         "_target_": "editbench.methods.navigan.NaviGAN",
         "name": "navigan",
         "variant": "spectrum",
-        "spectrum": {"perceptual": "lpips", "vgg": str(tmp_path / "vgg16.pth")},
+        "spectrum": {"perceptual": "lpips"} | {name: str(file) for name, file in files.items()},
     }
-    with pytest.raises(BadFile, match=r"vgg16\.pth: no such file"):
+    with pytest.raises(BadFile, match=rf"{missing}\.pth: no such file"):
         run_job(config)
     assert not (tmp_path / "cache").exists()
 

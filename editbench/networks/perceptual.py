@@ -186,16 +186,16 @@ def lpips_files(vgg: str = "", linear: str = "") -> list[Path]:
         linear: the linear weights; '' for the copy in torchmetrics.
 
     Raises:
-        BadFile: VGG16 is not there.
+        BadFile: one of them is not there.
     """
-    path = Path(vgg) if vgg else Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE
-    if not path.is_file():
-        raise BadFile(f"{path}: {no_such('file', path)}; {LPIPS_REMEDY}")
-    if linear:
-        return [path, Path(linear)]
     # Located without importing torchmetrics, which takes more than a second.
-    found = distribution("torchmetrics").locate_file(LINEAR_FILE)
-    return [path, Path(str(found))]
+    linear = linear or str(distribution("torchmetrics").locate_file(LINEAR_FILE))
+    vgg = vgg or str(Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE)
+    files = [Path(vgg), Path(linear)]
+    for path in files:
+        if not path.is_file():
+            raise BadFile(f"{path}: {no_such('file', path)}; {LPIPS_REMEDY}")
+    return files
 
 
 class ScriptedLPIPS(Perceptual):

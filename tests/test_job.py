@@ -42,7 +42,7 @@ from editbench.run.settings import Settings
 from editbench.walk.editor import FitReport
 from editbench.walk.metric import Metric
 from editbench.walk.trajectory import Trajectories
-from tests.by_config import run_job
+from tests.by_config import make_run_id, run_job
 from tests.processes import forbid_locks
 from tests.toy_world import ATTRIBUTES, DIM, AlongColumn, ToyScorer, V, toy_config
 
@@ -105,6 +105,22 @@ def test_a_finished_job_is_found_and_its_content_decides(tmp_path):
     batch = toy_config(tmp_path)
     batch.method.about = "labels for people do not count"
     assert run_job(batch).run_id == first.run_id
+
+
+def test_the_code_that_finds_a_stride_counts_where_there_is_one(tmp_path, monkeypatch):
+    digest = identity.modules_digest
+    ids = []
+    for code in ("now", "later"):
+
+        def changed(modules, code=code):
+            return code if modules == identity.STRIDE_CODE else digest(modules)
+
+        monkeypatch.setattr(identity, "modules_digest", changed)
+        for effect in ("null", "0.5"):
+            config = toy_config(tmp_path, f"engine.step_effect={effect}")
+            ids.append(make_run_id(config, "bank", ["a", "b"]))
+    assert ids[0] == ids[2]
+    assert ids[1] != ids[3]
 
 
 def test_all_methods_get_the_same_starts_and_targets(tmp_path):

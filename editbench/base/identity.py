@@ -45,6 +45,7 @@ RUN_CODE = (
     "editbench.base.seeding",
 )
 INVERTED_RUN_CODE = ("editbench.inversion.walks",)
+STRIDE_CODE = ("editbench.walk.stride",)  # only with engine.step_effect
 
 # -- what must be equal for all rows of a table in a report
 COMPARABLE = (
@@ -156,6 +157,8 @@ def run_id(
     key["code"] = [code_of(config["method"]), modules_digest(RUN_CODE)]
     if inversion:
         key["inversion"] = [inversion, modules_digest(INVERTED_RUN_CODE)]
+    if config["engine"].get("step_effect") is not None:
+        key["stride"] = modules_digest(STRIDE_CODE)
     # fp32 is not part of the key, since it changes no number.
     precision = config.get("precision") or "fp32"
     if precision != "fp32":

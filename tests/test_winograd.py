@@ -122,6 +122,7 @@ def test_where_something_is_differentiated_or_edited_pytorch_convolves():
     assert not winograd.is_faster(x, torch.nn.Parameter(kernel))
     assert not winograd.is_faster(x, kernel)
     assert not winograd.is_faster(x.double(), frozen)
+    assert not winograd.is_faster(x, torch.nn.Parameter(kernel.half(), requires_grad=False))
     assert not winograd.is_faster(x[:, :, :, :15], frozen)
     assert not winograd.is_faster(x[:, :, :8, :8], frozen)
     assert not winograd.is_faster(x.to("meta"), frozen)
@@ -166,3 +167,24 @@ def test_a_convolution_with_bias_has_the_values_of_pytorch(side):
     x = torch.randn(2, 128, side, side)
     expected = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
     assert error(layer(x), expected) < 3e-6
+
+
+def test_a_kept_kernel_is_not_that_of_other_values_in_the_same_memory():
+    torch.manual_seed(0)
+    layer = Conv3x3(128, 128).requires_grad_(False)
+    x = torch.randn(1, 128, 16, 16)
+    # Freed memory is often used again for the next tensor of its size.
+    for _ in range(5):
+        layer(x)
+        layer.half().float()
+        layer.weight.data = torch.randn(128, 128, 3, 3)
+        expected = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
+        assert error(layer(x), expected) < 3e-6
+
+
+def test_an_exported_layer_convolves_with_its_weights():
+    torch.manual_seed(0)
+    layer = Conv3x3(128, 128).requires_grad_(False)
+    x = torch.randn(1, 128, 16, 16)
+    exported = torch.export.export(layer, (x,)).module()
+    torch.testing.assert_close(exported(x), layer(x), rtol=0, atol=3e-5)

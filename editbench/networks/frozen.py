@@ -17,26 +17,33 @@ class FromFrozen:
 
     def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
         self._compute = compute
-        # The weight, its state, and the tensor.
-        self._kept: tuple[Tensor, tuple[int, int], Tensor] | None = None
+        # The weight, its values with their version, and the tensor.
+        self._kept: tuple[Tensor, Tensor, int, Tensor] | None = None
 
     def of(self, weight: Tensor) -> Tensor:
         """The tensor for this weight, which is kept if the weight `is_frozen`."""
         if not is_frozen(weight):
             return self._compute(weight)
-        # Training and loading increment the version, and moving a network changes the memory of
-        # the parameter.
-        state = (weight.data_ptr(), weight._version)
-        if self._kept is None or self._kept[0] is not weight or self._kept[1] != state:
-            # Not an inference tensor, since later calls may need gradients.
-            with torch.inference_mode(False):
-                self._kept = (weight, state, self._compute(weight))
-        return self._kept[2]
+        if self._kept is not None:
+            known, values, version, kept = self._kept
+            # Training and loading increment the version. Moving a network gives the parameter other
+            # memory, at another address, since the old memory is held here.
+            moved = values.data_ptr() != weight.data_ptr()
+            if known is weight and not moved and version == weight._version:
+                return kept
+        # Not an inference tensor, since later calls may need gradients.
+        with torch.inference_mode(False):
+            kept = self._compute(weight)
+        self._kept = (weight, weight.detach(), weight._version, kept)
+        return kept
 
 
 def is_frozen(weight: Tensor) -> bool:
     """Whether this is the frozen parameter of a network: edited weights are not parameters."""
     if not isinstance(weight, nn.Parameter) or weight.requires_grad or weight.is_inference():
         return False
-    # A captured CUDA graph must compute it at each replay, where the version does not change.
+    # A compiled or exported graph must contain how it is computed, and a captured CUDA graph must
+    # compute it at each replay, where the version does not change.
+    if torch.compiler.is_compiling():
+        return False
     return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())

@@ -65,7 +65,9 @@ def is_faster(x: Tensor, weight: Tensor) -> bool:
         x: (N, n_in, H, W).
         weight: (n_out, n_in, 3, 3).
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or lowered(x.device):
+    if x.device.type != "cpu" or lowered(x.device):
+        return False
+    if x.dtype != torch.float32 or weight.dtype != torch.float32:
         return False
     if min(weight.shape[:2]) < MIN_CHANNELS or min(x.shape[2:]) < MIN_SIDE:
         return False

@@ -25,7 +25,11 @@ from editbench.walk.strength import StrengthPath
 SAMPLES = 64  # of the tune split
 FIRST = 0.5  # own steps of the first measurement
 MEASUREMENTS = 3  # at least
+CLOSE = 0.1  # relative distance of the last measured effect from the wanted one, at most
+NARROW = 1e-3  # relative width of an interval within which an effect jumps
 BEYOND = 1.25  # the next measurement is this much farther than the effects so far suggest
+
+Point = tuple[float, float]  # a number of own steps and its effect
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,9 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Strid
 def stride_of(measure: Callable[[float], float], wanted: float, cap: float) -> Stride:
     """Interpolate the effect linearly between a few measurements.
 
-    Their number is fixed (more follow only if the effect is not reached yet). With a tolerance
-    instead, two processors, whose effects differ by rounding, might measure at other points. The
-    stride has the wanted effect to a few per cent where the effect is nearly proportional to the
-    steps; otherwise it is only known to lie between two measurements.
+    Where the effect is nearly proportional to the number of steps, three are enough. Their number
+    does not depend on how exact they are, as long as the last one is `CLOSE`, so that two
+    processors, whose effects differ by rounding, measure at the same points.
 
     Args:
         measure: number of own steps -> size of the effect.
@@ -126,24 +129,32 @@ def stride_of(measure: Callable[[float], float], wanted: float, cap: float) -> S
     Returns:
         The stride; not reached if the effect is not within `cap`, or becomes NaN or infinite.
     """
-    points = [(0.0, 0.0)]  # number of steps and their effect, ascending
+    points: list[Point] = [(0.0, 0.0)]  # ascending
     steps = min(FIRST, cap)
-    while len(points) <= MEASUREMENTS or points[-1][1] < wanted:
+    effect = 0.0
+    while len(points) <= MEASUREMENTS or abs(effect - wanted) > CLOSE * wanted:
         effect = measure(steps)
         if not math.isfinite(effect):
             return Stride(points[-1][0], False)
         points = sorted([*points, (steps, effect)])
-        steps = _crossing(points, wanted)
         if points[-1][1] < wanted:
             if points[-1][0] >= cap:
                 return Stride(cap, False)
             # Effects grow less than linearly. A measurement that goes too far is of more use than
             # one that falls short, since the wanted effect is then between two measurements.
-            steps = min(BEYOND * steps, cap)
-    return Stride(steps, True)
+            steps = min(BEYOND * _crossing(points, wanted), cap)
+        elif len(points) <= MEASUREMENTS:
+            steps = _crossing(points, wanted)
+        else:
+            # Far from linear, or a jump: half of the interval is left.
+            low, high = _around(points, wanted)
+            if high[0] - low[0] < NARROW * high[0]:
+                break
+            steps = (low[0] + high[0]) / 2
+    return Stride(_crossing(points, wanted), True)
 
 
-def _crossing(points: Sequence[tuple[float, float]], wanted: float) -> float:
+def _crossing(points: Sequence[Point], wanted: float) -> float:
     """Where the line through the points first has the wanted effect; it goes on straight from zero.
 
     Args:
@@ -153,8 +164,13 @@ def _crossing(points: Sequence[tuple[float, float]], wanted: float) -> float:
     Returns:
         A number of steps; infinity if the last effect is 0.
     """
-    for (low, before), (high, after) in pairwise(points):
-        if after >= wanted:
-            return low + (high - low) * (wanted - before) / (after - before)
     steps, effect = points[-1]
-    return steps * wanted / effect if effect > 0 else math.inf
+    if effect < wanted:
+        return steps * wanted / effect if effect > 0 else math.inf
+    (low, before), (high, after) = _around(points, wanted)
+    return low + (high - low) * (wanted - before) / (after - before)
+
+
+def _around(points: Sequence[Point], wanted: float) -> tuple[Point, Point]:
+    """The first two neighbours that have the wanted effect between them; the last point has it."""
+    return next(pair for pair in pairwise(points) if pair[1][1] >= wanted)

@@ -131,6 +131,9 @@ def fitting_batch(
     most = most or (MOST_ON_GPU if gpu else MOST_ON_CPU)
     before = counted.decoded if counted is not None else 0
     try:
+        # In its first pass a network may keep tensors that do not grow with the batch, such as
+        # transformed kernels. They are no part of what a sample needs.
+        one()
         need = WORKSPACE * peak_bytes(one)
     except Exception:
         # A network with a fixed batch size rejects a single sample. The job reports any error.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -63,14 +62,7 @@ def _fitting(
     settings: Settings, networks: Networks, scorer: Scorer, most: int = 0, workers: int = 1
 ) -> int:
     one = _one(settings, networks, scorer)
-    generator = networks.generator
-    before = generator.decoded
-    # In its first pass a network may keep tensors that do not grow with the batch, such as kernels
-    # that are transformed once (editbench.networks.winograd). They must not count as a sample's.
-    with suppress(Exception):  # a network with a fixed batch size; see `fitting_batch`
-        one()
-    generator.decoded = before
-    return fitting_batch(one, settings.device, most, workers, generator)
+    return fitting_batch(one, settings.device, most, workers, networks.generator)
 
 
 def _one(settings: Settings, networks: Networks, scorer: Scorer) -> Callable[[], Tensor]:

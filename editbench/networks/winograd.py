@@ -150,7 +150,7 @@ def _windows(x: Tensor, axis: int) -> list[Tensor]:
 def _evaluate(windows: Sequence[Tensor]) -> list[Tensor]:
     """Six inputs as coefficients -> their values at 0, NEAR, -NEAR, FAR, -FAR and infinity.
 
-    This is the transposed of the interpolation, as a convolution is the transposed of a product.
+    This is the transpose of the interpolation, as a convolution is the transpose of a product.
     """
     a, b, c, d, e, f = windows
     both = NEAR**2 + FAR**2

@@ -11,7 +11,7 @@ from pathlib import Path
 from editbench.base import user_code
 
 # Modules that a worker needs. Given by name, since this room may not import `run`.
-PRELOADED = ["editbench.run.workers"]
+PRELOADED = ["editbench.run.workers", "editbench.walk.metric"]
 
 
 def worker_context() -> BaseContext:
@@ -26,6 +26,15 @@ def worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
+
+
+def prepare_workers() -> None:
+    """Start the server process now, so that its imports run beside the work of this process."""
+    if worker_context().get_start_method() == "forkserver":
+        # Imported here, since Windows has no such server.
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
 
 
 def start_worker(*folders: Path) -> None:

@@ -18,6 +18,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import read_json, usable_folder
 from editbench.base.progress import print_message, status
 from editbench.base.validation import check_at_least, check_kind
+from editbench.base.workers import prepare_workers
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.digiface import load as digiface
 from editbench.report import Style, every_setting, load, print_table, write_report
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> int:
     check_at_least("--workers", args.workers, 0)
     began = time.perf_counter()
     workers = args.workers or default_workers(args.device)
+    if workers > 1:
+        prepare_workers()
     methods = demo_methods(args.config_dir)
     # All settings are checked before the first network is loaded.
     composed = demo_settings(

@@ -17,25 +17,22 @@ class FromFrozen:
 
     def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
         self._compute = compute
-        # The weight, its memory, the version of its values, and the tensor.
-        self._kept: tuple[Tensor, torch.UntypedStorage, int, Tensor] | None = None
+        # The weight, its memory, its state, and the tensor.
+        self._kept: tuple[Tensor, torch.UntypedStorage, tuple[int, int], Tensor] | None = None
 
     def of(self, weight: Tensor) -> Tensor:
         """The tensor for this weight, which is kept if the weight `is_frozen`."""
         if not is_frozen(weight):
             return self._compute(weight)
-        if self._kept is not None:
-            known, memory, version, kept = self._kept
-            # Training and loading increment the version. Moving a network gives the parameter other
-            # memory, at another address, since the old memory is held here.
-            moved = memory.data_ptr() != weight.untyped_storage().data_ptr()
-            if known is weight and not moved and version == weight._version:
-                return kept
-        # Not an inference tensor, since later calls may need gradients.
-        with torch.inference_mode(False):
-            kept = self._compute(weight)
-        self._kept = (weight, weight.untyped_storage(), weight._version, kept)
-        return kept
+        # Training and loading increment the version. Moving a network gives the parameter other
+        # memory, at another address, since the old memory is held here.
+        state = (weight.data_ptr(), weight._version)
+        if self._kept is None or self._kept[0] is not weight or self._kept[2] != state:
+            # Not an inference tensor, since later calls may need gradients.
+            with torch.inference_mode(False):
+                tensor = self._compute(weight)
+            self._kept = (weight, weight.untyped_storage(), state, tensor)
+        return self._kept[3]
 
 
 def is_frozen(weight: Tensor) -> bool:

@@ -14,9 +14,6 @@ times is only meaningful if two cores are idle, so the last line gives the load 
 
     python benchmarks/joblib_workers.py    # about 75 CPU seconds
     python benchmarks/joblib_workers.py --starts 16 --bank 640     # a short run, mostly start-up
-    python benchmarks/joblib_workers.py --starts 1600 --bank 64000 --steps 40    # long jobs
-
-A worker starts once, which takes some CPU seconds, so the ratios depend on the length of the jobs.
 
 The result guards sweeps with several workers (docs/sweeps.md).
 """
@@ -80,17 +77,10 @@ def main() -> None:
     parser.add_argument(
         "--bank", type=int, default=6400, help="samples of the bank (default: %(default)s)"
     )
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=10,
-        help="engine.sweep_steps, which every start walks (default: %(default)s)",
-    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = ["experiment=demo", "budget=demo", f"bank.n={args.bank}", f"starts.n={args.starts}"]
-        words += [f"engine.sweep_steps={args.steps}", f"engine.max_steps={max(args.steps, 40)}"]
         # All sweeps share the bank, so it is built before the first measurement.
         load_bank(compose_settings([*words, f"cache={folder}/cache"]))
         print(f"{'sweep':12} {'CPU s':>8} {'wall s':>8}")

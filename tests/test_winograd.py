@@ -160,19 +160,22 @@ def test_a_styled_layer_follows_its_weights_and_has_gradients():
     assert slope.abs().max() > 0
 
 
+def wide_layer(n_out: int, side: int = 16) -> tuple[Conv3x3, Tensor]:
+    """A frozen layer of 128 input channels, and features for it."""
+    torch.manual_seed(0)
+    layer = Conv3x3(128, n_out).requires_grad_(False)
+    return layer, torch.randn(2, 128, side, side)
+
+
 @pytest.mark.parametrize("side", [16, 18, 8])
 def test_a_convolution_with_bias_has_the_values_of_pytorch(side):
-    torch.manual_seed(0)
-    layer = Conv3x3(128, 130).requires_grad_(False)
-    x = torch.randn(2, 128, side, side)
+    layer, x = wide_layer(130, side)
     expected = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
     assert error(layer(x), expected) < 3e-6
 
 
 def test_a_kept_kernel_is_not_that_of_other_values_in_the_same_memory():
-    torch.manual_seed(0)
-    layer = Conv3x3(128, 128).requires_grad_(False)
-    x = torch.randn(1, 128, 16, 16)
+    layer, x = wide_layer(128)
     # Freed memory is often used again for the next tensor of its size.
     for _ in range(5):
         layer(x)
@@ -183,8 +186,6 @@ def test_a_kept_kernel_is_not_that_of_other_values_in_the_same_memory():
 
 
 def test_an_exported_layer_convolves_with_its_weights():
-    torch.manual_seed(0)
-    layer = Conv3x3(128, 128).requires_grad_(False)
-    x = torch.randn(1, 128, 16, 16)
+    layer, x = wide_layer(128)
     exported = torch.export.export(layer, (x,)).module()
     torch.testing.assert_close(exported(x), layer(x), rtol=0, atol=3e-5)

@@ -127,16 +127,18 @@ def identify(settings: Settings) -> Identified:
     networks = load_networks(here)
     evaluated = check_protocol(here, networks.judge.attributes)
     here = with_named_target(here, networks.judge.attributes)
-    if here.bank.path is None:
-        folder, bank_id = bank_folder(here)
-        spec = here.bank.spec
-    else:
-        bank = load_bank(here)
-        folder = bank.folder
-        bank_id = bank.id
-        spec = bank.spec
+    folder, bank_id, spec = _bank_of(here)
     run_id = make_run_id(here, bank_id, evaluated)
     return Identified(networks, evaluated, bank_id, folder, spec, run_id)
+
+
+def _bank_of(settings: Settings) -> tuple[Path, str, BankSpec]:
+    """Folder, identity and options of a job's bank, which need not exist yet."""
+    if settings.bank.path is None:
+        folder, bank_id = bank_folder(settings)
+        return folder, bank_id, settings.bank.spec
+    bank = load_bank(settings)
+    return bank.folder, bank.id, bank.spec
 
 
 def _finished(settings: Settings, folder: Path) -> Record | None:
@@ -193,7 +195,8 @@ def run_job(settings: Settings) -> Outcome:
     for metric in load_metrics(settings).values():
         metric.check(networks.judge.attributes, settings.attribute)
     # Images that are not there are reported before the bank is built: `make_run_id` reads them.
-    run_id = make_run_id(settings, _bank_id(settings), names)
+    _, bank_id, _ = _bank_of(settings)
+    run_id = make_run_id(settings, bank_id, names)
     folder = root / run_id
     # So are files of the method, unless there is a record, which may not need them.
     if not Record.is_record(folder):
@@ -209,13 +212,6 @@ def run_job(settings: Settings) -> Outcome:
             return found
         sweep_partials(folder)
         return _run(job, folder)
-
-
-def _bank_id(settings: Settings) -> str:
-    """Identity of a job's bank, which need not exist yet."""
-    if settings.bank.path is None:
-        return bank_folder(settings)[1]
-    return load_bank(settings).id
 
 
 def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:

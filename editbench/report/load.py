@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ STATUS_KEYS = ("status", "method", "attribute", "generator")
 # configuration.
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
 ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
+VERSION_TYPES = {name: ROW_TYPES[name] for name in ("metric", "version")}
 # Type of a column in a report -> its type in Arrow. The only objects are true, false and missing.
 ARROW_TYPES = {
     "str": pa.large_string(),
@@ -258,13 +259,14 @@ def load(
     table = table.sort_values(["attribute", "method", "run_id"], ignore_index=True)
     # Needs all runs at once, since settings are named by their differences.
     table = add_settings(table, configs, by_seed)
-    rows = _join({run_id: one.rows for run_id, one in read.items()}, ROW_TYPES)
-    rows = rows.assign(**SEED_COLUMNS)
-    samples = _join({run_id: one.samples for run_id, one in read.items()}, SAMPLE_TYPES)
     # Before pooling, since a mean over seeds would hide different versions.
-    problems += mixed_versions(table, rows)
-    if not by_seed:
-        table, rows, samples = pool_seeds(table, rows, samples, ("learned", *COSTS))
+    versions = {run_id: one.versions for run_id, one in read.items()}
+    problems += mixed_versions(table, _join(versions, VERSION_TYPES))
+    tables = partial(_read_tables, root)
+    if by_seed:
+        rows, samples = tables(table.loc[table["status"] == "done", "run_id"])
+    else:
+        table, rows, samples = pool_seeds(table, tables, ("learned", *COSTS))
     return Results(root, table, rows, samples, configs, provenance, tuple(problems), tuple(notes))
 
 
@@ -324,19 +326,20 @@ class _RunFiles(NamedTuple):
         run: its row of `Results.runs`, without columns that depend on other runs.
         config: operative configuration.
         provenance: of a run that was skipped or failed that of its fit; {} if it had none.
-        rows: of its metrics; None if the run is not done.
-        samples: values of single starts; None if the run is not done.
+        versions: its metrics and the versions of their code; None if the run is not done.
     """
 
     run: dict[str, Any]
     config: dict
     provenance: dict
-    rows: pa.Table | None
-    samples: pa.Table | None
+    versions: pa.Table | None
 
 
 def _read(record: Record) -> _RunFiles:
-    """Read one record. Raises an error that says what is wrong with it."""
+    """Read one record. Raises an error that says what is wrong with it.
+
+    Its tables are checked and not kept: the tables of all records may exceed the memory.
+    """
     status = record.status
     # Other programs may write status.json, so its types are checked.
     missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
@@ -344,12 +347,11 @@ def _read(record: Record) -> _RunFiles:
         raise ValueError(f"{Record.STATUS} lacks {', '.join(missing)}")
     config = record.config()
     made = record.provenance()
-    rows = samples = None
+    versions = None
     # The tables of a failed job may be incomplete and are not results.
     if status["status"] == "done":
-        optional = ("version", "higher_is_better")
-        rows = _table(record.path(Record.ROWS), ROW_TYPES, optional)
-        samples = _table(record.path(Record.SAMPLES), SAMPLE_TYPES)
+        rows, _ = _own_tables(record)
+        versions = rows.group_by(list(VERSION_TYPES)).aggregate([])
     seed = int(status.get("seed") or 0)
     floor = status.get("floor")
     run = {
@@ -373,7 +375,28 @@ def _read(record: Record) -> _RunFiles:
         "scorer": describe(config.get("scorer")),
         "bank": describe(config.get("bank")),
     }
-    return _RunFiles(run, config, made, rows, samples)
+    return _RunFiles(run, config, made, versions)
+
+
+def _own_tables(record: Record) -> tuple[pa.Table, pa.Table]:
+    """The metric rows of a record, and its values of single starts."""
+    rows = _table(record.path(Record.ROWS), ROW_TYPES, ("version", "higher_is_better"))
+    samples = _table(record.path(Record.SAMPLES), SAMPLE_TYPES)
+    return rows, samples
+
+
+def _read_tables(root: Path, run_ids: Iterable[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows and samples of some runs, sorted by run id.
+
+    Args:
+        root: folder of the records.
+        run_ids: of finished runs.
+    """
+    rows: dict[str, pa.Table | None] = {}
+    samples: dict[str, pa.Table | None] = {}
+    for run_id in sorted(run_ids):
+        rows[run_id], samples[run_id] = _own_tables(Record.read(root / run_id))
+    return _join(rows, ROW_TYPES).assign(**SEED_COLUMNS), _join(samples, SAMPLE_TYPES)
 
 
 def _table(file: Path, types: dict[str, str], optional: Iterable[str] = ()) -> pa.Table:

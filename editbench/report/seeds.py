@@ -15,7 +15,7 @@ each seed calibrates, the number is that of the first seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,19 +35,22 @@ from editbench.stats.intervals import (
 from editbench.walk.rows import KEY_COLUMNS, join_notes, key_of
 
 CELL = ["setting", "label", "attribute"]  # runs that agree in these differ only in the seed
+# Run ids of finished runs -> their rows and samples.
+Tables = Callable[[list[str]], tuple[pd.DataFrame, pd.DataFrame]]
 LARGEST = ("peak_memory_mb",)  # the maximum over seeds, since a machine must have that much
 ROUNDING = 1e-6  # relative tolerance for whether a row is the mean of its samples
 
 
 def pool_seeds(
-    runs: pd.DataFrame, rows: pd.DataFrame, samples: pd.DataFrame, costs: tuple[str, ...]
+    runs: pd.DataFrame, tables: Tables, costs: tuple[str, ...]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Pool the runs that differ only in the seed.
 
+    Only the tables of one cell are in memory at a time.
+
     Args:
         runs: one row per run, as in `editbench.report.load.Results`.
-        rows: of the runs.
-        samples: of the runs.
+        tables: reads the rows and the samples of finished runs, by their run ids.
         costs: columns of `runs` that are averaged over seeds, including `learned`.
 
     Returns:
@@ -58,42 +61,25 @@ def pool_seeds(
     cells = []
     pooled_rows = []
     pooled_samples = []
-    # Computed once, since searching the whole tables for each cell would take quadratic time.
-    rows_of = rows.groupby("run_id").indices
-    samples_of = samples.groupby("run_id").indices
     for _, group in runs.groupby(CELL, sort=False):
         group = group.sort_values(["seed", "run_id"])
         cell = _joined_runs(group, costs)
         cells.append(cell)
         done = group.loc[group["status"] == "done", "run_id"].tolist()
-        own_rows = _of_runs(rows, rows_of, done)
-        own_samples = _of_runs(samples, samples_of, done)
+        rows, samples = tables(done)
         if len(done) > 1:
-            tables = _by_start(own_samples, done)
-            own_rows = _joined_rows(own_rows, tables, done, group)
-            own_samples = _joined_samples(tables, own_samples)
-            own_rows["run_id"] = own_samples["run_id"] = cell["run_id"]
-        pooled_rows.append(own_rows)
-        pooled_samples.append(own_samples)
-    if not cells:
-        return runs, rows, samples
+            by_start = _by_start(samples, done)
+            rows = _joined_rows(rows, by_start, done, group)
+            samples = _joined_samples(by_start, samples)
+            rows["run_id"] = samples["run_id"] = cell["run_id"]
+        pooled_rows.append(rows)
+        pooled_samples.append(samples)
+    none_rows, none_samples = tables([])
     return (
         pd.DataFrame(cells, columns=runs.columns).reset_index(drop=True),
-        _stacked(pooled_rows, rows),
-        _stacked(pooled_samples, samples),
+        _stacked(pooled_rows, none_rows),
+        _stacked(pooled_samples, none_samples),
     )
-
-
-def _of_runs(table: pd.DataFrame, places: Mapping[Any, Any], run_ids: list[str]) -> pd.DataFrame:
-    """The rows of some runs, in the order of the table.
-
-    Args:
-        table: of all runs.
-        places: run_id -> the positions of its rows.
-        run_ids: of the runs to take; runs without rows are not in `places`.
-    """
-    found = [places[run] for run in run_ids if run in places]
-    return table.take(np.sort(np.concatenate([np.array([], int), *found])))
 
 
 def _stacked(parts: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:

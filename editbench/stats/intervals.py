@@ -23,7 +23,7 @@ from editbench.base import seeding
 
 LEVEL = 0.95
 DRAWS = 2000
-CHUNK = 4_000_000  # indices drawn at once, so that memory does not grow with draws * samples
+CHUNK = 250_000  # indices drawn at once, so that memory does not grow with draws * samples
 ROUNDING = 1e-12  # smaller differences, relative to 1, are rounding errors
 
 Interval = tuple[float, float]

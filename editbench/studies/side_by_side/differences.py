@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,13 @@ class CellPair:
         return [getattr(pair, side).run_id for pair in self.pairs]
 
 
+def _tables_of(
+    rows: pd.DataFrame, samples: pd.DataFrame, run_ids: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows and the samples of some runs."""
+    return rows[rows["run_id"].isin(run_ids)], samples[samples["run_id"].isin(run_ids)]
+
+
 class FolderNumbers:
     """The numbers of one folder, seeds pooled within their cell.
 
@@ -153,7 +161,8 @@ class FolderNumbers:
         rows = results.rows[results.rows["run_id"].isin(place)]
         # A curve without values of single starts would be a hundred rows without a test.
         rows = rows[rows["x"].isna() | rows["metric"].isin([*metrics, AT_EFFECT])]
-        _, rows, _ = pool_seeds(runs, rows, samples, ("learned", *COSTS))
+        tables = partial(_tables_of, rows, samples)
+        _, rows, _ = pool_seeds(runs, tables, ("learned", *COSTS))
         self.floors = dict(zip(runs["run_id"], runs["floor"]))
         pooled = replace(results, runs=runs, rows=rows, samples=samples)
         self.samples = keyed_values(pooled, metrics)

@@ -55,14 +55,6 @@ def outcomes(folder):
     return {int(file.stem): json.loads(file.read_text()) for file in sweep.glob("*.json")}
 
 
-def main_with_forks(words):
-    """`main`, with workers of joblib that are forks of this process and need not import anything."""
-    from joblib.externals.loky.backend.context import set_start_method
-
-    set_start_method("fork")
-    return main(words)
-
-
 # -- a device that is not there ----------------------------------------------------------------------------------------
 AWAY = "device=cuda:64"
 
@@ -269,7 +261,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
         "seed=0,1,2",
         *JOBLIB,
     ]
-    process = Started(main_with_forks, sweep)
+    process = Started(main, sweep)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     finished = records(tmp_path / "runs")
@@ -333,7 +325,7 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
         "seed=0,1",
         *JOBLIB,
     ]
-    process = Started(main_with_forks, sweep)
+    process = Started(main, sweep)
     # The other job has left its outcome: stopped between its fit and its record, it would fit again.
     outcomes = tmp_path / "runs" / ".sweeps"
     wait_until(
@@ -489,16 +481,6 @@ def test_a_missing_plugin_is_named_with_its_extra(name, extra, monkeypatch, caps
     assert f'\n{extra} = ["' in (ROOT / "pyproject.toml").read_text()
 
 
-def test_a_worker_whose_parent_is_gone_ends():
-    assert Started(outlive, 1 << 30).wait(timeout=50) == 1
-
-
-def outlive(parent):
-    """Work on for a process that is not there."""
-    launch.end_with_parent(parent)
-    time.sleep(60)
-
-
 def test_an_unknown_launcher_gets_the_nearest(capsys):
     assert not launch.installed("no_such_plugin")
     assert main(["run", "-m", "hydra/launcher=jobli", "seed=0,1"]) == 2
@@ -512,7 +494,7 @@ def test_an_unknown_launcher_gets_the_nearest(capsys):
 def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     parts = ["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *JOBLIB, "bank.shard=50"]
-    process = Started(main_with_forks, parts)
+    process = Started(main, parts)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     counts = [

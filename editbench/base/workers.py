@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from functools import cache
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
@@ -38,16 +39,23 @@ def prepare_workers() -> None:
 
 
 def start_worker(*folders: Path) -> None:
-    """Prepare a worker process of a pool; its initializer.
-
-    The worker ends with the process that started the pool. Otherwise a killed process would leave
-    workers that wait for ever, each with its memory.
+    """Prepare a worker process of a pool; its initializer. The worker ends with its starter.
 
     Args:
         folders: where modules of the user are searched, as in the process that started the pool.
     """
     user_code.search_folders(*folders)
-    # Not os.getppid(), which is the server that was forked (see `run.launch` for other workers).
+    end_with_starter()
+
+
+@cache  # one watcher per process is enough
+def end_with_starter() -> None:
+    """End this process when the process that started it has ended.
+
+    A killed process cannot end its workers. They would wait for ever, with their memory and the
+    locks that they hold.
+    """
+    # Not os.getppid(), which is the server that was forked.
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

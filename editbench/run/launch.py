@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from omegaconf import DictConfig
 
 from editbench.base.conf import CONF
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.workers import worker_context
 
 # Launcher -> the extra of this package that installs it, and the module of its plugin.
 EXTRAS = {
@@ -32,7 +31,6 @@ SUBMITIT_LOCAL = ".LocalLauncher"
 SUBMITIT_SLURM = ".SlurmLauncher"
 # A GPU with this many MiB more in use than the least used GPU counts as occupied.
 IN_USE = 512
-WATCH_EVERY = 0.5  # seconds between two looks at the parent process
 
 
 def check_launcher(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
@@ -107,25 +105,21 @@ def ends_with_its_sweep(launcher: str) -> bool:
     return launcher.endswith(JOBLIB)
 
 
-@cache  # one watcher per process is enough for all its jobs
-def end_with_parent(parent: int) -> None:
-    """End this process within a second of the death of its parent.
+@contextmanager
+def forked_joblib_workers() -> Iterator[None]:
+    """Make joblib fork its workers from the server process of `prepare_workers`.
 
-    A killed process cannot end its workers. An orphaned worker would hold its locks until its job
-    ends, and its memory even longer.
-
-    Args:
-        parent: process id of the parent. It is an argument, since the parent may have died before
-            this call.
+    Otherwise each worker would import torch and the other libraries anew, for about 4 seconds.
     """
+    # joblib has no option for this, and Hydra's launcher would not pass one on.
+    from joblib.externals.loky.backend.context import get_start_method, set_start_method
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_EVERY)
-        # sys.exit would end only this thread.
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    before = get_start_method()
+    set_start_method(worker_context().get_start_method(), force=True)
+    try:
+        yield
+    finally:
+        set_start_method(before, force=True)
 
 
 def local_workers(config: DictConfig, jobs: int, cores: int) -> int | None:

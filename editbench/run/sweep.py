@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from editbench.base.files import (
     read_json,
 )
 from editbench.base.progress import print_message
+from editbench.base.workers import prepare_workers
 from editbench.run.callbacks import Callbacks
 from editbench.run.compose import (
     JobComposer,
@@ -43,6 +44,8 @@ from editbench.run.launch import (
     CHOICE,
     available_cores,
     batch_size,
+    ends_with_its_sweep,
+    forked_joblib_workers,
     local_workers,
     many_processes,
     submitit_cluster,
@@ -151,6 +154,12 @@ def run_sweep(
         # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
         composer = JobComposer(hydra.config_loader, master, more)
         composed = check_sweep(composer, jobs)
+        launcher = str(master.hydra.launcher["_target_"])
+        if ends_with_its_sweep(launcher):
+            # Now, so that the imports for the workers run beside the checks of this process.
+            with _own_environment():
+                share_environment(master, len(jobs))
+                prepare_workers()
         if task is job_task:  # a task of another command draws no starts
             from editbench.run.protocol import check_protocols  # torch, so after the settings
 
@@ -159,12 +168,10 @@ def run_sweep(
         # Jobs that are sent to other machines find the devices there.
         if local_workers(master, len(jobs), available_cores()) is not None:
             check_devices_here(task, composer, jobs, composed)
-        launcher = str(master.hydra.launcher["_target_"])
         submitted = _submitted_jobs(master.hydra.launcher)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
         share_sweep_settings(master, sweep.folder)
-        os.environ[STARTER] = str(os.getpid())
-        share_cores(master, len(jobs))
+        share_environment(master, len(jobs))
         interrupted = False
         follower = Follower(sweep.folder, sweep.own)
         numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
@@ -265,7 +272,8 @@ def _followed(
         # take them minutes before the first job ends.
         if submitted is None:
             print_message(SILENT)
-        with follower.polling(), submitted.waiting_executor() if submitted else nullcontext():
+        started = submitted.waiting_executor() if submitted else forked_joblib_workers()
+        with follower.polling(), started:
             yield partial(_in_worker, task, user_code.searched_folders(), submitted is not None)
         return
 
@@ -425,15 +433,14 @@ def _own_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def share_cores(master: DictConfig, jobs: int) -> None:
-    """Tell the processes that a launcher is about to start how many threads each may have.
-
-    It sets OMP_NUM_THREADS in this process, whose environment they inherit.
+def share_environment(master: DictConfig, jobs: int) -> None:
+    """Set what the processes of a launcher inherit: the starter, and how many threads each may have.
 
     Args:
         master: configuration of the sweep as a whole, with Hydra's own node.
         jobs: number of jobs.
     """
+    os.environ[STARTER] = str(os.getpid())
     cores = available_cores()
     threads = worker_threads(local_workers(master, jobs, cores), cores, os.environ)
     if threads is not None:

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, open_dict
 from editbench.base.compute_options import is_gpu
 from editbench.base.errors import EditbenchError, one_line
 from editbench.base.progress import disable_progress, print_message
+from editbench.base.workers import end_with_starter
 from editbench.run.launch import (
     dealt_device,
-    end_with_parent,
     ends_with_its_sweep,
     many_processes,
     used_gpu_memory,
@@ -125,7 +125,7 @@ def join_sweep(settings: Settings) -> Settings:
         # A terminal sends Ctrl-C to all processes. A worker stopped by it while it returns its
         # result would leave the starter waiting for the rest; so the starter ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        end_with_parent(starter)
+        end_with_starter()
     return settings.with_values(device=device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
-from editbench.networks.stylegan2.layers import StyledConv
+from editbench.networks.stylegan2.layers import StyledConv, own_kernels, own_kernels_are_faster
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 
 CONFIG = StyleGAN2Config(16, (7, 6, 5), z_dim=8, w_dim=9, mapping_layers=2)
@@ -44,6 +45,14 @@ def make_shift(weight: Tensor, layer: str, directions: int = 4) -> WeightShift:
     return WeightShift(layer, kernels, torch.tensor([3, 0, 3, 1, 0, 3]) % directions, t)
 
 
+def make_own_shift(weight: Tensor, layer: str) -> WeightShift:
+    """So many directions, and no step of zero, that a StyledConv computes a kernel per sample."""
+    torch.manual_seed(1)
+    kernels = torch.randn(6, *weight.shape, dtype=weight.dtype)
+    t = torch.tensor([0.7, -1.3, 0.3, 2.0, -0.2, 0.4], dtype=weight.dtype)
+    return WeightShift(layer, kernels, torch.tensor([3, 0, 5, 1, 0, 4]), t)
+
+
 def make_codes(
     space: Space, generator: StyleGAN2Generator, shift: WeightShift | None = None
 ) -> Codes:
@@ -65,16 +74,18 @@ def slowly(generator: StyleGAN2Generator, codes: Codes) -> Tensor:
 
 
 # -- StyleGAN2 ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("make", [make_shift, make_own_shift])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_shift_equals_a_changed_network_for_every_sample(
-    generator: StyleGAN2Generator, layer: str
+    generator: StyleGAN2Generator, layer: str, make: Callable[[Tensor, str], WeightShift]
 ) -> None:
     assert set(LAYERS) == set(generator.layer_names)
-    codes = make_codes(Space.W, generator, make_shift(generator.kernels()[layer], layer))
+    shift = make(generator.kernels()[layer], layer)
+    codes = make_codes(Space.W, generator, shift)
     got, expected = generator.decode(codes), slowly(generator, codes)
     torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)
     moved = (got - generator.decode(Codes(Space.W, codes.values))).abs().amax((1, 2, 3)) > 1e-4
-    assert moved.tolist() == [True, True, False, True, True, True]
+    assert moved.tolist() == [True, True, make is make_own_shift, True, True, True]
 
 
 @pytest.mark.parametrize("space", [Space.W_PLUS, Space.S])
@@ -99,11 +110,12 @@ def test_no_step_is_no_change_to_the_last_bit(layer: str, directions: int) -> No
     )
 
 
+@pytest.mark.parametrize("make", [make_shift, make_own_shift])
 @pytest.mark.parametrize("layer", ["conv4", "conv8_up", "conv8", "rgb16"])
 def test_gradients_equal_autograd_through_changed_networks(
-    generator: StyleGAN2Generator, layer: str
+    generator: StyleGAN2Generator, layer: str, make: Callable[[Tensor, str], WeightShift]
 ) -> None:
-    shift = make_shift(generator.kernels()[layer], layer)
+    shift = make(generator.kernels()[layer], layer)
     codes = make_codes(Space.W, generator)
     probe, name = (
         torch.randn(N, 3, 16, 16, dtype=torch.float64),
@@ -143,11 +155,78 @@ def test_demodulation_of_a_shifted_kernel_is_its_norm() -> None:
     layer = StyledConv(5, 7, 4, 8, up=False).double()
     style, shift = torch.randn(N, 5).double(), make_shift(layer.weight, "conv")
     got = layer.demodulation(style, shift)
+    own = layer.demodulation(style, kernels=own_kernels(layer.weight, shift))
+    torch.testing.assert_close(own, got)
     for n in range(N):
         kernel = (layer.weight + shift.magnitude[n] * shift.kernels[shift.index[n]]) * style[n][
             None, :, None, None
         ]
         torch.testing.assert_close(got[n], 1 / (kernel.square().sum((1, 2, 3)) + 1e-8).sqrt())
+
+
+def test_a_kernel_per_sample_needs_many_directions_and_no_step_of_zero() -> None:
+    x = torch.zeros(6, 5, 4, 4)
+    kernels = torch.zeros(6, 7, 5, 3, 3)
+
+    def own(index: list[int], t: float = 1.0, x: Tensor = x) -> bool:
+        magnitude = torch.ones(len(index))
+        magnitude[-1:] = t
+        shift = WeightShift("conv", kernels, torch.tensor(index, dtype=torch.long), magnitude)
+        return own_kernels_are_faster(x[: len(index)], shift)
+
+    assert own([0, 1, 2, 3, 4, 5]) and own([2, 1, 0, 0, 3, 0]) and own([4, 1])
+    assert not own([0, 0, 0, 0, 0, 0]) and not own([2, 1, 0, 0, 0, 0])
+    assert not own([3]) and not own([])
+    assert not own([0, 1, 2, 3, 4, 5], t=0.0)
+    # On other devices its speed was not measured.
+    assert not own([0, 1, 2, 3, 4, 5], x=x.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not own([0, 1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("layer", ["conv4", "conv16_up", "conv16"])
+def test_a_sample_without_a_step_keeps_its_bits_among_many_directions(layer: str) -> None:
+    generator = StyleGAN2Generator(make_generator().network.float())
+    shift = make_own_shift(generator.kernels()[layer], layer)
+    shift.magnitude[2] = 0
+    w = torch.randn(N, CONFIG.w_dim)
+    plain = generator.decode(Codes(Space.W, w))
+    got = generator.decode(Codes(Space.W, w, shift))
+    assert torch.equal(got[2], plain[2]) and not torch.equal(got[1], plain[1])
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_a_kernel_per_sample_has_derivatives_under_torch_func(up: bool) -> None:
+    torch.manual_seed(5)
+    layer = StyledConv(5, 7, 4, 8, up=up).double().requires_grad_(False)
+    side = 4 if up else 8
+    x, style = torch.randn(N, 5, side, side).double(), torch.randn(N, 5).double()
+    shift = make_own_shift(layer.weight, "conv")
+    assert own_kernels_are_faster(x, shift)
+
+    def run(kernels: Tensor, t: Tensor) -> Tensor:
+        return layer(x, style, True, WeightShift("conv", kernels, shift.index, t))
+
+    both = torch.randn(2, *shift.kernels.shape).double()
+    mapped = torch.func.vmap(lambda kernels: run(kernels, shift.magnitude))(both)
+    each = torch.stack([run(kernels, shift.magnitude) for kernels in both])
+    torch.testing.assert_close(mapped, each)
+    steps = torch.stack([shift.magnitude, 2 * shift.magnitude])
+    mapped = torch.func.vmap(lambda t: run(shift.kernels, t))(steps)
+    each = torch.stack([run(shift.kernels, t) for t in steps])
+    torch.testing.assert_close(mapped, each)
+    # The slope along a direction, against central differences.
+    at, along = (shift.kernels, shift.magnitude), (both[0], steps[1])
+    _, slope = torch.func.jvp(run, at, along)
+    h = 1e-6
+    ahead = run(at[0] + h * along[0], at[1] + h * along[1])
+    behind = run(at[0] - h * along[0], at[1] - h * along[1])
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-6)
+    # The pull-back is the transpose of the push-forward.
+    out, pull = torch.func.vjp(run, *at)
+    probe = torch.randn_like(out)
+    pulled = sum((part * tangent).sum() for part, tangent in zip(pull(probe), along, strict=True))
+    torch.testing.assert_close(pulled, (probe * slope).sum())
 
 
 @pytest.mark.parametrize("layer", ["conv8_up", "conv16", "rgb8"])

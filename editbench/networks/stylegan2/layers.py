@@ -58,7 +58,9 @@ class ModulatedConv(nn.Module):
         # Computing it at each call would take a tenth of the time of decoding a batch of 1.
         self._energy = FromFrozen(_kernel_energy)
 
-    def demodulation(self, style: Tensor, shift: WeightShift | None = None) -> Tensor:
+    def demodulation(
+        self, style: Tensor, shift: WeightShift | None = None, kernels: Tensor | None = None
+    ) -> Tensor:
         """Reciprocal norm of each modulated output kernel (Karras et al. 2020, eq. 3).
 
         For a shifted kernel W + t X, the squared norm is sum_i s_i^2 (|W_oi|^2 + 2 t <W_oi, X_oi> +
@@ -67,13 +69,19 @@ class ModulatedConv(nn.Module):
         Args:
             style: (N, n_in) scales s of the input channels.
             shift: of this layer's kernel; None for the stored kernel.
+            kernels: (N, n_out, n_in, 3, 3), if each sample has its own, see `own_kernels`. They
+                replace the stored kernel and the shift.
 
         Returns:
             (N, n_out).
         """
+        square = style.square()
+        if kernels is not None:
+            energies = kernels.square().sum((3, 4))  # (N, n_out, n_in)
+            energy = (energies @ square.unsqueeze(2)).squeeze(2)
+            return torch.rsqrt(energy + DEMODULATION_EPS)
         # The norm depends only on the squares of style and kernel, so no kernel per sample is
         # needed.
-        square = style.square()
         energy = F.linear(square, self.kernel_energy())
         if shift is not None:
 
@@ -99,7 +107,8 @@ class StyledConv(ModulatedConv):
 
     See Karras et al. 2020, eq. 1 to 3. The style multiplies the input and the demodulation the
     output. This is equal to modulating the kernel of each sample, but needs only one dense
-    convolution for the batch. `clamp` bounds the output, as in networks trained in half precision.
+    convolution for the batch. Only if the samples are shifted along many different directions, each
+    gets its own kernel. `clamp` bounds the output, as in networks trained in half precision.
     """
 
     noise: Tensor
@@ -138,19 +147,51 @@ class StyledConv(ModulatedConv):
             return winograd.convolve(x, self._transformed.of(weight))
         return F.conv2d(x, weight.to(x.dtype), padding=1)
 
+    def convolve_each(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """The convolution of each sample with its own kernel.
+
+        Args:
+            x: (N, n_in, h, w).
+            kernels: (N, n_out, n_in, 3, 3).
+
+        Returns:
+            (N, n_out, H, W), channels last.
+        """
+        n = len(x)
+        # The samples become groups of channels of one image.
+        image = x.reshape(1, -1, *x.shape[2:])
+        if self.up:
+            weight = kernels.transpose(1, 2).flatten(0, 1)
+            out = F.conv_transpose2d(image, weight, stride=2, groups=n)
+        else:
+            out = F.conv2d(image, kernels.flatten(0, 1), padding=1, groups=n)
+        out = out.view(n, -1, *out.shape[2:])
+        # Channels last like the other features, since mixing layouts is many times slower.
+        # torch.func.vmap does not support `memory_format`.
+        return out.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
     def forward(
         self, x: Tensor, style: Tensor, noise: bool = True, shift: WeightShift | None = None
     ) -> Tensor:
         # x (N, n_in, h, w), style (N, n_in) -> (N, n_out, H, W), H = 2 h if the layer up-samples
-        shift = None if shift is None else picked(shift)
+        kernels = None
+        if shift is not None and own_kernels_are_faster(x, shift):
+            kernels = own_kernels(self.weight, shift)
+        elif shift is not None:
+            shift = picked(shift)
         # The gain of the activation commutes with a leaky ReLU, and applying it to small factors is
         # cheaper than to the features.
         with exact(x.device):
-            demodulation = self.demodulation(style, shift)[:, :, None, None] * ACTIVATION_GAIN
+            demodulation = self.demodulation(style, shift, kernels)[:, :, None, None]
+            demodulation = demodulation * ACTIVATION_GAIN
         if lowered(x.device):
             style = style * self.gain
             demodulation = demodulation / self.gain
-        x = shifted(self.convolve, x * style[:, :, None, None].to(x.dtype), self.weight, shift)
+        x = x * style[:, :, None, None].to(x.dtype)
+        if kernels is None:
+            x = shifted(self.convolve, x, self.weight, shift)
+        else:
+            x = self.convolve_each(x, kernels)
         if self.up:
             x = fir_filter(x, self.fir, self.pad)
         bias = self.bias * ACTIVATION_GAIN
@@ -234,6 +275,41 @@ class Skip(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return fir_upsample(F.conv2d(x, (self.weight * self.gain).to(x.dtype)), self.fir)
+
+
+# -- a kernel for each sample ----------------------------------------------------------------------
+def own_kernels_are_faster(x: Tensor, shift: WeightShift) -> bool:
+    """Whether a kernel per sample is faster than a pass over the batch for each direction.
+
+    It is if a batch has more than half as many directions as samples. The kernels then need less
+    than twice the memory of these directions, and temporary copies of them four times. No time is
+    measured, so that a machine always computes the same bits. Only the speed on a CPU is known.
+
+    Args:
+        x: (N, n_in, h, w).
+        shift: of the N samples.
+    """
+    if x.device.type != "cpu" or lowered(x.device):
+        return False
+    used = len(shift.index.unique())
+    # A batch of one sample is computed like any other batch with a single direction.
+    if used == 1 or 2 * used <= len(shift):
+        return False
+    # A sample with a step of 0, such as the start of a walk, must keep the bits that it has without
+    # a shift. Another convolution rounds differently.
+    try:
+        return bool((shift.magnitude != 0).all())
+    except RuntimeError:
+        # Under torch.func.vmap over the magnitudes, their values cannot be read.
+        return False
+
+
+def own_kernels(weight: Tensor, shift: WeightShift) -> Tensor:
+    """The shifted weight of each sample, (N, *weight.shape)."""
+    # Gathering the directions also makes their gradient a single sum over the samples.
+    kernels = shift.kernels.index_select(0, shift.index).to(weight.dtype)
+    magnitude = shift.magnitude.to(weight.dtype).reshape(-1, *[1] * weight.dim())
+    return torch.addcmul(weight, magnitude, kernels)
 
 
 # -- per-sample weights without per-sample kernels -------------------------------------------------

@@ -7,17 +7,20 @@ The layer then modulates and demodulates the weight and convolves. Three impleme
                  sample's coefficients, and runs a grouped convolution with a kernel per sample
     contracted   computes the shifts with one matrix product with the directions, and runs the same
                  grouped convolution
-    ours         StyledConv of editbench, which runs dense convolutions for the whole batch
+    ours         StyledConv of editbench. If the batch has more than half as many directions as
+                 samples, as with the default options, it gathers a kernel per sample and also runs
+                 a grouped convolution, but scales the features instead of the kernels. Otherwise
+                 it runs dense convolutions, one for the weight and one for each direction.
 
 They run forward, as in a walk, and forward and backward with gradients for the directions, as in
-training. Ours costs at least two layers, one for the weight and one for the directions, whatever
-their number. With gradients it also needs a weight gradient for each direction in the batch, and an
-array as large as all directions, which every implementation has to fill.
+training. With gradients, every implementation has to fill an array as large as all directions.
 
-The output has a table per size. A line above it gives the size of the layer, the number of
-directions in the batch, the largest relative difference between the outputs of the implementations,
-and the time of the layer without a shift. The columns are CPU milliseconds per call in one thread,
-the median over alternating rounds, and this time divided by that of ours.
+The output has a table per size. The lines above it give the size of the layer, the number of
+directions in the batch, and the largest relative difference between the outputs of the
+implementations. The columns are CPU milliseconds per call in one thread, the median over
+alternating rounds, and this time divided by that of ours. The row `no shift` is the layer without a
+shift. The line below the table divides the time of tiled by that of `no shift`. This is the largest
+ratio that an implementation with this layer can reach.
 
     python benchmarks/weight_shift.py    # about 20 CPU seconds
     python benchmarks/weight_shift.py --rounds 1 --directions 4 --sizes 16x4x8     # short
@@ -137,13 +140,13 @@ def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> 
     for apply in implementations.values():
         difference = (apply(shift) - expected).abs().max() / expected.abs().max()
         gap = max(gap, difference.item())
-    unshifted = statistics.median(cpu_seconds(lambda: layer(x, style)) for _ in range(rounds))
     print(f"\n{width} channels at {size}x{size}, batch {batch}")
     print(
         f"{len(index.unique())} of {directions} directions in the batch; largest relative "
-        f"difference {gap:.1e}; the layer without a shift {unshifted * 1e3:.1f} ms"
+        f"difference {gap:.1e}"
     )
     print(f"{'passes':18} {'implementation':14} {'CPU ms':>10} {'/ ours':>7}")
+    bound = 0.0
     for gradients in (False, True):
         learned = kernels.clone().requires_grad_(gradients)
 
@@ -153,16 +156,25 @@ def compare(width: int, batch: int, size: int, directions: int, rounds: int) -> 
             if learned.requires_grad:
                 torch.autograd.grad(out.square().mean(), learned)
 
-        times: dict[str, list[float]] = {name: [] for name in implementations}
+        calls: dict[str, Callable[[], object]] = {
+            name: partial(run, apply) for name, apply in implementations.items()
+        }
+        # Without a shift there is no gradient for directions.
+        if not gradients:
+            calls["no shift"] = lambda: layer(x, style)
+        times: dict[str, list[float]] = {name: [] for name in calls}
         # The implementations alternate, so that changes of the machine's speed affect all.
         for _ in range(rounds):
-            for name, apply in implementations.items():
-                times[name].append(cpu_seconds(partial(run, apply)))
+            for name, call in calls.items():
+                times[name].append(cpu_seconds(call))
         medians = {name: statistics.median(values) for name, values in times.items()}
+        if not gradients:
+            bound = medians["tiled"] / medians["no shift"]
         passes = "forward, backward" if gradients else "forward"
         for name, value in medians.items():
             ratio = value / medians["ours"]
             print(f"{passes:18} {name:14} {value * 1e3:10.1f} {ratio:7.1f}", flush=True)
+    print(f"forward, tiled / no shift: {bound:.1f}")
 
 
 def main() -> None:

@@ -151,15 +151,15 @@ def run_sweep(
     # The environment is put back at the end: this process may start another sweep.
     with hydra_application(more, overrides) as hydra, _explained_disk(), _own_environment():
         master, jobs = compose_master(hydra.config_loader, overrides)
-        # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
-        composer = JobComposer(hydra.config_loader, master, more)
-        composed = check_sweep(composer, jobs)
         launcher = str(master.hydra.launcher["_target_"])
         if ends_with_its_sweep(launcher):
             # Now, so that the imports for the workers run beside the checks of this process.
             with _own_environment():
                 share_environment(master, len(jobs))
                 prepare_workers()
+        # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
+        composer = JobComposer(hydra.config_loader, master, more)
+        composed = check_sweep(composer, jobs)
         if task is job_task:  # a task of another command draws no starts
             from editbench.run.protocol import check_protocols  # torch, so after the settings
 

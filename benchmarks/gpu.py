@@ -65,8 +65,8 @@ from editbench.base.spaces import Codes, Space  # noqa: E402
 from editbench.conformance.testbeds import KINDS, ColourScorer  # noqa: E402
 from editbench.networks.stylegan2.generator import StyleGAN2Generator  # noqa: E402
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config  # noqa: E402
+from editbench.run.environment import peak_memory_mb  # noqa: E402
 from editbench.run.machine import fastest, kinds  # noqa: E402
-from editbench.run.record import peak_memory_mb  # noqa: E402
 from editbench.walk.editor import Editor, FitData, FitReport, Walk  # noqa: E402
 from editbench.walk.engine import walk_starts  # noqa: E402
 from editbench.walk.spec import EngineSpec  # noqa: E402

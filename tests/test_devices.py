@@ -22,7 +22,7 @@ from editbench.base.errors import BadFile
 from editbench.base.precision import use_precision
 from editbench.methods.shared.ready import Ready
 from editbench.run import launch
-from editbench.run.record import peak_memory_mb
+from editbench.run.environment import peak_memory_mb
 from tests.pretend_gpu import DEVICE, needs_pretend_gpu, pretend_gpu
 from tests.toy_world import ToyGenerator, ToyScorer
 

@@ -33,7 +33,7 @@ from editbench.report.drawings import metric_figures
 from editbench.report.html import method_notes
 from editbench.report.style import Style
 from editbench.report.write import by_name
-from editbench.run import job, loading, record, stages
+from editbench.run import environment, job, loading, stages
 from editbench.run.caveats import remarks
 from editbench.run.loading import load_bank
 from editbench.run.outcome import describe_outcome
@@ -879,15 +879,15 @@ def test_an_editor_that_moves_any_start_at_step_0_fails(tmp_path):
 
 def test_a_package_in_a_checkout_of_something_else_has_no_commit(tmp_path, monkeypatch):
     """As in an environment that lies within a user's own project."""
-    place = tmp_path / "record.py"
+    place = tmp_path / "environment.py"
     place.touch()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
-    monkeypatch.setattr(record, "__file__", str(place))
-    assert record.git_commit() is None
+    monkeypatch.setattr(environment, "__file__", str(place))
+    assert environment.git_commit() is None
     subprocess.run([*git, "add", "."], check=True)
-    assert record.git_commit().endswith("+")
+    assert environment.git_commit().endswith("+")
 
 
 def test_text_that_names_no_file_is_itself_and_a_file_its_bytes(tmp_path, monkeypatch):

@@ -21,12 +21,12 @@ from safetensors.numpy import load_file, save_file
 from editbench.base.files import seal_folder
 from editbench.figures.theme import make_theme
 from editbench.report import load
-from editbench.report.environment import OUTLINES
 from editbench.report.explorer import WAYS, SpriteSheet, explorer, gallery, sheets
 from editbench.report.files import write_pages
 from editbench.report.paper import TALLEST, WIDTHS
 from editbench.report.strips import Strip, pages, strips
 from editbench.report.style import Style
+from editbench.report.templates import OUTLINES
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, report_of
 

@@ -16,7 +16,7 @@ from editbench.cli import main
 from editbench.figures.theme import Theme, make_theme
 from editbench.report import load
 from editbench.report.caveats import caveats
-from editbench.report.environment import dot
+from editbench.report.templates import dot
 from editbench.stats.intervals import SeedSpread, crossed_means
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
 from editbench.studies.side_by_side.differences import OPEN, unpaired_test, verdict_of

@@ -14,7 +14,7 @@ import pytest
 
 from editbench.base.errors import EditbenchError
 from editbench.base.sources import LIBRARIES, source_digest, source_hashes
-from editbench.run.record import package_versions
+from editbench.run.environment import package_versions
 from tests.by_config import load_networks, run_job
 from tests.toy_world import toy_config
 

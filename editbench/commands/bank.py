@@ -13,9 +13,9 @@ from editbench.base.errors import EditbenchError
 from editbench.base.progress import print_message
 from editbench.commands.command_line import CommandLine, split_values
 from editbench.commands.options import CommandParser
+from editbench.run.environment import peak_memory_mb
 from editbench.run.job_names import PART
 from editbench.run.outcome import Outcome, failed_outcome
-from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
 from editbench.run.sweep import run_hydra
 from editbench.run.task import (

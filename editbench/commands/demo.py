@@ -23,9 +23,10 @@ from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.digiface import load as digiface
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
+from editbench.run.environment import peak_memory_mb
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.protocol import check_starts, evaluated_names
-from editbench.run.record import Record, peak_memory_mb
+from editbench.run.record import Record
 from editbench.run.settings import Settings, check_words_have_effect
 from editbench.run.sweep import print_summary
 from editbench.run.workers import default_workers, run_jobs

@@ -18,8 +18,8 @@ from editbench.bank.build import compute_block
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.registry import find_file, folder, pin, published
-from editbench.run import record as records
 from editbench.run.compose import compose_settings
+from editbench.run.environment import environment
 from editbench.run.launch import EXTRAS, installed
 from editbench.run.loading import load_networks
 from editbench.run.machine import devices, kinds
@@ -86,7 +86,7 @@ def examine_machine(
     Returns:
         What was found, as plain values; 'problems' are sentences.
     """
-    facts = records.environment()
+    facts = environment()
     report: dict[str, Any] = {
         "python": facts["python"],
         "platform": facts["platform"],

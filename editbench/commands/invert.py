@@ -15,8 +15,8 @@ from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
 from editbench.networks.registry import require_files
 from editbench.run.compose import compose_config
+from editbench.run.environment import peak_memory_mb
 from editbench.run.inversions import inversion_task
-from editbench.run.record import peak_memory_mb
 from editbench.run.settings import Settings
 from editbench.studies.real_images import compare_runs
 

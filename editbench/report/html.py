@@ -25,7 +25,6 @@ from editbench.report.cells import (
     spread,
 )
 from editbench.report.costs import COSTS, SUMMED
-from editbench.report.environment import OUTLINES, page_environment
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
 from editbench.report.load import Problem, Results
 from editbench.report.notes import (
@@ -46,6 +45,7 @@ from editbench.report.ranking import lines
 from editbench.report.strips import Strip
 from editbench.report.style import Style
 from editbench.report.tables import main_table
+from editbench.report.templates import OUTLINES, page_environment
 
 # Keys of the provenance that the page shows; costs and notes have their own tables.
 PROVENANCE = ("hashes", "packages", "python", "processor", "cuda", "device", "threads", "git")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from editbench.base.compute_options import is_gpu
 from editbench.base.devices import free_memory, memory
+from editbench.run.environment import processor_model
 from editbench.run.launch import available_cores
-from editbench.run.record import processor as processor_model
 
 # Name of a precision -> dtype of the factors. tf32 is fp32 with rounding.
 KINDS = {

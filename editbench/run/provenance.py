@@ -10,7 +10,7 @@ from editbench.bank.near import far_starts
 from editbench.bank.starts import Starts
 from editbench.base.sources import source_digest
 from editbench.networks.roles import Networks
-from editbench.run import record as records
+from editbench.run.environment import environment, peak_memory_mb
 from editbench.run.fits import Fitted
 from editbench.walk.engine import WalkResult
 
@@ -48,7 +48,7 @@ def provenance(
         "bank": bank.id,
         "method_source": source_digest(target),
     }
-    return records.environment(device) | {
+    return environment(device) | {
         "hashes": hashes,
         "bank_n": len(bank),
         "starts": len(starts),
@@ -61,7 +61,7 @@ def provenance(
         # Not meaningful if one network has both roles.
         "agreement": {} if networks.leaking else scorer_agreement(bank),
         **about_fit(fitted, attribute),
-        "peak_memory_mb": records.peak_memory_mb(device),
+        "peak_memory_mb": peak_memory_mb(device),
         "device": device,
     }
 

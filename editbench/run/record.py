@@ -7,15 +7,9 @@ A record is written under a temporary name and renamed, so a folder with status.
 
 from __future__ import annotations
 
-import platform
-import resource
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,20 +41,6 @@ MOVED_STARTS = "attributes"  # option of `starts` that is now the key `evaluated
 NEW_ENGINE_OPTIONS = {"refine": 0, "step_effect": None}  # absent from older records
 REMEDY = "delete its folder and run the job again"
 STATUSES = ("done", "skipped", "failed")
-# The hashes of sources exclude installed packages, so the provenance has their versions.
-PACKAGES = (
-    "editbench",
-    "torch",
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-learn",
-    "torchdiffeq",
-    "torchmetrics",
-    "pillow",
-    "hydra-core",
-    "omegaconf",
-)
 
 
 @dataclass(frozen=True)
@@ -339,92 +319,3 @@ def write_pictures(
             strips[name].append(torch.tensor(int(walk[name].iloc[0])))
     stacked = {name: torch.stack(parts) for name, parts in strips.items()}
     write_atomic(folder / Record.PICTURES, save(stacked))
-
-
-def environment(device: str = "cuda") -> dict:
-    """Versions and hardware, for the provenance of a record.
-
-    Args:
-        device: of the job; determines the GPU that is named.
-    """
-    import torch
-
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "git": git_commit(),
-        "cuda": _gpu_name(device) if torch.cuda.is_available() else None,
-        "packages": package_versions(),
-    }
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    """Versions of PACKAGES; a process keeps what it imported."""
-    return {name: metadata.version(name) for name in PACKAGES}
-
-
-def _gpu_name(device: str) -> str:
-    import torch
-
-    from editbench.base.compute_options import is_gpu
-
-    # For a job on the CPU, the machine's default GPU is named.
-    return torch.cuda.get_device_name(device if is_gpu(device) else None)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    # macOS has no /proc.
-    except OSError:
-        return platform.processor()
-    # Some architectures, such as ARM, have no line 'model name'.
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree, with '+' if it has local changes; None outside a checkout.
-
-    An installed package may lie inside the checkout of another project, such as a user's own.
-    """
-
-    def git(*words: str) -> str | None:
-        run = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *words],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-        )
-        return run.stdout.strip() if run.returncode == 0 else None
-
-    try:
-        if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-            return None
-        # Without tags. Untracked files, such as records, are not changes of the source.
-        return git("describe", "--always", "--exclude=*", "--dirty=+")
-    # git is not installed.
-    except OSError:
-        return None
-
-
-def peak_memory_mb(device: str) -> float:
-    """Peak resident memory of this process or one that it started and that has ended; on a GPU peak
-    allocation there. MiB."""
-    import torch
-
-    from editbench.base.compute_options import is_gpu
-
-    if is_gpu(device):
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    most = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    # macOS gives bytes, other systems KiB.
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10

@@ -11,9 +11,9 @@ import pandas as pd
 from torch import Tensor
 
 from editbench.base.files import write_atomic
-from editbench.report.environment import page_environment
 from editbench.report.explorer import SpriteSheet, css, sheets
 from editbench.report.strips import Strip
+from editbench.report.templates import page_environment
 from editbench.studies.atlas.make import Atlas
 from editbench.studies.atlas.summary import effect_table, summary_table
 

@@ -20,8 +20,8 @@ from markupsafe import Markup
 from editbench.base.errors import EditbenchError
 from editbench.base.files import atomic_folder, digest, file_sha256, write_atomic, write_json
 from editbench.base.progress import progress
-from editbench.report.environment import page_environment
 from editbench.report.strips import PIXELATED, picture
+from editbench.report.templates import page_environment
 from editbench.run.loading import check_device
 from editbench.studies.human import ASKED, FORMAT, RATER, VERSION
 from editbench.studies.human.draw import MethodComparison, Question, comparisons, questions

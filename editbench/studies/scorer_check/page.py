@@ -16,7 +16,7 @@ from torch import Tensor
 
 from editbench.base.files import write_atomic
 from editbench.base.images import to_uint8
-from editbench.report.environment import page_environment
+from editbench.report.templates import page_environment
 from editbench.studies.scorer_check.checkup import Checkup
 from editbench.studies.scorer_check.sources import PictureSource
 

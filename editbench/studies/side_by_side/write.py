@@ -18,10 +18,10 @@ from editbench.figures.theme import make_theme
 from editbench.report import latex
 from editbench.report.caveats import caveats
 from editbench.report.cells import MISSING, marks, number
-from editbench.report.environment import page_environment
 from editbench.report.paired import SIGNIFICANCE
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT
+from editbench.report.templates import page_environment
 from editbench.report.titles import Wording
 from editbench.report.write import by_name
 from editbench.studies.side_by_side.differences import (

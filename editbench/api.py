@@ -30,14 +30,15 @@ from editbench.report import load as load_results
 from editbench.report import report as write_report
 from editbench.report.load import Results
 from editbench.report.strips import Strip, frame_caption, picture, strips_of_record
+from editbench.run.component import Component
 from editbench.run.compose import compose_settings, sweep_settings
 from editbench.run.job import check_devices
 from editbench.run.loading import check_device
 from editbench.run.option_files import name_files
-from editbench.run.overrides import check_overrides
+from editbench.run.overrides import check_overrides, check_words_have_effect
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
-from editbench.run.settings import Component, Settings, check_words_have_effect
+from editbench.run.settings import Settings
 from editbench.run.workers import run_jobs
 
 PathLike = str | os.PathLike[str]

@@ -15,9 +15,9 @@ from editbench.cli import main
 from editbench.commands.demo import demo_settings
 from editbench.run import loading
 from editbench.run.compose import compose_config, compose_settings, sweep_settings
-from editbench.run.overrides import check_single
+from editbench.run.overrides import check_single, check_words_have_effect
 from editbench.run.record import upgrade
-from editbench.run.settings import Settings, check_words_have_effect
+from editbench.run.settings import Settings
 from tests.toy_world import AlongColumn, toy_config
 
 COMMANDS = (["run"], ["run", "-m"], ["plan"], ["demo"], ["bank"])

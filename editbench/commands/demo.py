@@ -25,9 +25,10 @@ from editbench.report import Style, every_setting, load, print_table, write_repo
 from editbench.run.compose import compose_settings
 from editbench.run.environment import peak_memory_mb
 from editbench.run.loading import bank_folder, load_bank, load_networks
+from editbench.run.overrides import check_words_have_effect
 from editbench.run.protocol import check_starts, evaluated_names
 from editbench.run.record import Record
-from editbench.run.settings import Settings, check_words_have_effect
+from editbench.run.settings import Settings
 from editbench.run.sweep import print_summary
 from editbench.run.workers import default_workers, run_jobs
 

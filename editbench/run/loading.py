@@ -33,7 +33,8 @@ from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.batch import bank_batch
-from editbench.run.settings import Component, Settings
+from editbench.run.component import Component
+from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
 from editbench.walk.observation import Observation, Unavailable
 

@@ -7,7 +7,7 @@ wrong name is reported at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,12 @@ from editbench.base.user_code import search_configuration
 from editbench.base.validation import arguments_of, load_target
 from editbench.run.option_files import check_content, check_place
 from editbench.run.record import MOVED_STARTS, moved_attributes
+from editbench.run.settings import NO_INVERSION, Settings
 
-NUMBER = "job_number"  # key of a job of a sweep that is known by its number
+NUMBER = "job_number"  # key that a sweep adds to the words of each job: its number in the sweep
+# Keys that have no effect without an inversion, and keys that only a new bank reads.
+IMAGES = ("inversion.images", "inversion.path")
+OF_NEW_BANKS = ("bank.n", "bank.seed", "bank.fit", "bank.tune")
 HYDRA_VERSION = "1.3"  # whose defaults the configuration is written for
 
 
@@ -356,6 +360,31 @@ def check_keys(overrides: Sequence[str], more: Sequence[Path], of_sweep: bool = 
                 raise _unknown_key(part)
             path.append(part)
             node = OmegaConf.select(config, ".".join(path), throw_on_missing=False)
+
+
+def check_words_have_effect(jobs: Iterable[Settings], words: Iterable[str]) -> None:
+    """Reject words that would change nothing: images that no job starts from, and options of a bank
+    that already exists.
+
+    Args:
+        jobs: settings that cover every value of the words.
+        words: overrides of the command line.
+
+    Raises:
+        EditbenchError: a word would silently have no effect.
+    """
+    jobs = list(jobs)
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in IMAGES and value != "null" and all(job.inversion.is_none for job in jobs):
+            raise EditbenchError(
+                f"{word} has no effect with inversion={NO_INVERSION}: add inversion=folder"
+            )
+        if key in OF_NEW_BANKS and all(job.bank.path for job in jobs):
+            raise EditbenchError(
+                f"{word} has no effect with bank.path={jobs[0].bank.path}, a bank that is used as "
+                "it is: leave one of them out"
+            )
 
 
 def _unknown_option(key: str, name: str, options: Any, named: str) -> EditbenchError:

@@ -53,8 +53,13 @@ from editbench.run.launch import (
 )
 from editbench.run.option_files import keep_copies
 from editbench.run.outcome import Outcome, describe_outcome, write_failure, write_outcome
-from editbench.run.overrides import NUMBER, check_single, hydra_application
-from editbench.run.settings import Settings, check_words_have_effect
+from editbench.run.overrides import (
+    NUMBER,
+    check_single,
+    check_words_have_effect,
+    hydra_application,
+)
+from editbench.run.settings import Settings
 from editbench.run.task import STARTER, job_task
 
 if TYPE_CHECKING:

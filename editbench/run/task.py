@@ -27,8 +27,8 @@ from editbench.run.outcome import (
     write_failure,
     write_outcome,
 )
-from editbench.run.overrides import NUMBER
-from editbench.run.settings import Settings, check_words_have_effect
+from editbench.run.overrides import NUMBER, check_words_have_effect
+from editbench.run.settings import Settings
 
 STARTER = "EDITBENCH_SWEEP_PID"  # process id of the sweep, in the environment of its workers
 

@@ -14,9 +14,10 @@ from editbench.base import progress
 from editbench.base.files import write_json
 from editbench.commands.command_line import CommandLine
 from editbench.run import follow
-from editbench.run.follow import Follower, Pace, again_command
+from editbench.run.follow import Follower, Pace
 from editbench.run.outcome import headline
 from editbench.run.record import Record
+from editbench.run.sweep_summary import again_command
 from tests.fake_records import fake_run, metric_rows
 
 

@@ -24,7 +24,7 @@ from editbench.cli import main
 from editbench.run import launch
 from editbench.run.compose import compose_settings
 from editbench.run.job import find_job
-from editbench.run.sweep import print_summary
+from editbench.run.sweep_summary import print_summary
 from tests.processes import ROOT, Started, wait_until
 from tests.sweep_editors import notes, toy_words
 from tests.toy_world import ToyGenerator, ToyScorer

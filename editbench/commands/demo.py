@@ -29,7 +29,7 @@ from editbench.run.overrides import check_words_have_effect
 from editbench.run.protocol import check_starts, evaluated_names
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.run.sweep import print_summary
+from editbench.run.sweep_summary import print_summary
 from editbench.run.workers import default_workers, run_jobs
 
 EXAMPLES = """examples:

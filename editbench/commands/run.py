@@ -71,8 +71,8 @@ def main(argv: list[str]) -> int:
     line.check()
     if line.flags:
         return show(line)
-    from editbench.run.follow import again_command
     from editbench.run.sweep import run_hydra
+    from editbench.run.sweep_summary import again_command
     from editbench.run.task import job_task
 
     def again(failed: Sequence[Sequence[str]], jobs: Sequence[Sequence[str]]) -> str:

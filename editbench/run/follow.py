@@ -1,10 +1,7 @@
-"""Progress of a sweep: a line as each job ends, with an estimate of the remaining time, and the
-command that repeats failed jobs.
-"""
+"""Progress of a sweep: a line as each job ends, with an estimate of the remaining time."""
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -119,39 +116,3 @@ class Follower:
             done.set()
             thread.join()
             self.print_new_outcomes()
-
-
-def again_command(
-    command: Sequence[str],
-    overrides: Sequence[str],
-    failed: Sequence[Sequence[str]],
-    jobs: Sequence[Sequence[str]],
-) -> str:
-    """The command that runs the failed jobs of a sweep again.
-
-    The swept values are narrowed to those of the failed jobs. Their product may contain other jobs
-    too, whose records are found, so they are not repeated.
-
-    Args:
-        command: the program with its flags, such as editbench run -m.
-        overrides: words of the command line.
-        failed: words of each failed job.
-        jobs: words of each job of the sweep.
-    """
-    values: dict[str, dict[str, None]] = {}  # key -> values of all jobs
-    for job in jobs:
-        for word in job:
-            key, _, value = word.partition("=")
-            values.setdefault(key, {})[value] = None
-    swept = {key for key, found in values.items() if len(found) > 1}
-    narrowed: dict[str, str] = {}
-    for key in sorted(swept):
-        chosen = [word.partition("=")[2] for job in failed for word in job if _key(word) == key]
-        narrowed[key] = f"{key}={','.join(dict.fromkeys(chosen))}"
-    words = [narrowed.pop(_key(word), word) for word in overrides]
-    # The remaining keys are swept by an experiment and not by a word.
-    return shlex.join([*command, *words, *narrowed.values()])
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0]

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.files import read_json, seal_folder, write_json
 from editbench.cli import main
-from editbench.report import latex
+from editbench.report import typeset
 from editbench.stats.intervals import holm
 from editbench.studies.human.agreement import agreement, consistency, krippendorff
 from editbench.studies.human.bradley_terry import connected, fit
@@ -860,7 +860,7 @@ def test_the_command_from_runs_to_tables(
     }
     tex = (tables / "tables.tex").read_text()
     assert (
-        tex.startswith(latex.PREAMBLE)
+        tex.startswith(typeset.PREAMBLE)
         and tex.count(r"\toprule") == tex.count(r"\end{tabular}") == 6
     )
     assert "| quickest : slowpoke |" in (tables / "report.md").read_text()

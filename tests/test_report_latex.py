@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from editbench.figures.theme import make_theme
-from editbench.report import Style, every_setting, figures, latex, load, report
+from editbench.report import Style, every_setting, figures, latex, load, report, typeset
 from editbench.report.cells import Column
 from editbench.report.costs import COSTS, front
 from editbench.report.figure_trade import trade_figure
@@ -216,7 +216,7 @@ def test_many_attributes_go_below_each_other(tmp_path: Path) -> None:
 
 
 def test_escapes() -> None:
-    text = latex.escape(HOSTILE)
+    text = typeset.escape(HOSTILE)
     check_structure(text)
     assert (
         r"\textbackslash{}input\{/etc/passwd\}" in text
@@ -308,11 +308,11 @@ def test_tables_compile_within_their_lines(root: Path, tmp_path: Path, column: s
     assert set(made) == {"accuracy", "ad", "means", "cost", "ranking"}
     for name, text in made.items():
         (tmp_path / f"{name}.tex").write_text(text, encoding="utf-8")
-    inputs = list(map(latex.input_of, made))
-    (tmp_path / "all.tex").write_text(latex.document(inputs, column), encoding="utf-8")
-    (tmp_path / "alone.tex").write_text(latex.document(inputs[:1], column), encoding="utf-8")
+    inputs = list(map(typeset.input_of, made))
+    (tmp_path / "all.tex").write_text(typeset.document(inputs, column), encoding="utf-8")
+    (tmp_path / "alone.tex").write_text(typeset.document(inputs[:1], column), encoding="utf-8")
     # 3 inches: less than any table was made for.
-    narrow = latex.document(inputs, column).replace("textwidth=6.9in", "textwidth=3in")
+    narrow = typeset.document(inputs, column).replace("textwidth=6.9in", "textwidth=3in")
     (tmp_path / "narrow.tex").write_text(narrow.replace(",twocolumn", ""), encoding="utf-8")
     for name in ("all", "alone", "narrow"):
         assert "Overfull" not in compiled(tmp_path, name), name

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from editbench.figures.theme import Theme, theme_of
 from editbench.report import figure_trade, load, print_table
-from editbench.report.html import facts
+from editbench.report.facts import facts
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import paired_differences, paired_table
 from editbench.report.tables import FLOORS_APART, main_table

@@ -10,7 +10,7 @@ import pandas as pd
 from editbench.base.files import write_atomic
 from editbench.figures.drawing import Drawing
 from editbench.figures.theme import Theme
-from editbench.report import dial, figure_dial, latex, matched, references
+from editbench.report import dial, figure_dial, matched, references, typeset
 from editbench.report.costs import COSTS
 from editbench.report.files import ReportFiles
 from editbench.report.html import page
@@ -126,8 +126,8 @@ def write_report(
     across = [(one.title, one.caption, svg) for one, svg in written.draw(dial_drawings)]
     _write_frames(out, results, every)
     if written.tables:
-        inputs = map(latex.input_of, written.tables)
-        write_atomic(out / "latex" / "tables.tex", latex.document(inputs, style.column))
+        inputs = map(typeset.input_of, written.tables)
+        write_atomic(out / "latex" / "tables.tex", typeset.document(inputs, style.column))
     write_atomic(
         out / "index.html", page(sections, results, theme, written.problems, style, across)
     )

@@ -14,7 +14,7 @@ from editbench.base.files import digest, write_atomic
 from editbench.figures.drawing import Drawing
 from editbench.figures.panels import FONTS, STYLE
 from editbench.figures.theme import Theme
-from editbench.report import figures, latex
+from editbench.report import figures, latex, typeset
 from editbench.report.drawings import drawings_of
 from editbench.report.html import Section
 from editbench.report.load import Problem
@@ -157,7 +157,7 @@ class ReportFiles:
             for key, text in tables.items():
                 name = f"{key}{suffix}"
                 write_atomic(folder / f"{name}.tex", text)
-                alone = latex.document([latex.input_of(name)], self.style.column)
+                alone = typeset.document([typeset.input_of(name)], self.style.column)
                 write_atomic(folder / f"{name}_standalone.tex", alone)
                 self.tables.append(name)
         except Exception as error:  # as for a figure

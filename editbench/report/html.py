@@ -22,10 +22,10 @@ from editbench.report.cells import (
     not_learned,
     number,
     over_what,
-    spread,
 )
 from editbench.report.costs import COSTS, SUMMED
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
+from editbench.report.facts import facts
 from editbench.report.load import Problem, Results
 from editbench.report.notes import (
     floor_legend,
@@ -133,114 +133,6 @@ def page(
     )
 
 
-def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
-    """What was compared: (term, text).
-
-    Args:
-        numbers: of one setting.
-        theme: how attributes and worlds are written.
-    """
-    table = numbers.table
-    # `provenance` contains the runs of all settings until `kept` selects those of this one.
-    results = numbers.results.kept(pd.Series(True, numbers.results.runs.index))
-    made = list(results.provenance.values())
-    # A set, since the runs of a sweep usually have the same judge.
-    judged = sorted(
-        {
-            f"{run['scorer'] or 'unnamed'}, scores "
-            f"{'latent codes' if run['judged_in'] == 'w' else 'images'}"
-            for run in table.to_dict("records")
-        }
-    )
-    # Runs that were skipped or failed have no provenance but that of their fit.
-    sizes = spread({one["bank_n"] for one in made if one.get("bank_n")})
-    pools = spread({one["pool_threshold"] for one in made if one.get("pool_threshold") is not None})
-    own = start_distances(results, "target")
-    other = start_distances(results, "nearest_other")
-    starts = spread(set(table["n"].dropna()))
-    seeds = sorted({seed for several in results.runs["seeds"] for seed in several})
-    # Always in this order, not by frequency.
-    counts = table["status"].value_counts()
-    cells = ", ".join(
-        f"{counts[state]} {state}" for state in ("done", "skipped", "failed") if state in counts
-    )
-    runs = sum(map(len, results.runs["run_ids"]))
-    found = [
-        ("Generator", world_of(numbers, theme)),
-        ("Card", _cards(made)),
-        ("Judge", "; ".join(judged)),
-        ("Teacher and judge", _agreement(made, theme)),
-        (
-            "Bank",
-            ", ".join(sorted(set(table["bank"]) - {""})) + (f" ({sizes} samples)" if sizes else ""),
-        ),
-        (
-            "Starts",
-            # Without a finished run there are no starts.
-            starts
-            and f"{starts} per attribute"
-            + (f"; within {pools} σ of the boundaries" if pools else "")
-            + (f"; median distance {own} σ from the target's boundary" if own else "")
-            + (f", {other} σ from the nearest other one" if other else ""),
-        ),
-        ("Steps", _steps(results)),
-        ("Seeds", ", ".join(map(str, seeds))),
-        ("Methods", str(table["method"].nunique())),
-        ("Attributes", str(table["attribute"].nunique())),
-        # Seeds of a method on an attribute are pooled into one row.
-        (
-            "Cells (method and attribute)",
-            cells + (f"; {runs} runs" if runs > len(table) else ""),
-        ),
-    ]
-    # Terms without text are left out.
-    return [(term, text) for term, text in found if text.strip()]
-
-
-def _steps(results: Results) -> str:
-    """Whether methods walked in their own steps or in steps of equal effect."""
-    found = set()
-    for run, config in results.configs.items():
-        engine = config.get("engine", {})
-        text = "each method's own"
-        if engine.get("step_effect"):
-            text = f"{engine['step_effect']:g} σ (median effect)"
-            stride = results.provenance[run].get("stride", {"reached": True})
-            if not stride["reached"]:
-                text = f"{config['method']['name']}: its own, as {text} is not reached"
-        if engine.get("refine"):
-            text += f"; the step that crosses is halved {engine['refine']} times"
-        found.add(text)
-    return "; ".join(sorted(found))
-
-
-def _cards(made: list[dict]) -> str:
-    """How many quality criteria the cards of the worlds meet; '' if no world has a card."""
-    found = set()
-    for one in made:
-        card = one.get("world_card") or {}
-        if card:
-            reached = card["bars"] - len(card["missed"])
-            found.add(f"{reached} of {card['bars']} quality criteria met")
-    return "; ".join(sorted(found))
-
-
-def _agreement(made: list[dict], theme: Theme) -> str:
-    """How often teacher and judge predict the same classes over the bank, by attribute."""
-    found: dict[str, str] = {}
-    for one in made:
-        for name, values in (one.get("agreement") or {}).items():
-            text = f"{theme.attribute(name)} {values['agreement']:.0%}"
-            # Kappa is undefined if both predict the same single class everywhere.
-            if values["kappa"] is not None:
-                text += f" (κ {values['kappa']:.2f})"
-            # All runs of a setting have the same text.
-            found.setdefault(name, text)
-    if not found:
-        return ""
-    return f"share of samples with the same class: {', '.join(found.values())}"
-
-
 def warnings(table: pd.DataFrame) -> list[str]:
     """Warnings about numbers that are less reliable than they seem."""
     found = []
@@ -257,21 +149,6 @@ def warnings(table: pd.DataFrame) -> list[str]:
             "what the images show. These are marked ‘latent’."
         )
     return found
-
-
-def start_distances(results: Results, key: str) -> str:
-    """Range, over the runs, of a median distance of their starts; '' if no run has it.
-
-    Args:
-        results: of all runs.
-        key: 'target' or 'nearest_other', see editbench.bank.starts.
-    """
-    found: set[float] = set()
-    for made in results.provenance.values():
-        value = (made.get("start_distance") or {}).get(key)
-        if isinstance(value, int | float):
-            found.add(float(value))
-    return spread(found)
 
 
 def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from editbench.base.files import write_atomic
 from editbench.base.text import printable
-from editbench.report import latex
+from editbench.report import typeset
 from editbench.report.cells import MISSING
 from editbench.studies.human import ASKED
 from editbench.studies.human.agreement import agreement, consistency
@@ -238,7 +238,7 @@ def write_analysis(found: Analysis, folder: Path) -> None:
     write_atomic(
         folder / "tables.tex",
         # All but the last table: the list of files is for the organiser and not for a paper.
-        latex.document(_float(*one, k) for k, one in enumerate(shown(found)[:-1])),
+        typeset.document(_float(*one, k) for k, one in enumerate(shown(found)[:-1])),
     )
 
 
@@ -259,7 +259,7 @@ def _unseen(study: Path) -> list[str]:
 
 
 def _float(title: str, headings: list[str], rows: list[list[str]], number: int) -> str:
-    lines = [" & ".join(map(latex.escape, row)) + r" \\" for row in [headings, *rows]]
+    lines = [" & ".join(map(typeset.escape, row)) + r" \\" for row in [headings, *rows]]
     # Notes are sentences and must wrap; the others are numbers.
     shape = "".join(r"p{0.3\textwidth}" if heading == "note" else "r" for heading in headings[2:])
     return (
@@ -267,7 +267,7 @@ def _float(title: str, headings: list[str], rows: list[list[str]], number: int) 
             [
                 r"\begin{table*}[t]",
                 r"\centering\footnotesize",
-                rf"\caption{{{latex.escape(title)}.}}",
+                rf"\caption{{{typeset.escape(title)}.}}",
                 rf"\label{{tab:human-{number}}}",
                 rf"\begin{{tabular}}{{ll{shape}}}",
                 r"\toprule",

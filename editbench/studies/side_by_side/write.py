@@ -15,7 +15,7 @@ from rich.table import Table
 from editbench.base.files import write_atomic
 from editbench.base.progress import results_console
 from editbench.figures.theme import make_theme
-from editbench.report import latex
+from editbench.report import typeset
 from editbench.report.caveats import caveats
 from editbench.report.cells import MISSING, marks, number
 from editbench.report.paired import SIGNIFICANCE
@@ -366,12 +366,12 @@ def latex_table(found: SideBySide) -> str:
             f"{' '.join(told) or 'not tested.'}"
             + "".join(f" {line[0].upper()}{line[1:]}." for line in footnotes(part))
         )
-        notes = [latex.note_below(line) for line in in_doubt(found)] if not parts else []
+        notes = [typeset.note_below(line) for line in in_doubt(found)] if not parts else []
         lines = [
             r"\begin{table*}[t]",
             r"\centering\footnotesize",
             r"\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{latex.escape(caption)}}}",
+            rf"\caption{{{typeset.escape(caption)}}}",
             rf"\label{{tab:compare-{metric.replace('_', '-')}}}",
             "\n\n\\medskip\n".join(bodies),
             *notes,
@@ -392,12 +392,12 @@ def latex_bodies(part: pd.DataFrame) -> list[str]:
     for begin in range(0, len(attributes), ACROSS):
         group = attributes[begin : begin + ACROSS]
         lines = [
-            " & ".join(["method", *(latex.escape(a.replace("_", " ")) for a in group)]) + r" \\"
+            " & ".join(["method", *(typeset.escape(a.replace("_", " ")) for a in group)]) + r" \\"
         ]
         lines.append(r"\midrule")
         for method in methods:
             columns = [latex_cell(cells.get((method, attribute))) for attribute in group]
-            for name, line in zip((latex.escape(method), "", ""), zip(*columns)):
+            for name, line in zip((typeset.escape(method), "", ""), zip(*columns)):
                 lines.append(" & ".join([name, *line]) + r" \\")
         shape = "l" + "c" * len(group)
         body = "\n".join(lines)
@@ -410,10 +410,10 @@ def latex_bodies(part: pd.DataFrame) -> list[str]:
 def latex_cell(row: dict[Any, Any] | None) -> tuple[str, str, str]:
     """('0.340 → 0.787', the difference, its interval in small type) as LaTeX."""
     if row is None:
-        return latex.escape(MISSING), "", ""
-    values = latex.escape(f"{value_text(row, 'a')} → {value_text(row, 'b')}")
-    gap = latex.escape(signed_text(row["difference"], row))
-    interval = latex.escape(interval_text(row, "low", "high", True))
+        return typeset.escape(MISSING), "", ""
+    values = typeset.escape(f"{value_text(row, 'a')} → {value_text(row, 'b')}")
+    gap = typeset.escape(signed_text(row["difference"], row))
+    interval = typeset.escape(interval_text(row, "low", "high", True))
     if row["verdict"] in SEPARATED:
         gap = rf"\textbf{{{gap}}}"
     return values, gap, rf"{{\scriptsize {interval}}}" if interval else ""

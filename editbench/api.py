@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from editbench import report as reports
 from editbench.base.conf import describe_options, groups, quoted
 from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError, UnknownName, WrongType
@@ -26,8 +27,6 @@ from editbench.base.spaces import Codes
 from editbench.base.validation import check_at_least
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
-from editbench.report import load as load_results
-from editbench.report import report as write_report
 from editbench.report.load import Results
 from editbench.report.strips import Strip, frame_caption, picture, strips_of_record
 from editbench.run.component import Component
@@ -107,7 +106,7 @@ def run(
         if not outcome.run_id:
             raise EditbenchError(f"{settings.title}: {outcome.reason}")
         found.add(outcome.run_id)
-    return Runs(load_results(roots.pop(), found))
+    return Runs(reports.load(roots.pop(), found))
 
 
 def _words(overrides: str | Sequence[str]) -> list[str]:
@@ -153,7 +152,7 @@ def load(root: PathLike = "runs") -> Runs:
         >>> runs["random", "smile"].status
         'done'
     """
-    return Runs(load_results(Path(root)))
+    return Runs(reports.load(Path(root)))
 
 
 class Runs:
@@ -269,7 +268,7 @@ class Runs:
             The path of the page.
         """
         folder = None if out is None else Path(out)
-        return write_report(self._results.root, folder, set(self._results.runs["run_id"]))
+        return reports.report(self._results.root, folder, set(self._results.runs["run_id"]))
 
 
 class Run:

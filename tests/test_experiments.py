@@ -19,8 +19,7 @@ from editbench.base.conf import CONF, group_options, read_yaml
 from editbench.base.files import seal_folder
 from editbench.base.instantiate import LABELS
 from editbench.report.load import load
-from editbench.report.published import lines as published_lines
-from editbench.report.published import published
+from editbench.report.published import published, published_markdown
 from editbench.worlds.faces import load_scorer
 from tests.fake_records import fake_run, metric_rows, report_of
 
@@ -362,7 +361,7 @@ def test_every_setting_and_variant_stands_beside_the_paper(tmp_path):
         ("starts.n 77", "alpha (k=1)", 0.4),
         ("starts.n 77", "alpha (k=2)", 0.5),
     ]
-    text = "\n".join(published_lines(load(tmp_path)))
+    text = "\n".join(published_markdown(load(tmp_path)))
     assert "| starts.n 77 | alpha (k=2) | smile | 0.9 | 0.500 (" in text
 
 

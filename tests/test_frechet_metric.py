@@ -32,7 +32,7 @@ from editbench.metrics.frechet_distance.reference import (
 )
 from editbench.networks.features import FeatureNetwork, ScorerFeatures
 from editbench.report.load import load
-from editbench.report.write import markdown
+from editbench.report.text_tables import markdown
 from editbench.stats.frechet import frechet_distance, gaussian_distance
 from editbench.stats.moments import Kernel, Moments, block_ends, covariance, mixture, unbiased
 from editbench.walk.observation import Observed

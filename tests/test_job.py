@@ -32,7 +32,7 @@ from editbench.report.caveats import foreign_logits
 from editbench.report.drawings import metric_figures
 from editbench.report.html import method_notes
 from editbench.report.style import Style
-from editbench.report.write import by_name
+from editbench.report.text_tables import by_name
 from editbench.run import environment, job, loading, stages
 from editbench.run.caveats import remarks
 from editbench.run.loading import load_bank

@@ -24,9 +24,9 @@ from editbench.methods.neural_ode.editor import NeuralODE
 from editbench.methods.random_direction import RandomDirection
 from editbench.methods.stylespace.editor import StyleSpace
 from editbench.report import load, print_table
-from editbench.report.means import summary
+from editbench.report.numbers import numbers_of
 from editbench.report.tables import main_table
-from editbench.report.write import markdown
+from editbench.report.text_tables import markdown
 from editbench.run import fits
 from editbench.run.fits import learned_auc
 from tests.by_config import run_job
@@ -168,7 +168,7 @@ def test_tables_hold_it_and_means_are_over_the_same_attributes(root: Path) -> No
     table = main_table(load(root)).set_index(["method", "attribute"])
     assert table.loc[("alpha", "smile"), "learned"] == 0.5449
     assert table.loc[["beta", "random"], "learned"].isna().tolist() == [True, False, True]
-    means = summary(load(root)).set_index("method")["learned"]
+    means = numbers_of("", load(root)).means.set_index("method")["learned"]
     assert means["alpha"] == pytest.approx(0.72245)
     # beta has none on age: a mean over smile alone could not be compared.
     assert np.isnan(means["beta"]) and np.isnan(means["random"])

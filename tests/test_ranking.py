@@ -17,7 +17,7 @@ from editbench.report import load, print_table
 from editbench.report.load import Results
 from editbench.report.means import compare_methods
 from editbench.report.paired import find_leaders, paired_differences, paired_table
-from editbench.report.ranking import Ranking, lines
+from editbench.report.ranking import Ranking, describe_ranking
 from editbench.report.ranking import ranking as rank
 from editbench.report.tables import main_table
 from editbench.stats.intervals import holm
@@ -178,12 +178,12 @@ def test_all_ranked_methods_run_over_the_same_attributes(tmp_path: Path) -> None
     assert found.compared.attributes == ("age", "smile")
     assert set(found.table["method"]) == {"a", "b", "half"}
     assert found.compared.left(Theme({})) == {"rare": "accuracy is valid on only 1 of 3 attributes"}
-    assert any("not ranked: rare" in line for line in lines(found, Theme({})))
+    assert any("not ranked: rare" in line for line in describe_ranking(found, Theme({})))
 
 
 def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     write(tmp_path, outcomes({"a": 0.5}), "smile")
-    assert "fewer than two" in lines(ranking(load(tmp_path)), Theme({}))[0]
+    assert "fewer than two" in describe_ranking(ranking(load(tmp_path)), Theme({}))[0]
     values = outcomes({"b": 0.5})
     values.index += 10_000
     write(tmp_path, values, "smile")

@@ -31,12 +31,13 @@ from editbench.figures.theme import (
 )
 from editbench.report import figures, load, print_table, report
 from editbench.report.cells import Column, cell, number
-from editbench.report.means import compare_methods, summary
+from editbench.report.means import compare_methods
+from editbench.report.numbers import numbers_of
 from editbench.report.paired import paired_table
 from editbench.report.paper import TALLEST, to_paper
 from editbench.report.settings import add_settings
 from editbench.report.tables import main_table
-from editbench.report.write import TextTable, csv, print_parts
+from editbench.report.text_tables import TextTable, csv, print_parts
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
@@ -129,7 +130,7 @@ def test_csv_holds_the_numbers_of_the_records(root: Path) -> None:
 
 def test_means_say_over_what_they_run(root: Path) -> None:
     results = load(root)
-    means = summary(results).set_index("method")
+    means = numbers_of("", results).means.set_index("method")
     assert list(means.index) == ["alpha", "beta", "random"]
     assert means.loc["beta", "served"] == 1 and means.loc["beta", "asked"] == 3
     # beta serves one of three attributes: it has no mean, and shrinks no other.
@@ -194,7 +195,7 @@ def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: 
                 note = "" if attribute == "age" else "few"
             fake_run(tmp_path, method, attribute, metric_rows(ad=value, note=note), samples=samples)
     results = load(tmp_path)
-    means = summary(results).set_index("method")
+    means = numbers_of("", results).means.set_index("method")
     common = np.array([k for k in range(60) if k % 3])
     for method in ("x", "y"):
         assert means.loc[method, "ad_at"] == pytest.approx(values[method] + common.mean() / 100)
@@ -215,7 +216,7 @@ def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: 
         "no mean AD: all compared methods share at least 10 starts on only 1 of 3 attributes, fewer "
         "than half (not valid: y on age; z on smile)"
     )
-    means = summary(results).set_index("method")
+    means = numbers_of("", results).means.set_index("method")
     assert means["ad_at"].isna().all() and means.loc["x", "ad_at_note"] == note
 
 

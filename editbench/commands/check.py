@@ -19,7 +19,7 @@ from editbench.report.caveats import caveats
 from editbench.report.load import load
 from editbench.report.newest import present_source
 from editbench.report.style import Style
-from editbench.report.write import by_name
+from editbench.report.text_tables import by_name
 from editbench.walk.rows import key_of, outside_interval, written_key
 
 EXAMPLES = """examples:

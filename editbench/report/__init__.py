@@ -18,7 +18,7 @@ from editbench.report.load import Problem, Results, load, require_readable
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.references import cited_in
 from editbench.report.style import Style
-from editbench.report.write import csv, markdown, print_table
+from editbench.report.text_tables import csv, markdown, print_table
 
 __all__ = ["Results", "Style", "every_setting", "load", "print_table", "report", "write_report"]
 

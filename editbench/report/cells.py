@@ -54,8 +54,8 @@ class Column:
         interval: whether key_low and key_high are shown.
         better: whether higher is better; None for neither.
         hint: explanation in one sentence.
-        narrow: whether it is also shown in terminals narrower than write.WIDE, which omit the
-            costs.
+        narrow: whether it is also shown in terminals narrower than text_tables.WIDE, which omit
+            the costs.
     """
 
     key: str

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
-from editbench.report.load import COSTS, Results, require_readable
+from editbench.report.load import COST_KEYS, Results, require_readable
 from editbench.report.settings import flatten
 from editbench.report.tables import column_name
 
@@ -127,7 +127,7 @@ def exported_runs(results: Results) -> Iterator[ExportedRun]:
         }
         found = ExportedRun(run_id, about, parameters_of(results.configs.get(run_id, {})))
         # Some trackers reject NaN.
-        found.metrics.update({cost: run[cost] for cost in COSTS if math.isfinite(run[cost])})
+        found.metrics.update({cost: run[cost] for cost in COST_KEYS if math.isfinite(run[cost])})
         if run_id in rows:
             add_rows(found, rows[run_id])
         yield found

@@ -41,7 +41,7 @@ from editbench.report.notes import (
 from editbench.report.numbers import Numbers
 from editbench.report.paired import SIGNIFICANCE, find_leaders
 from editbench.report.published import WHY, published
-from editbench.report.ranking import lines
+from editbench.report.ranking import describe_ranking
 from editbench.report.strips import Strip
 from editbench.report.style import Style
 from editbench.report.tables import main_table
@@ -242,7 +242,7 @@ def _section(
             for row in numbers.ranked.table.to_dict("records")
         ],
         "accuracy": accuracy.title,
-        "ranked_notes": lines(numbers.ranked, theme),
+        "ranked_notes": describe_ranking(numbers.ranked, theme),
         "costs": [
             _row(record, priced)
             | {"over": over_what(record, "accuracy"), "on_front": _fronts(record, theme)}

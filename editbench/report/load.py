@@ -45,7 +45,8 @@ ARROW_TYPES = {
 SEED_COLUMNS = {"seeds": 1, "seed_variance": 0.0}
 # Versions that wrote records without the key `floor` had only this floor.
 OLD_FLOOR = "random"
-COSTS = (
+# Costs in the provenance of a record. editbench.report.costs has those that tables show.
+COST_KEYS = (
     "fit_seconds",
     "walk_seconds",
     "edits_per_second",
@@ -72,7 +73,7 @@ RUN_COLUMNS = (
     "seconds",
     "classes",
     "learned",
-    *COSTS,
+    *COST_KEYS,
     "fit_cached",
     "scorer",
     "bank",
@@ -266,7 +267,7 @@ def load(
     if by_seed:
         rows, samples = tables(table.loc[table["status"] == "done", "run_id"])
     else:
-        table, rows, samples = pool_seeds(table, tables, ("learned", *COSTS))
+        table, rows, samples = pool_seeds(table, tables, ("learned", *COST_KEYS))
     return Results(root, table, rows, samples, configs, provenance, tuple(problems), tuple(notes))
 
 
@@ -370,7 +371,7 @@ def _read(record: Record) -> _RunFiles:
         "seconds": _number(status.get("seconds")),
         # AUC of what the method learnt; NaN if not recorded, as by older versions.
         "learned": _number(made.get("learned")),
-        **{name: _number(made.get(name)) for name in COSTS},
+        **{name: _number(made.get(name)) for name in COST_KEYS},
         "fit_cached": bool(made.get("fit_cached")),
         "scorer": describe(config.get("scorer")),
         "bank": describe(config.get("bank")),

@@ -23,7 +23,7 @@ import pandas as pd
 from editbench.figures.theme import Theme, display_name
 from editbench.report.load import Results
 from editbench.report.paired import seed_spreads, start_values
-from editbench.report.tables import AT_EFFECT, floors_reached, main_table, readable, scalars_of
+from editbench.report.tables import AT_EFFECT, floors_reached, readable, scalars_of
 from editbench.stats.intervals import (
     DRAWS,
     SeedSpread,
@@ -199,6 +199,19 @@ def least_shared(metric: str) -> int:
     return SHARED if metric == AT_EFFECT else 1
 
 
+def comparisons(results: Results, table: pd.DataFrame) -> dict[str, MeanComparison]:
+    """What the mean of each of MEANS is over.
+
+    Args:
+        results: of one setting.
+        table: their `main_table`.
+
+    Returns:
+        Number of MEANS -> its comparison.
+    """
+    return {metric: compare_methods(results, table, metric) for metric in MEANS}
+
+
 def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanComparison:
     """Choose the methods, attributes and starts that the means of one number are over.
 
@@ -258,45 +271,15 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanC
     )
 
 
-def _covers(own: pd.Series | None, table: pd.DataFrame) -> bool:
-    return own is not None and bool(np.isfinite(own.reindex(table.index)).all())
-
-
-def _readable_values(
-    results: Results, table: pd.DataFrame, metric: str
-) -> dict[tuple[str, str], pd.Series]:
-    """(method, attribute) -> values indexed by start, for numbers that are readable."""
-    known = readable(table, metric)
-    values = start_values(results, metric, dict(zip(table["run_id"], table["ad_at_effect"])))
-    shown = table.loc[known, ["method", "attribute", "run_id"]]
-    return {
-        (method, attribute): values[run]
-        for method, attribute, run in shown.itertuples(index=False)
-        if run in values
-    }
-
-
-def _spreads(results: Results, metric: str) -> dict[tuple[str, str], SeedSpread]:
-    """(method, attribute) -> what its seeds add to the variance of the number."""
-    label = {run["run_id"]: (run["label"], run["attribute"]) for run in results.run_records}
-    return {
-        label[run]: spread
-        for (run, key), spread in seed_spreads(results, (metric,)).items()
-        if run in label
-    }
-
-
 def summary(
-    results: Results,
-    table: pd.DataFrame | None = None,
-    found: Mapping[str, MeanComparison] | None = None,
+    results: Results, table: pd.DataFrame, found: Mapping[str, MeanComparison]
 ) -> pd.DataFrame:
     """One row per method with its means, and what they are over. Best accuracy first, floors last.
 
     Args:
         results: of one setting.
-        table: their `main_table`, if already computed.
-        found: number of MEANS -> its comparison, if already computed.
+        table: their `main_table`.
+        found: number of MEANS -> its comparison, see `comparisons`.
 
     Returns:
         Columns setting, method, floor, seeds; served and asked (numbers of attributes); for each of
@@ -305,8 +288,6 @@ def summary(
         attributes of accuracy ALONGSIDE, all other scalar metrics and the maximum of the peak
         memory; n (starts), leaking, judged_in.
     """
-    table = main_table(results) if table is None else table
-    found = comparisons(results, table) if found is None else found
     # In this table, attributes have the names of the records.
     names = Theme({}, {name: name for name in table["attribute"]})
     numbers = {metric: _numbers(one, set(table["method"]), names) for metric, one in found.items()}
@@ -353,22 +334,53 @@ def summary(
     )
 
 
-def _is_complete(cells: pd.Series) -> bool:
-    """Whether all attributes have the number; otherwise there is no mean."""
-    return len(cells) > 0 and bool(np.isfinite(cells).all())
-
-
-def comparisons(results: Results, table: pd.DataFrame) -> dict[str, MeanComparison]:
-    """What the mean of each of MEANS is over.
+def describe_means(found: Iterable[MeanComparison], theme: Theme) -> list[str]:
+    """The lines below a table of means: what they are over, and which methods have none.
 
     Args:
-        results: of one setting.
-        table: their `main_table`.
-
-    Returns:
-        Number of MEANS -> its comparison.
+        found: what the means of each number are over.
+        theme: how methods and attributes are written.
     """
-    return {metric: compare_methods(results, table, metric) for metric in MEANS}
+    said = []
+    for one in found:
+        said.append(
+            one.note(theme)
+            or f"mean {one.title(theme)}: over {one.over} "
+            f"({theme.join_attributes(one.attributes)}), the same for every method"
+        )
+        for name, why in one.left(theme).items():
+            said.append(f"no mean for {theme.method(name)}: {why}")
+    return said
+
+
+# -- helpers ------------------------------------------------------------------------------------
+def _covers(own: pd.Series | None, table: pd.DataFrame) -> bool:
+    """Whether a method has a finite value for every start of a table."""
+    return own is not None and bool(np.isfinite(own.reindex(table.index)).all())
+
+
+def _readable_values(
+    results: Results, table: pd.DataFrame, metric: str
+) -> dict[tuple[str, str], pd.Series]:
+    """(method, attribute) -> values indexed by start, for numbers that are readable."""
+    known = readable(table, metric)
+    values = start_values(results, metric, dict(zip(table["run_id"], table["ad_at_effect"])))
+    shown = table.loc[known, ["method", "attribute", "run_id"]]
+    return {
+        (method, attribute): values[run]
+        for method, attribute, run in shown.itertuples(index=False)
+        if run in values
+    }
+
+
+def _spreads(results: Results, metric: str) -> dict[tuple[str, str], SeedSpread]:
+    """(method, attribute) -> what its seeds add to the variance of the number."""
+    label = {run["run_id"]: (run["label"], run["attribute"]) for run in results.run_records}
+    return {
+        label[run]: spread
+        for (run, key), spread in seed_spreads(results, (metric,)).items()
+        if run in label
+    }
 
 
 def _numbers(
@@ -397,20 +409,6 @@ def _numbers(
     return numbers
 
 
-def lines(found: Iterable[MeanComparison], theme: Theme) -> list[str]:
-    """The lines below a table of means: what they are over, and which methods have none.
-
-    Args:
-        found: what the means of each number are over.
-        theme: how methods and attributes are written.
-    """
-    said = []
-    for one in found:
-        said.append(
-            one.note(theme)
-            or f"mean {one.title(theme)}: over {one.over} "
-            f"({theme.join_attributes(one.attributes)}), the same for every method"
-        )
-        for name, why in one.left(theme).items():
-            said.append(f"no mean for {theme.method(name)}: {why}")
-    return said
+def _is_complete(cells: pd.Series) -> bool:
+    """Whether all attributes have the number; otherwise there is no mean."""
+    return len(cells) > 0 and bool(np.isfinite(cells).all())

@@ -14,7 +14,7 @@ from editbench.figures.theme import Theme
 from editbench.report.caveats import NAMED
 from editbench.report.cells import COLUMNS, HIDDEN, LEAST_LEARNED, NOT_LEARNED, marks, not_learned
 from editbench.report.load import Results
-from editbench.report.means import lines as means_lines
+from editbench.report.means import describe_means
 from editbench.report.numbers import Numbers
 from editbench.report.style import Style
 from editbench.report.tables import ABOVE_FLOOR, AT_EFFECT, quantities
@@ -178,7 +178,7 @@ def means_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
         # Always for accuracy, which the ranking shows and whose attributes other means use.
         if key == "accuracy" or (compared.measured and style.shows(key)):
             shown.append(compared)
-    return means_lines(shown, theme)
+    return describe_means(shown, theme)
 
 
 def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) -> list[str]:

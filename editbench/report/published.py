@@ -87,7 +87,7 @@ def published(results: Results, theme: Theme | None = None) -> list[PublishedNum
     return found
 
 
-def lines(results: Results, theme: Theme | None = None) -> list[str]:
+def published_markdown(results: Results, theme: Theme | None = None) -> list[str]:
     """The sources in Markdown, each with a heading and its table.
 
     Args:

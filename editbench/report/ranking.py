@@ -70,7 +70,7 @@ def ranking(compared: MeanComparison, setting: str = "") -> Ranking:
     return Ranking(table.assign(setting=setting)[list(COLUMNS)], compared, bold, ties=ties)
 
 
-def lines(found: Ranking, theme: Theme) -> list[str]:
+def describe_ranking(found: Ranking, theme: Theme) -> list[str]:
     """Sentences that a reader needs in addition to the table.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from editbench.figures.panels import FEWEST
-from editbench.report.load import COSTS, Results
+from editbench.report.load import COST_KEYS, Results
 from editbench.walk.rows import KEY_COLUMNS, key_of, written_key
 
 KEPT = 4  # number of results whose tables are cached; a report uses each table several times
@@ -99,7 +99,7 @@ def make_main_table(results: Results) -> pd.DataFrame:
         "ad_at_effect",
         "n",
         "learned",
-        *COSTS,
+        *COST_KEYS,
         "fit_cached",
         "seconds",
         *REST,
@@ -149,7 +149,7 @@ def _main_record(
     ad_n = rows.get(AT_EFFECT, {}).get("count", FEWEST)
     if ad_n < FEWEST and not record[f"{AT_EFFECT}_note"]:
         record[f"{AT_EFFECT}_note"] = f"fewer than {FEWEST} starts reach this effect"
-    record |= {name: run[name] for name in ("learned", *COSTS, "fit_cached", "seconds")}
+    record |= {name: run[name] for name in ("learned", *COST_KEYS, "fit_cached", "seconds")}
     return (
         record
         | {name: run[name] for name in REST if name in run}

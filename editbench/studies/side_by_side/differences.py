@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from editbench.regression.compare import share_starts
-from editbench.report.load import COSTS, Results
+from editbench.report.load import COST_KEYS, Results
 from editbench.report.paired import (
     FEWEST,
     PER_PAIR,
@@ -162,7 +162,7 @@ class FolderNumbers:
         # A curve without values of single starts would be a hundred rows without a test.
         rows = rows[rows["x"].isna() | rows["metric"].isin([*metrics, AT_EFFECT])]
         tables = partial(_tables_of, rows, samples)
-        _, rows, _ = pool_seeds(runs, tables, ("learned", *COSTS))
+        _, rows, _ = pool_seeds(runs, tables, ("learned", *COST_KEYS))
         self.floors = dict(zip(runs["run_id"], runs["floor"]))
         pooled = replace(results, runs=runs, rows=rows, samples=samples)
         self.samples = keyed_values(pooled, metrics)

@@ -22,8 +22,8 @@ from editbench.report.paired import SIGNIFICANCE
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT
 from editbench.report.templates import page_environment
+from editbench.report.text_tables import by_name
 from editbench.report.titles import Wording
-from editbench.report.write import by_name
 from editbench.studies.side_by_side.differences import (
     FIRST,
     NO_VALUES,

@@ -36,8 +36,8 @@ from editbench.report.notes import (
     some,
 )
 from editbench.report.numbers import Numbers, numbers_of
-from editbench.report.published import lines
-from editbench.report.ranking import lines as ranking_lines
+from editbench.report.published import published_markdown
+from editbench.report.ranking import describe_ranking
 from editbench.report.style import Style
 from editbench.report.tables import main_table
 
@@ -233,7 +233,7 @@ def markdown(
         rows = [[theme.method(row[0]), *row[1:]] for row in tied[1:]]
         shown = TextTable(dial.title(results), tied[0], rows)
         parts += [f"## {shown.title}", _pipes(shown), f"{dial.SLOPE}."]
-    parts += lines(results, theme)
+    parts += published_markdown(results, theme)
     parts.append(
         "\n".join(f"- {markdown_safe(line)}" for line in _last_notes(results, theme, style))
     )
@@ -336,7 +336,7 @@ def _ranking(numbers: Numbers, theme: Theme, style: Style) -> TextTable:
         rows.append([row["rank"], method, cell(row, accuracy), some(ties) or MISSING])
     heads = ["rank", "method", accuracy.heading, "tied with"]
     # Only ties, a list of names, may be wrapped.
-    return TextTable("ranking", heads, rows, ranking_lines(ranked, theme), folds=(3,))
+    return TextTable("ranking", heads, rows, describe_ranking(ranked, theme), folds=(3,))
 
 
 def _costs(numbers: Numbers, theme: Theme, style: Style) -> TextTable:

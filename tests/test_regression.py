@@ -19,7 +19,7 @@ from editbench.regression import (
     Finding,
     RegressionResult,
     compare,
-    measure,
+    measure_tolerances,
     pin_runs,
     read_baseline,
     summary,
@@ -90,7 +90,7 @@ def check(root, path, *words):
 
 def findings(old, new):
     """(run, row) -> finding, of two runs folders with default tolerances."""
-    found = compare(measure(pin_runs(load(old))[0], {})[0], pin_runs(load(new))[0])
+    found = compare(measure_tolerances(pin_runs(load(old))[0], {})[0], pin_runs(load(new))[0])
     return {(f.run, f.row): f for f in found.findings}
 
 
@@ -331,7 +331,7 @@ def test_variants_are_matched_by_their_options_and_a_changed_option_is_named(tmp
     record(tmp_path / "one", method_config={"delta": 0.3})
     record(tmp_path / "two", outcome(20), method_config={"delta": 0.9})
     one, two = (pin_runs(load(tmp_path / root))[0] for root in ("one", "two"))
-    found = compare(measure(one, {})[0], two)
+    found = compare(measure_tolerances(one, {})[0], two)
     assert found.count("moved") and found.notes == [
         "m: options of 1 runs differ from the pinned ones: delta 0.3 -> 0.9"
     ]
@@ -398,7 +398,7 @@ def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_pa
         pytest.approx(2 * 0.15),
         "spread",
     )
-    usual = measure(pin_runs(load(tmp_path / "runs"))[0], {})[0][0].rows
+    usual = measure_tolerances(pin_runs(load(tmp_path / "runs"))[0], {})[0][0].rows
     assert rows[key("path_length")].origin == "floor"
     assert rows[key("path_length")].tolerance == pytest.approx(
         0.2 * usual[key("path_length")].tolerance, rel=1e-3
@@ -423,7 +423,7 @@ def run_of_rows(values):
 def test_a_row_that_agrees_by_chance_has_the_tolerance_of_its_metrics_rows():
     pinned = run_of_rows(np.ones(40))
     other = run_of_rows(1 + 0.05 * np.arange(40) / 40)
-    (found,), _ = measure([pinned], {"other": [other]})
+    (found,), _ = measure_tolerances([pinned], {"other": [other]})
     rows = list(found.rows.values())
     # The 95 % quantile of 0, 1, ..., 39 is 37.05.
     scale = 0.05 * 37.05 / 40
@@ -432,7 +432,7 @@ def test_a_row_that_agrees_by_chance_has_the_tolerance_of_its_metrics_rows():
     assert rows[39].tolerance == pytest.approx(2 * 0.05 * 39 / 40, rel=1e-3)
     # Fewer than 20 rows have no such quantile.
     few_rows = [run_of_rows(np.ones(19)), run_of_rows([1.0] * 10 + [2.0] * 9)]
-    (few,), _ = measure(few_rows[:1], {"other": few_rows[1:]})
+    (few,), _ = measure_tolerances(few_rows[:1], {"other": few_rows[1:]})
     assert [pin.origin for pin in few.rows.values()] == ["floor"] * 10 + ["spread"] * 9
 
 
@@ -521,7 +521,7 @@ def test_spread_of_other_code_or_of_another_job_is_refused(tmp_path):
     runs = pin_runs(load(tmp_path / "runs"))[0]
     for root, text in (("code", "other code of m"), ("job", "no finished run of a pinned job")):
         with pytest.raises(EditbenchError, match=text):
-            measure(runs, {root: pin_runs(load(tmp_path / root), every=True)[0]})
+            measure_tolerances(runs, {root: pin_runs(load(tmp_path / root), every=True)[0]})
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -559,7 +559,7 @@ def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
     whole = json.loads(text, parse_constant=pytest.fail)
     assert list(whole) == sorted(whole) and whole["reason"] == "for the test"
     wanted, read = (
-        measure(pin_runs(load(tmp_path / "runs"))[0], {})[0],
+        measure_tolerances(pin_runs(load(tmp_path / "runs"))[0], {})[0],
         read_baseline(tmp_path / "a.json").runs,
     )
     for one, two in zip(wanted, read, strict=True):
@@ -892,5 +892,5 @@ def test_rows_without_a_version_are_of_no_other_version(tmp_path):
     for folder, seed in (("pins", 0), ("spread", 1)):
         record(tmp_path / folder, edit=lambda rows: rows.assign(version=np.nan), seed=seed)
     runs, _ = pin_runs(load(tmp_path / "pins"))
-    measured, _ = measure(runs, {"spread": pin_runs(load(tmp_path / "spread"))[0]})
+    measured, _ = measure_tolerances(runs, {"spread": pin_runs(load(tmp_path / "spread"))[0]})
     assert {pin.origin for pin in measured[0].rows.values()} <= {"floor", "spread"}

@@ -16,7 +16,7 @@ from editbench.regression import (
     Baseline,
     PinnedRun,
     compare,
-    measure,
+    measure_tolerances,
     pin_runs,
     read_baseline,
     surroundings,
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     results = whole(args.root)
     runs, notes = pin_runs(results)
     spreads, own = read_spreads(args.spread, args.root)
-    runs, spread = measure(runs, spreads, own)
+    runs, spread = measure_tolerances(runs, spreads, own)
     for note in notes:
         out.print(f"note: {note}", style="dim", soft_wrap=True, markup=False)
     history: list[str] = []
@@ -143,7 +143,7 @@ def widen(args: argparse.Namespace, out: Console) -> None:
             f"the tolerances of {args.out} were measured by a folder of the name '{name}' before, "
             "and the file stores only names: rename the new one"
         )
-    runs, spread = measure(old.runs, spreads)
+    runs, spread = measure_tolerances(old.runs, spreads)
     widened = replace(
         old,
         runs=runs,
@@ -209,7 +209,7 @@ def report(runs: list, spread: dict, out: Console) -> None:
 
     Args:
         runs: the pinned runs.
-        spread: folder -> how many runs, and what was varied between them, see `measure`.
+        spread: folder -> how many runs, and what was varied between them, see `measure_tolerances`.
         out: for results; runs that are not done are printed to stderr.
     """
     origins = [pin.origin for run in runs for pin in run.rows.values()]

@@ -12,8 +12,8 @@ from editbench.base.errors import EditbenchError
 from editbench.base.progress import results_console
 from editbench.commands.options import CommandParser, add_config_dir, use_config_dir
 from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
-from editbench.regression.compare import differences, of_records
-from editbench.regression.show import github, print_comparison, write_junit
+from editbench.regression.compare import differences, name_methods
+from editbench.regression.show import github_annotations, print_comparison, write_junit
 from editbench.regression.summary import append_summary, markdown
 from editbench.report.caveats import caveats
 from editbench.report.load import load
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     if args.junit:
         write_junit(args.junit, found, failures)
     if args.github:
-        print("\n".join(github(found, failures)))
+        print("\n".join(github_annotations(found, failures)))
         append_summary(markdown(title, found, failures))
     # Runs were found, but no number of theirs was compared: nothing moved, and nothing agrees.
     if found.blind:
@@ -135,7 +135,7 @@ def of_other_code(runs: list[PinnedRun]) -> list[str]:
             changed[run.method] += 1
     if not changed:
         return []
-    methods = of_records(changed, Counter(run.method for run in runs if run.source))
+    methods = name_methods(changed, Counter(run.method for run in runs if run.source))
     return [
         f"code changed since the records were made: {methods}; this check does not test the "
         "current code of these methods until their jobs have run again"

@@ -1,11 +1,11 @@
 """Regression of metric numbers: pins of finished runs (`editbench baseline`) and their check
-(`editbench check`)."""
+(`editbench check`).
+"""
 
-# The commands use these names only; how a pin is stored can change behind them.
 from editbench.regression.compare import Finding, RegressionResult, compare
 from editbench.regression.file import Baseline, read_baseline, write_baseline
 from editbench.regression.pins import Pin, PinnedRun, pin_runs, surroundings
-from editbench.regression.tolerance import measure
+from editbench.regression.tolerance import measure_tolerances
 
 __all__ = [
     "Baseline",
@@ -14,7 +14,7 @@ __all__ = [
     "PinnedRun",
     "RegressionResult",
     "compare",
-    "measure",
+    "measure_tolerances",
     "pin_runs",
     "read_baseline",
     "surroundings",

@@ -1,5 +1,6 @@
-"""Pinned numbers against new ones: what moved, what cannot be compared, what is missing, what
-agrees."""
+"""Comparison of pinned numbers with new ones: what moved, what agrees, what is missing, and what
+cannot be compared.
+"""
 
 from __future__ import annotations
 
@@ -21,31 +22,39 @@ REPORTED = ("not comparable", "new")
 AGREES = ("same", "within", "noise", "unread")
 VERDICTS = (*FAILS, *REPORTED, "noise", "within", "same", "unread")  # in the order of tables
 COMPARED = ("moved", "same", "within", "noise")
-SHARED_STARTS = 0.9  # of all starts of both; fewer and the two were drawn otherwise
-# Skipped is above failed: a job that says why it cannot run is in order.
+SHARED_STARTS = 0.9  # least share of common starts; below it the two draws of starts differ
+# Skipped is above failed, since a job that gives the reason why it cannot run is in order.
 RANK = {"done": 2, "skipped": 1, "failed": 0}
-SLACK = 1e-9  # of rounding, so that a difference equal to its tolerance passes
+SLACK = 1e-9  # relative, so that a difference equal to its tolerance passes despite rounding
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one row, or of a whole run.
+    """The result of comparing one row, or a whole run.
 
     Attributes:
         run: label of the run.
-        row: the number in words, '' for the whole run.
-        verdict: 'moved' (beyond tolerance, and its paired interval excludes zero or there are no
-            samples), 'lost' (a row that is gone or has no value any more), 'broke' (the run is no
-            longer done), 'missing' (no such run), 'not comparable', 'new', 'same', 'within'
-            tolerance, 'noise' (beyond it, the paired interval holds zero), 'unread' (a note says
-            not to read it).
-        text: more about it.
+        row: name of the number; '' for the whole run.
+        verdict: one of VERDICTS:
+
+            - 'moved': beyond the tolerance, and the paired interval excludes zero or there are no
+              samples;
+            - 'lost': the row no longer exists or has no value;
+            - 'broke': the run is no longer done;
+            - 'missing': there is no such run;
+            - 'not comparable': the setting or the version of the metric differs;
+            - 'new': not pinned;
+            - 'noise': beyond the tolerance, but the paired interval contains zero;
+            - 'within': within the tolerance;
+            - 'same': equal;
+            - 'unread': a note says that the number should not be read.
+        text: further explanation.
         old: pinned value.
         new: value now.
         difference: new - old.
-        low: lower end of the paired interval of the difference, NaN without samples.
+        low: lower end of the paired interval of the difference; NaN without samples.
         high: upper end.
-        pairs: number of starts that both have, 0 without samples.
+        pairs: number of starts that both have; 0 without samples.
         tolerance: of the pinned row.
     """
 
@@ -68,9 +77,9 @@ class RegressionResult:
 
     Args:
         findings: in the order of the pins.
-        notes: remarks that decide nothing.
-        matched: whether any pinned run was found. If not, the folder is likely that of another
-            experiment, and the caller says so.
+        notes: remarks that do not affect the verdicts.
+        matched: whether any pinned run was found. If none was, the folder is probably of another
+            experiment.
     """
 
     findings: list[Finding]
@@ -78,14 +87,15 @@ class RegressionResult:
     matched: bool
 
     def count(self, *verdicts: str) -> int:
+        """Number of findings with one of these verdicts."""
         return sum(finding.verdict in verdicts for finding in self.findings)
 
     def failures(self, allow_missing: bool = False, strict: bool = False) -> list[Finding]:
-        """What makes the check fail.
+        """The findings that make the check fail.
 
         Args:
-            allow_missing: runs that are missing do not.
-            strict: what cannot be compared does too.
+            allow_missing: whether missing runs are accepted.
+            strict: whether numbers that cannot be compared count as failures.
         """
         kinds = set(FAILS)
         if strict:
@@ -96,8 +106,8 @@ class RegressionResult:
 
     @property
     def blind(self) -> bool:
-        """Whether runs were found but not a single number or status of them could be compared."""
-        # A check that compared nothing must not pass as one that found nothing.
+        """Whether runs were found, but no number or status could be compared."""
+        # Such a check must not pass, although it has no failures.
         return (
             self.count("not comparable") > 0
             and self.count(*COMPARED, "lost", "broke", "unread") == 0
@@ -108,15 +118,15 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
     """Compare every pinned run with its new one.
 
     Args:
-        pinned: the runs of the baseline; each may have one partner among `found`.
+        pinned: the runs of the baseline; each is paired with at most one of `found`.
         found: the runs of the folder that is checked.
 
     Returns:
-        The findings of the pinned runs in their order, then one 'new' for each run of `found` that
-        is not pinned; and notes on changed options and changed code, which decide nothing.
+        The findings of the pinned runs in their order, then a finding 'new' for each run of `found`
+        that is not pinned. Changed options and changed code are notes.
     """
-    pairs = match(pinned, found)
-    # None may be among them, which no found run equals.
+    pairs = pair_runs(pinned, found)
+    # It may contain None, which is equal to no run.
     taken = {new for _, new in pairs}
     findings: list[Finding] = []
     recoded: Counter[str] = Counter()
@@ -129,7 +139,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
             )
             continue
         findings += compare_run(old, new)
-        # Counted by what differs: a changed default would otherwise be reported for every attribute.
+        # Counted by the changed options, since a changed default affects the runs of all attributes.
         changes[old.method, ", ".join(differences(old.options, new.options))] += 1
         if old.source and new.source:
             known[old.method] += 1
@@ -140,7 +150,7 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
         if changed
     ]
     if any(recoded.values()):
-        notes.append(f"code changed since the pins: {of_records(recoded, known)}")
+        notes.append(f"code changed since the pins: {name_methods(recoded, known)}")
     findings += [
         Finding(new.label, "", "new", f"{new.status}, not pinned")
         for new in found
@@ -149,14 +159,14 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
     return RegressionResult(findings, notes, any(new is not None for _, new in pairs))
 
 
-def of_records(some: Counter[str], every: Counter[str]) -> str:
-    """Name the methods of which something is true, as 'gradctrl (2 of 12 records), sefa'.
+def name_methods(some: Counter[str], every: Counter[str]) -> str:
+    """List the methods of some records, as in 'gradctrl (2 of 12 records), sefa'.
 
-    The numbers are left out where it is true of all records of a method.
+    The numbers are omitted for a method if all of its records are meant.
 
     Args:
-        some: method -> number of its records of which it is true; methods with 0 are left out.
-        every: method -> number of its records.
+        some: method -> number of records that are meant; methods with 0 are omitted.
+        every: method -> number of all its records.
     """
     named = []
     for method in sorted(some):
@@ -167,24 +177,24 @@ def of_records(some: Counter[str], every: Counter[str]) -> str:
     return ", ".join(named)
 
 
-def match(
+def pair_runs(
     pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]
 ) -> list[tuple[PinnedRun, PinnedRun | None]]:
     """Pair each pinned run with its new one.
 
-    The new one has the same method, attribute and seed. Among variants it is the one with the same
-    options and setting, else the same options, else the same setting, else the only one that is
-    left.
+    The new run has the same method, attribute and seed. Among several variants, the one with the
+    same options and setting is chosen; otherwise the one with the same options, then the one with
+    the same setting, then the only one that is left.
 
     Args:
         pinned: the pinned runs.
-        found: the new runs; each is given to one pinned run at most.
+        found: the new runs; each is paired with at most one pinned run.
 
     Returns:
-        (pinned run, new run) for every pinned run in the order given. The new run is None if there
-        is none, or if several fit equally well.
+        (pinned run, new run) for every pinned run, in order. The new run is None if there is none,
+        or if several fit equally well.
     """
-    # From the strictest on: a variant must not be paired with another while its own is there.
+    # The strictest test first, so that no run is paired with a variant of its counterpart.
     tests: list[Callable[[PinnedRun, PinnedRun], bool]] = [
         lambda old, new: (
             not differences(old.options, new.options) and not setting_mismatches(old, new)
@@ -202,24 +212,24 @@ def match(
         for old in pins:
             fits[old] = {new for new in free if new.job == old.job and test(old, new)}
         for old in pins:
-            # Two pinned runs that claim the same new one leave it to a later test.
+            # If two pinned runs fit the same new run, a later test decides.
             rivals = any(fits[old] & fits[other] for other in pins if other is not old)
-            # Order of the runs decides nothing: an ambiguous pair stays open.
+            # The order of the runs must not matter, so an ambiguous pair is left open.
             if len(fits[old]) == 1 and not rivals:
                 partner[old] = min(fits[old], key=lambda new: new.label)
     return [(old, partner.get(old)) for old in pinned]
 
 
 def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
-    """Findings of a pinned run and its new one: one for the whole run, or one a row.
+    """Compare a pinned run with its new one.
 
     Args:
         old: the pinned run.
-        new: its partner of `match`, which may have another status or setting.
+        new: its counterpart from `pair_runs`, whose status or setting may differ.
 
     Returns:
-        A single finding with row '' if setting or status decide; otherwise the findings of all rows
-        that either run has, sorted by key.
+        A single finding for the whole run if its setting or status differs or if it was not done;
+        otherwise one finding for each row of either run, sorted by key.
     """
     whole = _compare_status(old, new)
     if whole is not None:
@@ -227,15 +237,15 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
     pinned = _metric_versions(old)
     present = _metric_versions(new)
     findings = []
-    for key in sorted(old.rows.keys() | new.rows.keys(), key=_order):
+    for key in sorted(old.rows.keys() | new.rows.keys(), key=_sort_key):
         before = pinned.get(key[0])
         now = present.get(key[0])
-        # Another version is another definition: the difference of the two is no regression.
+        # Another version is another definition, so a difference is no regression.
         redefined = before is not None and now is not None and before != now
-        # The words are for people; rows are matched by the key itself.
+        # Only for display: rows are matched by the key itself.
         row = written_key(key)
         if key not in old.rows:
-            # A new version may have other rows; the pinned ones say 'not comparable' already.
+            # A new version may have other rows. The pinned rows are already 'not comparable'.
             if not redefined:
                 value = new.rows[key].value
                 findings.append(Finding(old.label, row, "new", "not pinned", new=value))
@@ -260,15 +270,15 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
 
 
 def _compare_status(old: PinnedRun, new: PinnedRun) -> Finding | None:
-    """What is said of a run as a whole; None where its rows are to be compared."""
-    # First of all: under another judge or bank not even the status means the same.
+    """The finding about a run as a whole; None if its rows have to be compared."""
+    # Checked first: with another judge or bank, not even the status has the same meaning.
     unequal = setting_mismatches(old, new)
     if unequal:
         return Finding(old.label, "", "not comparable", f"different setting: {', '.join(unequal)}")
     change = f"{old.status} -> {new.status}"
     if RANK[new.status] < RANK[old.status]:
         return Finding(old.label, "", "broke", f"{change}: {new.reason or 'no reason given'}")
-    # Good news, but without pins there is nothing that its numbers could be compared with.
+    # An improvement, but there are no pinned numbers to compare with.
     if RANK[new.status] > RANK[old.status]:
         return Finding(old.label, "", "new", f"{change}; pin again")
     if old.status == "done":
@@ -279,17 +289,20 @@ def _compare_status(old: PinnedRun, new: PinnedRun) -> Finding | None:
 
 
 def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Finding:
-    """The finding of a row that both runs have.
+    """Compare a row that both runs have.
 
     Args:
-        blank: a finding with run, row, pinned value and tolerance.
+        blank: a finding with the run, the row, the pinned value and the tolerance.
         key: of the row.
         old: the pinned run.
-        new: the new one.
+        new: the new run.
+
+    Returns:
+        `blank` with the verdict and the other fields.
     """
     a = old.rows[key]
     b = new.rows[key]
-    # A number that was not to be read when it was pinned cannot move.
+    # A number that could not be read when it was pinned cannot move.
     if a.note or not (math.isfinite(a.value) or math.isfinite(b.value)):
         text = f"pinned with a note: {a.note}" if a.note else "no value"
         return replace(blank, verdict="unread", text=text, new=b.value)
@@ -299,7 +312,7 @@ def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Fin
         return replace(
             blank, verdict="lost", text=f"no longer has a value{f': {b.note}' if b.note else ''}"
         )
-    # After the missing value, for which a note alone is no excuse.
+    # Checked after the missing value, which is a failure even if a note explains it.
     if b.note:
         return replace(blank, verdict="unread", text=f"now has a note: {b.note}", new=b.value)
     gap = b.value - a.value
@@ -307,13 +320,13 @@ def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Fin
     # An equal number needs no interval, and the bootstrap takes time.
     if gap == 0:
         return replace(out, verdict="same", text="")
-    # Without samples on both sides the tolerance is the only judge.
+    # Without samples on both sides, only the tolerance decides.
     left = new.series(key)
     right = old.series(key)
     if left is not None and right is not None and len(left.index.intersection(right.index)):
         low, high, pairs = paired_interval(left, right)
         out = replace(out, low=low, high=high, pairs=pairs)
-    # Tolerance before the interval: a small change is passed even where it is significant.
+    # The tolerance before the interval: a small change passes even if it is significant.
     if abs(gap) <= a.tolerance * (1 + SLACK):
         return replace(out, verdict="within", text="")
     if out.pairs and out.low <= 0 <= out.high:
@@ -323,25 +336,25 @@ def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Fin
     return replace(
         out,
         verdict="moved",
-        text=_side(gap, b) + ("" if out.pairs else "; no samples, judged by tolerance alone"),
+        text=_direction(gap, b) + ("" if out.pairs else "; no samples, judged by tolerance alone"),
     )
 
 
 def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
-    """95 % bootstrap interval of mean(new) - mean(old), starts drawn whole.
+    """95 % bootstrap interval of mean(new) - mean(old).
 
-    The two values of a start are drawn together. A start that only one of them has counts in that
-    mean alone, so that the interval is of the difference of the rows; where all starts are shared
-    it is the paired bootstrap.
+    The two values of a start are drawn together. A start that only one side has counts only in the
+    mean of that side, so that the interval is that of the difference of the two rows. If all starts
+    are shared, this is the paired bootstrap.
 
     Args:
-        new: values of a row by start, without NaN; the index holds the ids of the starts.
-        old: likewise, of the pinned row.
+        new: values of a row by start, without NaN; the index has the ids of the starts.
+        old: the same of the pinned row.
 
     Returns:
-        low, high, and the number of starts that both have.
+        Low end, high end, and the number of starts that both have.
     """
-    # Sorted by start, since a draw picks rows by their place.
+    # Sorted by start, since a draw selects rows by position.
     both = pd.concat([new, old], axis=1, keys=["new", "old"]).sort_index().to_numpy(np.float64)
     means = resampled_means(both, stream="paired")
     low, high = percentiles(means[:, :1] - means[:, 1:])[:, 0]
@@ -349,21 +362,21 @@ def paired_interval(new: pd.Series, old: pd.Series) -> tuple[float, float, int]:
 
 
 def setting_mismatches(old: PinnedRun, new: PinnedRun) -> list[str]:
-    """What forbids a comparison of two runs, as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'.
+    """Why two runs cannot be compared, such as 'judge 586ab9d5b48a -> 0c1d2e3f4a5b'.
 
     Args:
-        old: the pinned run. A run that was not walked has no hashes and no starts, and these are
-            then not compared.
+        old: the pinned run. If a run was not walked, it has no hashes and no starts, and these are
+            not compared.
         new: the new run.
 
     Returns:
-        One text for each key of the setting with another value. If there is none: one text if fewer
-        than SHARED_STARTS of their starts are common. Empty if the runs can be compared.
+        One text for each key of the setting whose values differ. If none differs, one text if they
+        share too few starts. Empty if the runs can be compared.
     """
     found = differences(old.setting, new.setting)
     own = set(old.starts.tolist())
     others = set(new.starts.tolist())
-    # Other starts say nothing new where the setting differs already.
+    # If the setting differs, different starts are to be expected.
     if own and others and not found and not share_starts(own, others):
         found.append(
             f"only {len(own & others)} starts in common, of {len(old.starts)} pinned and "
@@ -373,34 +386,32 @@ def setting_mismatches(old: PinnedRun, new: PinnedRun) -> list[str]:
 
 
 def share_starts(own: set[int], others: set[int]) -> bool:
-    """Whether two runs walked from the same starts.
-
-    Of all starts that either has, both must have the share SHARED_STARTS.
+    """Whether two runs have at least the share SHARED_STARTS of all their starts in common.
 
     Args:
         own: ids of the starts of one run.
         others: ids of the starts of the other.
     """
-    # Of the union, so that both fewer starts and other starts count.
+    # Relative to the union, so that both fewer starts and different starts count.
     return len(own & others) >= SHARED_STARTS * len(own | others)
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """Describe the keys that both mappings have with other values.
+    """The keys of both mappings whose values differ, as text.
 
-    A key that only one of them has is no difference.
+    A key that only one of them has is ignored.
 
     Args:
-        old: options or a setting, flat; keys such as 'hash.judge' or 'method.lr'.
-        new: likewise.
+        old: flat options, or a flat setting, with keys such as 'hash.judge' or 'method.lr'.
+        new: the same.
 
     Returns:
-        'key old -> new' for each, sorted by key, without the prefixes 'hash.' and 'method.'; hashes
-        are cut to 12 digits.
+        'key old -> new' for each, sorted by key, without the prefixes 'hash.' and 'method.'. Hashes
+        are shortened to 12 digits.
     """
     out = []
     for key in sorted(old.keys() & new.keys()):
-        # As JSON, since pins come from a file, where tuples have become lists.
+        # As JSON, since tuples have become lists in the file of the pins.
         if json.dumps(old[key], default=str) != json.dumps(new[key], default=str):
             name = key.removeprefix("hash.").removeprefix("method.")
             shown = [
@@ -411,23 +422,24 @@ def differences(old: dict, new: dict) -> list[str]:
 
 
 def _cut(value: object) -> str:
-    """The first 12 digits of a hash, and the precision that may stand behind it."""
+    """The first 12 digits of a hash, with the precision that may follow it."""
     digits, dash, precision = str(value).partition("-")
     return digits[:12] + dash + precision
 
 
 def _metric_versions(run: PinnedRun) -> dict[str, str]:
-    """Name of a metric -> its version, which all its rows have; 'none' where they do not say it."""
+    """Name of a metric -> the version of its rows; 'none' if it is unknown."""
     found = {}
     for key, pin in run.rows.items():
         found[key[0]] = f"{pin.version:g}" if math.isfinite(pin.version) else "none"
     return found
 
 
-def _side(gap: float, pin: Pin) -> str:
+def _direction(gap: float, pin: Pin) -> str:
+    """'better' or 'worse'; 'moved' if it is not known which direction is better."""
     return "moved" if pin.better is None else "better" if (gap > 0) == pin.better else "worse"
 
 
-def _order(key: Key) -> tuple:
-    """For sorting keys: None, which compares with nothing, comes first."""
+def _sort_key(key: Key) -> tuple:
+    """A key that can be compared with others: None, which cannot, sorts first."""
     return tuple(-math.inf if value is None else value for value in key)

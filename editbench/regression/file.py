@@ -1,8 +1,9 @@
-"""The baseline file: JSON with sorted keys and one line a row.
+"""The baseline file: JSON with sorted keys and one line per row.
 
-What several runs share is written once and named by its hash. Samples are text, one value for each
-of the run's starts in order: '0110-' where all are 0 or 1, else numbers with spaces between them;
-'-' is a start without a value. Start ids are the first one and the steps to the next.
+Values that several runs share are written once, under their hash. The samples of a number are one
+text, with a value for each start of the run in order: '0110-' if all are 0 or 1, and otherwise
+numbers separated by spaces. '-' stands for a start without a value. Ids of starts are stored as the
+first id and the difference of each id from the one before.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from editbench.regression.tolerance import RULE
 
 NO_VALUE = "-"  # a start without a value
 LARGEST_WHOLE = 1e9  # whole floats below it are written as integers
-KIND = "editbench baseline"  # tells the file from other JSON
+KIND = "editbench baseline"  # distinguishes the file from other JSON
 FORMAT = 2  # 1 had keys such as 'ad@0.125' instead of fields
-# Of a row, after the fields of its key. The file lists them, so that a change of them is noticed.
+# Values of a row, after the fields of its key. The file lists them, so that a change is noticed.
 COLUMNS = ["value", "low", "high", "count", "version", "note", "tolerance", "origin"]
 # Fields of a run that differ between runs and are written as they are.
 PLAIN = ("method", "attribute", "seed", "status", "reason", "run_id", "source")
@@ -39,14 +40,14 @@ PLAIN = ("method", "attribute", "seed", "status", "reason", "run_id", "source")
 
 @dataclass(frozen=True)
 class Baseline:
-    """Pins and why they are there.
+    """Pinned runs, and the reason why they are pinned.
 
     Args:
         runs: sorted by label.
         reason: why these numbers are pinned.
         history: reasons of the earlier versions, oldest first.
         made_with: versions and hardware.
-        spread: folder -> how many runs, and what was varied between them; {} where the tolerances
+        spread: folder -> the number of runs, and what was varied between them; {} if the tolerances
             are defaults.
     """
 
@@ -58,7 +59,7 @@ class Baseline:
 
 
 class SharedValues:
-    """Values that several runs have alike, each written once under its hash."""
+    """Values that several runs may share, each written once under its hash."""
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[str, Any]] = {"settings": {}, "methods": {}, "starts": {}}
@@ -71,9 +72,9 @@ class SharedValues:
             value: plain values that JSON can hold.
 
         Returns:
-            Its key there, the first 8 hexadecimal digits of the hash.
+            The key of the value in the table.
         """
-        # Eight hexadecimal digits tell a few hundred values apart.
+        # Eight hexadecimal digits are enough to distinguish a few hundred values.
         key = digest(value, 8)
         self.tables[table][key] = value
         return key
@@ -99,13 +100,13 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
         "tolerance": {"rule": RULE, "spread": baseline.spread},
         **shared.tables,
     }
-    # A changed digit would be compared as if it had been measured.
+    # Without a checksum, a digit that was changed by accident would be taken for a measurement.
     whole[CHECKSUM] = digest(whole, 64)
     write_atomic(path, _lines(whole) + "\n")
 
 
 def _run_as_json(run: PinnedRun, shared: SharedValues) -> dict[str, Any]:
-    """One run as an object of the file; what others may have alike goes to `shared`."""
+    """One run as an object of the file. Values that runs may share are added to `shared`."""
     values: dict[str, Any] = {}
     for name in PLAIN:
         values[name] = getattr(run, name)
@@ -119,7 +120,7 @@ def _run_as_json(run: PinnedRun, shared: SharedValues) -> dict[str, Any]:
             row.append(_plain(getattr(pin, name)))
         rows.append(row)
     values["rows"] = rows
-    # Steps between ids are short numbers, and a file under version control should be small.
+    # Differences of ids are short, and a file under version control should be small.
     steps = np.diff(run.starts, prepend=0)
     values["starts"] = shared.add("starts", " ".join(map(str, steps)))
     samples = []
@@ -142,8 +143,8 @@ def read_baseline(path: Path) -> Baseline:
         BadFile: the file is missing, damaged, or of another kind or format.
     """
     whole = _read_checked(path)
-    # The checksum finds accidents alone: a file with a right one may still lack a part, where it
-    # was written by hand or by another version.
+    # The checksum detects only accidents. A file that was written by hand or by another version may
+    # lack a part although its checksum is right.
     try:
         columns = whole["columns"]
         if columns != COLUMNS:
@@ -166,7 +167,7 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def _run_from_json(label: str, whole: dict) -> PinnedRun:
-    """One run of the file, with what it shares with others."""
+    """One run of the file, with the values that it shares with others."""
     run = whole["runs"][label]
     starts = np.cumsum(np.array(whole["starts"][run["starts"]].split(), np.int64))
     rows = {}
@@ -188,7 +189,7 @@ def _run_from_json(label: str, whole: dict) -> PinnedRun:
 
 
 def _read_checked(path: Path) -> dict:
-    """The whole object of a baseline file; BadFile unless its kind, format and checksum are right."""
+    """The object of a baseline file. Raises BadFile if its kind, format or checksum is wrong."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -208,7 +209,7 @@ def _read_checked(path: Path) -> dict:
         raise BadFile(
             f"'{path}' is JSON but not a baseline; `editbench baseline RUNS --out FILE` makes one"
         )
-    # Before the checksum: another format may compute it in another way, or have none.
+    # Before the checksum, which another format may compute differently or lack.
     if whole.get("format") != FORMAT:
         raise BadFile(
             f"the baseline '{path}' has format {whole.get('format')}, but this editbench reads "
@@ -224,12 +225,12 @@ def _read_checked(path: Path) -> dict:
 
 
 def _pin_of(values: list) -> Pin:
-    """The pin of a row's values, which follow COLUMNS."""
+    """The pin of a row's values, which are in the order of COLUMNS."""
     # strict: a row with a missing value would otherwise lose its last columns.
     cells = dict(zip(COLUMNS, values, strict=True))
 
     def number(name: str) -> float:
-        # JSON has no NaN; it is written as null.
+        # JSON has no NaN, so null is written instead.
         if cells[name] is None:
             return NAN
         return float(cells[name])
@@ -247,7 +248,7 @@ def _pin_of(values: list) -> Pin:
 
 
 def _plain(value: object) -> object:
-    """Whole floats as integers, NaN as null: short, and strict JSON."""
+    """A value as strict and short JSON: a whole float as an integer, NaN as null."""
     if not isinstance(value, float):
         return value
     if not math.isfinite(value):
@@ -258,8 +259,8 @@ def _plain(value: object) -> object:
 
 
 def _pack(values: np.ndarray) -> str:
-    """The values of a run's starts (n,) as text, see the module."""
-    # Flips are 0 or 1 and need one character a start; numbers need a space as well.
+    """The values (n,) of a run's starts as text; the module describes the format."""
+    # Values of 0 and 1 need one character per start, since they are not separated by spaces.
     binary = bool(np.isin(values[np.isfinite(values)], (0.0, 1.0)).all())
     words = []
     for value in values:
@@ -276,8 +277,8 @@ def _pack(values: np.ndarray) -> str:
 
 
 def _unpack(text: str, n: int) -> np.ndarray:
-    """The n values that `_pack` wrote, (n,) float64; ValueError where their number differs."""
-    # Several numbers have a space between them. One number has none, whichever way it was written.
+    """The values (n,) float64 that `_pack` wrote. Raises ValueError if their number is not n."""
+    # Several numbers are separated by spaces. For one start, both formats are the same.
     words = text.split()
     if n > 1 and " " not in text:
         words = list(text)
@@ -291,22 +292,22 @@ def _unpack(text: str, n: int) -> np.ndarray:
 
 
 def _flat(value: object) -> str:
-    """A value on one line of JSON; NaN is refused, since strict readers of JSON refuse it."""
+    """A value as one line of JSON. NaN raises ValueError, since strict readers reject it."""
     return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
 
 
 def _lines(value: object, depth: int = 0) -> str:
     """A value as JSON that version control can compare line by line.
 
-    Objects have a key a line, in the order of the keys. A list of rows has a row a line. Everything
-    else stands on one line.
+    An object has one line per key, sorted, and a list of lists has one line per inner list. Every
+    other value is on one line.
     """
     pad = " " * (depth + 1)
     end = "\n" + " " * depth
     if isinstance(value, list) and value and isinstance(value[0], list):
         rows = [pad + _flat(row) for row in value]
         return "[\n" + ",\n".join(rows) + end + "]"
-    # json.dumps has one indentation for all levels, which would give each number of a row a line.
+    # json.dumps indents all levels, which would put each number of a row on a line of its own.
     if not isinstance(value, dict) or not value:
         return _flat(value)
     lines = []

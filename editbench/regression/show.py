@@ -1,4 +1,4 @@
-"""A comparison as a table for people, as JUnit XML and as annotations of GitHub Actions."""
+"""A comparison as a table on the terminal, as JUnit XML and as annotations of GitHub Actions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from editbench.regression.compare import (
     RegressionResult,
 )
 
-# More rows hide the first ones, which failed, above the top of the screen.
-LONGEST = 60  # rows of the table, unless all are asked for
-# What agrees has no colour, so that a colour means something to do.
+# Rows of the table, unless all are requested. With more, the failures would scroll off the screen.
+LONGEST = 60
+# Rows that agree have no colour, so that a colour always means something to do.
 STYLES = dict.fromkeys(FAILS, "red") | dict.fromkeys(REPORTED, "yellow")
 UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XML 1.0
 
@@ -32,22 +32,21 @@ UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XM
 def print_comparison(
     comparison: RegressionResult, console: Console, every: bool = False, title: str = ""
 ) -> None:
-    """Print a table of the findings, those that failed first, then the notes and a line of counts.
+    """Print a table of the findings, failures first, then the notes and a line of counts.
 
     Args:
-        comparison: what is shown.
-        console: where it is printed.
-        every: show the rows that agree or are unread too, each by itself and without a limit.
-            Otherwise rows of a run that say the same are merged, and at most LONGEST are shown.
+        comparison: to print.
+        console: to print to.
+        every: whether to show all rows, including those that agree or are unread. Otherwise, rows
+            of a run with the same text are merged, and at most LONGEST are shown.
         title: of the table; '' for none.
     """
     shown = sorted(
         (f for f in comparison.findings if every or f.verdict not in ("same", "within", "unread")),
-        # Stable: rows of one verdict keep the order of the pins.
+        # The sort is stable, so rows with the same verdict keep the order of the pins.
         key=lambda f: VERDICTS.index(f.verdict),
     )
-    # With `every` nothing is merged or cut: it is asked for to see each row.
-    cut = shown if every else merged(shown)[:LONGEST]
+    cut = shown if every else merge_alike(shown)[:LONGEST]
     if cut:
         table = Table(
             title=escape(title) or None,
@@ -58,7 +57,7 @@ def print_comparison(
             pad_edge=False,
         )
         for heading in ("verdict", "run", "row"):
-            # Labels of variants can be long; verdict and row must stay in one piece.
+            # Labels of variants can be long and are wrapped; verdict and row are not.
             table.add_column(heading, no_wrap=heading != "run", overflow="fold")
         for heading in ("pinned", "new", "difference [95 %]", "tolerance"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -66,7 +65,7 @@ def print_comparison(
         for finding in cut:
             style = STYLES.get(finding.verdict, "")
             table.add_row(
-                # Verdicts are our own words; the rest is escaped, as rich reads [ ] as markup.
+                # Text of records is escaped, since rich reads brackets as markup.
                 f"[{style}]{finding.verdict}[/]" if style else finding.verdict,
                 escape(finding.run),
                 escape(finding.row),
@@ -77,7 +76,7 @@ def print_comparison(
                 escape(finding.text),
             )
         console.print(table)
-        # Merged rows are fewer as well, but nothing of them is left out.
+        # Merging also leaves fewer rows, but then nothing is hidden.
         if len(cut) < len(shown) and len(cut) == LONGEST:
             console.print("further rows are not shown; --all shows all", style="dim")
     for note in comparison.notes:
@@ -86,11 +85,11 @@ def print_comparison(
 
 
 def counts(comparison: RegressionResult) -> str:
-    """'2 moved, 1 missing, 3 not comparable; 540 agree (...)'."""
+    """How many findings have each verdict: '2 moved, 1 missing, 540 agree (...)'."""
     parts = [
         f"{comparison.count(kind)} {kind}" for kind in (*FAILS, *REPORTED) if comparison.count(kind)
     ]
-    # 'unread' is neither: nothing was compared.
+    # Unread rows are counted apart, since they were not compared.
     agree = comparison.count("same", "within", "noise")
     detail = [
         f"{comparison.count(kind)} {words}"
@@ -107,11 +106,12 @@ def counts(comparison: RegressionResult) -> str:
 
 
 def number(value: float) -> str:
+    """A number with four significant digits; a dash for NaN and infinity."""
     return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
 def difference(finding: Finding) -> str:
-    """'-0.12 [-0.15, -0.09]'; without an interval where there are no samples."""
+    """The difference with its interval, '-0.12 [-0.15, -0.09]'; without samples only the former."""
     if not math.isfinite(finding.difference):
         return "–"
     interval = f" [{finding.low:+.3g}, {finding.high:+.3g}]" if finding.pairs else ""
@@ -119,7 +119,7 @@ def difference(finding: Finding) -> str:
 
 
 def sentence(finding: Finding) -> str:
-    """One line that says all of a finding but the run."""
+    """Everything about a finding except its run, in one line."""
     # Findings of a whole run have no row.
     row = f"{finding.row}: " if finding.row else ""
     if not math.isfinite(finding.difference):
@@ -134,25 +134,24 @@ def sentence(finding: Finding) -> str:
 def write_junit(path: Path, comparison: RegressionResult, failures: Sequence[Finding]) -> None:
     """Write JUnit XML with a test case for each row that was compared.
 
-    What cannot be compared is a skipped case, one for all rows of a run that say the same. What is
-    not to be read is one skipped case of all runs.
+    Rows of a run that cannot be compared for the same reason are one skipped case. Unread rows of
+    all runs are one skipped case.
 
     Args:
         path: of the file; an earlier file is replaced.
-        comparison: what is written.
-        failures: of the same comparison, the findings themselves and not copies; only they are
-            failed cases.
+        comparison: to write.
+        failures: the findings of `comparison` that are failed cases; not copies of them.
 
     Raises:
         EditbenchError: the file cannot be written.
     """
-    # By identity: two findings may hold the same values.
+    # By identity, since two findings may be equal.
     failed = {id(finding) for finding in failures}
     reported = [f for f in comparison.findings if f.verdict in REPORTED and id(f) not in failed]
     unread = comparison.count("unread")
     apart = {id(finding) for finding in reported}
     cases = [f for f in comparison.findings if f.verdict != "unread" and id(f) not in apart]
-    cases += merged(reported)
+    cases += merge_alike(reported)
     skipped = [f for f in cases if id(f) not in failed and f.verdict not in AGREES]
     suite = ElementTree.Element(
         "testsuite",
@@ -171,7 +170,7 @@ def write_junit(path: Path, comparison: RegressionResult, failures: Sequence[Fin
             ElementTree.SubElement(
                 case, "failure", message=words, type=finding.verdict
             ).text = words
-        # A skip is shown by viewers without making the suite fail.
+        # Viewers show a skipped case without making the suite fail.
         elif finding.verdict not in AGREES:
             ElementTree.SubElement(case, "skipped", message=words)
     if unread:
@@ -180,28 +179,28 @@ def write_junit(path: Path, comparison: RegressionResult, failures: Sequence[Fin
         ElementTree.SubElement(case, "skipped", message=words)
     root = ElementTree.Element("testsuites")
     root.append(suite)
-    # People read the file in CI as well.
+    # Indented, since people read the file too.
     ElementTree.indent(root)
     write_atomic(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
 
 def _case(suite: ElementTree.Element, group: str, name: str) -> ElementTree.Element:
-    """A test case of a suite."""
+    """Add a test case to a suite."""
     return ElementTree.SubElement(
         suite, "testcase", classname=_printable(group), name=_printable(name), time="0"
     )
 
 
-def github(comparison: RegressionResult, failures: Sequence[Finding]) -> list[str]:
-    """Workflow commands of GitHub Actions, one line a run and level.
+def github_annotations(comparison: RegressionResult, failures: Sequence[Finding]) -> list[str]:
+    """Workflow commands of GitHub Actions: at most one '::error' and one '::notice' for each run.
 
     Args:
-        comparison: what is shown.
-        failures: of the same comparison, the findings themselves and not copies.
+        comparison: to show.
+        failures: the findings of `comparison` that failed; not copies of them.
 
     Returns:
-        '::error' lines with all that failed of a run, then '::notice' lines with what did not fail
-        and is to be reported: what is missing, new or not comparable.
+        The '::error' lines, with all failures of a run, then the '::notice' lines, with its other
+        findings that are missing, new or not comparable.
     """
     failed = {id(finding) for finding in failures}
     reported = [
@@ -211,21 +210,24 @@ def github(comparison: RegressionResult, failures: Sequence[Finding]) -> list[st
     ]
     lines = []
     for level, findings in (("error", list(failures)), ("notice", reported)):
-        # In the order of the findings, which a set would lose. GitHub shows only some of many
-        # annotations, so there is one a run.
+        # GitHub shows only the first annotations, so there is one per run and not one per finding. A
+        # dictionary keeps the order of the findings.
         for run in dict.fromkeys(finding.run for finding in findings):
             text = "\n".join(
-                sentence(finding) for finding in merged([f for f in findings if f.run == run])
+                sentence(finding) for finding in merge_alike([f for f in findings if f.run == run])
             )
             lines.append(f"::{level} title={_escaped(f'editbench: {run}', True)}::{_escaped(text)}")
     return lines
 
 
-def merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Rows of one run that say the same without a number become one: a new version has dozens."""
+def merge_alike(findings: Sequence[Finding]) -> list[Finding]:
+    """Merge the findings of a run that are new or not comparable for the same reason.
+
+    After a change of a metric's version there are dozens of them.
+    """
     groups: dict[tuple, list[Finding]] = {}
     for finding in findings:
-        # Failures are never merged: each is a number to look at.
+        # Failures are never merged, since each is a number to look at.
         own = (finding.row,) if finding.verdict not in REPORTED else ()
         groups.setdefault((finding.run, finding.verdict, finding.text, *own), []).append(finding)
     return [
@@ -242,12 +244,18 @@ def merged(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _printable(text: str) -> str:
+    """Replace the characters that XML does not allow."""
     return UNPRINTABLE.sub("?", text)
 
 
 def _escaped(text: str, title: bool = False) -> str:
-    # The percent sign first, or it would escape what the others became.
-    # The title is a property of the command, where a colon or a comma would end it.
+    """Escape text for a workflow command of GitHub Actions.
+
+    Args:
+        text: to escape.
+        title: whether it is a property of the command, which a colon or a comma would end.
+    """
+    # The percent sign comes first, since the other replacements contain it.
     for char in "%\r\n" + (":," if title else ""):
         text = text.replace(char, f"%{ord(char):02X}")
     return text

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, for the page of a run of GitHub Actions."""
+"""A comparison as Markdown, for the summary page of GitHub Actions."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 from editbench.base.files import explain_disk_errors
 from editbench.regression.compare import VERDICTS, Finding, RegressionResult
-from editbench.regression.show import counts, difference, merged, number
+from editbench.regression.show import counts, difference, merge_alike, number
 
-# The environment variable that names the file, to which every command of a step appends.
+# This environment variable has the path of a file to which every command of a step appends.
 SUMMARY = "GITHUB_STEP_SUMMARY"
-LARGEST = 1024 * 1024  # bytes of a step's summary; GitHub shows nothing of a larger one
-ROWS = 200  # of the table of what failed; more are not read on a page
+LARGEST = 1024 * 1024  # bytes of a step's summary; GitHub does not show a larger one
+ROWS = 200  # most rows of the table of failures
 LONGEST = 300  # characters of a cell
 CUT = "\n\n(cut here: the full summary exceeds the size that GitHub shows)\n"
 
 
 def append_summary(text: str) -> None:
-    """Append Markdown to the summary of the step, where there is one.
+    """Append Markdown to the summary of the step; outside GitHub Actions do nothing.
 
     Raises:
         EditbenchError: the file cannot be written.
@@ -30,40 +30,43 @@ def append_summary(text: str) -> None:
         return
     path = Path(name)
     with explain_disk_errors(path), path.open("ab") as stream:
-        # In append mode the position is the size of what earlier commands wrote.
+        # In append mode, the position is the size of what earlier commands wrote.
         room = LARGEST - stream.tell()
         stream.write(shortened(text, room))
 
 
 def shortened(text: str, room: int) -> bytes:
-    """The text as UTF-8, cut to a number of bytes and with a line that says so where it is cut.
+    """A text as UTF-8, cut to a number of bytes. A text that is cut ends with CUT.
 
     Args:
         text: Markdown.
-        room: largest number of bytes; 0 or less gives nothing.
+        room: largest number of bytes; with 0 or less, nothing is left.
     """
     whole = text.encode()
     if len(whole) <= room:
         return whole
     kept = max(0, room - len(CUT.encode()))
-    # A cut may go through the middle of a letter.
-    # The room may be less than the line that says so.
+    # Bytes of a character that was cut in two are ignored. There may not even be room for CUT.
     return (whole[:kept].decode(errors="ignore") + CUT).encode()[: max(0, room)]
 
 
 def markdown(title: str, comparison: RegressionResult, failures: Sequence[Finding]) -> str:
-    """The verdict, what failed with its numbers, and the counts of each method.
+    """The verdict, a table of the failures, and the number of findings of each method.
 
     Args:
-        title: what was checked against what.
+        title: what was checked, and against which pins.
         comparison: of the check.
         failures: of the check.
     """
-    parts = [f"## {verdict(comparison, failures)}", clean(title), f"{counts(comparison)}."]
+    parts = [
+        f"## {verdict(comparison, failures)}",
+        escape_markdown(title),
+        f"{counts(comparison)}.",
+    ]
     if failures:
         heads = ("verdict", "run", "row", "pinned", "now", "difference [95 %]", "tolerance", "why")
-        # With --strict all rows of a new metric version fail, and say the same.
-        rows = [failed_row(finding) for finding in merged(failures)]
+        # With --strict, all rows of a new metric version fail for the same reason.
+        rows = [failed_row(finding) for finding in merge_alike(failures)]
         parts.append(table(heads, rows[:ROWS], numbers=range(3, 7)))
         if len(rows) > ROWS:
             parts.append(f"{len(rows) - ROWS} more rows failed.")
@@ -73,7 +76,7 @@ def markdown(title: str, comparison: RegressionResult, failures: Sequence[Findin
     kinds = [kind for kind in VERDICTS if comparison.count(kind)]
     counted = [[name, *(str(found[kind]) for kind in kinds)] for name, found in by_method.items()]
     parts.append(table(("method", *kinds), counted, numbers=range(1, len(kinds) + 1)))
-    notes = [f"- {clean(note)}" for note in comparison.notes[:ROWS]]
+    notes = [f"- {escape_markdown(note)}" for note in comparison.notes[:ROWS]]
     parts += ["\n".join(notes)] if notes else []
     return "\n\n".join(parts) + "\n\n"
 
@@ -82,7 +85,7 @@ def verdict(comparison: RegressionResult, failures: Sequence[Finding]) -> str:
     """The heading: whether the check passed, and how many rows failed.
 
     Args:
-        comparison: of the check. One that compared nothing counts as failed.
+        comparison: of the check. If nothing could be compared, the check failed.
         failures: of the check.
     """
     if comparison.blind:
@@ -94,7 +97,7 @@ def verdict(comparison: RegressionResult, failures: Sequence[Finding]) -> str:
 
 
 def failed_row(finding: Finding) -> list[str]:
-    """The cells of a finding."""
+    """The cells of a finding in the table of failures."""
     return [
         finding.verdict,
         finding.run,
@@ -108,7 +111,7 @@ def failed_row(finding: Finding) -> list[str]:
 
 
 def method_of(finding: Finding) -> str:
-    """The method of a finding, whose run is called 'gradctrl x smile, seed 0'."""
+    """The method of a finding: the first word of 'gradctrl x smile, seed 0'."""
     return finding.run.split(" x ")[0]
 
 
@@ -116,20 +119,23 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable
     """A Markdown table.
 
     Args:
-        heads: headings of the columns, Markdown of our own.
-        rows: cells of each row, as many as headings; text of records, which is escaped here.
-        numbers: places of the columns that are aligned to the right, from 0.
+        heads: headings of the columns, in Markdown.
+        rows: cells of each row, as many as headings. They may be text of records and are escaped.
+        numbers: positions, from 0, of the columns that are aligned to the right.
     """
     right = set(numbers)
     rule = ["---:" if place in right else "---" for place in range(len(heads))]
-    lines = [heads, rule, *([clean(text) for text in row] for row in rows)]
+    lines = [heads, rule, *([escape_markdown(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def clean(text: str) -> str:
-    """Text of a record as Markdown that shows it: no cell, tag, line or link of its own."""
+def escape_markdown(text: str) -> str:
+    """Escape text of a record, so that it makes no cell, tag, line or link of its own.
+
+    At most LONGEST characters are kept.
+    """
     text = " ".join(text.split())[:LONGEST]
     for letter in "\\`*_[]|~":
         text = text.replace(letter, f"\\{letter}")
-    # The ampersand first, or it would escape what the others became. GitHub makes a link of @NAME.
+    # The ampersand comes first, since the other replacements contain it. GitHub links @NAME.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")

@@ -1,12 +1,14 @@
-"""How far a number may move: measured on runs that should agree, or a named default.
+"""Tolerances of pinned numbers: measured on runs that should agree, or a default.
 
-Default, from the pinned row alone: the largest of 5 % of the value, a quarter of its 95 %
-interval's width (half where there are no samples to pair, since the tolerance alone must carry the
-noise there) and, for a count (a whole number without an interval), 1.
-Measured: twice the largest absolute deviation from the pinned value that the other runs of the same
-job show. A few runs may agree in one row by chance, so all rows of one metric of a method (20 or
-more) give a scale: the 95 % quantile of the deviation divided by the default tolerance. A tolerance
-is not below twice the scale times the default, nor below the floor, a fifth of the default.
+The default depends only on the pinned row. It is the largest of 5 % of the value, a quarter of the
+width of its 95 % interval, and 1 for a count (a whole number without an interval). Without samples
+to pair, it is half of the width, since then only the tolerance allows for noise.
+
+A measured tolerance is twice the largest absolute deviation of other runs of the same job from the
+pinned value. A few runs may agree in one row by chance. Therefore all rows of one metric of a method
+(20 or more) give a scale: the 95 % quantile of the deviation divided by the default tolerance. A
+measured tolerance is at least twice the scale times the default, and at least a fifth of the default
+(the floor).
 """
 
 from __future__ import annotations
@@ -22,18 +24,16 @@ from editbench.base.errors import EditbenchError
 from editbench.regression.pins import Key, Pin, PinnedRun, key_fields, significant
 from editbench.walk.rows import written_key
 
-# Default: shares of the value, and of the interval's width with and without samples; of a count.
-RELATIVE = 0.05
-PAIRED = 0.25
-ALONE = 0.5
-COUNT = 1.0
-# Measured: times the largest deviation, but not below this share of the default.
-FACTOR = 2.0
-FLOOR = 0.2
-# Of the deviations of all rows of one metric of a method, in units of the default tolerance. Fewer
-# rows have no such quantile.
-QUANTILE = 0.95
-MIN_ROWS = 20
+# The default tolerance.
+RELATIVE = 0.05  # share of the value
+PAIRED = 0.25  # share of the interval's width, with samples to pair
+ALONE = 0.5  # share of the interval's width, without samples
+COUNT = 1.0  # of a count
+# A measured tolerance.
+FACTOR = 2.0  # times the largest deviation, or the scale
+FLOOR = 0.2  # least share of the default
+QUANTILE = 0.95  # of the deviations that give the scale
+MIN_ROWS = 20  # least number of rows that have a scale
 RULE = {
     "default": f"max({RELATIVE:g} |value|, {PAIRED:g} (high - low), or {ALONE:g} (high - low) without samples, "
     f"{COUNT:g} for a count)",
@@ -45,7 +45,7 @@ RULE = {
 
 
 def default(pin: Pin, paired: bool) -> float:
-    """Tolerance of a row about whose spread nothing is known; NaN where it has no value.
+    """The default tolerance of a row; NaN if it has no value.
 
     Args:
         pin: the row.
@@ -53,26 +53,26 @@ def default(pin: Pin, paired: bool) -> float:
     """
     if not math.isfinite(pin.value):
         return math.nan
-    # NaN where the row has no interval, as for a curve's count or a length.
+    # NaN if the row has no interval, such as a count or a length.
     width = pin.high - pin.low
     if math.isfinite(width):
         return max(RELATIVE * abs(pin.value), (PAIRED if paired else ALONE) * width)
-    # A whole number without an interval is taken for a count: 5 % of a small one is less than 1.
+    # A whole number without an interval is taken for a count; 5 % of a small count is less than 1.
     return max(RELATIVE * abs(pin.value), COUNT if pin.value == round(pin.value) else 0.0)
 
 
 def deviations(run: PinnedRun, others: Sequence[PinnedRun]) -> dict[Key, float]:
-    """The largest absolute deviation of each row that one of the other runs has.
+    """The largest absolute deviation of other runs from each row of a pinned run.
 
-    A tolerance that was measured before counts as the deviation that it came from.
+    If a tolerance was measured before, the deviation that it was computed from counts too.
 
     Args:
         run: the pinned run.
         others: its `counterparts`.
 
     Returns:
-        Key of a row -> deviation in the unit of its value. Rows without a finite deviation are left
-        out.
+        Key of a row -> deviation in the unit of its value, without rows that have no finite
+        deviation.
     """
     found: dict[Key, float] = {}
     for key, pin in run.rows.items():
@@ -85,36 +85,28 @@ def deviations(run: PinnedRun, others: Sequence[PinnedRun]) -> dict[Key, float]:
     return found
 
 
-def usual(run: PinnedRun, key: Key) -> float:
-    """The default tolerance of a row of a run, in the unit of its value.
-
-    Args:
-        run: it decides whether the row has samples to pair.
-        key: of one of its rows.
-
-    Returns:
-        See `default`; NaN where the row has no value.
-    """
+def default_of_row(run: PinnedRun, key: Key) -> float:
+    """The `default` of a row of a run, which knows whether the row has samples to pair."""
     return default(run.rows[key], run.series(key) is not None)
 
 
 def scales(
     runs: Sequence[PinnedRun], gaps: Sequence[Mapping[Key, float]]
 ) -> dict[tuple[str, str], float]:
-    """Quantile of the deviations of all rows of a metric, in units of the default tolerance.
+    """The scale of each metric of a method, see the module.
 
     Args:
         runs: the pinned runs.
-        gaps: for each run the `deviations` of its rows, in the same order.
+        gaps: the `deviations` of each run, in the same order.
 
     Returns:
-        (method, metric) -> the QUANTILE of the deviations divided by the default tolerance. With
-        fewer than MIN_ROWS rows there is none.
+        (method, metric) -> QUANTILE of the deviations divided by the default tolerance, without
+        metrics that have fewer than MIN_ROWS rows.
     """
     shares: dict[tuple[str, str], list[float]] = defaultdict(list)
     for run, found in zip(runs, gaps):
         for key, gap in found.items():
-            tolerance = usual(run, key)
+            tolerance = default_of_row(run, key)
             # The default is 0 where a value without an interval is 0.
             if tolerance > 0:
                 shares[run.method, metric_of(key)].append(gap / tolerance)
@@ -126,13 +118,14 @@ def scales(
 
 
 def metric_of(key: Key) -> str:
+    """The name of a number's metric."""
     return str(key_fields(key)["metric"])
 
 
-def measured(
+def with_tolerances(
     run: PinnedRun, gaps: Mapping[Key, float], scale: Mapping[tuple[str, str], float]
 ) -> PinnedRun:
-    """The run with measured tolerances; rows without a deviation keep the default.
+    """A pinned run with measured tolerances; rows without a deviation have the default.
 
     A tolerance that a row had before does not become smaller.
 
@@ -143,7 +136,7 @@ def measured(
     """
     rows = {}
     for key, pin in run.rows.items():
-        unmeasured = usual(run, key)
+        unmeasured = default_of_row(run, key)
         tolerances = {"default": unmeasured}
         if key in gaps:
             shared = scale.get((run.method, metric_of(key)), 0.0)
@@ -154,19 +147,19 @@ def measured(
             }
         if pin.origin:
             tolerances[pin.origin] = max(pin.tolerance, tolerances.get(pin.origin, 0.0))
-        # Of equal tolerances the first one.
+        # The first one among equal tolerances.
         origin = max(tolerances, key=lambda name: tolerances[name])
-        # Four digits are more than a spread of a few runs is known to.
+        # The spread of a few runs is not known more precisely than to four digits.
         tolerance = significant(tolerances[origin], 4)
         rows[key] = replace(pin, tolerance=tolerance, origin=origin)
     return replace(run, rows=rows)
 
 
 def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> list[PinnedRun]:
-    """The done runs of the same job with any batch, thread count or hardware.
+    """The finished runs of the same job, with any batch, number of threads or hardware.
 
-    They have the run's seed, or other seeds where none has it: with another seed a fit is another
-    one, and its deviation many times that of another processor.
+    They have the seed of the pinned run. Other seeds count only if no run has this seed: a fit with
+    another seed deviates much more than the same fit on another processor.
 
     Args:
         run: the pinned run.
@@ -174,8 +167,8 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
         where: name of the folder, for messages.
 
     Raises:
-        EditbenchError: all are of other code, or one of another metric version: that deviation is
-            no noise.
+        EditbenchError: all were made by other code, or one by another version of a metric. Their
+            deviation would not be noise.
     """
     same = [
         other
@@ -185,8 +178,7 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
         and other.options == run.options
         and other.setting == run.setting
     ]
-    # A folder may hold records of older code beside those of the present one; it is an error only
-    # where nothing else is left.
+    # A folder may contain records of older code too. It is an error only if there are no others.
     recoded = [other for other in same if other.source != run.source]
     if recoded and len(recoded) == len(same):
         raise EditbenchError(
@@ -198,7 +190,7 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
     for other in same:
         for key in run.rows.keys() & other.rows.keys():
             versions = run.rows[key].version, other.rows[key].version
-            # Rows of other harnesses have no version, and NaN is not equal to itself.
+            # Rows that other programs wrote may have no version, and NaN is not equal to itself.
             unknown = all(math.isnan(version) for version in versions)
             if versions[0] != versions[1] and not unknown:
                 raise EditbenchError(
@@ -209,30 +201,33 @@ def counterparts(run: PinnedRun, others: Sequence[PinnedRun], where: str) -> lis
 
 
 def describe_changes(pairs: Sequence[tuple[PinnedRun, PinnedRun]]) -> dict[str, list[str]]:
-    """What differed between each run and its counterpart: {'batch': ['64 -> 7'], 'seed': ['0 -> 1',
-    '0 -> 2']}."""
+    """What differed between runs and their counterparts, such as {'seed': ['0 -> 1', '0 -> 2']}.
+
+    Args:
+        pairs: (pinned run, counterpart).
+    """
     found: dict[str, set[str]] = {}
     for run, other in pairs:
         for key, value in run.changed.items():
-            # The file keeps it, so that a reader knows what the tolerances allow for.
             if other.changed.get(key) != value:
                 found.setdefault(key, set()).add(f"{value} -> {other.changed.get(key)}")
     return {key: sorted(values) for key, values in sorted(found.items())}
 
 
-def measure(
+def measure_tolerances(
     runs: Sequence[PinnedRun], spreads: Mapping[str, Sequence[PinnedRun]], own: str = ""
 ) -> tuple[list[PinnedRun], dict]:
-    """Tolerances from runs that should agree.
+    """Measure tolerances on runs that should agree.
 
     Args:
         runs: the runs to pin.
         spreads: name of a folder -> its runs.
-        own: the folder among them that the pinned runs are of, '' for none. There a run is no
-            counterpart of itself: the deviation of a record from itself is no spread.
+        own: name of the folder that the pinned runs are from, if it is one of these; otherwise ''.
+            A record there is not compared with itself.
 
     Returns:
-        The runs with measured tolerances, and what was varied in each folder.
+        The runs with their tolerances, and folder -> number of runs and what was varied. A reader of
+        the baseline file thus knows what the tolerances allow for.
 
     Raises:
         EditbenchError: a folder has no run of any pinned job.
@@ -257,4 +252,4 @@ def measure(
         about[where] = {"runs": len(pairs), "varied": describe_changes(pairs)}
     gaps = [deviations(run, found) for run, found in zip(runs, matched)]
     scale = scales(runs, gaps)
-    return [measured(run, found, scale) for run, found in zip(runs, gaps)], about
+    return [with_tolerances(run, found, scale) for run, found in zip(runs, gaps)], about

@@ -1,8 +1,8 @@
-"""Which run of one folder stands beside which run of the other, and what differs between them.
+"""Which runs of two folders are compared with each other, and what differs between them.
 
-Runs are matched as the regression check matches them (`editbench.regression.compare.match`): the same
-method, attribute and seed, and among variants the one with the same options and setting. Runs of
-another generator or judge answer another question and are never paired.
+Runs are paired as in the regression check (`editbench.regression.compare.pair_runs`): they have the
+same method, attribute and seed, and variants have the same options and setting. Runs with different
+generators or judges are never paired, since their numbers have different meanings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from editbench.base.errors import EditbenchError
 from editbench.regression import PinnedRun, pin_runs
-from editbench.regression.compare import differences, match
+from editbench.regression.compare import differences, pair_runs
 from editbench.report.load import Results, load, require_readable
 
 # Under another generator or judge a number means something else.
@@ -113,7 +113,7 @@ def pair_folders(first: Path, second: Path) -> Pairing:
     alone = []
     apart: dict[str, None] = {}
     taken = set()
-    for old, new in match(left, right):
+    for old, new in pair_runs(left, right):
         if new is None:
             alone.append(Alone("A", old.label, why_alone(old, right, "B")))
             continue

@@ -47,16 +47,31 @@ def main(argv: list[str]) -> int:
     parser = _make_parser()
     args = parser.parse_args(argv)
     use_config_dir(args.config_dir)
-    # argparse demands the option and takes an empty text for it.
+    # argparse requires the option but accepts an empty text.
     if not args.reason.strip():
         raise EditbenchError(
             '--reason is empty: say why these numbers are pinned, as in --reason "first pins"'
         )
     out = results_console()
     if args.widen:
-        widen(args, out)
-        return 0
-    results = whole(args.root)
+        widen_tolerances(args, out)
+    else:
+        pin(args, out)
+    print(f"baseline {args.out}")
+    return 0
+
+
+def pin(args: argparse.Namespace, out: Console) -> None:
+    """Write a new baseline, or with --force replace one.
+
+    Args:
+        args: of the command.
+        out: console for the comparison with an earlier baseline, and for the tolerances.
+
+    Raises:
+        EditbenchError: there is a baseline and --force is not given, or a record is not readable.
+    """
+    results = load_all_readable(args.root)
     runs, notes = pin_runs(results)
     spreads, own = read_spreads(args.spread, args.root)
     runs, spread = measure_tolerances(runs, spreads, own)
@@ -65,16 +80,16 @@ def main(argv: list[str]) -> int:
     history: list[str] = []
     if args.out.exists():
         old = read_baseline(args.out)
-        # The reasons of all earlier pins stay in the file, the oldest first.
+        # The file keeps the reasons of all earlier pins, the oldest first.
         history = [*old.history, old.reason]
-        # Shown before the refusal, so that a person sees what --force would replace.
+        # Shown before the error, so that the user sees what --force would replace.
         print_comparison(compare(old.runs, runs), out, title=f"against {args.out} ({old.reason})")
         if not args.force:
             raise EditbenchError(
                 f"{args.out} already exists; the table shows how these runs differ from it. --force "
                 "replaces it and keeps its reasons"
             )
-        # Nothing else would show that measured tolerances give way to defaults.
+        # Otherwise the user would not notice that defaults replace measured tolerances.
         if old.spread and not spread:
             out.print(
                 "note: the old tolerances were measured, but the new ones are defaults; to measure "
@@ -85,9 +100,7 @@ def main(argv: list[str]) -> int:
     write_baseline(
         args.out, Baseline(runs, args.reason.strip(), history, surroundings(results), spread)
     )
-    report(runs, spread, out)
-    print(f"baseline {args.out}")
-    return 0
+    print_pins(runs, spread, out)
 
 
 def _make_parser() -> CommandParser:
@@ -123,16 +136,16 @@ def _make_parser() -> CommandParser:
     return parser
 
 
-def widen(args: argparse.Namespace, out: Console) -> None:
+def widen_tolerances(args: argparse.Namespace, out: Console) -> None:
     """Widen the tolerances of an existing baseline by the deviations of other runs.
 
     Args:
         args: of the command: the baseline, the folders with the other runs, and the reason.
-        out: where the tolerances are reported.
+        out: console for the tolerances.
 
     Raises:
-        EditbenchError: --force is given too, or a folder has the name of one that the tolerances
-            were measured by before.
+        EditbenchError: --force is given too, or the tolerances were already measured with a folder
+            of the same name.
     """
     if args.force:
         raise EditbenchError("--widen keeps the pinned values, --force replaces them: give one")
@@ -152,16 +165,18 @@ def widen(args: argparse.Namespace, out: Console) -> None:
         spread=old.spread | spread,
     )
     write_baseline(args.out, widened)
-    report(runs, spread, out)
-    print(f"baseline {args.out}")
+    print_pins(runs, spread, out)
 
 
-def whole(root: Path, newest: bool = True) -> Results:
-    """The records of a folder, all readable: pins must not depend on what happened to be broken.
+def load_all_readable(root: Path, newest: bool = True) -> Results:
+    """Load the records of a folder. Pins must not silently lack the records that are damaged.
 
     Args:
         root: the folder.
-        newest: whether one record of each job is read; else all.
+        newest: whether to read only one record of each job.
+
+    Raises:
+        EditbenchError: a record is not readable.
     """
     results = load(root, newest=newest)
     if results.problems:
@@ -174,14 +189,14 @@ def whole(root: Path, newest: bool = True) -> Results:
 
 
 def read_spreads(paths: list[Path], root: Path) -> tuple[dict[str, list[PinnedRun]], str]:
-    """The runs that a spread is measured by.
+    """Read the runs that tolerances are measured with.
 
     Args:
-        paths: their folders. The pinned folder itself may be among them, for its other seeds.
+        paths: their folders. The pinned folder may be one of them, because of its other seeds.
         root: the pinned folder.
 
     Returns:
-        Name of a folder -> its runs, and the name of the pinned one, '' where it is not among them.
+        Name of a folder -> its runs, and the name of the pinned folder; '' if it is not one of them.
 
     Raises:
         EditbenchError: two folders have one name, or a record is not readable.
@@ -189,28 +204,28 @@ def read_spreads(paths: list[Path], root: Path) -> tuple[dict[str, list[PinnedRu
     found: dict[str, list[PinnedRun]] = {}
     own = ""
     for path in paths:
-        # The file holds the name alone: a path says nothing on another machine. The name of '.' is
-        # empty before it is resolved.
+        # The file stores only the name, since a path has no meaning on another machine. Resolved,
+        # because the name of '.' is empty.
         name = path.resolve().name
         if name in found:
             raise EditbenchError(
                 f"two folders of --spread have the same name ({name}), and the file stores only "
                 "names: rename one"
             )
-        # Every record of a job: the ones that differ by a setting are what a spread is measured by.
-        found[name] = pin_runs(whole(path, newest=False), every=True)[0]
+        # All records of a job, since those that differ in an option show the spread.
+        found[name] = pin_runs(load_all_readable(path, newest=False), every=True)[0]
         if path.resolve() == root.resolve():
             own = name
     return found, own
 
 
-def report(runs: list, spread: dict, out: Console) -> None:
-    """Print what was pinned, where the tolerances came from, and which runs are pinned as not done.
+def print_pins(runs: list, spread: dict, out: Console) -> None:
+    """Print the number of pins, the origins of their tolerances, and the runs that are not done.
 
     Args:
         runs: the pinned runs.
-        spread: folder -> how many runs, and what was varied between them, see `measure_tolerances`.
-        out: for results; runs that are not done are printed to stderr.
+        spread: folder -> the number of runs, and what was varied, see `measure_tolerances`.
+        out: console for results; runs that are not done are printed to stderr.
     """
     origins = [pin.origin for run in runs for pin in run.rows.values()]
     counts = ", ".join(
@@ -231,11 +246,11 @@ def report(runs: list, spread: dict, out: Console) -> None:
         out.print(
             f"{name}: {about['runs']} runs, varied: {varied or 'nothing'}",
             soft_wrap=True,
-            # The name of a folder may hold brackets.
+            # The name of a folder may contain brackets.
             markup=False,
             highlight=False,
         )
-    # Jobs that were skipped or failed are pinned as such, which may not be what was meant.
+    # Jobs that were skipped or failed are pinned as such, which the user may not have intended.
     for run in runs:
         if run.status != "done":
             print(f"pinned as {run.status}: {run.label}: {run.reason}", file=sys.stderr)

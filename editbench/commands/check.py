@@ -40,20 +40,20 @@ def main(argv: list[str]) -> int:
     baseline = read_baseline(args.baseline)
     results = load(args.root)
     runs, notes = pin_runs(results)
-    # A record that cannot be read ends no check: its pinned run counts as missing.
+    # A damaged record does not end the check: its pinned run counts as missing.
     broken = [f"unreadable: {problem.name}: {problem.reason}" for problem in results.problems]
     found = compare(baseline.runs, runs)
-    # Without one run in common every row would be missing, which says less than this error.
+    # Without a run in common, every run would be missing, which is less helpful than this error.
     if not found.matched:
         raise EditbenchError(
-            f"{args.baseline} is for another experiment: it pins {described(baseline.runs)}, but "
-            f"{args.root} holds {'; '.join([described(runs), *broken])}"
+            f"{args.baseline} is for another experiment: it pins {describe_runs(baseline.runs)}, but "
+            f"{args.root} holds {'; '.join([describe_runs(runs), *broken])}"
         )
-    # In front of the others, since they may be the cause of what the table shows.
-    made = made_otherwise(baseline, surroundings(results))
+    # These notes come first, since they may explain what the table shows.
+    made = note_changed_machine(baseline, surroundings(results))
     caveats_found = caveats(results, by_name(results, Style()))
-    found.notes[:0] = [*broken, *notes, *of_other_code(runs), *made, *caveats_found]
-    found.notes.extend(of_wrong_intervals(results.rows))
+    found.notes[:0] = [*broken, *notes, *note_changed_code(runs), *made, *caveats_found]
+    found.notes.extend(note_wrong_intervals(results.rows))
     failures = found.failures(args.allow_missing, args.strict)
     title = f"{args.root} against {args.baseline} ({baseline.reason})"
     print_comparison(found, results_console(), args.all, title)
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     if args.github:
         print("\n".join(github_annotations(found, failures)))
         append_summary(markdown(title, found, failures))
-    # Runs were found, but no number of theirs was compared: nothing moved, and nothing agrees.
+    # Runs were found, but none of their numbers could be compared.
     if found.blind:
         print(
             f"failed: no number of {args.root} can be compared with {args.baseline}; pin these runs, "
@@ -112,8 +112,8 @@ def _make_parser() -> CommandParser:
     return parser
 
 
-def described(runs: list[PinnedRun]) -> str:
-    """'gradctrl, random on age, smile, seed 0'."""
+def describe_runs(runs: list[PinnedRun]) -> str:
+    """The methods, attributes and seeds of some runs: 'gradctrl, random on age, smile, seed 0'."""
     if not runs:
         return "no readable run"
     methods, attributes = (
@@ -123,14 +123,14 @@ def described(runs: list[PinnedRun]) -> str:
     return f"{', '.join(methods)} on {', '.join(attributes)}, seed {', '.join(map(str, seeds))}"
 
 
-def of_other_code(runs: list[PinnedRun]) -> list[str]:
+def note_changed_code(runs: list[PinnedRun]) -> list[str]:
     """A note on methods whose code has changed since their records were made."""
     targets = {str(run.options.get("method._target_")) for run in runs}
     now = {target: present_source(target) for target in targets}
     changed: Counter[str] = Counter()
     for run in runs:
         present = now[str(run.options.get("method._target_"))]
-        # Of a skipped job, and of a class that cannot be found here, the code is not known.
+        # The code is unknown for a skipped job, and for a class that is not importable here.
         if run.source and present and run.source != present:
             changed[run.method] += 1
     if not changed:
@@ -142,8 +142,8 @@ def of_other_code(runs: list[PinnedRun]) -> list[str]:
     ]
 
 
-def of_wrong_intervals(rows: pd.DataFrame) -> list[str]:
-    """A note on rows whose value lies outside their own interval, as a wrong metric leaves them."""
+def note_wrong_intervals(rows: pd.DataFrame) -> list[str]:
+    """A note on rows whose value is outside their own interval, which shows that a metric is wrong."""
     wrong = outside_interval(rows)
     if wrong.empty:
         return []
@@ -156,7 +156,7 @@ def of_wrong_intervals(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def made_otherwise(baseline: Baseline, now: dict) -> list[str]:
+def note_changed_machine(baseline: Baseline, now: dict) -> list[str]:
     """A note on versions and hardware that differ from the pinned ones.
 
     Args:
@@ -164,7 +164,7 @@ def made_otherwise(baseline: Baseline, now: dict) -> list[str]:
         now: `surroundings` of the runs that are checked.
 
     Returns:
-        One note, or none if all that both have is the same. The commit is not compared.
+        One note, or none if all values that both have are equal. The commit is not compared.
     """
     changed = [
         words.removeprefix("packages.")

@@ -1,4 +1,4 @@
-"""The words of the commands that compose a configuration: flags, overrides, folders."""
+"""Parsing the command line of `run`, `plan` and `bank`: flags, overrides and folders."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CFG_KINDS = ("job", "hydra", "all")  # values of --cfg
 
 @dataclass(frozen=True)
 class CommandLine:
-    """The words of `run`, `plan` and `bank`. Flags and overrides may stand in any order.
+    """A parsed command line. Flags and overrides may be in any order.
 
     Args:
         overrides: words such as 'method=gradctrl'.
-        folders: of --config-dir.
+        folders: given with --config-dir.
         sweep: whether -m was given.
-        flags: those that print something instead of running, with their values.
+        flags: those of SHOWING that were given, with their values.
     """
 
     overrides: list[str] = field(default_factory=list)
@@ -45,12 +45,12 @@ class CommandLine:
     def parse(
         cls, argv: list[str], command: str = "editbench run", own: Collection[str] = ()
     ) -> CommandLine:
-        """Sort the words.
+        """Sort the words of a command line into flags, overrides and folders.
 
         Args:
-            argv: of the command, without its own flags.
-            command: whose words they are.
-            own: its own flags, which an error may suggest.
+            argv: the words, without flags that only this command has.
+            command: name of the command, for messages.
+            own: flags that only this command has, which an error may suggest.
 
         Raises:
             UnknownName: no such flag.
@@ -60,7 +60,7 @@ class CommandLine:
         folders: list[Path] = []
         flags: dict[str, str] = {}
         sweep = False
-        # Not argparse: it takes abbreviated flags, and prints a usage of its own beside an error.
+        # Not argparse, which accepts abbreviated flags and prints its own usage with an error.
         words = list(split_values(argv, (*CONFIG_DIR, *SHOWING)))
         while words:
             word = words.pop(0)
@@ -69,7 +69,7 @@ class CommandLine:
             elif word in CONFIG_DIR:
                 folders.append(Path(_value_of(word, words, command)))
             elif word in INFO and not (words and words[0] in INFO_KINDS):
-                flags[word] = INFO_KINDS[0]  # Hydra's own value where none is given
+                flags[word] = INFO_KINDS[0]  # Hydra's own default
             elif word in SHOWING:
                 flags[word] = _value_of(word, words, command) if SHOWING[word] else "true"
             elif word.startswith("-"):
@@ -81,12 +81,17 @@ class CommandLine:
 
     @property
     def shows(self) -> str:
-        """The first flag that prints something instead of running; '' where there is none."""
+        """The first flag that prints something instead of running; '' if there is none."""
         return next(iter(self.flags), "")
 
     def check(self) -> None:
-        """Refuse wrong names, with the nearest right one, before Hydra sees them."""
-        # Imported here: `--help` should not wait for Hydra.
+        """Check the launcher and the overrides before Hydra sees them.
+
+        Raises:
+            UnknownName: a name does not exist, with the nearest one.
+            EditbenchError: a word is wrong, or the launcher is not installed.
+        """
+        # Imported here, so that `--help` does not wait for Hydra.
         from editbench.run.launch import check_launcher
         from editbench.run.overrides import check_overrides
 
@@ -94,14 +99,14 @@ class CommandLine:
         check_overrides(self.overrides, self.folders)
 
     def with_names(self) -> CommandLine:
-        """The same with the names of options that stand as YAML files."""
+        """The same command line, with names in place of YAML files, see `name_files`."""
         from editbench.run.option_files import name_files
 
         overrides, folders = name_files(self.overrides, self.folders)
         return replace(self, overrides=overrides, folders=folders)
 
     def flag(self, *names: str) -> str | None:
-        """The value of a flag under any of its names."""
+        """The value of a flag; None if it was not given under any of these names."""
         for name in names:
             if name in self.flags:
                 return self.flags[name]
@@ -109,7 +114,7 @@ class CommandLine:
 
 
 def _value_of(flag: str, words: list[str], command: str) -> str:
-    """Take the value of a flag from the words behind it."""
+    """Remove the value of a flag from the words that follow it, and return it."""
     value = words.pop(0) if words else ""
     if not value:
         raise EditbenchError(f"{flag} needs a value (see `{command} --help`)")
@@ -117,8 +122,9 @@ def _value_of(flag: str, words: list[str], command: str) -> str:
 
 
 def _without_plus(word: str) -> str:
-    """`+experiment=x` as `experiment=x`: the group has a null default, which `+` cannot
-    override.
+    """Replace `+experiment=x` by `experiment=x`.
+
+    The group `experiment` has a default, null, and Hydra's `+` cannot override a default.
     """
     return word[1:] if word.startswith("+experiment=") else word
 
@@ -128,11 +134,11 @@ def split_values(words: Sequence[str], flags: Collection[str]) -> Iterator[str]:
 
     Args:
         words: of the command line.
-        flags: those that take a value.
+        flags: the flags that take a value.
     """
     for word in words:
         flag, equals, value = word.partition("=")
-        # Overrides of the configuration have an equals sign too.
+        # Overrides contain an equals sign too, and are not split.
         if equals and flag in flags and flag.startswith("--"):
             yield flag
             word = value

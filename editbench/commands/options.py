@@ -16,8 +16,7 @@ CONFIG_DIR = ("--config-dir", "-cd")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like all others of the command, and which keeps the lines
-    of its examples."""
+    """A parser that reports an error in one line, and keeps the line breaks of its epilog."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if "epilog" in options:
@@ -25,13 +24,13 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*args, **options)
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
-        """As of argparse, and an unknown flag raises UnknownName; also within a subcommand."""
+        """As in argparse, but an unknown flag raises UnknownName, also within a subcommand."""
         found, rest = super().parse_known_args(*args, **options)
         self._refuse_flags(rest)
         return found, rest
 
     def parse_known_intermixed_args(self, *args: Any, **options: Any) -> Any:
-        """As `parse_known_args`, which later versions of Python do not call for it."""
+        """As `parse_known_args`, which later versions of Python do not call here."""
         found, rest = super().parse_known_intermixed_args(*args, **options)
         self._refuse_flags(rest)
         return found, rest
@@ -43,12 +42,12 @@ class CommandParser(argparse.ArgumentParser):
                 raise UnknownName("flag", word.partition("=")[0], known, self.prog)
 
     def error(self, message: str) -> NoReturn:
-        # argparse would print every option before it.
+        # Without the usage, which argparse would print first.
         self.exit(2, f"error: {message} (see `{self.prog} --help`)\n")
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
-    """The option --config-dir of a command that composes a configuration."""
+    """Add the option --config-dir to a parser."""
     parser.add_argument(
         *CONFIG_DIR,
         dest="config_dir",
@@ -61,11 +60,13 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def use_config_dir(folders: Sequence[Path]) -> None:
-    """Find modules of one's own in the folders of --config-dir and beside them, for a command that
-    composes no configuration: methods whose code is compared, metrics with figures.
+    """Make a user's own modules importable from the folders of --config-dir and their parents.
+
+    This is for commands that compose no configuration but import a user's code: methods whose code
+    is compared, and figures of metrics.
 
     Args:
-        folders: of --config-dir.
+        folders: given with --config-dir.
 
     Raises:
         BadFile: no such folder.
@@ -75,11 +76,11 @@ def use_config_dir(folders: Sequence[Path]) -> None:
 
 
 class DefaultsFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of an option in --help, where there is one that its text does not tell."""
+    """Shows the default of an option in --help, unless its text already does."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # None stands for a default that is chosen later, False for a flag that is not given, and
-        # an empty list for an option that may be repeated.
+        # None is a default that is chosen later, False a flag that was not given, and an empty list
+        # an option that may be repeated.
         says_default = "(default" in (action.help or "")
         if (
             says_default

@@ -48,7 +48,7 @@ COLOURS = {
 
 
 def main(argv: list[str]) -> int:
-    # Not argparse: the words are those of `run`, flags of Hydra among them.
+    # Not argparse, since the words are those of `run`, including flags of Hydra.
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0
@@ -56,33 +56,33 @@ def main(argv: list[str]) -> int:
     if line.shows:
         raise EditbenchError(f"{line.shows} does not apply to a plan (see `editbench plan --help`)")
     line = line.with_names()
-    # A pipe gets no line of progress between its own.
+    # No progress bar in the output of a pipe.
     with status("planning") if sys.stderr.isatty() else nullcontext():
         jobs = plan_sweep(line.overrides, line.folders)
     if JSON in argv:
         print(json.dumps(as_data(jobs), indent=1))
     else:
-        show(jobs)
+        print_plan(jobs)
     return int(any(job.status == "impossible" for job in jobs))
 
 
-def show(jobs: Sequence[PlannedJob]) -> None:
+def print_plan(jobs: Sequence[PlannedJob]) -> None:
     """Print the table, the banks, the reasons and the totals."""
-    # In a pipe rich would cut the table at 80 columns.
+    # In a pipe, rich would cut the table at 80 columns; this console does not.
     out = results_console()
     out.print(job_table(jobs))
     for bank in banks(jobs):
         state = "cached"
         if not bank.built:
             state = "to be built"
-            if bank.shards_there:  # an earlier build was stopped, and goes on from there
+            if bank.shards_there:  # an earlier build was interrupted and will be resumed
                 state += f", {bank.shards_there} of {bank.shards} shards built"
         out.print(f"bank {bank.id}: {state}, {bank.n} samples", highlight=False)
     for (name, reason), count in reasons(jobs).items():
         noun = "jobs"
         if count == 1:
             noun = "job"
-        # A reason may hold brackets, which rich would read as markup.
+        # A reason may contain brackets, which rich would read as markup.
         text = f"{name}, {count} {noun}: {reason}"
         out.print(text, markup=False, highlight=False, soft_wrap=True)
     sums = totals(jobs)
@@ -94,7 +94,7 @@ def show(jobs: Sequence[PlannedJob]) -> None:
 
 
 def job_table(jobs: Sequence[PlannedJob]) -> Table:
-    """A row a job; a column 'more' where overrides without a column of their own differ."""
+    """One row per job, with a column 'more' if overrides differ that have no column of their own."""
     varied = [" ".join(words) for words in own_words([job.overrides for job in jobs])]
     # Without such overrides the column would be empty.
     more = ["more"] if any(varied) else []
@@ -103,7 +103,7 @@ def job_table(jobs: Sequence[PlannedJob]) -> Table:
         cells = [job.method, job.attribute, str(job.seed)]
         if more:
             cells.append(words)
-        # Lists in brackets would be read as markup; the colour is. In a pipe rich leaves it out.
+        # Escaped, since brackets would be read as markup. The colours are markup.
         cells = [escape(cell) for cell in cells]
         cells += [f"[{COLOURS[job.status]}]{job.status}[/]", escape(job.run_id)]
         cells += [bank_cell(job), fit_cell(job)]
@@ -112,6 +112,7 @@ def job_table(jobs: Sequence[PlannedJob]) -> Table:
 
 
 def bank_cell(job: PlannedJob) -> str:
+    """The state of a job's bank; '' for a job that cannot run."""
     if job.bank is None:
         return ""
     if job.bank.built:
@@ -120,6 +121,7 @@ def bank_cell(job: PlannedJob) -> str:
 
 
 def fit_cell(job: PlannedJob) -> str:
+    """The state of a job's fit; '' for a job that cannot run."""
     if job.bank is None:
         return ""
     if job.fit_cached:

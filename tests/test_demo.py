@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from editbench.commands.demo import demo_methods, demo_settings, reuse
+from editbench.commands.demo import demo_methods, demo_settings, describe_reuse
 from editbench.regression.file import read_baseline
 
 
@@ -26,8 +26,10 @@ def test_it_names_the_bank_the_records_and_the_fits(tmp_path):
         outcome("k x a", "k-a", True),
         outcome("broken x a", ""),
     ]
-    assert reuse(True, jobs, tmp_path) == "reused: the bank; 1 of 7 records; the fits of n, o"
-    assert reuse(False, jobs[:2], tmp_path) == "reused: nothing"
+    assert (
+        describe_reuse(True, jobs, tmp_path) == "reused: the bank; 1 of 7 records; the fits of n, o"
+    )
+    assert describe_reuse(False, jobs[:2], tmp_path) == "reused: nothing"
 
 
 def test_methods_that_need_files_are_not_in_it():

@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     )
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
-    # Imported here: torch takes seconds, and `--help` should not wait for it.
+    # Imported here, so that `--help` does not wait for torch.
     from editbench.networks.registry import require_files
     from editbench.run.compose import compose_settings
     from editbench.studies.atlas.make import AtlasDesign, make_atlas
@@ -77,17 +77,17 @@ def main(argv: list[str]) -> int:
     )
     device = [f"device={args.device}"] if args.device else []
     settings = compose_settings([*device, *args.overrides], args.config_dir)
-    require_files(settings.plain)  # with offline=true, before anything is made
+    require_files(settings.plain)  # with offline=true, missing files are reported first
     atlas = make_atlas(settings, design)
     page, table = write_atlas(args.out or Path("runs/atlas") / atlas.method, atlas)
     print(f"{atlas.about['directions']} directions of {atlas.method}; strengths in {atlas.unit}")
-    show_best(best_directions(atlas, LEAST))
+    print_best(best_directions(atlas, LEAST))
     print(f"table {table}\npage  {page}")
     return 0
 
 
 def read_strengths(text: str | None) -> tuple[float, ...] | None:
-    """'1,2.5' as numbers."""
+    """The numbers in a text such as '1,2.5'; None if there is no text."""
     if text is None:
         return None
     try:
@@ -96,12 +96,16 @@ def read_strengths(text: str | None) -> tuple[float, ...] | None:
         raise EditbenchError(f"--strengths {text} must be numbers: 1,2.5") from error
 
 
-def show_best(best: pd.DataFrame) -> None:
-    """Print the purest direction towards either side of each log-odds."""
+def print_best(best: pd.DataFrame) -> None:
+    """Print the purest direction for each attribute and side.
+
+    Args:
+        best: of `best_directions`.
+    """
     lines: list[Sequence[str]] = []
     for row in best.to_dict("records"):
         if not row["direction"]:
-            # The largest effect says how far the method is from a control.
+            # The largest effect shows how far the method is from having a control.
             lines.append((row["attribute"], "none", "", f"{row['effect']:+.2f}", "", ""))
             continue
         lines.append(

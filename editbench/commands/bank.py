@@ -46,13 +46,13 @@ examples:
 """
 PARTS = "--parts"
 
-# What needs torch is imported where it is used: a wrong value is told before.
+# Modules that need torch are imported where they are used, so that wrong values are reported first.
 if TYPE_CHECKING:
     from editbench.bank.bank import Bank
 
 
 def main(argv: list[str]) -> int:
-    # The first word alone: `import` and `info` have a help of their own.
+    # Only the first word, since `import` and `info` have their own help.
     if {"-h", "--help"} & set(argv[:1]):
         print(HELP)
         return 0
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         return import_main(argv[1:])
     if argv[:1] == ["info"]:
         return info_main(argv[1:])
-    # Everything else are the words of a configuration.
+    # All other words configure the bank to build.
     line = CommandLine.parse(as_parts(argv), "editbench bank", own=(PARTS,))
     if line.shows:
         raise EditbenchError(f"{line.shows} does not apply to a bank (see `editbench bank --help`)")
@@ -73,14 +73,14 @@ def main(argv: list[str]) -> int:
 
 
 def as_parts(argv: list[str]) -> list[str]:
-    """`--parts N` as the sweep that it stands for: N jobs with the same bank."""
+    """Replace `--parts N` by the words of a sweep over N jobs with the same bank."""
     argv = list(split_values(argv, (PARTS,)))
     if PARTS not in argv:
         return argv
-    # `part` is read by nothing: it makes N jobs of one configuration, which share the shards out
-    # among themselves through locks.
+    # Nothing reads the key `part`. It only makes N jobs of one configuration, which divide the shards
+    # among themselves by locks.
     at = argv.index(PARTS)
-    # A slice, since the flag may be the last word.
+    # A slice, since no word may follow the flag.
     number = "".join(argv[at + 1 : at + 2])
     if not number.isdecimal() or not int(number):
         raise EditbenchError(
@@ -90,15 +90,20 @@ def as_parts(argv: list[str]) -> list[str]:
 
 
 def build_task(config: DictConfig) -> Outcome:
-    """Build what is missing of the bank and say so; in a sweep, leave the outcome for the
-    summary.
+    """Build the missing shards of a bank, under Hydra. In a sweep, write the outcome of the job.
+
+    Args:
+        config: of the bank; in a sweep also the number of the part.
+
+    Raises:
+        EditbenchError: the bank cannot be built, and this is not a sweep.
     """
     number = take_number(config)
     part = f"part {config[PART]}" if PART in config else "bank"
     try:
-        outcome, text = build(join_sweep(Settings.from_config(config)), part)
+        outcome, text = build_part(join_sweep(Settings.from_config(config)), part)
     except EditbenchError as error:
-        # A single build ends with the error as its message and exit code.
+        # Outside a sweep, the command prints the error.
         if not in_sweep():
             raise
         text = f"error: {error}"
@@ -109,19 +114,19 @@ def build_task(config: DictConfig) -> Outcome:
     return outcome
 
 
-def build(settings: Settings, part: str) -> tuple[Outcome, str]:
-    """Build what is missing of the bank.
+def build_part(settings: Settings, part: str) -> tuple[Outcome, str]:
+    """Build the missing shards of a bank.
 
     Args:
         settings: of the bank.
-        part: 'bank' for all of it, which is then described; else the title of a part.
+        part: title of the part; 'bank' for a bank that is built as a whole and then described.
 
     Returns:
-        The outcome, and what there is to say of a part.
+        The outcome, and a text about the part; '' for the whole bank.
     """
     from editbench.run.loading import bank_folder, load_bank, load_networks
 
-    # Loading the networks counts as well: it is what a user waits for.
+    # Including the time to load the networks, since the user waits for it too.
     began = time.perf_counter()
     folder, _ = bank_folder(settings)
     existed = (folder / "bank.json").exists()
@@ -129,7 +134,7 @@ def build(settings: Settings, part: str) -> tuple[Outcome, str]:
     before = generator.decoded
     bank = load_bank(settings)
     seconds = time.perf_counter() - began
-    # A part says what it computed itself; the whole is described once, by whoever asks for it.
+    # A part reports only the samples that it computed itself.
     if part != "bank":
         computed = generator.decoded - before
         text = f"computed {computed} of {len(bank)} samples in {seconds:.1f} s"
@@ -139,12 +144,12 @@ def build(settings: Settings, part: str) -> tuple[Outcome, str]:
         f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s "
         f"({len(bank) / seconds:.0f}/s), peak memory {peak_memory_mb(settings.device):.0f} MiB"
     )
-    describe(bank)
+    print_bank(bank)
     return Outcome("done", "", "", existed), ""
 
 
-def describe(bank: Bank) -> None:
-    """Print the splits, and the share of every class by the judge."""
+def print_bank(bank: Bank) -> None:
+    """Print the splits of a bank, and the share of every class according to the judge."""
     sizes = []
     for name in ("fit", "tune", "test"):
         first, last = bank.spec.split(name)
@@ -155,7 +160,7 @@ def describe(bank: Bank) -> None:
         print(f"  left out: {left_out} rows with an invalid score")
     for name, kind in bank.meta.get("options", {}).get("values", {}).items():
         print(f"  {name}: its values lie in [0, 1] and were read as {kind}")
-    # Only an imported bank can say so; of one that is built, the networks tell.
+    # Known only for an imported bank; otherwise it depends on the networks.
     if bank.meta.get("leaking"):
         print(
             "  leaking: the judge's logits are the teacher's, so runs on this bank are marked as "
@@ -167,15 +172,15 @@ def describe(bank: Bank) -> None:
 
 
 def class_counts(bank: Bank) -> dict[str, dict[str, int]]:
-    """Attribute -> class -> samples that the judge puts there."""
+    """Attribute -> class -> number of samples that the judge assigns to the class."""
     import numpy as np
     import torch
 
     attributes = bank.judge_attributes
     counts = {item.name: np.zeros(len(item.classes), np.int64) for item in attributes}
-    # Shard by shard: the logits of half a million samples need not be in memory together.
+    # Shard by shard, since the logits of a large bank may not fit into memory.
     for logits in bank.array("judge").stream():
-        # Copied, since torch warns of arrays that may not be written, as a memory map is.
+        # Copied, since torch warns about arrays that are read-only, such as a memory map.
         labels = attributes.labels(torch.from_numpy(np.array(logits))).numpy()
         for column, item in enumerate(attributes):
             counts[item.name] += np.bincount(labels[:, column], minlength=len(item.classes))
@@ -192,14 +197,14 @@ def import_main(argv: list[str]) -> int:
 
     parser = _make_import_parser()
     args = parser.parse_args(argv)
-    # GradCtrl's folder has latents of its own; the other forms need them.
+    # GradCtrl's folder includes latents; the other formats do not.
     if args.gradctrl and args.w:
         parser.error("--gradctrl has its own latents: leave --w out")
     if not args.gradctrl and not args.w:
         parser.error("--logits and --scores need --w")
     if args.judge_logits and not args.logits:
         parser.error("--judge-logits goes with --logits")
-    # InterFaceGAN's scores mark a failed prediction by a value; logits have no such mark.
+    # InterFaceGAN's scores mark a failed prediction by a special value; logits do not.
     if args.invalid is not None and not args.scores:
         parser.error("--invalid goes with --scores")
     if args.gradctrl:
@@ -212,7 +217,7 @@ def import_main(argv: list[str]) -> int:
         bank = import_bank(
             args.out, args.w, args.logits, args.attributes, args.judge_logits, args.values
         )
-    describe(bank)
+    print_bank(bank)
     return 0
 
 
@@ -264,8 +269,10 @@ def _make_import_parser() -> CommandParser:
 
 
 def named_files(words: list[str]) -> dict[str, Path]:
-    """Attribute -> file, of words NAME=FILE.npy. EditbenchError for another form or a name
-    twice.
+    """Attribute -> file, from words of the form NAME=FILE.npy.
+
+    Raises:
+        EditbenchError: a word has another form, or an attribute is named twice.
     """
     files: dict[str, Path] = {}
     for word in words:
@@ -285,6 +292,6 @@ def info_main(argv: list[str]) -> int:
         "editbench bank info", description="Verify a bank's checksums and describe it."
     )
     parser.add_argument("folder", type=Path)
-    # Opening a bank compares its checksums.
-    describe(Bank(parser.parse_args(argv).folder))
+    # Opening a bank verifies its checksums.
+    print_bank(Bank(parser.parse_args(argv).folder))
     return 0

@@ -1,7 +1,7 @@
 """Completion of the command line in a shell: commands, flags, options of groups, keys, attributes.
 
-It is asked at every press of TAB, so it reads YAML files and composes nothing. Hydra's own completion
-knows one program without commands, composes the configuration, and knows no attributes.
+It runs at every press of TAB, so it only reads YAML files and composes no configuration. Hydra's own
+completion does compose the configuration; it supports neither subcommands nor names of attributes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from editbench.base.errors import EditbenchError, UnknownName
 from editbench.commands.command_line import CFG_KINDS, split_values
 from editbench.commands.options import CONFIG_DIR
 
-# The shell hands over its line, and gets a word a line. Bash splits words at `=`, which would make
-# `method=gr` three words.
+# The shell passes its line in variables of the environment, and reads one completion per line. Bash
+# splits words at `=`, which would make `method=gr` three words.
 SCRIPTS = {
     "bash": """_editbench_completion() {
     COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" editbench run -sc query=bash 2>/dev/null))
@@ -48,7 +48,7 @@ REMOVALS = {
     "zsh": "complete -r editbench\nunset -f _editbench_completion\n",
     "fish": "complete -c editbench -e\n",
 }
-# Commands that take overrides, and the flags of those that are no argparse commands.
+# Commands that take overrides, and their flags if the command does not use argparse.
 FLAGS = {
     "run": (
         "--multirun",
@@ -68,10 +68,10 @@ FLAGS = {
     "invert": (),
     "scorer": (),
 }
-# Keys of an option's YAML that nobody sets on a command line.
+# Keys of an option's YAML that are not set on a command line.
 NO_OPTIONS = ("defaults", *LABELS)
 LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
-# Keys of plain values that have few of them.
+# Keys with few possible values.
 VALUES = {
     "device": ("cpu", "cuda"),
     "precision": ("fp32", "bf16", "fp16", "tf32"),
@@ -80,7 +80,7 @@ VALUES = {
     "starts.near": ("joint", "target", "any"),
     "hydra/launcher": LAUNCHERS,
 }
-# Groups that hold other groups of keys: starts.n stands in the YAML of the budget.
+# Groups whose YAML has keys of other groups: starts.n is in the YAML of the budget.
 HOLDERS = ("budget",)
 
 
@@ -111,7 +111,7 @@ def shell_script(request: str) -> str:
 
 
 def complete_line(line: str) -> list[str]:
-    """What the last word of a command line may become.
+    """All completions of the last word of a command line.
 
     Args:
         line: up to the cursor, beginning with the program.
@@ -130,8 +130,8 @@ def complete_line(line: str) -> list[str]:
 
 
 def _candidates(before: Sequence[str], word: str) -> Iterable[str]:
-    """Completions of a word behind others, some of which may not begin with it."""
-    # Imported here: the commands are imported by name from there.
+    """Possible words after some others. They need not begin with the given word."""
+    # Imported here, since that module imports this one by name.
     from editbench.cli import COMMANDS
 
     if not before:
@@ -144,7 +144,7 @@ def _candidates(before: Sequence[str], word: str) -> Iterable[str]:
     if command == "list":
         return [*(f"{group}s" for group in groups()), "attributes", "layers"]
     if command not in FLAGS:
-        return []  # the shell then offers files
+        return []  # the shell then completes names of files
     if word.startswith("-"):
         return FLAGS[command]
     if before[-1] in ("--cfg", "-c"):
@@ -162,7 +162,7 @@ def _overrides(before: Sequence[str], word: str) -> Iterable[str]:
     if not equals:
         prefix = key[: len(key) - len(bare)]
         return [f"{prefix}{name}" for name in _keys(before, bare, folders)]
-    # Of a list the last name is completed, and none is offered twice.
+    # In a list, the last name is completed, and no name is offered twice.
     cut = max(value.rfind(","), value.rfind("[")) + 1
     named = value[:cut].strip("[").split(",")
     known = _values(bare, before, folders)
@@ -170,7 +170,7 @@ def _overrides(before: Sequence[str], word: str) -> Iterable[str]:
 
 
 def _keys(before: Sequence[str], start: str, folders: Sequence[Path]) -> Iterable[str]:
-    """Keys of the configuration: at the top, or below what the word names so far."""
+    """Keys of the configuration, at the top or below the dotted key that the word begins with."""
     around, dot, _ = start.rpartition(".")
     if dot:
         return [f"{around}.{key}=" for key in _nested(around, before, folders)]
@@ -182,7 +182,7 @@ def _nested(around: str, before: Sequence[str], folders: Sequence[Path]) -> list
     """Keys below a dotted key, as the YAML files of the chosen options have them."""
     group, *path = around.split(".")
     node: Any = _option(group, before, folders)
-    if not node:  # no group: what a budget sets
+    if not node:  # no group, but perhaps a key that a budget sets
         for name in HOLDERS:
             node = node or _option(name, before, folders).get(group)
     for part in path:
@@ -193,7 +193,7 @@ def _nested(around: str, before: Sequence[str], folders: Sequence[Path]) -> list
 
 
 def _values(key: str, before: Sequence[str], folders: Sequence[Path]) -> Sequence[str]:
-    """Values of a key, where they can be listed."""
+    """Values of a key, if they can be listed."""
     if key in groups():
         return option_names(key, folders)
     if key in ("attribute", "evaluated"):
@@ -202,12 +202,12 @@ def _values(key: str, before: Sequence[str], folders: Sequence[Path]) -> Sequenc
 
 
 def _attributes(before: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The attributes of the chosen scorer, from its YAML, or as `editbench list` has found them."""
+    """The attributes of the chosen scorer, from its YAML or from its networks."""
     scorer = _option("scorer", before, folders)
     declared = (scorer.get("teacher") or {}).get("attributes")
     if declared:
         return [str(item["name"]) for item in declared]
-    # The weights say it. This is quick once it was asked, and the shell waits for it once.
+    # The networks are loaded, which takes seconds, but the answer is cached.
     from editbench.commands.list import find_attributes, network_words
 
     words = network_words(_chosen("generator", before), _chosen("scorer", before))
@@ -215,7 +215,7 @@ def _attributes(before: Sequence[str], folders: Sequence[Path]) -> list[str]:
 
 
 def _option(group: str, before: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
-    """The YAML of the option that is chosen of a group; empty where there is none."""
+    """The YAML of the chosen option of a group; empty if there is none."""
     name = _chosen(group, before)
     if group not in groups() or name not in option_names(group, folders):
         return {}
@@ -223,7 +223,7 @@ def _option(group: str, before: Sequence[str], folders: Sequence[Path]) -> dict[
 
 
 def _chosen(group: str, before: Sequence[str]) -> str:
-    """The first option that the words choose of a group, or the default."""
+    """The option of a group that the words choose, the first one of a list, or the default."""
     chosen = ""
     for word in before:
         key, _, value = word.partition("=")
@@ -233,7 +233,7 @@ def _chosen(group: str, before: Sequence[str]) -> str:
 
 
 def _folders(before: Sequence[str]) -> list[Path]:
-    """The folders of --config-dir among the words."""
+    """The folders that the words give with --config-dir."""
     found = []
     words = list(split_values(before, CONFIG_DIR))
     for flag, value in zip(words, words[1:]):

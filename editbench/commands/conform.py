@@ -62,48 +62,49 @@ def main(argv: list[str]) -> int:
     add_config_dir(parser)
     args = parser.parse_args(argv)
 
-    # Networks: not for --help.
+    # Imported here, since it imports torch, which --help does not need.
     from editbench.conformance import CHECKS, METRIC_CHECKS, conform, conform_metric
     from editbench.conformance.load import METRIC, WrongUsage, load_factory
 
     if args.list:
-        show_list({"editor": CHECKS.values(), "metric": METRIC_CHECKS.values()}, args.json)
+        print_checks({"editor": CHECKS.values(), "metric": METRIC_CHECKS.values()}, args.json)
         return 0
     if args.target is None:
         parser.error("name an editor or a metric: FILE.py, FILE.py:CLASS or FILE.yaml")
     try:
         make = load_factory(args.target, args.settings, args.config_dir)
-        # ''.split(',') is [''], which would be the name of an unknown check.
+        # ''.split(',') is [''], which is not the name of a check.
         only = [name for name in args.only.split(",") if name]
         with status(f"checking {args.target}"):
             if make.kind == METRIC:
                 results = conform_metric(make, only, make.figure)
             else:
                 results = conform(make, only)
-    # Another code than that of a check that failed, since nothing was checked.
+    # Another exit code than for a failed check, since nothing was checked.
     except (WrongUsage, UnknownName) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
         print(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
     else:
-        show(results)
+        print_results(results)
     return 1 if any(result.status == "failed" for result in results) else 0
 
 
-def columns(*titles: str) -> Table:
+def make_table(*titles: str) -> Table:
+    """An empty table with these columns."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for title in titles:
         table.add_column(title, no_wrap=title in ("check", "result"), overflow="fold")
     return table
 
 
-def show_list(suites: Mapping[str, Iterable[Check]], as_json: bool) -> None:
-    """Print the checks of each kind of object, with what they mean.
+def print_checks(suites: Mapping[str, Iterable[Check]], as_json: bool) -> None:
+    """Print the checks with their meanings.
 
     Args:
         suites: kind of object, such as 'editor' -> its checks.
-        as_json: print a JSON list instead of a table.
+        as_json: whether to print a JSON list instead of a table.
     """
     rows = []
     for kind, checks in suites.items():
@@ -112,38 +113,38 @@ def show_list(suites: Mapping[str, Iterable[Check]], as_json: bool) -> None:
                 {"of": kind, "name": check.name, "meaning": check.meaning, "member": check.place}
             )
     if as_json:
-        # Not on the console, which would wrap long lines.
+        # Not through the console, which would wrap long lines.
         print(json.dumps(rows, indent=1))
         return
-    table = columns("of", "check", "what it means", "contract")
+    table = make_table("of", "check", "what it means", "contract")
     for row in rows:
         table.add_row(row["of"], row["name"], escape(row["meaning"]), row["member"])
     results_console().print(table)
 
 
-def found_and_fix(result: CheckResult) -> tuple[str, str]:
-    """What a message says that may hold for several checks: what was found, and the fix."""
+def shared_parts(result: CheckResult) -> tuple[str, str]:
+    """The parts of a message that several checks may share: what was found, and the fix."""
     found, _, rest = result.message.partition("\nRequired: ")
     fix = rest.partition("\nFix: ")[2].partition("\nSee ")[0]
     return found, f"Fix: {fix}"
 
 
-def show(results: Sequence[CheckResult]) -> None:
-    """The table, then what is to be done, then the count."""
-    table = columns("check", "result", "remark")
+def print_results(results: Sequence[CheckResult]) -> None:
+    """Print the table of results, then the messages of failures, then the counts."""
+    table = make_table("check", "result", "remark")
     console = results_console()
     for result in results:
-        # The message of a failure is long: it stands below the table.
+        # The message of a failure is long, so it is printed below the table.
         remark = result.meaning if result.status in ("failed", "warned") else result.message
         colour = COLOURS[result.status]
-        # Messages hold brackets, which rich would read as markup.
+        # Messages contain brackets, which rich would read as markup.
         table.add_row(result.name, f"[{colour}]{result.status}[/{colour}]", escape(remark))
     console.print(table)
-    # A crash of what every check calls fails most of them: it is told once.
+    # An error in code that every check calls fails most of them, and is printed once.
     alike: dict[tuple[str, ...], list[CheckResult]] = {}
     for result in results:
         if result.status in ("failed", "warned"):
-            alike.setdefault((result.status, *found_and_fix(result)), []).append(result)
+            alike.setdefault((result.status, *shared_parts(result)), []).append(result)
     for (status_, *told), group in alike.items():
         message = "\n".join(told) if len(group) > 1 else group[0].message
         names = ", ".join(result.name for result in group)

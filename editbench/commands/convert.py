@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         raise EditbenchError(
             f"--out {args.out}: the output is a safetensors file, so the name must end in .safetensors"
         )
-    # Writing over its own source would lose what cannot be converted again.
+    # Overwriting the checkpoint would make another conversion impossible.
     if args.out is not None and args.out.resolve() in [file.resolve() for file in args.files]:
         raise EditbenchError(
             f"--out {args.out}: this is the checkpoint itself, which is not overwritten; give another name"
@@ -122,27 +122,27 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
     """Convert the generator of a checkpoint, whose content was read.
 
     Args:
-        console: where it is described.
-        args: of the command; with one file. Without `out` nothing is written.
+        console: to print the description to.
+        args: of the command, with one file. Without `out`, nothing is written.
         content: of the file, from `read_content`.
 
     Returns:
         The exit code 0.
 
     Raises:
-        BadFile: the checkpoint is not one that can be converted, its pictures are implausible, or
-            they differ from those of `args.golden`.
+        BadFile: the checkpoint cannot be converted, its images are implausible, or they differ from
+            those of `args.golden`.
         EditbenchError: the file cannot be written.
     """
     file = args.files[0]
-    # Put together, decode: each step refuses what the next one relies on.
+    # Each step checks what the next one relies on.
     source = source_of(file, content, args.name, args.mapping_lr, args.conv_clamp)
     network = assemble(source)
-    console.print(description(source, network))
+    console.print(describe_generator(source, network))
     images = decode_probes(network)
     console.print(statistics(images), markup=False)
     check_pictures(images, file)
-    # Before anything is written.
+    # Compared before anything is written.
     if args.golden is not None and not show_parity(console, network, args.golden):
         raise BadFile(
             f"{file}: differs from {args.golden} by more than {BOUND:g}; nothing is written"
@@ -170,11 +170,11 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
 
 # -- classifiers ----------------------------------------------------------------------------------
 def convert_classifiers(console: Console, args: argparse.Namespace, content: object) -> int:
-    """Convert CelebA-HQ classifiers, the first of which was read, into one file and a scorer.
+    """Convert CelebA-HQ classifiers into one file and the YAML of a scorer.
 
     Args:
-        console: where they are described.
-        args: of the command; without `out` nothing is written.
+        console: to print the description to.
+        args: of the command. Without `out`, nothing is written.
         content: of the first file, from `read_content`.
 
     Returns:
@@ -182,8 +182,8 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
 
     Raises:
         BadFile: a file is not a classifier.
-        EditbenchError: an option does not suit classifiers, the names of attributes do not fit the
-            files, or the classifiers take pictures of different sizes.
+        EditbenchError: an option is only for generators, the names of attributes do not fit the
+            files, or the classifiers need images of different sizes.
     """
     for option in ("golden", "name"):
         if getattr(args, option) is not None:
@@ -202,24 +202,24 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
     names = [attribute_of(item.path) for item in found]
     if args.attributes is not None:
         names = [name.strip() for name in args.attributes.split(",")]
-    # Two files of one name are the usual case of net_best.pth.
+    # Files have the same name if they were trained by others, who call each net_best.pth.
     if len(set(names)) != len(found) or len(names) != len(found) or not all(names):
         raise EditbenchError(
             f"--attributes: {len(found)} different names are needed, one per file; got "
             f"{', '.join(names)}"
         )
-    # Only for its check: one scorer gives all of them the same picture.
+    # Constructed only for its check that all classifiers accept the same images.
     CelebAHQClassifiers([item.network for item in found])
-    console.print(described_classifiers(found, names))
+    console.print(describe_classifiers(found, names))
     if args.out is None:
         return 0
     with explain_disk_errors(args.out):
         save_classifiers(args.out, found, names)
-    # A file that cannot be read back is found now, and not in the first run.
+    # Read back now, so that an unreadable file is found before the first run.
     load_classifiers(args.out)
     console.print(f"wrote {args.out}, verified", markup=False, soft_wrap=True)
     yaml = args.out.with_suffix(".yaml")
-    # A file that is there holds the signs that somebody has looked up.
+    # An existing file is kept, since the user may have corrected the signs in it.
     if yaml.exists():
         console.print(f"kept the existing {yaml}", markup=False, soft_wrap=True)
     else:
@@ -232,12 +232,12 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
     return 0
 
 
-def described_classifiers(found: list[ReadClassifier], names: list[str]) -> Table:
-    """A table of the classifiers that were found, one a row.
+def describe_classifiers(found: list[ReadClassifier], names: list[str]) -> Table:
+    """A table with one row per classifier.
 
     Args:
         found: the classifiers.
-        names: of their attributes, in the same order.
+        names: their attributes, in the same order.
     """
     table = Table("attribute", "file", "format", "pixels", "halves by", "statistic", "noted")
     for item, name in zip(found, names):
@@ -254,20 +254,20 @@ def described_classifiers(found: list[ReadClassifier], names: list[str]) -> Tabl
     return table
 
 
-# -- what is shown --------------------------------------------------------------------------------
-def description(source: CheckpointContent, network: StyleNetwork) -> Table:
-    """A table of what was found in a generator's checkpoint.
+# -- output --------------------------------------------------------------------------------------
+def describe_generator(source: CheckpointContent, network: StyleNetwork) -> Table:
+    """A table that describes the generator of a checkpoint.
 
     Args:
         source: the checkpoint. Values that it does not contain are marked as assumed.
-        network: put together from it.
+        network: built from it.
     """
     config = source.config
-    # File names may hold what rich takes for markup.
+    # Names of files may contain brackets, which rich would read as markup.
     table = Table(title=escape(source.path.name), show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column()
-    # Marked, as another value would give other pictures.
+    # Marked, since other values would change the images.
     guess = {name: " (assumed, since such a file does not contain it)" for name in source.assumed}
     size = config.resolution
     layers = len(network.synthesis.layers)
@@ -307,7 +307,8 @@ def description(source: CheckpointContent, network: StyleNetwork) -> Table:
 
 
 def statistics(images: torch.Tensor) -> str:
-    # A healthy network leaves [-1, 1] with few pixels.
+    """A line about the pixel values of decoded images (N, C, H, W)."""
+    # For a sound network, few pixels are outside [-1, 1].
     outside = (images.abs() > 1).float().mean().item()
     return (
         f"decoded {len(images)} z: mean {images.mean().item():.3f}, std {images.std().item():.3f}, "
@@ -317,20 +318,19 @@ def statistics(images: torch.Tensor) -> str:
 
 
 def show_parity(console: Console, network: StyleNetwork, path: Path) -> bool:
-    """Print the differences of a network from the outputs of the authors' code.
+    """Print how a network differs from the outputs of the authors' code.
 
     Args:
-        console: where the table is printed.
-        network: put together from the checkpoint.
-        path: .npz with the outputs.
+        console: to print the table to.
+        network: built from the checkpoint.
+        path: .npz file with the outputs.
 
     Returns:
         Whether all tensors agree to within BOUND of their standard deviation.
 
     Raises:
-        BadFile: the file is not of this network, or has nothing to compare.
+        BadFile: the file is of another network, or has nothing to compare.
     """
-    # A golden is of one network: another one cannot be compared, and is an error.
     golden = read_golden(path)
     try:
         rows = parity(network, golden)

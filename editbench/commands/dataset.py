@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     pack.add_argument(
         "--out", type=usable_folder, required=True, help="folder of the packed data set"
     )
-    # A data set is packed once, at the size that it is trained at.
+    # A data set is packed at the resolution of the training.
     pack.add_argument(
         "--resolution",
         type=int,
@@ -77,7 +77,8 @@ def _pack(args: argparse.Namespace) -> int:
     from editbench.worlds.datasets.pack import pack
     from editbench.worlds.datasets.packed import PROBLEMS
 
-    # A world chooses its attributes later; columns of a CSV file may not be labels at all.
+    # For arrays, attributes are chosen when training. For a folder, a table of labels may have columns
+    # that are no labels, so they are chosen here.
     if not args.source.is_dir() and (args.attributes, args.bins) != (None, None):
         raise EditbenchError(
             "arrays are packed with all their labels: use --attributes and --bins when training instead"
@@ -100,7 +101,7 @@ def _info(args: argparse.Namespace) -> int:
     from editbench.worlds.datasets.packed import Packed
 
     data = Packed(args.folder)
-    # Before anything is said of it: a damaged file could make every number wrong.
+    # Verified first, since a damaged file could make every number wrong.
     data.verify()
     print(f"{args.folder}: {describe(data)}, digest {data.digest}, checksums correct")
     for name, shares in data.class_shares().items():

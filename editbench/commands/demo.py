@@ -38,9 +38,10 @@ EXAMPLES = """examples:
   editbench demo --out /data/demo --device cuda starts.n=600
   editbench demo --config-dir my_conf          adds the methods of my_conf/method/
 """
-# On the GAN of real faces a sample takes ten times as long: a family of each kind, and a floor.
+# On the GAN of real faces, a sample takes ten times as long. So there are few methods: one of each
+# kind, and a floor.
 DIGIFACE_METHODS = ("gradctrl", "interfacegan_conditional", "sefa", "random")
-TAKEN = ("method", "attribute", "experiment", "budget")  # the demo sets these itself
+SET_BY_DEMO = ("method", "attribute", "experiment", "budget")  # keys that no override may set
 
 
 def main(argv: list[str]) -> int:
@@ -60,31 +61,31 @@ def main(argv: list[str]) -> int:
     known = load_networks(base).judge.attributes
     attributes = evaluated_names(base, known)
     jobs = in_demo_order(composed, attributes)
-    # Once for all jobs, and before the bank is built.
+    # Checked once for all jobs, and before the bank is built.
     check_starts(base, len(attributes))
     print_message(
         f"demo: {len(methods)} methods ({', '.join(methods)}) on {', '.join(attributes)}, "
         f"{len(jobs)} jobs (all seeds); bank of {base.bank.spec.n} samples"
     )
-    # Looked at before the build, for the line that says what was reused.
+    # Looked up before the build, for the line about what was reused.
     bank_found = (bank_folder(base)[0] / "bank.json").exists()
-    # Here and not in a worker, where the others would wait for it without a word.
+    # Built here and not in a worker, while the other workers would wait without any output.
     load_bank(base)
-    # Other words are meant for the embedded world.
+    # Overrides are meant for the embedded world.
     if digiface.is_here() and not args.overrides:
         jobs += digiface_jobs(args.out, args.device, workers)
     outcomes: list[dict[str, Any]] = []
     for settings, outcome in run_jobs(jobs, workers):
         outcomes.append({"job": settings.title, **vars(outcome)})
     code = print_summary(outcomes, again=shlex.join(["editbench", "demo", *argv]))
-    print_message(reuse(bank_found, outcomes, args.out))
-    # Records of earlier demos stay in the folder, but in no table of this one.
+    print_message(describe_reuse(bank_found, outcomes, args.out))
+    # The folder may have records of earlier demos, which are not reported.
     runs = {outcome["run_id"] for outcome in outcomes}
     with status("drawing the report"):
         results = load(args.out, runs, by_seed=False)
         style = Style(folders=tuple(args.config_dir))
         every = every_setting(results, style)
-        # The demo's own world before that of digiface.
+        # The embedded world comes first.
         every.sort(key=lambda numbers: numbers.name.startswith("digiface"))
         page = write_report(results, every, files=False, style=style)
     print_table(results, every=every, style=style)
@@ -124,10 +125,10 @@ def _make_parser() -> CommandParser:
 
 
 def demo_methods(more: Sequence[Path] = ()) -> list[str]:
-    """Methods of the demo, with those of a user's own configuration folders.
+    """The methods of the demo, including those of a user's own configuration folders.
 
-    Those whose YAML says `demo: false` need files that are not in the package, or stand for a
-    family that has another method here.
+    Methods with `demo: false` in their YAML are left out: they need files that are not in the
+    package, or another method of their family is in the demo.
     """
     options = group_options("method", more)
     return [name for name, config in options.items() if config.get("demo", True)]
@@ -152,10 +153,10 @@ def demo_settings(
         workers: processes that build the bank.
 
     Raises:
-        EditbenchError: a word for what the demo sets itself, or a wrong value.
+        EditbenchError: a word sets a key of SET_BY_DEMO, or a value is wrong.
     """
     for word in overrides:
-        if word.partition("=")[0].lstrip("+") in TAKEN:
+        if word.partition("=")[0].lstrip("+") in SET_BY_DEMO:
             raise EditbenchError(
                 f"{word}: the demo runs every method on every evaluated attribute; to run "
                 "only some, use `editbench run -m experiment=demo budget=demo`; for other attributes, "
@@ -175,14 +176,15 @@ def demo_settings(
 
 
 def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> list[Settings]:
-    """Every method on every attribute, in the order that keeps all workers busy.
+    """The jobs of every method on every attribute, in an order that keeps all workers busy.
 
-    Attribute by attribute, so that the methods are fitted side by side at the start. Attributes of
-    many classes, whose fits take longest, stand last in the world and come first here.
+    The jobs of one attribute follow each other, so that all methods are fitted in parallel at the
+    start. The scorer's last attributes come first: they have the most classes, and their fits take
+    longest.
 
     Args:
-        composed: the settings of each method; `seeds` of its YAML says how many seeds it has.
-        attributes: the evaluated ones, in the scorer's order.
+        composed: the settings of each method; `seeds` in its YAML is its number of seeds.
+        attributes: the evaluated attributes, in the scorer's order.
     """
     jobs: list[Settings] = []
     for attribute in reversed(attributes):
@@ -193,7 +195,7 @@ def in_demo_order(composed: Sequence[Settings], attributes: Sequence[str]) -> li
 
 
 def digiface_jobs(out: Path, device: str, workers: int = 1) -> list[Settings]:
-    """Every method of DIGIFACE_METHODS on every attribute of real faces; their bank is built here.
+    """The jobs of DIGIFACE_METHODS on every attribute of real faces. Their bank is built here.
 
     Args:
         out: folder of the records.
@@ -215,10 +217,10 @@ def digiface_jobs(out: Path, device: str, workers: int = 1) -> list[Settings]:
 
 
 def demo_seeds(settings: Settings) -> list[int]:
-    """Seeds of a method in the demo: from the one that is set, as many as its YAML says.
+    """The seeds of a method in the demo: `seed` and the following ones, `method.seeds` in total.
 
     Raises:
-        EditbenchError: method.seeds is no number of seeds.
+        EditbenchError: method.seeds is not a whole number of at least 1.
     """
     count = settings.plain["method"].get("seeds", 1)
     check_kind("method.seeds", count, "int", 3)
@@ -226,15 +228,15 @@ def demo_seeds(settings: Settings) -> list[int]:
     return list(range(settings.seed, settings.seed + count))
 
 
-def reuse(bank_found: bool, outcomes: Sequence[dict[str, Any]], out: Path) -> str:
-    """What this demo did not have to do again: the bank, records, and fits.
+def describe_reuse(bank_found: bool, outcomes: Sequence[dict[str, Any]], out: Path) -> str:
+    """A line about what this demo reused: the bank, records, and fits.
 
     Args:
-        bank_found: whether the bank was there.
-        outcomes: of the jobs: the fields of Outcome and 'job', its title.
+        bank_found: whether the bank existed.
+        outcomes: one mapping per job, with the fields of Outcome and the key 'job', its title.
         out: folder of the records.
     """
-    fits: dict[str, bool] = {}  # method whose jobs ran -> whether every fit was there already
+    fits: dict[str, bool] = {}  # method with a job that ran -> whether all its fits were cached
     for outcome in outcomes:
         made = out / outcome["run_id"] / Record.PROVENANCE
         if outcome["reused"] or not outcome["run_id"] or not made.exists():
@@ -244,11 +246,11 @@ def reuse(bank_found: bool, outcomes: Sequence[dict[str, Any]], out: Path) -> st
     parts: list[str] = []
     if bank_found:
         parts.append("the bank")
-    # A record that was found says nothing of its fit: it may be long gone from the cache.
+    # For a reused record, it is unknown whether its fit is still in the cache.
     records = sum(outcome["reused"] for outcome in outcomes)
     if records:
         parts.append(f"{records} of {len(outcomes)} records")
-    # A method counts where none of its jobs had to fit anything.
+    # A method is named only if none of its jobs had to fit anything.
     cached = [name for name, all_cached in fits.items() if all_cached]
     if cached:
         parts.append(f"the fits of {', '.join(cached)}")

@@ -24,17 +24,17 @@ from editbench.run.launch import EXTRAS, installed
 from editbench.run.loading import load_networks
 from editbench.run.machine import devices, kinds
 
-# Packages that nothing here needs, and what they would be for.
+# Packages that editbench does not need, and what they are for.
 OPTIONAL = {
     "hydra-joblib-launcher": "sweeps over several processes",
     "hydra-submitit-launcher": "sweeps on SLURM",
     "torchvision": "not needed",
     "torch-fidelity": "not needed",
 }
-ROOM = 1.0  # GiB that `out` should have
+ROOM = 1.0  # GiB that should be free in `out`
 WARM_UP = 64  # samples before the self-test is timed; the first ones allocate memory
 TIMED = 192  # samples of the self-test that are timed
-# What torch raises for a device that is busy, full or not there.
+# Errors that torch raises for a device that is busy, full or absent.
 DEVICE_ERRORS = (EditbenchError, RuntimeError, AssertionError)
 
 
@@ -68,23 +68,23 @@ def main(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(report, indent=1))
     else:
-        show(report)
+        print_report(report)
     return 1 if report["problems"] else 0
 
 
 def examine_machine(
     device: str, out: Path, overrides: Sequence[str] = (), more: Sequence[Path] = ()
 ) -> dict[str, Any]:
-    """Look at everything.
+    """Collect everything that the command reports.
 
     Args:
-        device: of the self-test and of the trial of precisions.
+        device: of the self-test and of the test of precisions.
         out: folder that runs will be written to.
         overrides: words that choose the networks of the self-test.
         more: a user's own configuration folders.
 
     Returns:
-        What was found, as plain values; 'problems' are sentences.
+        Plain values, as `--json` prints them. The key 'problems' has a list of sentences.
     """
     facts = environment()
     report: dict[str, Any] = {
@@ -99,51 +99,51 @@ def examine_machine(
     problems: list[str] = []
     report["networks"] = {"folder": str(folder())}
     for name in published():
-        report["networks"][name] = network(name, problems)
-    report["out"] = room(out, problems)
-    report["precision"] = {"device": device, "kinds": tried_kinds(device, report["devices"])}
+        report["networks"][name] = network_state(name, problems)
+    report["out"] = folder_state(out, problems)
+    report["precision"] = {"device": device, "kinds": precision_results(device, report["devices"])}
     report["self_test"] = self_test([f"device={device}", *overrides], more, device, problems)
     report["problems"] = problems
     return report
 
 
-def tried_kinds(device: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every kind of numbers on a device; none where the machine lacks it.
+def precision_results(device: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Test every precision on a device.
 
     Args:
         device: 'cpu', 'cuda', 'cuda:1'.
         found: `devices()` of the machine.
 
     Returns:
-        The fields of `NumberKind`, one mapping per kind.
+        One mapping per precision, with the fields of `NumberKind`; empty if the machine lacks the
+        device.
     """
     name = device
-    if device == "cuda":  # torch takes it for the first one
+    if device == "cuda":  # torch uses the first GPU
         name = "cuda:0"
-    # The self-test reports a device that is not there, so nothing is said of it here.
+    # The self-test reports a missing device, so this is no problem here.
     if name not in [item["name"] for item in found]:
         return []
     return [asdict(kind) for kind in kinds(device)]
 
 
 def version_of(name: str) -> str | None:
-    """Version of an installed package; None where it is not there."""
+    """Version of a package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def network(name: str, problems: list[str]) -> dict[str, Any]:
-    """Where the file of a published network lies, and whether it has the published content.
+def network_state(name: str, problems: list[str]) -> dict[str, Any]:
+    """Where the file of a published network is, and whether its content is right.
 
     Args:
         name: of the network, one of `published()`.
-        problems: a wrong content is added to it, as a sentence. A file that is not here is no
-            problem.
+        problems: a sentence about a wrong content is added. A missing file is no problem.
 
     Returns:
-        'state' in words, and 'path', None where there is no file.
+        'state', a text, and 'path', None if there is no file.
     """
     file = published()[name]
     try:
@@ -153,24 +153,24 @@ def network(name: str, problems: list[str]) -> dict[str, Any]:
         return {"state": "wrong checksum", "path": str(folder() / file.name)}
     if found is None:
         return {"state": f"not installed: editbench fetch {name}", "path": None}
-    # Without a published checksum the first fetch fixes one; before it there is none to compare.
+    # Without a published checksum, the first download pins one, so there may be none yet.
     checksum = "no checksum published"
     if pin(file):
         checksum = "checksum correct"
     return {"state": f"installed, {checksum}", "path": str(found.path)}
 
 
-def room(out: Path, problems: list[str]) -> dict[str, Any]:
-    """Whether a folder can be written, and what is free there.
+def folder_state(out: Path, problems: list[str]) -> dict[str, Any]:
+    """Whether a folder can be written to, and how much space is free.
 
     Args:
         out: folder for runs, which need not exist.
-        problems: what is wrong is added to it, as a sentence.
+        problems: a sentence about what is wrong is added.
 
     Returns:
         'path', 'writable', and 'free_gib' in GiB.
     """
-    # `out` need not exist yet: what counts is the nearest folder above it that does.
+    # If `out` does not exist yet, the nearest existing folder above it counts.
     there = out.absolute()
     while not os.path.exists(there):
         there = there.parent
@@ -192,13 +192,13 @@ def room(out: Path, problems: list[str]) -> dict[str, Any]:
 def self_test(
     words: Sequence[str], more: Sequence[Path], device: str, problems: list[str]
 ) -> dict[str, Any]:
-    """Sample, decode and score: a world end to end.
+    """Sample, decode and score with the networks of a world, and measure the speed.
 
     Args:
         words: overrides that choose the networks and the device.
         more: a user's own configuration folders.
         device: the same as in `words`.
-        problems: the error that ended the test is added to it, as a sentence.
+        problems: a sentence about an error that ended the test is added.
 
     Returns:
         'passed', and either 'samples_per_second' or the 'reason'.
@@ -217,55 +217,63 @@ def self_test(
 
 
 # -- on the terminal -------------------------------------------------------------------------------
-def show(report: dict[str, Any]) -> None:
-    """Print what was found, a line each."""
-    line("python", report["python"])
+def print_report(report: dict[str, Any]) -> None:
+    """Print a report, one line per item.
+
+    Args:
+        report: of `examine_machine`.
+    """
+    print_line("python", report["python"])
     for item in report["devices"]:
-        line(item["name"], f"{item['what']}; {gib(item['memory'])} GiB, {gib(item['free'])} free")
+        print_line(
+            item["name"], f"{item['what']}; {gib(item['memory'])} GiB, {gib(item['free'])} free"
+        )
     if len(report["devices"]) == 1:
-        # A GPU that torch does not see is often a torch that was built without CUDA.
+        # If torch does not see a GPU, it was often built without CUDA.
         built = "without it"
         if report["cuda_of_torch"]:
             built = f"for CUDA {report['cuda_of_torch']}"
-        line("cuda", f"none: everything runs on the CPU (torch is built {built})")
+        print_line("cuda", f"none: everything runs on the CPU (torch is built {built})")
     for kind in report["precision"]["kinds"]:
-        line(f"{kind['name']} on {report['precision']['device']}", precision(kind))
-    line("packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items()))
+        print_line(f"{kind['name']} on {report['precision']['device']}", describe_precision(kind))
+    print_line(
+        "packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items())
+    )
     for name, version in report["optional"].items():
-        line(name, f"{version or 'not installed'} ({OPTIONAL[name]})")
+        print_line(name, f"{version or 'not installed'} ({OPTIONAL[name]})")
     launchers = ["basic"]  # Hydra's own, one job after the other
     for name, is_there in report["launchers"].items():
         if is_there:
             launchers.append(name)
-    line("launchers", ", ".join(launchers))
+    print_line("launchers", ", ".join(launchers))
     networks = dict(report["networks"])
-    line("networks", networks.pop("folder"))
+    print_line("networks", networks.pop("folder"))
     for name, item in networks.items():
-        line(f"  {name}", item["state"])
+        print_line(f"  {name}", item["state"])
     out = report["out"]
     state = "writable"
     if not out["writable"]:
         state = "NOT WRITABLE"
-    line(f"out {out['path']}", f"{state}, {out['free_gib']} GiB free")
-    line("self-test", outcome(report["self_test"], report["precision"]["device"]))
+    print_line(f"out {out['path']}", f"{state}, {out['free_gib']} GiB free")
+    print_line("self-test", describe_self_test(report["self_test"], report["precision"]["device"]))
     for problem in report["problems"]:
         print(f"problem: {problem}")
 
 
-def outcome(test: dict[str, Any], device: str) -> str:
-    """The self-test in words.
+def describe_self_test(test: dict[str, Any], device: str) -> str:
+    """Text about the self-test.
 
     Args:
         test: what `self_test` returned.
-        device: on which it ran.
+        device: that it ran on.
     """
     if not test["passed"]:
         return f"FAILED: {test['reason']}"
     return f"passed: {test['samples_per_second']:.0f} bank samples/s on {device}"
 
 
-def precision(kind: dict[str, Any]) -> str:
-    """One kind of numbers in words: whether it works, how exact and how fast it is."""
+def describe_precision(kind: dict[str, Any]) -> str:
+    """Text about a precision: whether it works, its error and its speed."""
     if not kind["matmul"]:
         return f"no: {kind['reason']}"
     state = "works"
@@ -277,8 +285,8 @@ def precision(kind: dict[str, Any]) -> str:
     return f"{state}, error {kind['error']:.0e}; {speed}"
 
 
-def line(name: str, value: object) -> None:
-    """Print a name and a value, with the values of all lines below each other."""
+def print_line(name: str, value: object) -> None:
+    """Print a name and a value. The values of all lines are aligned."""
     print(f"{name:26} {value}")
 
 

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         help="folder with the archives of digiface; nothing is downloaded then",
     )
     parser.add_argument("--again", action="store_true", help="download existing files again")
-    # Names may stand before and after the options, which parse_args does not allow.
+    # Names may come before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)
     known = published()
     # All names are checked before the first of them is fetched.
@@ -67,37 +67,36 @@ def main(argv: list[str]) -> int:
     if args.source is not None and args.names != [DIGIFACE]:
         raise EditbenchError(f"--from {args.source} is for `editbench fetch {DIGIFACE}` alone")
     if not args.names:
-        return listing(known)
+        return print_networks(known)
     # A name that was given twice is fetched once.
     chosen = known
     if "all" not in args.names:
         chosen = {name: known[name] for name in args.names if name != DIGIFACE}
-    # It says itself what may be done without a connection.
+    # It checks itself whether a connection is needed.
     if DIGIFACE in args.names:
         fetch_digiface(args.source, args.again)
     if chosen and is_offline():
         raise EditbenchError(
             f"${OFFLINE} is set: nothing is fetched; unset it, or put the files into {folder()}"
         )
-    # One broken address must not keep the others from coming.
     failed = False
     for name, file in chosen.items():
         try:
             found = fetch_file(file, args.again)
-        except EditbenchError as error:  # the others may come through
+        except EditbenchError as error:  # the other downloads may succeed
             print(f"error: {error}", file=sys.stderr)
             failed = True
             continue
-        print(f"{name:12} {found.path}\n{'':12} sha256 {found.sha256} {pinned(file)}")
+        print(f"{name:12} {found.path}\n{'':12} sha256 {found.sha256} {checksum_origin(file)}")
     return int(failed)
 
 
 def fetch_digiface(source: Path | None, again: bool) -> None:
-    """Get and convert the archives of digiface, and print what they may be used for.
+    """Download and convert the archives of digiface, and print their licences.
 
     Args:
-        source: folder with the archives; None downloads those that are missing.
-        again: convert archives that are installed too.
+        source: folder with the archives; None downloads the missing ones.
+        again: whether to convert archives again that are already installed.
 
     Raises:
         BadFile: an archive does not have the pinned content.
@@ -111,25 +110,32 @@ def fetch_digiface(source: Path | None, again: bool) -> None:
 
 
 def digiface_state(archive: Archive) -> str:
-    """Whether the converted file of an archive is here, in words."""
+    """Text about the converted file of an archive: its path, or how to install it."""
     path = digiface.path_of(archive)
     if path.is_file():
         return f"converted: {path}"
     return f"not installed: editbench fetch {DIGIFACE}"
 
 
-def pinned(file: Published) -> str:
+def checksum_origin(file: Published) -> str:
+    """Text about where the checksum of a downloaded file comes from."""
     if file.sha256:
         return "as published"
     return "(no published checksum; pinned from now on)"
 
 
-def listing(known: dict[str, Published]) -> int:
-    """Print every published network and its state; 1 where one is here with another content."""
-    # A listing that ends with 0 says that all that is here is right.
+def print_networks(known: dict[str, Published]) -> int:
+    """Print every published network and its state.
+
+    Args:
+        known: name -> network.
+
+    Returns:
+        The exit code: 1 if an installed file has a wrong content.
+    """
     broken = False
     for name, file in known.items():
-        text, bad = state(file)
+        text, bad = network_state(file)
         broken |= bad
         size = "?"
         if file.size:
@@ -143,10 +149,9 @@ def listing(known: dict[str, Published]) -> int:
     return int(broken)
 
 
-def state(file: Published) -> tuple[str, bool]:
-    """Whether a file is here and whole, in words; True where it is here with another content."""
+def network_state(file: Published) -> tuple[str, bool]:
+    """Text about whether a file is installed, and whether its content is wrong."""
     try:
-        # A listing goes on past a damaged file, and says so.
         found = find_file(file)
     except BadFile as error:
         return str(error), True

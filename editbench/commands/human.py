@@ -40,8 +40,7 @@ def _make_parser() -> CommandParser:
         epilog=EXAMPLES,
     )
     jobs = parser.add_subparsers(dest="job", required=True, metavar="make|analyse")
-    # The defaults stand in the dataclass alone, and the help shows them.
-    plan = StudyDesign()
+    plan = StudyDesign()  # has the defaults that the help shows
     job = jobs.add_parser("make", help="draw a study from finished runs")
     job.add_argument("root", type=Path, help="runs folder")
     job.add_argument("--out", type=usable_folder, required=True, help="new folder of the study")
@@ -97,8 +96,9 @@ def _make_parser() -> CommandParser:
 
 
 def make(args: argparse.Namespace) -> int:
+    """Run `editbench human make`; the exit code."""
     methods = _names(args.methods)
-    # An empty variable of a shell would otherwise mean all methods.
+    # Otherwise an empty variable of a shell would select all methods.
     if args.methods is not None and not methods:
         raise EditbenchError("--methods names no method: leave it out for all with finished runs")
     design = StudyDesign(
@@ -116,7 +116,7 @@ def make(args: argparse.Namespace) -> int:
     manifest = make_study(args.root, args.out, design, args.device, args.cache)
     out = results_console()
     for line in summary(manifest):
-        # Labels of variants hold brackets, which rich would read as markup.
+        # Labels of variants contain brackets, which rich would read as markup.
         out.print(line, soft_wrap=True, markup=False, highlight=False)
     # Raters must not see the key, which names the methods.
     print(f"pages  {args.out / 'pages'}\nkey    {args.out / 'key.json'}   (not for raters)")
@@ -124,13 +124,14 @@ def make(args: argparse.Namespace) -> int:
 
 
 def analyse_files(args: argparse.Namespace) -> int:
+    """Run `editbench human analyse`; the exit code."""
     key = read_key(args.study)
     found = analyse(read_responses(args.files, key), args.study, args.seed)
     print_analysis(found, results_console())
     folder = args.out or args.study / "analysis"
     write_analysis(found, folder)
     print(f"tables {folder}")
-    # The rest is analysed all the same; the exit code says that something is missing.
+    # The other files are analysed nevertheless; the exit code shows that some are missing.
     wrong = len(found.responses.left)
     if wrong:
         print(
@@ -141,11 +142,11 @@ def analyse_files(args: argparse.Namespace) -> int:
 
 
 def _names(text: str | None) -> tuple[str, ...]:
-    """'a,b'; commas within brackets belong to a variant's label."""
+    """The names in a text such as 'a,b'. Commas inside brackets are part of a variant's label."""
     names = [""]
     depth = 0
     for letter in text or "":
-        # Depth of brackets: a cut at every comma would split the label of a variant.
+        # The depth of brackets: at depth 0, a comma separates names.
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and not depth:
             names.append("")
@@ -155,5 +156,5 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _text(path: Path | None) -> str:
-    # The document of a word processor, for example, is no UTF-8 text, and the message says so.
+    # `read_text` has a clear message for a file that is no UTF-8 text, such as a Word document.
     return "" if path is None else read_text(path)

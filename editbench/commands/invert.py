@@ -33,7 +33,7 @@ If the command is stopped, run it again: it resumes from the unfinished block.
 
 
 def main(argv: list[str]) -> int:
-    # Not subparsers of argparse: the plain form begins with a folder, whatever its name is.
+    # Not subparsers of argparse, since the first word may also be any folder.
     if argv[:1] == ["show"]:
         return show_main(argv[1:])
     if argv[:1] == ["compare"]:
@@ -62,10 +62,10 @@ def main(argv: list[str]) -> int:
         help="configuration overrides: generator=..., inversion.noise=optimise",
     )
     add_config_dir(parser)
-    # Overrides may stand before and after the options, which parse_args does not allow.
+    # Overrides may come before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)
     settings = invert_settings(args.images, args.space, args.steps, args.overrides, args.config_dir)
-    inversion = make(args.out, settings)
+    inversion = make_inversion(args.out, settings)
     print_inversion(inversion)
     print(f"codes {inversion.folder / 'table.parquet'}\npage  {inversion.folder / 'index.html'}")
     return 0
@@ -84,7 +84,7 @@ def invert_settings(
         images: a folder, or faces:N.
         space: of the codes: 'w', 'w_plus' or 'z'.
         steps: optimisation steps; None for the configured number.
-        overrides: words of the user, which win over `space` and `steps`.
+        overrides: words of the user, which take precedence over `space` and `steps`.
         more: a user's own configuration folders.
 
     Raises:
@@ -95,29 +95,29 @@ def invert_settings(
     if steps is not None:
         words.append(f"inversion.steps={steps}")
     cfg = compose_config([*words, *overrides], more)
-    cfg.inversion.images = images  # as it is: a folder's name may hold anything
+    cfg.inversion.images = images  # not as a word, since Hydra's grammar would restrict the name
     return Settings.from_config(cfg)
 
 
-def make(folder: Path, settings: Settings) -> Inversion:
+def make_inversion(folder: Path, settings: Settings) -> Inversion:
     """Build an inversion, or open it if it is complete, and print its size and time.
 
     Args:
         folder: of the inversion, outside the folder of the images.
-        settings: whose inversion says what is inverted and how.
+        settings: `settings.inversion` determines what is inverted and how.
 
     Raises:
-        EditbenchError: the folder lies in that of the images, or with offline=true a file is
+        EditbenchError: the folder is inside that of the images, or with offline=true a file is
             missing.
     """
     source = Path(str(settings.inversion.images))
-    # The next start would take the pictures of the page for images to invert.
+    # Otherwise the next call would take the images of the page for images to invert.
     if folder.resolve().is_relative_to(source.resolve()) and source.is_dir():
         raise EditbenchError(
             f"--out {folder} lies in the folder of the images and would add images to it: name a "
             "folder elsewhere"
         )
-    require_files(settings.plain)  # with offline=true, before anything is made
+    require_files(settings.plain)  # with offline=true, missing files are reported first
     began = time.perf_counter()
     inversion = build_inversion(folder, inversion_task(settings))
     print_message(
@@ -132,7 +132,7 @@ def show_main(argv: list[str]) -> int:
         "editbench invert show", description="Verify an inversion and describe it."
     )
     parser.add_argument("folder", type=Path)
-    # Opening an inversion compares its checksums.
+    # Opening an inversion verifies its checksums.
     print_inversion(Inversion(parser.parse_args(argv).folder))
     return 0
 

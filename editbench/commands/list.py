@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   editbench list layers --generator digiface      for method.layer
   editbench list methods --config-dir my_conf      including your own
 """
-# Kinds that are no groups: the networks say which there are.
+# Kinds that are no groups of the configuration, but properties of the networks.
 ATTRIBUTES = "attributes"
 LAYERS = "layers"
 DATA = "../shared/data"  # folder of third-party inputs
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         lines += attribute_lines(words, args.config_dir)
     if args.kind == LAYERS:
         lines += layer_lines(words, args.config_dir)
-    # All at once: an error stands alone, and not below a heading.
+    # Printed at the end, so that an error is not below a heading.
     print("\n".join(lines))
     return 0
 
@@ -77,12 +77,12 @@ def network_words(generator: str, scorer: str, data: str = DATA) -> list[str]:
 
 
 def group_lines(title: str, group: str, more: Sequence[Path]) -> list[str]:
-    """The options of a group, a line each.
+    """The options of a group, one per line.
 
     Args:
         title: heading, in the plural.
         group: name of the group.
-        more: a user's own configuration folders, whose options are listed too.
+        more: a user's own configuration folders, whose options are included.
     """
     lines = [f"{title} ({group}=NAME)"]
     for name, about in describe_options(group, more).items():
@@ -91,15 +91,15 @@ def group_lines(title: str, group: str, more: Sequence[Path]) -> list[str]:
 
 
 def _chosen(words: Sequence[str], group: str) -> str:
-    """The option of a group that words choose: the last one wins, as in Hydra."""
+    """The option of a group that the words choose; the last word wins, as in Hydra."""
     return [word.partition("=")[2] for word in words if word.startswith(f"{group}=")][-1]
 
 
 def attribute_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
-    """The attributes of a scorer and their classes, a line each.
+    """The attributes of a scorer and their classes, one per line.
 
     Args:
-        words: overrides that choose the networks, the scorer among them.
+        words: overrides that choose the networks, including the scorer.
         more: a user's own configuration folders.
 
     Returns:
@@ -113,7 +113,7 @@ def attribute_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
         attributes = find_attributes(words, more)
     except UnknownName:
         raise  # a wrong name on the command line
-    except EditbenchError as error:  # third-party data that is not here
+    except EditbenchError as error:  # such as missing third-party data
         return [*lines, f"  not available: {error}"]
     for attribute in attributes:
         ordered = " (ordered)" if attribute["ordered"] else ""
@@ -130,11 +130,11 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
     """
     words, more = name_files(words, more)
     question = [ATTRIBUTES, *words]
-    # What a user's own folders hold is not watched.
+    # Changes in a user's own folders are not detected, so nothing is cached for them.
     kept = None if more else recall_answer(question)
     if kept is not None:
         return kept
-    # Imported here: torch takes seconds, and the other kinds are read from YAML alone.
+    # Imported here, since torch takes seconds and the other kinds are read from YAML files.
     from editbench.run.compose import compose_settings
     from editbench.run.loading import load_networks
 
@@ -146,19 +146,19 @@ def find_attributes(words: Sequence[str], more: Sequence[Path] = ()) -> list[dic
 
 
 def layer_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
-    """The layers of a generator by the names that methods take, and the weights among them.
+    """The layers of a generator, by the names that methods accept.
 
     Args:
-        words: overrides that choose the networks, the generator among them.
+        words: overrides that choose the networks, including the generator.
         more: a user's own configuration folders.
 
     Returns:
-        A heading and a line for each layer; a weight that can be shifted has its shape.
+        A heading and one line per layer, with the shape of its weight if the weight can be shifted.
     """
     from editbench.base.instantiate import build
     from editbench.run.compose import compose_settings
 
-    # The generator alone: the scorers may need files that are not here.
+    # Only the generator is built, since the scorers may need files that are missing.
     found = build(compose_settings(words, more).generator.config)
     kernels = found.kernels()
     lines = [f"layers of generator {_chosen(words, 'generator')} (method.layer=NAME)"]

@@ -30,12 +30,12 @@ EXAMPLE_CONF = "my_conf"  # the configuration folder of the examples
 
 @dataclass(frozen=True)
 class Template:
-    """What can be made.
+    """A kind of template.
 
     Args:
         example: name of the example that is copied.
-        groups: of options that it has a YAML in.
-        next_steps: commands to try, with {name} and {conf}.
+        groups: groups of the configuration for which it has a YAML file.
+        next_steps: commands to try, with the placeholders {name} and {conf}.
     """
 
     example: str
@@ -123,7 +123,7 @@ def main(argv: list[str]) -> int:
 
 
 def check_name(name: str, kind: Template) -> None:
-    """Refuse a name that no module or option can have.
+    """Check that a name can be that of a module and of an option.
 
     Args:
         name: of the module and of its options.
@@ -133,9 +133,9 @@ def check_name(name: str, kind: Template) -> None:
         EditbenchError: it is not a Python name in small letters a to z, or another option or an
             installed module has it.
     """
-    # `isidentifier` takes Python's keywords too.
+    # `isidentifier` accepts Python's keywords.
     is_name = name.isidentifier() and not keyword.iskeyword(name)
-    # Python takes other letters too, and Hydra takes no option with them.
+    # Python accepts letters that Hydra does not accept in names of options.
     if not is_name or not name.isascii() or name != name.lower():
         raise EditbenchError(
             f"{name} must be a Python name in small letters a to z, such as my_editor"
@@ -150,7 +150,7 @@ def check_name(name: str, kind: Template) -> None:
             f"{name} is the name of the running program in Python: choose another name"
         )
     spec = find_spec(name)
-    # A module of the current folder is among the files, which are looked at one by one.
+    # A module in the current folder is not meant here: existing files are found one by one.
     if spec is not None and Path(spec.origin or "").parent != Path.cwd():
         raise EditbenchError(
             f"{name} is the name of an installed module, which Python would import instead: choose "
@@ -159,10 +159,10 @@ def check_name(name: str, kind: Template) -> None:
 
 
 def written(kind: Template, name: str, conf: str = EXAMPLE_CONF) -> dict[str, str]:
-    """Path of each file that is written -> its text.
+    """The files to write: path -> text.
 
     Args:
-        kind: what is made.
+        kind: of template.
         name: of the module and of the option.
         conf: name of the configuration folder.
     """
@@ -171,7 +171,7 @@ def written(kind: Template, name: str, conf: str = EXAMPLE_CONF) -> dict[str, st
     sources += [f"{EXAMPLE_CONF}/{group}/{example}.yaml" for group in kind.groups]
     folder = files("editbench.examples")
     new = {example: name, class_name(example): class_name(name), EXAMPLE_CONF: conf}
-    # In one pass, since a new name may hold an old one.
+    # Replaced in one pass, since a new name may contain an old one.
     old = re.compile("|".join(map(re.escape, new)))
 
     def renamed(text: str) -> str:

@@ -33,13 +33,13 @@ EXAMPLES = """examples:
 
 docs/report.md has an example of a complete report.yaml.
 """
-# Choices of a report.yaml that are lists of names, as options of the command.
+# Keys of report.yaml whose values are lists of names; they are options of the command too.
 LISTS = {
     "methods": "methods to report, in this order",
     "attributes": "attributes to report, in this order",
     "columns": "columns of the tables, by their names in table.csv",
 }
-STYLED = ("style", *LISTS, "digits", "font", "column")  # options of a report alone
+STYLED = ("style", *LISTS, "digits", "font", "column")  # options that only a report accepts
 
 
 def main(argv: list[str]) -> int:
@@ -69,11 +69,11 @@ def main(argv: list[str]) -> int:
     style = read_style(args, root)
     results = style.choose(load(root, by_seed=args.by_seed))
     every = every_setting(results, style)
-    # The table first: the figures take longer.
+    # The table comes first, since the figures take longer.
     print_table(results, every=every, style=style)
     if not args.table:
-        # What is loaded by now stays. Figures leave so much garbage that searching all of it for
-        # more would take a tenth of the time.
+        # Figures leave much garbage. Without freezing, the collector would search all loaded objects
+        # again and again, which takes a tenth of the time.
         gc.freeze()
         try:
             with status("drawing the report"):
@@ -93,7 +93,7 @@ def _make_parser() -> CommandParser:
         description=__doc__,
         epilog=EXAMPLES,
     )
-    # The folder that `editbench run` writes to where `out` is not set.
+    # The default is the folder that `editbench run` writes to.
     parser.add_argument("root", type=Path, nargs="?", help="runs folder (default: runs)")
     parser.add_argument(
         "--compare",
@@ -143,7 +143,7 @@ def _make_parser() -> CommandParser:
 
 
 def read_style(args: argparse.Namespace, root: Path) -> Style:
-    """The choices of the file, and on top of them those of the command line.
+    """The choices of the style file, overridden by those of the command line.
 
     Args:
         args: of the command.
@@ -166,8 +166,8 @@ def read_style(args: argparse.Namespace, root: Path) -> Style:
 
 
 def compare_folders(args: argparse.Namespace) -> int:
-    """`editbench report --compare A B`; the exit code."""
-    # Imported here: a plain report needs none of it.
+    """Run `editbench report --compare A B`; the exit code."""
+    # Imported here, since a plain report does not need it.
     from editbench.studies.side_by_side import (
         print_side_by_side,
         side_by_side,

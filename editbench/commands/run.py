@@ -44,13 +44,13 @@ groups:  {groups}
 keys:    {keys}
 `editbench list` shows every option, one per line; `editbench report OUT` makes the tables and the page.
 """
-DRY_RUN = "--dry-run"  # `editbench plan` with the same words
-COMPLETION = "-sc"  # of Hydra: the script of a shell that completes the command line
+DRY_RUN = "--dry-run"  # runs `editbench plan` with the same words
+COMPLETION = "-sc"  # Hydra's flag for completion in a shell
 OWN = (*SHOWING, DRY_RUN, COMPLETION)  # flags that an error may suggest
 
 
 def main(argv: list[str]) -> int:
-    # Read off the YAML files, so that help does not wait for torch.
+    # Groups and keys are read from the YAML files, so that help does not wait for torch.
     if {"-h", "--help"} & set(argv):
         keys = ", ".join(main_keys())
         print(
@@ -70,13 +70,13 @@ def main(argv: list[str]) -> int:
     line = typed.with_names()
     line.check()
     if line.flags:
-        return show(line)
+        return show_config(line)
     from editbench.run.sweep import run_hydra
     from editbench.run.sweep_summary import again_command
     from editbench.run.task import job_task
 
     def again(failed: Sequence[Sequence[str]], jobs: Sequence[Sequence[str]]) -> str:
-        # Values that stand as files have other names in the jobs: then it is the same command.
+        # YAML files among the words have other names in the jobs, so the whole command is repeated.
         if typed.overrides != line.overrides:
             return shlex.join(["editbench", "run", *argv])
         flags = [word for folder in typed.folders for word in (CONFIG_DIR[0], str(folder))]
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 
 def dry_run(argv: list[str]) -> int:
-    """What the same words would run: `editbench plan`, of one job where -m is not given."""
+    """Run `editbench plan` with the same words; without -m they must describe one job."""
     from editbench.run.overrides import check_single
 
     line = CommandLine.parse([word for word in argv if word != plan.JSON], own=OWN)
@@ -95,7 +95,7 @@ def dry_run(argv: list[str]) -> int:
     return plan.main(argv)
 
 
-def show(line: CommandLine) -> int:
+def show_config(line: CommandLine) -> int:
     """Print the configuration (--cfg), or how Hydra composes it (--info)."""
     from hydra.types import RunMode
 
@@ -104,12 +104,12 @@ def show(line: CommandLine) -> int:
 
     kind = line.flag("--cfg", "-c")
     info = line.flag("--info", "-i")
-    # --package and --resolve alone print nothing: they change what --cfg prints.
+    # --package and --resolve only change what --cfg prints.
     if kind is None and info is None:
         raise EditbenchError(f"{line.shows} goes with --cfg job (see `editbench run --help`)")
     if kind is not None and kind not in CFG_KINDS:
         raise EditbenchError(f"--cfg {kind} must be one of {', '.join(CFG_KINDS)}")
-    # Hydra's own --cfg composes one job and refuses the words of a sweep: see below.
+    # Hydra's own --cfg rejects the words of a sweep, so each job is composed separately below.
     if not line.sweep:
         check_single(line.overrides)
     with hydra_application(line.folders, line.overrides) as hydra:
@@ -120,11 +120,10 @@ def show(line: CommandLine) -> int:
             return 0
         jobs = [line.overrides]
         if line.sweep:
-            # The words of each job are composed apart, as the sweep itself does.
             _, jobs = compose_master(hydra.config_loader, line.overrides)
         for job in jobs:
             if line.sweep:
-                print(f"--- # {' '.join(job)}")  # one YAML document a job
+                print(f"--- # {' '.join(job)}")  # one YAML document per job
             try:
                 hydra.show_cfg(
                     config_name=MAIN,
@@ -133,14 +132,14 @@ def show(line: CommandLine) -> int:
                     package=line.flag("--package", "-p"),
                     resolve=line.flag("--resolve") is not None,
                 )
-            except SystemExit:  # Hydra's, which has said that there is no such package
+            except SystemExit:  # from Hydra, after its message that there is no such package
                 return 1
     return 0
 
 
 @contextmanager
 def _logging_as_before() -> Iterator[None]:
-    """Put the root logger back, which Hydra makes print everything."""
+    """Restore the root logger, which Hydra configures to print everything."""
     root = logging.getLogger()
     level = root.level
     handlers = list(root.handlers)

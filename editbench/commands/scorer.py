@@ -53,11 +53,11 @@ def main(argv: list[str]) -> int:
         raise EditbenchError("-n must be 2 or more, and --batch 1 or more")
     check_device(args.device, "--device ")
     path = scorer_file(args.scorer, args.config_dir)
-    search_folders(path.absolute().parent)  # modules that the YAML names may lie beside it
+    search_folders(path.absolute().parent)  # modules that the YAML names may be beside it
     composed = compose_config(
         [f"generator={args.generator}", f"device={args.device}", *args.overrides], args.config_dir
     )
-    # The overrides count here, since the YAML may refer to ${data}.
+    # The composed configuration is needed since the YAML may refer to keys such as ${data}.
     context = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
     scorers = read_scorers(path, context)
     others: dict[str, Scorer] = {}
@@ -65,37 +65,36 @@ def main(argv: list[str]) -> int:
         against = scorer_file(args.against, args.config_dir)
         search_folders(against.absolute().parent)
         others = read_scorers(against, context)
-    # A scorer in both roles is moved twice, which does nothing.
+    # Moving a scorer that has both roles twice does no harm.
     for scorer in (*scorers.values(), *others.values()):
         scorer.to(args.device)
     generator = plain(composed.generator)
     pictures = find_pictures(args, generator, next(iter(scorers.values())))
     checkups = check_all(scorers, pictures, args.batch)
     references = check_all(others, pictures, args.batch)
-    # The teacher with the judge, and each of both with the other file.
+    # Teacher and judge are compared with each other, and each of them with those of --against.
     pairs = []
     for part in checkups[1:]:
         pairs.append((checkups[0], part, part.role))
     for part in checkups:
         for reference in references:
-            # Roles of two files have the same names.
+            # The title has the name of the other file, since the roles have the same names.
             pairs.append((part, reference, f"{args.against}: {reference.role}"))
     agreements = []
     for first, second, other in pairs:
         table, findings = compare(first, second)
         agreements.append((f"{first.role} and {other}", table))
         first.findings[:0] = findings
-    # W codes have no pictures to show.
+    # Latent codes cannot be shown.
     pictured = not isinstance(pictures, Generated) or pictures.generator.output == "image"
     out = args.out or Path(f"scorer-check-{path.stem}")
     written = write_page(out, str(path), checkups, pictures, agreements, pictured)
     write_json(out / "check.json", as_json(checkups, agreements, pictures))
     for checkup in checkups:
-        show(checkup)
+        print_checkup(checkup)
     for title, table in agreements:
         print(f"\n{title}\n{table.to_string(float_format=lambda value: f'{value:.3f}')}")
     print("\nlook at " + ", ".join(map(str, written)))
-    # Exit code 1, so that a script can stop.
     return int(any(checkup.worst == "error" for checkup in checkups))
 
 
@@ -105,7 +104,7 @@ def _make_parser() -> CommandParser:
         description=__doc__,
         epilog=EPILOG,
     )
-    # An action, so that others can be added beside it.
+    # The only action so far.
     parser.add_argument("action", metavar="check")
     parser.add_argument(
         "scorer",
@@ -144,14 +143,14 @@ def find_pictures(
         scorer: one of the scorers, which all take the same input.
 
     Raises:
-        EditbenchError: the scorer takes something else than what there is.
+        EditbenchError: the scorer needs another kind of input.
     """
     if args.images is not None:
         if scorer.input != "image":
             raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not images")
         return FolderPictures(args.images, args.n, resolution_of(scorer), args.device)
     generator = build(generator_options).to(args.device).eval().requires_grad_(False)
-    # Codes for a scorer of pictures, or the other way round.
+    # Such as latent codes for a scorer of images, or the reverse.
     if generator.output != scorer.input:
         raise EditbenchError(
             f"the scorer scores '{scorer.input}' but generator '{args.generator}' gives "
@@ -161,19 +160,19 @@ def find_pictures(
 
 
 def check_all(scorers: dict[str, Scorer], pictures: PictureSource, batch: int) -> list[Checkup]:
-    """Look at the scorers of all roles; a scorer that has two roles is looked at once.
+    """Examine the scorers of all roles. A scorer that has both roles is examined once.
 
     Args:
         scorers: role, 'teacher' or 'judge' -> scorer.
-        pictures: that all of them score.
-        batch: pictures that are scored at once.
+        pictures: the images or codes that all of them score.
+        batch: number of images that are scored at once.
 
     Returns:
-        A checkup per scorer, whose role is 'teacher and judge' where it has both.
+        One checkup per scorer. Its role is 'teacher and judge' if the scorer has both roles.
     """
     found: dict[str, Checkup] = {}
     for role, scorer in scorers.items():
-        # One network in both roles would be run twice for the same numbers.
+        # The same network would give the same numbers again.
         same = [name for name in found if scorers[name] is scorer]
         if same:
             found[same[0]].role += f" and {role}"
@@ -182,8 +181,8 @@ def check_all(scorers: dict[str, Scorer], pictures: PictureSource, batch: int) -
     return list(found.values())
 
 
-def show(checkup: Checkup) -> None:
-    """The tables and findings of one scorer, on the terminal."""
+def print_checkup(checkup: Checkup) -> None:
+    """Print the tables and findings of one scorer."""
     print(f"\n{checkup.role}: {len(checkup.logits)} images")
     for name, part in checkup.shares.groupby("attribute", sort=False):
         shares = []
@@ -205,7 +204,7 @@ def show(checkup: Checkup) -> None:
 def as_json(
     checkups: list[Checkup], agreements: list[tuple[str, pd.DataFrame]], pictures: PictureSource
 ) -> dict:
-    """What the page shows, for programs.
+    """The content of the page as plain values, for programs.
 
     Args:
         checkups: of the scorers.
@@ -213,7 +212,7 @@ def as_json(
         pictures: that were scored.
 
     Returns:
-        Plain values, without infinity.
+        Mappings, lists, texts and finite numbers.
     """
     scorers = {}
     for checkup in checkups:

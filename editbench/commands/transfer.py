@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
         default=Path("runs/transfer"),
         help="output folder (default: runs/transfer)",
     )
-    # Names may stand before and after the options, which parse_args does not allow.
+    # Names may come before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)
-    # Read before anything is written: a folder without runs is the usual mistake.
+    # Read before anything is written, since a folder without runs is a common mistake.
     worlds = read_worlds(args.folders)
     if len(worlds) < 2:
         raise EditbenchError(f"{args.folders[0]} holds only one world; name a second runs folder")
@@ -61,7 +61,7 @@ def _print(worlds: Sequence[World], found: pd.DataFrame, table: pd.DataFrame) ->
     print("\nKendall's tau-b between worlds, with 95 % intervals over starts")
     for row in found.to_dict("records"):
         pair = f"{row['world']} and {row['other']}"
-        # Two worlds may have been run with other methods.
+        # Two worlds may have been run with different methods.
         if row["methods"] < FEWEST:
             print(f"  {pair}: only {row['methods']} methods in common")
             continue

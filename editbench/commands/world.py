@@ -37,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status.
 
     Raises:
-        EditbenchError: what a user can act on.
+        EditbenchError: an option is wrong, or the subcommand fails for a reason that it explains.
     """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    # Overrides may stand before and after the options, which argparse does not allow.
+    # Overrides may come before and after the options, which argparse does not allow.
     if "world" in args and not any(word.startswith("-") for word in rest):
         args.world = [*args.world, *rest]
     elif rest:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "n": "-n",
     }
     for option, flag in counts.items():
-        # Each subcommand has some of these options only.
+        # Each subcommand has only some of these options.
         count = getattr(args, option, None)
         if count is not None:
             check_at_least(flag, count, 1)
@@ -102,7 +102,7 @@ def _add_train_gan(add: Add) -> None:
         _train_gan,
         "train the generator, or resume from its last checkpoint",
     )
-    # Defaults that depend on --data are None here, and chosen where the data are known.
+    # Defaults that depend on --data are None here, and are chosen once the data are known.
     gan.add_argument(
         "--kimg", type=float, default=850, help="training length in thousands of images"
     )
@@ -113,7 +113,7 @@ def _add_train_gan(add: Add) -> None:
         help="folder of checkpoint.pt and log.jsonl (runs/world/gan, with --data runs/world/NAME)",
     )
     gan.add_argument(
-        # None: 32 for the faces; the data's own size where there are data.
+        # None stands for 32 for the faces, and for the size of the data with --data.
         "--resolution",
         type=int,
         default=None,
@@ -142,7 +142,7 @@ def _add_train_gan(add: Add) -> None:
         help="half-life of the averaged generator, in thousands of images",
     )
     gan.add_argument("--seed", type=int, default=0, help="seed of weights, renders and latents")
-    # The faces take minutes on a GPU and hours on a CPU.
+    # Training on the faces takes minutes on a GPU and hours on a CPU.
     gan.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
     gan.add_argument(
@@ -158,7 +158,11 @@ def _add_train_gan(add: Add) -> None:
 
 
 def _add_witness_arguments(gan: argparse.ArgumentParser) -> None:
-    # Neither teacher nor judge may have an influence on the generator that they later classify.
+    """Arguments about the witness.
+
+    Teacher and judge must not influence the generator whose images they classify later, so a third
+    scorer does.
+    """
     gan.add_argument(
         "--witness",
         type=Path,
@@ -183,7 +187,7 @@ def _add_witness_arguments(gan: argparse.ArgumentParser) -> None:
 
 
 def _add_network_arguments(gan: argparse.ArgumentParser) -> None:
-    """Arguments of the generator's mapping network and of what is kept of it."""
+    """Arguments about the generator's mapping network, and about the checkpoints that are kept."""
     gan.add_argument(
         "--mixing", type=float, default=0.9, help="share of images with mixed styles of two w"
     )
@@ -213,9 +217,9 @@ def _add_network_arguments(gan: argparse.ArgumentParser) -> None:
 
 
 def _add_start_arguments(gan: argparse.ArgumentParser) -> None:
-    """Arguments of the beginning of a training: packed weights to start from, and the rate."""
+    """Arguments about the start of a training: weights to start from, and the learning rate."""
     gan.add_argument(
-        # The entanglement dial was trained so: each setting goes on from the world's own generator.
+        # Used for the entanglement dial: each setting continues from the world's own generator.
         "--init",
         type=Path,
         default=None,
@@ -235,7 +239,7 @@ def _add_train_scorers(add: Add) -> None:
         _train_scorers,
         "train teacher, judge and witness, and print their accuracy",
     )
-    # They may be trained apart, on several machines.
+    # The roles may be trained separately, on several machines.
     scorers.add_argument(
         "--out",
         type=usable_folder,
@@ -269,7 +273,7 @@ def _add_train_scorers(add: Add) -> None:
 
 
 def _add_train_parser(add: Add) -> None:
-    # Localised edits need a parser; teacher and judge do not.
+    # The metrics of localised edits need a parser.
     parts = add(
         "train-parser", _train_parser, "train the parser of face regions and print its held-out IoU"
     )
@@ -288,7 +292,7 @@ def _add_train_parser(add: Add) -> None:
 def _add_card(add: Add) -> None:
     card = add("card", _card, "write index.html, card.json and sheet.png, which assess the world")
     card.add_argument("--out", type=usable_folder, required=True, help="folder of the card")
-    # 10,000 pictures: a class share is then known to half a percent.
+    # With 10,000 images, the standard error of a class share is at most half a percent.
     card.add_argument(
         "-n", type=int, default=10_000, help="number of renders and of generated faces"
     )
@@ -304,7 +308,7 @@ def _add_card(add: Add) -> None:
         help="another world, such as generator=NAME scorer=NAME generator.weights=FILE; its card "
         "lacks the figures that compare with data",
     )
-    # For a generator that was trained with them: the renders must be of the same law.
+    # A generator that was trained with them must be compared with renders of the same law.
     _add_correlation(card)
 
 
@@ -320,7 +324,7 @@ def _add_pack(add: Add) -> None:
         help="checkpoint to read",
     )
     pack.add_argument(
-        # Without --out the package's own file is replaced, for a new embedded world.
+        # Without --out, the file of the package is replaced, which makes a new embedded world.
         "--out",
         type=Path,
         default=None,
@@ -342,12 +346,8 @@ def _add_correlation(command: argparse.ArgumentParser) -> None:
     )
 
 
-# Networks are imported where they are used, so that --help is instant.
-
-
-def _print_now(line: str) -> None:
-    # Flushed, so that a redirected log can be followed.
-    print(line, flush=True)
+# -- subcommands ---------------------------------------------------------------------------------
+# They import networks where they use them, so that --help is instant.
 
 
 def _train_gan(args: argparse.Namespace) -> int:
@@ -358,7 +358,7 @@ def _train_gan(args: argparse.Namespace) -> int:
     world_data.refuse_without_data(args)
     law = read_law(args.correlation)
     options = replace(world_data.training_options(args), margin=law.margin, reach=law.reach)
-    # None in the checkpoint stands for the world's own law, whatever it is named there.
+    # In the checkpoint, None stands for the world's own law.
     if args.correlation is not None:
         options = replace(options, correlations=law.correlations)
     train_generator(
@@ -385,7 +385,7 @@ def _train_scorers(args: argparse.Namespace) -> int:
             options = replace(options, images=args.images)
         if args.batch is not None:
             options = replace(options, batch=args.batch)
-        scorer = train_scorer(options, _print_now, device=args.device).to("cpu")
+        scorer = train_scorer(options, world_data.print_now, device=args.device).to("cpu")
         path = out / f"{role}{options.resolution}.safetensors"
         scorer.save(path)
         print(f"{role}: {path}")
@@ -401,7 +401,7 @@ def _train_parser(args: argparse.Namespace) -> int:
     from editbench.worlds.parser import ParserTraining, parser_quality, train_parser
 
     options = ParserTraining() if args.faces is None else ParserTraining(faces=args.faces)
-    parser = train_parser(options, _print_now, device=args.device).to("cpu")
+    parser = train_parser(options, world_data.print_now, device=args.device).to("cpu")
     path = args.out / f"parser{options.resolution}.safetensors"
     parser.save(path)
     print(f"parser: {path}")
@@ -418,7 +418,7 @@ def _card(args: argparse.Namespace) -> int:
 
     if args.world or args.config_dir:
         return _other_card(args)
-    # The Fréchet distance needs a covariance.
+    # The Fréchet distance needs a covariance, so at least two images.
     check_at_least("-n", args.n, 2)
     networks = Networks(
         load_generator(args.generator),
@@ -427,7 +427,7 @@ def _card(args: argparse.Namespace) -> int:
     )
     card = world_card(args.out, args.n, networks, read_law(args.correlation))
     frechet = card["frechet"]
-    # The worst attribute decides whether the world can be used.
+    # The lowest values, since the worst attribute limits the use of a world.
     accuracy = min(card["accuracy"]["judge"]["world law"].values())
     agreement = min(card["agreement"]["generated"].values())
     print(
@@ -443,7 +443,7 @@ def _card(args: argparse.Namespace) -> int:
 
 
 def _other_card(args: argparse.Namespace) -> int:
-    """The card of a world that is named by its configuration."""
+    """Make the card of a world that is chosen by overrides; the exit code."""
     from editbench.run.compose import compose_settings
     from editbench.run.loading import load_networks
     from editbench.worlds.card import other_card
@@ -464,7 +464,7 @@ def _other_card(args: argparse.Namespace) -> int:
 
 
 def _print_criteria(card: dict) -> None:
-    """The figures of a card beside what a comparison of editors needs."""
+    """Print the quality criteria of a card, and how many of them are met."""
     from editbench.worlds.criteria import criteria
 
     found = criteria(card)

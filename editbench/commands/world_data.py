@@ -1,4 +1,4 @@
-"""`editbench world train-gan --data` and `train-scorers --data`: a world from a data set."""
+"""A world from a data set: `editbench world train-gan --data` and `train-scorers --data`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from editbench.worlds.train_gan import GANTraining
 
 CACHE = Path("runs/cache")
-OWN_ROLES = ("teacher", "judge")  # trained where --role names none; a witness only where asked for
+OWN_ROLES = ("teacher", "judge")  # trained by default; a witness only with --role
 
 
 def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) -> None:
-    """Add the arguments that say where the data are and how they are read.
+    """Add the arguments that specify the data and how they are read.
 
     Args:
-        command: gets a group of arguments.
-        to_train: whether the data are for a training, which also has a name and a cache.
+        command: parser that gets them, as a group.
+        to_train: whether the data are for a training, which also needs a name and a cache.
     """
-    # One group for `world` and `dataset`: the same words read the same data.
+    # `world` and `dataset` share this group, so that the same words read the same data.
     group = command.add_argument_group("data", "your own images, see docs/datasets.md")
     if to_train:
         group.add_argument(
@@ -45,7 +45,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
             "(default: that of the data)",
         )
         group.add_argument(
-            # Beside the banks: what is there can be made again.
+            # The cache of the banks, since packed data can be made again too.
             "--cache",
             type=Path,
             default=CACHE,
@@ -65,7 +65,7 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
         help="labels to use (default: all)",
     )
     group.add_argument(
-        # MPI3D's axes have 40 values each: too many classes for a handful of boundaries.
+        # Some factors have many values, such as 40 in MPI3D, and would make too many classes.
         "--bins",
         type=int,
         default=None,
@@ -90,12 +90,17 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
     group.add_argument("--threads", type=int, default=4, help="files decoded at once")
 
 
+def print_now(line: str) -> None:
+    """Print a line of a training and flush it, so that a redirected log can be followed."""
+    print(line, flush=True)
+
+
 def refuse_without_data(args: argparse.Namespace, *more: str) -> None:
-    """Refuse options of data where a training is on renders: they would be ignored.
+    """Refuse options about data if a training uses renders, since they would have no effect.
 
     Args:
         args: without `data`.
-        more: further options that say something of data alone.
+        more: further options that are only about data.
 
     Raises:
         EditbenchError: one of them is given.
@@ -110,7 +115,7 @@ def refuse_without_data(args: argparse.Namespace, *more: str) -> None:
 
 
 def reading(args: argparse.Namespace) -> Reading:
-    """How the command line says that data are read."""
+    """How data are read, from the command line."""
     from editbench.worlds.datasets.opening import Reading
 
     return Reading(
@@ -124,7 +129,7 @@ def reading(args: argparse.Namespace) -> Reading:
 
 
 def training_options(args: argparse.Namespace) -> GANTraining:
-    """What the command line says of a generator's training, for renders and for data alike."""
+    """The options of a generator's training, from the command line; for renders and for data."""
     from editbench.worlds.train_gan import GANTraining
 
     return GANTraining(
@@ -144,7 +149,7 @@ def training_options(args: argparse.Namespace) -> GANTraining:
 
 
 def generator_setup(args: argparse.Namespace) -> GeneratorSetup:
-    """What the command line says that a generator's training begins with."""
+    """The networks that a generator's training begins with, from the command line."""
     from editbench.worlds.generator_training import GeneratorSetup
 
     return GeneratorSetup(
@@ -164,17 +169,17 @@ def train_gan(args: argparse.Namespace) -> int:
     from editbench.worlds.datasets.opening import open_data
     from editbench.worlds.datasets.world import train_generator, world_name
 
-    # Pictures have the correlations that they have; only renders are drawn from a law.
+    # Only renders are drawn from a law; the correlations of a data set cannot be chosen.
     if args.correlation is not None:
         raise EditbenchError("--correlation applies to renders only; leave it out with --data")
-    # The name first: a bad one must not show after hours of training.
+    # Checked first: a wrong name should not be reported after hours of training.
     name = world_name(args.data, args.name)
     out = args.out or Path("runs/world") / name
     data = open_data(args.data, reading(args), args.resolution, args.cache)
     weights, generator = train_generator(
         data, name, out, training_options(args), generator_setup(args)
     )
-    # The digest is what a record will say of the generator.
+    # Records identify the generator by this digest.
     print(f"generator: {weights}, digest {generator.digest[:12]}")
     return _print_next_command(out, name, data)
 
@@ -186,7 +191,6 @@ def train_scorers(args: argparse.Namespace) -> int:
     name = world_name(args.data, args.name)
     out = args.out or Path("runs/world") / name
     data = open_data(args.data, reading(args), args.resolution, args.cache)
-    # Flushed, so that a redirected log can be followed.
     for trained in train_roles(
         data,
         name,
@@ -195,7 +199,7 @@ def train_scorers(args: argparse.Namespace) -> int:
         args.images,
         args.batch,
         args.device,
-        lambda line: print(line, flush=True),
+        print_now,
     ):
         print(
             f"{trained.role}: {trained.path}; accuracy on held-out images "
@@ -209,13 +213,13 @@ def train_scorers(args: argparse.Namespace) -> int:
 
 
 def _print_next_command(out: Path, name: str, data: Packed) -> int:
-    """Print the command that uses the world, or that trains the part it still lacks."""
+    """Print the command that uses the world, or that trains the next missing part of it."""
     from editbench.worlds.datasets.world import first_attribute, missing_parts
 
     missing = missing_parts(out, name)
-    # Scorers learn from labels: without any, their training would only fail.
+    # Scorers learn from labels, so without labels their training would fail.
     if missing == ["train-scorers"] and data.attributes is None:
-        # What to do next goes to standard error, which leaves standard output to the results.
+        # Hints go to standard error, so that standard output has only results.
         print("next: pack the data with --labels, for a teacher and a judge", file=sys.stderr)
     elif missing:
         print(

@@ -77,8 +77,8 @@ def as_parts(argv: list[str]) -> list[str]:
     argv = list(split_values(argv, (PARTS,)))
     if PARTS not in argv:
         return argv
-    # Nothing reads the key `part`. It only makes N jobs of one configuration, which divide the shards
-    # among themselves by locks.
+    # Nothing reads the key `part`. It only makes N jobs of one configuration, which divide the
+    # shards among themselves by locks.
     at = argv.index(PARTS)
     # A slice, since no word may follow the flag.
     number = "".join(argv[at + 1 : at + 2])

@@ -196,7 +196,8 @@ def read_spreads(paths: list[Path], root: Path) -> tuple[dict[str, list[PinnedRu
         root: the pinned folder.
 
     Returns:
-        Name of a folder -> its runs, and the name of the pinned folder; '' if it is not one of them.
+        Name of a folder -> its runs, and the name of the pinned folder; '' if it is not one of
+        them.
 
     Raises:
         EditbenchError: two folders have one name, or a record is not readable.

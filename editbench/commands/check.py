@@ -143,7 +143,7 @@ def note_changed_code(runs: list[PinnedRun]) -> list[str]:
 
 
 def note_wrong_intervals(rows: pd.DataFrame) -> list[str]:
-    """A note on rows whose value is outside their own interval, which shows that a metric is wrong."""
+    """A note on rows whose value is outside their own interval: the metric must be wrong."""
     wrong = outside_interval(rows)
     if wrong.empty:
         return []

@@ -1,7 +1,8 @@
 """Completion of the command line in a shell: commands, flags, options of groups, keys, attributes.
 
-It runs at every press of TAB, so it only reads YAML files and composes no configuration. Hydra's own
-completion does compose the configuration; it supports neither subcommands nor names of attributes.
+It runs at every press of TAB, so it only reads YAML files and composes no configuration. Hydra's
+own completion does compose the configuration; it supports neither subcommands nor names of
+attributes.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ def _pack(args: argparse.Namespace) -> int:
     from editbench.worlds.datasets.pack import pack
     from editbench.worlds.datasets.packed import PROBLEMS
 
-    # For arrays, attributes are chosen when training. For a folder, a table of labels may have columns
-    # that are no labels, so they are chosen here.
+    # For arrays, attributes are chosen when training. For a folder, a table of labels may have
+    # columns that are no labels, so they are chosen here.
     if not args.source.is_dir() and (args.attributes, args.bins) != (None, None):
         raise EditbenchError(
             "arrays are packed with all their labels: use --attributes and --bins when training instead"

@@ -94,7 +94,7 @@ def print_plan(jobs: Sequence[PlannedJob]) -> None:
 
 
 def job_table(jobs: Sequence[PlannedJob]) -> Table:
-    """One row per job, with a column 'more' if overrides differ that have no column of their own."""
+    """One row per job. A column 'more' has the differing overrides that have no other column."""
     varied = [" ".join(words) for words in own_words([job.overrides for job in jobs])]
     # Without such overrides the column would be empty.
     more = ["more"] if any(varied) else []

@@ -72,8 +72,8 @@ def main(argv: list[str]) -> int:
     # The table comes first, since the figures take longer.
     print_table(results, every=every, style=style)
     if not args.table:
-        # Figures leave much garbage. Without freezing, the collector would search all loaded objects
-        # again and again, which takes a tenth of the time.
+        # Figures leave much garbage. Without freezing, the collector would search all loaded
+        # objects again and again, which takes a tenth of the time.
         gc.freeze()
         try:
             with status("drawing the report"):

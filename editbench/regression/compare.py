@@ -139,7 +139,8 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
             )
             continue
         findings += compare_run(old, new)
-        # Counted by the changed options, since a changed default affects the runs of all attributes.
+        # Counted by the changed options, since a changed default affects the runs of all
+        # attributes.
         changes[old.method, ", ".join(differences(old.options, new.options))] += 1
         if old.source and new.source:
             known[old.method] += 1

@@ -117,7 +117,8 @@ class PinnedRun:
         found = pd.Series(self.samples[key], index=self.starts).dropna()
         if not len(found):
             return None
-        # A median or a ratio is not the mean of its samples. The tolerance is that of SAMPLE_DIGITS.
+        # A median or a ratio is not the mean of its samples. The tolerance is that of
+        # SAMPLE_DIGITS.
         value = self.rows[key].value
         fits = math.isclose(found.mean(), value, rel_tol=1e-3, abs_tol=1e-6)
         return found if fits else None
@@ -126,8 +127,9 @@ class PinnedRun:
 def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], list[str]]:
     """Read the runs of a folder as pinned runs.
 
-    If a job has several records, one is chosen, and a note names the others. Networks are identified
-    by their hashes, so a job with a copy of a network under another path is the same job.
+    If a job has several records, one is chosen, and a note names the others. Networks are
+    identified by their hashes, so a job with a copy of a network under another path is the same
+    job.
 
     Args:
         results: the records.

@@ -210,8 +210,8 @@ def github_annotations(comparison: RegressionResult, failures: Sequence[Finding]
     ]
     lines = []
     for level, findings in (("error", list(failures)), ("notice", reported)):
-        # GitHub shows only the first annotations, so there is one per run and not one per finding. A
-        # dictionary keeps the order of the findings.
+        # GitHub shows only the first annotations, so there is one per run and not one per finding.
+        # A dictionary keeps the order of the findings.
         for run in dict.fromkeys(finding.run for finding in findings):
             text = "\n".join(
                 sentence(finding) for finding in merge_alike([f for f in findings if f.run == run])

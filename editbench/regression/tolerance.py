@@ -5,10 +5,10 @@ width of its 95 % interval, and 1 for a count (a whole number without an interva
 to pair, it is half of the width, since then only the tolerance allows for noise.
 
 A measured tolerance is twice the largest absolute deviation of other runs of the same job from the
-pinned value. A few runs may agree in one row by chance. Therefore all rows of one metric of a method
-(20 or more) give a scale: the 95 % quantile of the deviation divided by the default tolerance. A
-measured tolerance is at least twice the scale times the default, and at least a fifth of the default
-(the floor).
+pinned value. A few runs may agree in one row by chance. Therefore all rows of one metric of a
+method (20 or more) give a scale: the 95 % quantile of the deviation divided by the default
+tolerance. A measured tolerance is at least twice the scale times the default, and at least a fifth
+of the default (the floor).
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ def measure_tolerances(
             A record there is not compared with itself.
 
     Returns:
-        The runs with their tolerances, and folder -> number of runs and what was varied. A reader of
-        the baseline file thus knows what the tolerances allow for.
+        The runs with their tolerances, and folder -> number of runs and what was varied. A reader
+        of the baseline file thus knows what the tolerances allow for.
 
     Raises:
         EditbenchError: a folder has no run of any pinned job.

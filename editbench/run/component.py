@@ -94,8 +94,8 @@ class Component:
         # UnknownName has the key in quotation marks.
         if message.startswith(f"{self.key}.") or f"'{self.key}." in message:
             return message
-        # A message about two options, "ratio=5 must be ... and min_per_side=1 ...", is put under the
-        # one that it names first.
+        # A message about two options, "ratio=5 must be ... and min_per_side=1 ...", is put under
+        # the one that it names first.
         places: dict[int, str] = {}
         for option in self.options:
             found = re.search(rf"\b{re.escape(option)}\b", message)

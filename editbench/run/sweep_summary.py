@@ -19,7 +19,8 @@ from editbench.run.follow import outcome_numbers
 from editbench.run.job_names import full_title, own_words
 
 LISTED = 20  # jobs that a line of the summary names
-# Words of the failed jobs and of all jobs of a sweep -> the command that runs the failed ones again.
+# Words of the failed jobs and of all jobs of a sweep -> the command that runs the failed ones
+# again.
 Again = Callable[[Sequence[Sequence[str]], Sequence[Sequence[str]]], str]
 
 

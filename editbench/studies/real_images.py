@@ -1,11 +1,13 @@
-"""Edits on real images beside the same edits on generated ones, from the records of a runs folder.
+"""Comparison of edits on real images with the same edits on generated ones, from a runs folder.
 
-A run from inverted images is paired with the run of the same configuration and networks but for its
-starts. `accuracy` and `ad_at` are the metrics' own. `distance`: how far the starts are from the
-target's boundary, in the bank's standard deviations, a mean: where it differs, so does how hard the
-edits are. `accuracy_true` asks more of an edit on a real
-image: the walk crossed, and every other attribute then has the image's true class, so that what the
-inversion lost counts too; `accuracy_seen`: the class that the judge saw in the image itself.
+A run from inverted images is paired with the run that differs only in its starts. The table has:
+
+- `accuracy` and `ad_at` of both, as the metrics define them;
+- `distance` of both: mean distance of the starts from the target's boundary, in standard deviations
+  of the bank. If the distances differ, the edits are not equally hard;
+- `accuracy_true` of the real images: the share of walks that crossed while every other attribute
+  had the true class of the image. It also counts what the inversion lost;
+- `accuracy_seen`: the same with the classes that the judge assigned to the image itself.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from editbench.report.load import Results, load
 from editbench.report.settings import flatten
 from editbench.run.record import Record
 
-# Keys of a configuration
-# All that a walk depends on but for the inversion, which is what differs within a pair.
+# Keys of a configuration that are equal within a pair: all that a walk depends on, except for the
+# inversion.
 PAIRED = (
     "generator",
     "scorer",
@@ -48,21 +50,28 @@ METRICS = ("accuracy", "ad_at")
 
 
 def compare_runs(root: Path) -> int:
-    """Print and write the comparison (real_images.csv in the folder), then what the inversions
-    are.
+    """Print the comparison, write it to real_images.csv in the folder, and describe the inversions.
+
+    Args:
+        root: runs folder with both kinds of runs.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        EditbenchError: no finished run starts from inverted images.
     """
-    # One folder holds both kinds of runs, so that they are of the same networks and fits.
     results = load(root)
     table = comparison(results)
     write_atomic(root / "real_images.csv", table.to_csv(index=False))
     _print(table)
-    # Several runs start from one inversion; it is told once.
+    # Several runs may start from the same inversion, which is described once.
     for folder in dict.fromkeys(
         made["inversion"]["folder"] for made in results.provenance.values() if "inversion" in made
     ):
         try:
             print_inversion(Inversion(Path(folder)))
-        # The comparison is written already; a missing inversion costs its part alone.
+        # The comparison is already written, so a missing inversion is no error.
         except BadFile as error:
             print(f"inversion: {error}", file=sys.stderr)
     print(f"table {root / 'real_images.csv'}")
@@ -70,11 +79,18 @@ def compare_runs(root: Path) -> int:
 
 
 def comparison(results: Results) -> pd.DataFrame:
-    """One row a run from inverted images: method, attribute, setting, space, then real_*,
-    generated_* (NaN where there is no such run) with their n and intervals, accuracy_true and
-    accuracy_seen.
+    """Compare runs from inverted images with runs from generated ones.
 
-    Raises EditbenchError when no run starts from inverted images.
+    Args:
+        results: records of both kinds of runs.
+
+    Returns:
+        One row per run from inverted images, with the columns method, attribute, seed, setting,
+        inversion and space; `real_` and `generated_` (NaN if there is no such run) accuracy and
+        ad_at, each with `_low`, `_high` and `_n`, and distance; accuracy_true and accuracy_seen.
+
+    Raises:
+        EditbenchError: no finished run starts from inverted images.
     """
     runs = results.runs[results.runs["status"] == "done"]
     real = [
@@ -85,7 +101,7 @@ def comparison(results: Results) -> pd.DataFrame:
             f"no finished run of {results.root} starts from inverted images: run "
             "`editbench run -m experiment=real_images` first"
         )
-    # Runs from the bank's own samples have no inversion in their provenance.
+    # Runs from samples of the bank have no inversion in their provenance.
     others = {
         _key(run, results): run["run_id"]
         for run in runs.to_dict("records")
@@ -102,7 +118,7 @@ def comparison(results: Results) -> pd.DataFrame:
             "inversion": config["inversion"]["name"],
             "space": results.provenance[run["run_id"]]["inversion"].get("space", "-"),
         }
-        # A run from images without a twin stays in the table: its own numbers are worth seeing.
+        # A run without a counterpart stays in the table, for its own numbers.
         twin = others.get(_key(run, results))
         for name, run_id in (("real", run["run_id"]), ("generated", twin)):
             for metric in METRICS:
@@ -111,15 +127,15 @@ def comparison(results: Results) -> pd.DataFrame:
                     for key, value in _value(results, run_id, metric).items()
                 }
             row[f"{name}_distance"] = _distance(results.root / run_id) if run_id else np.nan
-        # Only of the run from images: generated starts have neither an image nor true classes.
+        # Only for the run from images, since generated starts have no true classes.
         rows.append(row | _against_images(results.root / run["run_id"]))
     return pd.DataFrame(rows)
 
 
 def _key(run: dict[Any, Any], results: Results) -> str:
-    """What a run depends on but for what its walks start from."""
+    """A text that is equal for two runs that differ only in their starts."""
     flat = flatten(results.configs[run["run_id"]])
-    # A record that does not name the precision was made with the default.
+    # Older records do not name the precision, which was fp32.
     kept = {"precision": "fp32"} | {
         name: value for name, value in flat.items() if name.split(".")[0] in PAIRED
     }
@@ -130,6 +146,7 @@ def _key(run: dict[Any, Any], results: Results) -> str:
 
 
 def _value(results: Results, run_id: str | None, metric: str) -> dict[str, float]:
+    """Ending of a column -> value, interval and count of a metric; NaN if it was not measured."""
     found = results.rows[(results.rows["run_id"] == run_id) & (results.rows["metric"] == metric)]
     if found.empty:
         return {"": np.nan, "_low": np.nan, "_high": np.nan, "_n": np.nan}
@@ -138,12 +155,12 @@ def _value(results: Results, run_id: str | None, metric: str) -> dict[str, float
 
 
 def _distance(folder: Path) -> float:
-    """Mean over the starts of a record of the log-odds to go until the target class, in sigmas."""
+    """Mean distance of a record's starts from the boundary of the target class, in sigmas."""
     walks = Record.read(folder).trajectories()
-    # At step 0, before any edit: how far the target's boundary is from the start.
+    # Step 0 is the unedited start.
     begins = np.flatnonzero(walks.table["step"].to_numpy() == 0)
     target = torch.tensor(walks.table["target"].to_numpy(np.int64)[begins])
-    # For a binary attribute one column serves both classes, with opposite signs.
+    # For a binary attribute, both classes have the same column, with opposite signs.
     column, sign = (np.asarray(part) for part in walks.attributes.column(walks.attribute, target))
     return float((-sign * walks.log_odds[begins, column] / walks.sigma[column]).mean())
 
@@ -153,7 +170,7 @@ def _against_images(folder: Path) -> dict[str, float]:
     walks = Record.read(folder).trajectories()
     try:
         images = Record.read(folder).originals().set_index("start")
-    # What a cut or foreign parquet raises, and a table without the column `start`.
+    # Errors of a truncated or foreign file, and of a table without the column `start`.
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise BadFile(
             f"{folder / Record.ORIGINALS} is not readable ({error}); delete {folder} and run the "
@@ -162,22 +179,22 @@ def _against_images(folder: Path) -> dict[str, float]:
     attributes = walks.attributes
     table = walks.table
     starts = table.loc[table["step"] == 0, "start"].to_numpy()
-    # A walk that diverged as it crossed is no success, as in the metric of accuracy.
+    # As in the metric of accuracy, a walk that diverged when it crossed is no success.
     stops = np.flatnonzero(table["stopped"].to_numpy(bool) & table["finite"].to_numpy(bool))
-    # One row a walk that crossed, in the walks' order.
+    # One row per walk that crossed, in the order of the walks.
     own = images.loc[table["start"].to_numpy()[stops]]
-    # The target is what the edit changed on purpose.
+    # The target attribute is changed on purpose.
     others = [k for k, name in enumerate(attributes.names) if name != walks.attribute]
     then = walks.labels[stops][:, others]
     columns = [f"truth:{attributes.names[k]}" for k in others]
     truth = own[columns].to_numpy()
-    # -1 marks a class that is not known, as for photographs; a share of the known would be of other
+    # -1 is an unknown class, as for photographs. A share of the known ones would be over other
     # images than `accuracy`.
     known = bool((images[columns] >= 0).all(axis=None))
     logits = own[[f"real_judge:{name}" for name in attributes.columns()]].to_numpy(np.float64)
     seen = attributes.labels(torch.tensor(logits)).numpy()[:, others]
     return {
-        # Divided by all starts: walks that never crossed are failures here as well.
+        # Divided by all starts, since walks that never crossed are failures here too.
         "accuracy_true": float((then == truth).all(1).sum() / len(starts)) if known else np.nan,
         "accuracy_seen": float((then == seen).all(1).sum() / len(starts)),
     }
@@ -202,7 +219,7 @@ def _print(table: pd.DataFrame) -> None:
         box=None,
         title="Edits of real and of generated images",
     )
-    # A mean over spaces would mix inversions of different faithfulness.
+    # No mean over spaces, since their inversions differ in quality.
     groups = table.groupby(["method", "setting", "space"], sort=False)
     means = [
         {"method": key[0], "attribute": "mean", "space": key[2]} | means_of(part)
@@ -233,15 +250,17 @@ def _print(table: pd.DataFrame) -> None:
 
 
 def means_of(rows: pd.DataFrame) -> dict[str, float]:
-    """Means over attributes and seeds; of a pair of columns over the rows that have both, where any
-    has.
+    """Means over attributes and seeds.
+
+    Rows without a counterpart are left out if any row has one. AD is averaged over the rows that
+    have it on both sides, if any has.
     """
     values = rows.select_dtypes("number").copy()
-    # Means over other attributes on either side would compare attributes.
+    # Both sides must be averaged over the same attributes.
     paired = values["generated_accuracy"].notna()
     if paired.any():
         values = values[paired]
-    # AD may be missing on one side where too few walks reach the effect.
+    # AD may be missing on one side if too few walks reach the effect.
     both = values[["real_ad_at", "generated_ad_at"]].notna().all(axis=1)
     if both.any():
         values.loc[~both, ["real_ad_at", "generated_ad_at"]] = np.nan

@@ -1,12 +1,12 @@
-"""Does one world predict another: rank correlation of the methods between two sets of runs.
+"""Rank correlation of the methods between worlds: does one world predict another?
 
-A world is a setting of a runs folder: one generator, one pair of scorers, one bank. Methods are
-ranked in each world by their accuracy, a mean over its attributes, and two rankings are compared by
-Kendall's tau-b over the methods that both have. Floors take no part: that they come last everywhere
-says nothing of the methods.
+A world is a setting of a runs folder: one generator, one pair of scorers, one bank. In each world,
+methods are ranked by their mean accuracy over its attributes. Two rankings are compared by
+Kendall's tau-b over the methods that both have. Floors are left out, since they come last in every
+world and would only increase the correlation.
 
-The interval resamples starts within each attribute of each world, for all methods at once. It says
-how well these starts know the two rankings, for these generators and these fits.
+For the interval, starts are resampled within each attribute of each world, for all methods
+together. It covers the choice of starts, for the given generators and fits.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from editbench.stats.intervals import DRAWS, percentiles, resampled_sums
 from editbench.stats.rank_correlation import kendall
 
 METRIC = "accuracy"
-# Share of a world's attributes that a method must serve: one that serves few would leave the others
-# few attributes in common.
+# Least share of a world's attributes on which a method must have results. With methods that have
+# few, there would be few common attributes.
 LEAST = 0.5
-FEWEST = 3  # methods in common, for a rank correlation
+FEWEST = 3  # least number of common methods for a rank correlation
 COLUMNS = ("world", "other", "tau", "low", "high", "methods")
 
 
 @dataclass(frozen=True)
 class World:
-    """The methods of one world on common ground.
+    """The methods of one world, on the same attributes and starts.
 
     Args:
-        name: the runs folder, and the generator or the setting where the folder has several; no two
-            worlds share one.
-        tables: attribute -> values (starts, methods) of the accuracy, a column a method.
+        name: of the runs folder, and of the generator or setting if the folder has several. It
+            differs from the names of all other worlds.
+        tables: attribute -> accuracy (starts, methods), one column per method.
         left: method -> why it is not compared.
     """
 
@@ -56,7 +56,7 @@ class World:
         return sorted(next(iter(self.tables.values())).columns)
 
     def means(self, methods: Sequence[str]) -> np.ndarray:
-        """(m,) mean accuracy of methods; each attribute weighs the same."""
+        """(m,) mean accuracy of methods; all attributes have the same weight."""
         return np.mean([table[list(methods)].mean() for table in self.tables.values()], 0)
 
     def resampled(self, methods: Sequence[str], draws: int) -> np.ndarray:
@@ -67,11 +67,11 @@ class World:
             draws: of the bootstrap.
 
         Returns:
-            (draws, m); each attribute weighs the same.
+            (draws, m); all attributes have the same weight.
         """
         found = []
         for attribute, table in self.tables.items():
-            # Rows are drawn whole, so every draw compares methods on the same starts.
+            # Whole rows are drawn, so every draw compares the methods on the same starts.
             values = table[list(methods)].to_numpy(np.float64)
             stream = f"transfer {self.name} {attribute}"
             found.append(resampled_sums(values, draws, stream) / len(values))
@@ -79,24 +79,27 @@ class World:
 
 
 def read_worlds(folders: Sequence[Path]) -> list[World]:
-    """The worlds of several runs folders.
+    """Read the worlds of several runs folders.
+
+    Args:
+        folders: runs folders, which may have several worlds each.
 
     Raises:
-        EditbenchError: a folder has no world with three methods to compare, or is named twice.
+        EditbenchError: a folder has no world with FEWEST methods to compare, or is named twice.
     """
     worlds = []
     names = [folder.resolve().name for folder in folders]  # that of '.' is empty
     for place, folder in enumerate(folders):
         if folder.resolve() in [other.resolve() for other in folders[:place]]:
             raise EditbenchError(f"{folder} is named twice; name the runs folder of another world")
-        # Seeds of a method are no worlds of their own.
+        # Seeds are pooled, so that they are not separate worlds.
         settings = load(folder, by_seed=False).by_setting()
         generators = [part.runs["generator"].iloc[0] for _, part in settings]
         found = []
         for (setting, part), generator in zip(settings, generators):
             name = str(folder) if names.count(names[place]) > 1 else names[place]
             if len(settings) > 1:
-                # A dial has a generator for each of its worlds; other worlds differ in more.
+                # The worlds of a dial have different generators; other worlds may share one.
                 alone = generators.count(generator) == 1
                 name += f": {generator if alone else setting}"
             world = read_world(part, name)
@@ -112,16 +115,14 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
 
 
 def read_world(results: Results, name: str) -> World | None:
-    """One setting as a world.
-
-    Variants of a method are methods of their own, by their labels.
+    """Read one setting as a world. Variants of a method count as separate methods.
 
     Args:
         results: of one setting.
         name: of the world.
 
     Returns:
-        None where fewer than three methods can be compared.
+        None if fewer than FEWEST methods can be compared.
     """
     several = results.runs.groupby("method")["label"].transform("nunique") > 1
     methods_of_runs = results.runs["method"].where(~several, results.runs["label"])
@@ -140,13 +141,13 @@ def read_world(results: Results, name: str) -> World | None:
             left[method] = f"has results on only {served} of {len(asked)} attributes"
         else:
             methods.append(method)
-    # Every method is averaged over the same attributes, or the attributes would be compared.
+    # Every method must be averaged over the same attributes.
     tables = {}
     for attribute in asked:
         if not all((method, attribute) in values for method in methods):
             continue
         columns = {method: values[method, attribute] for method in methods}
-        # Only the starts that all methods have can be paired.
+        # The comparison is over the starts that all methods have.
         table = pd.DataFrame(columns).dropna().sort_index()
         if len(table):
             tables[attribute] = table
@@ -156,7 +157,7 @@ def read_world(results: Results, name: str) -> World | None:
 
 
 def _start_values(results: Results, done: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
-    """(method, attribute) -> accuracy by start, a mean over seeds."""
+    """(method, attribute) -> accuracy by start, averaged over seeds."""
     samples = results.samples[results.samples["metric"] == METRIC]
     about = done[["run_id", "method", "attribute"]]
     joined = samples.merge(about, on="run_id")
@@ -167,15 +168,15 @@ def _start_values(results: Results, done: pd.DataFrame) -> dict[tuple[str, str],
 
 
 def transfer(worlds: Sequence[World], draws: int = DRAWS) -> pd.DataFrame:
-    """Kendall's tau of every two worlds.
+    """Kendall's tau of all pairs of worlds.
 
     Args:
         worlds: two or more.
         draws: of the bootstrap.
 
     Returns:
-        Columns COLUMNS: tau with its 95 % interval, and how many methods it is over; NaN where the
-        two have fewer than three in common.
+        Columns COLUMNS: tau with its 95 % interval, and the number of methods that it is over; NaN
+        if the two worlds have fewer than FEWEST methods in common.
     """
     rows = []
     for one, other in combinations(worlds, 2):
@@ -184,7 +185,7 @@ def transfer(worlds: Sequence[World], draws: int = DRAWS) -> pd.DataFrame:
         if len(methods) < FEWEST:
             rows.append(row | {"tau": np.nan, "low": np.nan, "high": np.nan})
             continue
-        # The point is of all starts; the draws say how far it may move.
+        # The estimate uses all starts, and the draws give its interval.
         tau = kendall(one.means(methods)[None], other.means(methods)[None])[0]
         drawn = kendall(one.resampled(methods, draws), other.resampled(methods, draws))
         low, high = percentiles(drawn[:, None])[:, 0]
@@ -202,11 +203,11 @@ def rank_table(worlds: Sequence[World]) -> pd.DataFrame:
 
 
 def figure(worlds: Sequence[World], found: pd.DataFrame) -> Figure:
-    """Mean accuracy of every method in every world, and Kendall's tau of every two worlds.
+    """Draw the mean accuracy of every method in every world, and tau of all pairs of worlds.
 
     Args:
-        worlds: in the order in which they are drawn.
-        found: of `transfer`.
+        worlds: in the order of the figure.
+        found: the table of `transfer`.
     """
     table = rank_table(worlds)
     count = len(worlds)
@@ -224,7 +225,7 @@ def figure(worlds: Sequence[World], found: pd.DataFrame) -> Figure:
     _draw_matrix(matrix, taus, "RdBu", -1.0)
     matrix.set_xticks(range(count), numbers)
     matrix.set_xlabel("world")
-    # Names of worlds are long: they stand once, beside their row.
+    # Names of worlds are long, so they are shown once, next to their rows.
     labels = [f"{world.name}  {number}" for world, number in zip(worlds, numbers)]
     matrix.set_yticks(range(count), labels)
     matrix.set_title("Kendall's tau between worlds")
@@ -232,13 +233,13 @@ def figure(worlds: Sequence[World], found: pd.DataFrame) -> Figure:
 
 
 def _draw_matrix(axes: Axes, values: np.ndarray, colours: str, lowest: float) -> None:
-    """A field for each value, with its number; none where it is NaN.
+    """Draw a matrix as coloured cells with their values. Cells with NaN stay empty.
 
     Args:
-        axes: that the matrix fills.
+        axes: to draw in.
         values: (rows, columns), at most 1.
         colours: name of a colour map of matplotlib.
-        lowest: the value at its lower end; the upper one is 1.
+        lowest: value at the lower end of the colour map; its upper end is 1.
     """
     axes.imshow(values, cmap=colours, vmin=lowest, vmax=1, aspect="auto")
     axes.grid(False)

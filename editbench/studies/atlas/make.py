@@ -1,7 +1,7 @@
 """An atlas: every direction of a method at every strength, on the same samples.
 
-Nothing is chosen and the editor is not fitted: its directions alone are found. They, and each
-direction that was measured, stay in the cache, so that a stopped atlas goes on from there.
+The editor is not fitted to an attribute; only its directions are determined. The directions and the
+measurements of each are cached, so that an interrupted atlas can be resumed.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ from editbench.run.settings import Settings
 from editbench.studies.atlas.bench import Bench, Measured
 from editbench.walk.editor import DirectionSet, Editor
 
-# Who scores the pictures -> the split whose samples are edited. An editor may know what the teacher
-# says of the tune split, so a direction that is picked by it has seen nothing of a later test.
+# Scorer of the pictures -> the split whose samples are edited. Editors may use the teacher's logits
+# of the tune split anyway, so a direction that is chosen by them is independent of the test split.
 SPLITS = {"teacher": "tune", "judge": "test"}
-CODE = ("editbench.studies.atlas.bench",)  # what measures, and all that it imports
+CODE = ("editbench.studies.atlas.bench",)  # determines the measurements, with its imports
 
 
 @dataclass(frozen=True)
 class AtlasDesign:
-    """What an atlas shows.
+    """The design of an atlas.
 
     Args:
-        directions: the first so many of the method's; None for all.
-        samples: that the effects are means over.
-        shown: of these, the first so many, whose pictures are kept.
-        strengths: positive, each tried both ways, in the method's unit; None for the method's own.
+        directions: number of directions, in the method's order; None for all.
+        samples: number of samples that effects are averaged over.
+        shown: number of samples whose pictures are kept.
+        strengths: positive, in the method's unit; each is used in both directions. None for those
+            of the method.
         scorer: 'teacher' or 'judge'.
 
     Raises:
@@ -87,18 +88,18 @@ class AtlasDesign:
 
 @dataclass(frozen=True)
 class Atlas:
-    """What every direction of a method does.
+    """The effects of all directions of a method.
 
     Args:
         method: its name.
         names: (K,) of the directions.
-        strengths: (T,) signed, rising, without 0.
+        strengths: (T,) signed, ascending, without 0.
         unit: of the strengths.
         attributes: of the scorer.
-        index: (shown,) places in the bank of the samples that are shown.
+        index: (shown,) positions in the bank of the samples that are shown.
         unedited: (shown, C, H, W) uint8.
-        measured: with a leading K.
-        about: how it was made: title -> text.
+        measured: all directions, with a leading dimension K.
+        about: title -> text about how the atlas was made.
     """
 
     method: str
@@ -116,12 +117,12 @@ def make_atlas(settings: Settings, design: AtlasDesign) -> Atlas:
     """Find the directions of a method, and measure each of them.
 
     Args:
-        settings: of a job; its method, networks, bank, seed, device and batch count.
-        design: what is shown.
+        settings: of a job; method, networks, bank, seed, device and batch size are used.
+        design: of the atlas.
 
     Raises:
-        Unsupported: the method has no fixed set of directions, or the generator gives no pictures.
-        EditbenchError: the split has fewer samples than the design asks for.
+        Unsupported: the method has no fixed set of directions, or the generator has no pictures.
+        EditbenchError: the split has fewer samples than the design needs.
     """
     editor = load_editor(settings)
     if not editor.has_directions():
@@ -168,7 +169,7 @@ def methods_with_directions() -> list[str]:
     options = group_options("method")
     names = []
     for name, config in options.items():
-        # An option may build on another one of the group, which names the class.
+        # An option without a class extends another option of the group.
         while "_target_" not in config:
             config = options[_built_on(config, options)]
         editor: type[Editor] = get_class(config["_target_"])
@@ -178,12 +179,12 @@ def methods_with_directions() -> list[str]:
 
 
 def _built_on(config: Mapping[str, Any], options: Mapping[str, Any]) -> str:
-    """The option that another one names among its defaults."""
+    """The option that another option extends, from its defaults."""
     return next(str(entry) for entry in config["defaults"] if str(entry) in options)
 
 
 def check_samples(bank: Bank, design: AtlasDesign) -> None:
-    """Refuse a design that asks for more samples than its split has.
+    """Check that the split has as many samples as the design needs.
 
     Args:
         bank: of the samples.
@@ -202,7 +203,7 @@ def check_samples(bank: Bank, design: AtlasDesign) -> None:
 
 
 def both_ways(sizes: tuple[float, ...]) -> tuple[float, ...]:
-    """Positive sizes -> signed strengths, rising."""
+    """Signed strengths of positive sizes, in ascending order."""
     rising = sorted(set(sizes))
     return (*(-size for size in reversed(rising)), *rising)
 
@@ -210,7 +211,7 @@ def both_ways(sizes: tuple[float, ...]) -> tuple[float, ...]:
 def make_bench(
     settings: Settings, design: AtlasDesign, bank: Bank, networks: Networks, space: Space
 ) -> Bench:
-    """Load the first samples of the split that the scorer may see.
+    """Load the first samples of the scorer's split.
 
     Args:
         settings: give the device and the batch.
@@ -219,7 +220,7 @@ def make_bench(
         networks: the generator and the scorers.
         space: that edits start from.
     """
-    # Codes of W+ and S are not stored: the bench lifts them from the samples' latents.
+    # Codes of W+ and S are not stored, but computed from the latents by the bench.
     field = networks.generator.start_space(space).value
     first, _ = bank.spec.split(SPLITS[design.scorer])
     stored = np.ascontiguousarray(bank.array(field).range(first, first + design.samples))
@@ -243,21 +244,21 @@ def measure_each(
     design: AtlasDesign,
     key: Mapping[str, object],
 ) -> Iterator[Measured]:
-    """Measure each direction in turn, or read it from the cache where it was measured before.
+    """Measure each direction, or read it from the cache if it was measured before.
 
     Args:
         bench: the samples that are edited.
         editor: of the directions.
         found: K directions.
-        strengths: (T,) signed, rising, without 0.
-        settings: give the folder of the cache.
-        design: what is shown.
-        key: that of the directions; with the design and the code it names the folder.
+        strengths: (T,) signed, ascending, without 0.
+        settings: of the job, with the folder of the cache.
+        design: of the atlas.
+        key: of the directions; with the design and the code, it determines the cache folder.
 
     Yields:
         K results, in the order of the directions.
     """
-    # All that a result depends on: after a change of any of it the results are made anew.
+    # Everything that a measurement depends on.
     whole = {
         "directions": key,
         "strengths": strengths,
@@ -273,14 +274,14 @@ def measure_each(
             part = _read_measured(path)
             if part is None:
                 part = bench.measure(editor, found, place, strengths)
-                # Before it is used, so that a stopped run goes on from here.
+                # Stored at once, so that an interrupted atlas can be resumed.
                 write_checked(path, save(_on_host(vars(part))))
             yield part
             advance()
 
 
 def join(parts: list[Measured]) -> Measured:
-    """All directions as one, with a leading K, on the CPU."""
+    """Stack the measurements of K directions, with a leading dimension K, on the CPU."""
     stacked = {}
     for part in fields(Measured):
         stacked[part.name] = torch.stack([getattr(one, part.name).cpu() for one in parts])
@@ -310,14 +311,14 @@ def find_directions(
     networks: Networks,
     key: Mapping[str, object],
 ) -> DirectionSet:
-    """The method's directions, from the cache where they were found before.
+    """Determine the directions of a method, or read them from the cache.
 
     Args:
         editor: of the settings, not fitted.
         settings: of the job.
         bank: of the job.
         networks: of the job.
-        key: all that the directions depend on.
+        key: everything that the directions depend on.
     """
     path = settings.cache / "atlas" / f"{digest(key)}.safetensors"
 
@@ -338,10 +339,10 @@ def find_directions(
 
 
 def _read_directions(path: Path) -> DirectionSet | None:
-    """Directions of the cache; an unreadable file is as good as none."""
+    """Directions from the cache; None if the file is absent or unreadable."""
     try:
         tensors = load(read_checked(path))
-        # `load` gives the tensors alone.
+        # `load` returns only the tensors.
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["about"])
     except (BadFile, OSError, SafetensorError, KeyError, ValueError):
@@ -357,7 +358,7 @@ def _read_directions(path: Path) -> DirectionSet | None:
 
 
 def _read_measured(path: Path) -> Measured | None:
-    """A direction of the cache; an unreadable file is as good as none."""
+    """Measurements from the cache; None if the file is absent or unreadable."""
     try:
         return Measured(**load(read_checked(path)))
     except (BadFile, SafetensorError, TypeError):
@@ -365,5 +366,5 @@ def _read_measured(path: Path) -> Measured | None:
 
 
 def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As safetensors takes them: on the CPU and contiguous."""
+    """The tensors as safetensors needs them: on the CPU and contiguous."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""The page of an atlas: one HTML file, a row a direction, with its strips and its effects."""
+"""The page of an atlas: one HTML file with a row per direction, its strips and its effects."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from editbench.report.templates import page_environment
 from editbench.studies.atlas.make import Atlas
 from editbench.studies.atlas.summary import effect_table, summary_table
 
-# Directions a sprite: a browser does not draw pictures of tens of thousands of pixels.
+# Directions per sprite, since browsers do not draw images of tens of thousands of pixels.
 ROWS = 32
 FULL = 1.5  # sigmas: an effect of this size has the darkest shade
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of a strip: its place in the sprite, what stands under it, whether it is unedited."""
+    """A frame of a strip: its position in the sprite, its caption, and whether it is unedited."""
 
     place: str
     caption: str
@@ -33,13 +33,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class DirectionRow:
-    """A direction.
+    """A row of the page.
 
     Args:
-        values: of its row in the summary.
+        values: row of the summary.
         strips: (sample, class of the sprite, frames) of each sample that is shown.
-        effects: (low, high, larger size, shade) of each log-odds; the numbers are None where a
-            picture was not finite.
+        effects: (low, high, larger size, shade) of each log-odds; the numbers are None if a picture
+            was not finite.
     """
 
     values: dict
@@ -51,7 +51,7 @@ def write_atlas(folder: Path, atlas: Atlas) -> list[Path]:
     """Write atlas.csv and index.html.
 
     Args:
-        folder: is made where it is missing.
+        folder: created if it does not exist.
         atlas: of a method.
 
     Returns:
@@ -97,7 +97,7 @@ def sprites(atlas: Atlas) -> dict[str, list[SpriteSheet]]:
 
 
 def _with_unedited(edited: Tensor, unedited: Tensor) -> np.ndarray:
-    """(T, C, H, W) of rising strengths with the unedited picture at its place, 0."""
+    """Insert the unedited picture into (T, C, H, W) at strength 0, in the middle."""
     return np.insert(edited.numpy(), len(edited) // 2, unedited.numpy(), axis=0)
 
 
@@ -109,12 +109,12 @@ def page_rows(atlas: Atlas, blocks: dict[str, list[SpriteSheet]]) -> list[Direct
         blocks: the sprites of `sprites`.
 
     Returns:
-        One row a direction, in the order of `summary_table`.
+        One row per direction, in the order of `summary_table`.
     """
     names = atlas.attributes.columns()
     rows = []
     for values in summary_table(atlas).to_dict("records"):
-        # A sprite holds ROWS directions.
+        # A sprite has ROWS directions.
         block, row = divmod(values["place"], ROWS)
         strips = []
         for k, sheet in enumerate(blocks[f"{block:05d}"]):

@@ -1,6 +1,4 @@
-"""How far the answers can be trusted: repeats answered alike, raters that agree, sides that are not
-preferred.
-"""
+"""Reliability of answers: consistent repeats, agreement of raters, and preference for a side."""
 
 from __future__ import annotations
 
@@ -28,33 +26,40 @@ AGREEMENT = ("asked", "attribute", "raters", "comparisons", "pairs", "percent", 
 
 
 def consistency(votes: pd.DataFrame) -> pd.DataFrame:
-    """Columns CONSISTENCY, a row a question asked and rater, and one for all raters.
+    """The consistency of each rater, and of all raters together.
 
-    - alike: repeats, shown with swapped sides, that got the same method or twice none, of those
-      with both answers; share, low, high: with Wilson's interval.
-    - left_share: of the first showings that were no tie, with left_p, an exact binomial p against
-      1/2.
-    - seconds: median of a screen.
+    Args:
+        votes: one row per answer, with the columns VOTES of editbench.studies.human.responses.
+
+    Returns:
+        One row per question asked and rater, with the columns CONSISTENCY:
+
+        - `repeats`, repeats with both answers, and `alike`, those in which the same method was
+          chosen, or twice none; `share` with Wilson's interval `low` to `high`;
+        - `left_share`, share of answers 'left' among the first showings without ties, and `left_p`,
+          of an exact binomial test against 1/2;
+        - `tie_share`, share of ties among the first showings;
+        - `seconds`, median time per screen.
     """
     rows = []
     for asked, part in votes.groupby("asked"):
-        # Raters one by one as well: one who answers at random is hidden in the mean.
+        # Each rater separately too, since a mean would hide one who answers at random.
         groups = [(ALL, part), *((str(name), own) for name, own in part.groupby("rater"))]
         for rater, own in groups:
-            # A repeat's sides follow from its first showing, on which sides and ties are counted.
+            # Sides and ties are counted on first showings, since those of repeats follow from them.
             first = own[own["repeat_of"] == ""]
-            # An inner join: a repeat needs the answer to its first showing to be judged by.
+            # An inner join, since a repeat counts only if its first showing was answered too.
             again = own[own["repeat_of"] != ""].merge(
                 first[["rater", "question", "winner"]],
                 left_on=["rater", "repeat_of"],
                 right_on=["rater", "question"],
                 suffixes=("", "_first"),
             )
-            # Winners and not sides are compared, since the repeat has its sides swapped.
+            # Methods are compared and not sides, since a repeat has swapped sides.
             alike = int((again["winner"] == again["winner_first"]).sum())
             low, high = wilson(alike, len(again))
             decided = first[first["answer"] != "none"]
-            # Sides are balanced, so a rater with a favourite side shows in a share away from 1/2.
+            # Sides are balanced, so without a preference for a side the share is about 1/2.
             left = int((decided["answer"] == "left").sum())
             rows.append(
                 {
@@ -70,7 +75,7 @@ def consistency(votes: pd.DataFrame) -> pd.DataFrame:
                     if len(decided)
                     else np.nan,
                     "tie_share": 1 - len(decided) / len(first) if len(first) else np.nan,
-                    # A rater may leave a screen open over lunch, which would carry a mean away.
+                    # The median, since a rater may leave a screen open for hours.
                     "seconds": first["seconds"].median(),
                 }
             )
@@ -78,19 +83,23 @@ def consistency(votes: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(votes: pd.DataFrame) -> pd.DataFrame:
-    """Columns AGREEMENT, over all attributes and for each: only of comparisons that two raters or
-    more answered.
+    """The agreement of raters, over all attributes and for each attribute.
 
-    percent: share of the pairs of raters, over comparisons, that gave the same answer; alpha:
-    Krippendorff's, nominal. The answers are: the method that comes first in the alphabet, the other
-    one, none.
+    Only comparisons with at least two answers count. An answer is one of the two methods, or none.
+
+    Args:
+        votes: one row per answer, with the columns VOTES of editbench.studies.human.responses.
+
+    Returns:
+        Columns AGREEMENT. `percent` is the share of pairs of raters, over all comparisons, that
+        gave the same answer, and `alpha` is Krippendorff's nominal alpha.
     """
     rows = []
     for asked, attribute, own in scopes(votes):
-        # By method and not by side, since raters may have seen the pair on swapped sides.
+        # By method and not by side, since raters may have seen the pair with swapped sides.
         answer = np.select([own["winner"] == "", own["winner"] == own["a"]], [0, 1], 2)
         counts = pd.crosstab(own["comparison"], answer).to_numpy(np.float64)
-        # One answer alone makes no pair and says nothing of agreement.
+        # A single answer makes no pair of raters.
         counts = counts[counts.sum(1) > 1]
         percent, alpha, pairs = krippendorff(counts)
         rows.append(
@@ -108,10 +117,15 @@ def agreement(votes: pd.DataFrame) -> pd.DataFrame:
 
 
 def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
-    """counts (units, categories): how many raters gave a unit each category, at least two a unit.
+    """Agreement of raters (Krippendorff, 2011).
 
-    Returns the share of agreeing pairs, Krippendorff's nominal alpha (Krippendorff, 2011) and the
-    number of pairs; NaN where there is no unit, or for alpha where only one category occurs.
+    Args:
+        counts: (units, categories), how many raters assigned each category to a unit; at least two
+            raters per unit.
+
+    Returns:
+        The share of agreeing pairs of raters, the nominal alpha, and the number of pairs. Both
+        shares are NaN if there is no unit, and alpha is NaN if only one category occurs.
     """
     size = counts.sum(1)
     # Pairs of raters within a unit; units may have different numbers of them.
@@ -119,7 +133,7 @@ def krippendorff(counts: np.ndarray) -> tuple[float, float, int]:
     if not len(counts):
         return float("nan"), float("nan"), 0
     same = (counts * (counts - 1) / 2).sum(1)
-    # Observed disagreement; a unit weighs its raters.
+    # Observed disagreement; the weight of a unit is its number of raters.
     seen = (2 * (pairs - same) / (size - 1)).sum()
     totals = counts.sum(0)
     n = size.sum()

@@ -1,18 +1,17 @@
-"""Bradley-Terry strengths by maximum likelihood, thousands of win tables in one call.
+"""Bradley-Terry strengths by maximum likelihood, for many tables of wins in one call.
 
-P(i is chosen over j) = 1 / (1 + exp(s_j - s_i)) (Bradley and Terry, 1952). Newton's method on the
-log-likelihood, which is concave. Finite strengths exist where every method is connected to every
-other through a chain of wins (Ford, 1957).
+The model is P(i is chosen over j) = 1 / (1 + exp(s_j - s_i)) (Bradley and Terry, 1952). Its
+log-likelihood is concave and is maximised by Newton's method. Finite strengths exist if every
+method is connected to every other one by a chain of wins (Ford, 1957).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# for bootstrap draws without finite strengths: it puts them far out instead of at infinity
-RIDGE = 1e-3
-STEPS = 60
-LONGEST = 2.0  # log-odds a step, so that far-out tables do not overshoot
+RIDGE = 1e-3  # for bootstrap draws without finite strengths, which are then large and not infinite
+STEPS = 60  # most steps of Newton's method
+LONGEST = 2.0  # largest step, in log-odds, which prevents overshooting
 
 
 def fit(wins: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
@@ -37,18 +36,23 @@ def fit(wins: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
         spread = games * chance * (1 - chance)
         curve = spread.sum(-1)[..., None] * np.eye(m) - spread + ridge * np.eye(m) + level
         step = np.linalg.solve(curve, slope[..., None])[..., 0]
-        # 1e-300, as a step may be 0.
+        # At least 1e-300, since a step may be 0.
         step *= np.minimum(1.0, LONGEST / np.maximum(np.abs(step).max(-1, keepdims=True), 1e-300))
         strengths = strengths + step
-        # Without `initial`, a call with no table at all would be an error.
+        # `initial` is needed if there is no table at all.
         if np.abs(step).max(initial=0.0) < 1e-10:
             break
     return strengths - strengths.mean(-1, keepdims=True)
 
 
 def connected(wins: np.ndarray) -> np.ndarray:
-    """(..., m, m) -> (...,) whether every method reaches every other by wins, so that strengths are
-    finite.
+    """Whether strengths are finite: every method reaches every other one by a chain of wins.
+
+    Args:
+        wins: (..., m, m) how often the row's method was chosen over the column's.
+
+    Returns:
+        (...,) bool.
     """
     m = wins.shape[-1]
     reach = (np.asarray(wins) > 0).astype(np.float64) + np.eye(m)

@@ -1,6 +1,4 @@
-"""Which pairs are shown, on which side and in which order: all drawn from the seed, nothing from
-the methods' names.
-"""
+"""The random draw of comparisons, of their sides, and of their order on a page."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from editbench.studies.human.edits import Edits
 
 @dataclass(frozen=True)
 class MethodComparison:
-    """Two methods (a before b in the alphabet) on one start, each at its own first crossing."""
+    """Two methods (a before b in the alphabet) on one start, each at its first crossing."""
 
     id: str
     attribute: str
@@ -44,37 +42,37 @@ def comparisons(
 ) -> tuple[list[MethodComparison], list[dict]]:
     """Draw the comparisons of every attribute, spread evenly over its pairs of methods.
 
-    Only starts that both methods brought to the target, and whose pictures can be had, are drawn,
-    without replacement. A pair with too few of them gives what it has: its count says so.
+    Starts are drawn without replacement from those that cross under both methods and have pictures.
+    If a pair has too few of them, it gets fewer comparisons, which its counts show.
 
     Args:
         edits: of the runs, with their usable starts.
-        pairs: comparisons an attribute.
+        pairs: number of comparisons per attribute.
         seed: of the draws.
 
     Returns:
-        The comparisons, and the counts behind every pair of methods: starts that both have, that
-        both crossed, with pictures, asked for and drawn.
+        The comparisons, and for every pair of methods the numbers of starts that both have, that
+        cross under both, that have pictures, that were requested, and that were drawn.
 
     Raises:
         EditbenchError: nothing can be compared, or two methods walk a start to different classes.
     """
     drawn: list[MethodComparison] = []
     counts: list[dict] = []
-    # Sorted, since a set has no order and comparisons are numbered.
+    # Sorted, since comparisons are numbered and a set has no order.
     for attribute in sorted({one.attribute for one in edits}):
         runs = {one.label: one for one in edits if one.attribute == attribute}
         couples = list(combinations(sorted(runs), 2))
-        # What is left after an even share goes to pairs by lot, not to the first in the alphabet.
+        # The remainder after an even distribution goes to randomly chosen pairs.
         extra = seeding.rng(seed, "human spread", attribute).permutation(len(couples))
         for k, (a, b) in enumerate(couples):
             quota = pairs // len(couples) + int(extra[k] < pairs % len(couples))
             one = runs[a]
             two = runs[b]
             usable = sorted(one.usable & two.usable)
-            # A stream of its own, so that other pairs do not change the order of this one's starts.
+            # A separate random stream, so that the draw does not depend on other pairs.
             rng = seeding.rng(seed, "human starts", attribute, a, b)
-            # No start twice: that would be a repeat which is not counted as one.
+            # Without replacement: a start that is drawn twice would be an uncounted repeat.
             picked = sorted(rng.permutation(usable)[:quota].tolist()) if usable else []
             counts.append(
                 {
@@ -125,22 +123,22 @@ def _comparison(name: str, start: int, one: Edits, two: Edits) -> MethodComparis
 def questions(drawn: list[MethodComparison], name: str, share: float, seed: int) -> list[Question]:
     """One page's questions in their order.
 
-    Every pair of methods on an attribute stands on either side equally often (give or take one). A
-    share of the comparisons, rounded up, comes twice, with swapped sides and at least half a page
-    apart.
+    For every pair of methods on an attribute, each method is on the left equally often, up to one.
+    A share of the comparisons, rounded up, is shown twice, with swapped sides and at least half a
+    page apart.
 
     Args:
         drawn: the comparisons of the page.
         name: of the page.
-        share: of the comparisons that come twice, at most 0.5.
+        share: of the comparisons that are shown twice, at most 0.5.
         seed: of order and sides.
     """
     n = len(drawn)
-    # The name of the page is in the stream, so that each has an order and sides of its own.
+    # The stream depends on the page, so that each page has another order and other sides.
     rng = seeding.rng(seed, "human page", name)
     swapped = _sides(drawn, rng)
     order = rng.permutation(n)
-    # 1e-9 less, as 0.07 * 100 is 7.000000000000001 in floating point.
+    # Minus 1e-9, since 0.07 * 100 is 7.000000000000001 in floating point.
     repeats = math.ceil(share * n - 1e-9)
     ids = _ids(n + repeats, rng)
     first = []
@@ -148,12 +146,12 @@ def questions(drawn: list[MethodComparison], name: str, share: float, seed: int)
         one = drawn[row]
         left, right = (one.b, one.a) if swapped[row] else (one.a, one.b)
         first.append(Question(ids[place], one, left, right))
-    # Repeats that come before place k of the first showings.
+    # slots[k] has the repeats that come before position k of the first showings.
     slots: list[list[Question]] = [[] for _ in range(n + 1)]
-    # Only the first half of a page is repeated: of what comes later no place is half a page away.
+    # Only the first half is repeated, since later positions have no room half a page after them.
     for number, place in enumerate(sorted(rng.permutation((n + 1) // 2)[:repeats].tolist())):
         shown = first[place]
-        # At least half a page after the first showing, so that a rater cannot answer from memory.
+        # At least half a page later, so that a rater does not answer from memory.
         slots[int(rng.integers(place + n // 2 + 1, n + 1))].append(
             Question(ids[n + number], shown.comparison, shown.right, shown.left, shown.id)
         )
@@ -161,21 +159,21 @@ def questions(drawn: list[MethodComparison], name: str, share: float, seed: int)
 
 
 def _sides(drawn: list[MethodComparison], rng: np.random.Generator) -> np.ndarray:
-    """(n,) whether a comparison's methods change sides: half of each pair on each attribute."""
+    """(n,) bool, whether the methods swap sides: for half of each pair on each attribute."""
     swapped = np.zeros(len(drawn), bool)
     groups: dict[tuple[str, str, str], list[int]] = {}
     for row, one in enumerate(drawn):
         groups.setdefault((one.attribute, one.a, one.b), []).append(row)
     for rows in groups.values():
-        # With an odd number the side that gets one more is drawn too.
+        # With an odd number, it is random which side gets one more.
         half = np.arange(len(rows)) % 2 == int(rng.integers(2))
         swapped[rows] = rng.permutation(half)
     return swapped
 
 
 def _ids(count: int, rng: np.random.Generator) -> list[str]:
-    """Names that say nothing: drawn, different, in no order."""
-    # A dictionary keeps the order of the draws, which a set would not.
+    """Random, distinct ids that reveal nothing about the questions."""
+    # A dictionary, since it keeps the order of the draws.
     found: dict[str, None] = {}
     while len(found) < count:
         found[f"q{rng.integers(16**10):010x}"] = None

@@ -1,4 +1,4 @@
-"""Where each method first reached the target: the rule by which two edits are of equal strength."""
+"""The first crossing of each walk, at which the edits of two methods are of equal strength."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ class Edits:
         label: the method's name in reports.
         attribute: that was edited.
         classes: of the attribute.
-        walks: indexed by start, columns source, target (classes) and step (of the first crossing,
-            <NA> where there was none).
+        walks: indexed by start, with the columns source, target (classes) and step (of the first
+            crossing; <NA> if there was none).
         trajectories: of the record.
         config: of the record.
-        usable: the starts whose pictures can be had.
-        pictures: where they come from, or why there are none, for people: manifest.json and the
-            summary print it as it is.
+        usable: the starts whose pictures are available.
+        pictures: text about where they come from, or why there are none.
     """
 
     run_id: str
@@ -45,22 +44,20 @@ class Edits:
 
     @property
     def crossed(self) -> frozenset[int]:
-        # <NA> in `step` says that the walk never crossed.
+        """The starts whose walks crossed."""
         return frozenset(self.walks.index[self.walks["step"].notna()].tolist())
 
     def with_pictures(self, usable: frozenset[int], pictures: str) -> Edits:
-        """The same edits with what is known of their pictures.
+        """The same edits with information about their pictures.
 
         Args:
-            usable: the starts whose pictures can be had.
-            pictures: where they come from, or why there are none, for people.
+            usable: the starts whose pictures are available.
+            pictures: text about where they come from, or why there are none.
         """
         return replace(self, usable=usable, pictures=pictures)
 
     def coverage(self) -> dict:
-        """How many starts crossed, of all that were walked: the share that no rater will ever see
-        is told.
-        """
+        """How many starts crossed and have pictures. Raters never see the others."""
         crossed = len(self.crossed)
         n = len(self.walks)
         return {
@@ -69,7 +66,7 @@ class Edits:
             "run_id": self.run_id,
             "starts": n,
             "crossed": crossed,
-            # JSON has no NaN, so null stands for the share of nothing.
+            # null if there were no walks, since JSON has no NaN.
             "not_crossed_share": 1 - crossed / n if n else None,
             "usable": len(self.usable),
             "pictures": self.pictures,
@@ -82,13 +79,13 @@ def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = 
     Args:
         results: of a runs folder.
         methods: labels in reports, or plain names, which take all variants; empty takes all.
-        setting: name of the setting; None where there is one alone.
+        setting: name of the setting; None if there is only one.
 
     Raises:
         EditbenchError: several settings could be meant, or fewer than two methods are left.
-        UnknownName: a method or setting is not there.
+        UnknownName: a method or setting does not exist.
     """
-    # Edits of two worlds or judges have no start in common that means the same.
+    # Edits with different generators or judges cannot be compared.
     found = results.by_setting()
     if setting is None and len(found) > 1:
         listed = "; ".join(f"'{name}'" for name, _ in found)
@@ -103,15 +100,15 @@ def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = 
     # A run that was skipped or failed has no pictures to show.
     runs = results.runs[results.runs["status"] == "done"]
     for name in methods:
-        # Checked before any is used: a misspelt name must not silently shrink the study.
+        # A misspelt name must not silently shrink the study.
         if name not in set(runs["label"]) | set(runs["method"]):
             raise UnknownName(
                 "method with finished runs", name, set(runs["label"]) | set(runs["method"])
             )
-    # A plain name takes all variants, a label takes one.
+    # A name selects all variants, a label one.
     if methods:
         runs = runs[runs["label"].isin(methods) | runs["method"].isin(methods)]
-    # Counted by label: two variants of one method are a comparison.
+    # Counted by label, since two variants of a method can be compared.
     if runs["label"].nunique() < 2:
         raise EditbenchError(
             f"a comparison needs finished runs of two methods, {results.root} has "
@@ -121,22 +118,24 @@ def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = 
 
 
 def crossings(results: Results) -> list[Edits]:
-    """The edits of every run in `results`, sorted by attribute and label. Raises BadFile for an
-    unreadable record.
+    """The edits of every run in `results`, sorted by attribute and label.
+
+    Raises:
+        BadFile: a record cannot be read.
     """
     found = []
     for run in results.runs.sort_values(["attribute", "label"]).to_dict("records"):
         folder = results.root / run["run_id"]
         trajectories = Record.read(folder).trajectories()
         table = trajectories.table
-        # Step 0 is there for every start, crossed or not.
+        # Every walk has a step 0, whether it crossed or not.
         walks = table[table["step"] == 0].set_index("start")[["source", "target"]]
         steps = table[table["stopped"]].set_index("start")["step"]
-        # Twice the same start would make the pairing of methods ambiguous.
+        # With a duplicate start, the pairing of methods would be ambiguous.
         if walks.index.has_duplicates or steps.index.has_duplicates:
             raise BadFile(f"{folder / Record.TRAJECTORY} has a start twice; run the job again")
         config = results.configs[run["run_id"]]
-        # A status without classes leaves them to the trajectory.
+        # Older records have the classes only in the trajectories.
         classes = tuple(run["classes"] or trajectories.attributes[run["attribute"]].classes)
         found.append(
             Edits(
@@ -144,7 +143,7 @@ def crossings(results: Results) -> list[Edits]:
                 run["label"],
                 run["attribute"],
                 classes,
-                # Int64 with a capital letter can hold <NA>; int64 would turn steps into floats.
+                # The type Int64 allows <NA>; with int64, missing steps would make floats.
                 walks.assign(step=steps.astype("Int64")),
                 trajectories,
                 config,
@@ -156,7 +155,7 @@ def crossings(results: Results) -> list[Edits]:
 def read_edits(
     root: Path, methods: Sequence[str] = (), setting: str | None = None
 ) -> tuple[Results, list[Edits], list[dict[str, str]]]:
-    """Read what a study may use from a runs folder.
+    """Read the edits that a study can use from a runs folder.
 
     Args:
         root: the runs folder.
@@ -173,7 +172,7 @@ def read_edits(
     whole = load(root)
     results = chosen(whole, methods, setting)
     undone = whole.runs[whole.runs["status"] != "done"]
-    # A run that nobody asked for was not left out.
+    # Runs of methods that were not requested are not listed.
     if methods:
         undone = undone[undone["label"].isin(methods) | undone["method"].isin(methods)]
     left_out = [

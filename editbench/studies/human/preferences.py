@@ -1,9 +1,9 @@
-"""Win rates of every two methods, and Bradley-Terry strengths where there are more.
+"""Win rates of all pairs of methods, and Bradley-Terry strengths for more than two methods.
 
-Ties ('none / both / not applicable') are left out of rates and strengths and told beside them.
-Votes of one rater, and votes on one comparison, are not independent. Wilson intervals and binomial
-tests take them as if they were; the bootstrap does not: raters and comparisons are both resampled
-(the pigeonhole bootstrap of Owen, 2007), and a vote weighs the product of their counts.
+Ties ('none / both / not applicable') do not count in rates and strengths; their number is given
+separately. Votes of one rater, and votes on one comparison, are not independent. Wilson intervals
+and binomial tests ignore this. The bootstrap does not: it resamples both raters and comparisons
+(the pigeonhole bootstrap of Owen, 2007), and the weight of a vote is the product of their counts.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from editbench.stats.intervals import holm, percentiles, wilson
 from editbench.studies.human.bradley_terry import RIDGE, connected, fit
 
 ALL = "all"
-# Each draw fits strengths for every scope, and 1,000 draws leave 25 beyond each end.
-DRAWS = 1000
-CHUNK = 5_000_000  # weights at once, 40 MB a table of them
+DRAWS = 1000  # of the bootstrap, so that 25 draws are beyond each end of an interval
+CHUNK = 5_000_000  # weights in memory at once, 40 MB per table
 RATES = (
     "asked",
     "attribute",
@@ -56,13 +55,13 @@ STRENGTHS = (
     "ties",
     "note",
 )
-OPEN = 0.025  # share of draws without finite strengths beyond which an interval has no end
+OPEN = 0.025  # if more draws than this share lack finite strengths, there is no interval
 
 
 def scopes(votes: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(asked, attribute or 'all', its first showings: one vote a rater and comparison)."""
-    # A repeat is there to measure the rater; as a second vote it would count twice. A comparison
-    # may stand on several pages, and counts once too.
+    """(asked, attribute or 'all', votes): one vote per rater and comparison, without repeats."""
+    # A repeat measures the rater and is no second vote. A comparison that is on several pages
+    # counts once per rater too.
     first = votes[votes["repeat_of"] == ""].drop_duplicates(["asked", "rater", "comparison"])
     for asked, part in first.groupby("asked"):
         yield str(asked), ALL, part
@@ -76,42 +75,42 @@ def preferences(
     """Preferences of every question asked, over all attributes and for each.
 
     Args:
-        votes: one row an answer, columns VOTES of editbench.studies.human.responses.
+        votes: one row per answer, with the columns VOTES of editbench.studies.human.responses.
         seed: of the bootstrap.
         draws: of the bootstrap.
 
     Returns:
-        rates: columns RATES. rate_a: a's share of the votes that were no tie, with Wilson's
-            interval and the bootstrap's (NaN where fewer than two comparisons were no tie); p:
-            exact binomial test against 1/2, p_holm: adjusted over the pairs of methods of a
-            question ('all'), or over its attributes and pairs.
-        strengths: columns STRENGTHS. strength: log-odds, mean zero over the methods; only where
-            more than two methods were compared.
+        rates: columns RATES. `rate_a` is a's share of the votes without ties, with the intervals of
+            Wilson and of the bootstrap (NaN if fewer than two comparisons were no tie). `p` is of
+            an exact binomial test against 1/2, and `p_holm` is adjusted over the pairs of methods
+            of a question ('all'), or over its attributes and pairs.
+        strengths: columns STRENGTHS. `strength` is in log-odds, with mean zero over the methods.
+            Empty unless more than two methods were compared.
     """
     rates = []
     strengths = []
     for asked, attribute, part in scopes(votes):
         methods = sorted(set(part["a"]) | set(part["b"]))
         wins = win_counts(part, methods)
-        # Once for rates and strengths, so that both are of the same draws.
+        # Shared by rates and strengths, so that both use the same draws.
         drawn = bootstrap_wins(part, methods, seed, draws)
         for i, j in combinations(range(len(methods)), 2):
             pair = part[(part["a"] == methods[i]) & (part["b"] == methods[j])]
-            # Two methods may never have met, for instance where few starts were crossed by both.
+            # Some pairs may have no comparison, such as if few starts cross under both.
             if len(pair):
                 rates.append(
                     {"asked": asked, "attribute": attribute, "a": methods[i], "b": methods[j]}
                     | _rate(pair, int(wins[i, j]), int(wins[j, i]), drawn[:, i, j], drawn[:, j, i])
                 )
-        # With two methods the strengths differ by the log-odds of the rate: nothing new.
+        # With two methods, the strengths follow from the rate.
         if len(methods) > 2:
             strengths += [
                 {"asked": asked, "attribute": attribute} | row
                 for row in _strengths(part, methods, wins, drawn)
             ]
     table = pd.DataFrame(rates, columns=list(RATES))
-    # The overall rows and those of attributes are two questions; together, many attributes would
-    # hide an overall preference.
+    # The overall rows and those of attributes are separate families of tests. In one family, many
+    # attributes would hide an overall preference.
     family = table["asked"] + np.where(table["attribute"] == ALL, "/all", "/each")
     for _, rows in table.groupby(family):
         table.loc[rows.index, "p_holm"] = holm(rows["p"].to_numpy(np.float64))
@@ -122,7 +121,7 @@ def win_counts(votes: pd.DataFrame, methods: list[str]) -> np.ndarray:
     """How often the row's method was chosen over the column's; ties do not count.
 
     Args:
-        votes: rows of answers with winner, a and b.
+        votes: one row per answer, with winner, a and b.
         methods: m names, the order of rows and columns.
 
     Returns:
@@ -130,12 +129,12 @@ def win_counts(votes: pd.DataFrame, methods: list[str]) -> np.ndarray:
     """
     place = _places(votes, methods)
     m = len(methods)
-    # -1 is a tie. Pairs that never met have no entry but for `minlength`.
+    # -1 is a tie. `minlength` gives pairs without a comparison an entry too.
     return np.bincount(place[place >= 0], minlength=m * m).reshape(m, m).astype(np.float64)
 
 
 def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: int) -> np.ndarray:
-    """`win_counts` with raters and comparisons resampled; a single rater is not.
+    """`win_counts` of resampled raters and comparisons. A single rater is not resampled.
 
     Args:
         votes: at least one row, with winner, a, b, comparison and rater.
@@ -148,18 +147,18 @@ def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: in
     """
     place = _places(votes, methods)
     m = len(methods)
-    # sort=True: numbers of raters must not depend on the order in which files were given.
+    # Sorted, so that the draws do not depend on the order of the files.
     items, raters = (pd.factorize(votes[name], sort=True)[0] for name in ("comparison", "rater"))
     choice = np.zeros((len(votes), m * m))
     choice[np.flatnonzero(place >= 0), place[place >= 0]] = 1.0
     rng = seeding.rng(seed, "human bootstrap", items.max() + 1, raters.max() + 1)
     sums = []
-    # Draws in pieces bound the memory, whatever the number of votes.
+    # The draws are made in pieces, which limits the memory for any number of votes.
     size = max(1, CHUNK // len(votes))
     for begin in range(0, draws, size):
         count = min(size, draws - begin)
         weights = _counts(items.max() + 1, count, rng)[:, items]
-        # A single rater, drawn again, is always the same one.
+        # Resampling a single rater changes nothing.
         if raters.max():
             weights = weights * _counts(raters.max() + 1, count, rng)[:, raters]
         # A weighted sum of one-hot rows: the wins of all pairs in one product.
@@ -168,15 +167,15 @@ def bootstrap_wins(votes: pd.DataFrame, methods: list[str], seed: int, draws: in
 
 
 def _counts(n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    # Of n draws with replacement only the number of times that each is drawn matters.
+    """(draws, n) how often each of n items is drawn, in n draws with replacement."""
     return rng.multinomial(n, np.full(n, 1 / n), draws).astype(np.float64)
 
 
 def _places(votes: pd.DataFrame, methods: list[str]) -> np.ndarray:
-    """(votes,) winner * m + loser, -1 for a tie."""
+    """(votes,) winner * m + loser as positions in `methods`; -1 for a tie."""
     index = {name: k for k, name in enumerate(methods)}
     winner, a, b = (votes[name].map(index) for name in ("winner", "a", "b"))
-    # Of the two numbers the one that did not win; NaN for a tie, which becomes -1.
+    # The sum of both positions minus that of the winner; NaN for a tie.
     loser = a + b - winner
     return (winner * len(methods) + loser).fillna(-1).to_numpy(np.int64)
 
@@ -186,10 +185,10 @@ def _rate(
 ) -> dict:
     decided = wins_a + wins_b
     low, high = wilson(wins_a, decided)
-    # A draw may hold ties only; `percentiles` leaves it out.
+    # A draw may have only ties and is then NaN, which `percentiles` leaves out.
     with np.errstate(invalid="ignore"):
         ends = percentiles((drawn_a / (drawn_a + drawn_b))[:, None])[:, 0]
-    # Resampling one comparison gives that comparison again: it says nothing of others.
+    # Resampling a single comparison says nothing about other comparisons.
     if pair.loc[pair["winner"] != "", "comparison"].nunique() < FEWEST:
         ends[:] = np.nan
     return {
@@ -213,12 +212,12 @@ def _rate(
 def _strengths(
     part: pd.DataFrame, methods: list[str], wins: np.ndarray, drawn: np.ndarray
 ) -> list[dict]:
-    # Without a chain of wins between all methods the likelihood has no maximum (Ford, 1957).
+    # Without chains of wins between all methods, the likelihood has no maximum (Ford, 1957).
     whole = bool(connected(wins))
     values = fit(wins) if whole else np.full(len(methods), np.nan)
-    # The ridge puts draws without finite strengths far out, where they count as beyond the end.
+    # With the ridge, draws without finite strengths are far out, beyond the ends of the interval.
     ends = percentiles(fit(drawn, RIDGE))
-    # More of them than lie beyond one end of the interval make that end a product of the ridge.
+    # If they are more than the draws beyond one end, that end depends only on the ridge.
     open_share = 1 - float(connected(drawn).mean())
     note = (
         ""
@@ -245,5 +244,5 @@ def _strengths(
                 "note": note,
             }
         )
-    # NaN has no order, so without strengths the names decide.
+    # Without strengths, which are NaN, the methods are sorted by name.
     return sorted(rows, key=lambda row: (-row["strength"] if whole else 0.0, row["method"]))

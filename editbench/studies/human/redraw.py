@@ -1,9 +1,10 @@
-"""Pictures of stored codes: the original and the edit at its first crossing, as the judge saw them.
+"""Redrawing pictures from stored codes: the original, and the edit at its first crossing.
 
-The networks come from the record's own configuration, the editor's state from the cache of fits.
-Every picture that is drawn is shown to the judge again; where its answers are not those of the
-record, another picture was drawn and the run is refused. Runs whose codes cannot be redrawn fall
-back on the pictures of their strips, which hold the crossing of a few starts.
+The networks are built from the configuration of the record, and the state of the editor is loaded
+from the cache of fits. The judge scores every redrawn picture again. If its logits differ from
+those of the record, the picture is not the one that was judged, and the run is rejected. A run that
+cannot be redrawn falls back on the pictures of its strips, which have the crossings of a few
+starts.
 """
 
 from __future__ import annotations
@@ -32,18 +33,23 @@ from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 
 Pair = tuple[np.ndarray, np.ndarray]  # original and edit, (C, H, W) uint8
-# of a logit's sigma, between the record's answer of the judge and its answer to the redrawn picture
-TOLERANCE = 0.05
-# Pictures of a batch lie in memory together.
-BATCH = 64
-# A few pictures show that a run cannot be redrawn before starts are drawn on its account.
-PROBED = 4
+TOLERANCE = 0.05  # largest difference of a logit from that of the record, in sigmas
+BATCH = 64  # pictures that are decoded together
+PROBED = 4  # pictures that are redrawn at first, to see whether a run can be redrawn
 
 
 class Redraw:
-    """Draws the edits of one run from codes.parquet.
+    """Redraws the pictures of one run from codes.parquet.
 
-    Raises EditbenchError, with the reason, where that is not possible.
+    Args:
+        edits: of the run.
+        folder: of the record.
+        provenance: of the record.
+        device: of the networks.
+        cache: folder of fits and banks; None for that of the record.
+
+    Raises:
+        EditbenchError: the pictures cannot be redrawn.
     """
 
     def __init__(
@@ -59,20 +65,20 @@ class Redraw:
         if not record.has(Record.CODES):
             raise Unsupported("no codes are stored (save_codes was false)")
         self.path = record.path(Record.CODES)
-        # The record's own configuration, but for where it is computed and where its fits lie.
+        # The configuration of the record, with another device and perhaps another cache.
         config = {**edits.config, "device": device}
         if cache:
             config["cache"] = str(cache)
         self.settings = Settings.from_config(config)
         networks: Networks = load_networks(self.settings)
-        # The editor was fitted on the evaluated attributes alone.
+        # The editor was fitted with the evaluated attributes only.
         self.networks = networks.select(evaluated_names(self.settings, networks.judge.attributes))
         if self.networks.generator.output != "image":
             raise Unsupported("the generator produces no images")
         self.bank_id = str((provenance.get("hashes") or {}).get("bank", ""))
         self.bank: Bank | None = None
         self.editor = self._editor()
-        # The error is raised here, where the caller can still fall back on the strips.
+        # Redrawn now, while the caller can still fall back on the strips.
         probe = sorted(edits.crossed)[:PROBED]
         if probe:
             self(probe)
@@ -94,11 +100,11 @@ class Redraw:
         for first in range(0, len(starts), BATCH):
             part = list(starts[first : first + BATCH])
             steps = self.edits.walks.loc[part, "step"].astype(int).tolist()
-            # An edit may depend on where its walk began, so the origin is read with it.
+            # An edit may depend on the start of its walk, so the code at step 0 is read too.
             origin = self._codes(part, [0] * len(part))
             codes = self._codes(part, steps)
             walk = self._walk(part, origin)
-            # The origin first, while the walk still holds its codes.
+            # The original is decoded first, while the walk still has its codes.
             pictures = [self._decode(walk, part, [0] * len(part))]
             walk.codes = codes
             pictures.append(self._decode(walk, part, steps))
@@ -109,12 +115,12 @@ class Redraw:
         """Stored codes in the shape of the editor's space."""
         try:
             source = pads.dataset(self.path)
-            # The file holds every step of every walk; the filter reads only what is shown.
+            # Only the steps that are needed are read.
             chosen = pads.field("start").isin(starts) & pads.field("step").isin(sorted(set(steps)))
             table = source.to_table(filter=chosen)
             keys = list(zip(table["start"].to_pylist(), table["step"].to_pylist()))
             values = table["codes"].combine_chunks().flatten().to_numpy().reshape(len(keys), -1)
-            # The file's order is not the order asked for.
+            # The rows of the file are in another order than the requested one.
             places = {key: row for row, key in enumerate(keys)}
             rows = [places[key] for key in zip(starts, steps)]
         except (OSError, KeyError, ValueError) as error:
@@ -145,8 +151,9 @@ class Redraw:
         )
 
     def _latent(self, starts: list[int], origin: torch.Tensor) -> torch.Tensor | None:
-        """The samples' own latents: the origin itself says them, but for an editor of the weights
-        the bank must.
+        """The latents of the samples, from their codes or, for an editor of weights, from the bank.
+
+        None for an editor of S, since styles do not determine w.
         """
         space = self.editor.space
         if space == Space.THETA:
@@ -156,10 +163,9 @@ class Redraw:
             return torch.from_numpy(
                 np.ascontiguousarray(self.bank.array(field).take(np.array(starts)))
             ).to(origin)
-        # Styles do not tell the w that they came from.
         if space == Space.S:
             return None
-        # The last row is the w itself, also where a cutoff truncates the first ones.
+        # The last row is w itself, even if a truncation changes the first rows.
         return origin[:, -1] if space == Space.W_PLUS else origin
 
     def _open_bank(self) -> Bank:
@@ -170,30 +176,30 @@ class Redraw:
                 f"{folder}"
             )
         bank = Bank(folder)
-        # Start ids are rows of one bank; in another bank they are other faces.
+        # Ids of starts are rows of this bank and mean other samples in any other bank.
         if bank.id != self.bank_id:
             raise Unsupported(f"{folder} holds the bank {bank.id}, the record's is {self.bank_id}")
         return bank
 
     def _decode(self, walk: Walk, starts: list[int], steps: list[int]) -> list[np.ndarray]:
         decoded = self.networks.generator.decode(self.editor.codes(walk))
-        # Every picture, as a fit or a network may differ in a way that a few do not show.
+        # All pictures are checked, since differences may affect only some of them.
         self._check(self.networks.judge(decoded).float().cpu().numpy(), starts, steps)
         return [to_uint8(image).numpy() for image in decoded]
 
     def _check(self, logits: np.ndarray, starts: list[int], steps: list[int]) -> None:
-        """The judge must see in a picture what the record says that it saw."""
+        """Check that the judge's logits of redrawn pictures are those of the record."""
         trajectories = self.edits.trajectories
         columns = trajectories.attributes.columns()
         known = self.networks.judge.attributes.columns()
         rows = trajectories.table.set_index(["start", "step"]).loc[list(zip(starts, steps))]
         recorded = rows[[f"{LOGIT}{name}" for name in columns]].to_numpy(np.float64)
-        # In sigmas of the bank, so that one tolerance fits all logits.
+        # In sigmas of the bank, so that one tolerance applies to all logits.
         gap = (
             np.abs(logits[:, [known.index(name) for name in columns]] - recorded)
             / trajectories.sigma
         )
-        # Asked this way round, a NaN is a failure too.
+        # Written such that NaN is a failure too.
         if not bool((gap < TOLERANCE).all()):
             raise BadFile(
                 f"{self.path}: the redrawn images differ from those that were judged (logits differ by "
@@ -203,8 +209,11 @@ class Redraw:
 
 
 class Strips:
-    """The pictures of strips.safetensors: few starts, but their crossing is always among the
-    frames.
+    """The pictures of strips.safetensors: of few starts, but always with their crossings.
+
+    Args:
+        edits: of the run.
+        arrays: of the strips; None if there are none.
     """
 
     def __init__(self, edits: Edits, arrays: dict[str, np.ndarray] | None) -> None:
@@ -212,7 +221,7 @@ class Strips:
         for k, start in enumerate(arrays["starts"].tolist() if arrays else []):
             assert arrays is not None
             steps = arrays["steps"][k].tolist()
-            # A strip keeps some frames of a walk; without source and crossing it is of no use here.
+            # Both the source and the crossing are needed.
             step = edits.walks["step"].get(start)
             if start in edits.crossed and 0 in steps and step in steps:
                 self.found[start] = arrays["images"][k][0], arrays["images"][k][steps.index(step)]
@@ -224,17 +233,17 @@ class Strips:
 def open_pictures(
     results: Results, edits: Edits, device: str = "cpu", cache: Path | None = None
 ) -> tuple[Edits, Redraw | Strips]:
-    """How the pictures of a run can be had, and the edits with the starts that have some.
+    """Find a source of a run's pictures, and the starts that have pictures.
 
     Args:
         results: of the runs folder.
         edits: of one run.
-        device: on which pictures are redrawn.
+        device: that redraws the pictures.
         cache: of fits and banks; None for that of the record.
 
     Returns:
-        The edits with their usable starts, and a function of starts that gives their pictures: of
-        all crossings if the walk can be redrawn, otherwise of those that the strips hold.
+        The edits with their usable starts, and a function of starts that returns their pictures. If
+        the run can be redrawn, all starts that crossed are usable, otherwise those of the strips.
     """
     try:
         redraw = Redraw(
@@ -245,13 +254,13 @@ def open_pictures(
             cache,
         )
         return edits.with_pictures(edits.crossed, "redrawn from the stored codes"), redraw
-    # A record may be of networks that are not here any more: any reason is a reason.
+    # Whatever the error, such as missing networks, the strips may have pictures.
     except Exception as error:
         reason = reason_of(error)
     try:
         strips = Strips(edits, results.strips(edits.run_id))
     except EditbenchError as error:
-        # Damaged strips leave the run without pictures; the others can still be compared.
+        # With damaged strips this run has no pictures, but other runs can still be compared.
         strips = Strips(edits, None)
         reason = f"{reason}; {error}"
     if strips.found:

@@ -1,6 +1,4 @@
-"""Raters' files: checked, unblinded by the key, as one row a vote. A file is a stranger's until it
-has been checked.
-"""
+"""Reading the files of raters into one row per vote. The files are not trusted and are checked."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import pandas as pd
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.studies.human import ANSWERS, FORMAT, RATER, VERSION
 
-LIMIT = 20_000_000  # bytes: a page of ten thousand questions writes less than two million
+LIMIT = 20_000_000  # bytes; a page with ten thousand questions saves less than two million
 VOTES = {
     "rater": "str",
     "set": "str",
@@ -40,13 +38,13 @@ class AnswerSheet:
         path: of the file.
         rater: their code.
         page: name of the page.
-        saved: when, as the page wrote it.
+        saved: time of saving, as the page wrote it.
         answers: question -> asked -> 'left', 'right' or 'none'.
-        seconds: question -> how long its screen was open.
-        missing: single answers that were not given.
-        unknown: answers to questions that this page does not have.
-        invalid: answers that are none.
-        note: on other files of this rater, for people.
+        seconds: question -> seconds that its screen was open.
+        missing: number of answers that were not given.
+        unknown: number of answers to questions that this page does not have.
+        invalid: number of answers with a wrong value.
+        note: text about other files of this rater.
     """
 
     path: Path
@@ -70,11 +68,12 @@ class Responses:
     """The answers of all raters.
 
     Args:
-        votes: a row a single answer, columns VOTES; winner is a method, '' for none / both / not
-            applicable, repeat_of '' or the question that was shown again.
-        sheets: the files kept.
-        left: (file, why it cannot be counted).
-        doubles: (file, which other one of the same rater counts).
+        votes: one row per answer, with the columns VOTES. `winner` is a method; '' for none, both
+            or not applicable. `repeat_of` is the question that was shown again; '' for a first
+            showing.
+        sheets: the files that count.
+        left: (file, why it does not count).
+        doubles: (file, text about the file of the same rater that counts instead).
     """
 
     votes: pd.DataFrame
@@ -87,7 +86,7 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
     """Read all files that belong to a study.
 
     Args:
-        paths: files of raters; those that are not the study's are named in the result.
+        paths: files of raters; those that are not of this study are listed in the result.
         key: content of the study's key.json.
 
     Raises:
@@ -96,12 +95,12 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
     sheets = []
     left = []
     for path in paths:
-        # One broken file must not cost the answers of the other raters.
+        # The answers of other raters count even if one file is broken.
         try:
             sheets.append(read_sheet(path, key))
         except EditbenchError as error:
             left.append((str(path), str(error)))
-    # After all files were read: which one counts can only be seen from all of one rater's.
+    # After all files were read, since only then is it known which file of a rater counts.
     kept, doubles = _one_each(sheets)
     if not kept:
         raise EditbenchError(
@@ -152,7 +151,7 @@ def read_sheet(path: Path, key: dict) -> AnswerSheet:
         if question not in mine:
             unknown += 1
             continue
-        # Anything that is no object counts as one answer that is none.
+        # A value that is not an object counts as one invalid answer.
         pairs = given.items() if isinstance(given, dict) else [("", given)]
         good = {
             name: value
@@ -165,7 +164,7 @@ def read_sheet(path: Path, key: dict) -> AnswerSheet:
         path,
         rater,
         page,
-        # Only sorted by, and cut: the text is a stranger's.
+        # Shortened, since it is untrusted text that is only used for sorting.
         str(content.get("saved", ""))[:40],
         kept,
         _numbers(seconds),
@@ -173,19 +172,19 @@ def read_sheet(path: Path, key: dict) -> AnswerSheet:
         unknown,
         invalid,
     )
-    # What a rater left out is known only when the answers that count are.
+    # Known only after all answers were checked.
     return replace(sheet, missing=len(mine) * len(key["asked"]) - sheet.given)
 
 
 def _json(path: Path) -> dict:
     try:
-        # Before it is read, as the whole file would lie in memory.
+        # Checked before the whole file is read into memory.
         if path.stat().st_size > LIMIT:
             raise BadFile(f"larger than {LIMIT / 1e6:.0f} MB: no page saves that much")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadFile(f"not readable ({error.strerror or error})") from error
-    # A bad encoding is a ValueError too; RecursionError comes of thousands of nested brackets.
+    # A wrong encoding is a ValueError too, and thousands of nested brackets a RecursionError.
     except (ValueError, RecursionError) as error:
         raise BadFile(f"not JSON ({type(error).__name__}: {_short(error)})") from error
     if not isinstance(content, dict):
@@ -197,22 +196,27 @@ def _numbers(seconds: dict) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in seconds.items()
-        # JSON's true is an int in Python. The upper end keeps out infinity and absurd clocks.
+        # JSON's true is an int in Python. The upper limit excludes infinity and absurd times.
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9
     }
 
 
 def _short(value: object) -> str:
-    """A stranger's text, cut and printable."""
+    """Untrusted text, shortened and printable."""
     text = repr(value) if isinstance(value, str) else str(value)
-    # Control characters could rewrite the organiser's terminal.
+    # Control characters could change what the terminal shows.
     text = "".join(letter if letter.isprintable() else " " for letter in text[:80])
     return text + ("..." if len(str(value)) > 80 else "")
 
 
 def _one_each(sheets: list[AnswerSheet]) -> tuple[list[AnswerSheet], list[tuple[str, str]]]:
-    """One file a rater and page: the fullest, then the last saved, as a rater who saves twice means
-    it.
+    """Choose one file per rater and page: the one with most answers, then the one saved last.
+
+    Args:
+        sheets: all files.
+
+    Returns:
+        The chosen files, and for each other file a text about the one that counts instead.
     """
     groups: dict[tuple[str, str], list[AnswerSheet]] = {}
     for sheet in sheets:
@@ -220,11 +224,11 @@ def _one_each(sheets: list[AnswerSheet]) -> tuple[list[AnswerSheet], list[tuple[
     kept = []
     left = []
     for (rater, page), group in sorted(groups.items()):
-        # The path comes last, so that equal files give the same choice everywhere.
+        # The path comes last, so that the choice among equal files is reproducible.
         best, *others = sorted(
             group, key=lambda one: (one.given, one.saved, str(one.path)), reverse=True
         )
-        # Told because an organiser should see when a rater changed their mind or a code was shared.
+        # Noted, since a rater may have changed their mind, or two raters may share a code.
         changed = sum(one.answers != best.answers for one in others)
         kept.append(
             replace(
@@ -246,7 +250,7 @@ def _votes(sheet: AnswerSheet, key: dict) -> list[dict]:
     rows = []
     for question, given in sheet.answers.items():
         one = key["questions"][question]
-        # Always in this order, so that a pair of methods has one row whatever side it stood on.
+        # Sorted, so that a pair of methods has the same order whichever side they were on.
         a, b = sorted((one["left"], one["right"]))
         for asked, answer in given.items():
             rows.append(
@@ -261,7 +265,7 @@ def _votes(sheet: AnswerSheet, key: dict) -> list[dict]:
                     "b": b,
                     "asked": asked,
                     "answer": answer,
-                    # Here the page's sides become methods.
+                    # The method on the side that was chosen.
                     "winner": "" if answer == "none" else one[answer],
                     "seconds": sheet.seconds.get(question, float("nan")),
                 }

@@ -1,9 +1,8 @@
-"""A study as a folder: pages to hand out, and beside them the key that no rater may see.
+"""The folder of a study: pages for raters, and a key that raters must not see.
 
-pages/page-1.html ...  one self-contained page a rater set, without any method's name
-key.json               which method stood where
-manifest.json          what was drawn from what: runs, shares that never crossed, counts behind
-every pair
+pages/page-1.html ...  self-contained pages without the names of methods
+key.json               which method is on which side of each question
+manifest.json          the runs, the shares of starts that crossed, and the counts of every pair
 """
 
 from __future__ import annotations
@@ -28,26 +27,27 @@ from editbench.studies.human.draw import MethodComparison, Question, comparisons
 from editbench.studies.human.edits import read_edits
 from editbench.studies.human.redraw import Pair, open_pictures
 
-LARGEST_PAGE = 150_000_000  # bytes: beyond it browsers are slow to open a file
-# Raters cannot judge a face of 32 pixels at its own size.
-SHOWN = 256  # pixels of the screen that a small picture is enlarged to, by a whole number
+LARGEST_PAGE = 150_000_000  # bytes; browsers are slow to open larger files
+# Small pictures are enlarged by a whole number to about this many pixels of the screen, since
+# raters cannot judge a face of 32 pixels.
+SHOWN = 256
 
 
 @dataclass(frozen=True)
 class StudyDesign:
-    """What a study asks of whom.
+    """The design of a study.
 
     Args:
-        methods: labels or names; none takes all.
-        pairs: comparisons an attribute, spread over its pairs of methods.
-        sets: pages.
-        split: each page gets its share of the comparisons instead of all of them.
-        duplicates: share of a page that is shown twice.
-        seed: of all that is drawn.
+        methods: labels or names; empty for all methods.
+        pairs: number of comparisons per attribute, distributed over its pairs of methods.
+        sets: number of pages.
+        split: whether the comparisons are distributed over the pages; otherwise each page has all.
+        duplicates: share of a page's comparisons that are shown twice.
+        seed: of all random draws.
         asked: 'change', 'identity' or both.
         title: of the pages.
-        intro: stands above the instructions (consent, whom to ask).
-        setting: of the runs; None where there is one alone.
+        intro: text above the instructions, such as about consent and contact.
+        setting: of the runs; None if there is only one.
 
     Raises:
         EditbenchError: an option is out of its range.
@@ -65,7 +65,7 @@ class StudyDesign:
     setting: str | None = None
 
     def __post_init__(self) -> None:
-        # Only the first half of a page can be repeated half a page later, hence 0.5.
+        # At most 0.5, since only the first half of a page can be repeated half a page later.
         if self.pairs < 1 or self.sets < 1 or not 0 <= self.duplicates <= 0.5:
             raise EditbenchError(
                 "--pairs and --sets must be at least 1, --duplicates between 0 and 0.5"
@@ -84,34 +84,34 @@ def make_study(
     Args:
         root: the runs folder.
         out: folder of the study, which must be new or empty (answers may belong to an old one).
-        design: what is asked of whom.
-        device: on which pictures are redrawn.
+        design: of the study.
+        device: that redraws the pictures.
         cache: see `open_pictures`.
 
     Returns:
         The content of its manifest.json.
 
     Raises:
-        EditbenchError: nothing can be compared, `out` holds something, there is no such device, or
-            a page would be too large.
+        EditbenchError: nothing can be compared, `out` is not empty, the device is missing, or a
+            page would be too large.
     """
-    # Without it each run would fall back on the few pictures of its strips.
+    # Otherwise each run would silently fall back on the few pictures of its strips.
     check_device(device, "--device ")
-    # An existing study is never replaced: with another key its answers could not be read.
+    # An existing study is never replaced, since its answers could not be read with another key.
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EditbenchError(
             f"{out} is there already, and answers may belong to it: give --out a new folder"
         )
     results, edits, left_out = read_edits(root, design.methods, design.setting)
     _check_words(design, {*results.runs["method"], *results.runs["label"], *results.runs["run_id"]})
-    # Which starts have pictures must be known before starts are drawn.
+    # Only starts with pictures may be drawn.
     opened = [open_pictures(results, one, device, cache) for one in edits]
     edits = [one for one, _ in opened]
     drawn, counts = comparisons(edits, design.pairs, design.seed)
     pictures = _pictures(drawn, {(one.attribute, one.label): source for one, source in opened})
     pages = {
         str(k + 1): questions(part, str(k + 1), design.duplicates, design.seed)
-        # With --split and few comparisons a page may get none.
+        # With --split and few comparisons, a page may have none.
         for k, part in enumerate(_parts(drawn, design))
         if part
     }
@@ -127,7 +127,7 @@ def make_study(
         "comparisons": len(drawn),
         "left_out": left_out,
     }
-    # Pages without their key are worthless, so all files appear at once or not at all.
+    # Atomic, since pages without their key are worthless.
     with atomic_folder(out) as partial:
         (partial / "pages").mkdir()
         made = {}
@@ -137,7 +137,7 @@ def make_study(
             made[name] = {
                 "file": f"pages/{file.name}",
                 "questions": len(asked),
-                # Shows later whether raters had the page that was made.
+                # To check later that raters had this page.
                 "sha256": file_sha256(file),
                 "repeats": sum(one.duplicate_of is not None for one in asked),
             }
@@ -155,15 +155,14 @@ def render(
 ) -> str:
     """One page as HTML.
 
-    It holds the questions' ids, attributes, classes and pictures, and nothing of where they come
-    from.
+    It has the ids, attributes, classes and pictures of its questions, but no names of methods.
 
     Args:
         name: of the page.
         asked: its questions, in their order.
-        pictures: (attribute, start, method) -> the unedited and the edited picture, of all pages.
-        study: id of the study, which the answers repeat.
-        design: what is asked of whom.
+        pictures: (attribute, start, method) -> unedited and edited picture, for all pages.
+        study: id of the study, which the answers contain too.
+        design: of the study.
 
     Raises:
         EditbenchError: the page would be too large.
@@ -175,7 +174,7 @@ def render(
             pictures[comparison.attribute, comparison.start, method]
             for method in (one.left, one.right)
         )
-        # Both methods walk from the same start, so either one's original will do.
+        # The original is the same for both methods.
         original = pictures[comparison.attribute, comparison.start, comparison.a][0]
         shown.append(
             {
@@ -187,9 +186,9 @@ def render(
                 "right": _uri(right[1]),
             }
         )
-    # Over all pages, so that they look alike.
+    # Over all pages, so that their pictures have the same size.
     side = max(max(pair[1].shape[-2:]) for pair in pictures.values())
-    # A whole multiple keeps all pixels of a small picture equally large.
+    # With a whole multiple, all pixels of a small picture are equally large.
     width = SHOWN // side * side if side <= PIXELATED else max(SHOWN, min(side, 384))
     data = {
         "format": f"{FORMAT} responses",
@@ -209,11 +208,11 @@ def render(
         asked=design.asked,
         pixelated=side <= PIXELATED,
         rater=RATER,
-        # Our own files, not text of a record.
+        # Not escaped, since these are files of the package.
         css=Markup(_source("page.css")),
         js=Markup(_source("page.js")),
     )
-    # Found here and not by the rater whose browser hangs.
+    # Otherwise a rater would notice, when the browser hangs.
     if len(text) > LARGEST_PAGE:
         raise EditbenchError(
             f"page {name} would have {len(text) / 1e6:.0f} MB: ask for fewer --pairs, or deal them "
@@ -223,13 +222,14 @@ def render(
 
 
 def _parts(drawn: list[MethodComparison], design: StudyDesign) -> list[list[MethodComparison]]:
-    # Every sets-th one, so that each page gets its share of every attribute and pair.
+    """The comparisons of each page."""
+    # Every k-th comparison, so that each page has its share of every attribute and pair.
     return [drawn[k :: design.sets] if design.split else drawn for k in range(design.sets)]
 
 
 def _pictures(drawn: list[MethodComparison], sources: dict) -> dict[tuple[str, int, str], Pair]:
-    """(attribute, start, method) -> original and edit, of all that is shown."""
-    # By run: one start may stand in many comparisons, and is drawn once.
+    """(attribute, start, method) -> original and edit, for all comparisons."""
+    # By run, since a start may be in many comparisons and is redrawn once.
     needed: dict[tuple[str, str], set[int]] = {}
     for one in drawn:
         for method in (one.a, one.b):
@@ -244,7 +244,7 @@ def _pictures(drawn: list[MethodComparison], sources: dict) -> dict[tuple[str, i
 
 
 def _key(pages: dict[str, list[Question]], design: StudyDesign) -> dict:
-    """Everything that the pages leave out."""
+    """The content of key.json."""
     entries = {
         one.id: {
             "set": name,
@@ -260,7 +260,7 @@ def _key(pages: dict[str, list[Question]], design: StudyDesign) -> dict:
         for name, page in pages.items()
         for one in page
     }
-    # Ids are drawn for each page by itself, so two pages could have one in common.
+    # Ids are drawn independently for each page, so two pages could have the same id.
     if len(entries) < sum(map(len, pages.values())):
         raise EditbenchError(
             f"two questions drew the same id: take another --seed than {design.seed}"
@@ -274,12 +274,12 @@ def _key(pages: dict[str, list[Question]], design: StudyDesign) -> dict:
 
 
 def _check_words(design: StudyDesign, names: set[str]) -> None:
-    """What the organiser writes must not unblind the pages: 'Neural ODE' names neural_ode, too."""
+    """Check that title and intro name no method; 'Neural ODE' names neural_ode too."""
     for option, text in (("--title", design.title), ("--intro", design.intro)):
         for name in sorted(names):
-            # Any signs may stand between the words of a name, or none.
+            # Any characters that are no letters or digits, or none, may be between the words.
             words = r"[\W_]*".join(map(re.escape, re.findall(r"[^\W_]+", name)))
-            # Whole words only: a method named 'random' must not forbid 'randomly'.
+            # Only whole words, since a method named 'random' must not forbid 'randomly'.
             if re.search(rf"(?<![^\W_]){words}(?![^\W_])", text, re.IGNORECASE):
                 raise EditbenchError(
                     f"{option} names the method '{name}', which raters must not know: leave it out"
@@ -288,7 +288,7 @@ def _check_words(design: StudyDesign, names: set[str]) -> None:
 
 def _uri(image) -> str:  # type: ignore[no-untyped-def]
     buffer = io.BytesIO()
-    # Without loss: artefacts of a JPEG could be taken for those of a method.
+    # Lossless, since artefacts of a JPEG could be taken for those of a method.
     picture(image).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
@@ -302,7 +302,11 @@ def _source(name: str) -> str:
 
 
 def read_key(folder: Path) -> dict:
-    """key.json of a study. Raises EditbenchError where it is missing or not one."""
+    """The content of a study's key.json.
+
+    Raises:
+        EditbenchError: it is missing or invalid.
+    """
     path = folder / "key.json"
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
@@ -317,7 +321,7 @@ def read_key(folder: Path) -> dict:
         )
         if not fits or set(key["asked"]) - set(ASKED):
             raise ValueError("not a key of this version")
-    # What any other JSON raises when it is taken apart as a key.
+    # Errors that other JSON raises when it is read as a key.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EditbenchError(
             f"{path} is not the key of a study ({error}): name the folder that `editbench human "
@@ -327,7 +331,7 @@ def read_key(folder: Path) -> dict:
 
 
 def summary(manifest: dict) -> list[str]:
-    """What the organiser should read at once."""
+    """Lines for the organiser: the size of the study, and where it falls short of the design."""
     lines = [
         f"{manifest['comparisons']} comparisons on {len(manifest['pages'])} pages; study "
         f"{manifest['study']}"
@@ -338,7 +342,7 @@ def summary(manifest: dict) -> list[str]:
             f"crossed, {row['usable']} of these have images ({row['pictures']})"
         )
     for row in manifest["pairs"]:
-        # Only what fell short: the full counts are in manifest.json.
+        # All counts are in manifest.json.
         if row["drawn"] < row["asked"]:
             lines.append(
                 f"only {row['drawn']} of {row['asked']} comparisons of {row['a']} and {row['b']} "

@@ -1,4 +1,4 @@
-"""Two scorers of the same pictures: do they mean the same by the same name?"""
+"""Agreement of two scorers on attributes of the same name, over the same pictures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from editbench.stats.agreement import cohen_kappa
 from editbench.studies.scorer_check.checkup import Checkup, ScorerFinding, correlations
 
-# correlations below these are pointed out
-# Of the correlation; below -0.2 chance is no explanation for 100 pictures or more.
+# Correlations below these are reported. With 100 pictures or more, chance does not explain -0.2.
 FLIPPED = -0.2
 LOW = 0.5
 
@@ -17,16 +16,16 @@ LOW = 0.5
 def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[ScorerFinding]]:
     """Compare two scorers on the attributes that both have, by name.
 
-    Pictures that either could not score are left out.
+    Pictures without finite logits of both are left out.
 
     Args:
         first: of one scorer.
-        second: of the other, over the same pictures.
+        second: of the other scorer, over the same pictures.
 
     Returns:
-        table: a row an attribute: share of equal classes, Cohen's kappa, and the correlation of
-            log-odds (of many classes the lowest over classes).
-        findings: attributes that do not mean the same.
+        table: one row per attribute, with the share of equal classes, Cohen's kappa, and the
+            correlation of log-odds (the lowest over classes, if there are more than two).
+        findings: attributes on which the scorers disagree.
     """
     # NaN would make every correlation NaN.
     fine = torch.isfinite(first.logits).all(1) & torch.isfinite(second.logits).all(1)
@@ -35,7 +34,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[ScorerF
     for item in first.attributes:
         if item.name not in second.attributes.names or not bool(fine.any()):
             continue
-        # The same name with other classes cannot be compared.
+        # Attributes with different classes cannot be compared.
         other = second.attributes[item.name]
         if other.classes != item.classes:
             findings.append(
@@ -52,7 +51,7 @@ def compare(first: Checkup, second: Checkup) -> tuple[pd.DataFrame, list[ScorerF
             part.attributes.logits(part.attributes.log_odds(part.logits[fine]), item.name)
             for part in (first, second)
         )
-        # The lowest diagonal: one class of many that disagrees is enough to look at.
+        # The lowest correlation over classes, since disagreement on one class matters.
         r = float(correlations(torch.cat([a, b], 1))[: item.width, item.width :].diagonal().min())
         classes = first.attributes.labels(first.logits[fine], item.name)
         others = second.attributes.labels(second.logits[fine], item.name)

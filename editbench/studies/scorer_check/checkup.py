@@ -1,11 +1,10 @@
-"""What a scorer says about pictures: shares of classes, quantiles, correlations, and what looks
-wrong.
+"""Examination of a scorer on pictures: shares of classes, quantiles, correlations, and problems.
 
-Whether an input range is the right one cannot be known from logits alone; what can be seen is that
-another range would make the scorer's answers say more. The measure is the information I = H(mean of
-p) - mean of H(p), in nats, of the class probabilities p over the pictures, averaged over
-attributes: near 0 for a head that answers the same always or never commits itself; large logits (a
-median above SATURATED) are held against a range, for they too look informative.
+Logits alone do not show whether an input range is right, but they show whether the outputs would
+carry more information under another range. The information is I = H(mean of p) - mean of H(p), in
+nats, of the class probabilities p over the pictures, averaged over attributes. It is near 0 for a
+head whose output is constant or always uncertain. Very large logits (a median above SATURATED) also
+look informative, so a range with such logits is not preferred.
 """
 
 from __future__ import annotations
@@ -25,29 +24,35 @@ from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.studies.scorer_check.sources import PictureSource
 
-RARE = 0.05  # a class with a smaller share is pointed out
-CONSTANT = 1e-3  # of the logit's range between its 1st and 99th percentile
+RARE = 0.05  # classes with a smaller share are reported
+CONSTANT = 1e-3  # a head is constant if its 1st and 99th percentiles are closer than this
 SATURATED = 25.0  # median size of a log-odds; a sigmoid is 1 to 1e-11 there
-SAME = 0.95  # correlation beyond which two log-odds are one
-GAIN = 0.1  # nats by which another range must say more
-TRIED = 256  # pictures that other ranges are tried on
+SAME = 0.95  # two log-odds with a higher correlation are reported
+GAIN = 0.1  # nats of information that another range must add
+TRIED = 256  # pictures for which other ranges are tried
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 # torchvision.transforms: mean and standard deviation of ImageNet, by channel.
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-# What classifiers are trained with: (range, mean, std).
+# Usual inputs of classifiers: (range, mean, std).
 RANGES: dict[str, tuple[tuple[float, float], list[float] | None, list[float] | None]] = {
     "[-1, 1]": ((-1, 1), None, None),
     "[0, 1]": ((0, 1), None, None),
     "[0, 255]": ((0, 255), None, None),
     "[0, 1] with ImageNet's mean and std": ((0, 1), *IMAGENET),
 }
-# From the worst on.
+# Levels of findings, worst first.
 ORDER = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
 class ScorerFinding:
-    """level: 'error', 'warning' or 'note'. where: an attribute, or '' for the scorer."""
+    """Something to report about a scorer.
+
+    Attributes:
+        level: 'error', 'warning' or 'note'.
+        where: an attribute, or '' for the scorer as a whole.
+        text: what was found.
+    """
 
     level: str
     where: str
@@ -56,7 +61,13 @@ class ScorerFinding:
 
 @dataclass(frozen=True)
 class Ranged:
-    """Answers under one range: information in nats, and the median size of the log-odds."""
+    """The outputs under one input range.
+
+    Attributes:
+        name: of the range.
+        information: in nats.
+        size: median absolute value of the log-odds.
+    """
 
     name: str
     information: float
@@ -65,17 +76,17 @@ class Ranged:
 
 @dataclass
 class Checkup:
-    """What was found of one scorer.
+    """The results of examining one scorer.
 
     Args:
         role: of the scorer, for tables.
         attributes: of the scorer.
         logits: (n, width).
         shares: columns attribute, class, share.
-        quantiles: of the log-odds, a row a column of the logits.
+        quantiles: of the log-odds, one row per column of the logits.
         correlation: of the log-odds, (width, width).
-        ranges: what was tried; empty for a scorer without a declared range.
-        findings: the worst first.
+        ranges: the input ranges that were tried; empty for a scorer without a declared range.
+        findings: worst first.
     """
 
     role: str
@@ -89,6 +100,7 @@ class Checkup:
 
     @property
     def worst(self) -> str:
+        """The worst level of the findings; '' if there are none."""
         return next(
             (level for level in ORDER if any(item.level == level for item in self.findings)), ""
         )
@@ -96,13 +108,13 @@ class Checkup:
 
 @torch.no_grad()
 def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64) -> Checkup:
-    """Score all pictures, a batch at a time, and look at the answers.
+    """Score all pictures in batches, and examine the logits.
 
     Args:
-        scorer: any; only a ModuleScorer has a range that can be tried.
+        scorer: of any class; other ranges are tried only for a ModuleScorer.
         role: of the scorer, for tables.
-        pictures: what is scored.
-        batch: pictures at once.
+        pictures: to score.
+        batch: number of pictures that are scored at once.
 
     Raises:
         EditbenchError: no picture has finite logits.
@@ -111,12 +123,12 @@ def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64)
     low = math.inf
     high = -math.inf
     with progress(f"{role}: pictures", len(pictures)) as advance:
-        # Batches bound the memory; the answers do not depend on them.
+        # In batches, which limits the memory and does not affect the logits.
         for start in range(0, len(pictures), batch):
             numbers = range(start, min(start + batch, len(pictures)))
             images = pictures(numbers)
             if isinstance(scorer, ModuleScorer):
-                # The raw outputs tell probabilities from logits; the columns no longer do.
+                # Only the raw outputs show whether they are probabilities or logits.
                 out = scorer.outputs(images)
                 known = out[torch.isfinite(out)]
                 if len(known):
@@ -130,13 +142,13 @@ def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64)
     if isinstance(scorer, ModuleScorer):
         found.ranges = try_ranges(scorer, pictures(range(min(TRIED, len(pictures)))))
         found.findings += _of_outputs(scorer, low, high) + of_ranges(found.ranges, scorer)
-    # Stable, so findings of a level keep the order of the attributes.
+    # The sort is stable, so findings of a level keep the order of the attributes.
     found.findings.sort(key=lambda item: ORDER.index(item.level))
     return found
 
 
 def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> Checkup:
-    """Tables and findings of logits.
+    """Make the tables and findings of logits.
 
     Args:
         logits: (n, width); rows with NaN or infinity are reported and left out.
@@ -198,9 +210,9 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
 
 
 def _of_pairs(matrix: np.ndarray, names: list[str]) -> list[ScorerFinding]:
-    """Log-odds of two attributes that move together."""
+    """Findings about attributes whose log-odds are almost the same."""
     found = []
-    # Above the diagonal, so that each pair is named once.
+    # Only above the diagonal, so that each pair is reported once.
     for i, j in zip(*np.where(np.triu(np.abs(matrix), 1) > SAME)):
         if names[i].split(":")[0] != names[j].split(":")[0]:
             text = (
@@ -215,7 +227,7 @@ def correlations(values: Tensor) -> np.ndarray:
     """Pearson correlations of columns: (n, k) -> (k, k); 0 with a constant column."""
     x = values.double().numpy()
     x = x - x.mean(0)
-    # A constant column has no correlation; dividing by infinity gives 0.
+    # A constant column has no correlation; division by infinity gives 0.
     size = np.sqrt((x**2).sum(0))
     scale = np.where(size > 1e-9 * len(x), size, np.inf)
     return (x / scale).T @ (x / scale)
@@ -224,7 +236,8 @@ def correlations(values: Tensor) -> np.ndarray:
 def _of_attribute(
     name: str, classes: tuple[str, ...], shares: list[float], odds: Tensor
 ) -> list[ScorerFinding]:
-    # Quantiles, as a single odd picture would give a constant head a range.
+    """Findings about one attribute: a constant head, rare classes, very large log-odds."""
+    # Quantiles, since a single unusual picture could hide that a head is constant.
     spread = torch.quantile(odds.double(), 0.99, 0) - torch.quantile(odds.double(), 0.01, 0)
     if float(spread.max()) < CONSTANT:
         return [
@@ -259,7 +272,7 @@ def _of_attribute(
 
 
 def information(logits: Tensor, attributes: Attributes) -> float:
-    """Information of the answers, H(mean of p) - mean of H(p), the mean over attributes.
+    """Information of the outputs: H(mean of p) - mean of H(p), averaged over attributes.
 
     Args:
         logits: (n, width), finite.
@@ -271,7 +284,7 @@ def information(logits: Tensor, attributes: Attributes) -> float:
     found = []
     for item in attributes:
         part = attributes.logits(logits.double(), item.name)
-        # The logit of two classes as a softmax over (0, logit).
+        # For two classes, the softmax is over (0, logit).
         both = part
         if item.binary:
             both = torch.cat([torch.zeros_like(part), part], 1)
@@ -288,18 +301,18 @@ def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[Ranged]:
     """Score the same pictures as declared and under RANGES.
 
     Args:
-        scorer: whose range, mean and std are changed for each trial and restored at the end.
+        scorer: its range, mean and std are changed for each trial, and restored at the end.
         images: (n, C, H, W) in [-1, 1].
 
     Returns:
-        One entry a range, the declared one first.
+        One entry per range, the declared one first.
     """
-    # The scorer is changed below and must leave as it came.
+    # Restored at the end.
     kept = scorer.input_range, scorer.mean, scorer.std
     rows = [_ranged("as declared", scorer, images)]
     try:
         for name, (limits, mean, std) in RANGES.items():
-            # ImageNet's mean and std are of three channels.
+            # ImageNet's mean and std are for three channels.
             if mean is not None and scorer.channels != 3:
                 continue
             scorer.input_range = limits
@@ -310,7 +323,7 @@ def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[Ranged]:
                 and torch.allclose(scorer.mean, kept[1])
                 and torch.allclose(scorer.std, kept[2])
             ):
-                # The declared range is one of RANGES: it is named, and not scored again.
+                # The declared range is one of RANGES: it gets its name and is not scored again.
                 rows[0] = Ranged(f"{name}, as declared", rows[0].information, rows[0].size)
             else:
                 rows.append(_ranged(name, scorer, images))

@@ -1,4 +1,4 @@
-"""The page of a scorer's check: tables, and the lowest, middle and highest pictures."""
+"""The page of a scorer's check: tables, and pictures with the lowest and highest log-odds."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ from editbench.report.templates import page_environment
 from editbench.studies.scorer_check.checkup import Checkup
 from editbench.studies.scorer_check.sources import PictureSource
 
-SHOWN = 8  # pictures a row
+SHOWN = 8  # pictures per row
 SIDE = 96  # of a picture on the page, in pixels
-# of the sheet: for captions at the left, for numbers below
-MARGIN = 190
-LINE = 14
+# Pixels of the sheet.
+MARGIN = 190  # width of the captions on the left
+LINE = 14  # height of a line of text
 
 
 @dataclass
 class PictureRow:
-    """Pictures with their log-odds.
+    """A row of pictures with their log-odds.
 
-    caption: what the scorer calls them. image: a PNG as a data address.
+    Attributes:
+        caption: the class that the scorer assigns.
+        odds: log-odds of each picture.
+        strip: the pictures side by side.
+        image: the strip as a PNG in a data URI; '' for codes.
     """
 
     caption: str
@@ -52,16 +56,17 @@ class AttributeSection:
 def parts_of(
     checkup: Checkup, pictures: PictureSource, images: bool = True
 ) -> list[AttributeSection]:
-    """Rows of every attribute.
+    """The rows of pictures of every attribute.
 
-    Binary ones go from class 0 over the boundary to class 1; others show the surest of each class.
+    For a binary attribute they are of class 0, near the boundary, and of class 1; otherwise of each
+    class.
 
     Args:
         checkup: of the scorer.
         pictures: that were scored.
-        images: whether there are pictures; for codes the strips are empty.
+        images: whether there are pictures; for codes, the strips are empty.
     """
-    # Pictures without a finite logit have no place in an order.
+    # Pictures without finite logits cannot be sorted.
     finite = torch.isfinite(checkup.logits).all(1).nonzero()[:, 0]
     odds = checkup.attributes.log_odds(checkup.logits[finite])
     found = []
@@ -71,7 +76,7 @@ def parts_of(
         values = checkup.attributes.logits(odds, item.name)
         if item.binary:
             column = values[:, 0]
-            # Stable sorts: ties keep the order of the pictures, so the page is reproducible.
+            # Stable sorts keep the order of ties, so the page is reproducible.
             middle = column.abs().argsort(stable=True)[:SHOWN]
             chosen = [
                 (
@@ -82,7 +87,7 @@ def parts_of(
                 ("nearest the boundary", middle[column[middle].argsort(stable=True)], column),
                 (
                     f"class 1: {item.classes[1]} (highest)",
-                    # Rising like the other rows, so the surest is on the right.
+                    # Ascending like the other rows.
                     column.argsort(stable=True, descending=True)[:SHOWN].flip(0),
                     column,
                 ),
@@ -97,7 +102,7 @@ def parts_of(
                 for c, label in enumerate(item.classes)
             ]
         for caption, rows, column in chosen:
-            # One pixel takes the place of a strip that is not shown.
+            # A strip that is not shown is replaced by one pixel.
             strip = (
                 strip_of(pictures(finite[rows].tolist())) if images else Image.new("RGB", (1, 1))
             )
@@ -111,16 +116,16 @@ def parts_of(
 
 
 def strip_of(decoded: Tensor) -> Image.Image:
-    """Pictures (n, 1 or 3, H, W) in [-1, 1] side by side, each SIDE high and wide.
+    """Put pictures (n, 1 or 3, H, W) in [-1, 1] side by side, each SIDE high and wide.
 
-    Small ones keep their pixels.
+    Small pictures are enlarged without smoothing.
     """
     pixels = to_uint8(decoded).permute(0, 2, 3, 1).numpy()
-    # PNG strips are in colour.
+    # The strip is in colour.
     if pixels.shape[3] == 1:
         pixels = np.repeat(pixels, 3, 3)
     strip = Image.new("RGB", (SIDE * len(pixels), SIDE), "white")
-    # Blurred small pictures would hide what the scorer sees.
+    # Smoothing would hide the pixels that the scorer saw.
     how = Image.Resampling.LANCZOS
     if max(pixels.shape[1:3]) <= SIDE:
         how = Image.Resampling.NEAREST
@@ -130,17 +135,18 @@ def strip_of(decoded: Tensor) -> Image.Image:
 
 
 def data_address(image: Image.Image) -> str:
+    """A picture as a PNG in a data URI."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def sheet(parts: list[AttributeSection], title: str) -> Image.Image:
-    """The rows of all attributes under each other, with captions and log-odds.
+    """One image with the rows of all attributes, their captions and log-odds.
 
     Args:
         parts: of `parts_of`.
-        title: stands at the top.
+        title: of the image.
     """
     # The title, then for each attribute its name and its rows.
     height = LINE + 6 + sum(LINE + 8 + len(part.rows) * (SIDE + LINE + 2) for part in parts)
@@ -174,7 +180,7 @@ def write_page(
 
     Args:
         out: folder of the files.
-        source: name of what was checked, for the titles.
+        source: name of the scorers, for titles.
         checkups: of the scorers.
         pictures: that were scored.
         agreements: (title, table) of pairs of scorers.

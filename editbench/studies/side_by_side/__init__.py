@@ -1,4 +1,4 @@
-"""Two runs folders side by side, with the differences of their numbers: the table of a rebuttal."""
+"""Comparison of two runs folders: the numbers of both side by side, with their differences."""
 
 from __future__ import annotations
 

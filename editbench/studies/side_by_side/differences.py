@@ -1,10 +1,11 @@
 """The numbers of two folders and their differences, B - A.
 
-Where both runs walked from the same starts, both numbers and their difference are means over the starts
-that both have, the difference with the paired bootstrap of `editbench.report.paired`. A cell is over the seeds that both
-folders have; what they add to the variance is then that of the difference. Where the starts are
-others, the difference is that of the two means, each resampled by itself: the interval is unpaired.
-p-values are adjusted over all cells of a number (Holm, 1979).
+If both runs walked from the same starts, both numbers and their difference are means over the
+starts that both have, and the difference has the interval of the paired bootstrap of
+`editbench.report.paired`. A cell is over the seeds that both folders have, and the interval
+includes the variance of the difference over seeds. If the starts differ, the two means are
+resampled independently, and the interval is unpaired. P-values are adjusted over all cells of a
+number (Holm, 1979).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ NAN = float("nan")
 FIRST = ("accuracy", AT_EFFECT, "success_rate")  # these numbers come first, in this order
 PAIRED = "same"  # both runs walked from the same starts
 UNPAIRED = "different"
-# Verdicts of a test; of a number without a better side it is higher or lower.
+# Verdicts of a test: 'higher' or 'lower' if it is not known which direction is better.
 SEPARATED = ("better", "worse", "higher", "lower")
 OPEN = "not significant"
 # Verdicts without a test.
@@ -92,11 +93,11 @@ class SideBySide:
     Args:
         first: folder A.
         second: folder B.
-        table: a row a number, attribute and method, columns COLUMNS. Where `starts` is PAIRED, `a`, `b`
-            and `difference`, each with its 95 % interval, are over the `n` starts that both have;
-            otherwise `a` and `b` are over all starts of their side. `difference` is b - a.
+        table: one row per number, attribute and method, with the columns COLUMNS. If `starts` is
+            PAIRED, `a`, `b` and `difference` (b - a), each with its 95 % interval, are over the `n`
+            starts that both have. Otherwise `a` and `b` are over all starts of their side.
         pairing: the runs, and those that are not compared.
-        left_out: numbers that a cell has in one of the folders alone, in words.
+        left_out: sentences about numbers that a cell has in only one of the folders.
     """
 
     first: Path
@@ -115,9 +116,9 @@ class CellPair:
     """The runs of one method and attribute in both folders.
 
     Args:
-        method: with the options that tell it from its variants.
-        attribute: of all of them.
-        pairs: one a seed, sorted by seed.
+        method: its name, with the options that distinguish it from its variants.
+        attribute: of the runs.
+        pairs: one pair per seed, sorted by seed.
     """
 
     method: str
@@ -126,11 +127,11 @@ class CellPair:
 
     @property
     def seeds(self) -> str:
-        """'0, 1, 2'."""
+        """The seeds as text, such as '0, 1, 2'."""
         return ", ".join(str(pair.a.seed) for pair in self.pairs)
 
     def run_ids(self, side: str) -> list[str]:
-        """Its runs on a side, 'a' or 'b', in the order of the seeds."""
+        """The run ids of one side, 'a' or 'b', in the order of the seeds."""
         return [getattr(pair, side).run_id for pair in self.pairs]
 
 
@@ -142,11 +143,11 @@ def _tables_of(
 
 
 class FolderNumbers:
-    """The numbers of one folder, seeds pooled within their cell.
+    """The numbers of one folder, with the seeds of each cell pooled.
 
     Args:
-        results: all records of the folder, each seed a run.
-        cells: what is compared.
+        results: all records of the folder, with seeds not pooled.
+        cells: the cells of the comparison.
         side: 'a' or 'b'.
     """
 
@@ -154,12 +155,12 @@ class FolderNumbers:
         self.side = side
         place = {run: str(k) for k, cell in enumerate(cells) for run in cell.run_ids(side)}
         runs = results.runs[results.runs["run_id"].isin(place)]
-        # The cells of the comparison take the place of those of a report.
+        # Seeds are pooled within the cells of the comparison, not within those of a report.
         runs = runs.assign(setting="", label=[place[run] for run in runs["run_id"]])
         samples = results.samples[results.samples["run_id"].isin(place)]
         metrics = tuple(sorted(set(samples["metric"])))
         rows = results.rows[results.rows["run_id"].isin(place)]
-        # A curve without values of single starts would be a hundred rows without a test.
+        # Curves without values of single starts are left out: many rows that cannot be tested.
         rows = rows[rows["x"].isna() | rows["metric"].isin([*metrics, AT_EFFECT])]
         tables = partial(_tables_of, rows, samples)
         _, rows, _ = pool_seeds(runs, tables, ("learned", *COST_KEYS))
@@ -184,7 +185,7 @@ class FolderNumbers:
             key: of the number, see `key_of`.
 
         Returns:
-            (starts, seeds), indexed by start; None where the number is not their mean.
+            (starts, seeds), indexed by start; None if the number is not their mean.
         """
         columns = {}
         for seed, run in enumerate(cell.run_ids(self.side)):
@@ -194,11 +195,11 @@ class FolderNumbers:
         table = pd.DataFrame(columns).dropna(how="all").sort_index()
         value = self.of(cell)[key]["value"]
         mean = table.mean(axis=1).mean()
-        # A median or a ratio cannot be compared through the values of single starts.
+        # A median or a ratio cannot be tested with the values of single starts.
         return table if np.isclose(mean, value, rtol=ROUNDING, atol=ROUNDING) else None
 
     def starts_of(self, cell: CellPair) -> set[int]:
-        """All starts that the runs of a cell have a value of."""
+        """All starts for which the runs of a cell have any value."""
         run_ids = cell.run_ids(self.side)
         found: set[int] = set()
         for (run, _), series in self.samples.items():
@@ -222,7 +223,8 @@ def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide
     Args:
         first: runs folder A.
         second: runs folder B.
-        by_seed: whether each seed is a cell of its own; else a cell is over the seeds that both have.
+        by_seed: whether each seed is a separate cell. Otherwise a cell is over the seeds that both
+            folders have.
 
     Raises:
         EditbenchError: a folder has no readable record, both are the same, or they have no run in
@@ -232,7 +234,7 @@ def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide
     cells = cells_of(pairing.pairs, by_seed)
     a = FolderNumbers(pairing.a, cells, "a")
     b = FolderNumbers(pairing.b, cells, "b")
-    # The smallest p-value, times the tests of its number, must stay well below SIGNIFICANCE.
+    # The smallest possible p-value, times the number of tests, must be well below SIGNIFICANCE.
     draws = max(DRAWS, PER_PAIR * len(cells))
     rows = []
     for cell in cells:
@@ -253,11 +255,11 @@ def cells_of(pairs: Iterable[Pair], by_seed: bool) -> list[CellPair]:
 
     Args:
         pairs: of runs.
-        by_seed: whether each seed is a cell of its own.
+        by_seed: whether each seed is a separate cell.
     """
     found: dict[tuple, list[Pair]] = {}
     for pair in pairs:
-        # Variants are told apart in A; runs of B that differ in the seed alone are paired with one.
+        # The label in A distinguishes variants.
         key = (pair.method, pair.a.attribute, pair.a.seed if by_seed else None)
         found.setdefault(key, []).append(pair)
     return [
@@ -278,11 +280,11 @@ def compare_cell(
         draws: of the bootstrap.
 
     Returns:
-        Values for the columns COLUMNS. p_holm and the verdict of a test come later, since they need
-        the rows of all cells.
+        Values for the columns COLUMNS, without p_holm and the verdicts of tests, which need the
+        rows of all cells.
     """
     same = all(pair.refers_to_same_starts() for pair in cell.pairs)
-    # Of all numbers together: accuracy counts every start of a walk, others may lack some of them.
+    # Compared over all numbers, since some numbers lack starts that others have.
     paired = same and share_starts(a.starts_of(cell), b.starts_of(cell))
     rows = []
     for key, left in a.of(cell).items():
@@ -318,7 +320,7 @@ def describe_number(
         right: that of B.
 
     Returns:
-        Its verdict is OPEN where a test can say more.
+        Values for some of COLUMNS. The verdict is OPEN if a test is needed.
     """
     fields = dict(zip(KEY_COLUMNS, key))
     found: dict[str, Any] = {
@@ -335,7 +337,7 @@ def describe_number(
         found |= {name: row["value"], f"{name}_low": row["low"]}
         found |= {f"{name}_high": row["high"], f"{name}_n": row["count"]}
     if not same_version(left, right):
-        # Two definitions of a number have no difference.
+        # Numbers with different definitions have no difference.
         versions = f"metric version {left['version']:g} in A, {right['version']:g} in B"
         return found | {"verdict": OTHER_VERSION, "note": join_notes(versions, found["note"])}
     found["difference"] = right["value"] - left["value"]
@@ -348,13 +350,13 @@ def paired_test(a: pd.DataFrame, b: pd.DataFrame, draws: int) -> dict[str, Any]:
     """The paired bootstrap of the mean of b - a over the starts that both have.
 
     Args:
-        a: (starts, seeds), NaN where a seed has no value of a start.
-        b: the same of the other side, with the same seeds.
+        a: (starts, seeds), NaN if a seed has no value for a start.
+        b: the same for the other side, with the same seeds.
         draws: of the bootstrap.
 
     Returns:
-        Fields of the row; among them the number of a side that has further starts, over those that
-        both have.
+        Fields of the row. If a side has further starts, they include its number over the starts
+        that both have.
     """
     left, right = a.align(b, join="inner")
     both = left.notna() & right.notna()
@@ -369,7 +371,7 @@ def paired_test(a: pd.DataFrame, b: pd.DataFrame, draws: int) -> dict[str, Any]:
         "p": p,
     }
     for name, own, values in (("a", a, left), ("b", b, right)):
-        # A side without further values has the mean and interval of its record.
+        # A side without further values keeps the mean and interval of its record.
         if n and own.notna().to_numpy().sum() > both.to_numpy().sum():
             shared = values.where(both).loc[gaps.index]
             count, mean, lower, upper, _ = mean_with_interval(shared, draws)
@@ -381,14 +383,13 @@ def mean_with_interval(values: pd.DataFrame, draws: int) -> tuple[int, float, fl
     """The mean over starts and seeds, with the bootstrap of the report.
 
     Args:
-        values: (starts, seeds), NaN where a seed has no value of a start; no start without any.
+        values: (starts, seeds), NaN if a seed has no value for a start; every start has a value.
         draws: of the bootstrap.
 
     Returns:
-        (n, mean, low, high, p), n the starts and p of the mean against 0.
+        Number of starts, mean, low end, high end, and p-value of the mean against 0.
     """
-    # The mean stands on one side of a pair whose other side is zero, and so does what the seeds
-    # add to its variance.
+    # The mean is the difference of a pair whose other side is zero.
     pair = pd.DataFrame({"values": values.mean(axis=1), "zero": 0.0})
     spreads = {"values": seed_spread(values.to_numpy(np.float64))}
     [(n, mean, low, high, p, _)] = paired_differences(pair, spreads, draws).values()
@@ -398,11 +399,11 @@ def mean_with_interval(values: pd.DataFrame, draws: int) -> tuple[int, float, fl
 def unpaired_test(
     a: pd.DataFrame, b: pd.DataFrame, spreads: tuple[SeedSpread, SeedSpread], draws: int
 ) -> dict[str, Any]:
-    """The bootstrap of mean(b) - mean(a), each side resampled by itself.
+    """The bootstrap of mean(b) - mean(a), with both sides resampled independently.
 
     Args:
-        a: (starts, seeds), NaN where a seed has no value of a start.
-        b: the same of other starts.
+        a: (starts, seeds), NaN if a seed has no value for a start.
+        b: the same with other starts.
         spreads: what the seeds add to the variance of a and of b.
         draws: of the bootstrap.
     """

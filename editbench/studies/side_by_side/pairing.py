@@ -17,19 +17,20 @@ from editbench.regression import PinnedRun, pin_runs
 from editbench.regression.compare import differences, pair_runs
 from editbench.report.load import Results, load, require_readable
 
-# Under another generator or judge a number means something else.
+# Keys of the setting that determine the meaning of a number.
 WORLD = ("generator", "hash.generator", "scorer.name", "hash.judge", "judged_in")
-# What the number of a start refers to. The rest of the setting may differ: that is what is compared.
+# Keys of the setting that determine which sample and class the id of a start refers to. All others
+# may differ between the folders: their effect is what is compared.
 START = ("bank.seed", "hash.bank", "inversion.", "target")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A run of either folder, of one method, attribute and seed.
+    """The runs of both folders with the same method, attribute and seed.
 
     Args:
-        a: of the first folder, without its numbers.
-        b: of the second.
+        a: run of the first folder, without its numbers.
+        b: run of the second folder, without its numbers.
     """
 
     a: PinnedRun
@@ -37,25 +38,25 @@ class Pair:
 
     @property
     def method(self) -> str:
-        """The method, with the options that tell it from its variants in the first folder."""
+        """The method, with the options that distinguish its variants in the first folder."""
         job = f"{self.a.method} x {self.a.attribute}, seed {self.a.seed}"
         return self.a.method + self.a.label.removeprefix(job)
 
     @property
     def changed(self) -> list[str]:
-        """Options and settings with other values in b, 'key old -> new'."""
+        """Options and settings that differ, as 'key old -> new'."""
         options = differences(self.a.options, self.b.options)
         return [*options, *differences(self.a.setting, self.b.setting)]
 
     def refers_to_same_starts(self) -> bool:
-        """Whether a number of a start means the same sample and target class in both runs."""
+        """Whether the id of a start means the same sample and target class in both runs."""
         own = {key: value for key, value in self.a.setting.items() if key.startswith(START)}
         return not differences(own, self.b.setting)
 
 
 @dataclass(frozen=True)
 class Alone:
-    """What is not compared.
+    """A run or record that is not compared.
 
     Args:
         side: 'A', 'B', or 'both'.
@@ -73,11 +74,11 @@ class Pairing:
     """The runs of two folders.
 
     Args:
-        a: records of the first folder, each seed a run.
-        b: records of the second.
+        a: records of the first folder, with seeds not pooled.
+        b: records of the second folder.
         pairs: runs that are done in both.
-        alone: all others, and records that cannot be read.
-        notes: of several records of one job, which is taken.
+        alone: all other runs, and records that cannot be read.
+        notes: which record is used, for jobs with several records.
     """
 
     a: Results
@@ -88,7 +89,7 @@ class Pairing:
 
 
 def pair_folders(first: Path, second: Path) -> Pairing:
-    """Match the runs of two folders.
+    """Pair the runs of two folders.
 
     Args:
         first: runs folder A.
@@ -138,17 +139,17 @@ def pair_folders(first: Path, second: Path) -> Pairing:
 
 
 def without_numbers(results: Results) -> Results:
-    """The same records without rows and samples, which matching does not read."""
+    """The same records without rows and samples, which are not needed for pairing."""
     return replace(results, rows=results.rows.iloc[:0], samples=results.samples.iloc[:0])
 
 
 def world_of(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a setting that says which generator and judge."""
+    """The keys WORLD of a setting."""
     return {key: value for key, value in setting.items() if key in WORLD}
 
 
 def state(run: PinnedRun) -> str:
-    """'done', or 'skipped: why'."""
+    """The status of a run, with the reason if it is not done."""
     return f"{run.status}: {run.reason}" if run.reason else run.status
 
 
@@ -176,16 +177,16 @@ def why_alone(run: PinnedRun, others: list[PinnedRun], name: str) -> str:
 def nothing_in_common(
     first: Path, second: Path, left: list[PinnedRun], right: list[PinnedRun], apart: list[str]
 ) -> str:
-    """The message of two folders without a run that is done in both.
+    """The message of an error: no run is done in both folders.
 
     Args:
         first: folder A.
         second: folder B.
         left: runs of A.
         right: runs of B.
-        apart: what makes their numbers answer different questions (generator, judge); may be empty.
+        apart: differences of the generator or judge, for paired runs; may be empty.
     """
-    # Runs were matched, but none of them answers the same question.
+    # Runs were paired, but they have different generators or judges.
     if apart:
         return (
             f"{first} and {second} cannot be compared: {', '.join(apart)}. Numbers of another "
@@ -198,7 +199,7 @@ def nothing_in_common(
 
 
 def described(runs: list[PinnedRun]) -> str:
-    """'gradctrl, random on age, smile, seed 0'."""
+    """The methods, attributes and seeds of runs: 'gradctrl, random on age, smile, seed 0'."""
     methods = sorted({run.method for run in runs})
     attributes = sorted({run.attribute for run in runs})
     seeds = sorted({run.seed for run in runs})

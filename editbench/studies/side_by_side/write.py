@@ -37,16 +37,16 @@ from editbench.studies.side_by_side.differences import (
 )
 
 TITLES = {"accuracy": "accuracy", AT_EFFECT: "AD", "success_rate": "success"}
-SHOWN = FIRST[:2]  # numbers of the terminal's table and of LaTeX; page and CSV have all
+SHOWN = FIRST[:2]  # numbers on the terminal and in LaTeX; the page and the CSV have all
 DIGITS = 3  # of the numbers in FIRST
 SIGNS = {"better": "▲", "worse": "▼", "higher": "△", "lower": "▽"}
-ACROSS = 4  # attributes side by side in LaTeX; more go into a second tabular below
+ACROSS = 4  # most attributes side by side in LaTeX; more need a second tabular
 WIDTH = 140.0  # units of the drawing of an interval
 PAGE = "index.html"
 
 
 def print_side_by_side(found: SideBySide) -> None:
-    """The terminal's table: accuracy and AD, then the conclusion and what is not compared."""
+    """Print the tables of accuracy and AD, the conclusions, and what is not compared."""
     console = results_console()
     for line in (f"A: {found.first}", f"B: {found.second}", *changes(found)):
         console.print(escape(line), soft_wrap=True)
@@ -104,7 +104,7 @@ def write_side_by_side(found: SideBySide, out: Path, folders: Sequence[Path] = (
     alone = pd.DataFrame(found.pairing.alone, columns=["side", "run", "reason"])
     write_atomic(out / "compare.csv", found.table.to_csv(index=False, lineterminator="\n"))
     write_atomic(out / "not_compared.csv", alone.to_csv(index=False, lineterminator="\n"))
-    # CSV has the names, which other programs look for.
+    # The CSV has names and not titles, since other programs look for names.
     shown = titled(found, folders)
     write_atomic(out / "compare.tex", latex_table(shown))
     write_atomic(out / PAGE, page(shown))
@@ -112,14 +112,14 @@ def write_side_by_side(found: SideBySide, out: Path, folders: Sequence[Path] = (
 
 
 def titled(found: SideBySide, folders: Sequence[Path] = ()) -> SideBySide:
-    """The same with methods and attributes as the report writes them, see editbench.report.titles.
+    """The same comparison with titles in place of the names of methods and attributes.
 
     Args:
         found: the comparison.
         folders: a user's own configuration folders.
 
     Returns:
-        Its table has another column, label: the method's own name.
+        The table has another column, `label`, with the names of methods.
     """
     results = found.pairing.b
     titles = {}
@@ -129,7 +129,7 @@ def titled(found: SideBySide, folders: Sequence[Path] = ()) -> SideBySide:
     table = found.table.assign(label=found.table["method"])
     written = []
     for label in table["method"]:
-        # A variant's options follow its name.
+        # In the label of a variant, the options follow the name.
         name, space, options = label.partition(" ")
         written.append(titles.get(name, name) + space + options)
     table["method"] = written
@@ -139,7 +139,7 @@ def titled(found: SideBySide, folders: Sequence[Path] = ()) -> SideBySide:
 
 # -- sentences -------------------------------------------------------------------------------------
 def changes(found: SideBySide) -> list[str]:
-    """What differs between A and B, a line each."""
+    """What differs between A and B, one line per difference."""
     lines = []
     by_change: dict[str, list[str]] = {}
     for pair in found.pairing.pairs:
@@ -147,7 +147,7 @@ def changes(found: SideBySide) -> list[str]:
             by_change.setdefault(change, []).append(pair.a.method)
     methods = {pair.a.method for pair in found.pairing.pairs}
     for change, several in by_change.items():
-        # What all runs share is the protocol's; else it is told of whom it is.
+        # A change of only some methods names them.
         who = "" if set(several) == methods else f" ({', '.join(dict.fromkeys(several))})"
         lines.append(f"A -> B: {change}{who}")
     recoded = {
@@ -158,7 +158,7 @@ def changes(found: SideBySide) -> list[str]:
     if recoded:
         lines.append(f"A -> B: different code of {', '.join(sorted(recoded))}")
     if not by_change and not recoded:
-        # A batch size or a device moves a number by its rounding at most.
+        # Batch sizes and devices change numbers only by rounding.
         lines.append(
             "A and B have the same method options, protocol and code (batch sizes, devices and metric "
             "options are not compared)"
@@ -167,7 +167,7 @@ def changes(found: SideBySide) -> list[str]:
 
 
 def conclusions(found: SideBySide) -> list[str]:
-    """How many cells are separated, a sentence a number that was tested."""
+    """How many cells differ significantly: one sentence per number that was tested."""
     lines = []
     for name, part in found.parts():
         tested = part[part["verdict"].isin([*SEPARATED, OPEN])]
@@ -186,7 +186,7 @@ def conclusions(found: SideBySide) -> list[str]:
 
 
 def kind_of(tested: pd.DataFrame) -> str:
-    """'paired', 'unpaired', or how many of each."""
+    """The kind of the tests: 'paired', 'unpaired', or the number of each."""
     counts = tested["starts"].value_counts()
     if len(counts) == 1:
         return "paired" if PAIRED in counts else "unpaired"
@@ -194,9 +194,9 @@ def kind_of(tested: pd.DataFrame) -> str:
 
 
 def footnotes(table: pd.DataFrame) -> list[str]:
-    """How the differences were made, as far as a reader could take them for something else."""
+    """Explanations of how A, B and their differences are computed."""
     found = []
-    # Over all starts of its side it can be another number than that of the report.
+    # So the numbers may differ from those of a report, which are over all starts.
     if (table["starts"] == PAIRED).any():
         found.append("A, B and B − A are means over the n starts that both have")
     if (table["starts"] == UNPAIRED).any():
@@ -208,12 +208,11 @@ def footnotes(table: pd.DataFrame) -> list[str]:
 
 
 def in_doubt(found: SideBySide) -> list[str]:
-    """What makes the numbers of a folder mean less than they seem to, with the name of the folder
-    where the other has it not."""
+    """Caveats about the numbers. A caveat about only one folder begins with its name."""
     told = []
     for results in (found.pairing.a, found.pairing.b):
         runs = results.run_records
-        # A dictionary, so that a mark on many runs is told once.
+        # A dictionary, so that a mark on many runs is explained once.
         meanings = dict(mark for run in runs for mark in marks(run))
         lines = [f"{name}: {meaning}" for name, meaning in meanings.items()]
         told.append([*lines, *caveats(results, by_name(results, Style()))])

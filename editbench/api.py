@@ -6,7 +6,6 @@ Everything here calls what the commands call, so the numbers are those of `editb
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,8 @@ from editbench.base.validation import check_at_least
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.report.load import Results
-from editbench.report.strips import Strip, frame_caption, picture, strips_of_record
+from editbench.report.strip_figure import draw_strip
+from editbench.report.strips import strips_of_record
 from editbench.run.component import Component
 from editbench.run.compose import compose_settings, sweep_settings
 from editbench.run.job import check_devices
@@ -42,14 +42,10 @@ from editbench.run.workers import run_jobs
 
 PathLike = str | os.PathLike[str]
 
-# What a trajectory says about its origin travels in DataFrame.attrs, under these names.
-FOLDER = "editbench_folder"
-# Inches: a frame is a square of this side, with room for one line of text above it.
-FRAME = 1.1
-HEAD = 0.45
+FOLDER = "editbench_folder"  # key of DataFrame.attrs with the folder of a trajectory's record
 
 
-# -- running and loading -------------------------------------------------------------------------
+# -- running and loading ---------------------------------------------------------------------------
 def run(
     overrides: str | Sequence[str] = "",
     *,
@@ -58,25 +54,25 @@ def run(
 ) -> Runs:
     """Run one job, or every job of a sweep, and return their records.
 
-    A job whose record exists is found, not repeated. A job that cannot serve its attribute is
-    skipped, and one that fails keeps its reason: both stand in `Runs.status()`. Of a module of your
-    own that was edited the process keeps what it imported, until `importlib.reload` or a new
-    process.
+    A job whose record exists is not repeated. Jobs that were skipped, because the method does not
+    support the attribute, or that failed are listed in `Runs.status()` with the reason. If you edit
+    a module of your own, call `importlib.reload` or start a new process: Python keeps what it has
+    imported.
 
     Args:
-        overrides: the words of `editbench run`, as one text or as a list. Comma-separated values
+        overrides: overrides as for `editbench run`, as one string or a list. Comma-separated values
             make a sweep over their product.
         config_dirs: one folder or several with options of your own, as for `--config-dir`. Their
-            `_target_` runs code: take configuration only from people you trust.
-        workers: processes; 1 runs the jobs in this process, in their order. With more, a script
-            needs the usual `if __name__ == "__main__":`.
+            `_target_` can run any code, so use only configuration from people you trust.
+        workers: number of processes; with 1, the jobs run in this process, in order. With more, a
+            script needs the usual `if __name__ == "__main__":`.
 
     Returns:
-        The records of these jobs alone, whatever else the folder holds.
+        The records of these jobs, without other records of the folder.
 
     Raises:
-        UnknownName: an option or key that does not exist, with the nearest one.
-        EditbenchError: a wrong value, or a job that failed before it had a record.
+        UnknownName: an option or key does not exist; the message has the nearest one.
+        EditbenchError: a value is wrong, or a job failed before it had a record.
 
     Examples:
         >>> import editbench as eb
@@ -109,34 +105,6 @@ def run(
     return Runs(reports.load(roots.pop(), found))
 
 
-def _words(overrides: str | Sequence[str]) -> list[str]:
-    """The words of a command line; `+experiment=x` is taken as `experiment=x`, as the command
-    does.
-    """
-    words = overrides
-    if isinstance(overrides, str):
-        try:
-            words = shlex.split(overrides)
-        except ValueError as error:  # a quotation mark that is never closed
-            raise EditbenchError(
-                f"overrides {overrides!r} cannot be parsed as a command line: {error}"
-            ) from error
-    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
-        raise WrongType(
-            "run takes the words of a command line, a string or a list, such as 'method=random "
-            f"seed=0,1', not {type(overrides).__name__}"
-        )
-    # Harmless: here commas alone make a sweep.
-    words = [word for word in words if word not in ("-m", "--multirun")]
-    for word in words:
-        if word.startswith("-"):
-            raise EditbenchError(
-                f"{word} is a flag of the command, but run takes overrides: pass folders with "
-                "options of your own as the argument config_dirs"
-            )
-    return [word[1:] if word.startswith("+experiment=") else word for word in words]
-
-
 def load(root: PathLike = "runs") -> Runs:
     """Read the records of a runs folder.
 
@@ -144,7 +112,7 @@ def load(root: PathLike = "runs") -> Runs:
         root: the folder that jobs wrote to (`out` of the configuration).
 
     Raises:
-        EditbenchError: the folder is missing or holds no record.
+        EditbenchError: the folder is missing or has no record.
 
     Examples:
         >>> import editbench as eb
@@ -158,11 +126,11 @@ def load(root: PathLike = "runs") -> Runs:
 class Runs:
     """Records of one runs folder, sorted by setting and seed, then by attribute and method.
 
-    Iterating gives each `Run`; `runs[method, attribute]` and `runs[method, attribute, seed]` find
-    one. A record that cannot be read stands in `problems` and stops nothing.
+    Iteration yields each `Run`, and `runs[method, attribute]` or `runs[method, attribute, seed]`
+    finds one. Records that cannot be read are listed in `problems`.
 
     Args:
-        results: the tables that the report is made of.
+        results: the records, as reports read them.
 
     Examples:
         >>> import editbench as eb
@@ -190,12 +158,12 @@ class Runs:
         """The run of a method on an attribute.
 
         Args:
-            key: method and attribute; the seed too where several were run. The method may be given
-                by its name or by its label in the report, which tells variants apart.
+            key: method and attribute, and the seed if there are several. The method is a name, or a
+                label of the report, which distinguishes variants.
 
         Raises:
             UnknownName: there is no such run.
-            EditbenchError: several runs fit, or the key has other parts.
+            EditbenchError: several runs fit, or the key has another form.
         """
         if not isinstance(key, tuple) or len(key) not in (2, 3):
             raise EditbenchError(
@@ -229,7 +197,7 @@ class Runs:
         return f"<Runs in '{self._results.root}': {', '.join(parts)}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the status of every run."""
+        """The status of every run, which a notebook shows."""
         return self.status().to_html(index=False)
 
     @property
@@ -238,22 +206,26 @@ class Runs:
         return [f"{problem.name}: {problem.reason}" for problem in self._results.problems]
 
     def status(self) -> pd.DataFrame:
-        """One row a run: method, attribute, seed, status ('done', 'skipped', 'failed'), reason."""
+        """One row per run.
+
+        Returns:
+            Columns method (with its variant), attribute, seed, status ('done', 'skipped' or
+            'failed'), reason, seconds and run_id.
+        """
         names = ["label", "attribute", "seed", "status", "reason", "seconds", "run_id"]
         return self._results.runs[names].rename(columns={"label": "method"})
 
     def table(self) -> pd.DataFrame:
-        """One row a run and metric.
+        """The numbers of all metrics, one row per run and number.
 
-        A curve has one row for each of its points, told apart by `x`: an effect in sigma, a step or
-        a strength, as its metric says.
+        A curve has one row for each of its points.
 
         Returns:
-            Columns method (with its variant), attribute, seed, run_id, then those of the metrics'
-            rows: `metric`, `value`, `low` and `high` (the 95 % interval; NaN where a metric has
-            none), `x` (NaN for a number that is of no single effect; `ad_at` is one number, and its
-            `x` the effect that it is read at), `n`, `note` (why a number should not be
-            read) and what else the metrics say.
+            Columns method (with its variant), attribute, seed and run_id, and the columns of the
+            metrics' rows. Among these are `metric`, `value`, `low` and `high` (95 % interval; NaN
+            if there is none), `count` (how many starts
+            or other values it is over), `note` (why a number should not be read),
+            and `x`: the effect in sigma, step or strength at which a number is measured, or NaN.
         """
         runs = self.status()[["method", "attribute", "seed", "run_id"]]
         return runs.merge(self._results.rows, on="run_id", how="inner")
@@ -262,7 +234,7 @@ class Runs:
         """Write the report of these runs: index.html, tables and figures.
 
         Args:
-            out: folder; None takes `report` in the runs folder.
+            out: folder of the report; None for `report` in the runs folder.
 
         Returns:
             The path of the page.
@@ -278,7 +250,7 @@ class Run:
         folder: of the record.
 
     Raises:
-        BadFile: the folder holds no record, or a file of it was altered.
+        BadFile: the folder has no record, or a file of it was altered.
 
     Examples:
         >>> import editbench as eb
@@ -300,17 +272,17 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where the record lies."""
+        """Folder of the record."""
         return self._record.folder
 
     @property
     def status(self) -> str:
-        """'done', 'skipped' or 'failed'."""
+        """Status of the job: 'done', 'skipped' or 'failed'."""
         return str(self._record.status["status"])
 
     @property
     def reason(self) -> str:
-        """Why the job was skipped or failed; '' where it was done."""
+        """Why the job was skipped or failed; '' if it was done."""
         return str(self._record.status.get("reason", ""))
 
     @property
@@ -337,7 +309,7 @@ class Run:
         return self._record.provenance()
 
     def rows(self) -> pd.DataFrame:
-        """The rows of its metrics, see `Runs.table`.
+        """The numbers of its metrics, see `Runs.table`.
 
         Raises:
             EditbenchError: the job was skipped or failed.
@@ -350,11 +322,12 @@ class Run:
         """Every decoded step of every walk, in long form.
 
         Returns:
-            One row a step, sorted by start and step. Columns: `start` (index in the bank), `source`
-            and `target` (classes), `step` (0 is the unedited start), `path` (length walked, in the
-            method's own unit), `crossed`, `stopped` (the first crossing), `finite`, the columns of
-            observations, `logit:NAME` for each logit of the judge, and `effect` (change of the
-            target's log-odds towards the target class, in sigma).
+            One row per step, sorted by start and step, with the columns `start` (index in the
+            bank), `source` and `target` (classes), `step` (0 is the unedited start), `path` (length
+            of the walk so far, in the method's own unit), `crossed`, `stopped` (the first
+            crossing), `finite`, the columns of observations, `logit:NAME` for each logit of the
+            judge, and `effect` (change of the target's log-odds towards the target class, in
+            sigma).
 
         Raises:
             EditbenchError: the job was skipped, or failed before its walks had ended.
@@ -363,38 +336,55 @@ class Run:
             raise EditbenchError(f"{self!r} has no walks: {self.reason}")
         walks = self._record.trajectories()
         table = walks.table.assign(effect=walks.effect)
-        # `strip` finds the pictures of the walks by the folder.
+        # `strip` needs the folder to find the pictures.
         table.attrs[FOLDER] = str(self.folder)
         return table
 
 
-# -- pictures ------------------------------------------------------------------------------------
-class StripFigure(Figure):
-    """A figure that a notebook shows without pyplot or a backend."""
+def _words(overrides: str | Sequence[str]) -> list[str]:
+    """The overrides as a list of words. As in the command, `+experiment=x` is `experiment=x`."""
+    words = overrides
+    if isinstance(overrides, str):
+        try:
+            words = shlex.split(overrides)
+        except ValueError as error:  # a quotation mark that is never closed
+            raise EditbenchError(
+                f"overrides {overrides!r} cannot be parsed as a command line: {error}"
+            ) from error
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise WrongType(
+            "run takes the words of a command line, a string or a list, such as 'method=random "
+            f"seed=0,1', not {type(overrides).__name__}"
+        )
+    # Accepted but not needed, since commas make a sweep.
+    words = [word for word in words if word not in ("-m", "--multirun")]
+    for word in words:
+        if word.startswith("-"):
+            raise EditbenchError(
+                f"{word} is a flag of the command, but run takes overrides: pass folders with "
+                "options of your own as the argument config_dirs"
+            )
+    return [word[1:] if word.startswith("+experiment=") else word for word in words]
 
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", bbox_inches="tight")
-        return buffer.getvalue()
 
-
+# -- pictures --------------------------------------------------------------------------------------
 def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
-    """The pictures of one walk: the source first, then small to large steps.
+    """Draw the pictures of one walk: the source first, then small to large steps.
 
-    Above each picture stands the achieved effect on the target, in sigma. The first picture that
-    the judge gives the target class has a frame.
+    Above each picture is the achieved effect on the target, in sigma. The first picture to which
+    the judge assigns the target class has a frame.
 
     Args:
         walks: a run, or its `trajectory()`.
-        start: which of the starts whose pictures the record keeps, counted from 0 in the order of
-            the bank; `engine.pictures` sets how many are kept.
+        start: number, from 0, among the starts whose pictures the record keeps, in the order of the
+            bank; `engine.pictures` sets how many are kept.
 
     Returns:
-        A matplotlib figure; a notebook shows it.
+        A matplotlib figure, which a notebook shows.
 
     Raises:
-        WrongType: `walks` is neither, or `start` is no whole number.
-        EditbenchError: the record keeps no pictures, or not so many.
+        WrongType: `walks` is no run or trajectory, or `start` is no whole number.
+        EditbenchError: the record keeps no pictures, or fewer.
 
     Examples:
         >>> import editbench as eb
@@ -410,16 +400,11 @@ def strip(walks: pd.DataFrame | Run, start: int = 0) -> Figure:
             f"start={start}: the record keeps images of {len(kept)} starts, counted from 0; "
             "engine.pictures sets how many"
         )
-    return _draw_strip(kept[start])
-
-
-def _check_whole(name: str, value: object) -> None:
-    if not isinstance(value, int | np.integer):
-        raise WrongType(f"{name}={value!r} must be a whole number, as in {name}=0")
+    return draw_strip(kept[start])
 
 
 def _record_of(walks: object) -> Path:
-    """The folder of the record that walks are of."""
+    """The folder of a run's record, from the run or its trajectory."""
     if isinstance(walks, Run):
         return walks.folder
     if not isinstance(walks, pd.DataFrame):
@@ -435,38 +420,25 @@ def _record_of(walks: object) -> Path:
     return Path(walks.attrs[FOLDER])
 
 
-def _draw_strip(shown: Strip) -> Figure:
-    count = len(shown.images)
-    figure = StripFigure(figsize=(FRAME * count, FRAME + HEAD), dpi=110)
-    figure.suptitle(f"{shown.method}, {shown.title}", fontsize=9)
-    for place, image in enumerate(shown.images):
-        axes = figure.add_subplot(1, count, place + 1)
-        axes.imshow(picture(image), cmap="gray", interpolation="nearest")
-        axes.set_title(frame_caption(shown, place), fontsize=7)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        is_crossing = place == shown.crossing
-        for edge in axes.spines.values():
-            edge.set_visible(is_crossing)
-            edge.set_color("tab:orange")
-            edge.set_linewidth(2.5)
-    return figure
+def _check_whole(name: str, value: object) -> None:
+    if not isinstance(value, int | np.integer):
+        raise WrongType(f"{name}={value!r} must be a whole number, as in {name}=0")
 
 
-# -- networks ------------------------------------------------------------------------------------
+# -- networks --------------------------------------------------------------------------------------
 def generator(
     name: str = "faces32", device: str = "cpu", *, data: PathLike | None = None, **options: Any
 ) -> Generator:
-    """A generator by its name, in evaluation mode and without gradients of its weights.
+    """Load a generator, in evaluation mode and without gradients of its weights.
 
     Args:
-        name: an option of the group `generator`, which `options("generator")` lists, or a YAML file.
+        name: of an option of the group `generator`, see `options("generator")`, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
-        data: folder of third-party inputs, the key `data` of a run; None takes that key's default.
+        data: folder of third-party inputs, as the key `data` of a run; None for its default.
         **options: keys of its configuration, such as `weights` or `truncation_psi`.
 
     Raises:
-        UnknownName: no such generator or key.
+        UnknownName: there is no such generator or key.
         EditbenchError: it cannot be built, for example without its weights.
 
     Examples:
@@ -483,14 +455,14 @@ def generator(
 
 
 def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
-    """Codes of new samples, in W where the generator has it, else in Z.
+    """Draw codes of new samples, in W if the generator has it, otherwise in Z.
 
-    They are drawn from a seed of their own and are not samples of a bank.
+    They are not samples of a bank.
 
     Args:
         gan: a generator.
         count: number of samples.
-        seed: of the draw; the same on every device.
+        seed: of the draw, which is the same on every device.
 
     Returns:
         Codes whose `values` have the shape (count, w_dim) or (count, z_dim).
@@ -517,19 +489,20 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
 
 
 def judge(name: str = "faces", device: str = "cpu", *, data: PathLike | None = None) -> Scorer:
-    """The judge of a scorer option: the classifier that the benchmark measures with.
+    """Load the judge of a scorer: the classifier that the benchmark measures with.
 
     Args:
-        name: an option of the group `scorer`, or a YAML file.
+        name: of an option of the group `scorer`, see `options("scorer")`, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
-        data: folder of third-party inputs, the key `data` of a run; None takes that key's default.
+        data: folder of third-party inputs, as the key `data` of a run; None for its default.
 
     Returns:
-        A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). `attributes` says what the
-        columns mean.
+        A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). Its `attributes` describe
+            the
+        columns.
 
     Raises:
-        UnknownName: no such scorer.
+        UnknownName: there is no such scorer.
 
     Examples:
         >>> import editbench as eb
@@ -543,19 +516,20 @@ def judge(name: str = "faces", device: str = "cpu", *, data: PathLike | None = N
 
 
 def teacher(name: str = "faces", device: str = "cpu", *, data: PathLike | None = None) -> Scorer:
-    """The teacher of a scorer option: the classifier that methods learn from.
+    """Load the teacher of a scorer: the classifier that methods learn from.
 
     Args:
-        name: an option of the group `scorer`, or a YAML file.
+        name: of an option of the group `scorer`, see `options("scorer")`, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
-        data: folder of third-party inputs, the key `data` of a run; None takes that key's default.
+        data: folder of third-party inputs, as the key `data` of a run; None for its default.
 
     Returns:
-        A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). `attributes` says what the
-        columns mean.
+        A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). Its `attributes` describe
+            the
+        columns.
 
     Raises:
-        UnknownName: no such scorer.
+        UnknownName: there is no such scorer.
 
     Examples:
         >>> import editbench as eb
@@ -572,18 +546,20 @@ def _scorer(role: str, name: str, device: str, data: PathLike | None) -> Scorer:
 
 
 def _settings(words: list[str], data: PathLike | None) -> Settings:
+    """Settings of a job with these overrides, from which one network is taken."""
     if data is not None:
         words = [*words, f"data={quoted(os.fspath(data))}"]
     return compose_settings(words)
 
 
 def _ready(component: Component, device: str) -> Any:
+    """Build a network, ready to be called on the device."""
     check_device(device)
     return component.build().to(device).eval().requires_grad_(False)
 
 
 def _written(value: object) -> str:
-    """A value as Hydra's grammar reads it back: text in quotes, null, true, numbers as they are."""
+    """A value in Hydra's grammar: null, true, a number, or quoted text."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -593,18 +569,18 @@ def _written(value: object) -> str:
     return quoted(value)
 
 
-# -- what there is -------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 def options(group: str = "method") -> pd.Series:
-    """The options of a group of the configuration, each with a line about it.
+    """The options of a group of the configuration, with a short description of each.
 
     Args:
         group: 'method', 'generator', 'scorer', 'metric', 'budget', 'experiment' and others.
 
     Returns:
-        A series of texts, indexed by the option's name.
+        Descriptions, indexed by the names of the options.
 
     Raises:
-        UnknownName: no such group.
+        UnknownName: there is no such group.
 
     Examples:
         >>> import editbench as eb

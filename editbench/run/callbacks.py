@@ -1,4 +1,4 @@
-"""A user's Hydra callbacks (the key `hydra.callbacks`) during a sweep."""
+"""A user's Hydra callbacks (the key `hydra.callbacks`) in a sweep."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from editbench.base.errors import one_line
 
 
 class Callbacks(Callback):
-    """All callbacks of a configuration as one, which a launcher hands on to its workers.
+    """All callbacks of a configuration as one object, which a launcher passes to its workers.
 
-    Hydra's own class of this kind is private. As there, an error in a callback is a warning, and
-    what is called at an end is called in reverse order.
+    Hydra's own class for this is private. As in Hydra, an error in a callback is only a warning,
+    and callbacks of an end are called in reverse order.
 
     Args:
         master: configuration of the sweep, with Hydra's own node.

@@ -53,13 +53,13 @@ HYDRA_VERSION = "1.3"  # whose defaults the configuration is written for
 def hydra_application(more: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Iterator[Any]:
     """Set Hydra up with the project's configuration and a user's folders, and undo it afterwards.
 
-    `hydra.main` would read sys.argv, and what it calls with other words is private. The public
-    `initialize_config_dir` makes the very object that `hydra.main` makes, and GlobalHydra gives it.
+    `hydra.main` reads sys.argv, and the functions that it calls are private. The public
+    `initialize_config_dir` creates the same object as `hydra.main`, and GlobalHydra returns it.
 
     Args:
         more: a user's own configuration folders.
-        overrides: words that are composed meanwhile, which `check_overrides` has seen. Where Hydra
-            refuses a key of theirs, the nearest one is named.
+        overrides: words that are composed within the block, checked by `check_overrides`. If Hydra
+            rejects a key of theirs, the error has the nearest one.
 
     Yields:
         Hydra's application object, with `run`, `show_cfg` and a `config_loader`.
@@ -67,12 +67,12 @@ def hydra_application(more: Sequence[Path] = (), overrides: Sequence[str] = ()) 
     Raises:
         BadFile: no such folder.
         UnknownName: a word has a key that does not exist.
-        EditbenchError: what Hydra or OmegaConf raised meanwhile.
+        EditbenchError: Hydra or OmegaConf raised an error within the block.
     """
     check_folders(more)
-    # What the configuration names is built after this block, so it stays importable.
+    # Stays importable, since what the configuration names is built after this block.
     search_configuration(more)
-    # Whatever was set up before, in a notebook for example, is put back at the end.
+    # An earlier setup, such as in a notebook, is restored at the end.
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -82,7 +82,7 @@ def hydra_application(more: Sequence[Path] = (), overrides: Sequence[str] = ()) 
                 hydra.config_loader = _loader_with(hydra.config_loader, more)
             yield hydra
     except (HydraException, OmegaConfBaseException) as error:
-        # Hydra says of an unknown key that it is none, but in many lines and names no other.
+        # Hydra's message about an unknown key is long and does not suggest another one.
         check_keys(overrides, more)
         raise _not_composed(error) from error
     finally:
@@ -92,13 +92,13 @@ def hydra_application(more: Sequence[Path] = (), overrides: Sequence[str] = ()) 
 
 
 def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:
-    """A loader that also looks in the folders, after our own.
+    """A loader that also searches the folders, after our own.
 
-    The override `hydra.searchpath` would do for composing, but `glob` in a sweep does not see it.
+    The override `hydra.searchpath` is not enough, since `glob` in a sweep ignores it.
     """
     path = loader.get_search_path()
     for folder in folders:
-        # Hydra's own --config-dir stands there too: before the schemas, which come last.
+        # Where Hydra puts its own --config-dir too: before the schemas, which come last.
         last = SearchPathQuery(provider="schema")
         path.prepend("command-line", f"file://{folder.absolute()}", last)
     make_loader: Any = type(loader)
@@ -119,7 +119,8 @@ def _not_composed(error: Exception) -> EditbenchError:
         and not line.strip().startswith(("full_key:", "object_type=", "reference_type="))
     ]
     if isinstance(error, OverrideParseException):
-        # The grammar knows letters of ASCII alone, and gives commas and brackets a meaning.
+        # In Hydra's grammar, only ASCII letters are allowed, and commas and brackets have a
+        # meaning.
         reasons.append(
             "a value with other letters or signs stands in quotes: \"out='my runs (2)'\""
         )
@@ -132,12 +133,13 @@ def _not_composed(error: Exception) -> EditbenchError:
 def check_single(
     overrides: Sequence[str], why: str = "several values make a sweep, which needs -m"
 ) -> None:
-    """Refuse a sweep where one job is run. Hydra's own message has four lines and misleads: it
-    recommends a list, which no key of a job but `evaluated` takes.
+    """Reject the words of a sweep for a command that runs one job.
+
+    Hydra's own message is misleading: it recommends a list, which only the key `evaluated` accepts.
 
     Args:
         overrides: words of the command line.
-        why: the reason that the message gives; by default that of a command with -m.
+        why: the reason in the message; the default is for a command that has -m.
 
     Raises:
         EditbenchError: a word has several values, or is no override.
@@ -148,7 +150,7 @@ def check_single(
     except HydraException as error:
         raise _not_composed(error) from error
     for override in parsed:
-        # A quoted value with a comma is none, and Hydra's parser knows.
+        # Only Hydra's parser knows that a quoted value with a comma is no sweep.
         if override.is_sweep_override():
             raise EditbenchError(
                 f"{override.input_line}: {why}; "
@@ -157,13 +159,13 @@ def check_single(
 
 
 def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
-    """Check the words of a command line before Hydra sees them, whose own messages are long.
+    """Check the words of a command line before Hydra does, whose messages are long.
 
-    Keys that `+` does not add are checked where they are composed: see `hydra_application`.
+    Keys without `+` are checked when they are composed, see `hydra_application`.
 
     Args:
         overrides: words such as 'method=gradctrl' or 'starts.n=300'.
-        more: the folders given with --config-dir, where a user keeps options of their own.
+        more: a user's own configuration folders.
 
     Raises:
         UnknownName: a group option or a key that does not exist, with the nearest one.
@@ -184,7 +186,7 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
     plain: list[str] = []
     for override in overrides:
         key, has_value, value = override.partition("=")
-        # Hydra's prefixes (+ adds, ~ deletes) and the package behind @ are no part of the name.
+        # Without Hydra's prefixes (+ adds, ~ deletes) and the package after @.
         bare = key.lstrip("+~").split("@")[0]
         if bare == f"starts.{MOVED_STARTS}":
             raise EditbenchError(moved_attributes(value))
@@ -214,7 +216,7 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
             _check_hydra_key(bare.partition(".")[2])
         elif not key.startswith(("~", "hydra")):
             first = bare.partition(".")[0]
-            # Deeper keys depend on the chosen options, and are looked up once these are composed.
+            # Deeper keys depend on the chosen options and are checked after composition.
             if first not in known_keys():
                 raise _unknown_key(first)
             plain.append(bare)
@@ -223,8 +225,10 @@ def _sort_words(overrides: Sequence[str], more: Sequence[Path]) -> tuple[list[st
 
 
 def _check_no_folder(key: str, more: Sequence[Path]) -> None:
-    """Refuse to set a plain value if a configuration folder has a folder named like its key, which
-    Hydra takes for a group of options."""
+    """Reject a plain value if a configuration folder has a subfolder with the name of its key.
+
+    Hydra takes such a subfolder for a group of options.
+    """
     for folder in more:
         place = folder / key
         if place.is_dir() and key in main_keys():
@@ -236,20 +240,20 @@ def _check_no_folder(key: str, more: Sequence[Path]) -> None:
 
 
 def _check_commas(override: str, value: str) -> None:
-    """Refuse a comma with nothing beside it: Hydra's own message names no comma."""
-    # What stands in quotes or behind a backslash is text; an interpolation has rules of its own.
+    """Reject a comma without a value next to it; Hydra's own message does not name the comma."""
+    # Quoted and escaped characters are text; interpolations have other rules.
     signs = re.sub(r"\\.|'[^']*'|\"[^\"]*\"", "text", value)
     if "${" not in signs and re.search(r"(^|[,\[({])\s*,|,\s*([])}]|$)", signs):
         raise EditbenchError(f"{override}: a comma has no value beside it; remove it")
 
 
 def _is_list(value: str) -> bool:
-    """Whether the value is one list of options, as metric=[a,b]; a sweep over lists is not."""
+    """Whether a value is one list of options, as in metric=[a,b], and not a sweep over lists."""
     return value.startswith("[") and value.endswith("]") and value.count("[") == 1
 
 
 def _named_options(value: str) -> list[str]:
-    """The options that a value names, where they can be read off it.
+    """The options that a value names, as far as its text shows them.
 
     A mapping, an interpolation, a function such as choice(a,b) and a sweep over lists are left to
     Hydra.
@@ -297,8 +301,7 @@ def _check_takes_several(group: str, names: Sequence[str]) -> None:
 
 
 def _check_new_key(key: str) -> None:
-    """A key that `+` adds at the top must be one that a job reads; deeper ones are checked later,
-    against the arguments of what they configure."""
+    """Check a key that `+` adds. Deeper keys are checked later, against the arguments of classes."""
     first, _, rest = key.partition(".")
     if first == "hydra":
         _check_hydra_key(rest)
@@ -314,8 +317,10 @@ def _unknown_key(name: str) -> UnknownName:
 
 
 def _check_hydra_key(key: str) -> None:
-    """Refuse a key that Hydra's own node does not have. Launchers and sweepers have keys of their
-    own, and mappings, such as hydra.job.env_set, have any."""
+    """Reject a key that Hydra's own node does not have.
+
+    Keys of launchers and sweepers, and of mappings such as hydra.job.env_set, are not known.
+    """
     node: Any = OmegaConf.structured(HydraConf)
     path = "hydra"
     for part in key.split("."):
@@ -331,17 +336,17 @@ def _check_hydra_key(key: str) -> None:
 
 
 def check_keys(overrides: Sequence[str], more: Sequence[Path], of_sweep: bool = False) -> None:
-    """Refuse the first key of the words that does not exist, with the nearest one.
+    """Reject the first key that does not exist; the error has the nearest one.
 
     Args:
         overrides: words of one job.
         more: a user's own configuration folders.
-        of_sweep: whether other jobs have other options, so that the error names those of this one.
+        of_sweep: whether jobs differ in their options, so that the error has to name this job's.
     """
     chosen, keys = _sort_words(overrides, more)
     if not keys:
         return
-    # Which keys there are depends on the chosen options: method.delta is not every method's.
+    # Which keys exist depends on the chosen options: not every method has method.delta.
     with hydra_application(more):
         config = compose(MAIN, overrides=chosen)
     for key in keys:
@@ -349,7 +354,7 @@ def check_keys(overrides: Sequence[str], more: Sequence[Path], of_sweep: bool = 
         path: list[str] = []
         for part in key.split("."):
             if not OmegaConf.is_dict(node):
-                break  # a list index or a value: Hydra's own message is precise there
+                break  # an index of a list, or a value: Hydra's own message is precise
             names = [str(name) for name in node]  # type: ignore[attr-defined]
             if part not in names:
                 if path:
@@ -393,8 +398,8 @@ def _unknown_option(key: str, name: str, options: Any, named: str) -> EditbenchE
     Args:
         key: of the part, such as 'method'.
         name: of the option.
-        options: those that the part has.
-        named: the part, as the error names it: 'method' in quotes, or method=sefa.
+        options: the options that the part has.
+        named: the part in the message: 'method' in quotes, or method=sefa.
     """
     target = options.get("_target_")
     if target is not None:
@@ -405,6 +410,6 @@ def _unknown_option(key: str, name: str, options: Any, named: str) -> EditbenchE
                 f"the YAML of {named} has no {name}, which {target} takes: add it there, or write "
                 f"+{key}.{name}=..."
             )
-    # Labels are no arguments, so they are not what was meant.
+    # Labels are not suggested, since they are no arguments.
     known = [str(option) for option in options if option not in (*LABELS, "_target_")]
     return UnknownName(f"option of {named}", name, known)

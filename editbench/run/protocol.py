@@ -119,8 +119,9 @@ def with_named_target(settings: Settings, attributes: Attributes) -> Settings:
 
 
 def check_starts(settings: Settings, evaluated: int) -> None:
-    """Check that the test split has enough samples for the starts; not for inverted images, whose
-    number is not known yet.
+    """Check that the test split has enough samples for the starts.
+
+    Inverted images are not checked, since their number is not known yet.
 
     Args:
         settings: of a job.

@@ -282,7 +282,7 @@ class _Values:
 
 
 def _refuse_list(key: str, value: object, what: str) -> None:
-    """Reject a list for a key with a single value. Hydra's own message suggests such a list."""
+    """Reject a list for a key with a single value, which Hydra's own message suggests."""
     if not isinstance(value, list | dict):
         return
     items = value if isinstance(value, list) else list(value)
@@ -436,7 +436,7 @@ def _components(group: str, value: object) -> dict[str, Component]:
 def _method(value: object) -> Component:
     """The method, with checked values and a name that is valid in the name of a folder."""
     method = Component.from_config("method", value)
-    # A component without a name has that of its key, which says nothing of a record.
+    # Without a name, the component would be called by its key, and all records the same.
     if not cast(dict, value).get("name"):
         raise EditbenchError("method.name is missing: add `name: NAME` to the method's YAML")
     check_file_name("method.name", method.name, "change `name` in its YAML")

@@ -447,7 +447,7 @@ def _explained_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # The folder of a sweep lies there, unless hydra.sweep.dir is set.
+        # The folder of a sweep is inside `out`, unless hydra.sweep.dir is set.
         with explain_disk_errors(Path(error.filename or "."), "out=DIR"):
             raise
 

@@ -25,12 +25,12 @@ from editbench.run.launch import available_cores
 from editbench.run.outcome import Outcome, describe_outcome, failed_outcome
 from editbench.run.settings import Settings
 
-MOST = 4  # processes by default: each holds its networks and a split of the bank
+MOST = 4  # processes by default, since each has its networks and a split of the bank in memory
 
 
 def default_workers(device: str) -> int:
-    """One process a core, at most MOST; a GPU has one process."""
-    if device != "cpu":  # several processes would each hold the networks in the GPU's memory
+    """Number of processes by default: one per core, at most MOST; one for a GPU."""
+    if device != "cpu":  # several processes would need the memory of the GPU several times
         return 1
     return min(available_cores(), MOST)
 
@@ -38,12 +38,12 @@ def default_workers(device: str) -> int:
 def run_jobs(
     jobs: Sequence[Settings], workers: int, words: Sequence[Sequence[str]] = ()
 ) -> Iterator[tuple[Settings, Outcome]]:
-    """Run jobs; a line is printed as each ends. Those whose records are there come first.
+    """Run jobs, and print a line as each ends. Jobs whose records exist come first.
 
     Args:
         jobs: the settings of each.
-        workers: processes; with 1 the jobs run in this one, in their order.
-        words: the overrides of each, where they were made from some; the lines tell which differ.
+        workers: number of processes; with 1, the jobs run in this process, in order.
+        words: the overrides of each job, if known. The lines show those in which jobs differ.
 
     Yields:
         The settings and the outcome of a job, in the order in which jobs end.
@@ -62,16 +62,16 @@ def run_jobs(
 
 
 def _outcomes(jobs: Sequence[Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
-    """The place of each job and its outcome, as they end."""
+    """The position of each job and its outcome, as they end."""
     missing: dict[int, Settings] = {}
     for place, settings in enumerate(jobs):
-        # Without a folder of records there is nothing to find.
+        # Without a folder of records, no record can exist.
         outcome = find_job(settings) if settings.out.is_dir() else None
         if outcome is None:
             missing[place] = settings
         else:
             yield place, outcome
-    # A single worker is this process itself, so that a debugger and Ctrl-C reach the job.
+    # With one worker, jobs run in this process, so that a debugger and Ctrl-C reach them.
     yield from _in_turn(missing) if workers == 1 else _in_parallel(missing, workers)
 
 
@@ -83,7 +83,7 @@ def _in_turn(jobs: Mapping[int, Settings]) -> Iterator[tuple[int, Outcome]]:
 def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[int, Outcome]]:
     threads = max(1, available_cores() // workers)
     folders = user_code.searched_folders()
-    others = set(multiprocessing.active_children())  # of whoever called this
+    others = set(multiprocessing.active_children())  # started by the caller
     pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads, folders))
     try:
         waiting = [pool.submit(_job, place, settings) for place, settings in jobs.items()]
@@ -95,7 +95,7 @@ def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[i
             "again with fewer --workers"
         ) from error
     finally:
-        # After an error or Ctrl-C there is no waiting: the next run starts these jobs again.
+        # After an error or Ctrl-C, jobs are not awaited: the next run starts them again.
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()

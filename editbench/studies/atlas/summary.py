@@ -1,4 +1,4 @@
-"""The tables of an atlas: every effect, one row a direction, and the best direction of a class."""
+"""The tables of an atlas: all effects, a summary of each direction, and the best directions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EPS = 1e-6  # sigmas: least off-target effect that is divided by
 
 
 def effect_table(atlas: Atlas) -> pd.DataFrame:
-    """A row a direction and strength: atlas.csv.
+    """All effects, as in atlas.csv: one row per direction and strength.
 
     Columns: place, direction, strength, distance; for each log-odds its mean change in sigmas and,
     with the ending `_error`, the standard error over the samples.
@@ -50,7 +50,7 @@ def off_target(atlas: Atlas) -> np.ndarray:
 
 
 def summary_table(atlas: Atlas) -> pd.DataFrame:
-    """A row a direction, looked at its two ends, the largest strength on either side.
+    """One row per direction, from its largest strengths on both sides.
 
     Columns: place, direction; strongest, the log-odds that moves most at an end, with its effect
     (signed, in sigmas), the strength of that end, off_target there, and ratio, the size of the

@@ -22,7 +22,7 @@ from editbench.studies.human.preferences import preferences
 from editbench.studies.human.responses import Responses
 
 Shown = tuple[str, list[str], list[list[str]]]  # title, headings, rows
-# A rater's file can hold any text, and the tables are opened in spreadsheets.
+# Files of raters can contain any text, and the tables may be opened in spreadsheets.
 FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet would run
 
 
@@ -41,7 +41,7 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
 
     Args:
         responses: of all raters.
-        study: folder of the study, whose manifest tells what no rater saw.
+        study: folder of the study, with its manifest.
         seed: of the bootstrap.
     """
     # The seed is that of the analysis: it draws the bootstrap and no part of the study.
@@ -222,7 +222,7 @@ def write_analysis(found: Analysis, folder: Path) -> None:
         folder: of the files; those of an earlier analysis are replaced.
     """
     for name, table in (found.tables | {"votes": found.responses.votes}).items():
-        # The quote makes a spreadsheet read the cell as text; it stands in the CSV only.
+        # With a quote, which only the CSV has, a spreadsheet reads the cell as text.
         safe = table.map(
             lambda value: (
                 f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

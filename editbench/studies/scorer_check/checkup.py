@@ -345,7 +345,7 @@ def _ranged(name: str, scorer: ModuleScorer, images: Tensor) -> Ranged:
 
 
 def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[ScorerFinding]:
-    """Whether another range says more than the declared one, as at most one finding.
+    """At most one finding: that another range carries more information than the declared one.
 
     Args:
         ranges: of `try_ranges`, the declared one first.

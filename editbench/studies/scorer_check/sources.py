@@ -26,7 +26,7 @@ SHOWN = 3  # names of unreadable files in a message
 class PictureSource(Protocol):
     """Pictures by their numbers.
 
-    `about` says what they are. A call gives pictures (n, C, H, W) in [-1, 1], or W codes (n, d) for
+    `about` describes them. A call gives pictures (n, C, H, W) in [-1, 1], or W codes (n, d) for
     a generator without pictures.
     """
 

@@ -419,7 +419,7 @@ def unpaired_test(
     drawn = (sums[1] - sums[0])[:, None]
     low, high = percentiles(drawn)[:, 0]
     p = two_sided(drawn, difference)[0]
-    # Resampling one start gives that start again: it says nothing of others.
+    # Resampling a single start says nothing about other starts.
     if min(len(a), len(b)) < FEWEST:
         low = high = p = NAN
     return {
@@ -454,7 +454,7 @@ def same_version(left: dict[Any, Any], right: dict[Any, Any]) -> bool:
     """Whether two rows are of one version of their metric.
 
     Args:
-        left: row of A; a record that says no version is taken for the same one.
+        left: row of A. A row without a version counts as the same version.
         right: row of B, likewise.
     """
     versions = (left["version"], right["version"])

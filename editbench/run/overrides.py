@@ -301,7 +301,7 @@ def _check_takes_several(group: str, names: Sequence[str]) -> None:
 
 
 def _check_new_key(key: str) -> None:
-    """Check a key that `+` adds. Deeper keys are checked later, against the arguments of classes."""
+    """Check a key that `+` adds; deeper keys are checked later, against arguments of classes."""
     first, _, rest = key.partition(".")
     if first == "hydra":
         _check_hydra_key(rest)

@@ -116,7 +116,7 @@ def test_clear_order_and_tie(tmp_path: Path) -> None:
         "random": "floor",
     }
     assert list(table.index)[-1] == "random" and table["best_rank"].tolist()[:3] == [1, 2, 2]
-    assert found.bold == {"good"}
+    assert found.leaders == {"good"}
     assert table.loc["twin", "tied_with"] == "other twin" and table.loc["good", "tied_with"] == ""
     assert found.compared.attributes == ("age", "smile") and (table["n"] == 600).all()
     assert (table["accuracy_low"] < table["accuracy"]).all() and (

@@ -173,6 +173,52 @@ def test_nothing_is_bold_where_only_the_floor_is_separated(tmp_path: Path) -> No
     assert 'class="best"' not in grid
 
 
+def bold_of(file: Path) -> list[str]:
+    """The numbers in bold of a table."""
+    return re.findall(r"\\textbf\{([0-9.]+)", file.read_text())
+
+
+def grid_of(page: str) -> str:
+    """The table of accuracies on a page, with the sentences below it."""
+    return page[page.index("Accuracy by method") : page.index("<h3>Ranking")]
+
+
+def test_a_number_that_a_floor_may_reach_is_not_bold(tmp_path: Path) -> None:
+    """0.30 is far above 0.02, but random edits reach 0.25 of 200 starts."""
+    for m, (name, share) in enumerate((("leader", 0.3), ("poor", 0.02), ("random", 0.25))):
+        samples = accuracy(share, seed=m)
+        # AD is lower for the leader than for `poor`, and within the interval of the floor.
+        ad = samples.assign(metric="ad_at", x=1.0, value=samples["value"] * 0.1 + 0.3 - share)
+        rows = metric_rows(share, ad=ad["value"].mean())
+        samples = pd.concat([samples.assign(x=np.nan), ad])
+        fake_run(tmp_path, name, "smile", rows, samples=samples)
+    grid = grid_of(report_of(tmp_path).read_text(encoding="utf-8"))
+    folder = tmp_path / "report" / "latex"
+    for name in ("accuracy", "ad", "means"):
+        assert bold_of(folder / f"{name}.tex") == [], name
+        assert r"\textsuperscript{a}" in (folder / f"{name}.tex").read_text(), name
+    assert 'class="best"' not in grid
+    assert "smile: none, as leader is not clear of a floor." in grid
+    assert "values that are not clear of a floor, are never bold" in grid
+
+
+def test_what_is_clear_of_the_floor_stays_bold(tmp_path: Path) -> None:
+    shares = (("sure", 0.92), ("poor", 0.3), ("random", 0.25), ("lucky", 0.95))
+    for m, (name, share) in enumerate(shares):
+        rows = metric_rows(share)
+        if name == "lucky":
+            # As of few seeds: the interval of the highest number reaches down to the floor's.
+            rows.loc[rows["metric"] == "accuracy", "low"] = 0.2
+        fake_run(tmp_path, name, "smile", rows, samples=accuracy(share, seed=m))
+    grid = grid_of(report_of(tmp_path).read_text(encoding="utf-8"))
+    text = (tmp_path / "report" / "latex" / "accuracy.tex").read_text()
+    numbers = dict(re.findall(r"^(\w+|Random direction) & ([^&]+) &", text, re.M))
+    assert numbers["lucky"].strip() == r"0.950\textsuperscript{a}"
+    assert numbers["sure"].strip() == r"\textbf{0.920}"
+    assert "not clear of a floor, are never bold" in text
+    assert "smile: sure." in grid
+
+
 def test_costs_of_latex_are_those_of_the_page(tmp_path: Path) -> None:
     """A method that serves fewer attributes changes what the costs of the others are over."""
     for attribute, seconds in (("smile", 2.0), ("age", 4.0), ("beard", 300.0)):

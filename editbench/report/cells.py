@@ -258,6 +258,18 @@ def floors_of_cell(record: Mapping[Any, Any], key: str) -> tuple[str, ...]:
     return tuple(names.split(FLOORS_APART)) if names else ()
 
 
+def is_bold(value: Cell, leads: bool) -> bool:
+    """Whether a number is bold: its method leads, and the number is clear of every floor.
+
+    Nothing that random edits may reach as well is shown as the best.
+
+    Args:
+        value: the number.
+        leads: whether its method is the best one or not behind it.
+    """
+    return leads and not value.floors
+
+
 def floor_marks(floors: Collection[str]) -> dict[str, str]:
     """Floor -> its mark in tables.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from editbench.report.cells import (
     Column,
     cell,
     floor_marks,
+    is_bold,
     marks,
     not_learned,
     number,
@@ -28,6 +30,7 @@ from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery
 from editbench.report.facts import facts
 from editbench.report.load import Problem, Results
 from editbench.report.notes import (
+    NEVER_BOLD,
     floor_legend,
     floors_of,
     legend,
@@ -53,7 +56,7 @@ BOLD = (
     "Bold: the best value of a column and all values that are not significantly worse. A value is "
     "significantly worse if its paired bootstrap test against the best has an adjusted p below "
     f"{SIGNIFICANCE:g} (Holm), or if the two intervals do not overlap. If no other method is worse, "
-    "nothing is bold. Floors are never bold."
+    "nothing is bold."
 )
 
 
@@ -127,7 +130,7 @@ def page(
         notes=method_notes(whole),
         title=" and ".join(dict.fromkeys(world_of(one.numbers, theme) for one in sections)),
         floors=floors_of(table, theme),
-        rules=(BOLD, floor_legend(marked, theme)) if marked else (BOLD,),
+        rules=(BOLD, NEVER_BOLD, floor_legend(marked, theme)) if marked else (BOLD,),
         floor_marks=marked,
         summed=SUMMED,
     )
@@ -216,12 +219,11 @@ def _section(
         "rows": [_row(record, columns) for record in records],
         "rows_over": over_starts(table, theme, style),
         "means": [
-            _mean_row(record, columns, averaged, accuracy)
+            _mean_row(record, columns, averaged, accuracy, numbers.ranked.leaders)
             for record in numbers.means.to_dict("records")
         ],
         "means_over": [f"{titles[metric]}: mean over" for metric in averaged],
         "means_notes": means_notes(numbers, theme, style),
-        "bold_means": numbers.ranked.bold,
         "legend": legend(table, results, theme, style),
         "attributes": attributes,
         "conclusion": accuracy_conclusion(grid, attributes, theme),
@@ -264,9 +266,9 @@ def _accuracy_grid(
         attributes: in the order of the columns.
         accuracy: how accuracies are written.
     """
-    # The grid shows only accuracy, so its bold numbers depend on the tests of accuracy.
+    # The grid shows only accuracy, so its leaders depend on the tests of accuracy.
     pairs = numbers.paired[numbers.paired["metric"] == "accuracy"]
-    best = {
+    leaders = {
         attribute: find_leaders(
             pairs[pairs["attribute"] == attribute],
             [record for record in records if record["attribute"] == attribute],
@@ -281,7 +283,7 @@ def _accuracy_grid(
         (
             method,
             [
-                _grid_cell(by_cell.get((method, attribute)), method in best[attribute], accuracy)
+                _grid_cell(by_cell.get((method, attribute)), method in leaders[attribute], accuracy)
                 for attribute in attributes
             ],
         )
@@ -307,11 +309,16 @@ def accuracy_conclusion(
     """
     found = []
     for place, attribute in enumerate(attributes):
+        leaders = [method for method, cells in grid if cells[place]["leads"]]
         best = [theme.method(method) for method, cells in grid if cells[place]["best"]]
-        name = theme.attribute(attribute)
-        found.append(
-            f"{name}: {', '.join(best)}" if best else f"{name}: none, as no method is worse"
-        )
+        if best:
+            text = ", ".join(best)
+        elif leaders:
+            names = ", ".join(map(theme.method, leaders))
+            text = f"none, as {names} {'is' if len(leaders) == 1 else 'are'} not clear of a floor"
+        else:
+            text = "none, as no method is worse"
+        found.append(f"{theme.attribute(attribute)}: {text}")
     conclusion = f"Best methods, with those not significantly worse (bold): {'; '.join(found)}."
     rivals = [cells for method, cells in grid if not theme[method].floor]
     done = [cell for cells in rivals for cell in cells if cell["status"] == "done"]
@@ -331,26 +338,38 @@ def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
 
 
 def _mean_row(
-    record: dict, columns: list[Column], averaged: list[str], accuracy: Column
+    record: dict,
+    columns: list[Column],
+    averaged: list[str],
+    accuracy: Column,
+    leaders: Collection[str],
 ) -> dict[str, Any]:
     """A row of means, with what each is over. The reason of a missing one is below the table."""
+    accuracy_cell = replace(cell(record, accuracy), mark="")
     return {
         **record,
         "cells": [replace(cell(record, column), mark="") for column in columns],
-        "accuracy_cell": replace(cell(record, accuracy), mark=""),
+        "accuracy_cell": accuracy_cell,
+        "accuracy_best": is_bold(accuracy_cell, record["method"] in leaders),
         "accuracy_over": over_what(record, "accuracy"),
         "over": [over_what(record, metric) for metric in averaged],
         "marks": marks(record),
     }
 
 
-def _grid_cell(record: dict | None, best: bool, accuracy: Column) -> dict[str, Any]:
+def _grid_cell(record: dict | None, leads: bool, accuracy: Column) -> dict[str, Any]:
     if record is None:
-        return {"cell": Cell("–"), "best": False, "status": "", "reason": "not run"}
+        return {"cell": Cell("–"), "leads": False, "best": False, "status": "", "reason": "not run"}
     value = cell(record, accuracy)
     if not_learned(record):
         value = replace(value, tag=NOT_LEARNED)
-    return {"cell": value, "best": best, "status": record["status"], "reason": record["reason"]}
+    return {
+        "cell": value,
+        "leads": leads,
+        "best": is_bold(value, leads),
+        "status": record["status"],
+        "reason": record["reason"],
+    }
 
 
 def _share(which: pd.Series) -> str:

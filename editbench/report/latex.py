@@ -21,6 +21,7 @@ from editbench.report.cells import (
     Column,
     cell,
     floor_marks,
+    is_bold,
     marks,
     not_learned,
     over_what,
@@ -30,6 +31,7 @@ from editbench.report.facts import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
 from editbench.report.notes import (
+    NEVER_BOLD,
     NOT_LEARNED_MEANS,
     floor_legend,
     missed_cards,
@@ -154,18 +156,18 @@ def _attribute_table(context: TableContext, column: Column) -> Grid:
     records = {(row["method"], row["attribute"]): row for row in table.to_dict("records")}
     # Numbers without a comparison of their own are averaged over the attributes of accuracy.
     compared = numbers.compared.get(column.key, numbers.compared["accuracy"])
-    # Each attribute has its own paired tests, so bold is decided per column. Of the means, only
+    # Each attribute has its own paired tests, so each column has its leaders. Of the means, only
     # that of accuracy has a test.
-    bold = {a: _leaders(numbers, a, column) for a in attributes}
-    bold_means = numbers.ranked.bold if column.key == "accuracy" else frozenset()
+    leaders = {a: _leaders(numbers, a, column) for a in attributes}
+    leading_means = numbers.ranked.leaders if column.key == "accuracy" else frozenset()
     rows = []
     for method in numbers.order:
         cells = []
         for attribute in attributes:
             record = records.get((method, attribute))
-            cells.append(_cell(record, column, method in bold[attribute], context.floors))
+            cells.append(_cell(record, column, method in leaders[attribute], context.floors))
         if compared.values:
-            cells.append(_cell(means.get(method), column, method in bold_means, context.floors))
+            cells.append(_cell(means.get(method), column, method in leading_means, context.floors))
         rows.append((context.name(means[method]), cells))
     heads = ["method", *map(context.theme.attribute, attributes)]
     if compared.values:
@@ -212,10 +214,10 @@ def _means_table(context: TableContext) -> Grid | None:
     records = means.to_dict("records")
     rows = []
     for row in records:
-        bold = row["method"] in numbers.ranked.bold
+        leads = row["method"] in numbers.ranked.leaders
         cells = []
         for column in columns:
-            cells.append(_cell(row, column, bold and column.key == "accuracy", context.floors))
+            cells.append(_cell(row, column, leads and column.key == "accuracy", context.floors))
         rows.append((context.name(row), cells))
     intervals = any(column.interval for column in columns)
     caption = [f"Means over attributes{_over(numbers.table, intervals)}."]
@@ -295,10 +297,13 @@ def _float(context: TableContext, name: str, grid: Grid) -> str:
     style = context.style
     sentences = [part for part in grid.caption if part]
     # Only marks that are in the table are explained.
-    if any(line.form == "textbf" for line in grid.lines):
+    has_bold = any(line.form == "textbf" for line in grid.lines)
+    if has_bold:
         sentences.append(BOLD)
     texts = "".join(line.text for line in grid.lines)
     marked = {name: mark for name, mark in context.floors.items() if mark in texts}
+    if marked and has_bold:
+        sentences.append(NEVER_BOLD)
     if marked:
         sentences.append(floor_legend(marked, context.theme))
     made = escape(" ".join(sentences))
@@ -353,7 +358,7 @@ def _ranges(places: Sequence[int]) -> str:
 
 # -- cells ---------------------------------------------------------------------------------------
 def _leaders(numbers: Numbers, attribute: str, column: Column) -> set[str]:
-    """The methods in bold."""
+    """The methods that lead in a column; see `find_leaders`."""
     records = numbers.table[numbers.table["attribute"] == attribute].to_dict("records")
     pairs = numbers.paired[
         (numbers.paired["attribute"] == attribute) & (numbers.paired["metric"] == column.key)
@@ -362,9 +367,16 @@ def _leaders(numbers: Numbers, attribute: str, column: Column) -> set[str]:
 
 
 def _cell(
-    record: Mapping | None, column: Column, bold: bool, floors: Mapping[str, str]
+    record: Mapping | None, column: Column, leads: bool, floors: Mapping[str, str]
 ) -> tuple[Line, ...]:
-    """The value with its marks, and its interval below; floors: floor -> mark."""
+    """The value with its marks, and its interval below.
+
+    Args:
+        record: row of the main table or of the means; None if there is none.
+        column: what is shown.
+        leads: whether the method leads in this column.
+        floors: floor -> mark.
+    """
     if record is None:
         return (Line(MISSING),)
     # Rows of means have no status; all their runs are done.
@@ -373,7 +385,7 @@ def _cell(
     value = cell(record, column)
     below = "".join(floors[name] for name in value.floors)
     text = value.text + _marks_of(record, value, column) + below
-    lines = [Line(text, "textbf" if bold else "")]
+    lines = [Line(text, "textbf" if is_bold(value, leads) else "")]
     if value.interval:
         # Smaller type keeps the column narrow and emphasises the value.
         lines.append(Line(value.interval, small=True))

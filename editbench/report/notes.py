@@ -26,6 +26,8 @@ FLOOR_RULE = (
     "a number is not clear of a floor if its 95 % interval overlaps that of the floor, or lies on its "
     "wrong side"
 )
+# Part of the explanation of bold; FLOOR_RULE defines what is not clear.
+NEVER_BOLD = "Floors, and values that are not clear of a floor, are never bold."
 NOT_LEARNED_MEANS = (
     f"{NOT_LEARNED}: what the method learned ranks the tune split with an AUC below "
     f"{LEAST_LEARNED:g} (0.5 is chance), so its accuracy says little about the method"

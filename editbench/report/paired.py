@@ -211,7 +211,9 @@ def find_leaders(
     better: bool,
     floors: Collection[str],
 ) -> set[str]:
-    """The methods in bold: the best one and all that are not behind it.
+    """The methods that lead: the best one and all that are not behind it.
+
+    Their numbers are bold if they are also clear of the floors, see `cells.is_bold`.
 
     A method is behind the best one if the paired test separates them, or if their intervals do not
     overlap. The latter matters for methods with few seeds: after adjustment for all pairs, their
@@ -223,7 +225,7 @@ def find_leaders(
             ignored.
         key: column of the number, such as 'accuracy'; its interval is in `key_low` and `key_high`.
         better: whether higher is better.
-        floors: methods that are never bold.
+        floors: methods that never lead.
 
     Returns:
         Empty if only floors are behind the best one.

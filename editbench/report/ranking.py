@@ -46,13 +46,13 @@ class Ranking:
     Args:
         table: columns COLUMNS, best first, floors last; empty where nothing can be ranked.
         compared: what the means are over.
-        bold: the best method and those that are not behind it; empty if none is behind it.
+        leaders: the best method and those that are not behind it; empty if none is behind it.
         ties: method -> methods that it is not separated from, best first.
     """
 
     table: pd.DataFrame
     compared: MeanComparison
-    bold: frozenset[str] = frozenset()
+    leaders: frozenset[str] = frozenset()
     ties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -66,8 +66,8 @@ def ranking(compared: MeanComparison, setting: str = "") -> Ranking:
     empty = pd.DataFrame(columns=list(COLUMNS))
     if len(compared.methods) < 2:
         return Ranking(empty, compared)
-    table, bold, ties = _ranked(compared)
-    return Ranking(table.assign(setting=setting)[list(COLUMNS)], compared, bold, ties=ties)
+    table, leaders, ties = _ranked(compared)
+    return Ranking(table.assign(setting=setting)[list(COLUMNS)], compared, leaders, ties=ties)
 
 
 def describe_ranking(found: Ranking, theme: Theme) -> list[str]:
@@ -95,7 +95,7 @@ def describe_ranking(found: Ranking, theme: Theme) -> list[str]:
 def _ranked(
     compared: MeanComparison,
 ) -> tuple[pd.DataFrame, frozenset[str], dict[str, tuple[str, ...]]]:
-    """The table, the methods in bold, and for each method those that it is not separated from."""
+    """The table, the methods that lead, and for each method those that it is not separated from."""
     methods = [*compared.methods, *compared.floors]
     pairs = list(combinations(range(len(methods)), 2))
     means = compared.averages()
@@ -142,6 +142,6 @@ def _ranked(
     first = order[0]
     # As for a single attribute, see `paired.find_leaders`.
     behind = apart[first] | (high < low[first])
-    bold = frozenset(methods[k] for k in order if k < ranked and not behind[k])
+    leaders = frozenset(methods[k] for k in order if k < ranked and not behind[k])
     table = pd.DataFrame(rows).astype({"best_rank": "Int64", "worst_rank": "Int64"})
-    return table, bold if len(bold) < ranked else frozenset(), ties
+    return table, leaders if len(leaders) < ranked else frozenset(), ties

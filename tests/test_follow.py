@@ -13,16 +13,26 @@ import pytest
 from editbench.base import progress
 from editbench.base.files import write_json
 from editbench.commands.command_line import CommandLine
-from editbench.run import follow
+from editbench.run import follow, job
 from editbench.run.follow import Follower, Pace
+from editbench.run.loading import load_bank
 from editbench.run.outcome import headline
 from editbench.run.record import Record
+from editbench.run.settings import Settings
+from editbench.run.stages import fit_and_walk
 from editbench.run.sweep_summary import again_command
 from tests.fake_records import fake_run, metric_rows
+from tests.toy_world import toy_config
 
 
-def leave(folder, number, reused=False):
-    outcome = {"status": "done", "reused": reused, "job": f"job {number}", "told": "done"}
+def leave(folder, number, reused=False, seconds=0.0):
+    outcome = {
+        "status": "done",
+        "reused": reused,
+        "job": f"job {number}",
+        "told": "done",
+        "seconds": seconds,
+    }
     write_json(folder / f"{number}.json", outcome)
 
 
@@ -47,37 +57,92 @@ def test_time_in_words(seconds, text):
     assert progress.time_left(seconds) == text
 
 
-def test_the_pace_is_that_of_jobs_that_took_time(clock):
+def test_the_pace_is_that_of_jobs_that_took_time():
     pace = Pace(5)
-    assert pace.mark(reused=True) == "[1/5]" and pace.left() == ""
-    clock[0] += 30
+    assert pace.mark("done", True, 0.0) == "[1/5]" and pace.left() == ""
     # One job in 30 s, and three are left.
-    assert pace.mark(reused=False) == "[2/5]" and pace.left() == " (about 90 s left)"
-    clock[0] += 10
-    assert pace.mark(reused=False) == "[3/5]" and pace.left() == " (about 40 s left)"
-    pace.mark(reused=False)
-    assert pace.mark(reused=False) == "[5/5]" and pace.left() == ""
+    assert pace.mark("done", False, 30.0) == "[2/5]" and pace.left() == " (about 90 s left)"
+    assert pace.mark("done", False, 10.0) == "[3/5]" and pace.left() == " (about 40 s left)"
+    pace.mark("done", False, 10.0)
+    assert pace.mark("done", False, 10.0) == "[5/5]" and pace.left() == ""
 
 
-def test_the_first_jobs_of_a_long_sweep_say_nothing_of_its_pace(clock):
+def test_the_first_jobs_of_a_long_sweep_say_nothing_of_its_pace():
     """They compute the fits that later jobs find."""
     pace = Pace(100)
-    clock[0] += 60
     for _ in range(4):
-        pace.mark(reused=False)
+        pace.mark("done", False, 12.0)
         assert pace.left() == ""
-    pace.mark(reused=False)
+    pace.mark("done", False, 12.0)
     assert pace.left() == " (about 19 min left)"
 
 
-def test_a_follower_prints_each_job_once(tmp_path, capsys, clock):
-    follower = Follower(tmp_path, [[], [], []])
+@pytest.mark.parametrize("at_once", [1, 4, None])
+def test_a_job_that_fails_at_once_says_nothing_of_the_pace(clock, at_once):
+    pace = Pace(9, at_once)
+    clock[0] += 1
+    for status in ("failed", "skipped"):
+        pace.mark(status, False, 0.1)
+        assert pace.left() == ""
+    clock[0] += 60
+    pace.mark("done", False, 60.0)
+    # Six jobs of a minute each, one after the other or four at a time.
+    seconds = {1: 360, 4: 90, None: 360}[at_once]
+    assert pace.left() == f" ({progress.time_left(seconds)})"
+
+
+def test_a_bank_that_is_built_first_is_no_part_of_the_pace(clock):
+    pace = Pace(4, at_once=None)
+    clock[0] += 3600
+    pace.mark("done", False, 20.0)
+    assert pace.left() == " (about 60 s left)"
+
+
+def test_on_other_machines_the_pace_shows_how_many_jobs_ran_at_once(clock):
+    pace = Pace(12, at_once=None)
+    clock[0] += 20
+    for _ in range(4):
+        pace.mark("done", False, 20.0)
+    # Four jobs took 20 s together, and eight are left.
+    assert pace.left() == " (about 40 s left)"
+    # Three of them then wait for a free machine.
+    clock[0] += 80
+    pace.mark("done", False, 20.0)
+    assert pace.left() == f" ({progress.time_left(7 * 100 / 5)})"
+
+
+def test_a_job_measures_itself_without_its_bank(tmp_path, monkeypatch):
+    class Clock:
+        now = 0.0
+
+        def time(self):
+            return self.now
+
+    clock = Clock()
+
+    def slow_bank(settings):
+        clock.now += 3600
+        return load_bank(settings)
+
+    def slow_walk(*args):
+        clock.now += 5
+        return fit_and_walk(*args)
+
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(job, "load_bank", slow_bank)
+    monkeypatch.setattr(job, "fit_and_walk", slow_walk)
+    settings = Settings.from_config(toy_config(tmp_path))
+    assert job.run_job(settings).seconds == 5.0
+    assert job.run_job(settings).seconds == 0.0  # found
+
+
+def test_a_follower_prints_each_job_once(tmp_path, capsys):
+    follower = Follower(tmp_path, [[], [], []], at_once=1)
     leave(tmp_path, 2, reused=True)
     (tmp_path / ".partial.json").write_text("{")
     follower.print_new_outcomes()
     assert capsys.readouterr().err == "[1/3] job 2: done\n"
-    clock[0] += 7
-    leave(tmp_path, 0)
+    leave(tmp_path, 0, seconds=7.0)
     follower.print_new_outcomes()
     follower.print_new_outcomes()
     assert capsys.readouterr().err == "[2/3] job 0: done (about 7 s left)\n"

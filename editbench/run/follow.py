@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,31 +27,52 @@ def outcome_numbers(folder: Path) -> list[int]:
 
 
 class Pace:
-    """Counts jobs as they end, and estimates from their pace how long the others will take.
+    """Counts jobs as they end, and estimates from their durations how long the others will take.
+
+    Each job measures its own duration. The time for a bank, which all jobs share, is no part of it.
 
     Args:
         count: total number of jobs.
+        at_once: number of jobs that run at the same time; None if it is unknown, since they run on
+            other machines. The jobs that have ended then show how many did.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, at_once: int | None = 1) -> None:
         self.count = count
+        self.at_once = at_once
         self.ended = 0
-        self.worked = 0  # jobs that ran; finding an existing record takes no time
-        self.began = time.monotonic()
+        self.done: list[float] = []  # seconds of the jobs that the estimate is based on
+        self.busy = 0.0  # seconds of all jobs together
+        self.began = math.inf  # when the first job began
 
-    def mark(self, reused: bool) -> str:
-        """Count a job and return its place, such as '[3/12]'."""
+    def mark(self, status: str, reused: bool, seconds: float) -> str:
+        """Count a job that has just ended, and return its place, such as '[3/12]'.
+
+        Args:
+            status: of its outcome. A job that was skipped or failed may have ended at once, so only
+                those that were done tell how long a job takes.
+            reused: whether its record was found, which takes no time.
+            seconds: its duration.
+        """
         self.ended += 1
-        self.worked += not reused
+        if not reused:
+            self.busy += seconds
+            self.began = min(self.began, time.monotonic() - seconds)
+            if status == "done":
+                self.done.append(seconds)
         return f"[{self.ended}/{self.count}]"
 
     def left(self) -> str:
         """Text such as ' (about 4 min left)'; '' if nothing is known or left."""
         remaining = self.count - self.ended
-        if not remaining or not self.worked or self.ended < PACE_KNOWN * self.count:
+        if not remaining or not sum(self.done) or self.ended < PACE_KNOWN * self.count:
             return ""
-        seconds = (time.monotonic() - self.began) / self.worked * remaining
-        return f" ({time_left(seconds)})"
+        # Seconds of all remaining jobs together.
+        work = sum(self.done) / len(self.done) * remaining
+        if self.at_once is not None:
+            return f" ({time_left(work / self.at_once)})"
+        elapsed = time.monotonic() - self.began
+        return f" ({time_left(work * elapsed / self.busy)})"
 
 
 class Follower:
@@ -62,12 +84,13 @@ class Follower:
     Args:
         folder: where the jobs write their outcomes.
         own: for each job, the words that its title lacks; see `editbench.run.job_names`.
+        at_once: number of jobs that run at the same time, as of `Pace`.
     """
 
-    def __init__(self, folder: Path, own: Sequence[Sequence[str]]) -> None:
+    def __init__(self, folder: Path, own: Sequence[Sequence[str]], at_once: int | None = 1) -> None:
         self.folder = folder
         self.own = own
-        self.pace = Pace(len(own))
+        self.pace = Pace(len(own), at_once)
         self._seen: set[int] = set()
         # A job of this process and the polling thread may look at the same time.
         self._lock = threading.Lock()
@@ -95,7 +118,7 @@ class Follower:
             outcome = read_json(self.folder / f"{number}.json")
         except BadFile:
             return  # the summary names it
-        mark = self.pace.mark(outcome["reused"])
+        mark = self.pace.mark(outcome["status"], outcome["reused"], outcome["seconds"])
         title = full_title(outcome["job"], self.own[number])
         print_message(f"{mark} {title}: {outcome['told']}{self.pace.left()}")
 

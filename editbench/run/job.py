@@ -278,7 +278,7 @@ def _run(job: Job, folder: Path) -> Outcome:
         records.write_status(partial, status, reason, seconds=seconds, **about)
     if interrupted:
         raise KeyboardInterrupt
-    return Outcome(status, reason, folder.name, False)
+    return Outcome(status, reason, folder.name, False, seconds=seconds)
 
 
 def _observe_kept(job: Job, record: Record) -> Record:

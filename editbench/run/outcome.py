@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ class Outcome:
         reused: whether an earlier record was found.
         removed: metrics whose rows were removed from that record, since this job's settings do not
             include them.
+        seconds: how long the job took, without the time to build its bank or to wait for it; 0 if
+            it did not begin, if an earlier record was found, or for a part of a bank, whose time
+            says nothing about other parts.
     """
 
     status: str
@@ -33,6 +36,7 @@ class Outcome:
     run_id: str
     reused: bool
     removed: tuple[str, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
 
 
 def write_outcome(folder: Path, number: int, title: str, outcome: Outcome, text: str) -> None:

@@ -177,7 +177,8 @@ def run_sweep(
         _share_sweep_settings(master, sweep.folder)
         _share_environment(master, len(jobs))
         interrupted = False
-        follower = Follower(sweep.folder, sweep.own)
+        at_once = local_workers(master, len(jobs), available_cores())
+        follower = Follower(sweep.folder, sweep.own, at_once)
         numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
         try:
             if task is job_task:

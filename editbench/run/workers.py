@@ -51,11 +51,11 @@ def run_jobs(
     Raises:
         EditbenchError: a worker was killed.
     """
-    pace = Pace(len(jobs))
+    pace = Pace(len(jobs), min(workers, len(jobs)))
     own = own_words(words) or [[] for _ in jobs]
     for place, outcome in _outcomes(jobs, workers):
         settings = jobs[place]
-        mark = pace.mark(outcome.reused)
+        mark = pace.mark(outcome.status, outcome.reused, outcome.seconds)
         title = full_title(settings.title, own[place])
         print_message(f"{mark} {title}: {describe_outcome(settings, outcome)}{pace.left()}")
         yield settings, outcome

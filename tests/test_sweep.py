@@ -9,9 +9,11 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from editbench.api import run
@@ -24,6 +26,7 @@ from editbench.cli import main
 from editbench.run import launch
 from editbench.run.compose import compose_settings
 from editbench.run.job import find_job
+from editbench.run.loading import device_problem
 from editbench.run.sweep_summary import print_summary
 from tests.processes import ROOT, Started, wait_until
 from tests.sweep_editors import notes, toy_words
@@ -117,6 +120,79 @@ def test_the_devices_of_other_machines_are_not_looked_for(
     assert [outcome["status"] for outcome in outcomes(tmp_path / "out").values()] == ["failed"] * 2
 
 
+# -- a GPU without TF32 --------------------------------------------------------------------------------------------
+TURING = "GPU-aa11, 7.5\n"
+TF32 = ["device=cuda", "precision=tf32"]
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    """A machine with one GPU, as far as a sweep looks before its jobs start -> sets its driver's answer."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    def answer(text):
+        asked = SimpleNamespace(stdout=text)
+        monkeypatch.setattr(launch.subprocess, "run", lambda *_, **__: asked)
+
+    return answer
+
+
+@pytest.mark.parametrize("launcher", [[], JOBLIB])
+def test_a_gpu_without_tf32_is_told_once_before_any_job(
+    launcher, tmp_path, words, in_root, capfd, one_gpu
+):
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    one_gpu(TURING)
+    out = tmp_path / "out"
+    jobs = ["-m", "method=along,skip", "attribute=a,b", *TF32]
+    assert main(["run", *words, f"out={out}", *jobs, *launcher]) == 1
+    text = capfd.readouterr().err
+    assert text.startswith("error: precision=tf32 with device=cuda: TF32 needs an NVIDIA GPU")
+    assert text.count("\n") == 1 and "precision=fp32" in text
+    assert not out.exists() and not (tmp_path / "cache").exists()
+
+
+def test_a_bank_in_parts_and_the_interface_tell_of_tf32_once(
+    tmp_path, words, in_root, capfd, one_gpu
+):
+    one_gpu(TURING)
+    assert main(["bank", *words, f"out={tmp_path}/out", *TF32, "--parts", "3"]) == 1
+    text = capfd.readouterr().err
+    assert text.startswith("error: precision=tf32 with device=cuda") and text.count("\n") == 1
+    folder, *others = words[1:]
+    with pytest.raises(EditbenchError, match=r"^precision=tf32 with device=cuda"):
+        run(
+            [*others, f"out={tmp_path}/out", "method=along", "attribute=a,b", *TF32],
+            config_dirs=folder,
+        )
+    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "precision", "is_told"),
+    [
+        (TURING, "tf32", True),
+        ("GPU-aa11, 8.0\n", "tf32", False),
+        ("GPU-aa11, 10.0\n", "tf32", False),
+        # A worker may be given the GPU that has it.
+        (f"{TURING}GPU-bb22, 8.6\n", "tf32", False),
+        # An old driver, whose tool does not know the question.
+        ('Field "compute_cap" is not a valid field to query.\n', "tf32", False),
+        ("", "tf32", False),
+        (TURING, "bf16", False),
+        (TURING, "fp32", False),
+    ],
+)
+def test_only_what_is_known_to_lack_tf32_is_refused(answer, precision, is_told, one_gpu, words):
+    one_gpu(answer)
+    config = ["method=along", "attribute=a", "device=cuda", f"precision={precision}"]
+    folder, *others = words[1:]
+    settings = compose_settings([*others, *config], [Path(folder)])
+    assert (device_problem(settings) is not None) == is_told
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -136,6 +212,7 @@ def test_a_command_with_an_option_names_the_option(command, tmp_path, capfd, mon
 # -- a user's callbacks ------------------------------------------------------------------------------------------------
 CALLBACK = """
 from pathlib import Path
+from types import SimpleNamespace
 
 from hydra.experimental.callback import Callback
 

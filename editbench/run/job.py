@@ -34,8 +34,7 @@ from editbench.run.inversions import inversion_id
 from editbench.run.loading import (
     bank_folder,
     bank_key,
-    check_device,
-    is_device_missing,
+    device_problem,
     load_bank,
     load_editor,
     load_metrics,
@@ -87,11 +86,16 @@ def check_devices(jobs: Iterable[Settings]) -> None:
         jobs: settings of each. A job whose record exists needs no device.
 
     Raises:
-        EditbenchError: a device is missing.
+        EditbenchError: a device is missing, or lacks the precision.
     """
+    problems: dict[tuple[str, str], EditbenchError | None] = {}
     for settings in jobs:
-        if is_device_missing(settings.device) and find_job(settings) is None:
-            check_device(settings.device)
+        key = settings.device, settings.precision
+        if key not in problems:
+            problems[key] = device_problem(settings)
+        problem = problems[key]
+        if problem is not None and find_job(settings) is None:
+            raise problem
 
 
 class Identified(NamedTuple):

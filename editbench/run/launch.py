@@ -216,19 +216,36 @@ def used_gpu_memory(environ: Mapping[str, str]) -> list[int]:
     Returns:
         One number per visible GPU; empty if the driver's answer or a GPU's name cannot be read.
     """
-    command = ["nvidia-smi", "--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits"]
+    return _of_visible_gpus("memory.used", environ)
+
+
+def gpu_generations(environ: Mapping[str, str]) -> list[int]:
+    """Major compute capability of each GPU that this process sees, without initialising CUDA.
+
+    Args:
+        environ: as of `used_gpu_memory`.
+
+    Returns:
+        One number per visible GPU; empty if it is unknown, as of `used_gpu_memory`.
+    """
+    return _of_visible_gpus("compute_cap", environ)
+
+
+def _of_visible_gpus(quantity: str, environ: Mapping[str, str]) -> list[int]:
+    """What the driver's tool answers about each visible GPU, without decimals."""
+    command = ["nvidia-smi", f"--query-gpu=uuid,{quantity}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True
         )
         rows = [line.split(", ") for line in answer.stdout.splitlines()]
         names = [row[0] for row in rows]
-        used = [int(row[1]) for row in rows]
+        values = [int(row[1].partition(".")[0]) for row in rows]
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return []
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return used
+        return values
     found = []
     for word in map(str.strip, visible.split(",")):
         # A number or the prefix of a GPU's UUID. The driver numbers GPUs as CUDA does with
@@ -237,7 +254,7 @@ def used_gpu_memory(environ: Mapping[str, str]) -> list[int]:
             places = [int(word)]
         else:
             places = [k for k, name in enumerate(names) if word and name.startswith(word)]
-        if len(places) != 1 or places[0] >= len(used):
+        if len(places) != 1 or places[0] >= len(values):
             return []
-        found.append(used[places[0]])
+        found.append(values[places[0]])
     return found

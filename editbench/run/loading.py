@@ -15,7 +15,7 @@ from editbench.bank.build import Models, build_bank
 from editbench.bank.spec import BankSpec
 from editbench.base import identity
 from editbench.base.attributes import Attributes
-from editbench.base.compute_options import check_device_name, is_gpu
+from editbench.base.compute_options import check_device_name, is_gpu, without_tf32
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import (
     OF_CACHE,
@@ -26,7 +26,7 @@ from editbench.base.files import (
     named_files,
 )
 from editbench.base.instantiate import build
-from editbench.base.precision import use_precision
+from editbench.base.precision import AMPERE, use_precision
 from editbench.base.user_code import is_ours
 from editbench.networks.features import FeatureNetwork
 from editbench.networks.generator import Generator
@@ -34,6 +34,7 @@ from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.batch import bank_batch
 from editbench.run.component import Component
+from editbench.run.launch import gpu_generations
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
 from editbench.walk.observation import Observation, Unavailable
@@ -99,6 +100,30 @@ def is_device_missing(name: str) -> bool:
     and their order must not be fixed before a worker chooses it.
     """
     return is_gpu(name) and (torch.device(name).index or 0) >= torch.cuda.device_count()
+
+
+def device_problem(settings: Settings) -> EditbenchError | None:
+    """Why this machine cannot run a job on its device; None if it can, or if that is unknown.
+
+    CUDA is not started, as in `is_device_missing`.
+
+    Args:
+        settings: of the job.
+
+    Returns:
+        The error that the job would raise: its GPU is missing, or every GPU that this process sees
+        is too old for precision=tf32. If only some are, it depends on the GPU that a job is given.
+    """
+    if is_device_missing(settings.device):
+        try:
+            check_device(settings.device)
+        except EditbenchError as error:
+            return error
+    if settings.precision == "tf32" and is_gpu(settings.device):
+        generations = gpu_generations(os.environ)
+        if generations and max(generations) < AMPERE:
+            return without_tf32(settings.device)
+    return None
 
 
 def networks_code(settings: Settings) -> str:

@@ -230,7 +230,8 @@ def _check_jobs(
 def _check_devices(
     task: Task, composer: JobComposer, jobs: Sequence[list[str]], composed: Sequence[Settings]
 ) -> None:
-    """Check, once for the whole sweep, that this machine has the devices of its jobs.
+    """Check, once for the whole sweep, that this machine has the devices of its jobs, and their
+    precision.
 
     Args:
         task: of the sweep.
@@ -239,19 +240,19 @@ def _check_devices(
         composed: settings that cover every swept value.
 
     Raises:
-        EditbenchError: a device is missing.
+        EditbenchError: a device is missing, or lacks the precision.
     """
     if not any(is_gpu(settings.device) for settings in composed):
         return
     from editbench.run.job import check_devices  # torch, so after the settings
-    from editbench.run.loading import check_device, is_device_missing
+    from editbench.run.loading import device_problem
 
-    missing = [settings.device for settings in composed if is_device_missing(settings.device)]
+    problems = [problem for problem in map(device_problem, composed) if problem is not None]
     # Composing every job of a large sweep takes long, and is needed only to look for their records.
-    if missing and task is job_task:
+    if problems and task is job_task:
         check_devices(_valid_settings(composer, jobs))
-    elif missing:
-        check_device(missing[0])
+    elif problems:
+        raise problems[0]
 
 
 def _valid_settings(composer: JobComposer, jobs: Iterable[list[str]]) -> Iterator[Settings]:

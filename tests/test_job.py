@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -23,7 +24,7 @@ from editbench.bank.importing import import_bank
 from editbench.base import identity
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import file_state
+from editbench.base.files import file_state, unsealed_folder, write_json
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
 from editbench.metrics.crossing_accuracy import CrossingAccuracy
@@ -277,6 +278,33 @@ def test_a_metric_that_gives_something_else_is_told_what_to_give(tmp_path, monke
     assert failed.reason.startswith(
         "metric fragile: Fragile.compute must return a MetricResult, as returned by "
         "ResultBuilder().result(), not dict (see "
+    )
+
+
+def without(folder: Path, name: str, columns: list[str]) -> None:
+    """Take columns from a table of a record, as if an older version had written it."""
+    with unsealed_folder(folder):
+        pq.write_table(pq.read_table(folder / name).drop_columns(columns), folder / name)
+        # The metrics of that version had another key too.
+        write_json(folder / "metrics.json", {"key": "of an older version"})
+
+
+def test_a_record_of_an_older_version_is_measured_again_or_named_with_the_remedy(tmp_path):
+    cfg = toy_config(tmp_path)
+    folder = folder_of(cfg, run_job(cfg))
+    without(folder, "rows.parquet", ["count", "note"])
+    (problem,) = load(tmp_path).problems
+    assert f"{folder}/rows.parquet lacks the columns count, note, as" in problem.reason
+    assert "the `editbench run` that made it computes them again" in problem.reason
+    assert f"delete {folder}" in problem.reason
+    # As the message says.
+    assert run_job(cfg).reused
+    assert load(tmp_path).problems == ()
+    # Nothing can compute the walks from the rest of the record.
+    without(folder, "trajectory.parquet", ["crossed", "stopped"])
+    assert refusal(cfg) == (
+        f"{folder}/trajectory.parquet lacks the columns crossed, stopped, as records of older "
+        "versions do; delete its folder and run the job again"
     )
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.report.newest import notes_of, older_records
 from editbench.report.seeds import pool_seeds
 from editbench.report.settings import add_settings
@@ -409,9 +409,10 @@ def _table(file: Path, types: dict[str, str], optional: Iterable[str] = ()) -> p
         present = set(source.schema_arrow.names)
         missing = [column for column in types if column not in present and column not in optional]
         if missing:
-            raise ValueError(
-                f"{file.name} lacks the columns {', '.join(missing)}: run the same command again, "
-                "which computes the metrics again"
+            raise BadFile(
+                f"{file} lacks the columns {', '.join(missing)}, as records of older versions do: "
+                "the `editbench run` that made it computes them again; if it makes a new record "
+                f"instead, delete {file.parent}"
             )
         # Unknown columns, of newer versions, are not read. The tables are too small for threads.
         table = source.read([name for name in types if name in present], use_threads=False)

@@ -157,10 +157,22 @@ class Record:
         return read_json(self.path(self.PROVENANCE)) if self.has(self.PROVENANCE) else {}
 
     def trajectories(self) -> Trajectories:
-        """Every step of every start."""
-        from editbench.walk.trajectory import Trajectories
+        """Every step of every start.
 
-        return Trajectories.load(self.path(self.TRAJECTORY))
+        Raises:
+            BadFile: the file is missing, was altered, has another format or lacks a column.
+        """
+        from editbench.walk.trajectory import KEYS, Trajectories
+
+        file = self.path(self.TRAJECTORY)
+        found = Trajectories.load(file)
+        missing = [name for name in KEYS if name not in found.table]
+        if missing:
+            raise BadFile(
+                f"{file} lacks the columns {', '.join(missing)}, as records of older versions do; "
+                f"{REMEDY}"
+            )
+        return found
 
     def rows(self) -> pd.DataFrame:
         """The rows of all metrics."""

@@ -1,8 +1,10 @@
 """Jobs: records that are whole or absent, found instead of repeated; a failure stays a failure of its own job."""
 
 import copy
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -662,19 +664,24 @@ def test_an_unwritable_place_is_explained(tmp_path):
         run_job(settings)
 
 
-def test_a_full_disk_is_explained_and_the_job_is_done_later(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "words", "remedy"),
+    [
+        (errno.ENOSPC, "the disk is full", "free some space, or set out=DIR"),
+        (errno.EFBIG, "the file would be larger than allowed", "(`ulimit -f`), or set out=DIR"),
+    ],
+)
+def test_a_disk_without_room_is_explained_and_the_job_is_done_later(
+    number, words, remedy, tmp_path, monkeypatch
+):
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     cfg = toy_config(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Trajectories, "save", full)
         outcome = run_job(cfg)
-    assert (
-        outcome.status == "failed"
-        and "the disk is full" in outcome.reason
-        and "free some space" in outcome.reason
-    )
+    assert outcome.status == "failed" and words in outcome.reason and remedy in outcome.reason
     assert run_job(cfg).status == "done"
 
 

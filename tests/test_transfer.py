@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 from editbench.base.errors import EditbenchError
+from editbench.base.files import CannotWrite
 from editbench.commands.transfer import main
 from editbench.report.load import load
 from editbench.stats.rank_correlation import kendall
@@ -115,3 +118,14 @@ def test_the_command_writes_its_files(tmp_path, capsys):
     assert main([str(one), str(other), "--out", str(out)]) == 0
     assert "one and other: 1.00" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"transfer.csv", "accuracy.csv", "transfer.png"}
+
+
+def test_a_full_disk_is_explained(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    rates = {"alpha": 0.8, "beta": 0.6, "gamma": 0.4}
+    folders = [str(write(tmp_path / name, rates)) for name in ("one", "other")]
+    with pytest.raises(CannotWrite, match="the disk is full"):
+        main([*folders, "--out", str(tmp_path / "out")])

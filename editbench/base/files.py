@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,10 @@ CHECKSUM = "checksum"  # the key of a sealed JSON file
 OF_CACHE = "cache=DIR"  # chooses the folder of a cache, in every command that has one
 T = TypeVar("T")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+TOO_LARGE = errno.EFBIG  # a limit of the process, or of the file system
+# Numpy drops the errno of a file that it could not write to its end.
+CUT_SHORT = 0
+OF_NUMPY = re.compile(r"\d+ requested and \d+ written")
 # ENOTDIR and EEXIST: a file has the name of a folder that is needed.
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -54,11 +59,11 @@ def file_sha256(path: Path) -> str:
 
 # -- errors of the disk ----------------------------------------------------------------------------
 class CannotWrite(EditbenchError):
-    """A file cannot be written, since the disk is full or a permission is missing.
+    """A file cannot be written, since it is too large, the disk is full or a permission is missing.
 
     Args:
         path: of the file or folder.
-        number: errno of the error.
+        number: errno of the error; CUT_SHORT if it is unknown which of the first two it is.
         keys: words of the command that choose the folder, such as 'out=DIR'; '' if unknown.
     """
 
@@ -76,13 +81,22 @@ class CannotWrite(EditbenchError):
                 f"the disk is full: could not write {self.path}. What was finished is kept; free "
                 f"some space, or {choice} a folder on another disk, and start again"
             )
+        if self.number in (TOO_LARGE, CUT_SHORT):
+            reason = "the file would be larger than allowed"
+            if self.number == CUT_SHORT:
+                reason = "the disk is full, or the file would be larger than allowed"
+            return (
+                f"{reason}: could not write {self.path}. What was finished is kept; raise the "
+                f"limit of file sizes (`ulimit -f`), or {choice} a folder on another disk, and "
+                "start again"
+            )
         reason = os.strerror(self.number)
         return f"cannot write {self.path} ({reason}): {choice} a folder you may write to"
 
 
 @contextmanager
 def explain_disk_errors(path: Path, keys: str = "") -> Iterator[None]:
-    """Turn a full disk or a missing permission into a message with the remedy.
+    """Turn a full disk, a file too large or a missing permission into a message with the remedy.
 
     What writes a file seldom knows by which key a user chose its folder. A caller that knows it
     adds it to the error.
@@ -102,10 +116,11 @@ def explain_disk_errors(path: Path, keys: str = "") -> Iterator[None]:
         raise CannotWrite(error.path, error.number, keys) from error
     except EditbenchError:
         raise
-    except Exception as error:  # safetensors and parquet raise their own types for a full disk
+    except Exception as error:  # safetensors raises its own type for a full disk
         number = _error_number(error)
         is_forbidden = number in NO_PERMISSION and isinstance(error, OSError)
-        if number in FULL_DISK or is_forbidden:
+        has_no_room = number in (*FULL_DISK, TOO_LARGE, CUT_SHORT)
+        if number is not None and (has_no_room or is_forbidden):
             raise CannotWrite(path, number, keys) from error
         raise
 
@@ -139,15 +154,17 @@ def usable_folder(path: str | Path) -> Path:
     return path
 
 
-def _error_number(error: Exception) -> int:
-    """The errno of an error; 0 if it has none."""
+def _error_number(error: Exception) -> int | None:
+    """The errno of an error, or CUT_SHORT; None if it has none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     text = str(error)
-    for number in FULL_DISK:
+    if isinstance(error, OSError) and OF_NUMPY.fullmatch(text):
+        return CUT_SHORT
+    for number in (*FULL_DISK, TOO_LARGE):
         if os.strerror(number) in text or f"os error {number}" in text:
             return number
-    return 0
+    return None
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -250,7 +267,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         value: JSON-like. Values that JSON does not know are written as their `str`.
 
     Raises:
-        CannotWrite: the disk is full, or a permission is missing.
+        CannotWrite: the disk is full, the file too large, or a permission is missing.
     """
     # The checksum covers the value as it is read back, with lists for tuples and text for paths.
     sealed = json.loads(json.dumps(value, default=str))
@@ -394,7 +411,7 @@ def write_checked(path: Path, data: bytes) -> None:
         data: the content.
 
     Raises:
-        CannotWrite: the disk is full, or a permission is missing.
+        CannotWrite: the disk is full, the file too large, or a permission is missing.
     """
     with explain_disk_errors(path, OF_CACHE):
         # Content first: after a kill between the two writes, the checksum differs or is missing.

@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
-from editbench.base.files import usable_folder, write_atomic
+from editbench.base.files import explain_disk_errors, usable_folder, write_atomic
 from editbench.commands.options import CommandParser
 from editbench.figures.panels import STYLE
 from editbench.studies.transfer import FEWEST, World, figure, rank_table, read_worlds, transfer
@@ -45,11 +45,12 @@ def main(argv: list[str]) -> int:
         raise EditbenchError(f"{args.folders[0]} holds only one world; name a second runs folder")
     found = transfer(worlds)
     table = rank_table(worlds)
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out / "transfer.csv", found.to_csv(index=False, lineterminator="\n"))
-    write_atomic(args.out / "accuracy.csv", table.to_csv(lineterminator="\n"))
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure(worlds, found).savefig(args.out / "transfer.png", dpi=DPI)
+    with explain_disk_errors(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_atomic(args.out / "transfer.csv", found.to_csv(index=False, lineterminator="\n"))
+        write_atomic(args.out / "accuracy.csv", table.to_csv(lineterminator="\n"))
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            figure(worlds, found).savefig(args.out / "transfer.png", dpi=DPI)
     _print(worlds, found, table)
     print(args.out / "transfer.png")
     return 0

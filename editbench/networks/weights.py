@@ -57,7 +57,7 @@ def save_tensors(
         config: how to build the module.
 
     Raises:
-        CannotWrite: the disk is full, or a permission is missing.
+        CannotWrite: the disk is full, the file too large, or a permission is missing.
     """
     header = {METADATA_KEY: json.dumps({"kind": kind, "config": config}, sort_keys=True)}
     # Copies, since safetensors refuses tensors that share memory.
@@ -77,7 +77,7 @@ def save_checked(
         config: how to build the module; without a key 'checksum'.
 
     Raises:
-        CannotWrite: the disk is full, or a permission is missing.
+        CannotWrite: the disk is full, the file too large, or a permission is missing.
     """
     save_tensors(path, tensors, kind, {**config, "checksum": _checksum(config, tensors)})
 

@@ -61,7 +61,7 @@ def write_network(
 
     Raises:
         EditbenchError: the written file decodes to other images.
-        CannotWrite: the disk is full, or a permission is missing.
+        CannotWrite: the disk is full, the file too large, or a permission is missing.
     """
     # The header has the origin of the weights, for records.
     state = dict(network.state_dict())

@@ -1,0 +1,91 @@
+"""Files that the disk or a limit does not let us write: the message names the remedy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from editbench.base.files import CannotWrite, explain_disk_errors, write_atomic
+
+VALUES = np.random.default_rng(0).random(10_000)
+
+
+@contextmanager
+def limited_files() -> Iterator[None]:
+    """Allow files of 1000 bytes, as `ulimit -f` does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def write_parquet(path: Path) -> None:
+    pd.DataFrame({"value": VALUES}).to_parquet(path)
+
+
+def write_safetensors(path: Path) -> None:
+    save_file({"value": torch.from_numpy(VALUES)}, path)
+
+
+def write_numpy(path: Path) -> None:
+    np.save(path, VALUES)
+
+
+def write_bytes(path: Path) -> None:
+    write_atomic(path, VALUES.tobytes())
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_safetensors, write_numpy, write_bytes])
+def test_a_file_above_the_limit_is_explained(write: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "file.npy"
+    with (
+        pytest.raises(CannotWrite) as raised,
+        limited_files(),
+        explain_disk_errors(path, "out=DIR"),
+    ):
+        write(path)
+    text = str(raised.value)
+    assert f"the file would be larger than allowed: could not write {path}" in text
+    assert "ulimit -f" in text and "or set out=DIR to a folder on another disk" in text
+    # Numpy does not say whether the disk is full.
+    assert ("the disk is full" in text) == (write is write_numpy)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EFBIG, "larger than allowed"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EACCES, "Permission denied"),
+    ],
+)
+def test_every_reason_comes_with_the_key_of_the_folder(number: int, words: str) -> None:
+    with (
+        pytest.raises(CannotWrite, match=words) as raised,
+        explain_disk_errors(Path("there"), "cache=DIR"),
+    ):
+        raise OSError(number, os.strerror(number))
+    assert "there" in str(raised.value) and "set cache=DIR to a folder" in str(raised.value)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(OSError, match="some other fault"), explain_disk_errors(Path("there")):
+        raise OSError("some other fault")
+    with pytest.raises(ZeroDivisionError), explain_disk_errors(Path("there")):
+        raise ZeroDivisionError

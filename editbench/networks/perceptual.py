@@ -37,7 +37,8 @@ LINEAR_FILE = "torchmetrics/functional/image/lpips_models/vgg.pth"
 VGG16_FILE = "vgg16-397923af.pth"
 LPIPS_REMEDY = (
     f"LPIPS needs torchvision's vgg16 weights ({VGG16_FILE}) and the linear weights of lpips "
-    "v0.1 (vgg.pth, which torchmetrics has); give the paths, or choose another distance"
+    "v0.1 (vgg.pth, which torchmetrics has); give their paths (method.spectrum.vgg and "
+    "method.spectrum.linear, or inversion.perceptual.weights), or choose another distance"
 )
 UNIT_EPS = 1e-10  # LPIPS's epsilon in the length of a feature vector
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from editbench import report as reports
-from editbench.base.conf import describe_options, groups, quoted
+from editbench.base.conf import check_folders, describe_options, groups, quoted
 from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.base.spaces import Codes
 from editbench.base.validation import check_at_least
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
+from editbench.report import Style
 from editbench.report.load import Results
 from editbench.report.strip_figure import draw_strip
 from editbench.report.strips import strips_of_record
@@ -41,6 +43,8 @@ from editbench.run.settings import Settings
 from editbench.run.workers import run_jobs
 
 PathLike = str | os.PathLike[str]
+# Configuration folders of a user.
+Folders = PathLike | Sequence[PathLike]
 
 FOLDER = "editbench_folder"  # key of DataFrame.attrs with the folder of a trajectory's record
 
@@ -49,7 +53,7 @@ FOLDER = "editbench_folder"  # key of DataFrame.attrs with the folder of a traje
 def run(
     overrides: str | Sequence[str] = "",
     *,
-    config_dirs: PathLike | Sequence[PathLike] = (),
+    config_dirs: Folders = (),
     workers: int = 1,
 ) -> Runs:
     """Run one job, or every job of a sweep, and return their records.
@@ -83,10 +87,7 @@ def run(
     """
     check_at_least("workers", workers, 1)
     words = _words(overrides)
-    if isinstance(config_dirs, str | os.PathLike):
-        config_dirs = [config_dirs]
-    folders = [Path(folder) for folder in config_dirs]
-    words, folders = name_files(words, folders)
+    words, folders = name_files(words, _folders(config_dirs))
     check_overrides(words, folders)
     # All settings are checked before the first network is loaded.
     composed = list(sweep_settings(words, folders))
@@ -230,17 +231,23 @@ class Runs:
         runs = self.status()[["method", "attribute", "seed", "run_id"]]
         return runs.merge(self._results.rows, on="run_id", how="inner")
 
-    def report(self, out: PathLike | None = None) -> Path:
+    def report(self, out: PathLike | None = None, *, config_dirs: Folders = ()) -> Path:
         """Write the report of these runs: index.html, tables and figures.
 
         Args:
             out: folder of the report; None for `report` in the runs folder.
+            config_dirs: one folder or several with options of your own, whose titles and papers the
+                report shows.
 
         Returns:
             The path of the page.
         """
         folder = None if out is None else Path(out)
-        return reports.report(self._results.root, folder, set(self._results.runs["run_id"]))
+        folders = _folders(config_dirs)
+        check_folders(folders)
+        root = self._results.root
+        style = replace(Style.of_runs(root), folders=tuple(folders))
+        return reports.report(root, folder, set(self._results.runs["run_id"]), style=style)
 
 
 class Run:
@@ -341,6 +348,13 @@ class Run:
         return table
 
 
+def _folders(config_dirs: Folders) -> list[Path]:
+    """One folder or several as a list."""
+    if isinstance(config_dirs, str | os.PathLike):
+        config_dirs = [config_dirs]
+    return [Path(folder) for folder in config_dirs]
+
+
 def _words(overrides: str | Sequence[str]) -> list[str]:
     """The overrides as a list of words. As in the command, `+experiment=x` is `experiment=x`."""
     words = overrides
@@ -427,7 +441,12 @@ def _check_whole(name: str, value: object) -> None:
 
 # -- networks --------------------------------------------------------------------------------------
 def generator(
-    name: str = "faces32", device: str = "cpu", *, data: PathLike | None = None, **options: Any
+    name: str = "faces32",
+    device: str = "cpu",
+    *,
+    data: PathLike | None = None,
+    config_dirs: Folders = (),
+    **options: Any,
 ) -> Generator:
     """Load a generator, in evaluation mode and without gradients of its weights.
 
@@ -435,6 +454,7 @@ def generator(
         name: of an option of the group `generator`, see `options("generator")`, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
         data: folder of third-party inputs, as the key `data` of a run; None for its default.
+        config_dirs: one folder or several with options of your own, as for `run`.
         **options: keys of its configuration, such as `weights` or `truncation_psi`.
 
     Raises:
@@ -450,7 +470,7 @@ def generator(
     """
     words = [f"generator={name}"]
     words += [f"generator.{key}={_written(value)}" for key, value in options.items()]
-    network: Generator = _ready(_settings(words, data).generator, device)
+    network: Generator = _ready(_settings(words, data, config_dirs).generator, device)
     return network
 
 
@@ -488,18 +508,24 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
         return gan.latent(z)
 
 
-def judge(name: str = "faces", device: str = "cpu", *, data: PathLike | None = None) -> Scorer:
+def judge(
+    name: str = "faces",
+    device: str = "cpu",
+    *,
+    data: PathLike | None = None,
+    config_dirs: Folders = (),
+) -> Scorer:
     """Load the judge of a scorer: the classifier that the benchmark measures with.
 
     Args:
         name: of an option of the group `scorer`, see `options("scorer")`, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
         data: folder of third-party inputs, as the key `data` of a run; None for its default.
+        config_dirs: one folder or several with options of your own, as for `run`.
 
     Returns:
         A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). Its `attributes` describe
-            the
-        columns.
+        the columns.
 
     Raises:
         UnknownName: there is no such scorer.
@@ -512,21 +538,27 @@ def judge(name: str = "faces", device: str = "cpu", *, data: PathLike | None = N
         >>> judge.attributes.labels(logits, "smile").shape[0]
         2
     """
-    return _scorer("judge", name, device, data)
+    return _scorer("judge", name, device, data, config_dirs)
 
 
-def teacher(name: str = "faces", device: str = "cpu", *, data: PathLike | None = None) -> Scorer:
+def teacher(
+    name: str = "faces",
+    device: str = "cpu",
+    *,
+    data: PathLike | None = None,
+    config_dirs: Folders = (),
+) -> Scorer:
     """Load the teacher of a scorer: the classifier that methods learn from.
 
     Args:
         name: of an option of the group `scorer`, see `options("scorer")`, or a YAML file.
         device: 'cpu', 'cuda', 'cuda:1'.
         data: folder of third-party inputs, as the key `data` of a run; None for its default.
+        config_dirs: one folder or several with options of your own, as for `run`.
 
     Returns:
         A network: images (N, C, H, W) in [-1, 1] -> logits (N, width). Its `attributes` describe
-            the
-        columns.
+        the columns.
 
     Raises:
         UnknownName: there is no such scorer.
@@ -536,20 +568,22 @@ def teacher(name: str = "faces", device: str = "cpu", *, data: PathLike | None =
         >>> eb.teacher("faces").attributes.names == eb.judge("faces").attributes.names
         True
     """
-    return _scorer("teacher", name, device, data)
+    return _scorer("teacher", name, device, data, config_dirs)
 
 
-def _scorer(role: str, name: str, device: str, data: PathLike | None) -> Scorer:
-    scorers = _settings([f"scorer={name}"], data).scorer
+def _scorer(
+    role: str, name: str, device: str, data: PathLike | None, config_dirs: Folders
+) -> Scorer:
+    scorers = _settings([f"scorer={name}"], data, config_dirs).scorer
     scorer: Scorer = _ready(getattr(scorers, role), device)
     return scorer
 
 
-def _settings(words: list[str], data: PathLike | None) -> Settings:
+def _settings(words: list[str], data: PathLike | None, config_dirs: Folders) -> Settings:
     """Settings of a job with these overrides, from which one network is taken."""
     if data is not None:
         words = [*words, f"data={quoted(os.fspath(data))}"]
-    return compose_settings(words)
+    return compose_settings(words, _folders(config_dirs))
 
 
 def _ready(component: Component, device: str) -> Any:
@@ -570,11 +604,12 @@ def _written(value: object) -> str:
 
 
 # -- options ---------------------------------------------------------------------------------------
-def options(group: str = "method") -> pd.Series:
+def options(group: str = "method", *, config_dirs: Folders = ()) -> pd.Series:
     """The options of a group of the configuration, with a short description of each.
 
     Args:
         group: 'method', 'generator', 'scorer', 'metric', 'budget', 'experiment' and others.
+        config_dirs: one folder or several with options of your own, as for `run`.
 
     Returns:
         Descriptions, indexed by the names of the options.
@@ -589,4 +624,7 @@ def options(group: str = "method") -> pd.Series:
     """
     if group not in groups():
         raise UnknownName("group", group, groups())
-    return pd.Series(describe_options(group), name="about", dtype="str").rename_axis(group)
+    folders = _folders(config_dirs)
+    check_folders(folders)
+    about = describe_options(group, folders)
+    return pd.Series(about, name="about", dtype="str").rename_axis(group)

@@ -198,6 +198,22 @@ def test_the_folder_of_ones_own_files_can_be_given(get, tmp_path):
         get("ffhq", data=tmp_path / "mine")
 
 
+def test_networks_of_ones_own_are_found_in_ones_own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownName, match="generator 'patches'"):
+        eb.generator("patches")
+    with pytest.raises(EditbenchError, match="no_such_folder: no such folder"):
+        eb.options("generator", config_dirs="no_such_folder")
+    # A generator of pictures of one colour, with a teacher and a judge.
+    assert main(["new", "world", "patches"]) == 0
+    assert "patches" in eb.options("scorer", config_dirs=["my_conf"])
+    gan = eb.generator("patches", config_dirs="my_conf", size=8)
+    images = gan.decode(eb.codes(gan, count=3))
+    assert images.shape == (3, 3, 8, 8)
+    for get in (eb.teacher, eb.judge):
+        assert get("patches", config_dirs=Path("my_conf"))(images).shape == (3, 2)
+
+
 def test_the_notebook_runs(here):
     """docs/tour.ipynb, from top to bottom, in this folder, whose bank it finds."""
     nbformat = pytest.importorskip("nbformat")

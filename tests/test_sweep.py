@@ -567,6 +567,14 @@ def test_an_unknown_launcher_gets_the_nearest(capsys):
     )
 
 
+def test_an_unknown_key_of_a_launcher_gets_the_nearest(capsys):
+    assert main(["run", "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.njobs=2"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown option of 'hydra.launcher' 'njobs'. Did you mean 'n_jobs'?" in error
+    # Joblib has no other key of this name: Hydra's advice to add it would be wrong.
+    assert "+hydra" not in error
+
+
 # -- banks -------------------------------------------------------------------------------------------------------------
 def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

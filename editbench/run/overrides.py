@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 
 from editbench.base.conf import (
     CONF,
@@ -106,7 +106,17 @@ def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:
 
 
 def _not_composed(error: Exception) -> EditbenchError:
-    """An error with the message of Hydra or OmegaConf, and that of its cause, in one line."""
+    """An error with the message of Hydra or OmegaConf, and that of its cause, in one line.
+
+    Of a key that a launcher or sweeper lacks, it names the nearest one; Hydra's own message would
+    advise to add the key.
+    """
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError) and OmegaConf.is_dict(cause.parent_node):
+        known = [str(name) for name in cause.parent_node if not str(name).startswith("_")]
+        place, _, key = str(cause.full_key).rpartition(".")
+        if key not in known:
+            return UnknownName(f"option of '{place}'", key, known)
     lines = str(error).splitlines()
     if error.__cause__ is not None:
         # Hydra's own message often, but not always, repeats that of the cause.

@@ -23,7 +23,6 @@ from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.digiface import load as digiface
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
-from editbench.run.environment import peak_memory_mb
 from editbench.run.loading import bank_folder, load_bank, load_networks
 from editbench.run.overrides import check_words_have_effect
 from editbench.run.protocol import check_starts, evaluated_names
@@ -89,10 +88,7 @@ def main(argv: list[str]) -> int:
         every.sort(key=lambda numbers: numbers.name.startswith("digiface"))
         page = write_report(results, every, files=False, style=style)
     print_table(results, every=every, style=style)
-    print_message(
-        f"demo took {time.perf_counter() - began:.0f} s, peak memory of a process "
-        f"{peak_memory_mb(args.device):.0f} MiB"
-    )
+    print_message(f"demo took {time.perf_counter() - began:.0f} s")
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
     print(f"to write the figures for a paper: editbench report {args.out}")
     return code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -28,10 +28,21 @@ COSTS = (
         "peak MiB",
         digits=None,
         better=False,
-        hint="peak memory of the job's process, or of the GPU",
+        hint="peak memory of a job on its GPU",
     ),
 )
-SUMMED = "means over the attributes of the mean accuracy; peak memory is the maximum"
+
+
+def summed(columns: Iterable[Column]) -> str:
+    """How the costs of a method's attributes become one number each.
+
+    Args:
+        columns: the costs that are shown.
+    """
+    text = "means over the attributes of the mean accuracy"
+    if any(column.key == "peak_memory_mb" for column in columns):
+        text += "; peak memory is the maximum"
+    return text
 
 
 def cost_table(means: pd.DataFrame) -> pd.DataFrame:

@@ -18,8 +18,7 @@ from editbench.report.titles import Wording
 
 CAPTIONS = {
     "accuracy": "Share of starts that reach the target class while every other attribute keeps its "
-    "class, judged at the first crossing. Whiskers: 95 % intervals. A cross marks a run that was "
-    "skipped or failed.",
+    "class, judged at the first crossing. Whiskers: 95 % intervals.",
     # The number of starts in this caption is FEWEST of editbench.figures.panels.
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
     "σ; lower is better. Each start counts once per bin, at the step at which its walk first passes "
@@ -27,6 +26,8 @@ CAPTIONS = {
     "hidden.",
     "trade": figure_trade.CAPTION,
 }
+# The markers of some methods are crosses too, so the caption says where this one is.
+NOT_DONE = " A thin cross below 0 marks a method that was skipped or failed on the attribute."
 CURVE_CAPTION = "Plotted against the achieved effect on the target. Bands: 95 % intervals."
 CURVE_TITLES = {
     "ad": "Attribute dependency",
@@ -52,7 +53,8 @@ def drawings_of(
     found = []
     if table["accuracy"].notna().any():
         accuracy = partial(figures.accuracy_figure, table, theme)
-        found.append(Drawing("accuracy", "Accuracy", CAPTIONS["accuracy"], accuracy, first=True))
+        caption = CAPTIONS["accuracy"] + (NOT_DONE if figures.not_drawn(table).any() else "")
+        found.append(Drawing("accuracy", "Accuracy", caption, accuracy, first=True))
     # There are no means if too few attributes are readable.
     if numbers.costs["accuracy"].notna().any():
         trade = partial(figure_trade.trade_figure, numbers.costs, theme)

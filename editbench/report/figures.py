@@ -25,10 +25,15 @@ MOST_COLUMNS = 4  # of panels
 PLACES = 6  # decimals of positions relative to the figure; much finer than a pixel
 
 
+def not_drawn(table: pd.DataFrame) -> pd.Series:
+    """Whether each row of `main_table` has no accuracy to draw: it was skipped or it failed."""
+    return (table["status"] != "done") | ~np.isfinite(table["accuracy"])
+
+
 def accuracy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
     """Accuracy per attribute, one point per method with its 95 % interval.
 
-    A cross at the bottom marks a run that was skipped or failed.
+    A thin cross below 0 marks a method that was skipped or failed.
 
     Args:
         table: `main_table` of one setting.
@@ -48,12 +53,13 @@ def accuracy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
     # Bands behind every second attribute show to which one a point belongs.
     for place in range(0, len(attributes), 2):
         axes.axvspan(place - 0.5, place + 0.5, color=BAND, linewidth=0, zorder=0)
+    marked = table.assign(not_drawn=not_drawn(table))
     for position, method in enumerate(methods):
         offset = (position - (len(methods) - 1) / 2) * step
         colour, marker = theme[method][:2]
-        for record in table[table["method"] == method].to_dict("records"):
+        for record in marked[table["method"] == method].to_dict("records"):
             x = attributes.index(record["attribute"]) + offset
-            if record["status"] != "done" or not np.isfinite(record["accuracy"]):
+            if record["not_drawn"]:
                 axes.plot(
                     x,
                     # Below 0, where there can be no accuracy.

@@ -25,7 +25,7 @@ from editbench.report.cells import (
     number,
     over_what,
 )
-from editbench.report.costs import COSTS, SUMMED
+from editbench.report.costs import COSTS, summed
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
 from editbench.report.facts import facts
 from editbench.report.load import Problem, Results
@@ -132,7 +132,6 @@ def page(
         floors=floors_of(table, theme),
         rules=(BOLD, NEVER_BOLD, floor_legend(marked, theme)) if marked else (BOLD,),
         floor_marks=marked,
-        summed=SUMMED,
     )
 
 
@@ -251,6 +250,7 @@ def _section(
             for record in numbers.costs.to_dict("records")
         ],
         "priced": priced,
+        "summed": summed(priced),
         "paired": numbers.paired.to_dict("records"),
     }
 

@@ -6,7 +6,7 @@ still returned.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
+from editbench.base.compute_options import is_gpu
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.report.newest import notes_of, older_records
 from editbench.report.seeds import pool_seeds
@@ -371,7 +372,7 @@ def _read(record: Record) -> _RunFiles:
         "seconds": _number(status.get("seconds")),
         # AUC of what the method learnt; NaN if not recorded, as by older versions.
         "learned": _number(made.get("learned")),
-        **{name: _number(made.get(name)) for name in COST_KEYS},
+        **_costs(made),
         "fit_cached": bool(made.get("fit_cached")),
         "scorer": describe(config.get("scorer")),
         "bank": describe(config.get("bank")),
@@ -444,6 +445,20 @@ def _join(tables: dict[str, pa.Table | None], types: dict[str, str]) -> pd.DataF
     # Without missing values, objects have become booleans, which cannot be joined to missing ones.
     others = {name: kind for name, kind in types.items() if joined[name].dtype != kind}
     return joined.astype(others)  # type: ignore[call-overload]
+
+
+def _costs(made: Mapping[str, Any]) -> dict[str, float]:
+    """The costs of a run; NaN for those that its record does not have.
+
+    Args:
+        made: the provenance of the run.
+    """
+    costs = {name: _number(made.get(name)) for name in COST_KEYS}
+    # On a CPU this is the peak of the worker process, which still holds the memory of the jobs
+    # before. It depends on the order of the jobs, so it is no cost of the method.
+    if not is_gpu(made.get("device", "cpu")):
+        costs["peak_memory_mb"] = float("nan")
+    return costs
 
 
 def _number(value: object) -> float:

@@ -24,7 +24,7 @@ from editbench.report.cells import (
     not_clear,
     over_what,
 )
-from editbench.report.costs import SUMMED
+from editbench.report.costs import summed
 from editbench.report.load import Results
 from editbench.report.notes import (
     NOT_CLEAR,
@@ -346,7 +346,7 @@ def _costs(numbers: Numbers, theme: Theme, style: Style) -> TextTable:
         costs = [cell(row, column).text for column in shown]
         rows.append([_name(row, theme), over_what(row, "accuracy"), *costs])
     heads = ["method", "mean over", *(column.heading for column in shown)]
-    return TextTable(f"costs: {SUMMED}", heads, rows)
+    return TextTable(f"costs: {summed(shown)}", heads, rows)
 
 
 def _name(record: dict, theme: Theme) -> str:

@@ -107,6 +107,28 @@ def test_a_narrow_terminal_shows_the_columns_that_were_chosen(tmp_path: Path) ->
     assert re.search(r"smile +alpha +1\.5 +60", out)
 
 
+@pytest.mark.parametrize("width", [70, 100, 150])
+def test_no_number_of_a_table_is_broken_by_a_narrow_terminal(tmp_path: Path, width: int) -> None:
+    methods = ("a_method_of_a_long_name", "another_method_of_a_long_name", "random")
+    for method, share in zip(methods, (0.6, 0.55, 0.5)):
+        for attribute in ("smile", "age"):
+            values = (np.arange(200) < 200 * share).astype(float)
+            rows = metric_rows(share)
+            fake_run(tmp_path, method, attribute, rows, samples=start_samples(accuracy=values))
+    printed = []
+    for columns in (width, 1000):
+        console = Console(width=columns, file=StringIO())
+        print_table(load(tmp_path), console)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        printed.append(text[text.index("means over the same") : text.index("each row:")])
+    narrow, wide = printed
+    assert all(len(line) <= width for line in narrow.splitlines())
+    # Each interval and name of the wide table is whole in the narrow one, which shows fewer.
+    intervals = set(re.findall(r"[\d.]+–[\d.]+", narrow))
+    assert intervals and intervals <= set(re.findall(r"[\d.]+–[\d.]+", wide))
+    assert all(method in narrow for method in methods)
+
+
 def test_a_table_of_costs_alone_has_rows_of_one_length(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile")
     fake_run(tmp_path, "alpha", "age", status="skipped", reason="no control")
@@ -117,7 +139,51 @@ def test_a_table_of_costs_alone_has_rows_of_one_length(tmp_path: Path) -> None:
     assert table[0] == "| attribute | method |" and {line.count("|") for line in table} == {3}
 
 
+def test_costs_of_a_gpu_have_the_peak_memory_and_say_that_it_is_a_maximum(tmp_path: Path) -> None:
+    for device in ("cpu", "cuda:0"):
+        fake_run(tmp_path / device, "alpha", "smile", made={"device": device})
+        page = report_of(tmp_path / device)
+        console = Console(width=400, file=StringIO())
+        print_table(load(tmp_path / device), console)
+        texts = [
+            page.read_text(encoding="utf-8"),
+            console.file.getvalue(),  # type: ignore[attr-defined]
+            (page.parent / "latex" / "cost.tex").read_text(encoding="utf-8"),
+            (page.parent / "table.md").read_text(encoding="utf-8"),
+        ]
+        for text in texts:
+            assert (
+                ("peak MiB" in text) == ("peak memory is the maximum" in text) == (device != "cpu")
+            )
+
+
 # -- what is told ----------------------------------------------------------------------------------
+def test_the_caption_of_accuracy_names_the_cross_only_where_there_is_one(tmp_path: Path) -> None:
+    fake_run(tmp_path, "alpha", "smile")
+    fake_run(tmp_path, "beta", "smile")
+    assert "cross below 0" not in report_of(tmp_path, draws=["accuracy"]).read_text(
+        encoding="utf-8"
+    )
+    fake_run(tmp_path, "beta", "age", status="skipped", reason="no control found")
+    fake_run(tmp_path, "alpha", "age")
+    page = report_of(tmp_path, draws=["accuracy"]).read_text(encoding="utf-8")
+    assert "A thin cross below 0 marks a method that was skipped or failed" in page
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_two_seeds_that_differ_are_said_to_be_few(tmp_path: Path, count: int) -> None:
+    for seed in range(count):
+        for method, share in (("same", 0.5), ("varies", 0.2 + 0.3 * seed)):
+            values = (np.arange(200) < 200 * share).astype(float)
+            rows = metric_rows(share)
+            samples = start_samples(accuracy=values)
+            fake_run(tmp_path, method, "smile", rows, seed=seed, samples=samples)
+    console = Console(width=400, file=StringIO())
+    print_table(load(tmp_path, by_seed=False), console)
+    found = re.findall("two seeds: .* three seeds or more (.*)", console.file.getvalue())  # type: ignore[attr-defined]
+    assert found == (["(varies/smile)"] if count == 2 else [])
+
+
 def test_the_conclusion_counts_the_cells_that_a_floor_is_compared_with(tmp_path: Path) -> None:
     shares = {"good": 0.6, "weak": 0.1, "random": 0.1}
     for method, share in shares.items():

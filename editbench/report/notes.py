@@ -35,6 +35,13 @@ NOT_LEARNED_MEANS = (
 OVER_CROSSED = ("off_target_flips", "path_length")  # columns over only the starts that crossed
 TITLES = {column.key: column.title for column in COLUMNS}
 
+# Student's t distribution with one degree of freedom has a 97.5 % quantile of 12.7; with two it is
+# 4.3, and with four 2.8.
+TWO_SEEDS = (
+    "two seeds: the spread over them has one degree of freedom, so the intervals are wide, and the "
+    "paired tests separate these methods from hardly any other; run three seeds or more"
+)
+
 
 def world_of(numbers: Numbers, theme: Theme) -> str:
     """The title of a setting's generator.
@@ -201,6 +208,13 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
             f"{title_of(AT_EFFECT, theme)}: measured at an achieved effect of "
             f"{', '.join(f'{x:g}' for x in effects)} σ on the target"
         )
+    several = table["setting"].nunique() > 1
+    # Of accuracy, which the ranking is by. Seeds that give the same number add no variance.
+    rows = results.rows[results.rows["metric"] == "accuracy"]
+    spread = (rows["seeds"] == 2) & (rows["seed_variance"] > 0)
+    two = table[table["run_id"].isin(rows.loc[spread, "run_id"])]
+    if len(two):
+        lines.append(f"{TWO_SEEDS} ({where(two, theme, several)})")
     # Rows of skipped and failed runs show their status in place of numbers.
     done = table[table["status"] == "done"]
     weak = any(not_learned(record) for record in done.to_dict("records"))
@@ -215,7 +229,6 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
             "more the images vary; the kernel distance (table.csv and figures) has no such bias"
         )
     noted = [f"{key}_note" for key, one in chosen.items() if one.metric not in HIDDEN]
-    several = table["setting"].nunique() > 1
     # In the order of the table's columns.
     for key in (name for name in table.columns if name in noted):
         with_note = table[key] != ""

@@ -103,10 +103,10 @@ def print_table(
                 if column.narrow or column.key in style.columns
             ]
         runs, *others = tables_of(numbers, columns, theme, style)
-        print_parts(console, replace(runs, title=f"editbench: {runs.title}"))
+        print_parts(console, replace(runs, title=f"editbench: {runs.title}"), grouped=True)
         for table in others:
             if table.rows:
-                console.print(_rich(table))
+                print_parts(console, table)
         notes = [note for table in (runs, *others) for note in table.notes]
         for note in dict.fromkeys(notes):
             console.print(escape(note), style="dim", soft_wrap=True)
@@ -133,25 +133,28 @@ def by_name(results: Results, style: Style) -> Theme:
     return Theme({}, attributes, columns=style.titles)
 
 
-def print_parts(console: Console, table: TextTable) -> None:
-    """Print the main table, in several parts if it is too wide for the console.
+def print_parts(console: Console, table: TextTable, grouped: bool = False) -> None:
+    """Print a table, in several parts if it is too wide for the console.
+
+    Every part has the first two columns, which name the rows. A column that alone is too wide is
+    wrapped.
 
     Args:
         console: to print to.
-        table: with the columns attribute, method and numbers; the rows of an attribute are
-            adjacent.
+        table: to print.
+        grouped: whether rows with the same first text form a section.
     """
     unbounded = console.options.update(max_width=UNBOUNDED)
     left = range(2, len(table.heads))
     while left:
         # As many columns as fit, but at least one.
         for count in range(len(left), 0, -1):
-            shown = _rich(table.part([0, 1, *left[:count]]), grouped=True)
+            shown = _rich(table.part([0, 1, *left[:count]]), grouped)
             if console.measure(shown, options=unbounded).maximum <= console.width:
                 break
         console.print(shown)
         left = left[count:]
-        table = replace(table, title="the same runs, further columns")
+        table = replace(table, title="the same rows, further columns")
 
 
 def _rich(table: TextTable, grouped: bool = False) -> Table:
@@ -307,7 +310,9 @@ def _means(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Sty
         rows.append([*row, *(over_what(record, metric) for metric in shown)])
     title = "means over the same attributes and starts for every method"
     notes = means_notes(numbers, theme, style)
-    table = TextTable(title, heads, rows, notes, range(len(heads)))
+    # Of the columns after the numbers, which are texts.
+    texts = range(len(heads) - len(shown), len(heads))
+    table = TextTable(title, heads, rows, notes, (0, 1, *texts))
     return _with_floors(table, records, columns, theme)
 
 

@@ -20,7 +20,9 @@ class MeanDifference(Editor):
         self.length = 0.0
 
     # Once, for all attributes. `data` has the fit and tune splits, with the teacher's logits, the
-    # generator and the teacher; never the test split or the judge. Random numbers come from
+    # generator and the teacher; never the test split or the judge. Logits have one column for an
+    # attribute of two classes, and K for one of K: data.attributes.column(name, c) gives the column
+    # and the sign of class c in data.attributes.log_odds(logits). Random numbers come from
     # editbench.base.seeding.rng(data.seed, "name"). `data.score` gives the teacher's logits of
     # codes, without gradients. For a gradient take data.teacher(data.generator.decode(Codes(space,
     # codes))) and count its backward pass: data.generator.decoded += len(codes).

@@ -256,6 +256,28 @@ def test_the_start_that_most_methods_carry_over_the_boundary_is_shown_first() ->
     assert explorer(found, runs, theme, OUTLINES, ["b"])["attributes"][0]["first"] == 0
 
 
+def test_of_starts_that_all_methods_carry_over_the_one_with_the_largest_effect_is_first() -> None:
+    images = noise(5, 3, 16, 16).numpy()
+
+    def crossed_at(*effects: float) -> list:
+        made = (made_strip(name, images) for name in "abc")
+        return [
+            dataclasses.replace(strip, crossing=1, effect=np.array([0.0, at, 3.0, 3.0, 3.0]))
+            for strip, at in zip(made, effects)
+        ]
+
+    # One method that crosses late does not decide.
+    starts = {
+        3: crossed_at(0.2, 0.2, 2.5),
+        9: crossed_at(0.5, 0.6, 0.7),
+        12: crossed_at(0.3, 0.3, 0.3),
+    }
+    found = sheets([{"smile": starts}])[0]
+    runs = pd.DataFrame({"label": list("abc"), "attribute": "smile"})
+    shown = explorer(found, runs, make_theme(list("abc")), OUTLINES)
+    assert shown["attributes"][0]["first"] == 1
+
+
 def test_the_explorer_follows_the_order_that_was_chosen(root: Path, tmp_path: Path) -> None:
     style = Style(attributes=("age", "smile"))
     html = report_of(root, tmp_path, ["none"], style=style).read_text(encoding="utf-8")

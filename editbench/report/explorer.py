@@ -171,7 +171,7 @@ def explorer(
         "attributes": [
             {
                 "name": theme.attribute(attribute),
-                "first": _most_crossed(group, floors),
+                "first": _clearest(group, floors),
                 "starts": [
                     {
                         "title": sheet.strips[0].title,
@@ -190,13 +190,19 @@ def explorer(
     }
 
 
-def _most_crossed(group: list[SpriteSheet], floors: Collection[str]) -> int:
-    """Position of the start that crosses the boundary under the most methods."""
-    counts = [
-        sum(strip.crossing is not None for strip in sheet.strips if strip.method not in floors)
-        for sheet in group
-    ]
-    return counts.index(max(counts))
+def _clearest(group: list[SpriteSheet], floors: Collection[str]) -> int:
+    """Position of the start that crosses the boundary under the most methods. Of several, the one
+    with the largest median effect at the crossing: a start close to its boundary crosses before the
+    edit can be seen."""
+    keys = []
+    for sheet in group:
+        effects = [
+            float(strip.effect[strip.crossing])
+            for strip in sheet.strips
+            if strip.crossing is not None and strip.method not in floors
+        ]
+        keys.append((len(effects), float(np.median(effects)) if effects else 0.0))
+    return keys.index(max(keys))
 
 
 def gallery(found: dict[str, list[SpriteSheet]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:

@@ -314,7 +314,31 @@ def test_a_teacher_and_a_judge_that_contradict_each_other_are_told(tmp_path, cap
     said = "(Cohen's κ of 0.2 or less): smile in {} (κ −0.38). On"
     assert said.format("faces32") in capsys.readouterr().out
     assert said.format("Cartoon faces").replace("'", "&#39;") in page.read_text(encoding="utf-8")
-    assert remarks(made) == ["teacher and judge disagree on smile: kappa -0.38"]
+    assert remarks(made) == [
+        "teacher and judge disagree on smile: kappa -0.38",
+        "a single class of hat in the bank",
+    ]
+
+
+def test_an_attribute_of_a_single_class_is_told_and_no_larger_bank_is_advised(tmp_path, capsys):
+    # As if the judge sees a hat on every sample. Its starts are then far from the boundary.
+    made = {
+        "agreement": {
+            "smile": {"agreement": 0.9, "kappa": 0.8},
+            "hat": {"agreement": 1.0, "kappa": None},
+        },
+        "start_warning": "far",
+        "start_distance": {"target": 12194.0},
+    }
+    fake_run(tmp_path, "alpha", "hat", made=made)
+    print_table(load(tmp_path))
+    out = capsys.readouterr().out
+    assert "one and the same class: hat in faces32. Nothing can be learned" in out
+    assert "larger bank" not in out
+    # Of an attribute with two classes the advice stands.
+    fake_run(tmp_path, "alpha", "smile", made=made)
+    print_table(load(tmp_path))
+    assert "median distance is 12,194 σ (smile), and more" in capsys.readouterr().out
 
 
 def test_a_world_that_misses_bars_is_named_in_every_table(tmp_path, capsys):

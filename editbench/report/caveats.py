@@ -20,7 +20,7 @@ NAMED = 6  # number of runs that a note names
 
 
 def caveats(results: Results, theme: Theme) -> list[str]:
-    """The sentences of `far_starts`, `not_finite`, `contradictions` and `foreign_logits`.
+    """The sentences of the functions below.
 
     Args:
         results: of any settings.
@@ -33,6 +33,7 @@ def caveats(results: Results, theme: Theme) -> list[str]:
         *far_starts(results, theme),
         *not_finite(results, theme),
         *contradictions(results, theme),
+        *single_classes(results, theme),
         *foreign_logits(results, theme),
     ]
 
@@ -47,7 +48,8 @@ def far_starts(results: Results, theme: Theme) -> list[str]:
     far: dict[str, set[float]] = {}
     for run, every in _by_run(results):
         for one in every:
-            if one.far is not None:
+            # Without a second class no bank brings the starts closer: see `single_classes`.
+            if one.far is not None and run["attribute"] not in one.single_class:
                 far.setdefault(str(run["attribute"]), set()).add(one.far)
     if not far:
         return []
@@ -107,6 +109,28 @@ def contradictions(results: Results, theme: Theme) -> list[str]:
         f"Teacher and judge agree hardly more than by chance (Cohen's κ of {SLIGHT:g} or less): "
         f"{listed(list(found))}. On such an attribute, what a method learns from the teacher is not "
         "what the judge measures."
+    ]
+
+
+def single_classes(results: Results, theme: Theme) -> list[str]:
+    """At most one sentence, about attributes of which the bank shows a single class.
+
+    Args:
+        results: of any settings.
+        theme: how attributes and worlds are written.
+    """
+    found: dict[str, None] = {}
+    for run, every in _by_run(results):
+        world = theme.world(str(run["generator"]))
+        for one in every:
+            for name in one.single_class:
+                found[f"{theme.attribute(name)} in {world}"] = None
+    if not found:
+        return []
+    return [
+        "Teacher and judge give all samples of the bank one and the same class: "
+        f"{listed(list(found))}. Nothing can be learned about such an attribute, and no start is "
+        "near its boundary: look at the classifiers with `editbench scorer check`."
     ]
 
 

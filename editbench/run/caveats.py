@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from editbench.stats.agreement import contradicted, foreign
+from editbench.stats.agreement import contradicted, foreign, single_class
 
 
 class Caveats(NamedTuple):
@@ -22,6 +22,8 @@ class Caveats(NamedTuple):
         walks: number of all walks; 0 in records of earlier versions, which do not count them.
         contradicted: attribute -> Cohen's kappa, for attributes on which teacher and judge agree
             hardly more than by chance.
+        single_class: attributes of which teacher and judge see one and the same class in the whole
+            bank.
         foreign: (role, attribute) -> share of equal classes, if the logits of an imported bank do
             not match those of the run's scorer.
     """
@@ -30,6 +32,7 @@ class Caveats(NamedTuple):
     not_finite: int
     walks: int
     contradicted: dict[str, float]
+    single_class: tuple[str, ...]
     foreign: dict[tuple[str, str], float]
 
 
@@ -46,6 +49,7 @@ def caveats_of(made: Mapping[str, Any]) -> Caveats:
         not_finite=made.get("walks_not_finite") or 0,
         walks=walks,
         contradicted=contradicted(made.get("agreement") or {}),
+        single_class=single_class(made.get("agreement") or {}),
         foreign=foreign(made.get("imported_agreement") or {}),
     )
 
@@ -64,6 +68,8 @@ def remarks(made: Mapping[str, Any]) -> list[str]:
         found.append(f"{caveats.not_finite} of {caveats.walks} walks not finite")
     for name, kappa in caveats.contradicted.items():
         found.append(f"teacher and judge disagree on {name}: kappa {kappa:.2f}")
+    for name in caveats.single_class:
+        found.append(f"a single class of {name} in the bank")
     for (role, name), share in caveats.foreign.items():
         found.append(
             f"logits of {name} in the bank are from another {role}: {share:.0%} same class"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,17 @@ def contradicted(agreement: Mapping[str, Mapping[str, Any]]) -> dict[str, float]
         if kappa is not None and kappa <= SLIGHT:
             found[name] = float(kappa)
     return found
+
+
+def single_class(agreement: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Attributes of which both classifiers give all samples one and the same class.
+
+    Args:
+        agreement: attribute -> 'kappa', Cohen's kappa, or None, which it is only then.
+    """
+    return tuple(
+        name for name, values in agreement.items() if values.get("kappa", math.nan) is None
+    )
 
 
 def foreign(imported: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:

@@ -123,6 +123,8 @@ def test_what_is_in_doubt_of_a_folder_is_told_everywhere(tmp_path, capfd):
         assert told[0] in text and f"A: {told[0]}" not in text
         assert f"B: {told[1]}" in text and "B: leaking: the judge is the teacher" in text
     assert "B: The logits of an imported bank" in latex and "B: leaking: the judge" in latex
+    # In a narrow window the verdicts are beyond the right edge, which a shadow shows.
+    assert ".scroll { overflow-x: auto" in page and "var(--shade), transparent) right" in page
 
 
 def test_starts_with_the_same_numbers_in_another_bank_are_not_paired(tmp_path):

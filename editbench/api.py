@@ -40,7 +40,7 @@ from editbench.run.overrides import check_overrides, check_words_have_effect
 from editbench.run.protocol import check_protocols
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.run.workers import run_jobs
+from editbench.run.workers import WorkerKilled, run_jobs
 
 PathLike = str | os.PathLike[str]
 # Configuration folders of a user.
@@ -76,7 +76,8 @@ def run(
 
     Raises:
         UnknownName: an option or key does not exist; the message has the nearest one.
-        EditbenchError: a value is wrong, or a job failed before it had a record.
+        EditbenchError: a value is wrong, a job failed before it had a record, or a worker ended
+            before its job.
 
     Examples:
         >>> import editbench as eb
@@ -99,10 +100,19 @@ def run(
     if len(roots) > 1:
         raise EditbenchError("out must be one folder for all jobs of a call of run")
     found: set[str] = set()
-    for settings, outcome in run_jobs(jobs, workers, [of_job for of_job, _ in composed]):
-        if not outcome.run_id:
-            raise EditbenchError(f"{settings.title}: {outcome.reason}")
-        found.add(outcome.run_id)
+    try:
+        for settings, outcome in run_jobs(jobs, workers, [of_job for of_job, _ in composed]):
+            if not outcome.run_id:
+                raise EditbenchError(f"{settings.title}: {outcome.reason}")
+            found.add(outcome.run_id)
+    except WorkerKilled as error:
+        # A worker imports the script that called this. Without the condition it calls this again,
+        # which Python refuses.
+        raise WorkerKilled(
+            "a worker ended before its job. In a script, put this call below `if __name__ == "
+            '"__main__":`. If it stands there, memory may have run out: finished work is kept; call '
+            "again with fewer workers"
+        ) from error
     return Runs(reports.load(roots.pop(), found))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -196,6 +197,51 @@ def test_a_generator_takes_options_of_its_configuration(tmp_path):
 def test_the_folder_of_ones_own_files_can_be_given(get, tmp_path):
     with pytest.raises(EditbenchError, match=re.escape(f"{tmp_path}/mine: no such folder")):
         get("ffhq", data=tmp_path / "mine")
+
+
+def test_a_report_has_the_titles_of_ones_own_folder(tmp_path):
+    fake_run(tmp_path / "runs", "mine", "smile")
+    conf = tmp_path / "conf"
+    (conf / "method").mkdir(parents=True)
+    (conf / "method" / "mine.yaml").write_text("name: mine\ntitle: My method\n")
+    runs = eb.load(tmp_path / "runs")
+    for folders, name in (((), "mine"), (conf, "My method")):
+        runs.report(tmp_path / "page", config_dirs=folders)
+        assert f"| {name} |" in (tmp_path / "page" / "table.md").read_text(encoding="utf-8")
+    with pytest.raises(EditbenchError, match="no_such_folder: no such folder"):
+        runs.report(config_dirs="no_such_folder")
+
+
+SCRIPT = """
+import editbench as eb
+
+def main():
+    words = "generator=toy scorer=toy budget=toy method=along attribute=a,b"
+    print(eb.run(words, config_dirs={conf!r}, workers=2))
+
+{call}
+"""
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_script_with_workers_is_told_that_its_call_needs_a_condition(tmp_path, guarded):
+    call = 'if __name__ == "__main__":\n    main()' if guarded else "main()"
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT.format(conf=str(ROOT / "tests" / "conf"), call=call))
+    path = {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, str(file)],
+        cwd=tmp_path,
+        env=os.environ | path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if guarded:
+        assert ran.returncode == 0 and "2 done" in ran.stdout
+    else:
+        last = ran.stderr.strip().splitlines()[-1]
+        assert ran.returncode == 1 and 'put this call below `if __name__ == "__main__":`' in last
 
 
 def test_networks_of_ones_own_are_found_in_ones_own_folder(monkeypatch, tmp_path):

@@ -28,6 +28,10 @@ from editbench.run.settings import Settings
 MOST = 4  # processes by default, since each has its networks and a split of the bank in memory
 
 
+class WorkerKilled(EditbenchError):
+    """A worker process ended before its job, so the other jobs did not run either."""
+
+
 def default_workers(device: str) -> int:
     """Number of processes by default: one per core, at most MOST; one for a GPU."""
     if device != "cpu":  # several processes would need the memory of the GPU several times
@@ -49,7 +53,7 @@ def run_jobs(
         The settings and the outcome of a job, in the order in which jobs end.
 
     Raises:
-        EditbenchError: a worker was killed.
+        WorkerKilled: a worker ended before its job.
     """
     pace = Pace(len(jobs), min(workers, len(jobs)))
     own = own_words(words) or [[] for _ in jobs]
@@ -90,7 +94,7 @@ def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[i
         for done in as_completed(waiting):
             yield done.result()
     except BrokenProcessPool as error:
-        raise EditbenchError(
+        raise WorkerKilled(
             "a worker was killed, perhaps because memory ran out: finished work is kept; start "
             "again with fewer --workers"
         ) from error

@@ -51,7 +51,7 @@ def test_each_bar_is_missed_by_its_own_figure() -> None:
         ("judge right, undisputed label", "age")
     ]
     assert missed(card(agreement={"generated": {"age": 0.92}})) == [
-        ("teacher and judge agree on generated", "age")
+        ("agreement of teacher and judge on generated images", "age")
     ]
     assert missed(card(marginal_gap=0.11)) == [("largest gap of a class share", "")]
     far = {"generated": 60.0, "floor": 0.0, "variance": 100.0}
@@ -64,7 +64,7 @@ def test_a_world_without_data_or_without_w_has_fewer() -> None:
         "separability": {"Z": {"smile": figures()}},
     }
     assert [criterion.what for criterion in criteria(alone)] == [
-        "teacher and judge agree on generated"
+        "agreement of teacher and judge on generated images"
     ]
 
 
@@ -85,9 +85,9 @@ def test_the_card_of_the_package_is_of_its_own_weights_and_says_what_is_missed()
     missed = [criterion for criterion in found if not criterion.passed]
     assert len(verdict["missed"]) == len(missed)
     for criterion in missed:
-        whose = f" of {criterion.attribute}" if criterion.attribute else ""
+        whose = f" ({criterion.attribute})" if criterion.attribute else ""
         [text] = [
-            text for text in verdict["missed"] if text.startswith(f"{criterion.what}{whose} ")
+            text for text in verdict["missed"] if text.startswith(f"{criterion.what}{whose}: ")
         ]
         assert f"{criterion.value:.3g}" in text and f"{criterion.asked:.3g}" in text
 
@@ -101,8 +101,8 @@ def test_a_card_of_other_networks_or_no_card_at_all_is_refused(tmp_path) -> None
     assert card_verdict("g", "j", file) == {
         "bars": 2,
         "missed": [
-            "largest gap of a class share 0.2, above 0.1",
-            "AUC in W, 30 examples a class of age not measured, below 0.8",
+            "largest gap of a class share: 0.2, above 0.1",
+            "AUC in W, 30 examples a class (age): not measured, below 0.8",
         ],
     }
     assert card_verdict("g", "j") == {}  # no world of the package

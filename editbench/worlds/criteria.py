@@ -70,7 +70,9 @@ def criteria(card: dict) -> list[Criterion]:
     for name, value in card.get("accuracy", {}).get("judge", {}).get("undisputed", {}).items():
         found.append(Criterion("judge right, undisputed label", name, value, JUDGE_ACCURACY))
     for name, value in card["agreement"]["generated"].items():
-        found.append(Criterion("teacher and judge agree on generated", name, value, AGREEMENT))
+        found.append(
+            Criterion("agreement of teacher and judge on generated images", name, value, AGREEMENT)
+        )
     if "marginal_gap" in card:
         found.append(
             Criterion(
@@ -155,6 +157,6 @@ def _verdict(card: dict[str, Any]) -> dict[str, Any]:
         if not criterion["passed"]:
             value = "not measured" if criterion["value"] is None else f"{criterion['value']:.3g}"
             sense = "below" if criterion["at_least"] else "above"
-            whose = f" of {criterion['attribute']}" if criterion["attribute"] else ""
-            missed.append(f"{criterion['what']}{whose} {value}, {sense} {criterion['asked']:.3g}")
+            whose = f" ({criterion['attribute']})" if criterion["attribute"] else ""
+            missed.append(f"{criterion['what']}{whose}: {value}, {sense} {criterion['asked']:.3g}")
     return {"bars": len(card["bars"]), "missed": missed}

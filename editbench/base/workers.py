@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -24,27 +27,49 @@ def worker_context() -> BaseContext:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    # Imported here, since Windows has no such server.
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    with _ignored_interrupts():
+        forkserver.ensure_running()
     return context
 
 
 def prepare_workers() -> None:
     """Start the server process now, so that its imports run beside the work of this process."""
-    if worker_context().get_start_method() == "forkserver":
-        # Imported here, since Windows has no such server.
-        from multiprocessing import forkserver
+    worker_context()
 
-        forkserver.ensure_running()
+
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """Processes that are started within it ignore Ctrl-C, which a terminal sends to all processes.
+
+    The server ignores it only after its imports, and would print a traceback before.
+    """
+    # Other threads can neither set handlers nor get the signal.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def start_worker(*folders: Path) -> None:
-    """Prepare a worker process of a pool; its initializer. The worker ends with its starter.
+    """Prepare a worker process of a pool; its initializer.
+
+    The worker ends with its starter, and Ctrl-C interrupts it.
 
     Args:
         folders: where modules of the user are searched, as in the process that started the pool.
     """
     user_code.search_folders(*folders)
+    # The server that was forked ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     end_with_starter()
 
 

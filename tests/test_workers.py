@@ -5,13 +5,14 @@ import os
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from editbench.base.errors import EditbenchError
-from editbench.base.workers import start_worker, worker_context
+from editbench.base.workers import prepare_workers, start_worker, worker_context
 from editbench.walk.editor import FitReport
 from tests.by_config import run_jobs
 from tests.processes import Started, wait_until
@@ -126,3 +127,23 @@ def test_idle_workers_end_with_the_process_that_started_them(tmp_path):
     starter.kill()
     starter.wait(timeout=60)
     wait_until(lambda: not any(map(lives, ids)))
+
+
+def start_server(file: Path) -> None:
+    prepare_workers()
+    file.with_suffix(".part").write_text(str(forkserver._forkserver._forkserver_pid))
+    file.with_suffix(".part").rename(file)
+    time.sleep(60)
+
+
+def test_an_interrupt_while_the_server_imports_prints_nothing_of_it(tmp_path):
+    starter = Started(start_server, tmp_path / "server")
+    wait_until((tmp_path / "server").is_file, starter)
+    server = int((tmp_path / "server").read_text())
+    # Torch's libraries are loaded at the beginning of imports that take seconds.
+    wait_until(lambda: "libtorch" in Path(f"/proc/{server}/maps").read_text(), starter)
+    os.killpg(starter.pid, signal.SIGINT)  # as a terminal does
+    # The server ends after its starter, and may write until then.
+    wait_until(lambda: not lives(server))
+    _, err = starter.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err and "multiprocessing/forkserver" not in err

@@ -38,7 +38,7 @@ from editbench.base.identity import samples_key
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
-from editbench.base.workers import start_worker, worker_context
+from editbench.base.workers import prepare_workers, start_worker
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
@@ -130,7 +130,7 @@ def _build_with_workers(
     threads = max(1, torch.get_num_threads() // workers)
     pool = ProcessPoolExecutor(
         workers,
-        worker_context(),
+        prepare_workers(),
         initializer=start_worker,
         initargs=tuple(user_code.searched_folders()),
     )

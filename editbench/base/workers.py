@@ -27,19 +27,25 @@ def worker_context() -> BaseContext:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    # Imported here, since Windows has no such server.
-    from multiprocessing import forkserver
-
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with _ignored_interrupts():
-        forkserver.ensure_running()
     return context
 
 
-def prepare_workers() -> None:
-    """Start the server process now, so that its imports run beside the work of this process."""
-    worker_context()
+def prepare_workers() -> BaseContext:
+    """Start the server process now, so that its imports run beside the work of this process.
+
+    Returns:
+        The context of `worker_context`.
+    """
+    context = worker_context()
+    if context.get_start_method() == "forkserver":
+        # Imported here, since Windows has no such server.
+        from multiprocessing import forkserver
+
+        with _ignored_interrupts():
+            forkserver.ensure_running()
+    return context
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 from editbench.base import user_code
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import disable_progress, print_message
-from editbench.base.workers import start_worker, worker_context
+from editbench.base.workers import prepare_workers, start_worker
 from editbench.run.follow import Pace
 from editbench.run.job import find_job, run_job
 from editbench.run.job_names import full_title, own_words
@@ -88,7 +88,7 @@ def _in_parallel(jobs: Mapping[int, Settings], workers: int) -> Iterator[tuple[i
     threads = max(1, available_cores() // workers)
     folders = user_code.searched_folders()
     others = set(multiprocessing.active_children())  # started by the caller
-    pool = ProcessPoolExecutor(workers, worker_context(), _start_worker, (threads, folders))
+    pool = ProcessPoolExecutor(workers, prepare_workers(), _start_worker, (threads, folders))
     try:
         waiting = [pool.submit(_job, place, settings) for place, settings in jobs.items()]
         for done in as_completed(waiting):

@@ -8,12 +8,16 @@ import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend.context import get_start_method
 from omegaconf import OmegaConf
 
 from editbench.api import run
@@ -556,6 +560,15 @@ def test_a_missing_plugin_is_named_with_its_extra(name, extra, monkeypatch, caps
     assert main(["run", "-m", f"hydra/launcher={name}", "seed=0,1"]) == 1
     assert f"pip install 'editbench[{extra}]'" in capsys.readouterr().err
     assert f'\n{extra} = ["' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_workers_of_joblib_are_forks_of_the_server_with_the_imports():
+    before = get_start_method()
+    with launch.forked_joblib_workers():
+        parents = Parallel(n_jobs=2)(delayed(os.getppid)() for _ in range(4))
+    get_reusable_executor().shutdown()
+    assert set(parents) == {forkserver._forkserver._forkserver_pid}
+    assert get_start_method() == before
 
 
 def test_an_unknown_launcher_gets_the_nearest(capsys):

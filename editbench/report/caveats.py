@@ -97,12 +97,10 @@ def contradictions(results: Results, theme: Theme) -> list[str]:
         theme: how attributes and worlds are written.
     """
     found: dict[str, None] = {}
-    for run, every in _by_run(results):
-        world = theme.world(str(run["generator"]))
-        for one in every:
-            for name, kappa in one.contradicted.items():
-                # All runs of a world have the same value.
-                found[f"{theme.attribute(name)} in {world} (κ {number(kappa, 2)})"] = None
+    for world, one in _with_worlds(results, theme):
+        for name, kappa in one.contradicted.items():
+            # All runs of a world have the same value.
+            found[f"{theme.attribute(name)} in {world} (κ {number(kappa, 2)})"] = None
     if not found:
         return []
     return [
@@ -120,11 +118,9 @@ def single_classes(results: Results, theme: Theme) -> list[str]:
         theme: how attributes and worlds are written.
     """
     found: dict[str, None] = {}
-    for run, every in _by_run(results):
-        world = theme.world(str(run["generator"]))
-        for one in every:
-            for name in one.single_class:
-                found[f"{theme.attribute(name)} in {world}"] = None
+    for world, one in _with_worlds(results, theme):
+        for name in one.single_class:
+            found[f"{theme.attribute(name)} in {world}"] = None
     if not found:
         return []
     return [
@@ -165,3 +161,11 @@ def _by_run(results: Results) -> Iterator[tuple[Mapping[Any, Any], list[Caveats]
     for run in results.run_records:
         made = [results.provenance[one] for one in run["run_ids"] if one in results.provenance]
         yield run, [caveats_of(one) for one in made]
+
+
+def _with_worlds(results: Results, theme: Theme) -> Iterator[tuple[str, Caveats]]:
+    """The title of the world of each record, and the caveats of the record."""
+    for run, every in _by_run(results):
+        world = theme.world(str(run["generator"]))
+        for one in every:
+            yield world, one

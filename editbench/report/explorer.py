@@ -191,9 +191,11 @@ def explorer(
 
 
 def _clearest(group: list[SpriteSheet], floors: Collection[str]) -> int:
-    """Position of the start that crosses the boundary under the most methods. Of several, the one
-    with the largest median effect at the crossing: a start close to its boundary crosses before the
-    edit can be seen."""
+    """Position of the start that crosses the boundary under the most methods.
+
+    Of several such starts, it is the one with the largest median effect at the crossing. A start
+    close to its boundary crosses before the edit can be seen.
+    """
     keys = []
     for sheet in group:
         effects = [

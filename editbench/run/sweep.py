@@ -164,20 +164,22 @@ def run_sweep(
     with hydra_application(more, overrides) as hydra, _explained_disk(), _own_environment():
         master, jobs = compose_master(hydra.config_loader, overrides)
         launcher = str(master.hydra.launcher["_target_"])
-        if ends_with_its_sweep(launcher):
-            # Now, so that the imports for the workers run beside the checks of this process.
+        at_once = local_workers(master, len(jobs), available_cores())
+        # With one job at a time, joblib runs it in this process.
+        if ends_with_its_sweep(launcher) and at_once != 1:
+            # Now, so that the imports for the workers run beside the checks of this process, which
+            # itself keeps all its threads.
             with _own_environment():
-                _share_environment(master, len(jobs))
+                _share_environment(at_once)
                 prepare_workers()
         composer = JobComposer(hydra.config_loader, master, more)
         # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
-        _check_jobs(task, composer, jobs, overrides)
+        _check_jobs(task, composer, jobs, overrides, here=at_once is not None)
         submitted = _submitted_jobs(master.hydra.launcher)
         sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
         _share_sweep_settings(master, sweep.folder)
-        _share_environment(master, len(jobs))
+        _share_environment(at_once)
         interrupted = False
-        at_once = local_workers(master, len(jobs), available_cores())
         follower = Follower(sweep.folder, sweep.own, at_once)
         numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
         try:
@@ -202,7 +204,11 @@ def run_sweep(
 
 
 def _check_jobs(
-    task: Task, composer: JobComposer, jobs: Sequence[list[str]], overrides: Sequence[str]
+    task: Task,
+    composer: JobComposer,
+    jobs: Sequence[list[str]],
+    overrides: Sequence[str],
+    here: bool,
 ) -> None:
     """Check everything that can be known about the jobs of a sweep before the first one starts.
 
@@ -211,6 +217,7 @@ def _check_jobs(
         composer: of its jobs.
         jobs: the words of each.
         overrides: words of the command line.
+        here: whether the jobs run on this machine.
 
     Raises:
         UnknownName: a key, an attribute or a class does not exist.
@@ -223,7 +230,7 @@ def _check_jobs(
         check_words_have_effect(composed, overrides)
         check_protocols(composed)
     # Jobs that are sent to other machines find the devices there.
-    if local_workers(composer.master, len(jobs), available_cores()) is not None:
+    if here:
         _check_devices(task, composer, jobs, composed)
 
 
@@ -300,19 +307,17 @@ def _share_sweep_settings(master: DictConfig, folder: Path) -> None:
     master.hydra.mode = RunMode.MULTIRUN
 
 
-def _share_environment(master: DictConfig, jobs: int) -> None:
+def _share_environment(at_once: int | None) -> None:
     """Tell the processes that a launcher is about to start which process is their starter, and how
     many threads each of them may have.
 
     Both are set in this process, whose environment they inherit.
 
     Args:
-        master: configuration of the sweep as a whole, with Hydra's own node.
-        jobs: number of jobs.
+        at_once: number of jobs that run at once on this machine; None if they run elsewhere.
     """
     os.environ[STARTER] = str(os.getpid())
-    cores = available_cores()
-    threads = worker_threads(local_workers(master, jobs, cores), cores, os.environ)
+    threads = worker_threads(at_once, available_cores(), os.environ)
     if threads is not None:
         os.environ[THREADS] = str(threads)
 

@@ -10,9 +10,8 @@ number (Holm, 1979).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from editbench.report.paired import (
     paired_differences,
     seed_spreads,
 )
-from editbench.report.seeds import ROUNDING, pool_seeds
+from editbench.report.seeds import ROUNDING, Tables, pool_seeds
 from editbench.report.tables import AT_EFFECT
 from editbench.stats.intervals import (
     DRAWS,
@@ -135,11 +134,28 @@ class CellPair:
         return [getattr(pair, side).run_id for pair in self.pairs]
 
 
-def _tables_of(
-    rows: pd.DataFrame, samples: pd.DataFrame, run_ids: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows and the samples of some runs."""
-    return rows[rows["run_id"].isin(run_ids)], samples[samples["run_id"].isin(run_ids)]
+def _grouped_tables(rows: pd.DataFrame, samples: pd.DataFrame) -> Tables:
+    """What gives the rows and the samples of some runs, from tables of all runs."""
+    # Grouped once, since searching the whole tables for each cell would take quadratic time.
+    rows_of = rows.groupby("run_id").indices
+    samples_of = samples.groupby("run_id").indices
+
+    def tables(run_ids: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return _taken(rows, rows_of, run_ids), _taken(samples, samples_of, run_ids)
+
+    return tables
+
+
+def _taken(table: pd.DataFrame, places: Mapping[Any, Any], run_ids: list[str]) -> pd.DataFrame:
+    """The rows of some runs, in the order of the table.
+
+    Args:
+        table: of all runs.
+        places: run_id -> the positions of its rows.
+        run_ids: of the runs to take; runs without rows are not in `places`.
+    """
+    found = [places[run] for run in run_ids if run in places]
+    return table.take(np.sort(np.concatenate([np.array([], int), *found])))
 
 
 class FolderNumbers:
@@ -162,7 +178,7 @@ class FolderNumbers:
         rows = results.rows[results.rows["run_id"].isin(place)]
         # Curves without values of single starts are left out: many rows that cannot be tested.
         rows = rows[rows["x"].isna() | rows["metric"].isin([*metrics, AT_EFFECT])]
-        tables = partial(_tables_of, rows, samples)
+        tables = _grouped_tables(rows, samples)
         _, rows, _ = pool_seeds(runs, tables, ("learned", *COST_KEYS))
         self.floors = dict(zip(runs["run_id"], runs["floor"]))
         pooled = replace(results, runs=runs, rows=rows, samples=samples)

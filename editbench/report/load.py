@@ -231,13 +231,14 @@ def load(
         )
     read: dict[str, _RunFiles] = {}
     problems: list[Problem] = []
+    parts: dict[str, Any] = {}
     # Sorted, since the order of a folder's entries depends on the file system.
     for folder in sorted(root.iterdir()):
         # The folder also contains the report.
         if not Record.is_record(folder) or (only is not None and folder.name not in only):
             continue
         try:
-            read[folder.name] = _read(Record.read(folder))
+            read[folder.name] = _read(Record.read(folder), parts)
         except Exception as error:  # whatever the damage, the other runs are still reported
             problems.append(Problem(folder.name, f"{type(error).__name__}: {error}"))
     # If there are problems, the caller can still report the damaged folders.
@@ -337,18 +338,22 @@ class _RunFiles(NamedTuple):
     versions: pa.Table | None
 
 
-def _read(record: Record) -> _RunFiles:
+def _read(record: Record, parts: dict[str, Any]) -> _RunFiles:
     """Read one record. Raises an error that says what is wrong with it.
 
     Its tables are checked and not kept: the tables of all records may exceed the memory.
+
+    Args:
+        record: to read.
+        parts: of the records before, see `_share`.
     """
     status = record.status
     # Other programs may write status.json, so its types are checked.
     missing = [key for key in STATUS_KEYS if not isinstance(status.get(key), str)]
     if missing:
         raise ValueError(f"{Record.STATUS} lacks {', '.join(missing)}")
-    config = record.config()
-    made = record.provenance()
+    config = _share(record.config(), parts)
+    made = _share(record.provenance(), parts)
     versions = None
     # The tables of a failed job may be incomplete and are not results.
     if status["status"] == "done":
@@ -378,6 +383,19 @@ def _read(record: Record) -> _RunFiles:
         "bank": describe(config.get("bank")),
     }
     return _RunFiles(run, config, made, versions)
+
+
+def _share(content: dict, parts: dict[str, Any]) -> dict:
+    """A copy of a mapping that uses the values of earlier records where they are equal.
+
+    The records of a sweep differ in few values. Without sharing, their configurations and
+    provenance would take most of the memory that a record needs.
+
+    Args:
+        content: configuration or provenance; must not be changed afterwards.
+        parts: text of a value -> the first value with this text; the new ones are added.
+    """
+    return {key: parts.setdefault(repr(value), value) for key, value in content.items()}
 
 
 def _own_tables(record: Record) -> tuple[pa.Table, pa.Table]:

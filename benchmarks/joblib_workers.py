@@ -14,6 +14,7 @@ times is only meaningful if two cores are idle, so the last line gives the load 
 
     python benchmarks/joblib_workers.py    # about 75 CPU seconds
     python benchmarks/joblib_workers.py --starts 16 --bank 640     # a short run, mostly start-up
+    python benchmarks/joblib_workers.py --starts 4800 --bank 20000    # jobs of 18 s
 
 The result guards sweeps with several workers (docs/sweeps.md).
 """

@@ -106,6 +106,9 @@ def empty_class(attribute: Attribute, counts: Tensor, least: int = 1, lower: str
         names = [f"{attribute.classes[c]} ({counts[c]})" for c in few]
         amount = f"fewer than {least} examples"
     remedy = f"raise bank.n or lower {lower}" if lower else "raise bank.n"
+    if not counts[few].any():
+        # More samples do not help if the teacher has wrong outputs or classes.
+        remedy += "; `editbench scorer check` shows which classes the teacher assigns at all"
     return f"the fit split holds {amount} of {attribute.name}: {', '.join(names)}; {remedy}"
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from editbench.figures.theme import Theme, theme_of
 from editbench.report import figure_trade, load, print_table
+from editbench.report.cells import FLOOR_MARKS
 from editbench.report.facts import facts
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import paired_differences, paired_table
@@ -94,14 +95,22 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += f" {data.strip()}"
 
 
-def found_means(rows: list[list[str]], heads: list[str]) -> dict[str, tuple[str, ...]]:
-    """Method -> mean accuracy, mean AD and what they are over, of rows with headings."""
+def found_means(rows: list[list[str]], heads: list[str], text: str) -> dict[str, tuple[str, ...]]:
+    """Method -> mean accuracy, mean AD and what they are over, of rows with headings.
+
+    Args:
+        text: with the lines below the table, which say what the means are over.
+    """
     names = [head.strip(" ↑↓") for head in heads]
+    over = [
+        re.search(rf"[Mm]ean {name}: over (.*? starts)", text).group(1)  # type: ignore[union-attr]
+        for name in ("accuracy", "AD")
+    ]
     out = {}
     for row in rows:
         cells = dict(zip(names, row))
-        digits = [(cells[name].split() or [""])[0] for name in ("accuracy", "AD")]
-        over = [cells[f"{name}: mean over"].strip() for name in ("accuracy", "AD")]
+        first = [(cells[name].split() or [""])[0] for name in ("accuracy", "AD")]
+        digits = [value.rstrip(FLOOR_MARKS) for value in first]
         out[cells["method"].split()[0]] = (*digits, *over)
     return out
 
@@ -133,12 +142,12 @@ def test_means_are_the_same_in_terminal_page_csv_latex_and_figures(
     text = console.file.getvalue()  # type: ignore[attr-defined]
     lines = text[text.index("means over the same") : text.index("ranking")].splitlines()[1:]
     split = [re.split(r"\s{2,}", line.strip()) for line in lines if line.strip()]
-    terminal = found_means(split[1:], split[0])
+    terminal = found_means(split[1:], split[0], text)
 
     page = (folder / "index.html").read_text(encoding="utf-8")
     part = page[page.index("data-means") :]
     cells = Cells(part[: part.index("</table>")]).rows
-    html = found_means(cells[1:], cells[0])
+    html = found_means(cells[1:], cells[0], page)
 
     means = pd.read_csv(folder / "means.csv").set_index("method")
     csv = {

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from editbench.figures.theme import Theme
 from editbench.report.means import over
-from editbench.report.tables import ABOVE_FLOOR, FIRST, FLOORS_APART, Quantity, scalars_of
+from editbench.report.tables import FIRST, FLOORS_APART, Quantity, scalars_of
 
 MISSING = "–"
 # Below this AUC, what a method learnt says hardly anything about codes that it was not fitted on,
@@ -279,23 +278,6 @@ def floor_marks(floors: Collection[str]) -> dict[str, str]:
     """
     last = len(FLOOR_MARKS) - 1
     return {name: FLOOR_MARKS[min(k, last)] for k, name in enumerate(sorted(floors))}
-
-
-def not_clear(record: Mapping[Any, Any], columns: Iterable[Column], theme: Theme) -> str:
-    """Numbers of a row that are not clear of floors: 'accuracy: random; AD: random', or ''.
-
-    Args:
-        record: row of `main_table` or of the means.
-        columns: the columns that are shown.
-        theme: how methods are written.
-    """
-    titles = {column.key: column.title for column in columns}
-    found = []
-    for key in ABOVE_FLOOR:
-        floors = floors_of_cell(record, key)
-        if floors and key in titles:
-            found.append(f"{titles[key]}: {', '.join(map(theme.method, floors))}")
-    return "; ".join(found)
 
 
 def over_what(record: Mapping[Any, Any], key: str) -> str:

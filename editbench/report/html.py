@@ -23,7 +23,6 @@ from editbench.report.cells import (
     marks,
     not_learned,
     number,
-    over_what,
 )
 from editbench.report.costs import COSTS, summed
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
@@ -209,8 +208,6 @@ def _section(
     accuracy = style.column_of(COLUMNS[0])
     grid = _accuracy_grid(numbers, records, attributes, accuracy)
     priced = style.costs_of(numbers)
-    titles = {column.key: column.title for column in columns}
-    averaged = [metric for metric in numbers.compared if metric in titles]
     return {
         "title": setting_title(numbers, theme) if numbers.name else "",
         "facts": facts(numbers, theme),
@@ -218,10 +215,9 @@ def _section(
         "rows": [_row(record, columns) for record in records],
         "rows_over": over_starts(table, theme, style),
         "means": [
-            _mean_row(record, columns, averaged, accuracy, numbers.ranked.leaders)
+            _mean_row(record, columns, accuracy, numbers.ranked.leaders)
             for record in numbers.means.to_dict("records")
         ],
-        "means_over": [f"{titles[metric]}: mean over" for metric in averaged],
         "means_notes": means_notes(numbers, theme, style),
         "legend": legend(table, results, theme, style),
         "attributes": attributes,
@@ -245,8 +241,7 @@ def _section(
         "accuracy": accuracy.title,
         "ranked_notes": describe_ranking(numbers.ranked, theme),
         "costs": [
-            _row(record, priced)
-            | {"over": over_what(record, "accuracy"), "on_front": _fronts(record, theme)}
+            _row(record, priced) | {"on_front": _fronts(record, theme)}
             for record in numbers.costs.to_dict("records")
         ],
         "priced": priced,
@@ -340,19 +335,16 @@ def _row(record: dict, columns: list[Column]) -> dict[str, Any]:
 def _mean_row(
     record: dict,
     columns: list[Column],
-    averaged: list[str],
     accuracy: Column,
     leaders: Collection[str],
 ) -> dict[str, Any]:
-    """A row of means, with what each is over. The reason of a missing one is below the table."""
+    """A row of means. What they are over, and why one is missing, is below the table."""
     accuracy_cell = replace(cell(record, accuracy), mark="")
     return {
         **record,
         "cells": [replace(cell(record, column), mark="") for column in columns],
         "accuracy_cell": accuracy_cell,
         "accuracy_best": is_bold(accuracy_cell, record["method"] in leaders),
-        "accuracy_over": over_what(record, "accuracy"),
-        "over": [over_what(record, metric) for metric in averaged],
         "marks": marks(record),
     }
 

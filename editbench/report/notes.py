@@ -12,7 +12,16 @@ import pandas as pd
 
 from editbench.figures.theme import Theme
 from editbench.report.caveats import NAMED
-from editbench.report.cells import COLUMNS, HIDDEN, LEAST_LEARNED, NOT_LEARNED, marks, not_learned
+from editbench.report.cells import (
+    COLUMNS,
+    HIDDEN,
+    LEAST_LEARNED,
+    NOT_LEARNED,
+    floor_marks,
+    floors_of_cell,
+    marks,
+    not_learned,
+)
 from editbench.report.load import Results
 from editbench.report.means import describe_means
 from editbench.report.numbers import Numbers
@@ -21,7 +30,6 @@ from editbench.report.tables import ABOVE_FLOOR, AT_EFFECT, quantities
 
 # The biased metrics, about which the legend warns.
 FRECHET = ("frechet_distance_up", "frechet_distance_down", "fid_up", "fid_down")
-NOT_CLEAR = "not clear of"  # heading of a column
 FLOOR_RULE = (
     "a number is not clear of a floor if its 95 % interval overlaps that of the floor, or lies on its "
     "wrong side"
@@ -83,7 +91,7 @@ def floor_legend(floors: Mapping[str, str], theme: Theme) -> str:
         floors: floor -> mark.
         theme: how methods are written.
     """
-    meanings = [f"{mark}: {NOT_CLEAR} {theme.method(name)}" for name, mark in floors.items()]
+    meanings = [f"{mark}: not clear of {theme.method(name)}" for name, mark in floors.items()]
     return f"{'; '.join(meanings)} ({FLOOR_RULE})."
 
 
@@ -169,8 +177,14 @@ def run_notes(numbers: Numbers, theme: Theme, style: Style) -> list[str]:
     notes = [f"{card.summary}: {'; '.join(card.criteria)}." for card in missed]
     notes.append(over_starts(numbers.table, theme, style))
     if floors := floors_of(numbers.table, theme):
-        rule = f"; {FLOOR_RULE}" if any(map(style.shows, ABOVE_FLOOR)) else ""
-        notes.append(f"{'floors' if len(floors) > 1 else 'floor'}: {', '.join(floors)}{rule}")
+        notes.append(f"{'floors' if len(floors) > 1 else 'floor'}: {', '.join(floors)}")
+    # Only marks that are in the tables are explained.
+    records = [*numbers.table.to_dict("records"), *numbers.means.to_dict("records")]
+    shown = [key for key in ABOVE_FLOOR if style.shows(key)]
+    reached = {name for key in shown for one in records for name in floors_of_cell(one, key)}
+    marked = {name: mark for name, mark in floor_marks(numbers.floors).items() if name in reached}
+    if marked:
+        notes.append(floor_legend(marked, theme))
     return notes
 
 

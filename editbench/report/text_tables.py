@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -19,15 +19,13 @@ from editbench.report.cells import (
     Cell,
     Column,
     cell,
+    floor_marks,
     markdown_safe,
     marks,
-    not_clear,
-    over_what,
 )
 from editbench.report.costs import summed
 from editbench.report.load import Results
 from editbench.report.notes import (
-    NOT_CLEAR,
     legend,
     means_notes,
     not_done,
@@ -55,6 +53,8 @@ class TextTable:
         rows: texts and numbers; a table without rows is left out.
         notes: lines below the table.
         folds: positions of the columns that a terminal may wrap; wrapped numbers could be misread.
+        names: number of leading columns that name a row. They are repeated in every part of a table
+            that is too wide.
     """
 
     title: str
@@ -62,6 +62,7 @@ class TextTable:
     rows: Sequence[Sequence[str | Cell]]
     notes: Sequence[str] = ()
     folds: Sequence[int] = (0, 1)
+    names: int = 2
 
     def part(self, places: Sequence[int]) -> TextTable:
         """A table of some of the columns, by position."""
@@ -112,7 +113,7 @@ def print_table(
             console.print(escape(note), style="dim", soft_wrap=True)
     if tied := dial.table(results):
         title = f"{dial.title(results).lower()}, smallest slope first"
-        console.print(_rich(TextTable(title, tied[0], tied[1:], folds=(0,))))
+        console.print(_rich(TextTable(title, tied[0], tied[1:], folds=(0,), names=1)))
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
     for line in _last_notes(results, theme, style):
         console.print(escape(line), style="dim", soft_wrap=True)
@@ -136,8 +137,7 @@ def by_name(results: Results, style: Style) -> Theme:
 def print_parts(console: Console, table: TextTable, grouped: bool = False) -> None:
     """Print a table, in several parts if it is too wide for the console.
 
-    Every part has the first two columns, which name the rows. A column that alone is too wide is
-    wrapped.
+    Every part has the columns that name the rows. A column that alone is too wide is wrapped.
 
     Args:
         console: to print to.
@@ -145,11 +145,12 @@ def print_parts(console: Console, table: TextTable, grouped: bool = False) -> No
         grouped: whether rows with the same first text form a section.
     """
     unbounded = console.options.update(max_width=UNBOUNDED)
-    left = range(2, len(table.heads))
+    names = range(table.names)
+    left = range(table.names, len(table.heads))
     while left:
         # As many columns as fit, but at least one.
         for count in range(len(left), 0, -1):
-            shown = _rich(table.part([0, 1, *left[:count]]), grouped)
+            shown = _rich(table.part([*names, *left[:count]]), grouped)
             if console.measure(shown, options=unbounded).maximum <= console.width:
                 break
         console.print(shown)
@@ -161,7 +162,7 @@ def _rich(table: TextTable, grouped: bool = False) -> Table:
     """A table for the terminal.
 
     Args:
-        table: columns 0, 1 and those in `folds` are texts, the others numbers.
+        table: its columns are numbers, except for those that name a row or may be wrapped.
         grouped: whether rows with the same first text form a section.
     """
     # Names of settings, metrics and columns come from records and from the user, so they are
@@ -177,7 +178,7 @@ def _rich(table: TextTable, grouped: bool = False) -> Table:
     for place, head in enumerate(table.heads):
         out.add_column(
             escape(head),
-            justify="left" if place in (0, 1, *table.folds) else "right",
+            justify="left" if place < table.names or place in table.folds else "right",
             no_wrap=place not in table.folds,
             overflow="fold",
         )
@@ -234,7 +235,7 @@ def markdown(
     # After the settings, since a dial is over several settings.
     if tied := dial.table(results):
         rows = [[theme.method(row[0]), *row[1:]] for row in tied[1:]]
-        shown = TextTable(dial.title(results), tied[0], rows)
+        shown = TextTable(dial.title(results), tied[0], rows, names=1)
         parts += [f"## {shown.title}", _pipes(shown), f"{dial.SLOPE}."]
     parts += published_markdown(results, theme)
     parts.append(
@@ -244,7 +245,7 @@ def markdown(
 
 
 def _pipes(table: TextTable) -> str:
-    rule = ["---", "---", *["---:"] * (len(table.heads) - 2)]
+    rule = [*["---"] * table.names, *["---:"] * (len(table.heads) - table.names)]
     lines = []
     for row in (table.heads, rule, *table.rows):
         lines.append(f"| {' | '.join(_written(value, ' ({})', markdown_safe) for value in row)} |")
@@ -281,54 +282,43 @@ def tables_of(
 
 
 def _runs(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Style) -> TextTable:
-    records = numbers.table.to_dict("records")
+    floors = floor_marks(numbers.floors)
     rows = []
-    for record in records:
-        cells: list[str | Cell] = [cell(record, column) for column in columns]
+    for record in numbers.table.to_dict("records"):
+        cells: list[str | Cell] = [_marked(cell(record, column), floors) for column in columns]
         if record["status"] != "done":
             # The status is in the place of the first number, to explain the missing numbers.
             cells = [record["status"], *[""] * len(columns)][: len(columns)]
         rows.append([theme.attribute(record["attribute"]), _name(record, theme), *cells])
     heads = ["attribute", "method", *(column.heading for column in columns)]
-    notes = run_notes(numbers, theme, style)
-    table = TextTable(setting_title(numbers, theme), heads, rows, notes)
-    return _with_floors(table, records, columns, theme)
+    return TextTable(setting_title(numbers, theme), heads, rows, run_notes(numbers, theme, style))
 
 
 def _means(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Style) -> TextTable:
-    """The table of means, with the attributes and starts that each row is over."""
-    records = numbers.means.to_dict("records")
-    titles = {column.key: column.title for column in columns}
-    shown = [metric for metric in numbers.compared if metric in titles]
+    """The table of means. Its notes say which attributes and starts they are over."""
+    floors = floor_marks(numbers.floors)
     heads = ["method", "attributes", *(column.heading for column in columns)]
-    heads += [f"{titles[metric]}: mean over" for metric in shown]
     rows = []
-    for record in records:
+    for record in numbers.means.to_dict("records"):
         row: list[str | Cell] = [_name(record, theme), f"{record['served']} of {record['asked']}"]
-        # The reason of a missing mean is below the table.
-        row += [replace(cell(record, column), mark="") for column in columns]
-        rows.append([*row, *(over_what(record, metric) for metric in shown)])
+        for column in columns:
+            # The reason of a missing mean is below the table.
+            row.append(replace(_marked(cell(record, column), floors), mark=""))
+        rows.append(row)
     title = "means over the same attributes and starts for every method"
-    notes = means_notes(numbers, theme, style)
-    # Of the columns after the numbers, which are texts.
-    texts = range(len(heads) - len(shown), len(heads))
-    table = TextTable(title, heads, rows, notes, (0, 1, *texts))
-    return _with_floors(table, records, columns, theme)
+    return TextTable(title, heads, rows, means_notes(numbers, theme, style))
 
 
-def _with_floors(
-    table: TextTable, records: Sequence[dict], columns: Sequence[Column], theme: Theme
-) -> TextTable:
-    """Add a last column with the floors that a row is not clear of, if there are any."""
-    marked = [not_clear(record, columns, theme) for record in records]
-    if not any(marked):
-        return table
-    return replace(
-        table,
-        heads=[*table.heads, NOT_CLEAR],
-        rows=[[*row, mark] for row, mark in zip(table.rows, marked)],
-        folds=[*table.folds, len(table.heads)],
-    )
+def _marked(value: Cell, floors: Mapping[str, str]) -> Cell:
+    """A number with the marks of the floors that it is not clear of.
+
+    Args:
+        value: the number.
+        floors: floor -> its mark.
+    """
+    # Floors may share a mark.
+    found = dict.fromkeys(floors[name] for name in value.floors)
+    return replace(value, text=value.text + "".join(found))
 
 
 def _ranking(numbers: Numbers, theme: Theme, style: Style) -> TextTable:
@@ -349,9 +339,10 @@ def _costs(numbers: Numbers, theme: Theme, style: Style) -> TextTable:
     rows = []
     for row in numbers.costs.to_dict("records") if shown else ():
         costs = [cell(row, column).text for column in shown]
-        rows.append([_name(row, theme), over_what(row, "accuracy"), *costs])
-    heads = ["method", "mean over", *(column.heading for column in shown)]
-    return TextTable(f"costs: {summed(shown)}", heads, rows)
+        rows.append([_name(row, theme), *costs])
+    heads = ["method", *(column.heading for column in shown)]
+    notes = [f"costs: {summed(shown)}"] if shown else []
+    return TextTable("costs", heads, rows, notes, folds=(0,), names=1)
 
 
 def _name(record: dict, theme: Theme) -> str:

@@ -27,7 +27,7 @@ from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_limits
 
 from editbench.methods.interfacegan.boundaries import soft_margin
-from editbench.methods.interfacegan.projection import unit
+from editbench.methods.shared.projection import unit
 
 REFERENCE = "SVC (published)"  # the row that the others are compared with
 

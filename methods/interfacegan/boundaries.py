@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from editbench.base import seeding
-from editbench.methods.interfacegan.projection import unit
 from editbench.methods.interfacegan.svm import linear_svm
+from editbench.methods.shared.projection import unit
 
 # Minimum size of a class. With fewer samples, most of the extreme samples on its side would belong
 # to another class.

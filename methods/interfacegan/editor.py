@@ -15,7 +15,6 @@ from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, Unsupported
-from editbench.base.validation import check_attributes, check_positive
 from editbench.methods.interfacegan.boundaries import (
     MIN_EXAMPLES,
     Boundary,
@@ -23,14 +22,7 @@ from editbench.methods.interfacegan.boundaries import (
     fit_boundary,
     per_side,
 )
-from editbench.methods.interfacegan.projection import TOO_SMALL, project
-from editbench.methods.shared.layer_choice import (
-    check_tuned,
-    choose_layers,
-    layers_state,
-    load_layers,
-)
-from editbench.methods.shared.ready import Ready
+from editbench.methods.shared.projection import TOO_SMALL
 from editbench.methods.shared.selection import (
     choice,
     class_counts,
@@ -38,21 +30,21 @@ from editbench.methods.shared.selection import (
     empty_class,
     example_order,
     random_examples,
-    walk_space,
 )
 from editbench.methods.shared.state import group, prefixed
+from editbench.methods.shared.straight_walk import StraightWalk, towards
 from editbench.networks.generator import Generator
-from editbench.walk.editor import Editor, FitData, FitReport, Walk
+from editbench.walk.editor import FitData, FitReport, Walk
 
 # Fraction of a step: with this tolerance, rounding does not put a code on a multiple of the step
 # just below it.
 ON_THE_WAY = 1e-4
 
 
-class InterFaceGAN(Editor):
+class InterFaceGAN(StraightWalk):
     """next = codes + step * n', with n' the unit normal of the boundary.
 
-    With conditions, n' is projected (editbench.methods.interfacegan.projection).
+    With conditions, n' is projected (editbench.methods.shared.projection).
 
     Args:
         selection: 'extremes', the samples with the lowest and the highest log-odds according to the
@@ -69,20 +61,18 @@ class InterFaceGAN(Editor):
             the note validation_accuracy.NAME.
         solver: see editbench.methods.interfacegan.boundaries.fit_boundary.
         standardise: see editbench.methods.interfacegan.boundaries.fit_boundary.
-        conditions: 'none', 'all' (every other attribute), or names. All conditions are projected
-            out jointly. An attribute with several classes contributes all its one-vs-rest normals;
-            linearly dependent ones are found by rank.
+        conditions: see StraightWalk. An attribute with several classes contributes all its
+            one-vs-rest normals.
         multiclass: 'ovr', one boundary per class against the rest; or 'pairwise', one for each of
             the K (K - 1) / 2 pairs of classes, used from the start's class to the target class.
         offsets: 'relative', steps from the start; or 'distance', as the published tool moves 1-D
             codes. The distance from the boundary along n' is (<codes, n> + b) / <n, n'>, with n and
             b of the fitted boundary, and a step goes to its next whole multiple of the step length.
             All starts therefore visit the same distances, and the first step may be shorter.
-        delta: step length for StyleGAN2-FFHQ's W (0.6).
-        scale_step: scale `delta` to the spread of this space.
-        space: 'w' or 'z'.
-        layers: as in Editor, or 'tuned', a range for each attribute by
-            editbench.methods.shared.layer_choice.
+        delta: see StraightWalk.
+        scale_step: see StraightWalk.
+        space: see StraightWalk.
+        layers: see StraightWalk.
 
     Raises:
         EditbenchError: an option is out of its range or unknown.
@@ -106,11 +96,7 @@ class InterFaceGAN(Editor):
         space: str = "w",
         layers: str | tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        self.tune_layers = isinstance(layers, str)
-        super().__init__({} if isinstance(layers, str) else layers)
-        check_positive("delta", delta)
-        if isinstance(layers, str):
-            choice("layers", layers, ("tuned",))
+        super().__init__(conditions, delta, scale_step, space, layers)
         if not 0 < ratio <= 0.5 or min_per_side < 2:
             raise EditbenchError(
                 f"ratio={ratio} must be in (0, 0.5] and min_per_side={min_per_side} at least 2"
@@ -124,31 +110,16 @@ class InterFaceGAN(Editor):
         self.standardise = standardise
         self.solver = choice("solver", solver, ("svc", "newton"))
         self.multiclass = choice("multiclass", multiclass, ("ovr", "pairwise"))
-        self.conditions: str | tuple[str, ...]
-        if isinstance(conditions, str):
-            self.conditions = choice("conditions", conditions, ("none", "all"))
-        else:
-            self.conditions = tuple(conditions)
         self.offsets = choice("offsets", offsets, ("relative", "distance"))
-        self.delta = float(delta)
-        self.scale_step = scale_step
-        self.space = walk_space(space)
-        self.unit = f"{self.space.name} units"
-        self.length = self.delta
-        self.directions: dict[str, Tensor] = {}  # name -> (K, K, d) unit, [source, target]; float64
         # Name -> (K, K, d + 1): <(w, 1), row> is the position of codes w along the direction
         self.positions: dict[str, Tensor] = {}
-        self.remaining: dict[str, float] = {}  # name -> smallest norm left after the projection
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
-        self._ready = Ready()
 
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         attributes = data.attributes
-        self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
-        self.directions = {}
+        self.start_fit(data)
         self.positions = {}
-        self.remaining = {}
         self.counts = {name: class_counts(data, name).cpu() for name in attributes.names}
         # A condition given by name must have a boundary; 'all' means all attributes that have one.
         named = () if isinstance(self.conditions, str) else self.conditions
@@ -172,13 +143,17 @@ class InterFaceGAN(Editor):
             if pairwise:
                 primal = self._pairs(data, codes, name, notes, boundaries)
             else:
-                primal = _towards(rest[name])
+                primal = towards(rest[name])
             conditions = np.zeros((0, codes.shape[1]))
             for other in names:
-                if other != name and self._is_condition(other):
+                if other != name and self.is_condition(other):
                     # Without the intercepts, since only directions are projected out.
                     conditions = np.concatenate([conditions, rest[other][:, :-1]])
-            self._condition(name, primal, conditions, notes)
+            remaining = self.set_directions(name, primal[..., :-1], conditions, notes)
+            if self.offsets == "distance":
+                # <n, n'> is the norm that the projection left of n.
+                positions = primal / np.maximum(remaining, TOO_SMALL)[..., None]
+                self.positions[name] = torch.from_numpy(positions)
         return FitReport(labels=self._looked(data, boundaries), notes=notes)
 
     def _looked(self, data: FitData, boundaries: Sequence[Boundary]) -> int:
@@ -191,11 +166,6 @@ class InterFaceGAN(Editor):
         place[order] = np.arange(len(order))
         # A random draw reads labels until the last boundary has its samples.
         return max((int(place[b.sides].max()) + 1 for b in boundaries), default=0)
-
-    def _is_condition(self, name: str) -> bool:
-        if isinstance(self.conditions, str):
-            return self.conditions == "all"
-        return name in self.conditions
 
     def _one_vs_rest(
         self,
@@ -295,47 +265,6 @@ class InterFaceGAN(Editor):
             codes, sides, self.hold_out, self.solver, self.standardise, data.seed, name
         )
 
-    def _condition(
-        self, name: str, primal: np.ndarray, conditions: np.ndarray, notes: dict[str, object]
-    ) -> None:
-        """Project the walk directions of one attribute and store them.
-
-        Args:
-            name: the attribute.
-            primal: (K, K, d + 1) hyperplanes, [source, target].
-            conditions: (m, d) normals to project out.
-            notes: output; notes about the projection are added for the record.
-        """
-        normals = primal[..., :-1]
-        found = []
-        directions = normals.copy()
-        positions = primal.copy()
-        # The diagonal, from a class to itself, has no direction.
-        for i, j in zip(*np.nonzero(np.abs(normals).sum(2))):
-            if len(conditions):
-                found.append(project(normals[i, j], conditions))
-                directions[i, j] = found[-1].direction
-                # <n, n'> is the norm that the projection left of n.
-                positions[i, j] /= max(found[-1].remaining, TOO_SMALL)
-        if self.offsets == "distance":
-            self.positions[name] = torch.from_numpy(positions)
-        self.directions[name] = torch.from_numpy(directions)
-        # The worst pair decides whether the attribute is supported, since any pair may be walked.
-        self.remaining[name] = min((p.remaining for p in found), default=1.0)
-        if found:
-            notes[f"projection.{name}"] = {
-                "residual": max(p.residual for p in found),
-                "remaining": self.remaining[name],
-                "rank": found[0].rank,
-            }
-
-    def tune(self, data: FitData, attribute: str) -> FitReport:
-        served = attribute in self.directions and self.remaining[attribute] >= TOO_SMALL
-        if not self.tune_layers or not served:
-            return FitReport()
-        labels, notes = choose_layers(self, data, attribute)
-        return FitReport(labels=labels, notes=notes)
-
     # -- walk -----------------------------------------------------------------
     def _too_few(self, attribute: Attribute) -> str:
         """Why an attribute has too few samples for a boundary; '' if it has enough."""
@@ -347,39 +276,14 @@ class InterFaceGAN(Editor):
         lower = "method.ratio and method.min_per_side"
         return empty_class(attribute, counts, least, lower)
 
-    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
-        """Coordinates of the codes along the walk direction to each class."""
-        if attribute not in self.directions or self.remaining[attribute] < TOO_SMALL:
-            return None
-        codes = data.tune.codes(self.space).double()
-        # Summed over the source classes, on which one-vs-rest directions do not depend.
-        towards = self.directions[attribute].sum(0).to(codes)
-        return codes @ towards.T
-
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
-        if not isinstance(self.conditions, str):
-            # An attribute that is not evaluated has no boundary to project out.
-            check_attributes("method.conditions", self.conditions, attributes.names)
-        check_tuned(self.tune_layers, generator)
         if self.counts and attribute not in self.directions:
             reason = self._too_few(attributes[attribute]) if attribute in self.counts else ""
             raise Unsupported(reason or f"no boundary was fitted for '{attribute}'")
-        if self.remaining.get(attribute, 1.0) < TOO_SMALL:
-            raise Unsupported(
-                f"the boundary of '{attribute}' lies in the span of its conditions: only "
-                f"{self.remaining[attribute]:.1e} of its unit normal is left after projection"
-            )
 
-    def step(self, walk: Walk) -> Tensor:
-        if walk.attribute not in self.directions or self.remaining[walk.attribute] < TOO_SMALL:
-            raise Unsupported(f"no direction for '{walk.attribute}'")
-        name = walk.attribute
-        directions = self._ready(f"direction {name}", self.directions[name], walk.codes)
-        return walk.codes + self._distance(walk) * directions[walk.source, walk.target]
-
-    def _distance(self, walk: Walk) -> float | Tensor:
-        """Length of a step: one length for all samples, or (n, 1) up to the next multiple of it."""
+    def distance(self, walk: Walk) -> float | Tensor:
+        """Length of a step; with `offsets: distance` (n, 1), up to the next multiple of it."""
         if self.offsets == "relative":
             return self.length
         # In float64, because codes lie exactly on multiples.
@@ -394,23 +298,13 @@ class InterFaceGAN(Editor):
 
     # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
-        out = {"step": torch.tensor(self.length, dtype=torch.float64)}
-        out |= prefixed("direction", self.directions)
-        out |= prefixed("position", self.positions)
-        for name, value in self.remaining.items():
-            out[f"remaining.{name}"] = torch.tensor(value, dtype=torch.float64)
-        if self.tune_layers:
-            out |= layers_state(self.layers)
+        out = super().state() | prefixed("position", self.positions)
         return out | prefixed("counts", self.counts)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.length = float(state["step"])
-        self.directions = group(state, "direction")
+        super().load_state(state)
         self.positions = group(state, "position")
         self.counts = group(state, "counts")
-        self.remaining = {name: float(value) for name, value in group(state, "remaining").items()}
-        if self.tune_layers:
-            self.layers = load_layers(state)
 
 
 def _in_class(boundary: Boundary, members: np.ndarray) -> list[float]:
@@ -422,15 +316,3 @@ def _in_class(boundary: Boundary, members: np.ndarray) -> list[float]:
     """
     low, high = members[boundary.sides].mean(1)
     return [round(float(1 - low), 4), round(float(high), 4)]
-
-
-def _towards(normals: np.ndarray) -> np.ndarray:
-    """One-vs-rest hyperplanes (1 or K, d + 1) as [source, target]: (K, K, d + 1).
-
-    They do not depend on the source. For a binary attribute the direction is the normal towards
-    class 1 and its negative towards class 0. The diagonal is zero.
-    """
-    each = np.concatenate([-normals, normals]) if len(normals) == 1 else normals
-    out = np.repeat(each[None], len(each), 0)
-    out[np.arange(len(each)), np.arange(len(each))] = 0.0
-    return out

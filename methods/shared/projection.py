@@ -1,4 +1,4 @@
-"""Conditional manipulation (InterFaceGAN): joint projection of a normal orthogonal to others."""
+"""Conditional manipulation (InterFaceGAN): joint projection of a direction orthogonal to others."""
 
 from __future__ import annotations
 

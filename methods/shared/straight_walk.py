@@ -1,0 +1,196 @@
+"""Straight walks along one unit direction for each pair of classes, projected off conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editbench.base.attributes import Attributes
+from editbench.base.errors import Unsupported
+from editbench.base.validation import check_attributes, check_positive
+from editbench.methods.shared.layer_choice import (
+    check_tuned,
+    choose_layers,
+    layers_state,
+    load_layers,
+)
+from editbench.methods.shared.projection import TOO_SMALL, project
+from editbench.methods.shared.ready import Ready
+from editbench.methods.shared.selection import choice, walk_space
+from editbench.methods.shared.state import group, prefixed
+from editbench.networks.generator import Generator
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
+
+
+class StraightWalk(Editor):
+    """next = codes + step * n', with a unit direction n' for each pair of classes.
+
+    A subclass implements `fit`. It calls `start_fit`, and then `set_directions` for each attribute
+    that it has directions of.
+
+    Args:
+        conditions: 'none', 'all' (every other attribute), or names. All conditions are projected
+            out jointly. An attribute with several classes contributes the vectors of all its
+            classes; linearly dependent ones are found by rank.
+        delta: step length for StyleGAN2-FFHQ's W (0.6).
+        scale_step: scale `delta` to the spread of this space.
+        space: 'w' or 'z'.
+        layers: as in Editor, or 'tuned', a range for each attribute by
+            editbench.methods.shared.layer_choice.
+
+    Raises:
+        EditbenchError: an option is out of its range or unknown.
+    """
+
+    def __init__(
+        self,
+        conditions: str | Sequence[str],
+        delta: float,
+        scale_step: bool,
+        space: str,
+        layers: str | tuple[int, int] | Mapping[str, tuple[int, int]] | None,
+    ) -> None:
+        self.tune_layers = isinstance(layers, str)
+        super().__init__({} if isinstance(layers, str) else layers)
+        check_positive("delta", delta)
+        if isinstance(layers, str):
+            choice("layers", layers, ("tuned",))
+        self.conditions: str | tuple[str, ...]
+        if isinstance(conditions, str):
+            self.conditions = choice("conditions", conditions, ("none", "all"))
+        else:
+            self.conditions = tuple(conditions)
+        self.delta = float(delta)
+        self.scale_step = scale_step
+        self.space = walk_space(space)
+        self.unit = f"{self.space.name} units"
+        self.length = self.delta
+        self.directions: dict[str, Tensor] = {}  # name -> (K, K, d) unit, [source, target]; float64
+        self.remaining: dict[str, float] = {}  # name -> smallest norm left after the projection
+        self._ready = Ready()
+
+    # -- fit ------------------------------------------------------------------
+    def start_fit(self, data: FitData) -> None:
+        """Forget an earlier fit, and convert the step to the space of the walk."""
+        self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        self.directions = {}
+        self.remaining = {}
+
+    def is_condition(self, name: str) -> bool:
+        """Whether an attribute is projected out of the directions of the others."""
+        if isinstance(self.conditions, str):
+            return self.conditions == "all"
+        return name in self.conditions
+
+    def set_directions(
+        self,
+        name: str,
+        vectors: np.ndarray,
+        conditions: np.ndarray,
+        notes: dict[str, object],
+    ) -> np.ndarray:
+        """Project the vectors of one attribute and store them as its directions.
+
+        Args:
+            name: the attribute.
+            vectors: (K, K, d) unit vectors, [source, target]; zero where there is no direction.
+            conditions: (m, d) vectors to project out; m may be 0.
+            notes: output; a note about the projection is added for the record.
+
+        Returns:
+            (K, K) length that the projection left of each vector.
+        """
+        found = []
+        directions = vectors.copy()
+        remaining = np.ones(vectors.shape[:2])
+        # The diagonal, from a class to itself, has no direction.
+        for i, j in zip(*np.nonzero(np.abs(vectors).sum(2))):
+            if len(conditions):
+                found.append(project(vectors[i, j], conditions))
+                directions[i, j] = found[-1].direction
+                remaining[i, j] = found[-1].remaining
+        self.directions[name] = torch.from_numpy(directions)
+        # The worst pair decides whether the attribute is supported, since any pair may be walked.
+        self.remaining[name] = float(remaining.min())
+        if found:
+            notes[f"projection.{name}"] = {
+                "residual": max(p.residual for p in found),
+                "remaining": self.remaining[name],
+                "rank": found[0].rank,
+            }
+        return remaining
+
+    def has_direction(self, attribute: str) -> bool:
+        """Whether the fit found a direction that its conditions leave something of."""
+        return attribute in self.directions and self.remaining[attribute] >= TOO_SMALL
+
+    def tune(self, data: FitData, attribute: str) -> FitReport:
+        if not self.tune_layers or not self.has_direction(attribute):
+            return FitReport()
+        labels, notes = choose_layers(self, data, attribute)
+        return FitReport(labels=labels, notes=notes)
+
+    def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
+        """Coordinates of the codes along the walk direction to each class."""
+        if not self.has_direction(attribute):
+            return None
+        codes = data.tune.codes(self.space).double()
+        # Summed over the source classes, on which one-vs-rest directions do not depend.
+        each = self.directions[attribute].sum(0).to(codes)
+        return codes @ each.T
+
+    # -- walk -----------------------------------------------------------------
+    def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
+        super().check(generator, attributes, attribute)
+        if not isinstance(self.conditions, str):
+            # An attribute that is not evaluated has no vector to project out.
+            check_attributes("method.conditions", self.conditions, attributes.names)
+        check_tuned(self.tune_layers, generator)
+        if self.remaining.get(attribute, 1.0) < TOO_SMALL:
+            raise Unsupported(
+                f"the direction of '{attribute}' lies in the span of its conditions: only "
+                f"{self.remaining[attribute]:.1e} of its unit length is left after projection"
+            )
+
+    def step(self, walk: Walk) -> Tensor:
+        name = walk.attribute
+        if not self.has_direction(name):
+            raise Unsupported(f"no direction for '{name}'")
+        directions = self._ready(f"direction {name}", self.directions[name], walk.codes)
+        return walk.codes + self.distance(walk) * directions[walk.source, walk.target]
+
+    def distance(self, walk: Walk) -> float | Tensor:
+        """Length of a step: one length for all samples, or (n, 1)."""
+        return self.length
+
+    # -- state ----------------------------------------------------------------
+    def state(self) -> dict[str, Tensor]:
+        out = {"step": torch.tensor(self.length, dtype=torch.float64)}
+        out |= prefixed("direction", self.directions)
+        for name, value in self.remaining.items():
+            out[f"remaining.{name}"] = torch.tensor(value, dtype=torch.float64)
+        if self.tune_layers:
+            out |= layers_state(self.layers)
+        return out
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.length = float(state["step"])
+        self.directions = group(state, "direction")
+        self.remaining = {name: float(value) for name, value in group(state, "remaining").items()}
+        if self.tune_layers:
+            self.layers = load_layers(state)
+
+
+def towards(vectors: np.ndarray) -> np.ndarray:
+    """One-vs-rest vectors (1 or K, m) as [source, target]: (K, K, m).
+
+    They do not depend on the source. For a binary attribute the vector is the given one towards
+    class 1 and its negative towards class 0. The diagonal is zero.
+    """
+    each = np.concatenate([-vectors, vectors]) if len(vectors) == 1 else vectors
+    out = np.repeat(each[None], len(each), 0)
+    out[np.arange(len(each)), np.arange(len(each))] = 0.0
+    return out

@@ -20,6 +20,7 @@ from editbench.methods.ganspace.editor import GANSpace
 from editbench.methods.gradctrl.editor import GradCtrl
 from editbench.methods.gradctrl.latent_classifier import LatentClassifier
 from editbench.methods.interfacegan.editor import InterFaceGAN
+from editbench.methods.linear_regression import LinearRegression
 from editbench.methods.navigan.editor import NaviGAN
 from editbench.methods.neural_ode.editor import NeuralODE
 from editbench.methods.random_direction import RandomDirection
@@ -83,6 +84,11 @@ STRAIGHT = {
     "interfacegan": lambda data, tmp: InterFaceGAN(delta=0.4),
     "interfacegan z": lambda data, tmp: InterFaceGAN(delta=0.4, space="z"),
     "interfacegan conditional": lambda data, tmp: InterFaceGAN(conditions="all", delta=0.4),
+    # With conditions it moves no other attribute at all: tests/test_linear_regression.py.
+    "linear regression": lambda data, tmp: LinearRegression(conditions="none", delta=0.4),
+    "linear regression z": lambda data, tmp: LinearRegression(
+        conditions="none", delta=0.4, space="z"
+    ),
     "random": lambda data, tmp: RandomDirection(delta=0.4),
     "direction": lambda data, tmp: Direction({"a": saved(data, tmp)}, delta=0.4),
     "ganspace": lambda data, tmp: GANSpace(samples=4000, components=24, step=0.2, min_effect=0.1),
@@ -182,6 +188,7 @@ CURVED = {
         False,
     ),
     "interfacegan": (lambda: InterFaceGAN(ratio=0.2, delta=0.3), False),
+    "linear regression": (lambda: LinearRegression(delta=0.3), False),
     "ganspace": (lambda: GANSpace(samples=4000, components=12, min_effect=-9.0, step=0.15), False),
     "stylespace": (lambda: StyleSpace(strengths=[5.0], min_effect=-9.0, step=0.15), False),
 }

@@ -23,6 +23,7 @@ from editbench.commands.demo import demo_methods, demo_seeds, demo_settings, in_
 from editbench.conformance.toy import BINARY, LinearScorer
 from editbench.methods.gradctrl import GradCtrl
 from editbench.methods.interfacegan import InterFaceGAN
+from editbench.methods.linear_regression import LinearRegression
 from editbench.methods.shared import meta_validation
 from editbench.methods.shared.control_search import choose_control, measure
 from editbench.networks.features import ScorerFeatures
@@ -128,8 +129,9 @@ def pair() -> tuple[FitData, FitData, FitData]:
     [
         lambda: GradCtrl(epochs=5, tune_exclusion=True),
         lambda: InterFaceGAN(conditions="all"),
+        lambda: LinearRegression(),
     ],
-    ids=["gradctrl", "interfacegan_conditional"],
+    ids=["gradctrl", "interfacegan_conditional", "linear_regression"],
 )
 def test_a_method_learns_what_it_would_if_the_others_did_not_exist(make, pair):
     whole, selected, reduced = pair

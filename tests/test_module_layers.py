@@ -113,7 +113,9 @@ def test_truncation() -> None:
             small(truncation_psi=wrong)
 
 
-@pytest.mark.parametrize("method", ["interfacegan", "gradctrl", "neural_ode", "random", "ganspace"])
+@pytest.mark.parametrize(
+    "method", ["interfacegan", "gradctrl", "neural_ode", "random", "ganspace", "linear_regression"]
+)
 def test_a_method_of_w_says_that_z_would_serve(method: str) -> None:
     assert "space" in group_options("method")[method]
     editor = load_editor(compose_settings([f"method={method}"]))

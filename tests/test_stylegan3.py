@@ -528,6 +528,7 @@ EDITORS: dict[str, dict[str, object]] = {
     "gradctrl": {"epochs": 20},
     "interfacegan": {},
     "interfacegan_conditional": {},
+    "linear_regression": {},
     "navigan": {"layer": LAYER, "count": 6, "min_effect": 0.0},
     "navigan_spectrum": {"layer": LAYER, "count": 4, "min_effect": 0.0},
     "neural_ode": {},

@@ -62,6 +62,7 @@ SLOTS = (
     "interfacegan_layers",
     "gradctrl_ffhq_heads",
     "direction_ffhq",
+    "linear_regression",
 )
 FLOOR_SLOTS = ("random", "random_channel", "random_searched")  # of the shipped floors
 NARROWEST = 2.1  # inches at screen type of a panel that can still be read

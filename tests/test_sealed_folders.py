@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import os
 
-from editbench.base.files import check_file, read_seal, seal_folder, unsealed_folder, write_atomic
+from editbench.base.files import (
+    atomic_folder,
+    check_file,
+    read_seal,
+    seal_folder,
+    sweep_partials,
+    unsealed_folder,
+    write_atomic,
+)
 
 
 def test_a_file_that_is_written_within_one_tick_of_the_clock_gets_its_new_checksum(tmp_path):
@@ -27,3 +35,35 @@ def test_a_file_that_is_deleted_on_purpose_is_not_missed_and_one_that_was_gone_i
     with unsealed_folder(tmp_path):
         (tmp_path / "log.txt").unlink()
     assert set(read_seal(tmp_path)["files"]) == {"rows.txt", "codes.txt"}
+
+
+def test_two_containers_whose_processes_have_one_number_keep_to_their_own_files(tmp_path):
+    """Each container counts its processes from 1, and they may share a cache."""
+    final = tmp_path / "folder"
+    with atomic_folder(final) as first:
+        (first / "rows.txt").write_text("first")
+        with atomic_folder(final) as second:
+            (second / "rows.txt").write_text("second")
+        assert (first / "rows.txt").read_text() == "first"
+        assert (final / "rows.txt").read_text() == "second"
+    assert (final / "rows.txt").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_partial_files_of_a_killed_writer_are_swept(tmp_path):
+    final = tmp_path / "folder"
+    with atomic_folder(final) as partial:
+        left = partial.with_name(f"{partial.name}0")
+        left.mkdir()
+    sweep_partials(final)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
+    """Otherwise a power failure may leave the name without the entries of its files."""
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
+    with atomic_folder(tmp_path / "folder") as partial:
+        (partial / "rows.txt").write_text("rows")
+        inode = partial.stat().st_ino
+    assert flushed.index(inode) < flushed.index(tmp_path.stat().st_ino)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -177,16 +178,14 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
         about: facts to write next to the checksums when sealing the folder; None leaves it
             unsealed.
     """
-    # In the folder of `final`, since a rename to another file system is not atomic.
-    partial = final.parent / f".partial-{final.name}-{os.getpid()}"
+    partial = partial_path(final)
     with explain_disk_errors(final):
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             yield partial
             if about is not None:
                 seal_folder(partial, about)
-            for file in partial.rglob("*"):
+            for file in (*partial.rglob("*"), partial):
                 _flush_to_disk(file)
             # A rename does not replace a folder that contains files.
             if final.exists():
@@ -212,6 +211,15 @@ def claim_folder(path: Path) -> Path:
             folder = path.with_name(f"{path.name}-{number}")
 
 
+def partial_path(final: Path) -> Path:
+    """A new name for the unfinished content of `final`, see `sweep_partials`.
+
+    It is in the same folder, since a rename to another file system is not atomic.
+    """
+    # Random, and not the number of the process: those of two containers may be equal.
+    return final.with_name(f".partial-{final.name}-{secrets.token_hex(4)}")
+
+
 def sweep_partials(final: Path) -> None:
     """Remove partial files of killed writers of `final`. Hold the lock of `final` when calling."""
     for stale in final.parent.glob(f".partial-{final.name}-*"):
@@ -228,8 +236,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         path: of the file.
         data: bytes, or text. Text is written as UTF-8, see `printable`.
     """
-    # With the number of the process, so that two writers do not write into one file.
-    partial = path.with_name(f".partial-{path.name}-{os.getpid()}")
+    partial = partial_path(path)
     raw = printable(data).encode() if isinstance(data, str) else data
     with explain_disk_errors(path):
         try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import explain_disk_errors, file_sha256
+from editbench.base.files import explain_disk_errors, file_sha256, partial_path
 from editbench.base.seeding import normals
 from editbench.networks.checkpoints.assemble import CheckpointContent
 from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
@@ -73,8 +72,7 @@ def write_network(
             "sha256": file_sha256(source.path),
         },
     }
-    # In the same folder, so that the last step is an atomic rename.
-    partial = out.with_name(f".partial-{os.getpid()}-{out.name}")
+    partial = partial_path(out)
     with explain_disk_errors(out):
         try:
             save_tensors(partial, state, network.kind, header)

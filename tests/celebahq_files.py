@@ -49,6 +49,11 @@ def tensorflow_classifier(
     """Write a pickle of dnnlib.tflib.network.Network."""
     network = Network(variables(fused, statistic, resolution, seed) | (change or {}))
     network.__dict__ |= {"build_module_src": "raise SystemExit", "build_func_name": function}
+    return write_network(path, network)
+
+
+def write_network(path: Path, network: Network) -> Path:
+    """Write a pickle of a network, whatever its state is."""
     with modules(dnnlib={}, dnnlib__tflib={}, dnnlib__tflib__network={"Network": Network}):
         path.write_bytes(pickle.dumps(network))
     return path

@@ -20,7 +20,13 @@ from editbench.networks.celebahq.store import attribute_of
 from editbench.networks.checkpoints import read_content
 from editbench.networks.scorers.celebahq import CelebAHQScorer
 from editbench.networks.scorers.declaration import read_scorers
-from tests.celebahq_files import tensorflow_classifier, torch_classifier, variables
+from tests.celebahq_files import (
+    Network,
+    tensorflow_classifier,
+    torch_classifier,
+    variables,
+    write_network,
+)
 from tests.data_folder import DATA, needs_data
 
 CLASSIFIERS = DATA / "celebahq-classifiers"
@@ -193,6 +199,20 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tensorflow_classifier(tmp_path / "f.pkl", change={name: value})
         with pytest.raises(BadFile, match=re.escape(str(path))):
             read_classifier(path, read_content(path))
+
+
+def test_a_damaged_network_is_refused_by_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states: list[dict[str, object]] = [{}, {"variables": [([1], 2)]}, {"variables": 3}]
+    for k, state in enumerate(states):
+        path = tmp_path / f"{k}.pkl"
+        network = Network({})
+        network.__dict__.clear()
+        network.__dict__ |= state
+        write_network(path, network)
+        assert convert(path, "--out", tmp_path / "out.safetensors") == 1
+        assert capsys.readouterr().err.startswith(f"error: {path}: ")
 
 
 def test_an_altered_file_is_refused(tmp_path: Path) -> None:

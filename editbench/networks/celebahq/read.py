@@ -63,9 +63,10 @@ class ReadClassifier:
 def is_classifier(content: Any) -> bool:
     """Whether the content of a file is a CelebA-HQ classifier."""
     if is_network(content):
-        names = {item[0] for item in _variables(content)}
-        known = content.state.get("build_func_name") not in BLURRED
-        return known and {"FromRGB_lod0/weight", "4x4/Dense1/weight"} <= names
+        known = isinstance(content.state, Mapping) and (
+            str(content.state.get("build_func_name")) not in BLURRED
+        )
+        return known and {"FromRGB_lod0/weight", "4x4/Dense1/weight"} <= _names(content.state)
     state = _state_dict(content)
     return "4x4.dense1.linear.weight" in state and "4x4.conv.conv.weight" in state
 
@@ -91,11 +92,14 @@ def read_classifier(path: Path, content: Any) -> ReadClassifier:
     return _assemble(path, PYTORCH, _plain(path, _pytorch_layers(_state_dict(content))), notes)
 
 
-def _variables(network: Any) -> list[Any]:
-    """(name, array) pairs of a TensorFlow network; empty for a damaged one."""
-    state = network.state
-    found = state.get("variables") if isinstance(state, Mapping) else None
-    return [item for item in found or () if isinstance(item, tuple) and len(item) == 2]
+def _names(state: Mapping[str, Any]) -> set[str]:
+    """Names of the variables of a TensorFlow network. A damaged file may hold anything there."""
+    variables = state.get("variables")
+    names = set()
+    for item in variables if isinstance(variables, list) else ():
+        if isinstance(item, tuple) and item and isinstance(item[0], str):
+            names.add(item[0])
+    return names
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:

@@ -11,11 +11,13 @@ import torch
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.spaces import Codes, Space
 from editbench.commands import world
+from editbench.networks.weights import save_tensors
 from editbench.worlds.faces import load_generator, load_parser, weights_path
 from editbench.worlds.faces.factors import FactorLaw, Factors, sample_factors
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import Canvas, render
 from editbench.worlds.parser import (
+    KIND,
     ParserTraining,
     RegionParser,
     parser_quality,
@@ -145,6 +147,11 @@ def test_training_learns_and_repeats(tmp_path: Path):
     assert torch.equal(read(images), one(images)) and read.names == one.names
     with pytest.raises(EditbenchError, match="multiples of 4"):
         read(images[:, :, :30])
+    # As another version may have written it.
+    for config in ({"name": ["sky"]}, {"names": ["sky"], "widths": [4, 4]}):
+        save_tensors(tmp_path / "p.safetensors", one.state_dict(), KIND, config)
+        with pytest.raises(BadFile, match=r"p.safetensors: its configuration"):
+            RegionParser.from_file(tmp_path / "p.safetensors")
 
 
 def test_the_command_trains_saves_and_prints(

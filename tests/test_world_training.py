@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
+from editbench.base.files import CannotWrite
+from editbench.base.images import to_uint8
 from editbench.base.seeding import normals
 from editbench.commands import world
 from editbench.networks.roles import Networks
@@ -19,13 +21,26 @@ from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
-from editbench.worlds.card import associations, cramers_v, largest_gap, marginals, phi, world_card
+from editbench.worlds.card import (
+    SHEET,
+    SHEET_COLUMNS,
+    SHEET_ROWS,
+    SHEET_ZOOM,
+    associations,
+    cramers_v,
+    largest_gap,
+    marginals,
+    phi,
+    sheet,
+    world_card,
+)
 from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
 from editbench.worlds.generator_training import read_start
 from editbench.worlds.steering import ShareSteering
 from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
+from tests.test_disk_errors import limited_files
 from tests.toy_world import ATTRIBUTES
 
 CONFIG = StyleGAN2Config(8, (8, 8), z_dim=6, w_dim=6, mapping_layers=2)
@@ -217,6 +232,36 @@ def test_a_checkpoint_from_before_these_terms_is_of_a_plain_training(tmp_path: P
         EditbenchError, match=r"mixing 0.0 there, 0.9 here.*linearity 0.0 there, 0.3 here"
     ):
         check_checkpoint(tmp_path / "checkpoint.pt", CONFIG, OPTIONS)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
+    t = trainer()
+    t.save(tmp_path / "checkpoint.pt")
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    t.train_step()
+    with pytest.raises(CannotWrite, match=r"could not write .*checkpoint.pt"), limited_files():
+        t.save(tmp_path / "checkpoint.pt")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_without_a_discriminator_is_refused(tmp_path: Path) -> None:
+    t = trainer()
+    t.save(tmp_path / "checkpoint.pt")
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["d"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(BadFile, match=r"checkpoint.pt: .*not a checkpoint"):
+        read_start(tmp_path / "checkpoint.pt", 8)
+
+
+def test_the_card_shows_pictures_that_are_not_square() -> None:
+    pictures = torch.linspace(-1, 1, SHEET)[:, None, None, None].expand(-1, 1, 4, 6)
+    shown = sheet(iter(pictures.split(10)))
+    assert shown.shape == (SHEET_ROWS * 4 * SHEET_ZOOM, SHEET_COLUMNS * 6 * SHEET_ZOOM, 3)
+    # The first picture is black, and the next one stands to its right.
+    assert (shown[:8, :12] == 0).all()
+    assert (shown[:8, 12:24] == to_uint8(pictures[1, 0, 0, 0]).item()).all()
 
 
 def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:

@@ -275,16 +275,16 @@ def _generated(generator: Generator, seed: int, n: int) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def sheet(batches: Iterator[Tensor]) -> np.ndarray:
-    """The pictures of a stream as one (rows R zoom, columns R zoom, 3) uint8 picture."""
+    """The pictures of a stream as one (rows H zoom, columns W zoom, 3) uint8 picture."""
     x = to_uint8(torch.cat(list(batches)))
     if x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
-    size = x.shape[-1]
+    height, width = x.shape[2:]
     # Large pictures are shown as they are.
-    zoom = SHEET_ZOOM if size <= 64 else 1
-    # (rows, columns, 3, R, R) -> (rows, R, columns, R, 3): pictures become lines of pixels.
-    x = x.reshape(SHEET_ROWS, SHEET_COLUMNS, 3, size, size).permute(0, 3, 1, 4, 2)
-    x = x.reshape(SHEET_ROWS * size, SHEET_COLUMNS * size, 3)
+    zoom = SHEET_ZOOM if width <= 64 else 1
+    # (rows, columns, 3, H, W) -> (rows, H, columns, W, 3): pictures become lines of pixels.
+    x = x.unflatten(0, (SHEET_ROWS, SHEET_COLUMNS)).permute(0, 3, 1, 4, 2)
+    x = x.reshape(SHEET_ROWS * height, SHEET_COLUMNS * width, 3)
     return x.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1).numpy()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -142,9 +143,9 @@ def read_start(
     """
     critic = None
     if init.suffix == ".pt":
-        generator, _ = read_averaged(init)
-        network = generator.network
-        critic = read_checkpoint(init)["d"]
+        state = read_checkpoint(init)
+        network = averaged_network(state, init)
+        critic = state["d"]
     else:
         network = StyleGAN2.from_file(init)
     config = network.config
@@ -167,10 +168,15 @@ def read_averaged(checkpoint: Path) -> tuple[StyleGAN2Generator, float]:
         BadFile: not a checkpoint of a generator's training.
     """
     state = read_checkpoint(checkpoint)
+    kimg = state["step"] * state["options"]["batch"] / 1000
+    return StyleGAN2Generator(averaged_network(state, checkpoint)), kimg
+
+
+def averaged_network(state: Mapping[str, Any], checkpoint: Path) -> StyleGAN2:
+    """The averaged network in the content of a checkpoint, whose path is for messages."""
     network = StyleGAN2(StyleGAN2Config(**state["config"]))
     load_strict(network, state["ema"], checkpoint)
-    kimg = state["step"] * state["options"]["batch"] / 1000
-    return StyleGAN2Generator(network), kimg
+    return network
 
 
 def at_checkpoint(out: Path, witness: Scorer | None, keep: bool) -> Callable[[GANTrainer], dict]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.base.devices import to_device
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.seeding import stream_key
 from editbench.networks.weights import load_strict, load_tensors, save_tensors
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
@@ -104,7 +104,13 @@ class RegionParser(nn.Module):
             BadFile: names the file and the remedy.
         """
         config, tensors = load_tensors(path, KIND, "train one with `editbench world train-parser`")
-        parser = cls(**config)
+        try:
+            parser = cls(**config)
+        # Another version of the project may have written it.
+        except (TypeError, ValueError) as error:
+            raise BadFile(
+                f"{path}: its configuration is not that of a {cls.__name__} ({error}); train it again"
+            ) from error
         load_strict(parser, tensors, path)
         return parser.to(device).eval().requires_grad_(False)
 

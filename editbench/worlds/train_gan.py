@@ -14,6 +14,7 @@ On a GPU each kind of step is captured as a CUDA graph (`capture`).
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import time
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
+from editbench.base.files import write_atomic
 from editbench.base.seeding import normals, uniforms
 from editbench.networks.scorer import Scorer
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
@@ -40,6 +42,8 @@ PATH_SHRINK = 2
 # Share of the latest path length in the running mean, which starts as a plain one.
 PATH_MEMORY = 0.01
 LOG = "log.jsonl"
+# Of a checkpoint, whoever reads it; further keys were added over time.
+NEEDED = {"ema", "d", "config", "options", "step"}
 # The generator's loss, terms and all; read to see that it is finite, and not logged.
 TOTAL = "total"
 
@@ -447,10 +451,10 @@ class GANTrainer:
             state["steering"] = self.steering.state_dict()
         if self.linear is not None:
             state["linear"] = self.linear.state_dict()
-        # Renamed when whole: a stopped write leaves the last checkpoint as it was.
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        # Written at once, so that a stopped write leaves the last checkpoint as it was.
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_atomic(path, content.getvalue())
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
@@ -479,7 +483,7 @@ def read_checkpoint(path: Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler may stumble over damaged bytes in any way
         raise BadFile(f"{path}: not a complete checkpoint; {remedy}") from error
-    if not isinstance(state, dict) or not {"ema", "config", "options", "step"} <= set(state):
+    if not isinstance(state, dict) or not NEEDED <= set(state):
         raise BadFile(f"{path}: not a checkpoint of a generator's training; {remedy}")
     return state
 

@@ -194,6 +194,8 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "8x8/Conv0/weight": np.ones((3, 3, 5, 4), np.float32),
         "4x4/Extra/weight": np.ones((3, 3, 1, 1), np.float32),
         "FromRGB_lod0/weight": np.ones((1, 1, 1, 6), np.float32),
+        "4x4/Other/weight": np.ones((), np.float32),
+        "4x4/Empty/weight": np.ones((0, 3), np.float32),
     }
     for name, value in broken.items():
         path = tensorflow_classifier(tmp_path / "f.pkl", change={name: value})

@@ -303,6 +303,10 @@ def test_a_pickle_of_another_network_is_refused(tmp_path: Path) -> None:
         read(nvlabs_pickle(tmp_path / "a.pkl", stylegan3))
     with pytest.raises(Unsupported, match=r"b4\.conv1' has the activation 'relu'"):
         read(nvlabs_pickle(tmp_path / "b.pkl", nvlabs_state(), **{"activation": "relu"}))
+    # A damaged file has arrays there, which have no truth value.
+    with pytest.raises(Unsupported, match=r"b4\.conv1' has the activation array"):
+        read(nvlabs_pickle(tmp_path / "b.pkl", nvlabs_state(), activation=np.ones(2)))
+    read(nvlabs_pickle(tmp_path / "b.pkl", nvlabs_state(), use_fp16=np.ones(2)))
     torch.save({"epoch": 3}, tmp_path / "c.pt")
     with pytest.raises(BadFile, match="holds epoch"):
         read(tmp_path / "c.pt")

@@ -212,7 +212,8 @@ def _assemble(
 
 def _gain(layer: str, weight: Tensor) -> float:
     """The run-time scale of the equalised learning rate, after He et al. 2015."""
-    fan_in = weight[0].numel()
+    # At least 1, since a damaged file may have an empty tensor.
+    fan_in = max(math.prod(weight.shape[1:]), 1)
     gain = 1.0 if layer == "dense1" else math.sqrt(2)
     return gain / math.sqrt(fan_in)
 

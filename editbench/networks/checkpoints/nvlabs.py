@@ -149,7 +149,10 @@ def read_nvlabs(
 
 def half_precision_notes(module: Opaque | None) -> list[tuple[str, str]]:
     """A note if layers of a pickled network ran in half precision; otherwise none."""
-    if module is None or not any(state.get("use_fp16") for _, state in walk_modules(module)):
+    if module is None:
+        return []
+    # As text: a damaged file may have an array there, which has no truth value.
+    if not any(str(state.get("use_fp16")) == "True" for _, state in walk_modules(module)):
         return []
     text = "its fp16 layers are run in the precision of the run, fp32 by default"
     return [("half precision", text)]
@@ -248,7 +251,7 @@ def pickled_facts(
         expected = "lrelu"
         if prefix.endswith(("affine.", "embed.", "skip.")):
             expected = "linear"
-        if activation != expected:
+        if not isinstance(activation, str) or activation != expected:
             raise Unsupported(
                 f"{path}: its layer '{prefix[:-1]}' has the activation {activation!r}, "
                 f"only {expected!r} is known there"

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from editbench.base.errors import BadFile, Unsupported
@@ -247,12 +248,13 @@ def same(given: Any, expected: Any) -> bool:
         given: a number, list, tuple or array of a pickle.
         expected: a number or list of our design.
     """
-    values = given
-    if hasattr(given, "tolist"):
-        values = given.tolist()
-    if not isinstance(expected, list) and isinstance(values, (list, tuple)):
-        return all(value == expected for value in values)
-    return values == expected
+    try:
+        values = np.asarray(given, np.float64)
+    except (TypeError, ValueError):  # no numbers
+        return False
+    if isinstance(expected, list):
+        return np.array_equal(values, expected)
+    return bool((values == expected).all())
 
 
 def stylegan3_rules(config: StyleGAN3Config, names: list[str]) -> dict[str, Rule | None]:

@@ -13,9 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from editbench.networks.checkpoints import CheckpointContent, read_content, source_of
 from editbench.networks.stylegan3.network import StyleGAN3
 
 WIDTHS = {4: 6, 8: 5, 16: 4, 32: 3, 64: 2, 128: 2, 256: 2}
+
+
+def read_source(path: Path, name: str | None = None, **assumed: Any) -> CheckpointContent:
+    """The generator in a file; `assumed` is what such a file does not contain."""
+    return source_of(path, read_content(path), name, **assumed)
 
 
 def numbers(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 
 from editbench.networks.celebahq.network import average_blocks
 from editbench.networks.celebahq.read import read_classifier
-from editbench.networks.checkpoints import assemble, read_content, read_source
+from editbench.networks.checkpoints import assemble, read_content
 from tests.celebahq_files import tensorflow_classifier, torch_classifier
-from tests.checkpoint_files import nvlabs_pickle, nvlabs_state
+from tests.checkpoint_files import nvlabs_pickle, nvlabs_state, read_source
 
 NVIDIA = {
     "male": "celebahq-classifier-00-male.pkl",

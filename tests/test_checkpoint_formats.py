@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
-from editbench.networks.checkpoints import assemble, read_source
+from editbench.networks.checkpoints import assemble
 from editbench.networks.stylegan2.network import StyleGAN2
 from tests.checkpoint_files import (
     nvlabs_pickle,
     nvlabs_state,
+    read_source,
     rosinality_state,
     tensorflow_pickle,
     tensorflow_variables,

@@ -22,13 +22,14 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import file_sha256
 from editbench.base.instantiate import build
 from editbench.base.spaces import Codes, Space
-from editbench.networks.checkpoints import assemble, parity, read_source
+from editbench.networks.checkpoints import assemble, parity
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2
 from editbench.run.compose import compose_config
 from tests.checkpoint_files import (
     nvlabs_pickle,
     nvlabs_state,
+    read_source,
     tensorflow_pickle,
     tensorflow_variables,
 )

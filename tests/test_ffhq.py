@@ -12,7 +12,7 @@ from editbench.base.conf import CONF, read_yaml
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
-from editbench.networks.checkpoints import assemble, read_source
+from editbench.networks.checkpoints import assemble
 from editbench.networks.own_folder import FolderScorer, find_generator, load_generator, words_of
 from editbench.report.load import load
 from editbench.report.published import published
@@ -20,6 +20,7 @@ from editbench.run.compose import compose_settings
 from tests.checkpoint_files import (
     nvlabs_pickle,
     nvlabs_state,
+    read_source,
     rosinality_state,
     tensorflow_pickle,
     tensorflow_variables,

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile
 from editbench.base.spaces import Codes, Space
-from editbench.networks.checkpoints import assemble, read_source
+from editbench.networks.checkpoints import assemble
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from tests.checkpoint_files import read_source
 from tests.data_folder import DATA, needs_data
 
 FILES = {

@@ -22,7 +22,7 @@ from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.conformance.testbeds import ColourScorer
 from editbench.inversion.noise import NoiseMaps
 from editbench.methods.ganspace import directions
-from editbench.networks.checkpoints import assemble, read_source
+from editbench.networks.checkpoints import assemble
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
 from editbench.networks.stylegan3 import activation
 from editbench.networks.stylegan3.activation import (
@@ -38,7 +38,7 @@ from editbench.networks.stylegan3.generator import StyleGAN3Generator
 from editbench.networks.stylegan3.network import StyleGAN3
 from editbench.run.compose import compose_config
 from editbench.walk.editor import FitData, Walk
-from tests.checkpoint_files import stylegan3_pickle, stylegan3_state
+from tests.checkpoint_files import read_source, stylegan3_pickle, stylegan3_state
 from tests.data_folder import DATA, needs_data
 from tests.slow_stylegan3 import activated, slow_images, slow_w
 from tests.toy import BINARY

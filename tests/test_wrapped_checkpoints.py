@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile
-from editbench.networks.checkpoints import CheckpointContent, assemble, read_source
+from editbench.networks.checkpoints import CheckpointContent, assemble
 from editbench.networks.checkpoints.detect import source_of
 from editbench.networks.external import load_network
-from tests.checkpoint_files import nvlabs_state, rosinality_state
+from tests.checkpoint_files import nvlabs_state, read_source, rosinality_state
 from tests.data_folder import REPORTS, needs_reports
 
 REPORT = REPORTS / "01-wrapped-checkpoints"

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, no_such
+from editbench.base.files import file_sha256
+from editbench.base.identity import tensors_digest
 from editbench.networks.torchscript import expect_kind
 from editbench.networks.weights import (
     check_finite,
-    file_digest,
     load_strict,
     read_safetensors,
-    tensors_digest,
 )
 
 REMEDY = (
@@ -205,12 +205,11 @@ def network_digest(network: nn.Module, *extra: object) -> str:
     The source files are those of its modules' classes, except PyTorch's. Their text is hashed, so a
     changed comment changes the digest.
     """
-    files = set()
+    files: set[str] = set()
     for module in network.modules():
         name = type(module).__module__
         # The version of PyTorch is recorded elsewhere.
         if not name.startswith("torch.") and getattr(sys.modules.get(name), "__file__", None):
             files.add(inspect.getfile(type(module)))
-    return tensors_digest(
-        network.state_dict(), repr(network), sorted(map(file_digest, files)), *extra
-    )
+    sources = sorted(file_sha256(Path(file)) for file in files)
+    return tensors_digest(network.state_dict(), repr(network), sources, *extra)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.identity import tensors_digest
 from editbench.base.spaces import Codes, Space
 from editbench.networks.external import read_tensors
 from editbench.networks.generator import Generator
-from editbench.networks.weights import tensors_digest
 
 # For products of rows, since published components are stored in float32.
 UNIT_TOLERANCE = 1e-3

@@ -173,7 +173,7 @@ def converted_generator(folder: Path, path: Path) -> Path:
     """
     # By content, so that a different file of the same name is converted again.
     content = digest([VERSION, file_sha256(path)])
-    out = folder / CONVERTED / f"{path.stem}-{content[:12]}.safetensors"
+    out = folder / CONVERTED / f"{path.stem}-{content}.safetensors"
     if not out.is_file():
         source = source_of(path, read_content(path))
         network = assemble(source)
@@ -223,7 +223,7 @@ def converted_classifiers(folder: Path, paths: Sequence[Path], words: Sequence[s
     """
     # The order matters, since it is that of the attributes.
     content = digest([VERSION, *(file_sha256(path) for path in paths)])
-    out = folder / CONVERTED / f"classifiers-{content[:12]}.safetensors"
+    out = folder / CONVERTED / f"classifiers-{content}.safetensors"
     if not out.is_file():
         made = []
         for path in paths:

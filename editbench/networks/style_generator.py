@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName
+from editbench.base.identity import tensors_digest
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan import StyleNetwork
-from editbench.networks.weights import save_tensors, tensors_digest
+from editbench.networks.weights import save_tensors
 
 
 class StyleGenerator(Generator):

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.identity import tensors_digest
 from editbench.base.precision import exact
 from editbench.base.spaces import WeightShift
 from editbench.base.validation import near_powers_of_two
 from editbench.networks.stylegan2.layers import EqualLinear
 from editbench.networks.stylegan2.ops import scaled_leaky_relu
-from editbench.networks.weights import load_strict, load_tensors, tensors_digest
+from editbench.networks.weights import load_strict, load_tensors
 
 # Key of the checksum of all content, in the header of converted files.
 CHECKSUM = "sha256"

@@ -23,7 +23,7 @@ from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2
 
 SAMPLES = 8192  # number of random w for the principal components
-SEED = 9_016  # of their z, and of the directions
+SEED = 9_016  # of their z, of the rotation and of the directions
 
 
 class Twist(nn.Module):
@@ -39,7 +39,6 @@ class Twist(nn.Module):
         w: (n, w_dim) random w of the network.
         curvature: angle in radians per standard deviation.
         components: number of principal components to rotate, a multiple of 4.
-        seed: of the rotation and of the directions.
 
     Raises:
         EditbenchError: the number of components cannot be split into pairs.
@@ -50,7 +49,7 @@ class Twist(nn.Module):
     mean: Tensor  # (w_dim,)
     along: Tensor  # (2, pairs, components / 2): d of each pair of b, then of a
 
-    def __init__(self, w: Tensor, curvature: float, components: int, seed: int = SEED) -> None:
+    def __init__(self, w: Tensor, curvature: float, components: int) -> None:
         super().__init__()
         if components % 4 or not 0 < components <= w.shape[1]:
             raise EditbenchError(
@@ -66,9 +65,9 @@ class Twist(nn.Module):
         # The sign of an axis is arbitrary; its largest entry is made positive.
         largest = np.abs(axes).argmax(0)
         axes = axes * np.sign(axes[largest, np.arange(components)])
-        rotation, _ = np.linalg.qr(normals(seed, "twist/rotation", 0, components, components))
+        rotation, _ = np.linalg.qr(normals(SEED, "twist/rotation", 0, components, components))
         half = components // 2
-        along = normals(seed, "twist/along", 0, half, half).reshape(2, half // 2, half)
+        along = normals(SEED, "twist/along", 0, half, half).reshape(2, half // 2, half)
         along = along / np.linalg.norm(along, axis=-1, keepdims=True)
         parts = {
             "into": axes / scales @ rotation.T,

@@ -17,8 +17,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, no_such
-from editbench.base.files import file_sha256, write_atomic
-from editbench.base.identity import tensors_digest as tensors_digest
+from editbench.base.files import write_atomic
+from editbench.base.identity import tensors_digest
 
 # Key of the JSON object in the metadata of a safetensors header.
 METADATA_KEY = "editbench"
@@ -220,11 +220,3 @@ def listed(names: Sequence[str]) -> str:
     """The first SHOWN of some names, and the number of others, for a message."""
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (", ".join(names[:SHOWN]) or "nothing") + more
-
-
-def file_digest(path: Path | str) -> str:
-    """SHA-256 of the bytes of a file. Raises BadFile if it cannot be read."""
-    try:
-        return file_sha256(Path(path))
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read ({error.strerror}); check the path") from error

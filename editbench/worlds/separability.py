@@ -29,6 +29,7 @@ EXAMPLES = 30  # a class, of the few-shot figure
 DRAWS = 20  # of the examples, whose median is reported
 NEAR = 0.25  # standard deviations of the logit from the boundary
 BATCH = 250
+WATCH_SEED = 5_006  # of the samples that are measured at checkpoints
 
 
 def fitted_auc(
@@ -57,7 +58,6 @@ def few_shot_auc(
     test: np.ndarray,
     truth: np.ndarray,
     name: str,
-    examples: int = EXAMPLES,
     draws: int = DRAWS,
 ) -> list[float] | None:
     """AUC of `fitted_auc` for random draws of few examples.
@@ -68,20 +68,19 @@ def few_shot_auc(
         test: (M, D) codes that are ordered.
         truth: (M,) 0 or 1, of `test`.
         name: of the attribute, which seeds the draws.
-        examples: of each class.
-        draws: number of draws.
+        draws: number of draws, of EXAMPLES a class each.
 
     Returns:
         One AUC a draw, or None where a class has fewer examples.
     """
     classes = [np.flatnonzero(labels == label) for label in (0, 1)]
-    if min(map(len, classes)) < examples or len(np.unique(truth)) < 2:
+    if min(map(len, classes)) < EXAMPLES or len(np.unique(truth)) < 2:
         return None
     found = []
     for draw in range(draws):
         random = seeding.rng(0, "separability", name, draw)
         rows = np.concatenate(
-            [random.permutation(rows_of_class)[:examples] for rows_of_class in classes]
+            [random.permutation(rows_of_class)[:EXAMPLES] for rows_of_class in classes]
         )
         auc = fitted_auc(fit[rows], labels[rows], test, truth)
         assert auc is not None  # both classes are there
@@ -164,22 +163,19 @@ def scored_codes(
     return torch.cat(codes).numpy(), torch.cat(logits)
 
 
-def watch(
-    scorer: Scorer, n: int = 6000, seed: int = 5_006
-) -> Callable[[Generator], dict[str, dict[str, float]]]:
+def watch(scorer: Scorer, n: int = 6000) -> Callable[[Generator], dict[str, dict[str, float]]]:
     """What the log of a training holds at a checkpoint.
 
     Args:
         scorer: whose labels are learnt and judged.
         n: random samples.
-        seed: of their z.
 
     Returns:
         A function of a generator that gives the linear AUC in W, and the class shares.
     """
 
     def look(generator: Generator) -> dict[str, dict[str, float]]:
-        codes, logits = scored_codes(generator, scorer, n, seed)
+        codes, logits = scored_codes(generator, scorer, n, WATCH_SEED)
         found = separability(codes, logits, logits, scorer.attributes, few=False)
         auc = {name: round(figures["linear"] or 0.5, 3) for name, figures in found.items()}
         return {

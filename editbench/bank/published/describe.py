@@ -13,7 +13,13 @@ from torch import Tensor
 from editbench.bank.published.directions import component
 from editbench.bank.published.interfacegan import UNIT
 from editbench.bank.published.npy import read_npy
-from editbench.bank.published.stylespace import REGIONS, read_semantic, select_channels
+from editbench.bank.published.stylespace import (
+    MARGIN,
+    RATE,
+    REGIONS,
+    read_semantic,
+    select_channels,
+)
 from editbench.bank.published.values import as_array
 from editbench.base.errors import BadFile
 from editbench.networks.checkpoints.nvlabs import module_tensors
@@ -112,12 +118,12 @@ def _describe_component(content: dict, path: Path) -> list[str]:
 def _describe_rates(path: Path) -> list[str]:
     """StyleSpace's rates, and how many channels each region has by the published rule."""
     layers = read_semantic(path)
-    counts = select_channels(layers).counts()
+    found = select_channels(layers)
     channels = sum(map(len, layers))
-    listing = ", ".join(f"{region} {number}" for region, number in counts.items())
+    listing = ", ".join(f"{region} {len(own)}" for region, own in found.items())
     return [
-        f"rates of {channels} style channels in {len(layers)} layers and {len(counts)} regions",
-        f"channels of one region (rate above 0.5, margin above 0.25): {listing}",
+        f"rates of {channels} style channels in {len(layers)} layers and {len(found)} regions",
+        f"channels of one region (rate above {RATE}, margin above {MARGIN}): {listing}",
     ]
 
 
@@ -198,7 +204,7 @@ def _headline(value: Any) -> str:
         return f"{type(value).__name__} of {len(value)}"
     # Bytes are data, such as an image, and their text says nothing.
     if isinstance(value, (bytes, bytearray)):
-        return f"{type(value).__name__} "
+        return f"{type(value).__name__} of {len(value)}"
     return f"{type(value).__name__} {ascii(value)[:NAME]}"
 
 

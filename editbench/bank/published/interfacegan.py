@@ -2,7 +2,8 @@
 
 Scores are .npy files of shape (n, 1) or (n,), one per attribute, with high values if the attribute
 is present. Rows that the predictor could not score hold one fixed value. Boundaries are .npy files
-of shape (1, d): unit normals that point to the side of high scores.
+of shape (1, d): unit normals that point to the side of high scores. They are read as directions,
+see editbench.bank.published.directions.
 """
 
 from __future__ import annotations
@@ -132,36 +133,6 @@ def read_scores(
         # Rejects a mark that differs from `invalid`.
         _refuse_marks(column, path)
     return np.concatenate(columns, 1), np.broadcast_to(keep, len(columns[0]))
-
-
-def read_boundary(path: Path | str) -> np.ndarray:
-    """Read the unit normal of a boundary file.
-
-    Args:
-        path: .npy of shape (1, d) or (d,).
-
-    Returns:
-        (d,) float64.
-
-    Raises:
-        BadFile: the file is damaged or has another shape, or the vector does not have length 1.
-    """
-    values = read_npy(path)
-    one_row = values.ndim == 1 or (values.ndim == 2 and len(values) == 1)
-    if values.dtype.kind != "f" or not one_row:
-        raise BadFile(
-            f"{path}: {values.dtype} of shape {values.shape}, expected a boundary, floats of shape "
-            "(1, d)"
-        )
-    normal = np.array(values, np.float64).reshape(-1)
-    length = float(np.linalg.norm(normal))
-    # `not ... <=` also refuses NaN, for which every comparison is false.
-    if not abs(length - 1) <= UNIT:
-        raise BadFile(
-            f"{path}: its length is {length:.4g}, where a boundary's normal has length 1; if it is a "
-            "direction, use method=direction"
-        )
-    return normal
 
 
 def _refuse_marks(column: np.ndarray, path: Path) -> None:

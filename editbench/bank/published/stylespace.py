@@ -7,7 +7,6 @@ ToRGB layers are zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,23 +29,8 @@ REGIONS = (
     "clothes",
     "hair",
 )
-
-
-@dataclass(frozen=True)
-class RegionChannels:
-    """The style channels that act on one region.
-
-    Args:
-        channels: region -> (layer, channel) pairs, the highest rate first.
-        rates: region -> the rates of these channels, in the same order.
-    """
-
-    channels: dict[str, list[tuple[int, int]]]
-    rates: dict[str, list[float]]
-
-    def counts(self) -> dict[str, int]:
-        """Region -> number of its channels."""
-        return {region: len(found) for region, found in self.channels.items()}
+RATE = 0.5  # of images that show the region
+MARGIN = 0.25  # to the rate in every other region
 
 
 def read_semantic(path: Path | str) -> list[np.ndarray]:
@@ -83,18 +67,17 @@ def read_semantic(path: Path | str) -> list[np.ndarray]:
     return layers
 
 
-def select_channels(
-    layers: list[np.ndarray], rate: float = 0.5, margin: float = 0.25
-) -> RegionChannels:
-    """Select the channels of each region by the published rule.
+def select_channels(layers: list[np.ndarray]) -> dict[str, list[tuple[int, int]]]:
+    """Select the style channels that act on each region by the published rule.
 
-    A channel belongs to a region if its rate there is above `rate`, and above its rate in every
-    other region by more than `margin`.
+    A channel belongs to a region if its rate there is above RATE, and above its rate in every other
+    region by more than MARGIN.
 
     Args:
         layers: (C_l, 11) rates, see `read_semantic`.
-        rate: minimum rate, a share of images.
-        margin: minimum distance to the rate in every other region.
+
+    Returns:
+        Region -> (layer, channel) pairs, the highest rate first.
     """
     # All layers in one table; `places` maps a row back to its layer and channel.
     rates = np.concatenate(layers)
@@ -102,14 +85,11 @@ def select_channels(
     for layer, values in enumerate(layers):
         for channel in range(len(values)):
             places.append((layer, channel))
-    channels = {}
     found = {}
     for k, region in enumerate(REGIONS):
         others = np.delete(rates, k, 1).max(1, initial=0)
-        belongs = (rates[:, k] > rate) & (rates[:, k] - others > margin)
+        belongs = (rates[:, k] > RATE) & (rates[:, k] - others > MARGIN)
         # A stable sort keeps channels of equal rate in the order of the layers.
         order = np.argsort(-rates[:, k], kind="stable")
-        chosen = order[belongs[order]]
-        channels[region] = [places[i] for i in chosen]
-        found[region] = rates[chosen, k].tolist()
-    return RegionChannels(channels, found)
+        found[region] = [places[i] for i in order[belongs[order]]]
+    return found

@@ -8,10 +8,11 @@ import torch
 
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors, file_sha256, partial_path
+from editbench.base.identity import tensors_digest
 from editbench.base.seeding import normals
 from editbench.networks.checkpoints.assemble import CheckpointContent
 from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
-from editbench.networks.weights import save_tensors, tensors_digest
+from editbench.networks.weights import save_tensors
 
 # Number of images; enough for statistics, and decoded in about a second.
 PROBES = 4

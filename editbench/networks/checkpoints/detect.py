@@ -61,30 +61,6 @@ OTHERS = (
 )
 
 
-def read_source(
-    path: Path | str,
-    name: str | None = None,
-    mapping_lr: float = 0.01,
-    conv_clamp: float | None = None,
-) -> CheckpointContent:
-    """Find the generator in a checkpoint of any supported format.
-
-    Args:
-        path: of the file.
-        name: key of the generator in the file, with dots for nested keys; by default the only
-            generator, or the only one with averaged weights.
-        mapping_lr: for files that do not contain it, see CheckpointContent.assumed.
-        conv_clamp: for files that do not contain it.
-
-    Raises:
-        BadFile: the file is damaged, has several generators (the message lists their names), or
-            has no supported generator (the message says what it is, if recognised).
-        UnknownName: the file has no `name`.
-    """
-    path = Path(path)
-    return source_of(path, read_content(path), name, mapping_lr, conv_clamp)
-
-
 def read_content(path: Path) -> Any:
     """The content of a checkpoint in plain containers; see `read_pickle`."""
     # By the ending, since safetensors files have no signature.
@@ -107,17 +83,19 @@ def source_of(
     mapping_lr: float = 0.01,
     conv_clamp: float | None = None,
 ) -> CheckpointContent:
-    """`read_source` for content that has already been read.
+    """Find the generator in the content of a checkpoint.
 
     Args:
         path: of the file, for messages.
         content: from `read_content`.
-        name: see `read_source`.
-        mapping_lr: see `read_source`.
-        conv_clamp: see `read_source`.
+        name: key of the generator in the file, with dots for nested keys; by default the only
+            generator, or the only one with averaged weights.
+        mapping_lr: for files that do not contain it, see CheckpointContent.assumed.
+        conv_clamp: for files that do not contain it.
 
     Raises:
-        BadFile: as `read_source`.
+        BadFile: the file is damaged, has several generators (the message lists their names), or
+            has no supported generator (the message says what it is, if recognised).
         UnknownName: the file has no `name`.
     """
     part = pick(content, name, path)
@@ -150,8 +128,8 @@ def read_layout(
         content: of the file; rosinality's mean w is next to the state dict.
         part: the generator.
         place: its name in the file.
-        mapping_lr: see `read_source`.
-        conv_clamp: see `read_source`.
+        mapping_lr: see `source_of`.
+        conv_clamp: see `source_of`.
 
     Raises:
         BadFile: the layout is not supported.

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import digest, file_sha256
+from editbench.base.identity import tensors_digest
 from editbench.base.sources import source_hashes
 from editbench.base.user_code import is_ours, is_users_file
 from editbench.networks.external import network_digest
 from editbench.networks.scorers.module import ModuleScorer
-from editbench.networks.weights import tensors_digest
 
 
 class Called(nn.Module):

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.identity import tensors_digest
 from editbench.networks.scorer import Scorer
-from editbench.networks.weights import load_strict, load_tensors, save_tensors, tensors_digest
+from editbench.networks.weights import load_strict, load_tensors, save_tensors
 
 KIND = "convnet"
 

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.identity import tensors_digest
 from editbench.base.validation import check_kind
 from editbench.networks.external import read_tensors
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.declared import declare
-from editbench.networks.weights import tensors_digest
 
 SLOPE = 0.1  # of the leaky ReLU
 NAME = "classifiers.{head}.classifier.{layer}.{part}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,21 +63,14 @@ def open_source(path: Path, reading: Reading) -> Source:
     return ArrayImages(path, reading.cardinalities)
 
 
-def open_data(
-    path: Path,
-    reading: Reading,
-    resolution: int | None,
-    cache: Path,
-    log: Callable[[str], None] = print,
-) -> Packed:
-    """The data set of a training; one that is not packed is packed below `cache` first.
+def open_data(path: Path, reading: Reading, resolution: int | None, cache: Path) -> Packed:
+    """The data set of a training; one that is not packed is packed below `cache` first, and described.
 
     Args:
         path: of the data.
         reading: how they are read; of a packed data set only attributes and bins count.
         resolution: height and width; None: the data's own.
         cache: folder of the data sets that are packed on the way.
-        log: takes a line about what was packed.
 
     Raises:
         EditbenchError: an option contradicts the packed data set.
@@ -91,7 +84,7 @@ def open_data(
         key = digest([source.identity, size])
         folder = cache / "datasets" / f"{path.resolve().stem}-{key}"
         data = pack(source, folder, size, reading.max_broken)
-        log(f"data: {data.folder}, {describe(data)}")
+        print(f"data: {data.folder}, {describe(data)}")
     if data.attributes is None:
         return data
     # Packed with all labels: each training chooses its own.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
+from editbench.base.errors import BadFile
 from editbench.base.files import (
     atomic_folder,
     check_file,
+    check_folder,
     read_seal,
     seal_folder,
     sweep_partials,
@@ -24,7 +28,7 @@ def test_a_file_that_is_written_within_one_tick_of_the_clock_gets_its_new_checks
     with unsealed_folder(tmp_path):
         write_atomic(path, "new")
         os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert check_file(tmp_path, "rows.txt").read_text() == "new"
+    assert check_file(tmp_path, "rows.txt", "").read_text() == "new"
 
 
 def test_a_file_that_is_deleted_on_purpose_is_not_missed_and_one_that_was_gone_is(tmp_path):
@@ -67,3 +71,16 @@ def test_a_folder_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
         (partial / "rows.txt").write_text("rows")
         inode = partial.stat().st_ino
     assert flushed.index(inode) < flushed.index(tmp_path.stat().st_ino)
+
+
+def test_every_file_of_a_sealed_folder_is_checked(tmp_path):
+    for name in ("rows.txt", "codes.txt"):
+        (tmp_path / name).write_text(name)
+    seal_folder(tmp_path, {"rows": [0, 3]})
+    assert check_folder(tmp_path, "")["rows"] == [0, 3]
+    (tmp_path / "rows.txt").write_text("other")
+    with pytest.raises(BadFile, match=r"rows.txt is truncated or altered .*; start again"):
+        check_folder(tmp_path, "start again")
+    (tmp_path / "rows.txt").unlink()
+    with pytest.raises(BadFile, match=r"rows.txt is missing; start again"):
+        check_folder(tmp_path, "start again")

@@ -483,6 +483,9 @@ def test_layers_of_another_design_are_refused(tmp_path: Path) -> None:
         path = stylegan3_pickle(tmp_path / "net.pkl", network(), **{name: value})
         with pytest.raises(Unsupported, match=f"{name}=(.|\n)*design of the paper"):
             read_source(path)
+    path = stylegan3_pickle(tmp_path / "net.pkl", network(), in_sampling_rate=math.nan)
+    with pytest.raises(BadFile, match=r"in_sampling_rate' is nan; the file is damaged"):
+        read_source(path)
     # A state dict does not show its bands.
     torch.save(stylegan3_state(network(ODD)), tmp_path / "net.pt")
     with pytest.raises(Unsupported, match="would be L"):

@@ -21,7 +21,7 @@ from editbench.bank.layout import shard_folder
 from editbench.bank.spec import BankSpec
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.files import check_file, read_json, read_seal
+from editbench.base.files import check_folder, read_json
 from editbench.base.spaces import Space
 
 VERSION = 1  # of the format of bank.json and of the shards
@@ -357,11 +357,7 @@ def check_shard(path: Path, rows: tuple[int, int]) -> None:
     remedy = f"delete {path} and start again: only this shard is rebuilt"
     if not path.is_dir():
         raise BadFile(f"bank shard {path} is missing; build the bank again to restore it")
-    seal = read_seal(path)
+    found = check_folder(path, remedy).get("rows")
     # A shard of another layout is whole, but its samples have other indices.
-    if seal.get("rows") != list(rows):
-        raise BadFile(
-            f"bank shard {path} holds samples {seal.get('rows')}, expected {list(rows)}; {remedy}"
-        )
-    for name in seal["files"]:
-        check_file(path, name, remedy)
+    if found != list(rows):
+        raise BadFile(f"bank shard {path} holds samples {found}, expected {list(rows)}; {remedy}")

@@ -344,39 +344,53 @@ def read_seal(folder: Path) -> dict:
 _COMPARED: set[tuple[str, int, int, str]] = set()
 
 
-def check_file(folder: Path, name: str, remedy: str = "") -> Path:
+def check_file(folder: Path, name: str, remedy: str) -> Path:
     """The path of a file in a sealed folder, after a check of its checksum.
 
     Args:
         folder: a sealed folder.
         name: of the file, as in the seal.
-        remedy: the end of the error message; by default it says to delete the folder.
+        remedy: the end of the error message: what the user should do.
 
     Raises:
         BadFile: the seal or the file is missing, or the file was altered.
     """
-    remedy = remedy or f"delete {folder} and start again"
-    path = folder / name
     expected = read_seal(folder)["files"].get(name)
     if expected is None:
         raise BadFile(f"{folder / SEAL} does not list '{name}'; {remedy}")
-    if not path.is_file():
-        raise BadFile(f"{path} is missing; {remedy}")
-    compare_checksum(path, expected, remedy)
-    return path
+    compare_checksum(folder / name, expected, remedy)
+    return folder / name
+
+
+def check_folder(folder: Path, remedy: str) -> dict:
+    """The seal of a folder, after a check of every file in it.
+
+    Args:
+        folder: a sealed folder.
+        remedy: the end of the error message: what the user should do.
+
+    Raises:
+        BadFile: the seal or a file is missing, or a file was altered.
+    """
+    seal = read_seal(folder)
+    for name, expected in seal["files"].items():
+        compare_checksum(folder / name, expected, remedy)
+    return seal
 
 
 def compare_checksum(path: Path, expected: str, remedy: str) -> None:
     """Check the SHA-256 of a file. A file that is unchanged since is read once per process.
 
     Args:
-        path: of the file, which must exist.
+        path: of the file.
         expected: hexadecimal SHA-256.
         remedy: the end of the error message: what the user should do.
 
     Raises:
-        BadFile: the file has another checksum.
+        BadFile: the file is missing or has another checksum.
     """
+    if not path.is_file():
+        raise BadFile(f"{path} is missing; {remedy}")
     about = path.stat()
     key = (str(path.resolve()), about.st_size, about.st_mtime_ns, expected)
     if key in _COMPARED:

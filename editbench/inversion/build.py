@@ -20,13 +20,12 @@ from editbench.base.batches import Batches, fitting_batch
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.files import (
     atomic_folder,
-    check_file,
+    check_folder,
     digest,
     explain_disk_errors,
     file_sha256,
     lock,
     read_json,
-    read_seal,
     sweep_partials,
     usable_folder,
     write_json,
@@ -278,8 +277,7 @@ def _finish(folder: Path, task: Task) -> None:
     skipped: dict[str, str] = {}
     tables = []
     for path in folders:
-        for name in read_seal(path)["files"]:
-            check_file(path, name)
+        check_folder(path, f"delete {path} and start the inversion again")
         skipped |= read_json(path / "skipped.json", sealed=True)
         if (path / "table.parquet").exists():  # not if no image of the block can be read
             tables.append(pd.read_parquet(path / "table.parquet"))

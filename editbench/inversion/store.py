@@ -33,7 +33,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
-from editbench.base.files import check_file, compare_checksum, read_json, read_seal
+from editbench.base.files import check_folder, compare_checksum, read_json
 from editbench.base.spaces import Space
 
 VERSION = 1
@@ -76,14 +76,9 @@ class Inversion:
             )
         for name, expected in self.meta["sha256"].items():
             part = folder / Path(name).parts[0]
-            remedy = f"delete {part} and inversion.json and start the inversion again"
-            if not (folder / name).is_file():
-                raise BadFile(f"{folder / name} is missing; {remedy}")
-            compare_checksum(folder / name, expected, remedy)
+            compare_checksum(folder / name, expected, _remedy(part))
         for block in sorted(folder.glob("block-*")):
-            remedy = f"delete {block} and inversion.json and start the inversion again"
-            for name in read_seal(block)["files"]:
-                check_file(block, name, remedy)
+            check_folder(block, _remedy(block))
         self.id: str = self.meta["id"]
         self.space = Space(self.meta["space"])
         self.attributes = Attributes.from_config(self.meta["attributes"])
@@ -122,10 +117,7 @@ class Inversion:
             with safe_open(path, "pt") as file:
                 return file.get_tensor("codes")
         except (OSError, SafetensorError) as error:
-            raise BadFile(
-                f"{path} is not readable ({error}); delete {path.parent} and inversion.json and start the "
-                "inversion again"
-            ) from error
+            raise BadFile(f"{path} is not readable ({error}); {_remedy(path.parent)}") from error
 
     def logits(self, role: str, attributes: Attributes | None = None) -> np.ndarray:
         """Logits of the images.
@@ -178,6 +170,11 @@ class Inversion:
                 "true": share(made == truth, known),
             }
         )
+
+
+def _remedy(part: Path) -> str:
+    """What to do about a damaged part of an inversion, for a message."""
+    return f"delete {part} and inversion.json and start the inversion again"
 
 
 def block_folder(folder: Path, block: int) -> Path:

@@ -30,12 +30,7 @@ def binary_columns(attributes: Attributes) -> list[int]:
     Raises:
         EditbenchError: there is none.
     """
-    columns = []
-    column = 0
-    for attribute in attributes:
-        if attribute.binary:
-            columns.append(column)
-        column += attribute.width
+    columns = [attributes.slices[item.name].start for item in attributes if item.binary]
     if not columns:
         raise EditbenchError(
             "the linear term needs a binary attribute, and the witness scores "

@@ -58,7 +58,6 @@ def few_shot_auc(
     test: np.ndarray,
     truth: np.ndarray,
     name: str,
-    draws: int = DRAWS,
 ) -> list[float] | None:
     """AUC of `fitted_auc` for random draws of few examples.
 
@@ -68,16 +67,15 @@ def few_shot_auc(
         test: (M, D) codes that are ordered.
         truth: (M,) 0 or 1, of `test`.
         name: of the attribute, which seeds the draws.
-        draws: number of draws, of EXAMPLES a class each.
 
     Returns:
-        One AUC a draw, or None where a class has fewer examples.
+        One AUC for each of DRAWS draws, or None where a class has fewer than EXAMPLES.
     """
     classes = [np.flatnonzero(labels == label) for label in (0, 1)]
     if min(map(len, classes)) < EXAMPLES or len(np.unique(truth)) < 2:
         return None
     found = []
-    for draw in range(draws):
+    for draw in range(DRAWS):
         random = seeding.rng(0, "separability", name, draw)
         rows = np.concatenate(
             [random.permutation(rows_of_class)[:EXAMPLES] for rows_of_class in classes]

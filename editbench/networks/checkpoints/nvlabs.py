@@ -10,6 +10,7 @@ code in them is ignored.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,11 +281,14 @@ def as_number(value: Any, path: Path, name: str) -> float:
         name: of the number, for the message.
 
     Raises:
-        BadFile: it is not a number.
+        BadFile: it is not a finite number.
     """
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError) as error:
         raise BadFile(
             f"{path}: '{name}' is a {type(value).__name__}, not a number; the file is damaged"
         ) from error
+    if not math.isfinite(number):
+        raise BadFile(f"{path}: '{name}' is {number}; the file is damaged")
+    return number

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from editbench.base.conf import WORDING, option_file, option_names, unreadable, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, no_such
 from editbench.base.instantiate import build
-from editbench.base.validation import load_target
+from editbench.base.validation import arguments_of, load_target
 from editbench.networks.scorer import Scorer
 
 ROLES = ("teacher", "judge")
@@ -149,17 +149,8 @@ def build_scorer(config: Any, where: str) -> Scorer:
 
 def keys_of(cls: type) -> dict[str, bool]:
     """Argument -> whether it is required, for a class; includes its bases if it has **kwargs."""
-    found: dict[str, bool] = {}
-    # **declared passes arguments on to the base class.
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        for item in parameters:
-            if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY):
-                found.setdefault(item.name, item.default is item.empty)
-        if not any(item.kind is item.VAR_KEYWORD for item in parameters):
-            break
+    arguments, _ = arguments_of(cls)
+    found = {name: item.default is item.empty for name, item in arguments.items()}
     # A scorer made from a file or a function has no argument `network`.
     if "path" in found or "function" in found:
         for key in ("network", "weights", "source"):

@@ -84,3 +84,17 @@ def test_every_file_of_a_sealed_folder_is_checked(tmp_path):
     (tmp_path / "rows.txt").unlink()
     with pytest.raises(BadFile, match=r"rows.txt is missing; start again"):
         check_folder(tmp_path, "start again")
+
+
+def test_a_file_that_is_replaced_within_one_tick_of_the_clock_is_checked_again(tmp_path):
+    path = tmp_path / "rows.txt"
+    path.write_text("old")
+    about = path.stat()
+    seal_folder(tmp_path)
+    check_folder(tmp_path, "")
+    other = tmp_path.with_name("other")
+    other.write_text("new")
+    os.utime(other, ns=(about.st_atime_ns, about.st_mtime_ns))
+    other.replace(path)
+    with pytest.raises(BadFile, match="altered"):
+        check_folder(tmp_path, "")

@@ -339,9 +339,9 @@ def read_seal(folder: Path) -> dict:
     return seal
 
 
-# Files whose checksum this process has verified: (path, size, modification time, checksum). A shard
-# of a bank can have gigabytes, and every job of a sweep opens it.
-_COMPARED: set[tuple[str, int, int, str]] = set()
+# Files whose checksum this process has verified: (path, `file_state`, checksum). A shard of a bank
+# can have gigabytes, and every job of a sweep opens it.
+_COMPARED: set[tuple[str, tuple[int, int, int], str]] = set()
 
 
 def check_file(folder: Path, name: str, remedy: str) -> Path:
@@ -389,10 +389,10 @@ def compare_checksum(path: Path, expected: str, remedy: str) -> None:
     Raises:
         BadFile: the file is missing or has another checksum.
     """
-    if not path.is_file():
+    state = file_state(path)
+    if state is None:
         raise BadFile(f"{path} is missing; {remedy}")
-    about = path.stat()
-    key = (str(path.resolve()), about.st_size, about.st_mtime_ns, expected)
+    key = (str(path.resolve()), state, expected)
     if key in _COMPARED:
         return
     if file_sha256(path) != expected:

@@ -21,6 +21,7 @@ from editbench.base.files import digest, read_json, write_json
 from editbench.base.identity import bank_id
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
+from editbench.networks.roles import Networks
 from editbench.run.compose import compose_config
 from tests.by_config import load_networks
 from tests.processes import Started
@@ -28,7 +29,7 @@ from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer, V
 
 
 def models(poison=float("inf")):
-    return ToyGenerator(poison), ToyScorer("teacher", 2.0), ToyScorer("judge")
+    return Networks(ToyGenerator(poison), ToyScorer("teacher", 2.0), ToyScorer("judge"))
 
 
 def build(folder, n=1000, block=50, shard=250, workers=1, **kwargs):
@@ -261,7 +262,7 @@ class SlowGenerator(ToyGenerator):
 
 
 def slow_models():
-    return SlowGenerator(), ToyScorer("teacher", 2.0), ToyScorer("judge")
+    return Networks(SlowGenerator(), ToyScorer("teacher", 2.0), ToyScorer("judge"))
 
 
 def build_slowly(folder, workers):
@@ -301,8 +302,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path, kill):
 
 
 def test_the_embedded_world_gives_the_same_bytes_for_any_layout_and_number_of_threads(tmp_path):
-    parts = load_networks(compose_config([]))
-    networks = (parts.generator, parts.teacher, parts.judge)
+    networks = load_networks(compose_config([]))
     threads, found = torch.get_num_threads(), []
     try:
         for count, shard in ((1, 64), (2, 128), (1, 192)):

@@ -201,10 +201,14 @@ def test_a_bank_is_the_same_however_much_of_it_is_in_memory(tmp_path, batch, roo
     generator = Small()
     generator.room = room
     small = build_bank(
-        tmp_path / "a", "id", spec, lambda: (generator, ToyScorer("t"), ToyScorer()), batch=batch
+        tmp_path / "a",
+        "id",
+        spec,
+        lambda: Networks(generator, ToyScorer("t"), ToyScorer()),
+        batch=batch,
     )
     whole = build_bank(
-        tmp_path / "b", "id", spec, lambda: (ToyGenerator(), ToyScorer("t"), ToyScorer())
+        tmp_path / "b", "id", spec, lambda: Networks(ToyGenerator(), ToyScorer("t"), ToyScorer())
     )
     rows = np.arange(120)
     for name in whole.fields:

@@ -21,6 +21,7 @@ from editbench.base.devices import forget_peak, free_memory, memory, to_device, 
 from editbench.base.errors import BadFile
 from editbench.base.precision import use_precision
 from editbench.methods.shared.ready import Ready
+from editbench.networks.roles import Networks
 from editbench.run import launch
 from editbench.run.environment import peak_memory_mb
 from tests.pretend_gpu import DEVICE, needs_pretend_gpu, pretend_gpu
@@ -119,7 +120,7 @@ def test_a_gpu_is_to_repeat_its_numbers_and_rounds_to_tf32_where_asked():
 
 # -- banks of several kinds ------------------------------------------------------------------------------------------
 def models(scale: float = 1.0):
-    return ToyGenerator(), ToyScorer("teacher", scale), ToyScorer("judge")
+    return Networks(ToyGenerator(), ToyScorer("teacher", scale), ToyScorer("judge"))
 
 
 def begin_elsewhere(folder, monkeypatch, scale):

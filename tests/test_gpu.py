@@ -15,6 +15,7 @@ from editbench.bank.build import compute_block
 from editbench.base.precision import use_precision
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.conformance.testbeds import make_networks
+from editbench.networks.roles import Networks
 
 DEVICE = os.environ.get("EDITBENCH_TEST_DEVICE", "cuda")
 pytestmark = [
@@ -60,9 +61,9 @@ def test_a_shifted_weight_gives_the_picture_of_the_cpu(both):
 
 def test_a_block_of_a_bank_is_that_of_the_cpu_and_the_same_twice(both):
     here, there = both
-    expected = compute_block(0, 5, 37, here, "cpu")
-    found = compute_block(0, 5, 37, there, DEVICE)
-    again = compute_block(0, 5, 37, there, DEVICE)
+    expected = compute_block(0, 5, 37, Networks(*here), "cpu")
+    found = compute_block(0, 5, 37, Networks(*there), DEVICE)
+    again = compute_block(0, 5, 37, Networks(*there), DEVICE)
     for name, values in expected.items():
         assert np.abs(found[name] - values).max() < 1e-4 * max(values.std(), 1e-6), name
         assert np.array_equal(found[name], again[name]), name

@@ -11,13 +11,14 @@ from editbench.bank.near import far_starts
 from editbench.bank.spec import BankSpec, StartsSpec
 from editbench.bank.starts import boundary_distance, draw_targets
 from editbench.base.errors import EditbenchError, UnknownName
+from editbench.networks.roles import Networks
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer
 
 NAMES = ["a", "b", "c"]
 
 
 def models():
-    return ToyGenerator(), ToyScorer("teacher", 2.0), ToyScorer("judge")
+    return Networks(ToyGenerator(), ToyScorer("teacher", 2.0), ToyScorer("judge"))
 
 
 @pytest.fixture(scope="module")

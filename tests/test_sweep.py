@@ -27,6 +27,7 @@ from editbench.bank.spec import BankSpec
 from editbench.base.errors import EditbenchError
 from editbench.base.files import claim_folder, lock
 from editbench.cli import main
+from editbench.networks.roles import Networks
 from editbench.run import launch
 from editbench.run.compose import compose_settings
 from editbench.run.job import find_job
@@ -612,7 +613,7 @@ def test_parts_need_a_number(number, capsys):
 
 def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):
     spec, built = BankSpec(200, block=50, shard=50), []
-    models = (ToyGenerator(), ToyScorer("teacher"), ToyScorer())
+    models = Networks(ToyGenerator(), ToyScorer("teacher"), ToyScorer())
     folder = tmp_path / "bank"
     with ThreadPoolExecutor(1) as other:
         with lock(shard_folder(folder, 1)):
@@ -628,7 +629,7 @@ def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):
             assert [shard_folder(folder, k).exists() for k in range(4)] == [True, False, True, True]
             assert not building.done()
         bank = building.result(timeout=60)
-    assert len(bank) == 200 and models[0].decoded == 200
+    assert len(bank) == 200 and models.generator.decoded == 200
 
 
 def test_found_jobs_are_settled_and_the_others_run_under_their_numbers(

@@ -16,6 +16,7 @@ from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import in_yaml
 from editbench.methods.sefa import affine_weights
+from editbench.networks.roles import Networks
 from editbench.networks.twist import Twist
 from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.dial import CURVATURES, load_curved
@@ -115,7 +116,7 @@ def test_starts_are_those_of_the_plain_generator(tmp_path):
     judge = load_scorer("judge")
     drawn = []
     for name, generator in (("plain", load_generator()), ("bent", load_curved(1.0))):
-        models = partial(tuple, (generator, judge, judge))
+        models = partial(Networks, generator, judge, judge)
         bank = build_bank(tmp_path / name, name, BankSpec(120, fit=0.2, tune=0.1), models)
         drawn.append(draw_targets(StartsSpec(n=28, pool=0.4), bank))
     for attribute, starts in drawn[0].items():

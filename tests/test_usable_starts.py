@@ -18,6 +18,7 @@ from editbench.bank.starts import draw_targets, set_target
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.methods.random_direction import RandomDirection
+from editbench.networks.roles import Networks
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.stats.agreement import cohen_kappa
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer
@@ -33,14 +34,14 @@ class Picky(ToyScorer):
 
 
 def models():
-    return ToyGenerator(), ToyScorer("teacher", 2.0), Picky("picky")
+    return Networks(ToyGenerator(), ToyScorer("teacher", 2.0), Picky("picky"))
 
 
 def toy_bank(folder, judge_has_quality=True, n=2000):
     made = (
         models
         if judge_has_quality
-        else partial(lambda: (ToyGenerator(), ToyScorer("t"), ToyScorer("j")))
+        else partial(Networks, ToyGenerator(), ToyScorer("t"), ToyScorer("j"))
     )
     return build_bank(folder, "id", BankSpec(n, block=100, shard=400), made)
 
@@ -65,7 +66,7 @@ def test_one_scorer_in_both_roles_scores_once(tmp_path):
         tmp_path / "b",
         "id",
         BankSpec(200, block=100, shard=200),
-        lambda: (ToyGenerator(), scorer, scorer),
+        lambda: Networks(ToyGenerator(), scorer, scorer),
     )
     assert len(calls) == 2
     teacher, judge = (bank.array(role).range(0, 200) for role in ("teacher", "judge"))

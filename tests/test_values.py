@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from editbench.bank.spec import BankSpec
 from editbench.bank.values import log_odds, recognise
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
+from editbench.networks.roles import Networks
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.networks.selected import select_attributes
 from tests.data_folder import REPORTS, needs_reports
@@ -188,15 +188,15 @@ def test_a_scorer_that_gives_no_logits_is_refused_with_its_bank(
 ) -> None:
     spec = BankSpec(200, block=100, shard=200)
     for given in (scorer(end), select_attributes(scorer(end), ["b"])):
-        models = (Pictures(), given, scorer(nn.Identity()))
+        models = Networks(Pictures(), given, scorer(nn.Identity()))
         with pytest.raises(
             BadFile, match=r"teacher returns only values in .* output: probabilities"
         ):
-            build_bank(tmp_path / "bank", "id", spec, partial(tuple, models))
-    models = (Pictures(), scorer(nn.Identity()), scorer(end, output="logits"))
+            build_bank(tmp_path / "bank", "id", spec, lambda models=models: models)
+    models = Networks(Pictures(), scorer(nn.Identity()), scorer(end, output="logits"))
     build_bank(tmp_path / "stated", "id", spec, lambda: models)
     if isinstance(end, nn.Sigmoid):
-        models = (Pictures(), scorer(nn.Identity()), scorer(end, output="probabilities"))
+        models = Networks(Pictures(), scorer(nn.Identity()), scorer(end, output="probabilities"))
         bank = build_bank(tmp_path / "turned", "id", spec, lambda: models)
         teacher = bank.array("teacher").range(0, 200)
         assert np.allclose(bank.array("judge").range(0, 200), teacher, atol=1e-3)
@@ -215,14 +215,14 @@ def test_a_scorer_that_says_what_it_gives_is_not_asked() -> None:
     block = {"teacher": P[:, :1], "judge": P[:, :1]}
     silent = scorer(nn.Identity())
     with pytest.raises(BadFile, match="teacher returns only values in"):
-        building.refuse_probabilities(block, (Pictures(), silent, silent))
+        building.refuse_probabilities(block, Networks(Pictures(), silent, silent))
     stated = scorer(nn.Identity(), output="logits")
-    building.refuse_probabilities(block, (Pictures(), stated, stated))
+    building.refuse_probabilities(block, Networks(Pictures(), stated, stated))
 
 
 @pytest.mark.parametrize("block", [1, 12, 16, 100])
 def test_small_blocks_are_looked_at_together(block: int, tmp_path: Path) -> None:
-    models = (Pictures(), scorer(nn.Sigmoid()), scorer(nn.Identity()))
+    models = Networks(Pictures(), scorer(nn.Sigmoid()), scorer(nn.Identity()))
     spec = BankSpec(200, block=block, shard=100 // block * block)
     with pytest.raises(BadFile, match="teacher returns only values in"):
         build_bank(tmp_path / "bank", "id", spec, lambda: models)
@@ -230,6 +230,6 @@ def test_small_blocks_are_looked_at_together(block: int, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("n", [101, 201, 401])
 def test_a_last_shard_of_one_sample_is_no_reason(n: int, tmp_path: Path) -> None:
-    models = (Pictures(), scorer(nn.Identity()), scorer(nn.Identity()))
+    models = Networks(Pictures(), scorer(nn.Identity()), scorer(nn.Identity()))
     spec = BankSpec(n, block=100, shard=100)
     assert len(build_bank(tmp_path / "bank", "id", spec, lambda: models)) == n

@@ -39,10 +39,8 @@ from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
 from editbench.base.workers import prepare_workers, start_worker
-from editbench.networks.generator import Generator
-from editbench.networks.scorer import Scorer
+from editbench.networks.roles import Networks
 
-Models = tuple[Generator, Scorer, Scorer]  # generator, teacher, judge
 # Largest accepted difference of a logit between two kinds of devices in one bank, in sigmas. It is
 # the tolerance for a different batch size, see editbench.walk.engine.
 SAME_DEVICES = 1e-3
@@ -75,7 +73,7 @@ def build_bank(
     folder: Path,
     bank_id: str,
     spec: BankSpec,
-    models: Callable[[], Models],
+    load: Callable[[], Networks],
     device: str = "cpu",
     workers: int = 1,
     batch: int | None = None,
@@ -86,7 +84,7 @@ def build_bank(
         folder: of the bank; existing shards are kept.
         bank_id: content address of the bank, which bank.json records.
         spec: of the bank.
-        models: loads the networks. It must be picklable if workers > 1, since each worker loads its
+        load: loads the networks. It must be picklable if workers > 1, since each worker loads its
             own networks.
         device: where the networks run.
         workers: number of processes that build.
@@ -104,10 +102,10 @@ def build_bank(
     if missing:
         _take_back(build)
     if workers > 1 and len(missing) > 1:
-        _build_with_workers(build, models, workers, missing)
+        _build_with_workers(build, load, workers, missing)
     elif missing:
-        _build_here(build, models(), missing)
-    return finish_bank(build, bank_id, models())
+        _build_here(build, load(), missing)
+    return finish_bank(build, bank_id, load())
 
 
 def _take_back(build: BankBuild) -> None:
@@ -124,7 +122,7 @@ def _take_back(build: BankBuild) -> None:
 
 
 def _build_with_workers(
-    build: BankBuild, models: Callable[[], Models], workers: int, missing: list[int]
+    build: BankBuild, load: Callable[[], Networks], workers: int, missing: list[int]
 ) -> None:
     """Build the missing shards in worker processes."""
     threads = max(1, torch.get_num_threads() // workers)
@@ -141,7 +139,7 @@ def _build_with_workers(
             for wait in (False, True):
                 jobs = {}
                 for k in missing:
-                    jobs[k] = pool.submit(_build_in_worker, build, models, k, threads, wait)
+                    jobs[k] = pool.submit(_build_in_worker, build, load, k, threads, wait)
                 missing = []
                 for k, job in jobs.items():
                     if job.result():
@@ -153,7 +151,7 @@ def _build_with_workers(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _build_here(build: BankBuild, models: Models, missing: list[int]) -> None:
+def _build_here(build: BankBuild, networks: Networks, missing: list[int]) -> None:
     """Build the missing shards in this process."""
     rows = 0
     for k in missing:
@@ -164,7 +162,7 @@ def _build_here(build: BankBuild, models: Models, missing: list[int]) -> None:
         for wait in (False, True):
             held = []
             for k in missing:
-                if not build_shard(build, models, k, advance, wait):
+                if not build_shard(build, networks, k, advance, wait):
                     held.append(k)
             missing = held
 
@@ -192,21 +190,21 @@ def fix_layout(folder: Path, spec: BankSpec) -> BankSpec:
 
 
 def _build_in_worker(
-    build: BankBuild, models: Callable[[], Models], shard: int, threads: int, wait: bool
+    build: BankBuild, load: Callable[[], Networks], shard: int, threads: int, wait: bool
 ) -> bool:
     """`build_shard` for a worker process that shares the cores with others; shows no progress."""
     torch.set_num_threads(threads)
-    return build_shard(build, models(), shard, lambda amount=1: None, wait)
+    return build_shard(build, load(), shard, lambda amount=1: None, wait)
 
 
 def build_shard(
-    build: BankBuild, models: Models, shard: int, advance: Advance, wait: bool = True
+    build: BankBuild, networks: Networks, shard: int, advance: Advance, wait: bool = True
 ) -> bool:
     """Build one shard unless it exists.
 
     Args:
         build: of the bank.
-        models: generator, teacher and judge.
+        networks: generator, teacher and judge.
         shard: its number.
         advance: called with the number of samples done.
         wait: whether to wait for a shard that another process has locked.
@@ -222,13 +220,13 @@ def build_shard(
             if path.exists():
                 advance(stop - start)
             else:
-                _write_shard(build, models, shard, advance)
+                _write_shard(build, networks, shard, advance)
     except Timeout:
         return False
     return True
 
 
-def _write_shard(build: BankBuild, models: Models, shard: int, advance: Advance) -> None:
+def _write_shard(build: BankBuild, networks: Networks, shard: int, advance: Advance) -> None:
     """Compute and write the samples of a shard; the caller holds its lock."""
     path = shard_folder(build.folder, shard)
     start, stop = build.spec.range_of(shard)
@@ -239,55 +237,55 @@ def _write_shard(build: BankBuild, models: Models, shard: int, advance: Advance)
     # (SIGBUS); an ordinary write raises an error that can be explained.
     with atomic_folder(path, about) as partial, ExitStack() as stack:
         streams = {}
-        for name, width in _widths(models).items():
+        for name, width in _widths(networks).items():
             stream = stack.enter_context((partial / f"{name}.npy").open("wb"))
             write_npy_header(stream, (stop - start, width))
             streams[name] = stream
         begun: list[dict[str, np.ndarray]] = []  # the first samples
         done = 0
-        for block in _blocks(build, models, start, stop):
+        for block in _blocks(build, networks, start, stop):
             count = len(block["z"])
             # Checked once there are enough samples: a few logits could lie in [0, 1] by chance.
             if done < ENOUGH:
                 begun.append(block)
                 if done + count >= ENOUGH:
-                    refuse_probabilities(_joined(begun), models)
+                    refuse_probabilities(_joined(begun), networks)
             for name, values in block.items():
                 streams[name].write(np.ascontiguousarray(values, np.float32).tobytes())
             done += count
             advance(count)
 
 
-def _widths(models: Models) -> dict[str, int]:
+def _widths(networks: Networks) -> dict[str, int]:
     """Name of an array of `compute_block` -> its number of columns."""
-    generator, teacher, judge = models
+    generator = networks.generator
     widths = {
         "z": generator.z_dim,
-        "teacher": teacher.attributes.width,
-        "judge": judge.attributes.width,
+        "teacher": networks.teacher.attributes.width,
+        "judge": networks.judge.attributes.width,
     }
     # A generator without a mapping network has no W.
     if Space.W in generator.spaces:
         widths["w"] = generator.w_dim
-    if judge.has_quality:
+    if networks.judge.has_quality:
         widths["quality"] = 1
     return widths
 
 
 def _blocks(
-    build: BankBuild, models: Models, start: int, stop: int
+    build: BankBuild, networks: Networks, start: int, stop: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield samples start..stop-1 in order, as `compute_block` returns them."""
     block = build.spec.block
     batch = build.batch or block
-    batches = Batches(batch, "bank", models[0])
+    batches = Batches(batch, "bank", networks.generator)
     # Several whole blocks if they fit into memory, otherwise parts of a block.
     together = max(block, batch // block * block)
     for first in range(start, stop, together):
 
         def work(rows: slice, first: int = first) -> dict[str, np.ndarray]:
             place = (first + rows.start, first + rows.stop)
-            return compute_block(build.spec.seed, *place, models, build.device)
+            return compute_block(build.spec.seed, *place, networks, build.device)
 
         yield _joined(batches.run(min(together, stop - first), work))
 
@@ -328,7 +326,7 @@ def _one_thread(device: str) -> Iterator[None]:
 
 @torch.inference_mode()
 def compute_block(
-    seed: int, start: int, stop: int, models: Models, device: str
+    seed: int, start: int, stop: int, networks: Networks, device: str
 ) -> dict[str, np.ndarray]:
     """Compute samples start..stop-1; every image is decoded once.
 
@@ -336,7 +334,7 @@ def compute_block(
         seed: of the bank.
         start: first sample.
         stop: last sample + 1.
-        models: generator, teacher and judge.
+        networks: generator, teacher and judge.
         device: where they run.
 
     Returns:
@@ -346,7 +344,7 @@ def compute_block(
     Raises:
         NonFinite: a value is NaN or infinite; the message names the first such sample.
     """
-    generator, teacher, judge = models
+    generator = networks.generator
     # Drawn on the host in float64, so that the latents do not depend on the device.
     z = torch.from_numpy(normals(seed, "bank", start, stop, generator.z_dim)).float()
     out = {"z": z}
@@ -355,9 +353,10 @@ def compute_block(
         if codes.space == Space.W:
             out["w"] = codes.values
         decoded = generator.decode(codes)
-        logits, quality = judge.assess(decoded)
+        logits, quality = networks.judge.assess(decoded)
         # A scorer that is both teacher and judge is called once.
-        out["teacher"] = logits if teacher is judge else teacher(decoded)
+        shared = networks.teacher is networks.judge
+        out["teacher"] = logits if shared else networks.teacher(decoded)
         out["judge"] = logits
         if quality is not None:
             out["quality"] = quality
@@ -368,7 +367,7 @@ def compute_block(
     return arrays
 
 
-def refuse_probabilities(block: dict[str, np.ndarray], models: Models) -> None:
+def refuse_probabilities(block: dict[str, np.ndarray], networks: Networks) -> None:
     """Reject a network whose output looks like probabilities or labels, not logits.
 
     This concerns networks that do not declare the kind of their output. ENOUGH samples are
@@ -376,12 +375,12 @@ def refuse_probabilities(block: dict[str, np.ndarray], models: Models) -> None:
 
     Args:
         block: result of `compute_block`.
-        models: generator, teacher and judge.
+        networks: generator, teacher and judge.
 
     Raises:
         BadFile: all values lie in [0, 1].
     """
-    for role, scorer in (("teacher", models[1]), ("judge", models[2])):
+    for role, scorer in (("teacher", networks.teacher), ("judge", networks.judge)):
         # A sign of -1 turns [0, 1] into [-1, 0]; either way all values are on one side of 0.
         found = recognise(np.abs(block[role]))
         one_side = (block[role] >= 0).all(0) | (block[role] <= 0).all(0)
@@ -409,13 +408,13 @@ def _refuse_non_finite(name: str, values: Tensor, start: int) -> None:
     )
 
 
-def finish_bank(build: BankBuild, bank_id: str, models: Models) -> Bank:
+def finish_bank(build: BankBuild, bank_id: str, networks: Networks) -> Bank:
     """Write bank.json after all shards exist, and open the bank.
 
     Args:
         build: of the bank.
         bank_id: content address of the bank.
-        models: generator, teacher and judge.
+        networks: generator, teacher and judge.
 
     Raises:
         BadFile: a shard is damaged or was made on a device that gives different numbers, or a logit
@@ -427,51 +426,52 @@ def finish_bank(build: BankBuild, bank_id: str, models: Models) -> Bank:
     if not path.exists():
         with lock(path):
             if not path.exists():
-                write_json(path, _description(build, bank_id, models))
+                write_json(path, _description(build, bank_id, networks))
     return Bank(build.folder)
 
 
-def _description(build: BankBuild, bank_id: str, models: Models) -> dict[str, object]:
+def _description(build: BankBuild, bank_id: str, networks: Networks) -> dict[str, object]:
     """The content of bank.json."""
-    generator, teacher, judge = models
     folder = build.folder
     spec = build.spec
     # Checked first, so that the message names a damaged shard before its values are summed.
     for shard in range(spec.shards):
         check_shard(shard_folder(folder, shard), spec.range_of(shard))
     sigma = {
-        "teacher": stream_sigma(folder, spec, "teacher", teacher.attributes).tolist(),
-        "judge": stream_sigma(folder, spec, "judge", judge.attributes).tolist(),
+        "teacher": stream_sigma(folder, spec, "teacher", networks.teacher.attributes).tolist(),
+        "judge": stream_sigma(folder, spec, "judge", networks.judge.attributes).tolist(),
     }
-    digests = {"teacher": teacher.digest, "judge": judge.digest}
+    digests = {"teacher": networks.teacher.digest, "judge": networks.judge.digest}
     return {
         "version": VERSION,
         "id": bank_id,
         # The key leaves out the hash of the code, so that versions of the code are compared on the
         # same starts. It identifies the generator by its images, so that other coordinates of the
         # latent space keep the same starts too.
-        "samples": samples_key(vars(spec), {"generator": generator.samples_digest, **digests}),
+        "samples": samples_key(
+            vars(spec), {"generator": networks.generator.samples_digest, **digests}
+        ),
         "spec": vars(spec),
         # Listed from a shard, since whether there are z and w depends on the generator.
         "fields": sorted(file.stem for file in shard_folder(folder, 0).glob("*.npy")),
         "sigma": sigma,
-        "devices": check_devices(build, models, sigma),
-        "generator": generator.digest,
+        "devices": check_devices(build, networks, sigma),
+        "generator": networks.generator.digest,
         **digests,
-        "output": generator.output,
-        "teacher_attributes": teacher.attributes.as_config(),
-        "judge_attributes": judge.attributes.as_config(),
+        "output": networks.generator.output,
+        "teacher_attributes": networks.teacher.attributes.as_config(),
+        "judge_attributes": networks.judge.attributes.as_config(),
     }
 
 
-def check_devices(build: BankBuild, models: Models, sigma: dict[str, list[float]]) -> list[str]:
+def check_devices(build: BankBuild, networks: Networks, sigma: dict[str, list[float]]) -> list[str]:
     """The kinds of devices that made the shards, after a check that they give the same numbers.
 
     For every kind other than this process's own, the first block of one shard is computed again.
 
     Args:
         build: of the bank, with all its shards.
-        models: generator, teacher and judge.
+        networks: generator, teacher and judge.
         sigma: 'teacher' and 'judge' -> (width,) of each log-odds.
 
     Raises:
@@ -491,7 +491,7 @@ def check_devices(build: BankBuild, models: Models, sigma: dict[str, list[float]
         folder = shard_folder(build.folder, shard)
         first, stop = spec.range_of(shard)
         stop = min(stop, first + spec.block)
-        again = compute_block(spec.seed, first, stop, models, build.device)
+        again = compute_block(spec.seed, first, stop, networks, build.device)
         for role in ("teacher", "judge"):
             kept = np.load(folder / f"{role}.npy", mmap_mode="r")
             gap = np.abs(kept[: len(again[role])] - again[role]).max()

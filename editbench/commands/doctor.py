@@ -205,10 +205,9 @@ def self_test(
     """
     try:
         networks = load_networks(compose_settings(words, more))
-        models = (networks.generator, networks.teacher, networks.judge)
-        compute_block(0, 0, WARM_UP, models, device)
+        compute_block(0, 0, WARM_UP, networks, device)
         began = time.perf_counter()
-        compute_block(0, WARM_UP, WARM_UP + TIMED, models, device)
+        compute_block(0, WARM_UP, WARM_UP + TIMED, networks, device)
     except DEVICE_ERRORS as error:
         problems.append(f"self-test: {error}")
         return {"passed": False, "reason": str(error)}

@@ -29,6 +29,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import BINARY, MIXED, LinearScorer, ToyGenerator
 from editbench.conformance.watch import global_seed
 from editbench.networks.generator import Generator
+from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
@@ -231,9 +232,10 @@ def make_testbed(family: str, kind: str, folder: Path) -> Testbed:
         kind: one of KINDS.
         folder: takes its bank.
     """
-    networks = make_networks(family, kind)
+    generator, teacher, judge = make_networks(family, kind)
+    networks = Networks(generator, teacher, judge)
     bank = build_bank(folder / f"{family}-{kind}", f"{family}-{kind}", SPEC, lambda: networks)
-    return Testbed(family, kind, *networks, bank)
+    return Testbed(family, kind, generator, teacher, judge, bank)
 
 
 def make_networks(family: str, kind: str) -> tuple[Generator, Scorer, Scorer]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from editbench.bank.bank import IMPORTED, Bank, read_spec
-from editbench.bank.build import Models, build_bank
+from editbench.bank.build import build_bank
 from editbench.bank.spec import BankSpec
 from editbench.base import identity
 from editbench.base.attributes import Attributes
@@ -308,14 +308,13 @@ def load_bank(settings: Settings) -> Bank:
     found = _opened(folder)
     if found is not None:
         return found
-    models = partial(_models, settings)  # picklable, for the processes that build it
     batch = bank_batch(settings, load_networks(settings))
     with explain_disk_errors(folder, OF_CACHE):
         bank = build_bank(
             folder,
             name,
             settings.bank.spec,
-            models,
+            partial(load_networks, settings),  # picklable, for the processes that build it
             settings.device,
             settings.bank.workers,
             batch,
@@ -347,11 +346,6 @@ def check_bank(bank: Bank, networks: Networks) -> Bank:
             f"{_difference(bank.judge_attributes, networks.judge.attributes)}"
         )
     return bank
-
-
-def _models(settings: Settings) -> Models:
-    networks = load_networks(settings)
-    return networks.generator, networks.teacher, networks.judge
 
 
 def _bank_key(folder: Path) -> tuple[Path, int]:

@@ -19,7 +19,7 @@ from editbench.networks.celebahq.read import is_classifier, read_classifier
 from editbench.networks.celebahq.store import attribute_of
 from editbench.networks.checkpoints import read_content
 from editbench.networks.scorers.celebahq import CelebAHQScorer
-from editbench.networks.scorers.declaration import read_scorers
+from editbench.networks.scorers.config_file import read_scorers
 from tests.celebahq_files import (
     Network,
     tensorflow_classifier,

@@ -185,7 +185,7 @@ def test_the_demo_adds_jobs_on_them_where_they_are(synthetic, tmp_path, monkeypa
 
 def test_scorers_of_the_configuration_take_them(synthetic):
     from editbench.base.conf import CONF
-    from editbench.networks.scorers.declaration import read_scorers
+    from editbench.networks.scorers.config_file import read_scorers
 
     folder, _ = synthetic
     list(load.convert_archives(folder))

@@ -37,6 +37,14 @@ from tests.toy import BINARY, LinearScorer, normals_for
 ATTRIBUTES = [{"name": "a", "classes": ["no", "yes"]}, {"name": "b", "classes": ["no", "yes"]}]
 
 
+class Inception(InceptionFeatures):
+    dim = DIM
+
+
+class VGG16(VGG16Features):
+    dim = WIDTHS[1]
+
+
 @pytest.fixture(autouse=True)
 def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of networks."""
@@ -64,7 +72,7 @@ def noise(n: int = 4, size: int = 12, channels: int = 3) -> Tensor:
 # -- features --------------------------------------------------------------------------------------------------------
 def test_inception_is_given_bytes_and_asked_for_features(files: Path) -> None:
     path = files / "inception-2015-12-05.pt"
-    network = InceptionFeatures(published(path), path, dim=DIM)
+    network = Inception(published(path), path)
     images = noise()
     levels = torch.floor(images.double() * 127.5 + 128).clamp(
         0, 255
@@ -82,7 +90,7 @@ def test_inception_is_given_bytes_and_asked_for_features(files: Path) -> None:
 
 def test_a_picture_that_is_not_finite_has_no_features(files: Path) -> None:
     path = files / "inception-2015-12-05.pt"
-    network = InceptionFeatures(published(path), path, dim=DIM)
+    network = Inception(published(path), path)
     images = noise()
     images[1, 2, 3, 4] = torch.nan
     images[3] = torch.inf
@@ -94,20 +102,18 @@ def test_a_picture_that_is_not_finite_has_no_features(files: Path) -> None:
 def test_a_byte_that_was_read_as_a_float_is_itself_again(files: Path) -> None:
     path = files / "inception-2015-12-05.pt"
     levels = torch.arange(256).view(1, 1, 16, 16).expand(1, 3, -1, -1)
-    assert torch.equal(
-        InceptionFeatures(published(path), path, dim=DIM).prepare(levels / 127.5 - 1), levels.byte()
-    )
+    assert torch.equal(Inception(published(path), path).prepare(levels / 127.5 - 1), levels.byte())
 
 
 def test_vgg_gives_the_features_of_precision_and_recall(files: Path) -> None:
     path = files / "vgg16.pt"
-    network = VGG16Features(published(path), path, dim=WIDTHS[1])
+    network = VGG16(published(path), path)
     levels = (noise() * 127.5 + 128).clamp(0, 255).byte()
     assert torch.allclose(network(noise()), SmallVGG16()(levels, return_features=True), atol=1e-6)
     assert (
         network.digest
-        != InceptionFeatures(
-            published(files / "inception-2015-12-05.pt"), files / "inception-2015-12-05.pt", dim=DIM
+        != Inception(
+            published(files / "inception-2015-12-05.pt"), files / "inception-2015-12-05.pt"
         ).digest
     )
 
@@ -347,7 +353,11 @@ def test_the_published_networks_are_pinned_and_described() -> None:
         assert config["name"] and config["about"] and config["_target_"], name
 
 
-def test_a_network_is_an_option_of_the_configuration(files: Path, networks: Path) -> None:
+def test_a_network_is_an_option_of_the_configuration(
+    files: Path, networks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(InceptionFeatures, "dim", DIM)
+    monkeypatch.setattr(VGG16Features, "dim", WIDTHS[1])
     cfg = compose_config([])
     judge = build(cfg.network)
     assert (
@@ -355,10 +365,10 @@ def test_a_network_is_an_option_of_the_configuration(files: Path, networks: Path
         and judge.dim == 128
         and judge.scorer.digest == build(cfg.scorer.judge).digest
     )
-    for option, key, kind in (
-        ("inception", f"dim={DIM}", InceptionFeatures),
-        ("vgg16", f"dim={WIDTHS[1]}", VGG16Features),
-        ("lpips", "size=null", ScriptedLPIPS),
+    for option, kind in (
+        ("inception", InceptionFeatures),
+        ("vgg16", VGG16Features),
+        ("lpips", ScriptedLPIPS),
     ):
         file = published(files / compose_config([f"network={option}"]).network.file.name)
         cfg = compose_config(
@@ -366,7 +376,6 @@ def test_a_network_is_an_option_of_the_configuration(files: Path, networks: Path
                 f"network={option}",
                 f"network.path={files / file.name}",
                 f"network.file.sha256={file.sha256}",
-                f"++network.{key}",
             ]
         )
         assert isinstance(build(cfg.network), kind)

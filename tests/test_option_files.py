@@ -14,7 +14,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
 from editbench.commands.demo import demo_methods
 from editbench.commands.invert import invert_settings
-from editbench.networks.scorers.declaration import scorer_file
+from editbench.networks.scorers.config_file import scorer_file
 from editbench.run.compose import compose_settings, sweep_settings
 from editbench.run.option_files import name_files
 from editbench.run.overrides import check_overrides

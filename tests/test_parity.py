@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from editbench.base.errors import BadFile
 from editbench.base.spaces import Codes, Space
 from editbench.networks.checkpoints import assemble
-from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
+from editbench.networks.checkpoints.parity import BOUND, compare, not_compared, parity, read_golden
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from tests.checkpoint_files import read_source
@@ -157,3 +158,16 @@ def test_a_golden_of_another_network_and_one_without_spread() -> None:
         1e-6  # any difference from numbers that are all the same is too large
     )
     assert [row.name for row in parity(network, golden) if not row.good] == ["latent_avg"]
+
+
+def test_differences_are_in_units_of_the_golden_and_nan_is_no_agreement() -> None:
+    golden = torch.tensor([-1.0, 1.0])
+    constant = torch.ones(2)
+    for ours, theirs, error in (
+        (golden + 0.5, golden, 0.5 / math.sqrt(2)),
+        (constant, constant, 0.0),
+        (constant.double() + 1e-9, constant.double(), math.inf),
+        (golden * math.nan, golden, math.nan),
+    ):
+        row = compare("w", ours.double(), theirs)
+        assert row.error == pytest.approx(error, nan_ok=True) and row.good == (error == 0)

@@ -12,9 +12,9 @@ import yaml
 from editbench.bank.bank import Bank
 from editbench.bank.importing import import_bank, read_matrix
 from editbench.bank.published.__main__ import main as show
+from editbench.bank.published.arrays import as_array
 from editbench.bank.published.gradctrl import import_gradctrl
 from editbench.bank.published.interfacegan import import_scores
-from editbench.bank.published.values import as_array
 from editbench.base.errors import BadFile, UnknownName
 from editbench.cli import main
 from tests.test_published_directions import Evil, dump, ganspace

@@ -21,7 +21,7 @@ from editbench.base.conf import read_yaml
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
 from editbench.cli import main
-from editbench.networks.scorers.declaration import keys_of, read_scorers, scorer_file
+from editbench.networks.scorers.config_file import keys_of, read_scorers, scorer_file
 from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
 from editbench.run.compose import compose_config

@@ -29,7 +29,7 @@ from editbench.base.files import (
     seal_folder,
     write_json,
 )
-from editbench.networks.scorers.declared import declare
+from editbench.networks.scorers.attribute_list import declare
 
 BLOCK = 64  # rows per block of the moments, as for a bank that is built
 LABELS = "fiub"  # NumPy's kinds of floats, integers and booleans

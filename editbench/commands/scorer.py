@@ -17,7 +17,7 @@ from editbench.base.instantiate import build, plain
 from editbench.base.user_code import search_folders
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.scorer import Scorer
-from editbench.networks.scorers.declaration import read_scorers, scorer_file
+from editbench.networks.scorers.config_file import read_scorers, scorer_file
 from editbench.run.compose import compose_config
 from editbench.run.loading import check_device
 from editbench.studies.scorer_check.agreement import compare

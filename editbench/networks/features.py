@@ -116,13 +116,15 @@ class ScorerFeatures(FeatureNetwork):
         if self._tap is None:
             return self.scorer.features(images).float()  # type: ignore[operator]
         kept: list[Tensor] = []
-        hook = (
-            self._tap.register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
-            if self.layer is None
-            else self._tap.register_forward_hook(
+        # The input of the last linear layer, or the output of the chosen one.
+        if self.layer is None:
+            hook = self._tap.register_forward_pre_hook(
+                lambda _module, inputs: kept.append(inputs[0])
+            )
+        else:
+            hook = self._tap.register_forward_hook(
                 lambda _module, _inputs, output: kept.append(output)
             )
-        )
         try:
             self.scorer(images)
         finally:
@@ -136,27 +138,40 @@ class ScorerFeatures(FeatureNetwork):
 
 
 class _PublishedFeatures(FeatureNetwork):
-    """A published TorchScript detector: (images, return_features=True) -> (N, dim)."""
+    """A published TorchScript detector: (images, return_features=True) -> (N, dim).
+
+    Args:
+        file: the published file, see editbench.networks.registry.Published.
+        path: a copy of it; None for the folder of networks, to which it is fetched unless offline.
+        name: for tables; '' for the published name.
+        about: one line for listings.
+
+    Raises:
+        BadFile: the file does not have the pinned content, or is not such a network.
+    """
 
     def __init__(
-        self, file: Mapping[str, Any] | Published, path: Path | str | None, dim: int, name: str
+        self,
+        file: Mapping[str, Any] | Published,
+        path: Path | str | None = None,
+        name: str = "",
+        about: str = "",
     ) -> None:
         super().__init__()
         found = locate_file(file, path)
         self.network = read_torchscript(found.path)
-        self.name = name
-        self.dim = dim
+        self.name = name or self.name
         if not takes(self.network, "return_features"):
             raise BadFile(
                 f"{found.path}: a TorchScript network without the argument return_features, so not "
-                f"the published {name}; {found.file.remedy()}"
+                f"the published {self.name}; {found.file.remedy()}"
             )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
         width = probe(self, (64, 64), str(found.path)).shape[1]
         # A different network under the same file name is detected by its number of features.
-        if width != dim:
+        if width != self.dim:
             raise BadFile(
-                f"{found.path}: returns {width} features, expected {dim}; {found.file.remedy()}"
+                f"{found.path}: returns {width} features, expected {self.dim}; {found.file.remedy()}"
             )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -182,25 +197,11 @@ class InceptionFeatures(_PublishedFeatures):
     Images are first converted to uint8, floor(127.5 x + 128), as in the code of StyleGAN2-ADA, so
     that generated images and files can be compared: an image read from a file as v / 127.5 - 1
     becomes v again. Not differentiable.
-
-    Args:
-        file: the published file, see editbench.networks.registry.Published.
-        path: a copy of it; None for the folder of networks, to which it is fetched unless offline.
-        name: for tables.
-        about: one line for listings.
     """
 
+    name = "inception-2015-12-05"
+    dim = 2048
     resize = "299 bilinear inside the network (TF 1.x style)"
-
-    def __init__(
-        self,
-        file: Mapping[str, Any] | Published,
-        path: Path | str | None = None,
-        dim: int = 2048,
-        name: str = "inception-2015-12-05",
-        about: str = "",
-    ) -> None:
-        super().__init__(file, path, dim, name)
 
 
 class VGG16Features(_PublishedFeatures):
@@ -211,17 +212,9 @@ class VGG16Features(_PublishedFeatures):
     converted to uint8 as in InceptionFeatures.
     """
 
+    name = "vgg16"
+    dim = 4096
     resize = "224 inside the network"
-
-    def __init__(
-        self,
-        file: Mapping[str, Any] | Published,
-        path: Path | str | None = None,
-        dim: int = 4096,
-        name: str = "vgg16",
-        about: str = "",
-    ) -> None:
-        super().__init__(file, path, dim, name)
 
 
 @torch.no_grad()

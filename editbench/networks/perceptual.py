@@ -86,13 +86,12 @@ class FeatureDistance(Perceptual):
         super().__init__()
         scorer = scorer.whole  # only its layers matter, not the evaluated attributes
         self.scorer = scorer
-        self.about = (
-            "trunk features"
-            if isinstance(scorer, ConvScorer)
-            else "features"
-            if hasattr(scorer, "features")
-            else "logits"
-        ) + f" of {type(scorer).__name__}"
+        compared = "logits"
+        if isinstance(scorer, ConvScorer):
+            compared = "trunk features"
+        elif hasattr(scorer, "features"):
+            compared = "features"
+        self.about = f"{compared} of {type(scorer).__name__}"
 
     def residual(self, images: Tensor) -> Tensor:
         if not isinstance(self.scorer, ConvScorer):

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 from torch import Tensor
 
+from editbench.bank.published.arrays import as_array
 from editbench.bank.published.directions import component
 from editbench.bank.published.interfacegan import UNIT
 from editbench.bank.published.npy import read_npy
@@ -20,7 +21,6 @@ from editbench.bank.published.stylespace import (
     read_semantic,
     select_channels,
 )
-from editbench.bank.published.values import as_array
 from editbench.base.errors import BadFile
 from editbench.networks.checkpoints.nvlabs import module_tensors
 from editbench.networks.pickles import Opaque, read_pickle, read_torch

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from editbench.bank.published.arrays import as_array
 from editbench.bank.published.npy import read_npy
-from editbench.bank.published.values import as_array
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import read_pickle, read_torch
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from editbench.bank.bank import Bank
 from editbench.bank.importing import read_attributes, refuse_existing, write_bank
-from editbench.bank.published.values import as_array
+from editbench.bank.published.arrays import as_array
 from editbench.bank.values import Values
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from editbench.bank.published.values import as_array
+from editbench.bank.published.arrays import as_array
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import read_pickle
 

@@ -211,6 +211,7 @@ def compare(name: str, ours: Tensor, golden: Tensor) -> ParityRow:
     # In units of the tensor's standard deviation, so that one bound applies to all tensors.
     std = golden.double().std().item()
     gap = (ours.double() - golden.double()).abs().max().item()
-    return ParityRow(
-        name, tuple(golden.shape), std, gap / std if std > 0 else 0.0 if gap == 0 else math.inf
-    )
+    error = 0.0
+    if gap != 0:  # also NaN, which must not count as equal
+        error = gap / std if std > 0 else math.inf
+    return ParityRow(name, tuple(golden.shape), std, error)

@@ -165,19 +165,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
         # The decorated function, not its decorator.
         if callable(value):
             value = inspect.unwrap(value)
-        held = (
-            [
-                value.__defaults__,
-                value.__kwdefaults__,
-                [cell.cell_contents for cell in value.__closure__ or ()],
-            ]
-            if inspect.isfunction(value)
-            else {}
-            if isinstance(value, (type, ModuleType))
-            else vars(value)
-            if hasattr(value, "__dict__")
-            else []
-        )
+        held = _contents(value)
     # For an object, the source of its class.
     made = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
     return [
@@ -186,6 +174,17 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
         source_of(made),
         identity(held, deeper),
     ]
+
+
+def _contents(value: Any) -> Any:
+    """What a function, a class or an object contains, besides its source."""
+    if inspect.isfunction(value):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return [value.__defaults__, value.__kwdefaults__, cells]
+    # What a class or a module contains is in its source.
+    if isinstance(value, (type, ModuleType)):
+        return {}
+    return vars(value) if hasattr(value, "__dict__") else []
 
 
 def source_of(made: Any) -> str | dict[str, str]:

@@ -24,7 +24,7 @@ from editbench.base.identity import tensors_digest
 from editbench.base.validation import check_kind
 from editbench.networks.external import read_tensors
 from editbench.networks.scorer import Scorer
-from editbench.networks.scorers.declared import declare
+from editbench.networks.scorers.attribute_list import declare
 
 SLOPE = 0.1  # of the leaky ReLU
 NAME = "classifiers.{head}.classifier.{layer}.{part}"
@@ -35,7 +35,7 @@ class LatentHeads(Scorer):
 
     Args:
         path: safetensors file of the heads.
-        attributes: one entry per head, see editbench.networks.scorers.declared. `head` selects a
+        attributes: one entry per head, see editbench.networks.scorers.attribute_list. `head` selects a
             head by number, so that a subset can be used; by default they are used in order. If the
             head of a binary attribute has two outputs, the logit is their difference.
 

@@ -15,8 +15,8 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.precision import casting
 from editbench.networks.external import load_network, network_digest, refuse_fixed_batch
 from editbench.networks.scorer import Scorer
+from editbench.networks.scorers.attribute_list import declare
 from editbench.networks.scorers.columns import Columns
-from editbench.networks.scorers.declared import declare
 from editbench.networks.torchscript import telling_line
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -73,7 +73,7 @@ class ModuleScorer(Scorer):
         network: the module, or a list of layers; in YAML `{_target_: dotted.name, ...}`. Its output
             columns are those of the attributes, in order: one for a binary attribute, K for an
             attribute of K classes. Log-probabilities are accepted as logits.
-        attributes: see editbench.networks.scorers.declared.
+        attributes: see editbench.networks.scorers.attribute_list.
         input_size: (height, width) to which images are resized bilinearly; None for any size.
         input_range: the network's values of black and white.
         channels: 1 or 3; greyscale is repeated, colour is converted to luma.

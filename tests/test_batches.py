@@ -19,8 +19,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.conformance.testbeds import make_networks
 from editbench.inversion import build
 from editbench.inversion.projector import latent_statistics
-from editbench.inversion.schedule import Schedule
-from editbench.inversion.spec import ProjectionSpec
+from editbench.inversion.spec import ProjectionSpec, Schedule
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.roles import Networks
 from editbench.run.batch import engine_batch, fit_batch

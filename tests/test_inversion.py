@@ -1,5 +1,7 @@
 """The projector: noise maps, recovery of what is known, images that do not mix."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,14 @@ from editbench.base.errors import NonFinite, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.inversion.noise import NoiseMaps, autocorrelation, decode_with
-from editbench.inversion.projector import decode_inverted, invert, jitter, latent_statistics
-from editbench.inversion.schedule import Schedule
-from editbench.inversion.spec import ProjectionSpec
+from editbench.inversion.projector import (
+    Statistics,
+    decode_inverted,
+    invert,
+    jitter,
+    latent_statistics,
+)
+from editbench.inversion.spec import ProjectionSpec, Schedule
 from editbench.inversion.store import psnr
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import FeatureDistance, PixelDistance
@@ -171,37 +178,33 @@ def test_at_equal_rows_w_plus_is_w():
 
 
 def test_the_jitter_is_a_share_of_the_latents_spread():
-    generator, target, spec, seen = (
-        Linear(),
-        normal("images", 200, 1, 3, 4),
-        ProjectionSpec(schedule=SHORT),
-        [],
-    )
+    generator, target = Linear(), normal("images", 200, 1, 3, 4)
+    spec = ProjectionSpec(schedule=replace(SHORT, steps=1))
     known = latent_statistics(generator, spec)
-    invert(generator, PixelDistance(), target, spec, watch=lambda step, apart: seen.append(apart))
+    found = invert(generator, PixelDistance(), target, spec)
     draws = torch.from_numpy(
         normals(0, "inversion/jitter/0", 0, 200, 5)
     ).float()  # no code has moved yet
     image = generator.decode(Codes(Space.W, known.mean + 0.05 * known.spread * draws))
-    assert torch.allclose(seen[0], (image - target).square().flatten(1).sum(1), rtol=1e-4)
+    assert torch.allclose(found.distance, (image - target).square().flatten(1).sum(1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("space", ["w", "w_plus"])
 def test_from_the_known_code_nothing_is_lost_and_nothing_moves(space):
     generator, distance = load_generator(), FeatureDistance(load_scorer("teacher"))
-    w = generator.map(normal("known", 3, generator.z_dim))
+    w = generator.map(normal("known", 1, generator.z_dim)).expand(3, -1)
     codes = w if space == "w" else generator.w_plus(w).contiguous()
     target = generator.decode(Codes(Space(space), codes))
-    seen = []
-    found = invert(
-        generator,
-        distance,
-        target,
-        ProjectionSpec(space=space, schedule=Schedule(steps=4, jitter=0.0)),
-        origin=codes,
-        watch=lambda step, apart: seen.append(float(apart.max())),
-    )
-    assert seen == [0.0] * 4 and torch.equal(found.codes.values, codes)
+    for steps in (1, 4):
+        found = invert(
+            generator,
+            distance,
+            target,
+            ProjectionSpec(space=space, schedule=Schedule(steps=steps, jitter=0.0)),
+            statistics=Statistics(w[0], 1.0),
+        )
+        assert found.distance.tolist() == [0.0] * 3
+        assert torch.equal(found.codes.values, codes)
 
 
 def test_an_image_that_the_generator_made_is_recovered():

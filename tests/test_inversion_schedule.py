@@ -6,8 +6,7 @@ import torch
 
 from editbench.base.errors import EditbenchError
 from editbench.inversion.noise import autocorrelation
-from editbench.inversion.schedule import Schedule
-from editbench.inversion.spec import ProjectionSpec
+from editbench.inversion.spec import ProjectionSpec, Schedule
 from tests.test_inversion import normal
 
 

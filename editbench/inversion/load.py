@@ -18,6 +18,7 @@ from editbench.inversion.projector import check_invertible
 from editbench.inversion.spec import ProjectionSpec
 from editbench.inversion.store import Inversion
 from editbench.networks.external import frozen
+from editbench.networks.generator import Generator
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks
 
@@ -62,7 +63,7 @@ class InversionRequest:
             folder = Path(self.path)
             if folder not in _OPEN:
                 _OPEN[folder] = Inversion(folder)
-            return check_inversion(_OPEN[folder], self.networks)
+            return _check_inversion(_OPEN[folder], self.networks)
         task = self.task()
         folder = self.cache / "inversions" / task.id
         if folder not in _OPEN:
@@ -84,8 +85,8 @@ class InversionRequest:
         """
         assert self.images is not None  # checked with the settings
         check_invertible(self.networks.generator, self.projection.space)
-        perceptual, distance = distance_of(self.perceptual, self.networks, self.device)
-        images = open_images(self.images, picture_shape(self.networks, self.device))
+        perceptual, distance = _distance_of(self.perceptual, self.networks, self.device)
+        images = open_images(self.images, _picture_shape(self.networks.generator, self.device))
         return Task(
             images,
             self.networks,
@@ -98,16 +99,8 @@ class InversionRequest:
         )
 
 
-def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
-    """Check that an inversion was made with these networks, and return it.
-
-    Args:
-        inversion: opened by its path.
-        networks: generator, teacher and judge of the job.
-
-    Raises:
-        BadFile: a network has another digest.
-    """
+def _check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
+    """The inversion itself. Raises BadFile if it was made with other networks than the job has."""
     for role, network in vars(networks).items():
         if inversion.meta[role] != network.digest:
             raise BadFile(
@@ -118,14 +111,8 @@ def check_inversion(inversion: Inversion, networks: Networks) -> Inversion:
     return inversion
 
 
-def distance_of(option: object, networks: Networks, device: str) -> tuple[Perceptual, object]:
-    """A perceptual distance and its identity.
-
-    Args:
-        option: 'teacher', 'pixels', or a mapping with the `_target_` of a Perceptual.
-        networks: of the job.
-        device: of the distance.
-    """
+def _distance_of(option: object, networks: Networks, device: str) -> tuple[Perceptual, object]:
+    """A perceptual distance and its identity, by the option `inversion.perceptual`."""
     if option == "teacher":
         return FeatureDistance(networks.teacher), "teacher"
     if option == "pixels":
@@ -145,14 +132,8 @@ def distance_of(option: object, networks: Networks, device: str) -> tuple[Percep
     return made, [described(option), getattr(made, "digest", made.about)]
 
 
-def picture_shape(networks: Networks, device: str) -> tuple[int, ...]:
-    """(C, H, W) of the generator's images, found by decoding one code of zeros.
-
-    Args:
-        networks: of which only the generator is used.
-        device: that the generator is on.
-    """
-    generator = networks.generator
+def _picture_shape(generator: Generator, device: str) -> tuple[int, ...]:
+    """(C, H, W) of a generator's images, found by decoding one code of zeros."""
     space = generator.latent_space
     code = torch.zeros(1, generator.code_dim(space), device=device)
     with torch.no_grad():

@@ -9,7 +9,6 @@ nor Adam mixes images. Other images of the block can change only the last bit of
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,9 +119,7 @@ def invert(
     spec: ProjectionSpec,
     index: np.ndarray | None = None,
     statistics: Statistics | None = None,
-    origin: Tensor | None = None,
     advance: Advance | None = None,
-    watch: Callable[[int, Tensor], None] | None = None,
 ) -> Inverted:
     """Find the codes of n images.
 
@@ -133,9 +130,7 @@ def invert(
         spec: space, noise and schedule.
         index: (n,) numbers of the images, which determine their random numbers; None for 0..n-1.
         statistics: mean and spread of the latents; None to estimate them here.
-        origin: initial codes; None for the mean latent.
         advance: called once per step.
-        watch: called at every step with the step and the distances (n,).
 
     Raises:
         Unsupported: the generator has no such space or noise.
@@ -149,7 +144,7 @@ def invert(
     statistics = statistics or latent_statistics(generator, spec, device)
     mean = statistics.mean.to(targets)
     rows = (generator.num_ws,) if space == Space.W_PLUS else ()
-    code = (mean.expand(n, *rows, -1) if origin is None else origin).clone().requires_grad_()
+    code = mean.expand(n, *rows, -1).clone().requires_grad_()
     maps = NoiseMaps(generator, spec.seed, index) if spec.noise == "optimise" else None
     with torch.no_grad():  # the targets are constant
         goal = distance.residual(targets)
@@ -173,8 +168,6 @@ def invert(
                 f"the inversion of image {bad} has a NaN or infinite loss at step {step}: lower "
                 f"inversion.lr={spec.schedule.lr}, or check the weights of the generator"
             )
-        if watch:
-            watch(step, apart.detach())
         # The gradient of the sum with respect to an image's variables is that of its own loss.
         for variable, slope in zip(variables, torch.autograd.grad(loss.sum(), variables)):
             variable.grad = slope

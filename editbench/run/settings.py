@@ -30,8 +30,7 @@ from editbench.base.validation import (
     check_kind,
     in_yaml,
 )
-from editbench.inversion.schedule import Schedule
-from editbench.inversion.spec import ProjectionSpec
+from editbench.inversion.spec import ProjectionSpec, Schedule
 from editbench.run.component import Component
 from editbench.run.record import MOVED_STARTS, moved_attributes
 from editbench.walk.spec import EngineSpec

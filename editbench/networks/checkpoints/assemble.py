@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from editbench.networks.weights import listed
 
 # Number of z to compute the mean w; rosinality's generate.py uses 4,096.
 W_AVG_SAMPLES = 10_000
+# What a state dict does not contain: key of the configuration -> its value.
+Assumed = dict[str, Any]
 # Tensors of a convolution with a style, by our names. A ToRGB has no noise.
 CONV_PARTS = ("affine.weight", "affine.bias", "weight", "bias", "noise_strength", "noise")
 RGB_PARTS = CONV_PARTS[:4]
@@ -225,7 +228,7 @@ def assemble(source: CheckpointContent) -> StyleNetwork:
         if rule.source not in source.tensors:
             missing.append(rule.source)
             continue
-        value = as_float(source.tensors[rule.source], rule, shape)
+        value = _as_float(source.tensors[rule.source], rule, shape)
         if value is None:
             given = tuple(source.tensors[rule.source].shape)
             wrong.append(f"{rule.source} {given} (for {name} {shape})")
@@ -259,21 +262,12 @@ def assemble(source: CheckpointContent) -> StyleNetwork:
     network.eval().requires_grad_(False)
     # With w_avg = 0, truncation would move w towards zero, which is not a typical image.
     if source.rules.get("mapping.w_avg") is None:
-        network.mapping.w_avg.copy_(mean_w(network))
+        network.mapping.w_avg.copy_(_mean_w(network))
     return network
 
 
-def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None:
-    """Convert a tensor of a file to ours, as contiguous float32.
-
-    Args:
-        value: as in the file, of any dtype.
-        rule: with the conversion.
-        shape: that ours must have.
-
-    Returns:
-        The converted tensor; None if it does not have the shape.
-    """
+def _as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None:
+    """A tensor of a file by its rule, contiguous float32; None if it has another shape."""
     try:
         value = rule.change(value.detach().float())
     except (RuntimeError, IndexError):  # for example, from a permutation of other axes
@@ -283,12 +277,14 @@ def as_float(value: Tensor, rule: Rule, shape: tuple[int, ...]) -> Tensor | None
     return None
 
 
-def mean_w(network: StyleNetwork) -> Tensor:
+def classes_in_turn(n: int, c_dim: int) -> Tensor | None:
+    """Labels (n, c_dim) of the classes 0, 1, ... in turn; None for an unconditional network."""
+    return torch.eye(c_dim)[torch.arange(n) % c_dim] if c_dim else None
+
+
+def _mean_w(network: StyleNetwork) -> Tensor:
     """Mean of w (w_dim,) over W_AVG_SAMPLES z, with all labels in turn if there are any."""
     config = network.config
     z = torch.from_numpy(normals(0, "w_avg", 0, W_AVG_SAMPLES, config.z_dim)).float()
     # Equal shares of classes, since those of the training are unknown.
-    label = None
-    if config.c_dim:
-        label = torch.eye(config.c_dim)[torch.arange(len(z)) % config.c_dim]
-    return network.mapping(z, label).double().mean(0).float()
+    return network.mapping(z, classes_in_turn(len(z), config.c_dim)).double().mean(0).float()

@@ -10,7 +10,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors, file_sha256, partial_path
 from editbench.base.identity import tensors_digest
 from editbench.base.seeding import normals
-from editbench.networks.checkpoints.assemble import CheckpointContent
+from editbench.networks.checkpoints.assemble import CheckpointContent, classes_in_turn
 from editbench.networks.stylegan import CHECKSUM, ORIGIN, StyleNetwork
 from editbench.networks.weights import save_tensors
 
@@ -23,10 +23,7 @@ def decode_probes(network: StyleNetwork) -> torch.Tensor:
     """Images of PROBES fixed z; for a conditional network, of its first classes."""
     config = network.config
     z = torch.from_numpy(normals(0, "probe", 0, PROBES, config.z_dim)).float()
-    label = None
-    if config.c_dim:
-        label = torch.eye(config.c_dim)[torch.arange(PROBES) % config.c_dim]
-    return network(z, label=label)
+    return network(z, label=classes_in_turn(PROBES, config.c_dim))
 
 
 def check_pictures(images: torch.Tensor, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from editbench.base.errors import BadFile, UnknownName
-from editbench.networks.checkpoints.assemble import CheckpointContent
+from editbench.networks.checkpoints.assemble import Assumed, CheckpointContent
 from editbench.networks.checkpoints.nvlabs import (
     class_name,
     module_state,
@@ -98,88 +98,63 @@ def source_of(
             has no supported generator (the message says what it is, if recognised).
         UnknownName: the file has no `name`.
     """
-    part = pick(content, name, path)
+    part = _pick(content, name, path)
     if is_network(part):
         return read_tensorflow(path, part)
     found = find_generators(part)
     if not found:
-        refuse(path, part if name else usual_part(part))
+        _refuse(path, part if name else _usual_part(part))
     chosen = choose_generator(found, path, name)
     place = ".".join(filter(None, (name, chosen.name)))
-    source = read_layout(path, content, chosen, place, mapping_lr, conv_clamp)
+    assumed = {"mapping_lr": mapping_lr, "conv_clamp": conv_clamp}
+    source = _read_layout(path, content, chosen, place, assumed)
     # If a file has several networks, the note says which one was used.
     if place:
         source.notes.append(("part of the file", place))
     return source
 
 
-def read_layout(
+def _read_layout(
     path: Path,
     content: Any,
     part: GeneratorPart,
     place: str,
-    mapping_lr: float,
-    conv_clamp: float | None,
+    assumed: Assumed,
 ) -> CheckpointContent:
-    """The source of a generator, with the layout detected from the names of its tensors.
+    """The source of a generator, whose layout is detected from the names of its tensors.
 
-    Args:
-        path: of the file.
-        content: of the file; rosinality's mean w is next to the state dict.
-        part: the generator.
-        place: its name in the file.
-        mapping_lr: see `source_of`.
-        conv_clamp: see `source_of`.
-
-    Raises:
-        BadFile: the layout is not supported.
+    `place` is its name in the file.
     """
     tensors = part.tensors
-    refuse_others(path, tensors)
+    _refuse_others(path, tensors)
     if is_stylegan3(tensors):
-        return read_stylegan3(path, tensors, part.module, mapping_lr, conv_clamp)
+        return read_stylegan3(path, tensors, part.module, assumed)
     if any(re.match(r"synthesis\.b\d+\.", key) for key in tensors):
-        return read_nvlabs(path, tensors, part.module, mapping_lr, conv_clamp)
+        return read_nvlabs(path, tensors, part.module, assumed)
     mean = find_mean(content, place)
     if mean is not None and MEAN not in tensors:
         tensors[MEAN] = mean
-    return read_rosinality(path, tensors, mapping_lr, conv_clamp)
+    return read_rosinality(path, tensors, assumed)
 
 
-def refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Reject tensors whose names are those of another kind of network.
-
-    Args:
-        path: of the file, for the message.
-        tensors: by name, without prefixes of wrappers.
-
-    Raises:
-        BadFile: the names are known; the message says of which network.
-    """
+def _refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise BadFile for tensors whose names, without wrappers, are those of another network."""
     for pattern, other in OTHERS:
         if any(re.match(pattern, key) for key in tensors):
             raise BadFile(f"{path}: this is {other}")
 
 
-def refuse(path: Path, part: Any) -> NoReturn:
-    """Reject a part without a generator.
-
-    Args:
-        path: of the file, for the message.
-        part: of its content.
-
-    Raises:
-        BadFile: always; the message describes the part.
-    """
+def _refuse(path: Path, part: Any) -> NoReturn:
+    """Raise BadFile for a part without a generator; the message describes it."""
     is_module = module_state(part) is not None
     tensors = module_tensors(part) if is_module else flat(part)
     if not tensors:
         raise BadFile(
-            f"{path}: {what(part)}, but a generator or its state dict is needed; choose one with "
+            f"{path}: {_describe(part)}, but a generator or its state dict is needed; choose one with "
             "--name"
         )
     # nn.DataParallel and training scripts add a prefix to all names.
-    refuse_others(path, without_prefix(tensors))
+    _refuse_others(path, _without_prefix(tensors))
     about = f"a {class_name(part)}" if is_module else "a state dict"
     raise BadFile(
         f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 or StyleGAN3 generator "
@@ -187,7 +162,7 @@ def refuse(path: Path, part: Any) -> NoReturn:
     )
 
 
-def usual_part(content: Any) -> Any:
+def _usual_part(content: Any) -> Any:
     """The part that usually is the generator, if none was found; otherwise the whole content."""
     for key in USUAL:
         if isinstance(content, Mapping) and content.get(key) is not None:
@@ -195,18 +170,11 @@ def usual_part(content: Any) -> Any:
     return content
 
 
-def pick(content: Any, name: str | None, path: Path) -> Any:
-    """The part of a file's content with this name.
+def _pick(content: Any, name: str | None, path: Path) -> Any:
+    """The part of the content with this name, see `source_of`.
 
-    Args:
-        content: from `read_content`.
-        name: key of the part, with dots for nested keys; None or '' for the whole content, or for
-            the averaged generator of a TensorFlow pickle (G, D, Gs).
-        path: of the file, for messages.
-
-    Raises:
-        UnknownName: there is no such part.
-        BadFile: the part is None.
+    Without a name it is the whole content, or Gs, the averaged generator of a TensorFlow pickle.
+    Raises UnknownName if there is no such part, and BadFile if it is None.
     """
     if (
         isinstance(content, (tuple, list))
@@ -219,7 +187,7 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
         return content
     part = content
     for key in name.split("."):
-        known = part if isinstance(part, Mapping) else children(part)
+        known = part if isinstance(part, Mapping) else _children(part)
         if key in known:
             part = known[key]
             continue
@@ -230,29 +198,31 @@ def pick(content: Any, name: str | None, path: Path) -> Any:
             if str(full).startswith(f"{key}.")
         }
         if not inner:
-            raise UnknownName(f"part of {path}", name, [str(key) for key in known] or [what(part)])
+            raise UnknownName(
+                f"part of {path}", name, [str(key) for key in known] or [_describe(part)]
+            )
         part = inner
     if part is None:
         raise BadFile(f"{path}: has no network under '{name}'; choose another part with --name")
     return part
 
 
-def children(part: Any) -> Mapping[str, Any]:
+def _children(part: Any) -> Mapping[str, Any]:
     """The submodules of a pickled module; empty for anything else."""
     state = module_state(part)
     return {} if state is None else state["_modules"]
 
 
-def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Remove a common prefix of all names, such as 'module.' of nn.DataParallel."""
     # Repeated, since wrappers can be nested.
     heads = {name.partition(".")[0] for name in tensors}
     if len(heads) != 1 or not heads <= WRAPPERS or not all("." in name for name in tensors):
         return tensors
-    return without_prefix({name.partition(".")[2]: value for name, value in tensors.items()})
+    return _without_prefix({name.partition(".")[2]: value for name, value in tensors.items()})
 
 
-def what(part: Any) -> str:
+def _describe(part: Any) -> str:
     if isinstance(part, Opaque):
         return f"it holds a {class_name(part)}"
     if isinstance(part, Mapping):

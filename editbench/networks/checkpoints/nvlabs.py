@@ -22,6 +22,7 @@ from editbench.base.errors import BadFile, Unsupported
 from editbench.networks.checkpoints.assemble import (
     CONV_PARTS,
     RGB_PARTS,
+    Assumed,
     CheckpointContent,
     Rule,
     explain_architecture,
@@ -95,8 +96,7 @@ def read_nvlabs(
     path: Path,
     tensors: dict[str, Tensor],
     module: Opaque | None,
-    mapping_lr: float,
-    conv_clamp: float | None,
+    assumed: Assumed,
 ) -> CheckpointContent:
     """The source of a generator with NVlabs' names.
 
@@ -105,8 +105,7 @@ def read_nvlabs(
         tensors: of the generator, by NVlabs' names.
         module: the pickled generator, which also has the gain of the mapping and the clamp; None
             for a state dict.
-        mapping_lr: of the mapping, for a state dict.
-        conv_clamp: of the layers, for a state dict.
+        assumed: gain of the mapping and clamp of the layers, for a state dict.
     """
     resolution = resolution_of((int(m[1]) for m in map(BLOCK.fullmatch, tensors) if m), path)
     # Sizes double, from 4 x 4.
@@ -117,7 +116,7 @@ def read_nvlabs(
     w_dim = shape_of(tensors, "synthesis.b4.conv1.affine.weight", path, 2)[1]
     if module is None:
         kind = "state dict in NVlabs' names"
-        facts: dict[str, Any] = {"mapping_lr": mapping_lr, "conv_clamp": conv_clamp}
+        facts: dict[str, Any] = dict(assumed)
     else:
         kind = "NVlabs PyTorch pickle"
         facts = pickled_facts(path, module)
@@ -128,7 +127,7 @@ def read_nvlabs(
             resolution,
             channels,
             img_channels=shape_of(tensors, rgb, path, 4)[0],
-            architecture=architecture(tensors, resolution),
+            architecture=_architecture(tensors, resolution),
             fir=filter_taps(filters, path),
             **mapping_sizes(path, tensors, w_dim),
             **facts,
@@ -141,10 +140,10 @@ def read_nvlabs(
         kind,
         config,
         tensors,
-        nvlabs_rules(config, noisy),
+        _nvlabs_rules(config, noisy),
         beside=set(filters),
         notes=notes,
-        assumed=("mapping_lr", "conv_clamp") if module is None else (),
+        assumed=tuple(assumed) if module is None else (),
     )
 
 
@@ -186,13 +185,8 @@ def mapping_sizes(path: Path, tensors: dict[str, Tensor], w_dim: int) -> dict[st
     }
 
 
-def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
-    """Which of the architectures of Karras et al. 2020, figure 7, a generator has.
-
-    Args:
-        tensors: by NVlabs' names.
-        resolution: side of the images in pixels.
-    """
+def _architecture(tensors: dict[str, Tensor], resolution: int) -> str:
+    """Which of the architectures of Karras et al. 2020, figure 7, a generator has."""
     # Only the residual architecture has this branch.
     if f"synthesis.b{resolution}.skip.weight" in tensors:
         return "resnet"
@@ -201,13 +195,8 @@ def architecture(tensors: dict[str, Tensor], resolution: int) -> str:
     return "orig"
 
 
-def nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
-    """Our names -> Rules with NVlabs' names.
-
-    Args:
-        config: the architecture.
-        noisy: whether the file has noise maps.
-    """
+def _nvlabs_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
+    """Our names -> Rules with NVlabs' names; `noisy`: whether the file has noise maps."""
     rules = mapping_rules(config.mapping_layers)
     rules["synthesis.const"] = Rule("synthesis.b4.const")
     for name, kind, size in layers(config):

@@ -55,7 +55,7 @@ class ParityRow:
         return self.error <= BOUND
 
 
-def check_members(path: Path) -> None:
+def _check_members(path: Path) -> None:
     """Reject a file whose arrays would need far more memory than its size.
 
     NumPy allocates the size in an array's header before it reads any data, and unpacks compressed
@@ -91,7 +91,7 @@ def read_golden(path: Path | str) -> dict[str, Tensor]:
         BadFile: it is not such a file, has Python objects, or would need too much memory.
     """
     try:
-        check_members(Path(path))
+        _check_members(Path(path))
         with np.load(path, allow_pickle=False) as file:
             golden = {name: torch.from_numpy(file[name]).float() for name in file.files}
     except (
@@ -161,19 +161,14 @@ def parity(network: StyleNetwork, golden: Mapping[str, Tensor]) -> list[ParityRo
     # Goldens have styles by layer; ours are a list.
     by_name = dict(zip(synthesis.layers, styles))
     for name in golden:
-        ours = our_layer(network, name.removeprefix(STYLE)) if name.startswith(STYLE) else ""
+        ours = _our_layer(network, name.removeprefix(STYLE)) if name.startswith(STYLE) else ""
         if ours in by_name:
             found[name] = by_name[ours]
     return [compare(name, found[name], value) for name, value in golden.items() if name in found]
 
 
-def our_layer(network: StyleNetwork, theirs: str) -> str:
-    """Our name for a layer of the authors' code; '' if there is none.
-
-    Args:
-        network: of the layer.
-        theirs: name of the layer, such as 'b4.conv1' or 'L0_36_1024'.
-    """
+def _our_layer(network: StyleNetwork, theirs: str) -> str:
+    """Our name for a layer of the authors' code, 'b4.conv1' or 'L0_36_1024'; '' if there is none."""
     if isinstance(network, StyleGAN3):
         names = {design.published: design.name for design in network.config.layers()}
         return names.get(theirs, "")

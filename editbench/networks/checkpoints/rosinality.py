@@ -21,6 +21,7 @@ from editbench.networks.checkpoints.assemble import (
     CONV_PARTS,
     RGB_PARTS,
     W_AVG_SAMPLES,
+    Assumed,
     CheckpointContent,
     Rule,
     explain_architecture,
@@ -51,16 +52,13 @@ FILTERS = (".blur.kernel", ".upsample.kernel")
 MEAN = "latent_avg"
 
 
-def read_rosinality(
-    path: Path, tensors: dict[str, Tensor], mapping_lr: float, conv_clamp: float | None
-) -> CheckpointContent:
+def read_rosinality(path: Path, tensors: dict[str, Tensor], assumed: Assumed) -> CheckpointContent:
     """The source of a generator with rosinality's names.
 
     Args:
         path: of the file.
         tensors: of the generator, by their names, including latent_avg if the file has it.
-        mapping_lr: of the mapping, which is not in the file.
-        conv_clamp: of the layers, which is not in the file.
+        assumed: gain of the mapping and clamp of the layers, which are not in the file.
     """
     convs = [int(m[1]) for m in map(CONV.fullmatch, tensors) if m]
     if sorted(convs) != list(range(len(convs))) or len(convs) % 2:
@@ -87,11 +85,10 @@ def read_rosinality(
             z_dim=first[1],
             w_dim=w_dim,
             mapping_layers=depth,
-            mapping_lr=mapping_lr,
             img_channels=shape_of(tensors, rgb, path, 5)[1],
             fir=filter_taps(filters, path),
-            conv_clamp=conv_clamp,
             mapping_width=size_option(first[0], w_dim),
+            **assumed,
         )
     # Early files have no noise maps.
     noisy = any(name.startswith("noises.") for name in tensors)
@@ -107,14 +104,14 @@ def read_rosinality(
         "rosinality",
         config,
         tensors,
-        rosinality_rules(config, noisy, MEAN in tensors),
+        _rosinality_rules(config, noisy, MEAN in tensors),
         beside=beside,
         notes=notes,
-        assumed=("mapping_lr", "conv_clamp"),
+        assumed=tuple(assumed),
     )
 
 
-def one_row(value: Tensor) -> Tensor:
+def _one_row(value: Tensor) -> Tensor:
     """(d,) from (d,), (1, d) or equal rows (n, d); other values are unchanged (rejected later)."""
     # pSp and e4e store a copy for each row of W+.
     rows = value.reshape(-1, value.shape[-1])
@@ -123,18 +120,15 @@ def one_row(value: Tensor) -> Tensor:
     return value
 
 
-def rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[str, Rule | None]:
+def _rosinality_rules(config: StyleGAN2Config, noisy: bool, mean: bool) -> dict[str, Rule | None]:
     """Our names -> Rules with rosinality's names.
 
-    Args:
-        config: the architecture.
-        noisy: whether the file has noise maps.
-        mean: whether the file has the mean w.
+    `noisy` and `mean` say whether the file has noise maps and the mean w.
     """
     rules: dict[str, Rule | None] = {
         # Stored with a batch axis of size 1.
         "synthesis.const": Rule("input.input", lambda value: value.squeeze(0)),
-        "mapping.w_avg": Rule(MEAN, one_row) if mean else None,
+        "mapping.w_avg": Rule(MEAN, _one_row) if mean else None,
     }
     for k in range(config.mapping_layers):  # style.0 is the normalisation of z
         rules |= {

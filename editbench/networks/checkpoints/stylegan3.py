@@ -18,6 +18,7 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile, Unsupported
 from editbench.networks.checkpoints.assemble import (
+    Assumed,
     CheckpointContent,
     Rule,
     explain_architecture,
@@ -64,8 +65,7 @@ def read_stylegan3(
     path: Path,
     tensors: dict[str, Tensor],
     module: Opaque | None,
-    mapping_lr: float,
-    conv_clamp: float | None,
+    assumed: Assumed,
 ) -> CheckpointContent:
     """The source of a StyleGAN3 generator.
 
@@ -73,8 +73,8 @@ def read_stylegan3(
         path: of the file.
         tensors: of the generator, by their names.
         module: the pickled generator; None for a state dict.
-        mapping_lr: of the mapping, for a state dict.
-        conv_clamp: of the activations, for a state dict; None for that of the published networks.
+        assumed: gain of the mapping and clamp of the activations, for a state dict; None for that of
+            the published networks.
 
     Raises:
         BadFile: tensors are missing or inconsistent.
@@ -92,46 +92,35 @@ def read_stylegan3(
             f"{path}: its layers are {listed(names)}, expected L0, L1, ... without a gap, so it is "
             "not a whole StyleGAN3 generator: the file is truncated or of another architecture"
         )
-    facts = shape_facts(path, tensors, names)
+    facts = _shape_facts(path, tensors, names)
     if module is None:
         kind = "state dict in NVlabs' names, StyleGAN3"
-        facts |= {"mapping_lr": mapping_lr}
-        if conv_clamp is not None:
-            facts |= {"conv_clamp": conv_clamp}
+        facts |= {key: value for key, value in assumed.items() if value is not None}
     else:
         kind = "NVlabs StyleGAN3 pickle"
         facts |= pickled_facts(path, module, tuple(f".{name}." for name in names))
-        facts |= design_facts(path, module, names[0])
+        facts |= _design_facts(path, module, names[0])
     with explain_architecture(path, "StyleGAN3"):
         config = StyleGAN3Config(**facts)
         designs = config.layers()
-    check_names(path, names, designs)
+    _check_names(path, names, designs)
     if module is not None:
-        check_designs(path, module, dict(zip(names, designs)))
+        _check_designs(path, module, dict(zip(names, designs)))
     notes = [("noise", "none: StyleGAN3 has no noise"), *half_precision_notes(module)]
     return CheckpointContent(
         path,
         kind,
         config,
         tensors,
-        stylegan3_rules(config, names),
+        _stylegan3_rules(config, names),
         notes=notes,
-        assumed=("mapping_lr", "conv_clamp", "bands") if module is None else (),
+        assumed=(*assumed, "bands") if module is None else (),
         network=StyleGAN3,
     )
 
 
-def shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dict[str, Any]:
-    """The part of the configuration that follows from the names and shapes of the layers.
-
-    Args:
-        path: of the file, for messages.
-        tensors: by their names.
-        names: of the layers, in order, such as 'L0_36_512'.
-
-    Raises:
-        BadFile: a tensor is missing or has another number of axes.
-    """
+def _shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dict[str, Any]:
+    """The part of the configuration that follows from names and shapes of the layers, in order."""
     first = f"synthesis.{names[0]}"
     up_taps = shape_of(tensors, f"{first}.up_filter", path, 1)[0]
     kernel = shape_of(tensors, f"{first}.weight", path, 4)[2]
@@ -157,16 +146,11 @@ def shape_facts(path: Path, tensors: dict[str, Tensor], names: list[str]) -> dic
     }
 
 
-def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]:
+def _design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]:
     """The part of the configuration that follows from the attributes of a pickled generator.
 
-    Args:
-        path: of the file, for messages.
-        module: the generator.
-        first_layer: name of layer 0, whose rates and filter show the oversampling.
-
-    Raises:
-        BadFile: an attribute is missing, or not a number.
+    The rates and the filter of its first layer show the oversampling. Raises BadFile if an
+    attribute is missing or not a number.
     """
     states = dict(walk_modules(module))
 
@@ -194,17 +178,8 @@ def design_facts(path: Path, module: Opaque, first_layer: str) -> dict[str, Any]
     return facts
 
 
-def check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> None:
-    """Reject layers with other sizes than those of the configuration.
-
-    Args:
-        path: of the file, for the message.
-        names: of the layers in the file, in order.
-        designs: of the configuration, one per layer.
-
-    Raises:
-        Unsupported: a layer has another size or number of channels.
-    """
+def _check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> None:
+    """Raise Unsupported if layers have other sizes or channels than those of the configuration."""
     expected = [design.published for design in designs]
     if names != expected:
         wrong = next((a, b) for a, b in zip(names, expected) if a != b)
@@ -215,17 +190,8 @@ def check_names(path: Path, names: list[str], designs: list[LayerDesign]) -> Non
         )
 
 
-def check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -> None:
-    """Reject a pickle whose layers have another design than ours.
-
-    Args:
-        path: of the file, for the message.
-        module: the pickled generator.
-        designs: name of a layer in the file -> our design.
-
-    Raises:
-        Unsupported: an attribute of a layer has another value.
-    """
+def _check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -> None:
+    """Raise Unsupported if a layer of a pickle has another design than ours."""
     for prefix, state in walk_modules(module):
         design = designs.get(prefix.removeprefix("synthesis.").rstrip("."))
         if design is None:
@@ -234,14 +200,14 @@ def check_designs(path: Path, module: Opaque, designs: dict[str, LayerDesign]) -
             if name not in state:
                 continue
             given = state[name]
-            if not same(given, expected(design)):
+            if not _same(given, expected(design)):
                 raise Unsupported(
                     f"{path}: its layer '{prefix[:-1]}' has {name}={given}, where the design of "
                     f"the paper gives {expected(design)}; only that design is read"
                 )
 
 
-def same(given: Any, expected: Any) -> bool:
+def _same(given: Any, expected: Any) -> bool:
     """Whether a number or list in a file is as expected; a pair of equal sizes counts as one.
 
     Args:
@@ -257,13 +223,8 @@ def same(given: Any, expected: Any) -> bool:
     return bool((values == expected).all())
 
 
-def stylegan3_rules(config: StyleGAN3Config, names: list[str]) -> dict[str, Rule | None]:
-    """Our names -> Rules with NVlabs' names.
-
-    Args:
-        config: the architecture.
-        names: of the layers in the file, in order.
-    """
+def _stylegan3_rules(config: StyleGAN3Config, names: list[str]) -> dict[str, Rule | None]:
+    """Our names -> Rules with NVlabs' names of the layers, in order."""
     rules = mapping_rules(config.mapping_layers)
     for part in FEATURES:
         rules[f"synthesis.layers.{INPUT}.{part}"] = Rule(f"synthesis.input.{part}")

@@ -115,7 +115,7 @@ def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
     """
     tensors = variables_of(network, path)
     # Before shapes are read, so that the message says what the network is.
-    refuse_others(path, tensors)
+    _refuse_others(path, tensors)
     kwargs = network.state.get("static_kwargs", {})
     if not isinstance(kwargs, dict):
         raise BadFile(
@@ -169,23 +169,14 @@ def read_tensorflow(path: Path, network: Opaque) -> CheckpointContent:
         "TensorFlow StyleGAN2 pickle",
         config,
         tensors,
-        tensorflow_rules(config, noisy),
+        _tensorflow_rules(config, noisy),
         beside={UNUSED},
         notes=notes,
     )
 
 
-def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Reject a TensorFlow network that is no StyleGAN2 generator of a supported kind.
-
-    Args:
-        path: of the file, for the message.
-        tensors: by the names of the variables.
-
-    Raises:
-        BadFile: it is a discriminator or a StyleGAN1.
-        Unsupported: it grows progressively, or concatenates labels to z.
-    """
+def _refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise BadFile or Unsupported for a network that is no StyleGAN2 generator known here."""
     if any("FromRGB" in name for name in tensors):
         raise BadFile(
             f"{path}: this network is a discriminator; choose the generator with --name Gs"
@@ -222,13 +213,8 @@ def turned(value: Tensor) -> Tensor:
     return kernel(value.flip((0, 1)))
 
 
-def tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
-    """Our names -> Rules with TensorFlow's names, and the conversions.
-
-    Args:
-        config: the architecture.
-        noisy: whether the file has noise maps.
-    """
+def _tensorflow_rules(config: StyleGAN2Config, noisy: bool) -> dict[str, Rule | None]:
+    """Our names -> Rules with TensorFlow's names; `noisy`: whether the file has noise maps."""
     rules: dict[str, Rule | None] = {
         "mapping.w_avg": Rule("dlatent_avg"),
         "mapping.embed.weight": Rule("mapping/LabelEmbed/weight", dense),

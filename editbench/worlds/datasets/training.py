@@ -169,6 +169,17 @@ def commonest(data: Packed) -> dict[str, float]:
     return shares
 
 
+def weights_path(out: Path, part: str, data: Packed) -> Path:
+    """Where a world keeps the weights of a network.
+
+    Args:
+        out: folder of the world.
+        part: 'generator', 'teacher', 'judge' or 'witness'.
+        data: whose resolution is in the name of the file.
+    """
+    return out / f"{part}{data.resolution}.safetensors"
+
+
 def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
     """Raise EditbenchError where a role that is not trained now has seen other data.
 
@@ -181,7 +192,7 @@ def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
     path = out / TRAINED
     seen = read_json(path) if path.exists() else {}
     for role in set(ROLES) - set(roles):
-        weights = out / f"{role}{data.resolution}.safetensors"
+        weights = weights_path(out, role, data)
         if not weights.exists():
             continue
         found = trained_on(data)

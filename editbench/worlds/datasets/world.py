@@ -23,6 +23,7 @@ from editbench.worlds.datasets.training import (
     reals,
     scorer_batches,
     scorer_training,
+    weights_path,
     write_generator_conf,
     write_scorer_conf,
 )
@@ -62,17 +63,6 @@ def world_name(data: Path, name: str | None) -> str:
         stem = data.resolve().stem
         name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem)
     return check_name(name)
-
-
-def weights_path(out: Path, part: str, data: Packed) -> Path:
-    """Where a world keeps the weights of a network.
-
-    Args:
-        out: folder of the world.
-        part: 'generator', 'teacher', 'judge' or 'witness'.
-        data: whose resolution is in the name of the file.
-    """
-    return out / f"{part}{data.resolution}.safetensors"
 
 
 def train_generator(

@@ -105,7 +105,7 @@ def build_bank(
         _build_with_workers(build, load, workers, missing)
     elif missing:
         _build_here(build, load(), missing)
-    return finish_bank(build, bank_id, load())
+    return _finish_bank(build, bank_id, load())
 
 
 def _take_back(build: BankBuild) -> None:
@@ -408,18 +408,8 @@ def _refuse_non_finite(name: str, values: Tensor, start: int) -> None:
     )
 
 
-def finish_bank(build: BankBuild, bank_id: str, networks: Networks) -> Bank:
-    """Write bank.json after all shards exist, and open the bank.
-
-    Args:
-        build: of the bank.
-        bank_id: content address of the bank.
-        networks: generator, teacher and judge.
-
-    Raises:
-        BadFile: a shard is damaged or was made on a device that gives different numbers, or a logit
-            is constant over the bank.
-    """
+def _finish_bank(build: BankBuild, bank_id: str, networks: Networks) -> Bank:
+    """Write bank.json after all shards exist, and open the bank."""
     # bank.json is written last, so a bank that has it is complete.
     path = build.folder / "bank.json"
     # A complete bank is opened without a lock, since its folder may be read-only.

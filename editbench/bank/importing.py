@@ -124,8 +124,8 @@ def write_bank(
     with np.errstate(over="ignore"):
         arrays = {
             "w": w,
-            "teacher": with_signs(teacher, layout, signs),
-            "judge": with_signs(judge, layout, signs),
+            "teacher": _with_signs(teacher, layout, signs),
+            "judge": _with_signs(judge, layout, signs),
         }
     # All rows in one shard, since there is no computation to share between processes.
     spec = BankSpec(len(w), block=BLOCK, shard=BLOCK * -(-len(w) // BLOCK))
@@ -201,16 +201,10 @@ def _check_shapes(
             )
 
 
-def with_signs(logits: np.ndarray, layout: Attributes, signs: Sequence[float]) -> np.ndarray:
-    """Negate the logits of attributes whose sign is -1.
+def _with_signs(logits: np.ndarray, layout: Attributes, signs: Sequence[float]) -> np.ndarray:
+    """Logits (n, width) with those of attributes whose sign is -1 negated, as float32.
 
-    Args:
-        logits: (n, width).
-        layout: the attributes, in the order of the columns.
-        signs: 1 or -1, one per attribute.
-
-    Returns:
-        (n, width) float32, or `logits` itself if no sign is -1.
+    If no sign is -1, `logits` itself.
     """
     # The array may be memory-mapped, and a product with ones would only copy it.
     if all(sign > 0 for sign in signs):

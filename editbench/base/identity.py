@@ -128,7 +128,7 @@ def fit_key(
         "bank": bank,
         "generator": networks["generator"],
         "teacher": networks["teacher"],
-        "method": content(without_labels(config["method"])),
+        "method": content(_without_labels(config["method"])),
         "code": code_of(config["method"]),
         "seed": config["seed"],
     }
@@ -181,16 +181,16 @@ def code_of(config: object) -> str:
 
 def described(part: Mapping[str, Any]) -> list[object]:
     """The identity of a component of a configuration: its options and its code."""
-    return [content(without_labels(part)), code_of(part)]
+    return [content(_without_labels(part)), code_of(part)]
 
 
 def _with_effect(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a component that can change a result."""
-    options = without_labels(config)
+    options = _without_labels(config)
     return {name: options[name] for name in options if f"{group}.{name}" not in WITHOUT_EFFECT}
 
 
-def without_labels(config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_labels(config: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a component, without the keys that only people read."""
     return {key: value for key, value in config.items() if key not in LABELS}
 

@@ -68,14 +68,14 @@ def use_precision(precision: str, device: str) -> None:
     tf32 = precision == "tf32"
     if tf32 and torch.cuda.get_device_capability(device)[0] < AMPERE:
         raise without_tf32(device)
-    repeat_numbers()
+    _repeat_numbers()
     # Matrix products and cuDNN's convolutions have separate flags. They are also switched off here,
     # since an earlier run in the same process may have switched them on.
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def repeat_numbers() -> None:
+def _repeat_numbers() -> None:
     """Make GPU computations reproducible. Call this before CUDA is initialised in the process.
 
     A kernel without a deterministic version still runs, with a warning by torch.

@@ -50,7 +50,7 @@ class NoiseMaps:
             )
         self.maps: dict[str, Tensor] = {}
         for name, buffer in buffers.items():
-            self.maps[name] = draw_noise(seed, name, index, buffer).requires_grad_()
+            self.maps[name] = _draw_noise(seed, name, index, buffer).requires_grad_()
 
     def penalty(self) -> Tensor:
         """Sum over layers of `autocorrelation`: (n,)."""
@@ -99,17 +99,10 @@ def rows_of_normals(seed: int, stream: str, index: np.ndarray, width: int) -> np
     return normals(seed, stream, first, int(index[-1]) + 1, width)[index - first]
 
 
-def draw_noise(seed: int, name: str, index: np.ndarray, like: Tensor) -> Tensor:
-    """Draw the initial noise of one layer for some images.
+def _draw_noise(seed: int, name: str, index: np.ndarray, like: Tensor) -> Tensor:
+    """Initial noise (n, 1, H, W) of one layer for images of an ascending index, as its buffer (H, W).
 
-    Args:
-        seed: of the inversion.
-        name: of the layer's buffer; each layer has its own random stream.
-        index: (n,) numbers of the images, in ascending order.
-        like: (H, W) buffer of the layer, which gives size, dtype and device.
-
-    Returns:
-        (n, 1, H, W) standard normals; those of an image do not depend on the other images.
+    Each layer has its own random stream. The noise of an image does not depend on the other images.
     """
     values = rows_of_normals(seed, f"inversion/{name}", index, like.numel())
     return torch.from_numpy(values.astype(np.float32)).to(like).reshape(-1, 1, *like.shape)

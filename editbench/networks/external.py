@@ -65,7 +65,7 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
     return tensors
 
 
-def as_module(network: nn.Module | Sequence[nn.Module]) -> nn.Module:
+def _as_module(network: nn.Module | Sequence[nn.Module]) -> nn.Module:
     """Convert to a module.
 
     A list of layers becomes an nn.Sequential (names 0., 1., ...), and a torch.export program its
@@ -87,14 +87,14 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
     """The network with its weights, constant and in evaluation mode.
 
     Args:
-        network: see `as_module`.
+        network: see `_as_module`.
         weights: a safetensors file; None keeps the network's weights.
 
     Raises:
         BadFile: as `read_tensors`; or names or shapes differ, and the message lists the
             differences.
     """
-    network = as_module(network)
+    network = _as_module(network)
     if weights is not None:
         tensors = read_tensors(weights)
         # Prefixes of wrappers are removed only if the names do not match otherwise, since a network

@@ -84,7 +84,8 @@ class ScorerFeatures(FeatureNetwork):
             self.resize = f"{side[0]}x{side[1]} bilinear, as the scorer does"
         # A scorer without parameters, such as a function, runs on any device.
         device = next(scorer.parameters(), torch.zeros(())).device
-        self.dim = probe(self, (int(side[0]), int(side[1])), type(scorer).__name__, device).shape[1]
+        size = (int(side[0]), int(side[1]))
+        self.dim = _probe(self, size, type(scorer).__name__, device).shape[1]
         self.digest = hash_of(["scorer features", scorer.digest, layer])
 
     def _find(self, layer: str | None) -> nn.Module:
@@ -167,7 +168,7 @@ class _PublishedFeatures(FeatureNetwork):
                 f"the published {self.name}; {found.file.remedy()}"
             )
         self.digest = hash_of([type(self).__name__, found.sha256, self.resize])
-        width = probe(self, (64, 64), str(found.path)).shape[1]
+        width = _probe(self, (64, 64), str(found.path)).shape[1]
         # A different network under the same file name is detected by its number of features.
         if width != self.dim:
             raise BadFile(
@@ -218,23 +219,13 @@ class VGG16Features(_PublishedFeatures):
 
 
 @torch.no_grad()
-def probe(
+def _probe(
     network: FeatureNetwork, size: tuple[int, int], source: str, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Test a network with two noise images.
+    """Features (2, dim) of two noise images of a size (height, width) in pixels.
 
-    Args:
-        network: to be tested.
-        size: (height, width) of the images in pixels.
-        source: file or class of the network, with which messages begin.
-        device: of the network.
-
-    Returns:
-        (2, dim) features.
-
-    Raises:
-        EditbenchError: the network does not accept images, or returns something else.
-        NonFinite: the features have NaN or infinity.
+    Raises EditbenchError, which begins with the source, if the network does not accept images or
+    returns something else; NonFinite if the features have NaN or infinity.
     """
     # Noise with a fixed seed exercises all layers, and the outcome is always the same.
     rng = torch.Generator().manual_seed(0)

@@ -65,7 +65,7 @@ def fetch_file(file: Published, again: bool = False) -> Found:
             try:
                 if not (begun and _resume(file, part, begun)):
                     _download(file, part)
-            except Interrupted as error:
+            except _Interrupted as error:
                 kept = 0
                 if part.is_file():
                     kept = part.stat().st_size
@@ -100,7 +100,7 @@ def locate_file(file: Published | Mapping[str, Any], path: Path | str | None = N
     return fetch_file(file)
 
 
-class Interrupted(Exception):
+class _Interrupted(Exception):
     """A download was interrupted."""
 
 
@@ -117,7 +117,7 @@ def _download(file: Published, part: Path, begun: int = 0) -> None:
         with part.open("ab" if begun else "wb") as stream:
             get(file.source, stream, None)
     except (requests.RequestException, ValueError) as error:
-        raise Interrupted(_short(error)) from error
+        raise _Interrupted(_short(error)) from error
 
 
 def _resume(file: Published, part: Path, begun: int) -> bool:
@@ -129,7 +129,7 @@ def _resume(file: Published, part: Path, begun: int) -> bool:
     if pin(file) is not None:
         try:
             _download(file, part, begun)
-        except Interrupted as error:
+        except _Interrupted as error:
             answer = getattr(error.__cause__, "response", None)
             if answer is None or answer.status_code != 416:
                 raise  # otherwise the server has no more bytes; the content is checked below

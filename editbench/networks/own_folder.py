@@ -41,12 +41,8 @@ CLASSIFIER = "celebahq-classifier"
 
 
 # -- finding files --------------------------------------------------------------------------------
-def find_files(folder: Path) -> list[Path]:
-    """Files of networks in a folder and its direct subfolders, sorted by name.
-
-    Raises:
-        EditbenchError: there is no such folder.
-    """
+def _find_files(folder: Path) -> list[Path]:
+    """Files of networks in a folder and its direct subfolders, sorted by name."""
     if not folder.is_dir():
         raise EditbenchError(
             f"{folder}: {no_such('folder', folder)}; give the folder of your files with data=FOLDER"
@@ -60,30 +56,13 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def words_of(folder: Path, path: Path) -> set[str]:
-    """The words in the names of a file and its folder; 'male' is not a word of 'female'.
-
-    Args:
-        folder: of the user, whose own name does not count.
-        path: of the file in it.
-
-    Returns:
-        Words in lower case, of letters only.
-    """
+    """The words in the names of a file and its folder, in lower case; 'male' is none of 'female'."""
     # Digits separate words too, as in classifier-00-male.
     return set(re.split(r"[^a-z]+", str(path.relative_to(folder).with_suffix("")).lower()))
 
 
-def find_classifier(folder: Path, files: Sequence[Path], word: str) -> Path:
-    """The classifier of an attribute.
-
-    Args:
-        folder: of the user.
-        files: found by `find_files`.
-        word: of the attribute in the names of files.
-
-    Raises:
-        EditbenchError: there is none, or there are several.
-    """
+def _find_classifier(folder: Path, files: Sequence[Path], word: str) -> Path:
+    """The only classifier whose name has the word of an attribute."""
     found = [path for path in files if word in words_of(folder, path)]
     if len(found) != 1:
         names = ", ".join(str(path.relative_to(folder)) for path in found) or "none"
@@ -96,23 +75,14 @@ def find_classifier(folder: Path, files: Sequence[Path], word: str) -> Path:
 
 
 def find_generator(folder: Path, file: str | None, words: Sequence[str]) -> Path:
-    """The generator: the given file, or the only one that is not a classifier.
-
-    Args:
-        folder: of the user.
-        file: its name in the folder; None to find it.
-        words: of the attributes, by which classifiers are recognised.
-
-    Raises:
-        EditbenchError: there is none, or there are several.
-    """
+    """The generator: the given file, or the only one that is no classifier of these words."""
     if file is not None:
         named = folder / str(file)
         if not named.is_file():
             raise EditbenchError(f"{named}: {no_such('file', named)} (generator.file)")
         return named
     found = []
-    for path in find_files(folder):
+    for path in _find_files(folder):
         # The folders in it have retrained classifiers, by attribute.
         if path.parent == folder and not words_of(folder, path) & {*words, "classifier"}:
             found.append(path)
@@ -152,7 +122,7 @@ def load_generator(
     # A file that `editbench convert` wrote is read directly.
     kind = read_kind(path) if path.suffix == ".safetensors" else None
     if kind not in GENERATORS:
-        path = converted_generator(Path(folder), path)
+        path = _converted_generator(Path(folder), path)
         kind = read_kind(path)
     if kind not in GENERATORS:
         raise BadFile(f"{path}: damaged; delete it, and it is made again")
@@ -161,16 +131,8 @@ def load_generator(
     )
 
 
-def converted_generator(folder: Path, path: Path) -> Path:
-    """The converted file of a generator, made if it is absent.
-
-    Args:
-        folder: of the user.
-        path: of the checkpoint.
-
-    Raises:
-        BadFile: the checkpoint is damaged, or has no supported generator.
-    """
+def _converted_generator(folder: Path, path: Path) -> Path:
+    """The converted file of a generator, made if it is absent."""
     # By content, so that a different file of the same name is converted again.
     content = digest([VERSION, file_sha256(path)])
     out = folder / CONVERTED / f"{path.stem}-{content}.safetensors"
@@ -201,26 +163,17 @@ class FolderScorer(CelebAHQScorer):
     def __init__(
         self, folder: Path | str, files: Sequence[str], attributes: Sequence[Mapping[str, Any]]
     ) -> None:
-        there = find_files(Path(folder))
-        found = [find_classifier(Path(folder), there, word) for word in files]
-        converted = converted_classifiers(Path(folder), found, files)
+        there = _find_files(Path(folder))
+        found = [_find_classifier(Path(folder), there, word) for word in files]
+        converted = _converted_classifiers(Path(folder), found, files)
         try:
             super().__init__(converted, attributes)
         except BadFile as error:
             raise BadFile(f"{error}; delete {converted}, and it is made again") from error
 
 
-def converted_classifiers(folder: Path, paths: Sequence[Path], words: Sequence[str]) -> Path:
-    """The converted file of several classifiers, made if it is absent.
-
-    Args:
-        folder: of the user.
-        paths: of the classifiers' files, in the order of the attributes.
-        words: of the attributes in the names of files, in the same order.
-
-    Raises:
-        BadFile: a file is damaged, or not a CelebA-HQ classifier.
-    """
+def _converted_classifiers(folder: Path, paths: Sequence[Path], words: Sequence[str]) -> Path:
+    """The converted file of the classifiers of the attributes, in order, made if it is absent."""
     # The order matters, since it is that of the attributes.
     content = digest([VERSION, *(file_sha256(path) for path in paths)])
     out = folder / CONVERTED / f"classifiers-{content}.safetensors"

@@ -199,7 +199,7 @@ def missing_text(files: list[Published]) -> str:
     )
 
 
-def files_in(config: object) -> Iterator[tuple[Published, str | None]]:
+def _files_in(config: object) -> Iterator[tuple[Published, str | None]]:
     """(file, path) of all networks in a resolved configuration, at any depth."""
     # Metrics, observations and scorers may have networks.
     waiting = [config]
@@ -233,7 +233,7 @@ def require_files(plain: Mapping[str, Any]) -> None:
         # Networks of the group `network` are needed only by components that refer to them.
         if key == "network" or not isinstance(value, dict):
             continue
-        for file, path in files_in(value):
+        for file, path in _files_in(value):
             if find_file(file, path) is None:
                 missing[file.name] = file
     if missing and is_offline():

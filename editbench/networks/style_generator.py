@@ -65,7 +65,7 @@ class StyleGenerator(Generator):
                 f"got {truncation_cutoff}"
             )
         # A buffer moves with the module. It is not saved, since it is not part of the weights.
-        self.register_buffer("label", label_vector(label, config.c_dim), persistent=False)
+        self.register_buffer("label", _label_vector(label, config.c_dim), persistent=False)
         self.truncation_cutoff = truncation_cutoff
         # Gradients are needed only for the codes.
         self.network = network.eval().requires_grad_(False)
@@ -229,15 +229,10 @@ class StyleGenerator(Generator):
         return cls.from_file(weights, truncation_psi, "cpu", label, truncation_cutoff)
 
 
-def label_vector(label: int | Sequence[float] | None, c_dim: int) -> Tensor | None:
-    """The label (1, c_dim) of all images; None for an unconditional network.
+def _label_vector(label: int | Sequence[float] | None, c_dim: int) -> Tensor | None:
+    """The label (1, c_dim) of all images from a class or c_dim numbers; None without one (c_dim 0).
 
-    Args:
-        label: a class, or c_dim numbers; None without a label.
-        c_dim: size of the network's labels; 0 if it is unconditional.
-
-    Raises:
-        EditbenchError: the label is missing or wrong; the message says how to give it.
+    Raises EditbenchError if the label is missing or wrong.
     """
     if not c_dim:
         if label is not None:

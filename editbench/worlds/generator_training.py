@@ -119,7 +119,7 @@ def run_training(
     trainer = GANTrainer(
         config, options, reals, setup.device, steering, start, witness, critic, capture
     )
-    train(trainer, out, at_checkpoint(out, witness, setup.keep))
+    train(trainer, out, _at_checkpoint(out, witness, setup.keep))
     return trainer
 
 
@@ -144,7 +144,7 @@ def read_start(
     critic = None
     if init.suffix == ".pt":
         state = read_checkpoint(init)
-        network = averaged_network(state, init)
+        network = _averaged_network(state, init)
         critic = state["d"]
     else:
         network = StyleGAN2.from_file(init)
@@ -169,26 +169,20 @@ def read_averaged(checkpoint: Path) -> tuple[StyleGAN2Generator, float]:
     """
     state = read_checkpoint(checkpoint)
     kimg = state["step"] * state["options"]["batch"] / 1000
-    return StyleGAN2Generator(averaged_network(state, checkpoint)), kimg
+    return StyleGAN2Generator(_averaged_network(state, checkpoint)), kimg
 
 
-def averaged_network(state: Mapping[str, Any], checkpoint: Path) -> StyleGAN2:
+def _averaged_network(state: Mapping[str, Any], checkpoint: Path) -> StyleGAN2:
     """The averaged network in the content of a checkpoint, whose path is for messages."""
     network = StyleGAN2(StyleGAN2Config(**state["config"]))
     load_strict(network, state["ema"], checkpoint)
     return network
 
 
-def at_checkpoint(out: Path, witness: Scorer | None, keep: bool) -> Callable[[GANTrainer], dict]:
-    """What a training does at each checkpoint.
+def _at_checkpoint(out: Path, witness: Scorer | None, keep: bool) -> Callable[[GANTrainer], dict]:
+    """What a training does at each checkpoint; the function gives more entries of the log's line.
 
-    Args:
-        out: folder of the training.
-        witness: measures the averaged generator for the log; None: nothing is measured.
-        keep: whether the averaged generator is kept, packed, in out/kept.
-
-    Returns:
-        A function that gives more entries of the log's line.
+    The witness measures the averaged generator, and `keep` writes it, packed, to out/kept.
     """
     look = None if witness is None else watch(witness)
 

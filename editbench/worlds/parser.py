@@ -162,21 +162,10 @@ def photometric(images: Tensor, random: torch.Generator) -> Tensor:
     return (x + grain * torch.randn(x.shape, generator=random)).clamp_(-1, 1)
 
 
-def faces_and_masks(
+def _faces_and_masks(
     law: FactorLaw, seed: int, n: int, resolution: int, stream: str
 ) -> tuple[Tensor, Tensor]:
-    """Render faces with their exact regions.
-
-    Args:
-        law: distribution of the factors.
-        seed: of the factors.
-        n: number of faces.
-        resolution: R, height and width.
-        stream: names the random stream.
-
-    Returns:
-        Renders (n, 3, R, R) in [-1, 1] and regions (n, R, R) uint8, on the host.
-    """
+    """Renders (n, 3, R, R) in [-1, 1] of a random stream and their regions (n, R, R) uint8."""
     images = []
     masks = []
     # In blocks, as the regions are drawn larger than the result.
@@ -201,7 +190,7 @@ def train_parser(
         log_every: steps between two lines.
         device: where to train.
     """
-    images, masks = faces_and_masks(
+    images, masks = _faces_and_masks(
         LAW, options.seed, options.faces, options.resolution, "parser/train"
     )
     random = torch.Generator().manual_seed(stream_key(options.seed, "parser/augment") >> 65)
@@ -263,7 +252,7 @@ def parser_quality(
     Returns region -> share of its pixels that are found, and IoU; `all` holds the share of right
     pixels and the mean IoU over regions.
     """
-    images, masks = faces_and_masks(
+    images, masks = _faces_and_masks(
         FactorLaw(), seed, n, ParserTraining.resolution, "parser/held-out"
     )
     # In parts, which bounds the memory of the activations.

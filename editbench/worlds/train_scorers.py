@@ -153,7 +153,7 @@ def _faces(options: ScorerTraining, index: int, device: str) -> tuple[Tensor, Te
     )
     labels = to_device(annotate(factors, random), torch.device(device))
     factors = factors.to(device)
-    return patchwork(render(factors, options.resolution), factors, random), labels
+    return _patchwork(render(factors, options.resolution), factors, random), labels
 
 
 def annotate(factors: Factors, random: torch.Generator) -> Tensor:
@@ -180,16 +180,11 @@ def annotate(factors: Factors, random: torch.Generator) -> Tensor:
     return replace(factors, amounts=amounts, hair=shares, yaw=yaw).labels()
 
 
-def patchwork(images: Tensor, factors: Factors, random: torch.Generator) -> Tensor:
-    """Turn less than half of the middle of every third face by another angle, in place.
+def _patchwork(images: Tensor, factors: Factors, random: torch.Generator) -> Tensor:
+    """Turn less than half of the middle of every third render by another angle, in place.
 
     Immature generators put eyes and mouth of different poses on one head; the label stays that of
     the larger part.
-
-    Args:
-        images: (N, 3, R, R) renders.
-        factors: of the renders.
-        random: the stream.
     """
     rows = torch.arange(0, len(images), 3, device=images.device)
     size = images.shape[-1]

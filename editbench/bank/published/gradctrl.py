@@ -45,27 +45,15 @@ def import_gradctrl(out: Path, folder: Path, attributes: Path, values: str | Non
     # Before the files are read, which may take minutes.
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
-    w, logits, files = read_folder(folder, layout)
+    w, logits, files = _read_folder(folder, layout)
     taken = Values(values)
     logits = taken.as_logits(logits, layout, dict.fromkeys(layout.names, folder))
     taken.check_used()
     return write_bank(out, layout, signs, w, logits, logits, files, taken.options())
 
 
-def read_folder(folder: Path, layout: Attributes) -> tuple[np.ndarray, np.ndarray, list[Path]]:
-    """Read a GradCtrl data folder.
-
-    Args:
-        folder: the data folder.
-        layout: the attributes to read.
-
-    Returns:
-        W codes (n, d), logits (n, width) in the layout's order with the files' signs, and the files
-        that were read.
-
-    Raises:
-        BadFile: a file is missing, hostile or damaged, or its shape is not that of its attribute.
-    """
+def _read_folder(folder: Path, layout: Attributes) -> tuple[np.ndarray, np.ndarray, list[Path]]:
+    """W codes (n, d), logits (n, width) with the files' signs, and the files that were read."""
     latents = folder / "latents.pkl"
     if not folder.is_dir() or not latents.is_file():
         raise BadFile(

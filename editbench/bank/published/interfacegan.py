@@ -54,7 +54,7 @@ def import_scores(
     refuse_existing(out)
     layout, signs = read_attributes(attributes)
     codes = read_matrix(w)
-    logits, keep = read_scores(scores, layout, invalid)
+    logits, keep = _read_scores(scores, layout, invalid)
     if len(codes) != len(logits):
         raise BadFile(
             f"{w} has {len(codes)} rows and the scores have {len(logits)}: they do not belong to "
@@ -77,24 +77,12 @@ def import_scores(
     return write_bank(out, layout, signs, codes, logits, logits, sources, options)
 
 
-def read_scores(
+def _read_scores(
     scores: Mapping[str, Path], layout: Attributes, invalid: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read one score file per attribute.
+    """Logits (n, width) in the layout's order, and (n,) bool: whether all scores of the row are valid.
 
-    Args:
-        scores: attribute -> .npy of its scores.
-        layout: the attributes; each must have a file.
-        invalid: the score of rows that could not be scored; None if there is no such score.
-
-    Returns:
-        Logits (n, width) in the layout's order, and (n,) bool: True if all scores of the row are
-        valid.
-
-    Raises:
-        UnknownName: a score file belongs to no attribute.
-        BadFile: an attribute has no file; or a file is unreadable, has another length, or marks
-            samples without a score while `invalid` is None.
+    Raises BadFile if a file marks samples without a score while `invalid` is None.
     """
     for name in scores:
         if name not in layout.names:

@@ -201,7 +201,7 @@ def _assemble(
         if part == "weight":
             value = value * _gain(layer, value)
         if part == "weight" and layer.endswith("conv1_down"):
-            value = halving_kernel(value)
+            value = _halving_kernel(value)
         state[_our_name(layer, part, halves)] = value.float().contiguous()
     try:
         load_strict(network, state, path)
@@ -225,15 +225,8 @@ def _our_name(layer: str, part: str, halves: list[int]) -> str:
     return f"{layer}.{part}"
 
 
-def halving_kernel(weight: Tensor) -> Tensor:
-    """The kernel of stride 2 that combines a 3 x 3 convolution with averages of 2 x 2 pixels.
-
-    Args:
-        weight: (out, in, 3, 3).
-
-    Returns:
-        (out, in, 4, 4): the average of the kernel's four shifts.
-    """
+def _halving_kernel(weight: Tensor) -> Tensor:
+    """A kernel (out, in, 3, 3), then averages of 2 x 2 pixels, as one (out, in, 4, 4) of stride 2."""
     ring = F.pad(weight, (1, 1, 1, 1))
     total = ring[..., 1:, 1:] + ring[..., :-1, 1:] + ring[..., 1:, :-1] + ring[..., :-1, :-1]
     return total * 0.25

@@ -97,25 +97,15 @@ def read_scorers(path: Path, context: dict[str, Any]) -> dict[str, Scorer]:
         except OmegaConfBaseException as error:
             raise EditbenchError(f"{where}: {str(error).splitlines()[0]}") from error
         same = [name for name, other in configs.items() if other == config]
-        found[role] = found[same[0]] if same else build_scorer(config, where)
+        found[role] = found[same[0]] if same else _build_scorer(config, where)
         configs[role] = config
     return found
 
 
-def build_scorer(config: Any, where: str) -> Scorer:
-    """Build a scorer from its plain configuration.
+def _build_scorer(config: Any, where: str) -> Scorer:
+    """Build a scorer in evaluation mode from its plain configuration, without references.
 
-    Args:
-        config: a mapping with `_target_` and its arguments, without references.
-        where: file and role, with which error messages begin.
-
-    Returns:
-        The scorer in evaluation mode, without gradients of its weights.
-
-    Raises:
-        UnknownName: the class has no such argument.
-        EditbenchError: an argument is missing, the class cannot be imported or built, or it is not
-            a scorer's.
+    Errors begin with `where`, the file and the role.
     """
     if not isinstance(config, dict) or not isinstance(config.get("_target_"), str):
         raise EditbenchError(

@@ -28,7 +28,7 @@ def low_pass(taps: int, cutoff: float, half_width: float, rate: float, radial: b
     """
     # For an even number of taps, the centre is between two samples.
     place = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / rate
-    window = kaiser_window(taps, 2 * half_width / (rate / 2))
+    window = _kaiser_window(taps, 2 * half_width / (rate / 2))
     if radial:
         distance = torch.hypot(place[:, None], place[None, :])
         response = jinc(distance, cutoff) * torch.outer(window, window)
@@ -54,17 +54,10 @@ def jinc(distance: Tensor, cutoff: float) -> Tensor:
     return torch.where(x == 0, at_centre, torch.special.bessel_j1(x) / x.clamp(min=1e-30))
 
 
-def kaiser_window(taps: int, width: float) -> Tensor:
-    """The window for a transition band of a given width.
+def _kaiser_window(taps: int, width: float) -> Tensor:
+    """The window (taps,) float64 for a transition band of a width, as a share of half the rate.
 
     Kaiser 1974: the attenuation that is possible with `taps` taps for this width, and its beta.
-
-    Args:
-        taps: length of the filter.
-        width: of the transition band, as a share of half the sampling rate.
-
-    Returns:
-        (taps,) float64.
     """
     # The empirical formulas of scipy.signal.kaiser_atten and kaiser_beta.
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # dB

@@ -195,7 +195,7 @@ def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
         weights = weights_path(out, role, data)
         if not weights.exists():
             continue
-        found = trained_on(data)
+        found = _trained_on(data)
         if seen.get(role) != found:
             raise EditbenchError(
                 f"{weights} was trained on other pictures or attributes ({seen.get(role)} there, "
@@ -215,10 +215,10 @@ def note_trained(out: Path, role: str, data: Packed) -> None:
     # Teacher and judge may be trained by two processes at the same time.
     with lock(path):
         seen = read_json(path) if path.exists() else {}
-        write_json(path, seen | {role: trained_on(data)})
+        write_json(path, seen | {role: _trained_on(data)})
 
 
-def trained_on(data: Packed) -> str:
+def _trained_on(data: Packed) -> str:
     """Digest of pictures, split and the attributes chosen."""
     return digest([data.digest, data.labelled()[0].as_config()])
 

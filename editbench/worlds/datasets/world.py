@@ -98,7 +98,7 @@ def train_generator(
         return torch.from_numpy(data.labelled()[1])
 
     def read_witness(path: Path) -> ConvScorer:
-        return load_witness(path, data, setup.device)
+        return _load_witness(path, data, setup.device)
 
     trainer = run_training(
         out, config, options, setup, reals(data, options.seed), labels, read_witness
@@ -111,17 +111,8 @@ def train_generator(
     return weights, generator
 
 
-def load_witness(witness: Path, data: Packed, device: str) -> ConvScorer:
-    """The scorer that terms of a training ask.
-
-    Args:
-        witness: file of its weights.
-        data: of the training.
-        device: of the witness.
-
-    Raises:
-        EditbenchError: the witness has other attributes than the data.
-    """
+def _load_witness(witness: Path, data: Packed, device: str) -> ConvScorer:
+    """The witness of a training on the data. Raises EditbenchError if it has other attributes."""
     attributes, _ = data.labelled()
     scorer = ConvScorer.from_file(witness, device)
     if scorer.attributes != attributes:

@@ -94,6 +94,34 @@ def test_p_values_of_noise_of_a_shift_and_of_a_single_start() -> None:
     assert (n, difference) == (1, 4.0) and np.isnan([low, high, p, adjusted]).all()
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 9, 10, 30])
+def test_tests_of_two_equal_methods_reject_about_as_often_as_they_may(n: int) -> None:
+    """Skewed values, such as dependencies: a test that exists has about its nominal 5 %."""
+    rng = np.random.default_rng(n)
+    found = []
+    for _ in range(400):
+        easy = rng.normal(size=(n, 1))
+        values = np.exp(easy + rng.normal(0, 0.7, (n, 2)))
+        found.append(paired_differences(pd.DataFrame(values, columns=["a", "b"]))["a", "b"])
+    p = np.array(found)[:, 4]
+    # Three standard errors of 400 tests beyond 6 %.
+    assert (p < 0.05).mean() < 0.06 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    # Few starts give the difference alone, and many also the rest.
+    assert np.isfinite(np.array(found)[:, :2]).all()
+    assert np.isfinite(np.array(found)[:, 2:]).all() == (n >= 10)
+
+
+def test_pairs_with_few_starts_do_not_count_for_the_adjustment() -> None:
+    values = outcomes({"a": 0.6, "b": 0.5})
+    alone = paired_differences(values)["a", "b"]
+    # The third method shares 9 starts with each of the others.
+    values["few"] = values["a"].iloc[:9]
+    found = paired_differences(values)
+    assert found["a", "b"][4] == found["a", "b"][5]
+    assert found["a", "b"][:4] == pytest.approx(alone[:4], abs=0.01)
+    assert found["a", "few"][0] == 9 and np.isnan(found["a", "few"][2:]).all()
+
+
 def test_sixteen_methods_can_still_be_separated() -> None:
     """120 pairs: the smallest p that 2000 draws give, times 120, is above 0.05."""
     values = outcomes({f"m{k:02d}": 0.9 if k else 0.1 for k in range(16)})
@@ -237,6 +265,25 @@ def test_leaders_are_the_best_and_what_is_not_behind_it(tmp_path: Path) -> None:
     assert leaders(untested, {"a": 0.9, "b": 0.55, "random": 0.45}) == {"a", "b"}
     assert leaders(untested, {"a": 0.1, "b": 0.45, "random": 0.55}, better=False) == {"a", "b"}
     assert leaders(untested, {"a": 0.9, "b": 0.55}) == set()
+
+
+def test_the_best_of_easy_starts_does_not_lead_over_what_is_better_on_them(tmp_path: Path) -> None:
+    """AD is over the starts that a method moves far enough, and tests are over the common ones."""
+    rng = np.random.default_rng(0)
+    hard = np.linspace(0, 1, 120)
+    values = pd.DataFrame({"thorough": 0.2 + hard, "other": 0.9 + hard})
+    # It reaches the effect from the 40 easiest starts only, where it changes more than `thorough`.
+    values["picky"] = (0.3 + hard + rng.normal(0, 0.01, 120))[:40].tolist() + [np.nan] * 80
+    write(tmp_path, values, "smile")
+    means = values.mean().to_dict()
+    assert means["picky"] < means["thorough"]
+    pairs = paired_table(load(tmp_path), ("accuracy",))
+    (row,) = pairs[(pairs["a"] == "picky") & (pairs["b"] == "thorough")].to_dict("records")
+    assert row["n"] == 40 and row["difference"] > 0 and row["p_holm"] < 0.05
+    assert leaders(pairs, means, better=False) == {"thorough"}
+    # Without the pair that speaks against it, the method with the best number leads.
+    others = pairs[pairs["n"] == 120]
+    assert leaders(others, means, better=False) == {"picky", "thorough"}
 
 
 def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:

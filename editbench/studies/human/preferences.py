@@ -16,12 +16,12 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from editbench.base import seeding
-from editbench.report.paired import FEWEST
 from editbench.stats.intervals import holm, percentiles, wilson
 from editbench.studies.human.bradley_terry import RIDGE, connected, fit
 
 ALL = "all"
 DRAWS = 1000  # of the bootstrap, so that 25 draws are beyond each end of an interval
+FEWEST = 2  # least number of comparisons of a bootstrap interval; the tests are exact
 CHUNK = 5_000_000  # weights in memory at once, 40 MB per table
 RATES = (
     "asked",

@@ -536,6 +536,28 @@ def test_the_stride_of_a_linear_world_is_that_of_the_closed_form(context, effect
     assert not find_stride(context, 50.0, 9).reached
 
 
+@pytest.mark.parametrize("attribute", ["b", "c"])
+def test_a_stride_is_measured_on_walks_to_classes_that_starts_have_as_targets(context, attribute):
+    """Of an ordered attribute these are neighbours: no start walks from the last to the first."""
+    seen = []
+
+    class Notes(AlongColumn):
+        def step(self, walk):
+            seen.append((walk.source.numpy(), walk.target.numpy()))
+            return super().step(walk)
+
+    find_stride(replace(context, attribute=attribute, editor=Notes(DELTA)), 0.5, 3)
+    source, target = seen[0]
+    about = context.teacher.attributes[attribute]
+    assert (source != target).all() and set(target) <= set(range(len(about.classes)))
+    if about.ordered:
+        assert (np.abs(target - source) == 1).all()
+    else:
+        # Every other class is a target of some sample.
+        pairs = {(int(a), int(b)) for a, b in zip(source, target)}
+        assert len(pairs) == len(about.classes) * (len(about.classes) - 1)
+
+
 @pytest.mark.parametrize("good", [0, 3])
 def test_a_stride_of_walks_that_become_nan_is_not_reached(context, good):
     """They have some good steps, too few for the effect."""

@@ -17,6 +17,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from editbench.bank.starts import draw_classes
+from editbench.base import seeding
 from editbench.base.batches import Batches
 from editbench.walk.editor import Walk
 from editbench.walk.observation import ObservationContext
@@ -52,7 +54,8 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Strid
     The effect is the change of the teacher's log-odds of the target class, in sigmas of the bank.
     Its size counts and not its sign, so that random directions have a stride too. The judge is not
     asked, since it measures the result. Samples that have the target class of the job are left
-    out; without such a class every sample walks to the class after its own.
+    out; without such a class every sample gets a target as the starts do, which for an ordered
+    attribute is a neighbour of its class.
 
     Args:
         context: editor, networks and bank of the job.
@@ -64,11 +67,15 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Strid
         class.
     """
     attributes = context.teacher.attributes
-    classes = range(len(attributes[context.attribute].classes))
+    about = attributes[context.attribute]
+    classes = range(len(about.classes))
     split = context.bank.split("tune", context.device)
     labels = attributes.labels(split.logits, context.attribute)
     if context.target is None:
-        targets = (labels + 1) % len(classes)
+        # The same draw for every method, whatever the seed of its fit.
+        draw = seeding.rng(0, "stride", context.attribute).random(len(labels))
+        drawn = draw_classes(labels.cpu().numpy(), draw, len(classes), about.ordered)
+        targets = torch.from_numpy(drawn).to(labels)
     else:
         targets = torch.full_like(labels, context.target)
     chosen = (labels != targets).nonzero()[:SAMPLES, 0]

@@ -106,6 +106,19 @@ def sets_methods(name: str, budget: str) -> bool:
     return "method" in PAPERS[name] or "method" in preset
 
 
+def test_a_straight_path_may_depend_on_the_start_where_poses_are_edited(composed):
+    """A pose between two others is the target of starts on either side of it."""
+    seen = []
+    for name, config in PAPERS.items():
+        params = sweep(config, "demo", name)
+        for method in ("interfacegan", "interfacegan_conditional"):
+            if method in params.get("method", []) and "yaw" in params.get("attribute", []):
+                job = composed(f"experiment={name}", "budget=demo", f"method={method}")
+                assert job.method.multiclass == "pairwise", f"{name}, {method}"
+                seen.append(name)
+    assert {"chen2022_multiclass", "khrulkov2021_cd"} <= set(seen)
+
+
 @pytest.fixture(scope="module")
 def first_job(composed):
     """(experiment, budget, method) -> configuration of its first job, by default of its first method."""

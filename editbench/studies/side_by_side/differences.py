@@ -435,7 +435,7 @@ def unpaired_test(
     drawn = (sums[1] - sums[0])[:, None]
     low, high = percentiles(drawn)[:, 0]
     p = two_sided(drawn, difference)[0]
-    # Resampling a single start says nothing about other starts.
+    # With few starts the draws vary too little.
     if min(len(a), len(b)) < FEWEST:
         low = high = p = NAN
     return {

@@ -16,6 +16,7 @@ from editbench.figures.theme import Theme, theme_of
 from editbench.report import figure_trade, load, print_table
 from editbench.report.cells import FLOOR_MARKS
 from editbench.report.facts import facts
+from editbench.report.means import MeanComparison
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import paired_differences, paired_table
 from editbench.report.tables import FLOORS_APART, main_table
@@ -24,6 +25,7 @@ from editbench.stats.intervals import (
     crossed_means,
     crossed_share,
     seed_spread,
+    shared_seed_spread,
     wilson,
 )
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
@@ -274,6 +276,58 @@ def test_seeds_are_one_cell_with_the_mean_over_starts_and_seeds(tmp_path: Path) 
     flips = load(tmp_path).rows.query("metric == 'off_target_flips'")
     assert row["off_target_flips"] == pytest.approx(flips["value"].mean())
     assert row["off_target_flips_low"] < row["off_target_flips"]
+
+
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_means_over_attributes_cover_whatever_seeds_have_in_common(shared: float) -> None:
+    """Seeds that draw once for all attributes, such as examples, move all of them together."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    trials = 200
+    for _ in range(trials):
+        common = rng.normal(size=5) * np.sqrt(shared)
+        values, spreads, by_seed = {}, {}, []
+        for name in ATTRIBUTES:
+            seeds = 0.5 * (common + rng.normal(size=5) * np.sqrt(1 - shared))
+            noise = rng.normal(size=(N, 1)) + 0.7 * rng.normal(size=(N, 5))
+            hits = (noise + seeds > 0).astype(float)
+            values[name] = pd.DataFrame({"a": hits.mean(1)})
+            spreads["a", name] = seed_spread(hits)
+            by_seed.append(hits.mean(0))
+        both = {"a": shared_seed_spread(np.stack(by_seed, 1))}
+        compared = MeanComparison("accuracy", 4, values, spreads, both, ("a",))
+        low, high = compared.intervals()[:, 0]
+        inside += low <= 0.5 <= high
+    # Three standard deviations of a share of 0.95 among the trials; above it is no defect.
+    assert inside / trials > 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_mean_of_seeds_that_move_all_attributes_together_is_less_certain(
+    tmp_path: Path,
+) -> None:
+    shares = np.array([0.3, 0.45, 0.5, 0.7])
+    by_seed = {}
+    for together in (True, False):
+        for k, name in enumerate(("age", "beard", "smile")):
+            # The same seeds, in the same order for all attributes or in another one for each.
+            order = shares if together else np.roll(shares, k)
+            values = np.stack([np.arange(N) < round(share * N) for share in order], 1)
+            for seed, column in enumerate(values.astype(float).T):
+                one_run(tmp_path, f"together {together}", name, column, seed=seed)
+            by_seed.setdefault(together, []).append(values.mean(0))
+    # On one attribute a seed found no control, so only the other seeds say what they share.
+    for k, name in enumerate(("age", "beard", "smile")):
+        for seed, share in enumerate(shares[: 4 - (k == 0)]):
+            one_run(tmp_path, "fewer", name, outcomes(share, seed), seed=seed)
+    numbers = numbers_of("", load(tmp_path, by_seed=False))
+    found = numbers.compared["accuracy"].shared_spreads
+    for together, means in by_seed.items():
+        assert found[f"together {together}"] == shared_seed_spread(np.stack(means, 1))
+    assert found["fewer"].seeds == 3
+    rows = numbers.means.set_index("method")
+    width = rows["accuracy_high"] - rows["accuracy_low"]
+    assert rows.loc["together True", "accuracy"] == rows.loc["together False", "accuracy"]
+    assert width["together True"] > 1.3 * width["together False"]
 
 
 def test_a_start_counts_only_where_every_seed_has_a_value(

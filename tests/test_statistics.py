@@ -18,6 +18,7 @@ from editbench.stats.intervals import (
     median_interval,
     resampled_means,
     resampled_sums,
+    shared_seed_spread,
     wilson,
 )
 
@@ -138,6 +139,24 @@ def test_shares_over_starts_and_seeds_cover(spread):
         low, high = crossed_share((start + noise > 0.3).astype(float))
         inside += low <= truth <= high
     assert inside / trials > 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_shared_part_of_seeds_is_the_covariances_between_attributes():
+    """The variance of the mean by seeds is that of the seeds' means, of which the attributes' own
+    variances are known already."""
+    means = np.random.default_rng(0).normal(size=(5, 1)) + np.random.default_rng(1).normal(
+        0, 0.5, (5, 4)
+    )
+    found = shared_seed_spread(means)
+    whole = means.mean(1).var(ddof=1) / 5
+    own = sum(column.var(ddof=1) / 5 for column in means.T) / 4**2
+    assert found.variance == pytest.approx(whole - own) and found.seeds == 5
+    # Opposite effects cancel: nothing is taken from the attributes' own variances.
+    assert shared_seed_spread(means[:, :1] * [[1, -1]]).variance == 0
+    assert shared_seed_spread(means[:, :1]).variance == 0
+    # Two seeds are always perfectly correlated.
+    assert shared_seed_spread(means[:3]).variance > 0
+    assert shared_seed_spread(means[:2]).variance == shared_seed_spread(means[:1]).variance == 0
 
 
 def test_an_interval_stays_above_0_where_every_start_does():

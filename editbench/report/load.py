@@ -42,8 +42,9 @@ ARROW_TYPES = {
     "int64": pa.int64(),
     "object": pa.bool_(),
 }
-# Columns that pooling adds: the number of seeds, and their part of a number's variance.
-SEED_COLUMNS = {"seeds": 1, "seed_variance": 0.0}
+# Columns that pooling adds: the number of seeds, their part of a number's variance, and the number of
+# each seed over the same starts, as (seed, number); None for a single seed.
+SEED_COLUMNS = {"seeds": 1, "seed_variance": 0.0, "seed_means": None}
 # Versions that wrote records without the key `floor` had only this floor.
 OLD_FLOOR = "random"
 # Costs in the provenance of a record. editbench.report.costs has those that tables show.
@@ -102,7 +103,7 @@ class Results:
             (whether the method is a floor); `seeds`, `run_ids` and `seeds_asked` (what the row is
             over). If seeds are pooled, a row is a method and attribute and has the run_id of its
             first seed.
-        rows: all metric rows, with run_id, `seeds` and `seed_variance`.
+        rows: all metric rows, with run_id and SEED_COLUMNS.
         samples: all values of single starts, with run_id.
         configs: run_id -> operative configuration.
         provenance: run_id -> provenance.

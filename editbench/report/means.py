@@ -30,6 +30,7 @@ from editbench.stats.intervals import (
     percentiles,
     resampled_sums,
     seed_draws,
+    shared_seed_spread,
     wilson,
 )
 
@@ -64,6 +65,8 @@ class MeanComparison:
         values: attribute -> (starts, methods), without NaN. The columns are the compared methods,
             then the floors that have all starts.
         spreads: (method, attribute) -> what its seeds add to the variance.
+        shared_spreads: method -> what effects of its seeds on all attributes together add to the
+            variance of its mean.
         methods: the compared methods.
         floors: the floors among the columns.
         few: method that is not compared -> number of attributes on which it is readable.
@@ -77,6 +80,7 @@ class MeanComparison:
     asked: int
     values: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     spreads: Mapping[tuple[str, str], SeedSpread] = field(default_factory=dict)
+    shared_spreads: Mapping[str, SeedSpread] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
     floors: tuple[str, ...] = ()
     few: Mapping[str, int] = field(default_factory=dict)
@@ -167,7 +171,11 @@ class MeanComparison:
                 spread = self.spreads.get((method, attribute), SeedSpread())
                 part[:, column] += seed_draws(spread, count, self.metric, attribute, method)
             parts.append(part)
-        return np.mean(parts, 0)
+        drawn = np.mean(parts, 0)
+        for column, method in enumerate((*self.methods, *self.floors)):
+            spread = self.shared_spreads.get(method, SeedSpread())
+            drawn[:, column] += seed_draws(spread, count, self.metric, "all attributes", method)
+        return drawn
 
     def intervals(self) -> np.ndarray:
         """(2, methods and floors) low and high ends of the means' 95 % intervals."""
@@ -264,6 +272,7 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanC
         without,
         values=values,
         spreads=_spreads(results, metric),
+        shared_spreads=_shared_spreads(results, table, metric, list(values)),
         methods=tuple(methods),
         floors=tuple(kept),
         lacking=lacking,
@@ -381,6 +390,37 @@ def _spreads(results: Results, metric: str) -> dict[tuple[str, str], SeedSpread]
         for (run, key), spread in seed_spreads(results, (metric,)).items()
         if run in label
     }
+
+
+def _shared_spreads(
+    results: Results, table: pd.DataFrame, metric: str, attributes: Sequence[str]
+) -> dict[str, SeedSpread]:
+    """Method -> what effects of its seeds on all attributes together add to the variance of its mean.
+
+    Args:
+        results: of one setting.
+        table: their `main_table`.
+        metric: the number.
+        attributes: that the means are over.
+    """
+    rows = results.rows
+    rows = rows[(rows["metric"] == metric) & rows["seed_means"].notna()]
+    # AD may have been measured at several effects.
+    effect = rows["run_id"].map(dict(zip(table["run_id"], table["ad_at_effect"])))
+    rows = rows[~np.isfinite(rows["x"]) | (rows["x"] == effect)]
+    by_run = {run: dict(means) for run, means in zip(rows["run_id"], rows["seed_means"])}
+    cells: dict[str, list[dict[int, float]]] = {}
+    for run in results.run_records:
+        if run["run_id"] in by_run and run["attribute"] in attributes:
+            cells.setdefault(run["label"], []).append(by_run[run["run_id"]])
+    found = {}
+    for method, own in cells.items():
+        # A search may have found no control for some seeds on some attributes.
+        seeds = sorted(set.intersection(*(set(cell) for cell in own)))
+        if len(own) == len(attributes) and seeds:
+            means = np.array([[cell[seed] for cell in own] for seed in seeds])
+            found[method] = shared_seed_spread(means)
+    return found
 
 
 def _numbers(

@@ -55,7 +55,8 @@ def pool_seeds(
 
     Returns:
         One row per cell, with the run id of its first finished seed; the rows of cells, with
-        `seeds` and `seed_variance` (what the choice of seeds adds to the variance of the value);
+        `seeds`, `seed_variance` (what the choice of seeds adds to the variance of the value) and
+        `seed_means` ((seed, mean) of every seed, over the starts of all seeds);
         and the samples of cells, one per start.
     """
     cells = []
@@ -158,7 +159,8 @@ def _joined_rows(
         values = np.array([one["value"] for one in part], np.float64)
         table = tables.get(key)
         if table is not None and _is_mean(table[list(by_run)], values):
-            joined = _of_starts(table[list(by_run)].to_numpy(np.float64))
+            seeds = [seed_of[run] for run in by_run]
+            joined = _of_starts(table[list(by_run)].to_numpy(np.float64), seeds)
         else:
             joined = _of_numbers(part)
         found.append(row | joined | {"note": _joined_note(part, seed_of)})
@@ -172,8 +174,13 @@ def _is_mean(table: pd.DataFrame, values: np.ndarray) -> bool:
     return bool(np.allclose(means, values, rtol=ROUNDING, atol=ROUNDING))
 
 
-def _of_starts(values: np.ndarray) -> dict[str, Any]:
-    """Value, interval and count of a number, from the values of single starts (starts, seeds)."""
+def _of_starts(values: np.ndarray, seeds: list[int]) -> dict[str, Any]:
+    """Value, interval and count of a number, from the values of single starts.
+
+    Args:
+        values: (starts, S).
+        seeds: (S,) numbers of the seeds.
+    """
     values = values[np.isfinite(values).all(1)]
     if not len(values):
         return {"value": np.nan, "low": np.nan, "high": np.nan, "count": 0.0}
@@ -187,6 +194,7 @@ def _of_starts(values: np.ndarray) -> dict[str, Any]:
         "count": float(len(values)),
         "seeds": spread.seeds,
         "seed_variance": spread.variance,
+        "seed_means": tuple(zip(seeds, values.mean(0).tolist())),
     }
 
 

@@ -9,7 +9,8 @@ that is due to the seeds, by a two-way analysis of variance with random effects 
 McCulloch: Variance Components, 1992, ch. 4), and `seed_draws` adds this part to bootstrap draws
 over starts. It is drawn from Student's t with S - 1 degrees of freedom. Resampling the S seeds
 themselves would underestimate the uncertainty of, for example, three seeds (the ends of the
-interval would be the smallest and the largest of them).
+interval would be the smallest and the largest of them). A mean over attributes also has the
+covariances between attributes of `shared_seed_spread`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from editbench.base import seeding
 LEVEL = 0.95
 DRAWS = 2000
 CHUNK = 250_000  # indices drawn at once, so that memory does not grow with draws * samples
+LEAST_SEEDS = 3  # for a covariance between attributes
 ROUNDING = 1e-12  # smaller differences, relative to 1, are rounding errors
 
 Interval = tuple[float, float]
@@ -236,6 +238,31 @@ def seed_spread(values: np.ndarray) -> SeedSpread:
     between = n * np.var(by_seed, ddof=1)
     chance = (residual**2).sum() / ((n - 1) * (seeds - 1))
     return SeedSpread(float(max(0.0, between - chance)) / (n * seeds), seeds)
+
+
+def shared_seed_spread(means: np.ndarray) -> SeedSpread:
+    """Variance that effects of a seed on several means together add to the mean of these.
+
+    A seed may decide something for all attributes of a method, such as its examples or the
+    directions of its search. Its effects on the attributes are then correlated, and the variances
+    of `seed_spread`, one for each attribute, miss the covariances. These are estimated by those of
+    the seeds' means, since the starts of different attributes are different ones.
+
+    Args:
+        means: (S, K) mean over starts of every seed and attribute, without NaN.
+
+    Returns:
+        The sum of the covariances of all pairs of attributes, as a variance of the mean over
+        attributes and seeds; 0 if the sum is negative, as it is by chance without common effects,
+        and with fewer than LEAST_SEEDS, whose covariances say next to nothing.
+    """
+    means = np.asarray(means, np.float64)
+    seeds, attributes = means.shape
+    if seeds < LEAST_SEEDS or attributes < 2:
+        return SeedSpread(0.0, seeds)
+    covariance = np.cov(means, rowvar=False)
+    between = float(covariance.sum() - np.trace(covariance))
+    return SeedSpread(max(0.0, between) / (attributes**2 * seeds), seeds)
 
 
 def seed_draws(spread: SeedSpread, draws: int, *stream: object) -> np.ndarray:

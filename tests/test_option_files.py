@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from editbench.bank.importing import read_attributes
 from editbench.base.conf import read_yaml
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
@@ -276,3 +277,13 @@ def test_the_usual_mistakes_in_yaml_are_named_with_their_line(text, remedy, tmp_
     line = len(text.splitlines())
     with pytest.raises(BadFile, match=f"mine.yaml, line {line} is not readable YAML.*{remedy}"):
         read_yaml(file)
+
+
+def test_text_that_looks_like_a_date_is_named(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("about: 2026-13-45")
+    with pytest.raises(BadFile, match=r"mine\.yaml is not readable YAML.* date in quotes"):
+        read_yaml(file)
+    file.write_text("- {name: smile, classes: [2026-13-45, b]}")
+    with pytest.raises(BadFile, match=r"mine\.yaml: expected a YAML list"):
+        read_attributes(file)

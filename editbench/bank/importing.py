@@ -19,7 +19,7 @@ from editbench.bank.published.npy import read_npy
 from editbench.bank.spec import BankSpec
 from editbench.bank.values import ROWS, Values
 from editbench.base.attributes import Attributes
-from editbench.base.conf import yaml_text
+from editbench.base.conf import load_yaml, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.files import (
     atomic_folder,
@@ -254,9 +254,8 @@ def read_attributes(path: Path) -> tuple[Attributes, list[float]]:
         raise BadFile(f"{path}: {no_such('file', path)}; give the YAML list of the attributes")
     # A list of anything is valid YAML, so an entry can be wrong in many ways.
     try:
-        items = yaml.safe_load(yaml_text(path))
-        return declare(items)
-    except (OSError, ValueError, yaml.YAMLError, EditbenchError, TypeError) as error:
+        return declare(load_yaml(yaml_text(path)))
+    except (EditbenchError, TypeError, ValueError, yaml.YAMLError) as error:
         raise BadFile(
             f"{path}: expected a YAML list such as "
             f"'- {{name: smile, classes: [neutral, smiling]}}' ({error})"

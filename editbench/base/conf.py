@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,7 @@ def _group_files(group: str, more: Sequence[Path]) -> list[Path]:
     for folder in (CONF, *more):
         files += (folder / group).glob("*.yaml")
     # The order of a folder's entries differs between file systems.
-    files.sort(key=_stem)
-    return files
+    return sorted(files, key=attrgetter("stem"))
 
 
 def groups() -> list[str]:
@@ -178,8 +178,8 @@ def known_keys() -> list[str]:
 def read_yaml(file: Path) -> dict:
     """The mapping in a YAML file. Raises BadFile if it cannot be read or is not a mapping."""
     try:
-        found = yaml.load(yaml_text(file), Loader=_YAML_LOADER) or {}
-    except yaml.YAMLError as error:
+        found = load_yaml(yaml_text(file)) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2026-13-45 looks like a date
         raise unreadable(file, error) from error
     if not isinstance(found, dict):
         raise BadFile(f"{file}: must be a mapping (key: value), but is a {type(found).__name__}")
@@ -187,7 +187,7 @@ def read_yaml(file: Path) -> dict:
 
 
 def load_yaml(text: str) -> Any:
-    """The value of a YAML text that editbench wrote itself."""
+    """The value of a YAML text that editbench wrote itself, or that `yaml_text` has checked."""
     return yaml.load(text, Loader=_YAML_LOADER)
 
 
@@ -219,7 +219,7 @@ def yaml_text(file: Path) -> str:
     return text
 
 
-def unreadable(file: Path, error: yaml.YAMLError) -> BadFile:
+def unreadable(file: Path, error: yaml.YAMLError | ValueError) -> BadFile:
     """The error for a file that is not YAML, with the line and the remedy of common mistakes.
 
     Args:
@@ -235,8 +235,6 @@ def unreadable(file: Path, error: yaml.YAMLError) -> BadFile:
         remedy = '; put text that has a colon in quotes, as in about: "a walk: two steps"'
     elif "cannot start any token" in what:
         remedy = "; put text that begins with @, % or ` in quotes, and begin no line with a tab"
+    elif isinstance(error, ValueError):
+        remedy = "; put text that looks like a date in quotes"
     return BadFile(f"{file}{line} is not readable YAML: {what}{remedy}")
-
-
-def _stem(file: Path) -> str:
-    return file.stem

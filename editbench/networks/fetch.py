@@ -13,7 +13,7 @@ from editbench.base.files import explain_disk_errors, file_sha256, lock, read_js
 from editbench.base.progress import status
 from editbench.networks.registry import (
     LOCK,
-    Found,
+    NetworkFile,
     Published,
     find_file,
     is_offline,
@@ -34,7 +34,7 @@ SIGNS = {
 }
 
 
-def fetch_file(file: Published, again: bool = False) -> Found:
+def fetch_file(file: Published, again: bool = False) -> NetworkFile:
     """Fetch a file to the folder of networks, unless it is already there.
 
     An interrupted download is resumed if the server supports it. Concurrent processes wait for each
@@ -79,7 +79,7 @@ def fetch_file(file: Published, again: bool = False) -> Found:
         return _accept(file, part, place)
 
 
-def locate_file(file: Published | Mapping[str, Any], path: Path | str | None = None) -> Found:
+def locate_file(file: Published | Mapping[str, Any], path: Path | str | None = None) -> NetworkFile:
     """The file of a network, fetched if necessary.
 
     Args:
@@ -139,7 +139,7 @@ def _resume(file: Published, part: Path, begun: int) -> bool:
     return False
 
 
-def _accept(file: Published, part: Path, place: Path) -> Found:
+def _accept(file: Published, part: Path, place: Path) -> NetworkFile:
     """Check a finished download, pin its hash if there is none, and move it to its place."""
     found = file_sha256(part)
     pinned = pin(file)
@@ -157,7 +157,7 @@ def _accept(file: Published, part: Path, place: Path) -> Found:
         # Another process may be adding the pin of another file.
         with lock(pins):
             write_json(pins, (read_json(pins) if pins.is_file() else {}) | {file.name: found})
-    return Found(file, place, found)
+    return NetworkFile(file, place, found)
 
 
 def _short(error: Exception) -> str:

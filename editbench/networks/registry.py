@@ -88,7 +88,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Found:
+class NetworkFile:
     """A file that exists and has the right content."""
 
     file: Published
@@ -136,7 +136,7 @@ def published() -> dict[str, Published]:
     }
 
 
-def find_file(file: Published, path: Path | str | None = None) -> Found | None:
+def find_file(file: Published, path: Path | str | None = None) -> NetworkFile | None:
     """The file of a network at `path` or in the folder of networks; None if it is not there.
 
     Args:
@@ -151,7 +151,7 @@ def find_file(file: Published, path: Path | str | None = None) -> Found | None:
         if path is None:
             return None
         raise BadFile(f"{place}: {no_such('file', place)} (network.path); {file.remedy()}")
-    return Found(file, place, check(file, place))
+    return NetworkFile(file, place, check(file, place))
 
 
 def check(file: Published, place: Path) -> str:

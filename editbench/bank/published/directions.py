@@ -17,7 +17,7 @@ KINDS = ".npy, a GANSpace component (.pkl) or a tensor saved with torch.save (.p
 
 
 @dataclass(frozen=True)
-class Given:
+class PublishedDirection:
     """A direction as stored in its file. Only GANSpace's files give more than `rows`.
 
     Args:
@@ -35,7 +35,7 @@ class Given:
     name: str = ""
 
 
-def read_direction(path: Path | str) -> Given:
+def read_direction(path: Path | str) -> PublishedDirection:
     """Read a direction. The suffix decides the kind of file, and no code in a pickle is run.
 
     Args:
@@ -55,15 +55,15 @@ def read_direction(path: Path | str) -> Given:
                 "floats"
             )
         # A copy, so that the memory map, and with it the file, is closed.
-        return Given(np.array(array))
+        return PublishedDirection(np.array(array))
     if path.suffix == ".pkl":
         return component(read_pickle(path), path)
     if path.suffix in (".pt", ".pth"):
-        return Given(as_array(read_torch(path), path))
+        return PublishedDirection(as_array(read_torch(path), path))
     raise BadFile(f"{path}: a direction can only be read from {KINDS}")
 
 
-def component(content: Any, path: Path | str) -> Given:
+def component(content: Any, path: Path | str) -> PublishedDirection:
     """One principal direction as GANSpace (Härkönen et al., NeurIPS 2020) exports it.
 
     Args:
@@ -96,7 +96,7 @@ def component(content: Any, path: Path | str) -> Given:
     name = content.get("name")
     if not isinstance(name, str):
         name = ""
-    return Given(rows, float(stdev[0]), layers, space, name[:80])
+    return PublishedDirection(rows, float(stdev[0]), layers, space, name[:80])
 
 
 def _layers(content: dict, path: Path | str) -> tuple[int, int] | None:

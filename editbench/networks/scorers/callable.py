@@ -25,7 +25,7 @@ from editbench.networks.external import network_digest
 from editbench.networks.scorers.module import ModuleScorer
 
 
-class Called(nn.Module):
+class FunctionNetwork(nn.Module):
     """Wraps a callable as a module; arrays that it returns become tensors."""
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
@@ -79,7 +79,7 @@ class CallableScorer(ModuleScorer):
             raise EditbenchError(
                 f"scorer.function {name} is a {type(called).__name__}, not a function of images"
             )
-        network = called if isinstance(called, nn.Module) else Called(called)
+        network = called if isinstance(called, nn.Module) else FunctionNetwork(called)
         super().__init__(network, attributes, input_size, source=name, **declared)
         # A module is identified by its weights, a function by its source.
         if not isinstance(called, nn.Module):

@@ -259,8 +259,7 @@ class ArrayImages(Source):
 def _declaration(path: Path) -> dict[str, Any]:
     """The YAML file that declares arrays, with the path of the .npz made whole."""
     declared = read_yaml(path)
-    complete = isinstance(declared, dict) and "arrays" in declared
-    if not complete or not isinstance(declared.get("attributes"), list):
+    if "arrays" not in declared or not isinstance(declared.get("attributes"), list):
         raise BadFile(
             f"{path}: needs 'arrays' (an .npz) and 'attributes' (a list of name and classes)"
         )

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from editbench.base.errors import BadFile
+from editbench.base.files import read_json, write_json
 from editbench.worlds.criteria import CARDS, Criterion, card_verdict, criteria
 from editbench.worlds.faces import load_generator, load_scorer
 
@@ -77,6 +78,11 @@ def test_a_bar_in_words() -> None:
 
 
 # -- what a run says of its world -----------------------------------------------------------------
+def test_the_card_of_the_package_is_as_it_was_written() -> None:
+    for path in CARDS.glob("card*.json"):
+        read_json(path, sealed=True)
+
+
 def test_the_card_of_the_package_is_of_its_own_weights_and_says_what_is_missed() -> None:
     verdict = card_verdict(load_generator().digest, load_scorer("judge").digest)
     card = json.loads((CARDS / "card32.json").read_text(encoding="utf-8"))
@@ -108,7 +114,14 @@ def test_a_card_of_other_networks_or_no_card_at_all_is_refused(tmp_path) -> None
     assert card_verdict("g", "j") == {}  # no world of the package
     with pytest.raises(BadFile, match=r"card.json: the card of another generator or judge"):
         card_verdict("g", "other", file)
-    for content in ("{", "[]", '{"bars": []}'):
+    # A verdict that was changed by hand no longer fits the checksum of the card.
+    write_json(file, of)
+    file.write_text(file.read_text(encoding="utf-8").replace("false", "true"), encoding="utf-8")
+    with pytest.raises(BadFile, match=r"is not the card of a world .*checksum"):
+        card_verdict("g", "j", file)
+    bars = ("3", "[1]", "[{}]")
+    damaged = [f'{{"generator": "g", "judge": "j", "bars": {some}}}' for some in bars]
+    for content in ("{", "[]", '{"bars": []}', *damaged):
         file.write_text(content, encoding="utf-8")
         with pytest.raises(BadFile, match="is not the card of a world"):
             card_verdict("g", "j", file)

@@ -7,12 +7,12 @@ traits, starts near a boundary must exist, and the judge must be right.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from editbench.base.errors import BadFile
+from editbench.base.files import read_json
 
 # Cards of the worlds that the package brings.
 CARDS = Path(__file__).parent / "faces" / "weights"
@@ -141,9 +141,9 @@ def card_verdict(generator: str, judge: str, file: str | Path | None = None) -> 
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        _ = card["generator"], card["judge"], card["bars"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        card = read_json(path)
+        _ = card["generator"], card["judge"], _verdict(card)
+    except (BadFile, ValueError, KeyError, TypeError) as error:
         raise BadFile(
             f"{path} is not the card of a world ({error}): it is the card.json that "
             "`editbench world card --out FOLDER` writes"

@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -327,3 +328,17 @@ def test_a_folder_without_a_bank_is_named(tmp_path):
     for read in (Bank, read_spec):
         with pytest.raises(BadFile, match="nowhere is not a bank"):
             read(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
+def test_a_bank_of_many_shards_needs_few_open_files(tmp_path):
+    """A process has often no more than 1024 of them, and a bank may have more shards."""
+    bank = build(tmp_path / "many", block=10, shard=10)
+    before = len(os.listdir("/proc/self/fd"))
+    held = [Bank(bank.folder), Bank(bank.folder)]
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+    rows = held[0].array("judge").range(0, 1000)
+    assert np.array_equal(
+        rows, build(tmp_path / "one", block=10, shard=1000).array("judge").range(0, 1000)
+    )
+    assert np.array_equal(held[1].array("judge").take(np.arange(1000)), rows)

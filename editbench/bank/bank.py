@@ -65,17 +65,39 @@ class Split:
         return Split(self.index[:count], self.z[:count], w, self.logits[:count])
 
 
+class MappedFiles(Sequence[np.ndarray]):
+    """Arrays of .npy files, each of which is memory-mapped while it is used.
+
+    500,000 samples of 512 dimensions take 1 GB, and the processes of a sweep share the mapped pages.
+    A map that is kept holds a file descriptor, of which a process often has 1,024.
+
+    Args:
+        files: of the arrays.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, k: int) -> np.ndarray:  # type: ignore[override]
+        return np.load(self.files[k], mmap_mode="r", allow_pickle=False)
+
+
 class ShardedArray:
-    """Rows of one field over all shards, memory-mapped.
+    """Rows of one field over all shards.
 
     Args:
         shards: (rows of the shard, width) arrays, in the order of the index.
     """
 
-    def __init__(self, shards: list[np.ndarray]) -> None:
+    def __init__(self, shards: Sequence[np.ndarray]) -> None:
         self.shards = shards
         # Last + 1 index of each shard.
         self.ends = np.cumsum([len(shard) for shard in shards])
+        self.dtype = shards[0].dtype
+        self.row_shape = shards[0].shape[1:]
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -90,28 +112,28 @@ class ShardedArray:
         Returns:
             (stop - start, width), in the dtype of the shards.
         """
-        parts = []
+        stop = min(stop, len(self))
+        out = np.empty((max(stop - start, 0), *self.row_shape), self.dtype)
         begin = 0
-        for shard, end in zip(self.shards, self.ends):
-            if start < end and stop > begin:
-                parts.append(shard[max(start - begin, 0) : stop - begin])
-            begin = int(end)
-        # np.concatenate rejects an empty list. An empty range keeps the field's width and dtype.
-        if not parts:
-            return self.shards[0][:0].copy()
-        return np.concatenate(parts)
+        for shard, end in enumerate(self.ends.tolist()):
+            first = max(start, begin)
+            last = min(stop, end)
+            if first < last:
+                out[first - start : last - start] = self.shards[shard][first - begin : last - begin]
+            begin = end
+        return out
 
     def take(self, index: np.ndarray) -> np.ndarray:
         """Rows at arbitrary indices (n,), in the given order: (n, width)."""
         index = np.asarray(index)
         # side="right": an index equal to a shard's end is the first of the next shard.
         which = np.searchsorted(self.ends, index, side="right")
-        out = np.empty((len(index), *self.shards[0].shape[1:]), self.shards[0].dtype)
+        out = np.empty((len(index), *self.row_shape), self.dtype)
         # One copy per shard instead of one per row.
         for shard in np.unique(which):
             rows = which == shard
-            begin = self.ends[shard] - len(self.shards[shard])
-            out[rows] = self.shards[shard][index[rows] - begin]
+            values = self.shards[shard]
+            out[rows] = values[index[rows] - (self.ends[shard] - len(values))]
         return out
 
     def stream(self) -> Iterator[np.ndarray]:
@@ -152,12 +174,9 @@ class Bank:
             folders.append(path)
         self._arrays: dict[str, ShardedArray] = {}
         for name in self.fields:
-            # Memory-mapped: 500,000 samples of 512 dimensions take 1 GB per space, and the
-            # processes of a sweep share the mapped pages.
-            shards = [
-                np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for path in folders
-            ]
-            self._arrays[name] = ShardedArray(shards)
+            self._arrays[name] = ShardedArray(
+                MappedFiles([path / f"{name}.npy" for path in folders])
+            )
         # (split, device) -> the loaded samples, shared by all editors of a process.
         self._splits: dict[tuple[str, str], Split] = {}
         self._selections: dict[tuple[str, ...], Bank] = {}  # attributes -> the view, also shared
@@ -166,7 +185,7 @@ class Bank:
         return self.spec.n
 
     def array(self, field: str) -> ShardedArray:
-        """A memory-mapped field.
+        """A field, whose rows stay on disk.
 
         Args:
             field: 'z', 'w', 'teacher', 'judge' or 'quality'.
@@ -250,7 +269,11 @@ class SelectedColumns(ShardedArray):
     """
 
     def __init__(self, base: ShardedArray, columns: Sequence[int]) -> None:
-        super().__init__(base.shards)
+        # Taken from the base, so that no shard is opened again.
+        self.shards = base.shards
+        self.ends = base.ends
+        self.dtype = base.dtype
+        self.row_shape = base.row_shape
         self.columns = np.asarray(columns)
 
     def range(self, start: int, stop: int) -> np.ndarray:
@@ -301,7 +324,7 @@ class SelectedBank(Bank):
         self._splits = {}
 
     def array(self, field: str) -> ShardedArray:
-        """A memory-mapped field; of logits the columns of the kept attributes."""
+        """A field, whose rows stay on disk; of logits the columns of the kept attributes."""
         found = self.base.array(field)
         if field not in self._columns:
             return found

@@ -54,13 +54,14 @@ def test_two_containers_whose_processes_have_one_number_keep_to_their_own_files(
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_partial_files_of_a_killed_writer_are_swept(tmp_path):
-    final = tmp_path / "folder"
+@pytest.mark.parametrize("name", ["folder", "smile[open]"])
+def test_partial_files_of_a_killed_writer_are_swept(name, tmp_path):
+    final = tmp_path / name
     with atomic_folder(final) as partial:
         left = partial.with_name(f"{partial.name}0")
         left.mkdir()
     sweep_partials(final)
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_folder_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):

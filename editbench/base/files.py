@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -222,7 +223,8 @@ def partial_path(final: Path) -> Path:
 
 def sweep_partials(final: Path) -> None:
     """Remove partial files of killed writers of `final`. Hold the lock of `final` when calling."""
-    for stale in final.parent.glob(f".partial-{final.name}-*"):
+    # Escaped, since the name of an attribute may have brackets.
+    for stale in final.parent.glob(f".partial-{glob.escape(final.name)}-*"):
         if stale.is_dir():
             shutil.rmtree(stale, ignore_errors=True)
         else:

@@ -1,0 +1,10 @@
+"""What all rooms use.
+
+- Values: `attributes`, `spaces`, `images`, `seeding`.
+- Configuration: `conf` reads files, `validation` and `compute_options` check values, `instantiate`
+  builds components, `user_code` imports those of a user.
+- What determines a result: `identity`, `sources`.
+- Files: `files`, `text`.
+- The machine: `devices`, `precision`, `batches`, `memory`, `workers`.
+- Messages: `errors`, `progress`, `output`.
+"""

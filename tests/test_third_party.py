@@ -333,6 +333,26 @@ BLACK_AND_WHITE = torch.linspace(0, 1, 12).expand(8, 12)
 
 
 @pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"image_shape": 64}, r"generator\.image_shape needs a list of 3"),
+        ({"image_shape": (3, 2)}, r"generator\.image_shape needs a list of 3"),
+        (
+            {"image_shape": (3, 2.5, 2)},
+            r"generator\.image_shape must be \[channels, height, width\]",
+        ),
+        ({"image_shape": (3, 0, 2)}, r"generator\.image_shape must be \[channels, height, width\]"),
+        ({"image_range": 255}, r"generator\.image_range needs a list of 2"),
+        ({"image_range": ("0", "white")}, r"generator\.image_range needs a list of 2"),
+        ({"image_range": (1, 0)}, r"generator\.image_range must be \[black, white\]"),
+    ],
+)
+def test_shape_and_range_of_a_generator_are_named(options: dict, message: str):
+    with pytest.raises(EditbenchError, match=message):
+        ModuleGenerator(Gives(BLACK_AND_WHITE), 4, **{"image_shape": (3, 2, 2), **options})
+
+
+@pytest.mark.parametrize(
     "value, image_range, message",
     [
         (BLACK_AND_WHITE, (-1, 1), "image_range"),  # [0, 1] declared as [-1, 1]
@@ -408,6 +428,7 @@ def test_heads_of_other_shapes_and_no_number_are_refused(tmp_path):
     "attributes, error, message",
     [
         ([], EditbenchError, "one attribute or more"),
+        (3, EditbenchError, "one attribute or more"),
         ([{"name": "a"}], EditbenchError, "'name' and 'classes'"),
         ([{"name": "a", "classes": ["x"]}], EditbenchError, "two classes"),
         (

@@ -158,6 +158,26 @@ def check_multiple(key: str, value: float, of: str, part: float) -> None:
         )
 
 
+def check_numbers(key: str, values: object, count: int) -> list[float]:
+    """Check that a value is a list of `count` finite numbers, and return them.
+
+    Args:
+        key: dotted name of the value, for the message.
+        values: of the configuration, of any type.
+        count: how many there must be.
+
+    Raises:
+        EditbenchError: it is no list, has another length, or has text, NaN or infinity.
+    """
+    try:
+        found = [float(value) for value in values] if isinstance(values, list | tuple) else []
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != count or not all(map(math.isfinite, found)):
+        raise EditbenchError(f"{key} needs a list of {count} finite numbers; got {values!r}")
+    return found
+
+
 def near_powers_of_two(value: int, least: int) -> str:
     """The powers of two below and above a size, for a message: '32 or 64'.
 

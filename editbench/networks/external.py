@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.files import file_sha256
 from editbench.base.identity import tensors_digest
+from editbench.base.validation import check_numbers
 from editbench.networks.torchscript import expect_kind
 from editbench.networks.weights import (
     check_finite,
@@ -162,6 +163,23 @@ def fixed_batch(network: Callable[[Tensor], object], shape: Sequence[int]) -> in
         if isinstance(out, Tensor) and out.dim() and len(out) == n:
             found.append(n)
     return found[0] if len(found) == 1 else None
+
+
+def black_and_white(key: str, values: object) -> tuple[float, float]:
+    """Check the values that a network has for black and white.
+
+    Args:
+        key: dotted name of the option, for the message.
+        values: of the configuration, of any type.
+
+    Raises:
+        EditbenchError: they are not two numbers in ascending order.
+    """
+    black, white = check_numbers(key, values, 2)
+    # If black were above white, images would be inverted.
+    if not black < white:
+        raise EditbenchError(f"{key} must be [black, white], black below white; got {values}")
+    return black, white
 
 
 def refuse_fixed_batch(

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from editbench.base.errors import EditbenchError, NonFinite, UnknownName
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.networks.external import load_network, network_digest, refuse_fixed_batch
+from editbench.base.validation import check_numbers
+from editbench.networks.external import (
+    black_and_white,
+    load_network,
+    network_digest,
+    refuse_fixed_batch,
+)
 from editbench.networks.generator import Generator
 from editbench.networks.stylegan2.layers import contribution
 from editbench.networks.torchscript import telling_line
@@ -69,18 +75,14 @@ class ModuleGenerator(Generator):
                 f"generator.truncation_psi must be above 0 and at most 1, got {truncation_psi}"
             )
         self.truncation_psi = float(truncation_psi)
-        if len(image_shape) != 3 or min(image_shape) < 1:
+        sizes = check_numbers("generator.image_shape", image_shape, 3)
+        if min(sizes) < 1 or not all(size.is_integer() for size in sizes):
             raise EditbenchError(
                 f"generator.image_shape must be [channels, height, width], got {list(image_shape)}"
             )
-        if len(image_range) != 2 or not image_range[0] < image_range[1]:
-            raise EditbenchError(
-                "generator.image_range must be [black, white], black below white; got "
-                f"{list(image_range)}"
-            )
         self.z_dim = z_dim
         self.image_shape = tuple(image_shape)
-        self.image_range = (float(image_range[0]), float(image_range[1]))
+        self.image_range = black_and_white("generator.image_range", image_range)
         self.network = load_network(network, weights)
         # Name of the network in messages.
         self.source = str(weights or type(self.network).__name__)

@@ -30,8 +30,8 @@ def declare(config: Sequence[Mapping[str, Any]]) -> tuple[Attributes, list[float
         UnknownName: a key is not one of KEYS.
     """
     if (
-        not config
-        or isinstance(config, (str, Mapping))
+        not isinstance(config, (list, tuple))
+        or not config
         or not all(isinstance(entry, Mapping) for entry in config)
     ):
         raise EditbenchError(

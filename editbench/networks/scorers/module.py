@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,13 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.precision import casting
-from editbench.networks.external import load_network, network_digest, refuse_fixed_batch
+from editbench.base.validation import check_numbers
+from editbench.networks.external import (
+    black_and_white,
+    load_network,
+    network_digest,
+    refuse_fixed_batch,
+)
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.attribute_list import declare
 from editbench.networks.scorers.columns import Columns
@@ -22,46 +27,15 @@ from editbench.networks.torchscript import telling_line
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def numbers(key: str, values: object, count: int) -> list[float]:
-    """Check that a configuration value has `count` finite numbers.
-
-    Args:
-        key: option of the scorer, for the message.
-        values: of the configuration, of any type.
-        count: how many there must be.
-
-    Raises:
-        EditbenchError: it is no list, has another length, or has text, NaN or infinity.
-    """
-    try:
-        found = [float(value) for value in values] if isinstance(values, Sequence) else []
-    except (TypeError, ValueError):
-        found = []
-    # A string is a sequence too: "12" would be [1, 2].
-    if isinstance(values, str) or len(found) != count or not all(map(math.isfinite, found)):
-        raise EditbenchError(f"scorer.{key} needs a list of {count} finite numbers; got {values!r}")
-    return found
-
-
 def _picture_size(input_size: Sequence[int] | None) -> tuple[int, int] | None:
     if input_size is None:
         return None
-    height, width = numbers("input_size", input_size, 2)
+    height, width = check_numbers("scorer.input_size", input_size, 2)
     if min(height, width) < 1 or not (height.is_integer() and width.is_integer()):
         raise EditbenchError(
             f"scorer.input_size must be [height, width] in pixels; got {input_size}"
         )
     return int(height), int(width)
-
-
-def _black_and_white(input_range: Sequence[float]) -> tuple[float, float]:
-    black, white = numbers("input_range", input_range, 2)
-    # If black were above white, images would be inverted.
-    if not black < white:
-        raise EditbenchError(
-            f"scorer.input_range must be [black, white], black below white; got {list(input_range)}"
-        )
-    return black, white
 
 
 class ModuleScorer(Scorer):
@@ -122,7 +96,7 @@ class ModuleScorer(Scorer):
                 f"quotes; got {channels!r} and {antialias!r}"
             )
         self.input_size = _picture_size(input_size)
-        self.input_range = _black_and_white(input_range)
+        self.input_range = black_and_white("scorer.input_range", input_range)
         self.attributes, signs = declare(attributes)
         if any("head" in entry for entry in attributes):
             raise EditbenchError(
@@ -147,9 +121,10 @@ class ModuleScorer(Scorer):
             "sign", torch.tensor(signs).repeat_interleave(torch.tensor(widths)), persistent=False
         )
         for name, values, default in (("mean", mean, 0.0), ("std", std, 1.0)):
-            row = torch.tensor(
-                [default] * channels if values is None else numbers(name, values, channels)
-            )
+            given = [default] * channels
+            if values is not None:
+                given = check_numbers(f"scorer.{name}", values, channels)
+            row = torch.tensor(given)
             if name == "std" and not bool((row > 0).all()):
                 raise EditbenchError(f"scorer.std needs positive numbers; got {row.tolist()}")
             self.register_buffer(name, row.view(-1, 1, 1), persistent=False)

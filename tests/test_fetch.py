@@ -212,3 +212,21 @@ def test_the_command_keeps_to_offline_and_the_mirror(
     monkeypatch.delenv(registry.OFFLINE)
     monkeypatch.setenv(registry.MIRROR, server.url + "/")
     assert main(["fetch", "net"]) == 0 and server.asked == [None]
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"name": {}}, r"file\.name=\{\} must be text"),
+        ({"sha256": 12}, r"file\.sha256=12 must be text"),
+        ({"sha256": "12"}, "64 hexadecimal digits"),
+        ({"size": "big"}, r"file\.size=big must be a whole number"),
+        ({"name": "folder/net.pt"}, "without folders"),
+    ],
+)
+def test_what_a_configuration_says_of_a_file_is_checked(
+    changed: dict[str, object], message: str
+) -> None:
+    about: dict[str, object] = {"name": "net.pt", "url": "http://localhost/net.pt"}
+    with pytest.raises(EditbenchError, match=message):
+        Published(**(about | changed))  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from typing import Any
 from editbench.base.conf import group_options
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, no_such
 from editbench.base.files import file_sha256, read_json, user_cache
+from editbench.base.validation import check_fields
 
 FOLDER = "EDITBENCH_NETWORKS"
 OFFLINE = "EDITBENCH_OFFLINE"
@@ -48,6 +49,7 @@ class Published:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        check_fields("file", self)
         # The name becomes part of a path. With a folder in it, the file could be elsewhere.
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
             raise EditbenchError(

@@ -241,7 +241,7 @@ def tensors_digest(tensors: Mapping[str, Tensor], *extra: object) -> str:
         value = tensors[name].detach().cpu().contiguous()
         hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         # Viewed as bytes, since NumPy has no bfloat16.
-        hasher.update(value.reshape(-1).view(torch.uint8).numpy())
+        hasher.update(value.reshape(-1).view(torch.uint8).numpy().data)
     for item in extra:
         hasher.update(f"{item!r};".encode())
     return hasher.hexdigest()

@@ -246,6 +246,58 @@ def without_gradients(images: Tensor) -> Tensor:
     return function(images)
 
 
+class Tempered(nn.Module):
+    """A classifier whose setting is in neither its weights nor its repr."""
+
+    def __init__(self, setting: object) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 5)
+        nn.init.ones_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+        self.setting = setting
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images.mean((2, 3)))
+
+
+class Steps(nn.Module):
+    """A classifier with a buffer that its state dict leaves out."""
+
+    def __init__(self, step: float) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.full((5,), step), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((1, 2, 3), keepdim=True).flatten(1) * self.step
+
+
+class Options:
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+
+def test_a_module_is_known_by_its_settings_too() -> None:
+    makers: list[Callable[[float], nn.Module]] = [
+        Steps,
+        Tempered,
+        lambda value: Tempered({"temperature": value}),
+        lambda value: Tempered([None, Options(value), {"b", "a"}]),
+        lambda value: Tempered(torch.full((2,), value)),
+        lambda value: Tempered(np.full(2, value)),
+        lambda value: Tempered(partial(scaled, scale=value)),
+        lambda value: Tempered(torch.tanh if value == 1 else torch.sigmoid),
+        # In a list, a layer is not part of the state dict.
+        lambda value: Tempered([Tempered(value)]),
+    ]
+    for make in makers:
+        # Both exist at once, so that objects of `again` have other addresses than those of `first`.
+        first, again, other = (ModuleScorer(make(value), **DECLARED) for value in (1.0, 1.0, 2.0))
+        assert first.digest == again.digest != other.digest
+    whole = Tempered(None)
+    whole.setting = [whole]
+    assert ModuleScorer(whole, **DECLARED).digest
+
+
 def test_a_callable_is_known_by_what_it_holds() -> None:
     kinds: list[Callable[[float], Any]] = [
         Scaled,

@@ -95,7 +95,6 @@ class ModuleGenerator(Generator):
             self.image_shape,
             self.image_range,
             *options,
-            *settings(self.network),
         )
 
     def layers(self) -> list[str]:
@@ -220,22 +219,6 @@ class ModuleGenerator(Generator):
             f"span [{low:.3g}, {high:.3g}], which {problem}; change generator.image_range, or set "
             "generator.check_range=false if it is right"
         )
-
-
-def settings(network: nn.Module) -> list[tuple[str, str, object]]:
-    """Plain attributes of a network's own classes, such as the label of a conditional network.
-
-    They affect its images too, so they are part of the digest.
-    """
-    return [
-        (name, key, value)
-        for name, module in network.named_modules()
-        if not type(module).__module__.startswith("torch.")
-        for key, value in sorted(vars(module).items())
-        if not key.startswith("_")
-        and key != "training"
-        and isinstance(value, (int, float, str, tuple, list))
-    ]
 
 
 def _without_bias(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:

@@ -287,3 +287,51 @@ def test_text_that_looks_like_a_date_is_named(tmp_path):
     file.write_text("- {name: smile, classes: [2026-13-45, b]}")
     with pytest.raises(BadFile, match=r"mine\.yaml: expected a YAML list"):
         read_attributes(file)
+
+
+def test_a_key_that_is_there_twice_is_named(tmp_path, capsys):
+    # Of a file that a word names, and of one in a folder that Hydra reads.
+    twice = "name: mine\nabout: one\nname: other\n"
+    file = tmp_path / "mine.yaml"
+    file.write_text(twice)
+    assert main(["run", f"method={file}", "attribute=smile"]) == 1
+    assert f"{file}, line 3 is not readable YAML: found dup" in capsys.readouterr().err
+    preset = tmp_path / "preset" / "mine_demo.yaml"
+    preset.parent.mkdir()
+    preset.write_text("# @package method\nn: 1\nn: 2\n")
+    option = tmp_path / "method" / "mine.yaml"
+    option.parent.mkdir()
+    option.write_text("name: mine\n_target_: tests.broken_methods.Missing\nn: 1\n")
+    words = ["run", "--config-dir", str(tmp_path), "method=mine", "budget=demo"]
+    assert main([*words, "attribute=smile"]) == 1
+    err = capsys.readouterr().err
+    assert f"{preset}, line 3 is not readable YAML" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "group, text, told",
+    [
+        ("method", "_target_: torch.nn.ReLU", "method._target_=torch.nn.ReLU gives a ReLU"),
+        ("generator", "_target_: torch.nn.ReLU", "generator._target_=torch.nn.ReLU gives a ReLU"),
+        (
+            "scorer",
+            "teacher: {_target_: torch.nn.ReLU}\njudge: {_target_: torch.nn.ReLU}",
+            "scorer.teacher._target_=torch.nn.ReLU gives a ReLU",
+        ),
+        ("metric", "_target_: torch.nn.ReLU", "metric.mine._target_=torch.nn.ReLU gives a ReLU"),
+        (
+            "observation",
+            "_target_: torch.nn.ReLU",
+            "observation.mine._target_=torch.nn.ReLU gives a ReLU",
+        ),
+    ],
+)
+def test_a_class_of_another_kind_is_refused_by_its_key(group, text, told, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(f"name: mine\n{text}\n")
+    chosen = "[mine.yaml]" if group in ("metric", "observation") else "mine.yaml"
+    word = f"{group}={chosen}".replace("mine.yaml", str(tmp_path / "mine.yaml"))
+    toy = ["--config-dir", str(CONF), "generator=toy", "scorer=toy", "budget=toy", "method=along"]
+    out = [f"out='{tmp_path}'", f"cache='{tmp_path}/cache'"]
+    assert main(["run", *toy, "attribute=a", *out, word]) == 1
+    assert told in (said := capsys.readouterr()).err + said.out
+    assert "a subclass of editbench." in said.err + said.out

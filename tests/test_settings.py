@@ -168,6 +168,15 @@ def test_several_values_without_m_say_what_is_missing(capsys):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("word", ["evaluated=smile,age", "metric=locality,identity"])
+def test_several_values_of_a_list_say_that_it_has_brackets(word, capsys):
+    key, _, values = word.partition("=")
+    assert main(["run", "attribute=smile", word]) == 1
+    assert f"or a list in brackets if it takes one: '{key}=[{values}]'" in capsys.readouterr().err
+    # The remedy is no error of its own.
+    assert compose_settings(["attribute=smile", f"{key}=[{values}]"])
+
+
 def test_several_values_for_a_command_without_sweeps_name_the_one_that_has_them(capsys):
     assert main(["atlas", "method=sefa,ganspace"]) == 1
     err = capsys.readouterr().err

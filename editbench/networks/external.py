@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,8 +32,6 @@ SAVE_WEIGHTS = "save its state dict with safetensors.torch.save_file(module.stat
 BATCHES = (1, 2, 3, 4, 5, 8, 16, 32, 64)  # common batch sizes for tracing networks
 # Prefixes of names by DataParallel, DDP and AveragedModel; by torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
-# Attributes that every module has: its mode, and where PyTorch keeps parameters, layers and hooks.
-MODULE_KEYS = frozenset(vars(nn.Module()))
 
 
 def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -223,88 +218,16 @@ def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def network_digest(network: nn.Module, *extra: object) -> str:
-    """Hash of a network's weights, structure, settings, source files, and the repr of `extra`.
+    """Hash of a network's weights, structure, source files, and the repr of `extra`.
 
     The source files are those of its modules' classes, except PyTorch's. Their text is hashed, so a
     changed comment changes the digest.
     """
-    return _digest_below(network, extra, ())
-
-
-def _digest_below(network: nn.Module, extra: tuple[object, ...], above: tuple[int, ...]) -> str:
-    """`network_digest` of a network that lies in other objects, whose `id` are `above`."""
     files: set[str] = set()
     for module in network.modules():
         name = type(module).__module__
         # The version of PyTorch is recorded elsewhere.
         if not name.startswith("torch.") and getattr(sys.modules.get(name), "__file__", None):
             files.add(inspect.getfile(type(module)))
-    return tensors_digest(
-        network.state_dict(),
-        repr(network),
-        sorted(file_sha256(Path(file)) for file in files),
-        *extra,
-        *_settings(network, above),
-    )
-
-
-def _settings(network: nn.Module, above: tuple[int, ...]) -> list[tuple[str, str, object]]:
-    """What a network's own classes keep beside parameters, persistent buffers and layers.
-
-    Examples are a temperature, the label of a conditional network, or a buffer that is not
-    persistent. They change the output, but are in neither the state dict nor the repr. The classes
-    of editbench are left out, since they take such values from their weights.
-
-    Returns:
-        Name of the module, name of the attribute, and its description, see `_described`.
-    """
-    deeper = (*above, *(id(module) for module in network.modules()))
-    found: list[tuple[str, str, object]] = []
-    for name, module in network.named_modules():
-        if type(module).__module__.startswith(("torch.", "editbench.")):
-            continue
-        values = {key: value for key, value in vars(module).items() if key not in MODULE_KEYS}
-        for key in module._non_persistent_buffers_set:
-            values[key] = module.get_buffer(key)
-        found += [(name, key, _described(values[key], deeper)) for key in sorted(values)]
-    return found
-
-
-def _described(value: object, above: tuple[int, ...]) -> object:
-    """A value as text that is equal in every process, which a repr with an address is not.
-
-    Args:
-        value: an attribute of a module, or a part of one.
-        above: `id` of the objects that contain it.
-
-    Returns:
-        Nested lists of text. A function or class is described by its name alone, since its source
-        is part of the identity of banks and runs already. So is an object without attributes, such
-        as a device or a path, which do not change an output.
-    """
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype)):
-        return repr(value)
-    # An object that contains itself would cause an infinite recursion.
-    if id(value) in above:
-        return "itself"
-    deeper = (*above, id(value))
-    if isinstance(value, nn.Module):
-        return _digest_below(value, (), deeper)
-    if isinstance(value, np.ndarray):
-        # Not by its repr, which leaves out the middle of a long array.
-        return [value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
-    if isinstance(value, Tensor):
-        return tensors_digest({"": value})
-    if isinstance(value, Mapping):
-        return [[repr(key), _described(part, deeper)] for key, part in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [_described(part, deeper) for part in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(str(_described(part, deeper)) for part in value)
-    if isinstance(value, functools.partial):
-        return [_described(part, deeper) for part in (value.func, value.args, value.keywords)]
-    named = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
-    name = f"{named.__module__}.{named.__qualname__}"
-    if named is value:
-        return name
-    return [name, _described(getattr(value, "__dict__", {}), deeper)]
+    sources = sorted(file_sha256(Path(file)) for file in files)
+    return tensors_digest(network.state_dict(), repr(network), sources, *extra)

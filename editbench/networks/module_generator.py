@@ -21,6 +21,7 @@ from editbench.networks.external import (
     refuse_fixed_batch,
 )
 from editbench.networks.generator import Generator
+from editbench.networks.module_settings import settings
 from editbench.networks.stylegan2.layers import contribution
 from editbench.networks.torchscript import telling_line
 
@@ -95,6 +96,7 @@ class ModuleGenerator(Generator):
             self.image_shape,
             self.image_range,
             *options,
+            *settings(self.network),
         )
 
     def layers(self) -> list[str]:

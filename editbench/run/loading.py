@@ -207,8 +207,30 @@ def _difference(one: Attributes, other: Attributes) -> str:
     )
 
 
+def _check_base(key: str, target: object, made: object, base: type) -> None:
+    """Check that what a `_target_` gives has the base class of its role.
+
+    Args:
+        key: in the configuration, for the message.
+        target: the value of `_target_`.
+        made: what it gave.
+        base: class of the contract.
+
+    Raises:
+        EditbenchError: it does not derive from the class.
+    """
+    if not isinstance(made, base):
+        raise EditbenchError(
+            f"{key}._target_={target} gives a {type(made).__name__}, but a subclass of "
+            f"{base.__module__}.{base.__name__} is needed"
+        )
+
+
 def _on_device(role: str, config: dict[str, Any], device: str) -> Any:
     network = build(config)
+    is_generator = role == "generator"
+    key = role if is_generator else f"scorer.{role}"
+    _check_base(key, config["_target_"], network, Generator if is_generator else Scorer)
     _refuse_random_weights(role, network, config)
     network = network.to(device).eval().requires_grad_(False)
     _identify_by_files(network, config)
@@ -364,8 +386,12 @@ def _keep(bank: Bank) -> Bank:
 
 # -- editor, metrics, observations ---------------------------------------------------------------
 def load_editor(settings: Settings) -> Editor:
-    """The method, not fitted."""
-    return settings.method.build()
+    """The method, not fitted.
+
+    Raises:
+        EditbenchError: it cannot be built, or is not an editor.
+    """
+    return _built(settings.method, Editor)
 
 
 def load_bound_editor(settings: Settings, networks: Networks) -> Editor:
@@ -376,8 +402,15 @@ def load_bound_editor(settings: Settings, networks: Networks) -> Editor:
 
 
 def load_metrics(settings: Settings) -> dict[str, Metric]:
-    """Metrics by their names."""
-    return {name: part.build() for name, part in settings.metrics.items()}
+    """Metrics by their names.
+
+    Raises:
+        EditbenchError: one cannot be built, or is not a metric.
+    """
+    # Imported here for the reason at the top of this module.
+    from editbench.walk.metric import Metric
+
+    return {name: _built(part, Metric) for name, part in settings.metrics.items()}
 
 
 def load_observations(settings: Settings) -> dict[str, Observation]:
@@ -385,15 +418,22 @@ def load_observations(settings: Settings) -> dict[str, Observation]:
     observations: dict[str, Observation] = {}
     for name, part in settings.observations.items():
         try:
-            observations[name] = _built(part)
+            observations[name] = _observation(part)
         except Unsupported as error:
             observations[name] = Unavailable(str(error))
     return observations
 
 
-def _built(part: Component) -> Observation:
+def _built(part: Component, base: type) -> Any:
+    """A component, checked by `_check_base`."""
+    made = part.build()
+    _check_base(part.key, part.target, made, base)
+    return made
+
+
+def _observation(part: Component) -> Observation:
     """An observation, whose network of features is identified by its files too."""
-    made: Observation = part.build()
+    made: Observation = _built(part, Observation)
     network = getattr(made, "network", None)
     config = part.options.get("network")
     if isinstance(network, FeatureNetwork) and isinstance(config, dict):

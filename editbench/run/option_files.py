@@ -8,9 +8,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
-from editbench.base.conf import groups, list_groups, option_names, read_yaml, yaml_text
+import yaml
+from omegaconf import OmegaConf
+
+from editbench.base.conf import groups, list_groups, option_names, read_yaml, unreadable, yaml_text
 from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.user_code import search_folders
 
@@ -65,17 +69,23 @@ def name_files(
 
 
 def check_content(group: str, file: Path) -> None:
-    """Check that a file is valid YAML and not empty.
+    """Check that a file is valid YAML, has no key twice, and is not empty.
 
-    Hydra's message about a damaged file is long, and about an empty one it names other places.
+    Hydra's message about a damaged file is long, that about a repeated key is a traceback, and
+    about an empty file it names other places.
 
     Args:
         group: of the option.
         file: YAML.
 
     Raises:
-        BadFile: it is damaged or empty.
+        BadFile: it is damaged or empty, or has a key twice.
     """
+    try:
+        # Unlike PyYAML, OmegaConf refuses repeated keys.
+        OmegaConf.load(StringIO(yaml_text(file)))
+    except yaml.YAMLError as error:
+        raise unreadable(file, error) from error
     if not read_yaml(file):
         raise BadFile(f"{file}: is empty; write the options of the {group} there, as key: value")
 

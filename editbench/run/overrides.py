@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
@@ -33,6 +34,7 @@ from editbench.base.conf import (
     list_groups,
     main_keys,
     option_names,
+    unreadable,
 )
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.user_code import search_configuration
@@ -65,7 +67,7 @@ def hydra_application(more: Sequence[Path] = (), overrides: Sequence[str] = ()) 
         Hydra's application object, with `run`, `show_cfg` and a `config_loader`.
 
     Raises:
-        BadFile: no such folder.
+        BadFile: no such folder, or a file in it is not readable YAML.
         UnknownName: a word has a key that does not exist.
         EditbenchError: Hydra or OmegaConf raised an error within the block.
     """
@@ -81,6 +83,9 @@ def hydra_application(more: Sequence[Path] = (), overrides: Sequence[str] = ()) 
             if more:
                 hydra.config_loader = _loader_with(hydra.config_loader, more)
             yield hydra
+    except yaml.YAMLError as error:
+        # In a file that no word names, such as a preset. Hydra passes the error on.
+        raise unreadable(_file_of(error), error) from error
     except (HydraException, OmegaConfBaseException) as error:
         # Hydra's message about an unknown key is long and does not suggest another one.
         check_keys(overrides, more)
@@ -103,6 +108,12 @@ def _loader_with(loader: ConfigLoader, folders: Sequence[Path]) -> ConfigLoader:
         path.prepend("command-line", f"file://{folder.absolute()}", last)
     make_loader: Any = type(loader)
     return make_loader(path)
+
+
+def _file_of(error: yaml.YAMLError) -> Path:
+    """The file that Hydra was reading; its configuration folder if the error does not say."""
+    mark = getattr(error, "problem_mark", None)
+    return Path(mark.name) if mark is not None else CONF
 
 
 def _not_composed(error: Exception) -> EditbenchError:
@@ -145,7 +156,7 @@ def check_single(
 ) -> None:
     """Reject the words of a sweep for a command that runs one job.
 
-    Hydra's own message is misleading: it recommends a list, which only the key `evaluated` accepts.
+    Hydra's own message recommends a list for every key; few accept one.
 
     Args:
         overrides: words of the command line.
@@ -162,10 +173,18 @@ def check_single(
     for override in parsed:
         # Only Hydra's parser knows that a quoted value with a comma is no sweep.
         if override.is_sweep_override():
-            raise EditbenchError(
-                f"{override.input_line}: {why}; "
-                f"for one job give {override.get_key_element()} one value"
-            )
+            key = override.get_key_element()
+            remedy = f"for one job give {key} one value"
+            if _may_take_list(key):
+                _, _, value = str(override.input_line).partition("=")
+                remedy += f", or a list in brackets if it takes one: '{key}=[{value}]'"
+            raise EditbenchError(f"{override.input_line}: {why}; {remedy}")
+
+
+def _may_take_list(key: str) -> bool:
+    """Whether a list may be a value of a key, be it of options or of a component's values."""
+    bare = key.lstrip("+")
+    return "." in bare or bare == "evaluated" or bare in list_groups()
 
 
 def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:

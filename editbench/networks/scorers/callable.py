@@ -22,6 +22,7 @@ from editbench.base.identity import tensors_digest
 from editbench.base.sources import source_hashes
 from editbench.base.user_code import is_ours, is_users_file
 from editbench.networks.external import network_digest
+from editbench.networks.module_settings import settings
 from editbench.networks.scorers.module import ModuleScorer
 
 
@@ -81,14 +82,15 @@ class CallableScorer(ModuleScorer):
             )
         network = called if isinstance(called, nn.Module) else FunctionNetwork(called)
         super().__init__(network, attributes, input_size, source=name, **declared)
-        # A module is identified by its weights, a function by its source.
+        # A module is identified by its weights and settings, a function by its source.
         if not isinstance(called, nn.Module):
             self.digest = digest(["callable", name, str(version), identity(called), self.declared])
-        elif isinstance(function, str):
-            source = digest(source_of(type(called)))
-            self.digest = network_digest(called, str(version), *self.declared, source)
-        else:  # the source of a `_target_` is part of the identity of a bank already
-            self.digest = network_digest(called, str(version), *self.declared)
+        else:
+            parts: list[object] = [str(version), *self.declared]
+            # The source of a `_target_` is part of the identity of a bank already.
+            if isinstance(function, str):
+                parts.append(digest(source_of(type(called))))
+            self.digest = network_digest(called, *parts, *settings(called))
 
 
 def resolve(name: str) -> Any:
@@ -147,7 +149,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
         return "itself"
     deeper = (*above, id(value))
     if isinstance(value, nn.Module):
-        return network_digest(value)
+        return network_digest(value, *settings(value, deeper))
     if isinstance(value, Tensor):
         return tensors_digest({"": value})
     if isinstance(value, np.ndarray):

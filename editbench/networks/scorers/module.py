@@ -19,6 +19,7 @@ from editbench.networks.external import (
     network_digest,
     refuse_fixed_batch,
 )
+from editbench.networks.module_settings import settings
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.attribute_list import declare
 from editbench.networks.scorers.columns import Columns
@@ -143,7 +144,7 @@ class ModuleScorer(Scorer):
         # Included only if set, so that digests of scorers without it do not change.
         if quality is not None:
             self.declared += (("quality", quality),)
-        self.digest = network_digest(self.network, *self.declared)
+        self.digest = network_digest(self.network, *self.declared, *settings(self.network))
 
     def prepare(self, images: Tensor) -> Tensor:
         """Convert images (N, 1 or 3, H, W) in [-1, 1] to the network's input."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,8 @@ from editbench.cli import main
 from editbench.commands.demo import demo_methods
 from editbench.commands.invert import invert_settings
 from editbench.networks.scorers.config_file import scorer_file
-from editbench.run.compose import compose_settings, sweep_settings
-from editbench.run.option_files import name_files
+from editbench.run.compose import compose_config, compose_settings, sweep_settings
+from editbench.run.option_files import name_files, shell_override
 from editbench.run.overrides import check_overrides
 
 CONF = Path(__file__).parent / "conf"
@@ -335,3 +336,11 @@ def test_a_class_of_another_kind_is_refused_by_its_key(group, text, told, tmp_pa
     assert main(["run", *toy, "attribute=a", *out, word]) == 1
     assert told in (said := capsys.readouterr()).err + said.out
     assert "a subclass of editbench." in said.err + said.out
+
+
+@pytest.mark.parametrize("name", ["gan.safetensors", "my gän (2).safetensors", "it's.safetensors"])
+def test_an_override_that_a_command_prints_can_be_pasted(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(shell_override("generator.weights", Path(name)))
+    config = compose_config(["generator=stylegan2", *words])
+    assert config.generator.weights == name

@@ -470,12 +470,14 @@ def test_a_baseline_is_widened_by_another_machine_and_keeps_its_values(tmp_path,
 
 
 def test_a_failed_check_on_another_machine_names_both_remedies(tmp_path, capsys):
-    path = tmp_path / "b.json"
+    path = tmp_path / "pins ä.json"
     record(tmp_path / "pinned")
     record(tmp_path / "new", outcome(won=30))
     pin(tmp_path / "pinned", path)
     assert check(tmp_path / "new", path) == 1
-    assert "--widen" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    # The command can be pasted into a shell.
+    assert f"--out '{path}' --force" in err and "--widen" not in err
     old = read_baseline(path)
     elsewhere = replace(old, made_with=old.made_with | {"processor": "of another make"})
     regression.write_baseline(path, elsewhere)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
     elif failures:
-        command = f"editbench baseline {args.root} --out {args.baseline}"
+        command = shlex.join(["editbench", "baseline", str(args.root), "--out", str(args.baseline)])
         print(
             "failed: see the rows above. If the change is intended, pin it: "
             f'{command} --force --reason "..."',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from editbench.networks.checkpoints import CheckpointContent, assemble, read_con
 from editbench.networks.checkpoints.converted import check_pictures, decode_probes, write_network
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
 from editbench.networks.stylegan import StyleNetwork
+from editbench.run.option_files import shell_override
 
 EPILOG = """reads, without running any code of the file:
   NVlabs' PyTorch pickles (stylegan2-ada-pytorch; stylegan3, configurations t and r)
@@ -159,9 +161,9 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
         # A conditional generator cannot be built without a label.
         if source.config.c_dim:
             label = " generator.label=0"
+        weights = shell_override("generator.weights", args.out)
         console.print(
-            f"use it: editbench run generator={network.kind} generator.weights={args.out}{label} "
-            "scorer=...",
+            f"use it: editbench run generator={network.kind} {weights}{label} scorer=...",
             markup=False,
             soft_wrap=True,
         )
@@ -227,7 +229,9 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
             yaml.write_text(scorer_yaml(yaml, args.out, found, names), encoding="utf-8")
         console.print(f"wrote {yaml}, the scorer", markup=False, soft_wrap=True)
     console.print(
-        f"check it: editbench scorer check {yaml} --images PHOTOS", markup=False, soft_wrap=True
+        f"check it: editbench scorer check {shlex.quote(str(yaml))} --images PHOTOS",
+        markup=False,
+        soft_wrap=True,
     )
     return 0
 

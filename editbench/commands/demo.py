@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
     print_table(results, every=every, style=style)
     print_message(f"demo took {time.perf_counter() - began:.0f} s")
     print(f"table  {page.parent / 'table.csv'}\nreport {page}")
-    print(f"to write the figures for a paper: editbench report {args.out}")
+    print(f"to write the figures for a paper: editbench report {shlex.quote(str(args.out))}")
     return code
 
 

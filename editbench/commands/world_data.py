@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -222,13 +223,11 @@ def _print_next_command(out: Path, name: str, data: Packed) -> int:
         # Hints go to standard error, so that standard output has only results.
         print("next: pack the data with --labels, for a teacher and a judge", file=sys.stderr)
     elif missing:
-        print(
-            f"next: editbench world {missing[0]} --data {data.folder} --name {name} --out {out}",
-            file=sys.stderr,
-        )
+        words = ["--data", str(data.folder), "--name", name, "--out", str(out)]
+        print(f"next: editbench world {missing[0]} {shlex.join(words)}", file=sys.stderr)
     else:
         print(
-            f"use it: editbench run --config-dir {out / 'conf'} generator={name} scorer={name} "
-            f"attribute={first_attribute(out, data)}"
+            f"use it: editbench run --config-dir {shlex.quote(str(out / 'conf'))} "
+            f"generator={name} scorer={name} attribute={first_attribute(out, data)}"
         )
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +15,15 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
-from editbench.base.conf import groups, list_groups, option_names, read_yaml, unreadable, yaml_text
+from editbench.base.conf import (
+    groups,
+    list_groups,
+    option_names,
+    quoted,
+    read_yaml,
+    unreadable,
+    yaml_text,
+)
 from editbench.base.errors import BadFile, EditbenchError, no_such
 from editbench.base.user_code import search_folders
 
@@ -66,6 +75,17 @@ def name_files(
     if loose:
         more.append(_folder_of(loose))
     return words, more
+
+
+def shell_override(key: str, path: Path) -> str:
+    """An override with a path, as a word of a command that a user can paste into a shell.
+
+    Args:
+        key: of the override.
+        path: its value; quoted for Hydra only if its grammar needs that.
+    """
+    text = str(path)
+    return shlex.quote(f"{key}={text if NAME.fullmatch(text) else quoted(text)}")
 
 
 def check_content(group: str, file: Path) -> None:

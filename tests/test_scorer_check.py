@@ -165,6 +165,35 @@ def test_a_wrong_range_is_seen(faces: Stored, tmp_path: Path, declared: list) ->
     )
 
 
+class Brightest(nn.Module):
+    """Whether the brightest value exceeds 1.2, which no image file does."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.amax((1, 2, 3)).sub(1.2)[:, None].expand(-1, 2)
+
+
+class Overshooting:
+    """Grey pictures, of which every fourth has one pixel beyond white."""
+
+    def __len__(self) -> int:
+        return N
+
+    def __call__(self, numbers: range) -> Tensor:
+        images = torch.zeros(len(numbers), 3, 8, 8)
+        images[3::4, 0, 0, 0] = 1.5
+        return images
+
+
+def test_classes_that_hang_on_values_beyond_white_are_seen() -> None:
+    attributes = [{"name": name, "classes": ["dim", "bright"]} for name in ("one", "other")]
+    found = examine(ModuleScorer(Brightest(), attributes, None), "judge", Overshooting())
+    told = [item for item in found.findings if "cut off" in item.text]
+    assert [item.where for item in told] == ["one", "other"]
+    # One of the 192 values of every fourth picture.
+    assert all(item.text.startswith("25.0% of the pictures") for item in told)
+    assert "(0.1% of all)" in told[0].text
+
+
 def test_a_flipped_sign_is_seen_by_the_other_role(
     faces: Stored, teacher: Checkup, tmp_path: Path
 ) -> None:

@@ -29,7 +29,8 @@ CONSTANT = 1e-3  # a head is constant if its 1st and 99th percentiles are closer
 SATURATED = 25.0  # median size of a log-odds; a sigmoid is 1 to 1e-11 there
 SAME = 0.95  # two log-odds with a higher correlation are reported
 GAIN = 0.1  # nats of information that another range must add
-TRIED = 256  # pictures for which other ranges are tried
+TRIED = 256  # pictures for which other ranges, and values cut off, are tried
+CUT = 0.05  # share of pictures whose class may change when values beyond black and white are cut
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 # torchvision.transforms: mean and standard deviation of ImageNet, by channel.
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -140,8 +141,10 @@ def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64)
             advance(len(numbers))
     found = of_logits(torch.cat(logits), scorer.attributes, role)
     if isinstance(scorer, ModuleScorer):
-        found.ranges = try_ranges(scorer, pictures(range(min(TRIED, len(pictures)))))
+        tried = pictures(range(min(TRIED, len(pictures))))
+        found.ranges = try_ranges(scorer, tried)
         found.findings += _of_outputs(scorer, low, high) + of_ranges(found.ranges, scorer)
+        found.findings += of_overshoot(scorer, tried)
     # The sort is stable, so findings of a level keep the order of the attributes.
     found.findings.sort(key=lambda item: ORDER.index(item.level))
     return found
@@ -372,6 +375,33 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[ScorerFinding]
             f"they carry {best.information:.2f} nats (median size {best.size:.1f}). Look up how "
             "the network was trained",
         )
+    ]
+
+
+def of_overshoot(scorer: ModuleScorer, images: Tensor) -> list[ScorerFinding]:
+    """Findings about attributes that depend on values beyond black and white.
+
+    A generator's images leave [-1, 1], and scorers receive them as they are. Image files, on which
+    most classifiers are trained, have no such values.
+
+    Args:
+        scorer: to examine.
+        images: (n, C, H, W), about [-1, 1].
+    """
+    classes = scorer.attributes.labels(scorer(images).float())
+    cut = scorer.attributes.labels(scorer(images.clamp(-1, 1)).float())
+    changed = (classes != cut).float().mean(0).tolist()
+    beyond = float((images.abs() > 1).float().mean())
+    return [
+        ScorerFinding(
+            "warning",
+            item.name,
+            f"{share:.1%} of the pictures get another class if values beyond black and white "
+            f"({beyond:.1%} of all) are cut off, as in an image file: if the network was trained "
+            "on image files, clamp its input",
+        )
+        for item, share in zip(scorer.attributes, changed)
+        if share > CUT
     ]
 
 

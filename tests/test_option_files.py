@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from editbench.bank.importing import read_attributes
@@ -288,6 +289,39 @@ def test_text_that_looks_like_a_date_is_named(tmp_path):
     file.write_text("- {name: smile, classes: [2026-13-45, b]}")
     with pytest.raises(BadFile, match=r"mine\.yaml: expected a YAML list"):
         read_attributes(file)
+
+
+def test_a_record_is_made_again_from_its_configuration(tmp_path, capsys):
+    folder = ["--config-dir", str(CONF)]
+    words = ["starts.n=14", "engine.max_steps=7", "method.delta=0.3", "seed=3"]
+    first, again = tmp_path / "first ä", tmp_path / "again"
+    here = [f"out='{first}'", f"cache='{first}/cache'"]
+    assert main(["run", *folder, *TOY, "method=along", *words, *here]) == 0
+    [record] = first.glob("along-*")
+    # Elsewhere, since its own folder has a bank and a fit.
+    there = [f"out={again}", f"cache={again}/cache"]
+    named = ["generator=toy", "scorer=toy", "method=along", "budget=toy"]
+    assert main(["run", *folder, f"experiment={record}/config.yaml", *named, *there]) == 0
+    rows, same = (pd.read_parquet(root / record.name / "rows.parquet") for root in (first, again))
+    pd.testing.assert_frame_equal(rows, same)
+    assert "(reused)" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_file_is_found_with_and_without_quotes(quote, tmp_path):
+    file = tmp_path / "mine ä" / "slow.yaml"
+    file.parent.mkdir()
+    file.write_text(MINE)
+    config = compose_config([*TOY, f"method={quote}{file}{quote}"], [CONF])
+    assert config.method.delta == 0.25
+
+
+def test_an_experiment_of_a_folder_needs_its_line(tmp_path):
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("seed: 3\n")
+    with pytest.raises(EditbenchError, match="must begin with the line # @package _global_"):
+        compose_settings(["experiment=mine"], [tmp_path])
 
 
 def test_a_key_that_is_there_twice_is_named(tmp_path, capsys):

@@ -33,6 +33,7 @@ BETWEEN = re.compile(r"[^\[\],]+")
 # Names that Hydra's grammar accepts: only ASCII letters, and no brackets.
 NAME = re.compile(r"[\w.+@|/\\%*? -]+", re.ASCII)
 PACKAGE = "@package"  # Hydra's directive for a file's place in the configuration
+WHOLE_JOB = ("experiment", "budget")  # groups whose options set keys of all groups
 
 
 def name_files(
@@ -111,30 +112,40 @@ def check_content(group: str, file: Path) -> None:
 
 
 def check_place(group: str, file: Path) -> None:
-    """Check that a file has the @package line that it needs if a job may have several options.
+    """Check that a file has the @package line that the options of its group need.
 
-    Without it, Hydra would put the file's keys in the group itself, next to the names of options.
+    Without it, Hydra would put the file's keys in the group itself.
 
     Args:
-        group: of the option. If a job takes one option of it, the file needs no such line.
+        group: of the option.
         file: YAML; its name without the ending is that of the option.
 
     Raises:
         EditbenchError: the line is missing.
     """
-    name = file.stem
-    if group in list_groups() and PACKAGE not in yaml_text(file):
+    package = _package(group, file.stem)
+    if package and PACKAGE not in yaml_text(file):
+        reason = f"a job may have several options of {group}"
+        if group in WHOLE_JOB:
+            reason = f"an option of {group} sets keys of the whole job"
         raise EditbenchError(
-            f"{file} must begin with the line # @package {group}.{name}, since a job may have "
-            f"several options of {group}"
+            f"{file} must begin with the line # @package {package}, since {reason}"
         )
+
+
+def _package(group: str, name: str) -> str:
+    """What an option's @package line must say; '' if it needs none."""
+    if group in WHOLE_JOB:
+        return "_global_"
+    return f"{group}.{name}" if group in list_groups() else ""
 
 
 def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
     """A value with its files replaced by names; the files are added to `files`."""
 
     def name_of(found: re.Match[str]) -> str:
-        text = found.group().strip()
+        # Hydra never sees the path, so it needs no quotes; elsewhere such values do.
+        text = found.group().strip().strip("'\"")
         if not text.endswith(YAML):
             return found.group()
         file = Path(text).expanduser().absolute()
@@ -170,8 +181,9 @@ def _folder_of(files: dict[tuple[str, str], Path]) -> Path:
     for (group, name), file in files.items():
         text = yaml_text(file)
         # The copy needs an @package line, which the user's file may lack.
-        if group in list_groups() and PACKAGE not in text:
-            text = f"# @package {group}.{name}\n{text}"
+        package = _package(group, name)
+        if package and PACKAGE not in text:
+            text = f"# @package {package}\n{text}"
         place = folder / group / f"{name}.yaml"
         place.parent.mkdir(exist_ok=True)
         place.write_text(text, encoding="utf-8")

@@ -28,6 +28,30 @@ class Mixing(nn.Module):
         return torch.tanh(z - z.mean(0))
 
 
+class Returning(nn.Module):
+    """Images in [0, 255] of 2 x 3 pixels, in a form of one's own."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, z: Tensor) -> Tensor:
+        images = z.sigmoid().mul(255).view(-1, 1, 2, 3)
+        return images.byte() if self.form == "bytes" else images.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    "form, told",
+    [
+        ("bytes", r"gives torch\.uint8, .* let it return floats"),
+        ("channels last", r"its channels are last: .*\.permute\(0, 3, 1, 2\)"),
+    ],
+)
+def test_a_form_that_images_may_not_have_is_named(form: str, told: str) -> None:
+    with pytest.raises(EditbenchError, match=told):
+        ModuleGenerator(Returning(form), 6, (1, 2, 3), (0, 255))
+
+
 class OfClass(nn.Module):
     """A conditional network with its label fixed, as the documentation shows."""
 

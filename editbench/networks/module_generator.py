@@ -170,9 +170,17 @@ class ModuleGenerator(Generator):
             (PROBES, *self.image_shape),
             (PROBES, channels * height * width),
         ):
+            remedy = "change generator.image_shape"
+            if tuple(out.shape) == (PROBES, height, width, channels):
+                remedy = "its channels are last: let it return images.permute(0, 3, 1, 2)"
             raise EditbenchError(
                 f"{self.source}: the network gives {tuple(out.shape)} for {PROBES} z, which are "
-                f"not images {list(self.image_shape)}; change generator.image_shape"
+                f"not images {list(self.image_shape)}; {remedy}"
+            )
+        if not out.is_floating_point():
+            raise EditbenchError(
+                f"{self.source}: the network gives {out.dtype}, whose values have no gradients; let "
+                "it return floats, without rounding"
             )
         if not torch.isfinite(out).all():
             raise NonFinite(f"{self.source}: the network gives NaN or infinity; check its weights")

@@ -20,6 +20,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
+from torch import Tensor
 
 import editbench as eb
 from editbench.bank.importing import import_bank
@@ -47,7 +48,15 @@ from editbench.walk.metric import Metric
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import make_run_id, run_job
 from tests.processes import forbid_locks
-from tests.toy_world import ATTRIBUTES, DIM, AlongColumn, ToyScorer, V, toy_config
+from tests.toy_world import (
+    ATTRIBUTES,
+    DIM,
+    AlongColumn,
+    ToyGenerator,
+    ToyScorer,
+    V,
+    toy_config,
+)
 
 
 def folder_of(cfg, outcome):
@@ -108,6 +117,41 @@ def test_a_finished_job_is_found_and_its_content_decides(tmp_path):
     batch = toy_config(tmp_path)
     batch.method.about = "labels for people do not count"
     assert run_job(batch).run_id == first.run_id
+
+
+class Brighter(ToyGenerator):
+    """Its digest leaves the option out."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def _decode(self, codes: Codes) -> Tensor:
+        return self.gain * super()._decode(codes)
+
+
+@pytest.mark.parametrize("role", ["generator", "teacher", "judge"])
+def test_options_of_a_users_network_count_whatever_its_digest_says(tmp_path, role):
+    outcomes = []
+    for value in (1.0, 2.0):
+        cfg = toy_config(tmp_path)
+        if role == "generator":
+            cfg.generator = {"name": "b", "_target_": "tests.test_job.Brighter", "gain": value}
+        else:
+            scorer = {"_target_": "tests.toy_world.ToyScorer", "digest": role, "scale": value}
+            cfg.scorer[role] = scorer
+        outcomes.append(run_job(cfg))
+    first, second = outcomes
+    assert first.run_id != second.run_id and not second.reused
+
+
+@pytest.mark.parametrize(
+    "key, target", [("generator", "ToyGenerator"), ("scorer.judge", "ToyScorer")]
+)
+def test_a_network_without_a_digest_is_refused(tmp_path, key, target):
+    cfg = toy_config(tmp_path)
+    OmegaConf.update(cfg, key, {"_target_": f"tests.toy_world.{target}", "digest": ""})
+    assert refusal(cfg).startswith(f"{key}._target_=tests.toy_world.{target} has no digest: set")
 
 
 def test_the_code_that_finds_a_stride_counts_where_there_is_one(tmp_path, monkeypatch):

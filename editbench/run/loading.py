@@ -127,8 +127,19 @@ def device_problem(settings: Settings) -> EditbenchError | None:
 
 
 def networks_code(settings: Settings) -> str:
-    """Hash of the source behind generator, teacher and judge."""
-    return identity.code_of(_network_parts(settings))
+    """Hash of the source behind generator, teacher and judge, and of the options of a user's own.
+
+    The digest of a user's class may not depend on all of its options. They are not part of the
+    digests, which seed the draw of starts.
+    """
+    parts = _network_parts(settings)
+    code = identity.code_of(parts)
+    options = [
+        identity.content(parts[role])
+        for role in ("generator", "teacher", "judge")
+        if not is_ours(parts[role]["_target_"])
+    ]
+    return digest([code, options]) if options else code
 
 
 def _network_parts(settings: Settings) -> dict[str, Any]:
@@ -231,6 +242,12 @@ def _on_device(role: str, config: dict[str, Any], device: str) -> Any:
     is_generator = role == "generator"
     key = role if is_generator else f"scorer.{role}"
     _check_base(key, config["_target_"], network, Generator if is_generator else Scorer)
+    # Banks of two networks without a digest would have one name.
+    if not network.digest:
+        raise EditbenchError(
+            f"{key}._target_={config['_target_']} has no digest: set self.digest in its constructor "
+            "to a text that differs whenever the output would, such as the checksum of its weights"
+        )
     _refuse_random_weights(role, network, config)
     network = network.to(device).eval().requires_grad_(False)
     _identify_by_files(network, config)

@@ -316,6 +316,25 @@ def test_a_file_is_found_with_and_without_quotes(quote, tmp_path):
     assert config.method.delta == 0.25
 
 
+@pytest.mark.parametrize("word", ["out=läufe der studentin", "out='läufe der studentin'"])
+def test_a_value_with_umlauts_needs_no_quotes(word):
+    assert compose_config([word]).out == "läufe der studentin"
+    (_, settings) = next(iter(sweep_settings(*name_files([word, "attribute=smile,age"]))))
+    assert settings.out == Path("läufe der studentin")
+    # A comma could separate the values of a sweep.
+    with pytest.raises(EditbenchError, match="stands in quotes"):
+        compose_config(["out=läufe,reihe"])
+
+
+def test_a_forgotten_folder_is_suggested(tmp_path, capsys):
+    assert main(["run", "method=zzz", "attribute=smile"]) == 2
+    assert "Options of your own need --config-dir FOLDER" in capsys.readouterr().err
+    # Of no use to who misspelt a name or gave the folder.
+    assert main(["run", "method=gradctl", "attribute=smile"]) == 2
+    assert main(["run", "--config-dir", str(tmp_path), "method=zzz", "attribute=smile"]) == 2
+    assert "--config-dir" not in capsys.readouterr().err
+
+
 def test_an_experiment_of_a_folder_needs_its_line(tmp_path):
     file = tmp_path / "experiment" / "mine.yaml"
     file.parent.mkdir()

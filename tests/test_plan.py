@@ -141,7 +141,7 @@ def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
         (["seed=range(1"], 1, "could not compose the configuration: "),
         (["method=glob(zzz*)"], 1, "method=glob(zzz*): has no value, so there is no job"),
         (["seed=range(0)"], 1, "seed=range(0): has no value, so there is no job"),
-        (["out=/data/Müller"], 1, "stands in quotes: \"out='my runs (2)'\""),
+        (["out=/data/Müller (2)"], 1, "stands in quotes: \"out='my runs (2)'\""),
         (["--cfg", "job"], 1, "--cfg does not apply to a plan"),
         (["method=gradctrl,"], 1, "method=gradctrl,: a comma has no value beside it; remove it"),
         (["method=,sefa"], 1, "method=,sefa: a comma has no value beside it"),

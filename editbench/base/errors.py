@@ -70,9 +70,12 @@ class UnknownName(EditbenchError, KeyError):
         name: the unknown name.
         known: the existing names.
         command: command whose --help gives more information; '' for none.
+        advice: a sentence that is added if no name is near; '' for none.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], command: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], command: str = "", advice: str = ""
+    ) -> None:
         # Sorted, so that the message does not depend on the order of registration.
         names = sorted(set(known))
         near = difflib.get_close_matches(name, names, n=1, cutoff=CLOSE)
@@ -81,6 +84,8 @@ class UnknownName(EditbenchError, KeyError):
             hint = f" Did you mean '{near[0]}'?"
         available = ", ".join(names) or "none"
         see = f" See `{command} --help`." if command else ""
+        if advice and not near:
+            see += f" {advice}"
         self.message = f"unknown {kind} '{name}'.{hint} Available: {available}.{see}"
         super().__init__(self.message)
 

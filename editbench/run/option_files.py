@@ -32,6 +32,7 @@ YAML = (".yaml", ".yml")
 BETWEEN = re.compile(r"[^\[\],]+")
 # Names that Hydra's grammar accepts: only ASCII letters, and no brackets.
 NAME = re.compile(r"[\w.+@|/\\%*? -]+", re.ASCII)
+MARKS = re.compile(r"""[\[\]{}(),'"$=]""")  # with a meaning in Hydra's grammar
 PACKAGE = "@package"  # Hydra's directive for a file's place in the configuration
 WHOLE_JOB = ("experiment", "budget")  # groups whose options set keys of all groups
 
@@ -41,6 +42,8 @@ def name_files(
 ) -> tuple[list[str], list[Path]]:
     """Replace the files in overrides by names of options that Hydra can find.
 
+    Values with letters that Hydra's grammar lacks, such as those of `out=läufe`, are quoted.
+
     For a file FOLDER/GROUP/NAME.yaml, FOLDER becomes a configuration folder. Any other file is
     copied into a temporary one, which is removed when this process ends, see `keep_copies`.
 
@@ -49,7 +52,7 @@ def name_files(
         folders: other configuration folders.
 
     Returns:
-        The overrides with names, and all configuration folders.
+        The overrides that Hydra can read, and all configuration folders.
 
     Raises:
         BadFile: a file does not exist, or is not a configuration.
@@ -63,7 +66,7 @@ def name_files(
         # A mapping or an interpolation is not the name of an option.
         if equals and group in groups() and value[:1] not in ("{", "$"):
             value = _named(group, value, files)
-        words.append(f"{key}{equals}{value}")
+        words.append(f"{key}{equals}{_readable(value)}")
     more = list(folders)
     loose: dict[tuple[str, str], Path] = {}
     for (group, name), file in files.items():
@@ -83,10 +86,12 @@ def shell_override(key: str, path: Path) -> str:
 
     Args:
         key: of the override.
-        path: its value; quoted for Hydra only if its grammar needs that.
+        path: its value; quoted for Hydra only if that is needed, see `name_files`.
     """
     text = str(path)
-    return shlex.quote(f"{key}={text if NAME.fullmatch(text) else quoted(text)}")
+    # Other ASCII signs have a meaning in Hydra's grammar; other letters are quoted by `name_files`.
+    is_plain = NAME.fullmatch(text) or _readable(text) != text
+    return shlex.quote(f"{key}={text if is_plain else quoted(text)}")
 
 
 def check_content(group: str, file: Path) -> None:
@@ -169,6 +174,14 @@ def _named(group: str, value: str, files: dict[tuple[str, str], Path]) -> str:
         return name
 
     return BETWEEN.sub(name_of, value)
+
+
+def _readable(value: str) -> str:
+    """A value, quoted if it is plain text with letters beyond ASCII.
+
+    Hydra's grammar has such letters only within quotes, so no other value changes.
+    """
+    return value if value.isascii() or MARKS.search(value) else quoted(value)
 
 
 def _folder_of(files: dict[tuple[str, str], Path]) -> Path:

@@ -300,9 +300,11 @@ def _named_options(value: str) -> list[str]:
 def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path]) -> None:
     known = option_names(group, more)
     ours = option_names(group)
+    # A folder that was forgotten is the usual reason why an option is not found.
+    advice = "" if more else "Options of your own need --config-dir FOLDER (config_dirs in Python)."
     for name in names:
         if name not in known:
-            raise UnknownName(group, name, known)
+            raise UnknownName(group, name, known, advice=advice)
         places = {(folder / group / f"{name}.yaml").resolve() for folder in more}
         files = sorted(place for place in places if place.is_file())
         if len(files) > 1:

@@ -293,6 +293,10 @@ def test_a_module_is_known_by_its_settings_too() -> None:
         # Both exist at once, so that objects of `again` have other addresses than those of `first`.
         first, again, other = (ModuleScorer(make(value), **DECLARED) for value in (1.0, 1.0, 2.0))
         assert first.digest == again.digest != other.digest
+    # The place of the weights is no setting, be it text or a path.
+    places = [str(Path(__file__)), str(Path(__file__).parent)]
+    for of in (str, Path):
+        assert len({ModuleScorer(Tempered(of(place)), **DECLARED).digest for place in places}) == 1
     whole = Tempered(None)
     whole.setting = [whole]
     assert ModuleScorer(whole, **DECLARED).digest

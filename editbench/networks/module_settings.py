@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -56,8 +57,10 @@ def _described(value: object, above: tuple[int, ...]) -> object:
     Returns:
         Nested lists of text. A function or class is described by its name alone, since its source
         is part of the identity of banks and runs already. So is an object without attributes, such
-        as a device or a path, which do not change an output.
+        as a device, and the path of a file or folder: the place of weights changes no output.
     """
+    if isinstance(value, str) and os.sep in value and os.path.exists(value):
+        return "path"
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype)):
         return repr(value)
     # An object that contains itself would cause an infinite recursion.

@@ -6,11 +6,14 @@ import importlib
 import inspect
 import io
 import json
+import logging
 import os
 import sys
 import tempfile
 import zipfile
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownNam
 from editbench.base.files import file_sha256
 from editbench.cli import main
 from editbench.networks.exported import SIZE, known_operator, read_exported, rebuild
+from editbench.networks.module_settings import settings
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.callable import CallableScorer, identity, resolve, source_of
 from editbench.networks.scorers.exported import FileScorer
@@ -276,6 +280,23 @@ class Options:
         self.temperature = temperature
 
 
+@dataclass(slots=True)
+class Slotted:
+    temperature: float
+
+
+# Values in the settings of a network or a function: how they are made from a number.
+VALUES: list[Callable[[float], object]] = [
+    Slotted,
+    np.float32,
+    lambda value: range(int(value)),
+    lambda value: deque([value]),
+    lambda value: np.array([Options(value)], object),
+    lambda value: torch.eye(2).mul(value).to_sparse(),
+    maker,
+]
+
+
 def test_a_module_is_known_by_its_settings_too() -> None:
     makers: list[Callable[[float], nn.Module]] = [
         Steps,
@@ -300,6 +321,19 @@ def test_a_module_is_known_by_its_settings_too() -> None:
     whole = Tempered(None)
     whole.setting = [whole]
     assert ModuleScorer(whole, **DECLARED).digest
+
+
+@pytest.mark.parametrize("make", VALUES)
+def test_values_of_any_kind_count(make: Callable[[float], object]) -> None:
+    for network in (Tempered, lambda value: partial(scaled, scale=1.0, unused=value)):
+        first, again, other = (str(identity(network(make(value)))) for value in (1.0, 1.0, 2.0))
+        assert first == again != other
+
+
+@pytest.mark.parametrize("tool", [torch.nn.functional, logging.getLogger(), str.upper])
+def test_tools_that_a_network_holds_are_known_by_name(tool: object) -> None:
+    # Not by their content, which depends on what else was imported.
+    assert len(str(settings(Tempered(tool)))) < 80
 
 
 def test_a_callable_is_known_by_what_it_holds() -> None:

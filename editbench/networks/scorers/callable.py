@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import digest, file_sha256
-from editbench.base.identity import tensors_digest
 from editbench.base.sources import source_hashes
 from editbench.base.user_code import is_ours, is_users_file
 from editbench.networks.external import network_digest
-from editbench.networks.module_settings import settings
+from editbench.networks.module_settings import describe, held_values, settings
 from editbench.networks.scorers.module import ModuleScorer
 
 
@@ -150,24 +148,22 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
     deeper = (*above, id(value))
     if isinstance(value, nn.Module):
         return network_digest(value, *settings(value, deeper))
-    if isinstance(value, Tensor):
-        return tensors_digest({"": value})
-    if isinstance(value, np.ndarray):
-        # Not by its repr, which leaves out the middle of a long array.
-        return [value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+    if isinstance(value, (Tensor, np.ndarray, np.generic, logging.Logger)):
+        return describe(value, above)
     if isinstance(value, Mapping):
         return [[repr(key), identity(part, deeper)] for key, part in value.items()]
     if isinstance(value, (list, tuple)):
         return [identity(part, deeper) for part in value]
     if isinstance(value, functools.partial):
         held: Any = [value.func, value.args, value.keywords]
-    elif inspect.ismethod(value):
-        held = [value.__func__, value.__self__]
     else:
         # The decorated function, not its decorator.
-        if callable(value):
+        if callable(value) and not inspect.ismethod(value):
             value = inspect.unwrap(value)
-        held = _contents(value)
+        held = held_values(value)
+        # A value without attributes, such as a set or a range, has no source either.
+        if not held and not hasattr(value, "__dict__") and not callable(value):
+            return describe(value, above)
     # For an object, the source of its class.
     made = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
     return [
@@ -176,17 +172,6 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
         source_of(made),
         identity(held, deeper),
     ]
-
-
-def _contents(value: Any) -> Any:
-    """What a function, a class or an object contains, besides its source."""
-    if inspect.isfunction(value):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__defaults__, value.__kwdefaults__, cells]
-    # What a class or a module contains is in its source.
-    if isinstance(value, (type, ModuleType)):
-        return {}
-    return vars(value) if hasattr(value, "__dict__") else []
 
 
 def source_of(made: Any) -> str | dict[str, str]:

@@ -135,6 +135,22 @@ def test_a_file_that_holds_nothing_is_named(group, text, tmp_path):
         name_files([f"{group}={file}"])
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("5", "must be a mapping"),
+        ("n: ${", "no viable alternative"),
+        ("n: {null: 1}", "Incompatible key type"),
+        ("n: !!timestamp 2026-13-45", "month must be in 1..12; put text that looks like a date in"),
+    ],
+)
+def test_a_file_that_the_configuration_refuses_is_named(text, message, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(BadFile, match=rf"own\.yaml.*{message}"):
+        name_files([f"method={file}"])
+
+
 def test_two_folders_with_one_name_are_refused(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name / "method").mkdir(parents=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from editbench.base.conf import (
     groups,
@@ -105,15 +106,18 @@ def check_content(group: str, file: Path) -> None:
         file: YAML.
 
     Raises:
-        BadFile: it is damaged or empty, or has a key twice.
+        BadFile: it is damaged or empty, has a key twice, or a value that OmegaConf refuses.
     """
+    if not read_yaml(file):
+        raise BadFile(f"{file}: is empty; write the options of the {group} there, as key: value")
     try:
         # Unlike PyYAML, OmegaConf refuses repeated keys.
         OmegaConf.load(StringIO(yaml_text(file)))
-    except yaml.YAMLError as error:
+    # A broken reference such as ${, or a kind of value that a configuration cannot have.
+    except OmegaConfBaseException as error:
+        raise BadFile(f"{file}: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise unreadable(file, error) from error
-    if not read_yaml(file):
-        raise BadFile(f"{file}: is empty; write the options of the {group} there, as key: value")
 
 
 def check_place(group: str, file: Path) -> None:

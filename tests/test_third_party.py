@@ -337,6 +337,8 @@ BLACK_AND_WHITE = torch.linspace(0, 1, 12).expand(8, 12)
     [
         ({"image_shape": 64}, r"generator\.image_shape needs a list of 3"),
         ({"image_shape": (3, 2)}, r"generator\.image_shape needs a list of 3"),
+        ({"image_shape": ("3", "2", "2")}, r"generator\.image_shape needs a list of 3"),
+        ({"image_range": (False, True)}, r"generator\.image_range needs a list of 2"),
         (
             {"image_shape": (3, 2.5, 2)},
             r"generator\.image_shape must be \[channels, height, width\]",

@@ -82,7 +82,7 @@ class ModuleGenerator(Generator):
                 f"generator.image_shape must be [channels, height, width], got {list(image_shape)}"
             )
         self.z_dim = z_dim
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, sizes))
         self.image_range = black_and_white("generator.image_range", image_range)
         self.network = load_network(network, weights)
         # Name of the network in messages.

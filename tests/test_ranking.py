@@ -281,6 +281,8 @@ def test_the_best_of_easy_starts_does_not_lead_over_what_is_better_on_them(tmp_p
     (row,) = pairs[(pairs["a"] == "picky") & (pairs["b"] == "thorough")].to_dict("records")
     assert row["n"] == 40 and row["difference"] > 0 and row["p_holm"] < 0.05
     assert leaders(pairs, means, better=False) == {"thorough"}
+    # Also if the interval of the other one, over all its starts, is far from that of the first.
+    assert leaders(pairs, means | {"picky": 0.1}, better=False) == {"thorough"}
     # Without the pair that speaks against it, the method with the best number leads.
     others = pairs[pairs["n"] == 120]
     assert leaders(others, means, better=False) == {"picky", "thorough"}

@@ -981,6 +981,19 @@ def test_text_that_names_no_file_is_itself_and_a_file_its_bytes(tmp_path, monkey
     assert found == [f"sha256:{hashlib.sha256(b'1').hexdigest()}"] * 2 + ["one"]
 
 
+def test_a_file_of_a_configuration_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    reads = []
+    hashed = identity.file_sha256
+    monkeypatch.setattr(identity, "file_sha256", lambda path: reads.append(path) or hashed(path))
+    file = tmp_path / "weights.npy"
+    found = []
+    for text in ("old", "other"):
+        file.write_text(text)
+        found += [content({"weights": str(file)}) for _ in range(3)]
+    assert found[0] == found[2] != found[3] == found[5]
+    assert reads == [file, file]
+
+
 def test_weights_behind_a_part_of_the_configuration_are_its_content():
     part = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1}
     torch.manual_seed(0)

@@ -292,6 +292,7 @@ VALUES: list[Callable[[float], object]] = [
     lambda value: range(int(value)),
     lambda value: deque([value]),
     lambda value: np.array([Options(value)], object),
+    lambda value: {Options(value): None},
     lambda value: torch.eye(2).mul(value).to_sparse(),
     maker,
 ]

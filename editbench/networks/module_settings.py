@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from editbench.base.identity import tensors_digest
 from editbench.networks.external import network_digest
-from editbench.networks.weights import tensors_digest
 
 # Attributes that every module has: its mode, and where PyTorch keeps parameters, layers and hooks.
 MODULE_KEYS = frozenset(vars(nn.Module()))
@@ -85,7 +85,7 @@ def describe(value: object, above: tuple[int, ...]) -> object:
     if isinstance(value, Tensor):
         return tensors_digest({"": value.to_dense() if value.layout != torch.strided else value})
     if isinstance(value, Mapping):
-        return [[repr(key), describe(part, deeper)] for key, part in value.items()]
+        return [[describe(key, deeper), describe(part, deeper)] for key, part in value.items()]
     if isinstance(value, (list, tuple, deque)):
         return [describe(part, deeper) for part in value]
     if isinstance(value, (set, frozenset)):

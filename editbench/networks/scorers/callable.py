@@ -151,7 +151,7 @@ def identity(value: Any, above: tuple[int, ...] = ()) -> object:
     if isinstance(value, (Tensor, np.ndarray, np.generic, logging.Logger)):
         return describe(value, above)
     if isinstance(value, Mapping):
-        return [[repr(key), identity(part, deeper)] for key, part in value.items()]
+        return [[identity(key, deeper), identity(part, deeper)] for key, part in value.items()]
     if isinstance(value, (list, tuple)):
         return [identity(part, deeper) for part in value]
     if isinstance(value, functools.partial):

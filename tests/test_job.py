@@ -46,7 +46,7 @@ from editbench.run.settings import Settings
 from editbench.walk.editor import FitReport
 from editbench.walk.metric import Metric
 from editbench.walk.trajectory import Trajectories
-from tests.by_config import make_run_id, run_job
+from tests.by_config import make_run_id, networks_code, run_job
 from tests.processes import forbid_locks
 from tests.toy_world import (
     ATTRIBUTES,
@@ -122,7 +122,7 @@ def test_a_finished_job_is_found_and_its_content_decides(tmp_path):
 class Brighter(ToyGenerator):
     """Its digest leaves the option out."""
 
-    def __init__(self, gain: float = 1.0) -> None:
+    def __init__(self, gain: float = 1.0, weights: str = "") -> None:
         super().__init__()
         self.gain = gain
 
@@ -981,17 +981,19 @@ def test_text_that_names_no_file_is_itself_and_a_file_its_bytes(tmp_path, monkey
     assert found == [f"sha256:{hashlib.sha256(b'1').hexdigest()}"] * 2 + ["one"]
 
 
-def test_a_file_of_a_configuration_is_read_once_until_it_changes(tmp_path, monkeypatch):
+def test_the_files_of_a_users_network_are_hashed_once_until_they_change(tmp_path, monkeypatch):
     reads = []
     hashed = identity.file_sha256
     monkeypatch.setattr(identity, "file_sha256", lambda path: reads.append(path) or hashed(path))
     file = tmp_path / "weights.npy"
+    cfg = toy_config(tmp_path)
+    cfg.generator = {"name": "b", "_target_": "tests.test_job.Brighter", "weights": str(file)}
     found = []
     for text in ("old", "other"):
         file.write_text(text)
-        found += [content({"weights": str(file)}) for _ in range(3)]
+        found += [networks_code(cfg) for _ in range(3)]
     assert found[0] == found[2] != found[3] == found[5]
-    assert reads == [file, file]
+    assert reads.count(file) == 2
 
 
 def test_weights_behind_a_part_of_the_configuration_are_its_content():

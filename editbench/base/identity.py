@@ -222,10 +222,8 @@ def content(config: object, nested: bool = False) -> object:
         return parts
     if isinstance(config, list):
         return [content(value, nested=True) for value in config]
-    if isinstance(config, str) and could_name_file(config):
-        state = file_state(config)
-        if state is not None:
-            return f"sha256:{_file_digest(config, state)}"
+    if isinstance(config, str) and could_name_file(config) and file_state(config) is not None:
+        return f"sha256:{file_sha256(Path(config))}"
     return config
 
 
@@ -269,13 +267,6 @@ def _listing(folder: str) -> str:
             # Hashing the contents would mean reading them in full at every start.
             files.append([str(file.relative_to(folder)), about.st_size, about.st_mtime_ns])
     return f"folder:{digest(files)}"
-
-
-# A job asks several times for the digest of its weights, which may have hundreds of megabytes.
-@lru_cache(maxsize=256)
-def _file_digest(path: str, state: tuple[int, int, int]) -> str:
-    """SHA-256 of a file; `state` is that of `file_state`, so a file that changed is read again."""
-    return file_sha256(Path(path))
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,6 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
-from numbers import Real
 from typing import Any
 
 from editbench.base import user_code
@@ -170,14 +169,13 @@ def check_numbers(key: str, values: object, count: int) -> list[float]:
     Raises:
         EditbenchError: it is no list, has another length, or has text, NaN or infinity.
     """
-    found = values if isinstance(values, list | tuple) else []
-    # A bool is a number of Python, and text such as '1' can be converted to one.
-    numbers = [
-        float(value) for value in found if isinstance(value, Real) and not isinstance(value, bool)
-    ]
-    if not len(found) == len(numbers) == count or not all(map(math.isfinite, numbers)):
+    try:
+        found = [float(value) for value in values] if isinstance(values, list | tuple) else []
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != count or not all(map(math.isfinite, found)):
         raise EditbenchError(f"{key} needs a list of {count} finite numbers; got {values!r}")
-    return numbers
+    return found
 
 
 def near_powers_of_two(value: int, least: int) -> str:

@@ -135,7 +135,7 @@ def networks_code(settings: Settings) -> str:
     parts = _network_parts(settings)
     code = identity.code_of(parts)
     options = [
-        identity.content(parts[role])
+        _options_content(json.dumps(parts[role]), _file_stamps(parts[role]))
         for role in ("generator", "teacher", "judge")
         if not is_ours(parts[role]["_target_"])
     ]
@@ -164,6 +164,13 @@ def _file_stamps(config: object) -> tuple[tuple[str, int, int, int], ...]:
             if state is not None:
                 stamps.append((str(file), *state))
     return tuple(stamps)
+
+
+# A job asks for it several times, and weights may have hundreds of megabytes.
+@lru_cache(maxsize=16)
+def _options_content(description: str, stamps: tuple[tuple[str, int, int, int], ...]) -> object:
+    """`identity.content` of a network's configuration (JSON), for files of these `_file_stamps`."""
+    return identity.content(json.loads(description))
 
 
 # Jobs of one process share their networks, since loading takes as long as a short job. The key has

@@ -343,6 +343,8 @@ BLACK_AND_WHITE = torch.linspace(0, 1, 12).expand(8, 12)
         ),
         ({"image_shape": (3, 0, 2)}, r"generator\.image_shape must be \[channels, height, width\]"),
         ({"image_range": 255}, r"generator\.image_range needs a list of 2"),
+        ({"image_range": ("0", "1")}, r"generator\.image_range needs a list of 2"),
+        ({"image_range": (False, True)}, r"generator\.image_range needs a list of 2"),
         ({"image_range": ("0", "white")}, r"generator\.image_range needs a list of 2"),
         ({"image_range": (1, 0)}, r"generator\.image_range must be \[black, white\]"),
     ],

@@ -169,10 +169,13 @@ def check_numbers(key: str, values: object, count: int) -> list[float]:
     Raises:
         EditbenchError: it is no list, has another length, or has text, NaN or infinity.
     """
-    try:
-        found = [float(value) for value in values] if isinstance(values, list | tuple) else []
-    except (TypeError, ValueError):
-        found = []
+    given = values if isinstance(values, list | tuple) else ()
+    # float("3") would be a number too, and a boolean is an integer.
+    found = [
+        float(value)
+        for value in given
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
     if len(found) != count or not all(map(math.isfinite, found)):
         raise EditbenchError(f"{key} needs a list of {count} finite numbers; got {values!r}")
     return found

@@ -38,6 +38,7 @@ from editbench.report.paper import TALLEST, to_paper
 from editbench.report.settings import add_settings
 from editbench.report.tables import main_table
 from editbench.report.text_tables import TextTable, csv, print_parts
+from editbench.run.record import Record
 from tests.browser import dump_page, needs_browser
 from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
@@ -126,6 +127,18 @@ def test_csv_holds_the_numbers_of_the_records(root: Path) -> None:
         and skipped["reason"] == HOSTILE
         and np.isnan(skipped["accuracy"])
     )
+
+
+def test_records_share_the_equal_parts_of_their_configurations(tmp_path: Path) -> None:
+    """The memory of a report must not grow by a whole configuration with every record."""
+    folders = [fake_run(tmp_path, method, "smile") for method in ("alpha", "beta")]
+    results = load(tmp_path)
+    one, other = (results.configs[folder.name] for folder in folders)
+    for folder in folders:
+        assert results.configs[folder.name] == Record.read(folder).config()
+    equal = [key for key in one if isinstance(one[key], dict) and one[key] == other.get(key)]
+    assert equal and "method" not in equal
+    assert all(one[key] is other[key] for key in equal)
 
 
 def test_means_say_over_what_they_run(root: Path) -> None:

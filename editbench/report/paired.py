@@ -44,9 +44,9 @@ COLUMNS = (
 # Draws per pair. The smallest possible p-value, times the pairs of its family, must be well below
 # 0.05.
 PER_PAIR = 100
-# Least number of starts of a test or interval. With fewer the draws vary too little: two methods
-# with the same normal distribution are separated (p below 0.05) in 50 % of all cases with 2 starts,
-# 16 % with 5, 10 % with 10 and 7 % with 20; for outcomes that are 0 or 1, 12, 11, 7 and 5 %.
+# Least number of starts of a test or interval. With fewer the draws vary too little: of two starts,
+# all draws have the sign of the differences in half of all cases, by chance. From 10 on, equal methods
+# are separated in fewer than one case in ten (tests/test_ranking.py).
 FEWEST = 10
 SIGNIFICANCE = 0.05  # two methods are separated if their adjusted p-value is below this
 

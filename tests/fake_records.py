@@ -126,6 +126,7 @@ def fake_run(
     floor: bool | None = None,
     made: dict | None = None,
     engine: dict | None = None,
+    no_control: bool = False,
 ) -> Path:
     """Write one record.
 
@@ -189,6 +190,8 @@ def fake_run(
     }
     if floor is not None:
         about["floor"] = floor
+    if no_control:
+        about["no_control"] = True
     (folder / "status.json").write_text(json.dumps({"status": status, "reason": reason, **about}))
     seal_folder(folder)
     return folder

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editbench.bank.bank import Split
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.methods.random_direction import RandomDirection
 from editbench.methods.shared.control_search import (
@@ -54,7 +54,7 @@ def test_effects_are_those_of_the_linear_world_and_the_best_candidate_is_found()
         -3.0,
     )  # as strong, and cleaner
     assert up.effect == pytest.approx(3.0 / data.sigma[0].item(), rel=1e-4) and up.off_target < 1e-4
-    with pytest.raises(Unsupported, match="no control found for 'b': the best of 4 candidates"):
+    with pytest.raises(NoControl, match="no control found for 'b': the best of 4 candidates"):
         controls(effects, data.attributes, "b")
 
 

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
 from editbench.bank.bank import Split
-from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.errors import EditbenchError, NoControl, UnknownName, Unsupported
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
 from editbench.methods.ganspace import editor as ganspace
@@ -220,7 +220,7 @@ def test_no_control_is_an_answer_that_survives_the_cache():
     fresh.load_state({name: tensor.clone() for name, tensor in editor.state().items()})
     for one in (editor, fresh):
         with pytest.raises(
-            Unsupported, match="no control found for 'c': the best of 32 candidates moves it by 0"
+            NoControl, match="no control found for 'c': the best of 32 candidates moves it by 0"
         ):
             one.check(data.generator, BINARY, "c")
         with pytest.raises(Unsupported, match="no control"):

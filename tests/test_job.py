@@ -26,7 +26,7 @@ import editbench as eb
 from editbench.bank.importing import import_bank
 from editbench.base import identity
 from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import BadFile, EditbenchError, Unsupported
+from editbench.base.errors import BadFile, EditbenchError, NoControl, Unsupported
 from editbench.base.files import file_state, unsealed_folder, write_json
 from editbench.base.identity import content
 from editbench.base.spaces import Codes, Space
@@ -433,6 +433,7 @@ def test_a_skip_is_a_result(tmp_path):
     outcome = run_job(toy_config(tmp_path, fail="skip"))
     assert (outcome.status, outcome.reason) == ("skipped", "no control found")
     assert run_job(toy_config(tmp_path, fail="skip")).reused
+    assert load(tmp_path).runs["no_control"].tolist() == [1]
 
 
 class Powerless(AlongColumn):
@@ -444,7 +445,7 @@ class Powerless(AlongColumn):
 
     def check(self, generator, attributes, attribute):
         if self.fail == "late skip" and self.fits:
-            raise Unsupported("no control found")
+            raise NoControl("nothing changes it")
 
     def step(self, walk):
         raise RuntimeError("a defect of the method")
@@ -456,6 +457,7 @@ def test_a_job_that_ends_after_its_fit_keeps_its_costs_and_notes(tmp_path, fail,
     assert run_job(toy_config(tmp_path, **options)).status == status
     again = run_job(toy_config(tmp_path, "attribute=b", **options))
     results = load(tmp_path)
+    assert results.runs["no_control"].tolist() == [int(status == "skipped")] * 2
     # The second job loads the fit, and is charged for it all the same.
     assert results.runs["fit_cached"].tolist() == [False, True]
     assert results.runs["labels_used"].tolist() == [7, 7]
@@ -510,6 +512,8 @@ def test_a_job_that_its_fit_itself_skips_keeps_what_was_spent(
         assert made["fit_cached"] is False
         # The AUC of a fit that ended, before the tuning that did not.
         assert made["learned"] == (None if fail == "the fit" else 1.0)
+        # With too few examples nothing was searched, so it is no failure of a search.
+        assert not Record.read(folder_of(cfg, outcome)).status[Record.NO_CONTROL]
 
 
 @pytest.mark.parametrize("fail, status", [("late skip", "skipped"), ("", "failed")])

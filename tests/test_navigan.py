@@ -9,7 +9,7 @@ from torch import nn
 
 from editbench.bank.bank import Split
 from editbench.base import seeding
-from editbench.base.errors import EditbenchError, NonFinite, UnknownName, Unsupported
+from editbench.base.errors import EditbenchError, NoControl, NonFinite, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.methods.navigan.editor import NaviGAN
 from editbench.methods.navigan.reconstructor import small
@@ -419,9 +419,7 @@ def test_no_control_is_a_reason_also_after_loading():
     fresh.load_state(editor.state())
     walk = make_walk(data, editor, "a", 3)
     for one in (editor, fresh):
-        with pytest.raises(
-            Unsupported, match="no control found for 'a': the best of 24 candidates"
-        ):
+        with pytest.raises(NoControl, match="no control found for 'a': the best of 24 candidates"):
             one.check(data.generator, BINARY, "a")
         with pytest.raises(Unsupported, match="no control found"):
             one.step(walk)

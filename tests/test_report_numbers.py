@@ -32,6 +32,7 @@ from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 ATTRIBUTES = ("age", "beard", "hat", "smile")
 N = 60
+NO_CONTROL = {"status": "skipped", "reason": "no control found", "no_control": True}
 
 
 def outcomes(share: float, seed: int, n: int = N) -> np.ndarray:
@@ -276,6 +277,77 @@ def test_seeds_are_one_cell_with_the_mean_over_starts_and_seeds(tmp_path: Path) 
     flips = load(tmp_path).rows.query("metric == 'off_target_flips'")
     assert row["off_target_flips"] == pytest.approx(flips["value"].mean())
     assert row["off_target_flips_low"] < row["off_target_flips"]
+
+
+def test_seeds_without_a_control_are_failures_on_every_start(tmp_path: Path) -> None:
+    values = np.stack([outcomes(0.6, seed) for seed in range(3)], 1)
+    ads = [np.full(N, ad) for ad in (0.2, 0.3, 0.4)]
+    for seed, (column, ad) in enumerate(zip(values.T, ads)):
+        one_run(tmp_path, "a", "smile", column, ad, seed=seed + 1)
+    # The first and the last seed, since the cell is named after a seed that has numbers.
+    for seed in (0, 7):
+        fake_run(tmp_path, "a", "smile", **NO_CONTROL, seed=seed)
+    fake_run(tmp_path, "a", "smile", seed=9, status="skipped", reason="too few examples")
+    results = load(tmp_path, by_seed=False).with_failures()
+    row = main_table(results).iloc[0]
+    counted = np.concatenate([values, np.zeros((N, 2))], 1)
+    assert row["status"] == "done" and row["accuracy"] == pytest.approx(counted.mean())
+    assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(crossed_share(counted))
+    assert row["success_rate"] == pytest.approx((values.mean(0) + 0.2).sum() / 5)
+    # What does not exist without an edit is over the seeds with a control.
+    assert row["ad_at"] == pytest.approx(0.3) and row["off_target_flips"] == pytest.approx(
+        1.3 * 0.3
+    )
+    assert (row["seeds"], row["no_control"], row["seed"]) == (5, 2, "0, 1, 2, 3, 7")
+    assert "seed 9 skipped: too few examples" in row["reason"]
+    spread = results.rows.set_index("metric").loc["accuracy", "seed_variance"]
+    assert spread == pytest.approx(seed_spread(counted).variance) and spread > 0
+
+
+def test_one_seed_with_a_control_keeps_the_other_numbers_of_its_record(tmp_path: Path) -> None:
+    one_run(tmp_path, "a", "smile", outcomes(0.6, 0), seed=1)
+    alone = main_table(load(tmp_path)).iloc[0]
+    fake_run(tmp_path, "a", "smile", **NO_CONTROL, seed=0)
+    row = main_table(load(tmp_path, by_seed=False).with_failures()).iloc[0]
+    assert row["accuracy"] == pytest.approx(alone["accuracy"] / 2)
+    for name in ("ad_at", "ad_at_low", "ad_at_high", "off_target_flips", "path_length"):
+        assert row[name] == alone[name]
+
+
+@pytest.mark.parametrize("by_seed", [True, False])
+def test_a_method_without_a_control_gets_0_and_takes_no_attribute_from_the_others(
+    tmp_path: Path, by_seed: bool
+) -> None:
+    for k, attribute in enumerate(("smile", "age", "beard")):
+        one_run(tmp_path, "good", attribute, outcomes(0.8, k))
+        if attribute != "beard":
+            one_run(tmp_path, "rare", attribute, outcomes(0.9, 10 + k))
+    fake_run(tmp_path, "rare", "beard", **NO_CONTROL)
+    # Not a failure: the method cannot be asked for this.
+    fake_run(tmp_path, "other", "beard", status="skipped", reason="needs S codes")
+    results = load(tmp_path, by_seed=by_seed).with_failures()
+    found = numbers_of("", results)
+    means = found.means.set_index("method")
+    kept = [outcomes(0.9, 10 + k).mean() for k in range(2)]
+    assert means.loc["rare", "accuracy"] == pytest.approx(sum(kept) / 3)
+    assert means.loc["rare", "served"] == 2 and means.loc["rare", "accuracy_attributes"] == 3
+    good = np.mean([outcomes(0.8, k).mean() for k in range(3)])
+    assert means.loc["good", "accuracy"] == pytest.approx(good)
+    assert means.loc["good", "ad_at_attributes"] == 2  # AD needs an edit
+    row = main_table(results).set_index(["method", "attribute"]).loc[("rare", "beard")]
+    assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(wilson(0, N))
+    assert main_table(results)["accuracy"].isna().sum() == 1  # of the method that needs S
+    console = Console(width=200, file=StringIO())
+    print_table(results, console)
+    out = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"rare +no control +", out) and re.search(r"other +skipped +", out)
+    assert (
+        "a failure on every start" in out and "no control: rare on beard: no control found" in out
+    )
+    page = report_of(tmp_path).read_text(encoding="utf-8")
+    assert 'title="no control found">no control</td>' in page
+    # Records, pins and exports keep what was measured.
+    assert load(tmp_path).rows["run_id"].nunique() == 5
 
 
 @pytest.mark.parametrize("shared", [0.0, 1.0])

@@ -8,7 +8,7 @@ import torch
 
 from editbench.bank.bank import Split
 from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.conformance.toy import RGB
 from editbench.methods.stylespace.channels import (
@@ -213,7 +213,7 @@ def test_colour_channels_are_neither_chosen_nor_moved():
         for name in editor.directions:
             assert bool((editor.directions[name][:, first:] == 0).all())
     assert int(fitted(data, verify=False).directions["a"][1].argmax()) == 5
-    with pytest.raises(Unsupported, match="no control found for 'b': the best of 5 candidates"):
+    with pytest.raises(NoControl, match="no control found for 'b': the best of 5 candidates"):
         fitted(data).check(data.generator, BINARY, "b")
 
 

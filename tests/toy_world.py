@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import Unsupported
+from editbench.base.errors import NoControl
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
@@ -79,7 +79,7 @@ class AlongColumn(Editor):
         if self.fail == "crash":
             raise RuntimeError("a defect of the method")
         if self.fail == "skip":
-            raise Unsupported("no control found")
+            raise NoControl("no control found")
         if self.fail == "interrupt":
             raise KeyboardInterrupt
         self.fits += 1

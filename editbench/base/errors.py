@@ -114,5 +114,13 @@ class Unsupported(EditbenchError):
     """
 
 
+class NoControl(Unsupported):
+    """A method searched and found no edit that changes the attribute enough.
+
+    The job is recorded as skipped, with this reason. A report counts it as a failure on every start:
+    a method whose search often fails must not look better than one whose edits often fail.
+    """
+
+
 class NonFinite(EditbenchError, FloatingPointError):
     """A generator or scorer produced NaN or infinity where the benchmark cannot continue."""

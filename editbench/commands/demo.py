@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     # The folder may have records of earlier demos, which are not reported.
     runs = {outcome["run_id"] for outcome in outcomes}
     with status("drawing the report"):
-        results = load(args.out, runs, by_seed=False)
+        results = load(args.out, runs, by_seed=False).with_failures()
         style = Style(folders=tuple(args.config_dir))
         every = every_setting(results, style)
         # The embedded world comes first.

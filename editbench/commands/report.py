@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         return 0
     root = args.root or Path("runs")
     style = read_style(args, root)
-    results = style.choose(load(root, by_seed=args.by_seed))
+    results = style.choose(load(root, by_seed=args.by_seed).with_failures())
     every = every_setting(results, style)
     # The table comes first, since the figures take longer.
     print_table(results, every=every, style=style)

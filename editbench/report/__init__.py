@@ -60,7 +60,7 @@ def report(
         EditbenchError: `root` is missing or has no run, or `out` cannot be written.
     """
     style = style or Style.of_runs(Path(root))
-    results = style.choose(load(Path(root), only, by_seed))
+    results = style.choose(load(Path(root), only, by_seed).with_failures())
     return write_report(results, every_setting(results, style), out, files, style)
 
 

@@ -212,7 +212,7 @@ def _section(
         "title": setting_title(numbers, theme) if numbers.name else "",
         "facts": facts(numbers, theme),
         "columns": columns,
-        "rows": [_row(record, columns) for record in records],
+        "rows": [_row(record, columns) | {"state": state_of(record)} for record in records],
         "rows_over": over_starts(table, theme, style),
         "means": [
             _mean_row(record, columns, accuracy, numbers.ranked.leaders)
@@ -351,15 +351,25 @@ def _mean_row(
 
 def _grid_cell(record: dict | None, leads: bool, accuracy: Column) -> dict[str, Any]:
     if record is None:
-        return {"cell": Cell("–"), "leads": False, "best": False, "status": "", "reason": "not run"}
+        return {
+            "cell": Cell("–"),
+            "leads": False,
+            "best": False,
+            "status": "",
+            "state": "–",
+            "reason": "not run",
+        }
     value = cell(record, accuracy)
     if not_learned(record):
         value = replace(value, tag=NOT_LEARNED)
+    elif record["no_control"]:
+        value = replace(value, tag=state_of(record))
     return {
         "cell": value,
         "leads": leads,
         "best": is_bold(value, leads),
         "status": record["status"],
+        "state": state_of(record),
         "reason": record["reason"],
     }
 

@@ -36,6 +36,7 @@ from editbench.report.notes import (
     floor_legend,
     missed_cards,
     not_done,
+    state_of,
     where,
 )
 from editbench.report.numbers import Numbers
@@ -381,7 +382,7 @@ def _cell(
         return (Line(MISSING),)
     # Rows of means have no status; all their runs are done.
     if record.get("status", "done") != "done":
-        return (Line(str(record["status"]), "emph"),)
+        return (Line(state_of(record), "emph"),)
     value = cell(record, column)
     below = "".join(floors[name] for name in value.floors)
     text = value.text + _marks_of(record, value, column) + below

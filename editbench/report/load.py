@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from editbench.base.compute_options import is_gpu
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.report.newest import notes_of, older_records
+from editbench.report.no_control import count_failures
 from editbench.report.seeds import pool_seeds
 from editbench.report.settings import add_settings
 from editbench.run.record import Record
@@ -72,6 +73,7 @@ RUN_COLUMNS = (
     "experiment",
     "status",
     "reason",
+    "no_control",
     "seconds",
     "classes",
     "learned",
@@ -101,8 +103,8 @@ class Results:
             unknown), scorer, bank; from editbench.report.settings `setting` (runs of one setting
             can be compared) and `label` (the method, and its variant if there are several); `floor`
             (whether the method is a floor); `seeds`, `run_ids` and `seeds_asked` (what the row is
-            over). If seeds are pooled, a row is a method and attribute and has the run_id of its
-            first seed.
+            over) and `no_control` (how many of the seeds found none). If seeds are pooled, a row is
+            a method and attribute and has the run_id of its first seed with a control.
         rows: all metric rows, with run_id and SEED_COLUMNS.
         samples: all values of single starts, with run_id.
         configs: run_id -> operative configuration.
@@ -125,6 +127,11 @@ class Results:
         """The rows of `runs` as dicts. They are shared and must not be changed."""
         # A report asks for them two dozen times, and pandas makes them column by column.
         return self.runs.to_dict("records")  # type: ignore[return-value]
+
+    def with_failures(self) -> Results:
+        """The results with runs that found no control as failures, see editbench.report.no_control."""
+        rows, samples = count_failures(self.runs, self.rows, self.samples)
+        return replace(self, rows=rows, samples=samples)
 
     def only(self, setting: str) -> Results:
         """The results of one setting."""
@@ -367,6 +374,7 @@ def _read(record: Record, parts: dict[str, Any]) -> _RunFiles:
         **{key: status[key] for key in STATUS_KEYS},
         "floor": floor if isinstance(floor, bool) else status["method"] == OLD_FLOOR,
         "reason": status.get("reason") or "",
+        "no_control": int(bool(status.get(Record.NO_CONTROL))),
         "seed": seed,
         "seeds": (seed,),
         "seeds_asked": 1,

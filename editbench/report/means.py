@@ -4,7 +4,8 @@ All outputs use the numbers of this module, so they cannot disagree. For each nu
 at matched effect), the methods, attributes and starts are chosen once:
 
 - A method is compared if its number is readable (a value without a note, and values of single
-  starts) on more than half of the requested attributes.
+  starts) on more than half of the requested attributes. The accuracy of a method without a control is
+  readable: it is 0 (`editbench.report.no_control`).
 - The attributes are those on which the number is readable for all compared methods.
 - The starts of an attribute are those that all compared methods have.
 
@@ -319,7 +320,7 @@ def summary(
         }
         for metric in found:
             row |= {f"{metric}{end}": value for end, value in numbers[metric][method].items()}
-        own = done.set_index("attribute").reindex(list(accuracy.attributes))
+        own = group.set_index("attribute").reindex(list(accuracy.attributes))
         compared = method in (*accuracy.methods, *accuracy.floors)
         for column in (*ALONGSIDE, *others):
             cells = own[column]

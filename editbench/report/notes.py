@@ -40,6 +40,11 @@ NOT_LEARNED_MEANS = (
     f"{NOT_LEARNED}: what the method learned ranks the tune split with an AUC below "
     f"{LEAST_LEARNED:g} (0.5 is chance), so its accuracy says little about the method"
 )
+NO_CONTROL = "no control"
+NO_CONTROL_MEANS = (
+    f"{NO_CONTROL}: the method's search found no edit that changes the attribute enough; accuracy and "
+    "success count it as a failure on every start, also in the means"
+)
 OVER_CROSSED = ("off_target_flips", "path_length")  # columns over only the starts that crossed
 TITLES = {column.key: column.title for column in COLUMNS}
 
@@ -229,6 +234,8 @@ def legend(table: pd.DataFrame, results: Results, theme: Theme, style: Style) ->
     two = table[table["run_id"].isin(rows.loc[spread, "run_id"])]
     if len(two):
         lines.append(f"{TWO_SEEDS} ({where(two, theme, several)})")
+    if (table["no_control"] > 0).any():
+        lines.append(NO_CONTROL_MEANS)
     # Rows of skipped and failed runs show their status in place of numbers.
     done = table[table["status"] == "done"]
     weak = any(not_learned(record) for record in done.to_dict("records"))
@@ -289,9 +296,13 @@ def not_done(table: pd.DataFrame, theme: Theme) -> list[str]:
 
 
 def state_of(row: Mapping[Any, Any]) -> str:
-    """The state of a row of `main_table` with a reason: its status, or its remaining seeds."""
+    """The state of a row of `main_table` with a reason: its status, or what its seeds lack."""
+    if row["status"] == "skipped" and row["no_control"]:
+        return NO_CONTROL
     if row["status"] != "done":
         return str(row["status"])
+    if row["no_control"]:
+        return f"{NO_CONTROL} with {row['no_control']} of {row['seeds']} seeds"
     return "only 1 seed" if row["seeds"] == 1 else f"only {row['seeds']} seeds"
 
 

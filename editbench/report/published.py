@@ -17,6 +17,7 @@ from editbench.figures.theme import Theme
 from editbench.report.cells import COLUMNS, MISSING, Column, cell, markdown_safe
 from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
+from editbench.report.notes import state_of
 from editbench.report.tables import main_table
 
 ALL = "all"  # in place of an attribute, for one number per method
@@ -176,7 +177,7 @@ def _row(
         return row | {"ours": "not run"}
     record = mine.iloc[0].to_dict()
     if record["status"] != "done" or metric not in record or not np.isfinite(record[metric]):
-        return row | {"ours": str(record["status"]) if record["status"] != "done" else MISSING}
+        return row | {"ours": state_of(record) if record["status"] != "done" else MISSING}
     # The interval is that of the measured number. Costs and `learned` have none.
     low, high = record.get(f"{metric}_low", np.nan), record.get(f"{metric}_high", np.nan)
     why = ""

@@ -11,6 +11,9 @@ If the values of single starts are not known, there are only the seeds' own numb
 The cell is then their mean, and the variance over starts is not reduced, since the seeds share the
 starts. Notes of all seeds are kept. If seeds have a number at different x, such as a strength that
 each seed calibrates, the number is that of the first seed.
+
+Seeds that found no control are failures on every start (`editbench.report.no_control`): accuracy and
+success are over them too, and other numbers over the seeds with a control.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from editbench.report.no_control import SHARES, failures, joined
 from editbench.stats.intervals import (
     LEVEL,
     NO_INTERVAL,
@@ -68,9 +72,14 @@ def pool_seeds(
         cells.append(cell)
         done = group.loc[group["status"] == "done", "run_id"].tolist()
         rows, samples = tables(done)
-        if len(done) > 1:
-            by_start = _by_start(samples, done)
-            rows = _joined_rows(rows, by_start, done, group)
+        without = group.loc[group["no_control"] > 0, "run_id"].tolist()
+        if done and without:
+            failed_rows, failed_samples = failures(rows, samples, without)
+            rows = joined(rows, [failed_rows])
+            samples = joined(samples, [failed_samples])
+        if done and len(done) + len(without) > 1:
+            by_start = _by_start(samples, done, without)
+            rows = _joined_rows(rows, by_start, done, without, group)
             samples = _joined_samples(by_start, samples)
             rows["run_id"] = samples["run_id"] = cell["run_id"]
         pooled_rows.append(rows)
@@ -100,13 +109,18 @@ def _joined_runs(group: pd.DataFrame, costs: tuple[str, ...]) -> dict[Any, Any]:
         costs: see `pool_seeds`.
     """
     done = group[group["status"] == "done"]
-    kept = done if len(done) else group
+    without = group["no_control"] > 0
+    counted = group[(group["status"] == "done") | without]
+    if not len(counted):
+        counted = group
+    kept = done if len(done) else counted
     cell = dict(kept.iloc[0])
     if len(group) == 1:
         return cell
     cell["run_ids"] = tuple(kept["run_id"])
-    cell["seeds"] = tuple(kept["seed"])
+    cell["seeds"] = tuple(counted["seed"])
     cell["seeds_asked"] = len(group)
+    cell["no_control"] = int(without.sum())
     cell["leaking"] = bool(group["leaking"].any())
     cell["fit_cached"] = bool(kept["fit_cached"].all())
     for name in (*costs, "seconds"):
@@ -125,22 +139,48 @@ def _joined_runs(group: pd.DataFrame, costs: tuple[str, ...]) -> dict[Any, Any]:
     return cell
 
 
-def _by_start(samples: pd.DataFrame, run_ids: list[str]) -> dict[tuple, pd.DataFrame]:
-    """Key of the samples -> (starts, seeds), NaN if a seed has no value for a start."""
+def _by_start(
+    samples: pd.DataFrame, done: list[str], without: list[str]
+) -> dict[tuple, pd.DataFrame]:
+    """Key of the samples -> (starts, seeds), NaN if a seed has no value for a start.
+
+    Args:
+        samples: of all runs of a cell.
+        done: run ids of the finished runs.
+        without: run ids of the runs without a control.
+    """
     found = {}
     for _, part in samples.groupby(list(KEY_COLUMNS), dropna=False, sort=False):
         first = part.drop_duplicates(["run_id", "start"])
         wide = first.pivot(index="start", columns="run_id", values="value")
+        run_ids = _seeds_of(part["metric"].iloc[0], done, without)
         found[key_of(part.iloc[0].to_dict())] = wide.reindex(columns=run_ids).sort_index()
     return found
 
 
+def _seeds_of(metric: str, done: list[str], without: list[str]) -> list[str]:
+    """The runs that a number of a cell is over."""
+    return [*done, *without] if metric in SHARES else done
+
+
 def _joined_rows(
-    rows: pd.DataFrame, tables: dict[tuple, pd.DataFrame], run_ids: list[str], runs: pd.DataFrame
+    rows: pd.DataFrame,
+    tables: dict[tuple, pd.DataFrame],
+    done: list[str],
+    without: list[str],
+    runs: pd.DataFrame,
 ) -> pd.DataFrame:
-    """One row per number."""
+    """One row per number.
+
+    Args:
+        rows: of all runs of a cell.
+        tables: see `_by_start`.
+        done: run ids of the finished runs.
+        without: run ids of the runs without a control.
+        runs: all runs of the cell.
+    """
     seed_of = dict(zip(runs["run_id"], runs["seed"]))
-    place = {run: position for position, run in enumerate(run_ids)}
+    place = {run: position for position, run in enumerate([*done, *without])}
     # In the order of the first seed, so that tables with one and several seeds look the same.
     records = sorted(rows.to_dict("records"), key=lambda row: place[row["run_id"]])
     # Dictionaries, since grouping by ten columns with pandas would take most of the time.
@@ -151,19 +191,19 @@ def _joined_rows(
     for (key, _), by_run in parts.items():
         part = list(by_run.values())
         row = part[0]
-        if len(part) < len(run_ids):
-            # Each seed has its own x, such as a calibrated strength.
-            if row["run_id"] == run_ids[0]:
+        if len(part) == 1 or len(part) < len(_seeds_of(row["metric"], done, without)):
+            # Only one seed has a control, or each seed has its own x, such as a calibrated strength.
+            if row["run_id"] == done[0]:
                 found.append(row)
             continue
         values = np.array([one["value"] for one in part], np.float64)
         table = tables.get(key)
         if table is not None and _is_mean(table[list(by_run)], values):
             seeds = [seed_of[run] for run in by_run]
-            joined = _of_starts(table[list(by_run)].to_numpy(np.float64), seeds)
+            pooled = _of_starts(table[list(by_run)].to_numpy(np.float64), seeds)
         else:
-            joined = _of_numbers(part)
-        found.append(row | joined | {"note": _joined_note(part, seed_of)})
+            pooled = _of_numbers(part)
+        found.append(row | pooled | {"note": _joined_note(part, seed_of)})
     return pd.DataFrame(found)
 
 

@@ -35,6 +35,7 @@ REST = (
     "experiment",
     "variant_of",
     "run_id",
+    "no_control",
     "reason",
 )
 
@@ -163,15 +164,15 @@ def readable(table: pd.DataFrame, name: str) -> pd.Series:
     """Whether each row has a finite number without a note.
 
     Args:
-        table: `main_table` or the means. Rows that are not 'done' have no number.
+        table: `main_table` or the means. A row that is not 'done' has no number, unless it counts as
+            a failure since no control was found.
         name: column of the number, beside which there is a column NAME_note.
 
     Returns:
         bool, with the index of the table.
     """
     noted = table[f"{name}_note"].fillna("") != ""
-    # The means have no status: only finished runs are in them.
-    return (table.get("status", "done") == "done") & np.isfinite(table[name]) & ~noted
+    return np.isfinite(table[name]) & ~noted
 
 
 def floors_reached(group: pd.DataFrame, name: str) -> pd.Series:

@@ -32,6 +32,7 @@ from editbench.report.notes import (
     run_notes,
     setting_title,
     some,
+    state_of,
 )
 from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.published import published_markdown
@@ -287,8 +288,8 @@ def _runs(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Styl
     for record in numbers.table.to_dict("records"):
         cells: list[str | Cell] = [_marked(cell(record, column), floors) for column in columns]
         if record["status"] != "done":
-            # The status is in the place of the first number, to explain the missing numbers.
-            cells = [record["status"], *[""] * len(columns)][: len(columns)]
+            # The state is in the place of the first number, to explain the missing numbers.
+            cells = [state_of(record), *[""] * len(columns)][: len(columns)]
         rows.append([theme.attribute(record["attribute"]), _name(record, theme), *cells])
     heads = ["attribute", "method", *(column.heading for column in columns)]
     return TextTable(setting_title(numbers, theme), heads, rows, run_notes(numbers, theme, style))

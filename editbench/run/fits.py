@@ -64,13 +64,14 @@ class UnsupportedByFit(Unsupported):
     """The fit or the tuning of an editor raised Unsupported, such as for too few examples.
 
     Args:
-        reason: its message.
+        error: that it raised.
         fitted: what was spent until then. Such a fit gives no report, so its labels are only those
             that the teacher scored, and it has no notes.
     """
 
-    def __init__(self, reason: str, fitted: Fitted) -> None:
-        super().__init__(reason)
+    def __init__(self, error: Unsupported, fitted: Fitted) -> None:
+        super().__init__(str(error))
+        self.error = error
         self.fitted = fitted
 
 
@@ -137,7 +138,7 @@ def fit_editor(
     try:
         tuned = _cached(more[0], editor, bank, data, tuning)
     except UnsupportedByFit as error:
-        raise UnsupportedByFit(str(error), fitted.with_tuning(error.fitted)) from error
+        raise UnsupportedByFit(error.error, fitted.with_tuning(error.fitted)) from error
     return fitted.with_tuning(tuned)
 
 
@@ -199,7 +200,7 @@ def fitted_editor(settings: Settings, bank: Bank, networks: Networks, attribute:
         attribute: to edit, one of the evaluated attributes.
 
     Raises:
-        Unsupported: the method finds no control for the attribute.
+        Unsupported: the method does not support the attribute, or finds no control for it.
     """
     editor = load_bound_editor(settings, networks)
     editor.check(networks.generator, networks.judge.attributes, attribute)
@@ -382,7 +383,7 @@ def _measured_fit(learner: Editor, bank: Bank, data: FitData, work: _Work) -> Fi
         try:
             report = _unchanged(bank, data, work.title, lambda: work.learn(learner))
         except Unsupported as error:
-            raise UnsupportedByFit(str(error), spent(FitReport())) from error
+            raise UnsupportedByFit(error, spent(FitReport())) from error
     _check_report(learner, report, work.title)
     return spent(report)
 

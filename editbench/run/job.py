@@ -17,7 +17,14 @@ from typing import Any, NamedTuple
 from editbench.bank.spec import BankSpec
 from editbench.base import identity
 from editbench.base.devices import forget_peak
-from editbench.base.errors import EditbenchError, Unsupported, at_line, frames_of, one_line
+from editbench.base.errors import (
+    EditbenchError,
+    NoControl,
+    Unsupported,
+    at_line,
+    frames_of,
+    one_line,
+)
 from editbench.base.files import (
     atomic_folder,
     explain_disk_errors,
@@ -258,6 +265,7 @@ def _run(job: Job, folder: Path) -> Outcome:
         except Unsupported as error:
             status = "skipped"
             reason = str(error)
+            about[Record.NO_CONTROL] = isinstance(error, NoControl)
         except KeyboardInterrupt:
             if not stage:
                 raise

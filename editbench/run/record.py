@@ -69,6 +69,7 @@ class Record:
     # Keys of the status, see the properties.
     WALKED: ClassVar[str] = "walked"
     UNOBSERVED: ClassVar[str] = "unobserved"
+    NO_CONTROL: ClassVar[str] = "no_control"  # of a skipped job: whether its search found nothing
     # The codes of every step are by far the largest file and are needed only for redrawing, so
     # their checksum is verified only when they are used.
     COMPARED_ON_USE: ClassVar[tuple[str, ...]] = (CODES,)

@@ -210,7 +210,8 @@ def _fit(job: Job, editor: Editor, folder: Path) -> Fitted:
         fitted = fit_editor(editor, job.settings, job.bank, job.networks, attribute)
     except UnsupportedByFit as error:
         write_json(file, about_fit(error.fitted, attribute))
-        raise
+        # The method's own error, which says whether its search found no control.
+        raise error.error from None
     write_json(file, about_fit(fitted, attribute))
     return fitted
 

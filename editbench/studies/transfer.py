@@ -93,7 +93,7 @@ def read_worlds(folders: Sequence[Path]) -> list[World]:
         if folder.resolve() in [other.resolve() for other in folders[:place]]:
             raise EditbenchError(f"{folder} is named twice; name the runs folder of another world")
         # Seeds are pooled, so that they are not separate worlds.
-        settings = load(folder, by_seed=False).by_setting()
+        settings = load(folder, by_seed=False).with_failures().by_setting()
         generators = [part.runs["generator"].iloc[0] for _, part in settings]
         found = []
         for (setting, part), generator in zip(settings, generators):
@@ -127,9 +127,8 @@ def read_world(results: Results, name: str) -> World | None:
     several = results.runs.groupby("method")["label"].transform("nunique") > 1
     methods_of_runs = results.runs["method"].where(~several, results.runs["label"])
     results = replace(results, runs=results.runs.assign(method=methods_of_runs))
-    done = results.runs[results.runs["status"] == "done"]
     asked = sorted(set(results.runs["attribute"]))
-    values = _start_values(results, done)
+    values = _start_values(results)
     floors = set(results.runs.loc[results.runs["floor"].astype(bool), "method"])
     left = {}
     methods = []
@@ -156,10 +155,10 @@ def read_world(results: Results, name: str) -> World | None:
     return World(name, tables, left)
 
 
-def _start_values(results: Results, done: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+def _start_values(results: Results) -> dict[tuple[str, str], pd.Series]:
     """(method, attribute) -> accuracy by start, averaged over seeds."""
     samples = results.samples[results.samples["metric"] == METRIC]
-    about = done[["run_id", "method", "attribute"]]
+    about = results.runs[["run_id", "method", "attribute"]]
     joined = samples.merge(about, on="run_id")
     found = {}
     for (method, attribute), part in joined.groupby(["method", "attribute"]):

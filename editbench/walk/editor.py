@@ -266,6 +266,8 @@ class Editor(abc.ABC):
 
         Raises:
             Unsupported: it cannot. The message is the reason, and the job is recorded as skipped.
+            NoControl: the fit searched for an edit and found none. The job is recorded as skipped,
+                and counts as a failure on every start.
             UnknownName: an option names an attribute that does not exist.
             EditbenchError: an option has a wrong value.
         """

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device, to_host
-from editbench.base.errors import EditbenchError, UnknownName, Unsupported
+from editbench.base.errors import EditbenchError, NoControl, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import (
     arguments_of,
@@ -380,7 +380,7 @@ class NaviGAN(Editor):
         for name in attributes.names:
             try:
                 found[name] = controls(self.effects, attributes, name, self.min_effect, self.bounds)
-            except Unsupported:
+            except NoControl:
                 continue  # `check` reports it
         return found
 
@@ -389,7 +389,7 @@ class NaviGAN(Editor):
         super().check(generator, attributes, attribute)
         self._check_count(generator, layer_name(generator, self.layer))
         if self.effects is not None:
-            # Raises Unsupported if no class of the attribute has a control.
+            # Raises NoControl if no class of the attribute has a control.
             controls(self.effects, attributes, attribute, self.min_effect, self.bounds)
 
     def _check_count(self, generator: Generator, layer: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, NoControl
 from editbench.base.progress import progress
 from editbench.base.spaces import Codes
 from editbench.methods.shared.selection import check_tune
@@ -275,7 +275,7 @@ def controls(
         One control per class, in the order of the classes.
 
     Raises:
-        Unsupported: no class has a control ("no control found").
+        NoControl: no class has a control.
     """
     found = []
     for c in range(len(attributes[name].classes)):
@@ -283,7 +283,7 @@ def controls(
     # One class with a control is enough for the attribute to be supported.
     if not any(control.found for control in found):
         best = max(found, key=lambda control: control.effect)
-        raise Unsupported(
+        raise NoControl(
             f"no control found for '{name}': the best of {len(effects.change)} candidates moves "
             f"it by {best.effect:.2f} sigma, {min_effect:g} are asked for{_limits(best, bounds)}"
         )

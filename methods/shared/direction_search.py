@@ -18,7 +18,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.methods.shared.control_search import MIN_EFFECT, Control, controls, measure
 from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
@@ -146,7 +146,7 @@ class DirectionSearch(Editor):
         for attribute in data.attributes:
             try:
                 chosen = controls(effects, data.attributes, attribute.name, self.min_effect)
-            except Unsupported as error:
+            except NoControl as error:
                 # "No control found" is a result: the attribute is skipped, with the reason.
                 self.reasons[attribute.name] = str(error)
                 notes[f"control.{attribute.name}"] = str(error)
@@ -228,7 +228,7 @@ class DirectionSearch(Editor):
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         super().check(generator, attributes, attribute)
         if attribute in self.reasons:
-            raise Unsupported(self.reasons[attribute])
+            raise NoControl(self.reasons[attribute])
 
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.moves:

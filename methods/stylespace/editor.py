@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
-from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
 from editbench.methods.shared.control_search import MIN_EFFECT, Effects, choose_control, measure
@@ -330,7 +330,7 @@ class StyleSpace(Editor):
         best = self.effects[attribute].max().item()
         if not bool((self.effects[attribute] >= self.min_effect).any()):
             offered = int(self.offered[attribute])
-            raise Unsupported(
+            raise NoControl(
                 f"no control found for '{attribute}': the best of {offered} candidates moves it by "
                 f"{best:.2f} sigma, {self.min_effect:g} are asked for"
             )

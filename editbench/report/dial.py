@@ -172,7 +172,7 @@ def points(results: Results) -> pd.DataFrame:
     if dial is None:
         return pd.DataFrame(columns=columns)
     runs = results.runs.assign(dial=_settings(results, dial))
-    runs = runs[np.isfinite(runs["dial"]) & (runs["status"] == "done")]
+    runs = runs[np.isfinite(runs["dial"])]
     found = results.rows[np.isfinite(results.rows["value"]) & (results.rows["note"] == "")].merge(
         runs[["run_id", "label", "attribute", "dial"]].rename(columns={"label": "method"}),
         on="run_id",

@@ -344,8 +344,11 @@ def test_a_method_without_a_control_gets_0_and_takes_no_attribute_from_the_other
     assert (
         "a failure on every start" in out and "no control: rare on beard: no control found" in out
     )
-    page = report_of(tmp_path).read_text(encoding="utf-8")
-    assert 'title="no control found">no control</td>' in page
+    page = report_of(tmp_path)
+    assert 'title="no control found">no control</td>' in page.read_text(encoding="utf-8")
+    for name in ("accuracy", "means"):
+        text = (page.parent / "latex" / f"{name}.tex").read_text(encoding="utf-8")
+        assert "failure on every start" in text and "rare/beard" in text
     # Records, pins and exports keep what was measured.
     assert load(tmp_path).rows["run_id"].nunique() == 5
 

@@ -30,8 +30,10 @@ from editbench.report.costs import summed
 from editbench.report.facts import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
+from editbench.report.no_control import SHARES
 from editbench.report.notes import (
     NEVER_BOLD,
+    NO_CONTROL_MEANS,
     NOT_LEARNED_MEANS,
     floor_legend,
     missed_cards,
@@ -192,10 +194,19 @@ def _cell_notes(context: TableContext, column: Column, compared: MeanComparison)
     weak = table[(table["status"] == "done") & (table["learned"] < LEAST_LEARNED)]
     if len(weak) and column.key in OF_LEARNED:
         notes.append(f"‡{NOT_LEARNED_MEANS} ({where(weak, context.theme)})")
+    if column.key in SHARES:
+        notes += _without_control(context)
     # The caption has notes on all methods; these are on single methods.
     for method, why in compared.left(context.theme).items():
         notes.append(f"no mean for {context.theme.method(method)}: {why}")
     return notes
+
+
+def _without_control(context: TableContext) -> list[str]:
+    """What it means that some seeds or methods found no control, and which ones."""
+    table = context.numbers.table
+    found = table[table["no_control"] > 0]
+    return [f"{NO_CONTROL_MEANS} ({where(found, context.theme)})"] if len(found) else []
 
 
 def _means_table(context: TableContext) -> Grid | None:
@@ -235,6 +246,8 @@ def _means_table(context: TableContext) -> Grid | None:
     weak = [context.theme.method(row["method"]) for row in records if not_learned(row)]
     if weak and any(column.key in OF_LEARNED for column in columns):
         notes.append(f"‡{NOT_LEARNED_MEANS} ({', '.join(weak)})")
+    if any(column.key in SHARES for column in columns):
+        notes += _without_control(context)
     heads = ["method", *(column.heading for column in columns)]
     return Grid(caption, heads, rows, notes)
 

@@ -11,8 +11,8 @@ from editbench.methods.shared.control_search import (
     Bounds,
     Effects,
     choose_control,
-    controls,
-    measure,
+    choose_controls,
+    measure_effects,
 )
 from editbench.methods.shared.meta_validation import score_choices
 from editbench.methods.shared.picture_distance import PictureDistance
@@ -33,7 +33,7 @@ def test_effects_are_those_of_the_linear_world_and_the_best_candidate_is_found()
     data = fit_data(overlap=0.0)
     normals = data.teacher.normals
     rows = torch.stack([0.2 * normals[1], normals[2], normals[0] + 0.8 * normals[2], normals[0]])
-    effects = measure(data, apply_rows(data, rows), 4, (-3.0, 3.0), samples=50)
+    effects = measure_effects(data, apply_rows(data, rows), 4, (-3.0, 3.0), samples=50)
     assert effects.decoded == 4 * 2 * 50 and effects.change.shape == (4, 2, 50, 3)
     expected = (
         torch.tensor([-3.0, 3.0])[None, :, None, None]
@@ -55,14 +55,14 @@ def test_effects_are_those_of_the_linear_world_and_the_best_candidate_is_found()
     )  # as strong, and cleaner
     assert up.effect == pytest.approx(3.0 / data.sigma[0].item(), rel=1e-4) and up.off_target < 1e-4
     with pytest.raises(NoControl, match="no control found for 'b': the best of 4 candidates"):
-        controls(effects, data.attributes, "b")
+        choose_controls(effects, data.attributes, "b")
 
 
 def test_an_empty_tune_split_is_named():
     data = fit_data()
     data.tune = data.tune.first(0)
     with pytest.raises(EditbenchError, match=r"tune split is empty.*directions.*bank\.tune"):
-        measure(data, apply_rows(data, data.teacher.normals), 1, (3.0,), what="directions")
+        measure_effects(data, apply_rows(data, data.teacher.normals), 1, (3.0,), what="directions")
     with pytest.raises(EditbenchError, match=r"tune split is empty.*bank\.tune"):
         score_choices(RandomDirection(), data, "a", (1, 2), lambda choice: None)
 
@@ -70,8 +70,8 @@ def test_an_empty_tune_split_is_named():
 def test_classes_of_many_get_their_own_controls_and_a_weak_one_is_named():
     data = fit_data(MIXED, overlap=0.0)
     normals = data.teacher.normals
-    effects = measure(data, apply_rows(data, normals[1:3] - normals[3]), 2, (3.0,))
-    found = controls(effects, MIXED, "kind")
+    effects = measure_effects(data, apply_rows(data, normals[1:3] - normals[3]), 2, (3.0,))
+    found = choose_controls(effects, MIXED, "kind")
     assert [c.candidate for c in found[:2]] == [0, 1] and [c.found for c in found] == [
         True,
         True,
@@ -83,7 +83,7 @@ def test_a_diverging_candidate_is_never_chosen():
     data = fit_data(overlap=0.0)
     rows = torch.stack([data.teacher.normals[0] * torch.nan, data.teacher.normals[0]])
     found = choose_control(
-        measure(data, apply_rows(data, rows), 2, (3.0,)), data.attributes, "a", 1
+        measure_effects(data, apply_rows(data, rows), 2, (3.0,)), data.attributes, "a", 1
     )
     assert found.candidate == 1 and found.found
 
@@ -143,7 +143,7 @@ def test_a_direction_that_breaks_the_picture_is_no_control():
     distance = PictureDistance(data)
     tune = data.tune.codes(Space.W)
     assert distance(data.generator.decode(Codes(Space.W, tune))).mean() == pytest.approx(1, abs=0.3)
-    effects = measure(data, apply_rows(data, rows), 2, (-3.0, 3.0), 50, distance=distance)
+    effects = measure_effects(data, apply_rows(data, rows), 2, (-3.0, 3.0), 50, distance=distance)
     assert effects.distance.shape == (2, 2, 50)
     assert effects.distance[0].mean() < 2 < 100 < effects.distance[1].mean()
     # Looked at by its effect alone, the broken one wins.
@@ -152,19 +152,19 @@ def test_a_direction_that_breaks_the_picture_is_no_control():
     kept = choose_control(effects, data.attributes, "a", 1, bounds=bounds)
     assert kept.candidate == 0 and kept.found and kept.distance < 2 and kept.off_target < 0.5
     # Alone it is told, and not counted.
-    alone = measure(data, apply_rows(data, rows[1:]), 1, (-3.0, 3.0), 50, distance=distance)
-    assert controls(alone, data.attributes, "a")[1].found
+    alone = measure_effects(data, apply_rows(data, rows[1:]), 1, (-3.0, 3.0), 50, distance=distance)
+    assert choose_controls(alone, data.attributes, "a")[1].found
     told = choose_control(alone, data.attributes, "a", 1, bounds=bounds)
     assert not told.found and told.effect > 10 and told.distance > 100
     with pytest.raises(Unsupported, match=r"with off-target .* 0.5 sigma and a picture distance"):
-        controls(alone, data.attributes, "a", bounds=bounds)
+        choose_controls(alone, data.attributes, "a", bounds=bounds)
 
 
 def test_a_direction_that_moves_all_attributes_is_no_control():
     data = fit_data(overlap=0.0)
     normals = data.teacher.normals
     rows = torch.stack([0.5 * normals[0], normals.sum(0)])
-    effects = measure(data, apply_rows(data, rows), 2, (-3.0, 3.0), samples=50)
+    effects = measure_effects(data, apply_rows(data, rows), 2, (-3.0, 3.0), samples=50)
     assert choose_control(effects, data.attributes, "a", 1).candidate == 1
     kept = choose_control(effects, data.attributes, "a", 1, bounds=Bounds(off_target=0.2))
     assert (

@@ -25,7 +25,7 @@ from editbench.methods.gradctrl import GradCtrl
 from editbench.methods.interfacegan import InterFaceGAN
 from editbench.methods.linear_regression import LinearRegression
 from editbench.methods.shared import meta_validation
-from editbench.methods.shared.control_search import choose_control, measure
+from editbench.methods.shared.control_search import choose_control, measure_effects
 from editbench.networks.features import ScorerFeatures
 from editbench.networks.scorer import Scorer
 from editbench.networks.selected import select_attributes
@@ -167,7 +167,7 @@ def test_searches_and_tunings_look_at_the_evaluated_attributes(pair):
     def apply(candidate: int, strength: Tensor, at: Tensor) -> Codes:
         return Codes(Space.W, codes[at] + strength * moves[candidate])
 
-    effects = measure(selected, apply, len(moves), (-1.0, 1.0))
+    effects = measure_effects(selected, apply, len(moves), (-1.0, 1.0))
     control = choose_control(effects, selected.attributes, target, 1, 0.0)
     change = effects.change[control.candidate, effects.strengths.index(control.strength)]
     lacking = effects.start[:, 0] != 1

@@ -42,8 +42,8 @@ from editbench.methods.shared.control_search import (
     Bounds,
     Control,
     Effects,
-    controls,
-    measure,
+    choose_controls,
+    measure_effects,
 )
 from editbench.methods.shared.picture_distance import PictureDistance
 from editbench.methods.shared.ready import Ready
@@ -222,7 +222,7 @@ class NaviGAN(Editor):
 
         # The authors inspect every direction over [-T, T]; the search uses four points.
         strengths = tuple(share * self.reach for share in (-1.0, -0.5, 0.5, 1.0))
-        self.effects = measure(
+        self.effects = measure_effects(
             data,
             apply,
             self.count,
@@ -379,7 +379,9 @@ class NaviGAN(Editor):
         found = {}
         for name in attributes.names:
             try:
-                found[name] = controls(self.effects, attributes, name, self.min_effect, self.bounds)
+                found[name] = choose_controls(
+                    self.effects, attributes, name, self.min_effect, self.bounds
+                )
             except NoControl:
                 continue  # `check` reports it
         return found
@@ -390,7 +392,7 @@ class NaviGAN(Editor):
         self._check_count(generator, layer_name(generator, self.layer))
         if self.effects is not None:
             # Raises NoControl if no class of the attribute has a control.
-            controls(self.effects, attributes, attribute, self.min_effect, self.bounds)
+            choose_controls(self.effects, attributes, attribute, self.min_effect, self.bounds)
 
     def _check_count(self, generator: Generator, layer: str) -> None:
         """Raise EditbenchError if the layer has fewer directions than `count`."""

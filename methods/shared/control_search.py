@@ -76,7 +76,7 @@ class Bounds:
         return " and ".join(parts)
 
 
-ANYTHING = Bounds()
+NO_BOUNDS = Bounds()
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Effects:
     distance: Tensor | None = None
 
 
-def measure(
+def measure_effects(
     data: FitData,
     apply: Callable[[int, Tensor, Tensor], Codes],
     candidates: int,
@@ -124,55 +124,56 @@ def measure(
         EditbenchError: the tune split is empty.
     """
     check_tune(data, what)
-    # The images that the search decodes are a cost of the method and are counted from here on.
     attributes = data.attributes
-    before = data.generator.decoded
-    positions = torch.arange(min(samples, len(data.tune)), device=data.tune.logits.device)
-    logits = data.tune.logits[positions]
-    base = attributes.log_odds(logits)
-    count = len(positions)
-    # All strengths of a candidate are decoded together, since small batches cost more per image.
-    each = torch.tensor(strengths, device=positions.device).repeat_interleave(count).unsqueeze(1)
-    again = positions.repeat(len(strengths))
-    change = []
-    far = []
+    # The images that the search decodes are a cost of the method and are counted from here on.
+    decoded_before = data.generator.decoded
+    n = min(samples, len(data.tune))
+    positions = torch.arange(n, device=data.tune.logits.device)
+    start_logits = data.tune.logits[positions]
+    start_odds = attributes.log_odds(start_logits)
+    # All strengths of a candidate are decoded together, since small batches cost more per image:
+    # all samples at the first strength, then all samples at the second one, and so on.
+    all_strengths = torch.tensor(strengths, device=positions.device)
+    all_strengths = all_strengths.repeat_interleave(n).unsqueeze(1)  # (T n, 1)
+    all_positions = positions.repeat(len(strengths))  # (T n,)
+    changes = []
+    distances: list[Tensor] = []
     with progress(f"effects of {what}", candidates) as advance:
         for candidate in range(candidates):
-            scored, away = _look(data, apply(candidate, each, again), distance)
-            edited = attributes.log_odds(scored).unflatten(0, (len(strengths), count)) - base
-            far += away
+            codes = apply(candidate, all_strengths, all_positions)
+            if distance is None:
+                logits = data.score(codes)
+            else:
+                logits, measured = _score_with_distances(data, codes, distance)
+                distances.append(measured)
+            odds = attributes.log_odds(logits).unflatten(0, (len(strengths), n))
             # In sigmas, so that attributes with different scales can be compared.
-            change.append(edited / data.sigma)
+            changes.append((odds - start_odds) / data.sigma)
             advance()
-    decoded = data.generator.decoded - before
-    measured = None
-    if distance is not None:
-        measured = torch.cat(far).reshape(candidates, len(strengths), len(positions))
-    return Effects(torch.stack(change), strengths, attributes.labels(logits), decoded, measured)
+    return Effects(
+        torch.stack(changes),
+        strengths,
+        attributes.labels(start_logits),
+        data.generator.decoded - decoded_before,
+        torch.stack(distances).unflatten(1, (len(strengths), n)) if distances else None,
+    )
 
 
-def _look(
-    data: FitData,
-    codes: Codes,
-    distance: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor, list[Tensor]]:
-    """The teacher's logits (n, width) and, in parts, the distances (n,) of the same images."""
-    if distance is None:
-        return data.score(codes), []
-    logits = []
-    away = []
+def _score_with_distances(
+    data: FitData, codes: Codes, distance: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The teacher's logits (n, width), as `FitData.score`, and the distances (n,) of the same
+    images."""
+
+    def score(rows: slice) -> tuple[Tensor, Tensor]:
+        images = data.generator.decode(codes[rows])
+        measured = distance(images)
+        return data.teacher(images), measured
+
     with torch.inference_mode():
-
-        def work(rows: slice) -> tuple[Tensor, Tensor]:
-            pictures = data.generator.decode(codes[rows])
-            far = distance(pictures)
-            return data.teacher(pictures), far
-
-        for scored, far in data.batches.run(len(codes), work):
-            logits.append(scored)
-            away.append(far)
+        logits, distances = zip(*data.batches.run(len(codes), score))
     # A tensor made in inference mode cannot be used in a later backward pass; a copy can.
-    return torch.cat(logits).clone(), [part.clone() for part in away]
+    return torch.cat(logits).clone(), torch.cat(distances).clone()
 
 
 def choose_control(
@@ -181,7 +182,7 @@ def choose_control(
     name: str,
     target: int,
     min_effect: float = MIN_EFFECT,
-    bounds: Bounds = ANYTHING,
+    bounds: Bounds = NO_BOUNDS,
 ) -> Control:
     """Choose the control towards one class of an attribute.
 
@@ -202,62 +203,79 @@ def choose_control(
         min_effect: smallest effect that counts as a control, in sigmas.
         bounds: on the side effects of a control.
     """
-    column, sign = attributes.column(name, target)
-    lacking = effects.start[:, attributes.index(name)] != target
     # Samples that already have the class say nothing about the change towards it.
-    lacking = lacking if bool(lacking.any()) else torch.ones_like(lacking)
+    lacking = effects.start[:, attributes.index(name)] != target
+    if not bool(lacking.any()):
+        lacking = torch.ones_like(lacking)
     change = effects.change[:, :, lacking]  # (C, T, m, width)
-    effect = (sign * change[..., column]).mean(2)
-    others = []
-    for k, other in enumerate(attributes.names):
-        if other != name:
-            # The column of the class that each sample starts in: (m,)
-            columns = attributes.column(other, effects.start[lacking, k])[0]
-            own = torch.as_tensor(columns).to(change.device)
-            index = own.expand(*change.shape[:2], -1).unsqueeze(3)
-            others.append(change.gather(3, index)[..., 0].abs().mean(2))
-    off_target = torch.stack(others).mean(0) if others else torch.zeros_like(effect)
+    column, sign = attributes.column(name, target)
+    effect = (sign * change[..., column]).mean(2)  # (C, T), like everything below
+    off_target = _off_target_change(change, effects.start[lacking], attributes, name)
     # A candidate that breaks the image has NaN or infinite scores for some attribute, and must not
     # be chosen for them.
     sound = torch.isfinite(effect) & torch.isfinite(off_target)
     effect = torch.where(sound, effect, -torch.inf)
     # The NaN of a broken image satisfies no bound.
-    kept = torch.ones_like(effect, dtype=torch.bool)
+    within = torch.ones_like(sound)
     if bounds.off_target is not None:
-        kept &= off_target <= bounds.off_target
-    away = torch.full_like(effect, torch.nan)
+        within &= off_target <= bounds.off_target
+    distance = torch.full_like(effect, torch.nan)
     if effects.distance is not None:
-        away = effects.distance[:, :, lacking].mean(2).to(effect)
+        distance = effects.distance[:, :, lacking].mean(2).to(effect)
         if bounds.distance is not None:
-            kept &= away <= bounds.distance
-    inside = bool((kept & torch.isfinite(effect)).any())
-    open_to = torch.where(kept, effect, -torch.inf) if inside else effect
-    best = open_to.max().item()
+            within &= distance <= bounds.distance
+    any_within = bool((within & torch.isfinite(effect)).any())
+    eligible = torch.where(within, effect, -torch.inf) if any_within else effect
+    largest = eligible.max().item()
     # Among nearly equal effects the control with the smaller side effects is preferred.
-    least = 0.95 * best if best > 0 else best
-    if best >= min_effect:
+    nearly = 0.95 * largest if largest > 0 else largest
+    if largest >= min_effect:
         # A candidate with an effect below min_effect must not replace one above it.
-        least = max(least, min_effect)
-    near = open_to >= least
-    ratio = torch.where(near, effect / off_target.clamp_min(1e-6), -torch.inf)
-    candidate, at = divmod(int(ratio.argmax()), len(effects.strengths))
-    reached = effect[candidate, at].item()
+        nearly = max(nearly, min_effect)
+    ratio = effect / off_target.clamp_min(1e-6)
+    ratio = torch.where(eligible >= nearly, ratio, -torch.inf)
+    candidate, strength = divmod(int(ratio.argmax()), len(effects.strengths))
+    reached = effect[candidate, strength].item()
     return Control(
         candidate,
-        effects.strengths[at],
+        effects.strengths[strength],
         reached,
-        off_target[candidate, at].item(),
-        inside and reached >= min_effect,
-        away[candidate, at].item(),
+        off_target[candidate, strength].item(),
+        any_within and reached >= min_effect,
+        distance[candidate, strength].item(),
     )
 
 
-def controls(
+def _off_target_change(change: Tensor, start: Tensor, attributes: Attributes, name: str) -> Tensor:
+    """Mean absolute change of the attributes other than `name`; 0 if there is no other.
+
+    Args:
+        change: (C, T, m, width) changes of the log-odds.
+        start: (m, A) classes of the unedited samples. Of an attribute of several classes, the
+            log-odds of the sample's own class count.
+        attributes: of the log-odds.
+        name: the target attribute.
+
+    Returns:
+        (C, T).
+    """
+    of_attribute = []
+    for k, other in enumerate(attributes.names):
+        if other != name:
+            columns = torch.as_tensor(attributes.column(other, start[:, k])[0]).to(change.device)
+            index = columns.expand(*change.shape[:2], -1).unsqueeze(3)  # (C, T, m, 1)
+            of_attribute.append(change.gather(3, index)[..., 0].abs().mean(2))
+    if not of_attribute:
+        return change.new_zeros(change.shape[:2])
+    return torch.stack(of_attribute).mean(0)
+
+
+def choose_controls(
     effects: Effects,
     attributes: Attributes,
     name: str,
     min_effect: float = MIN_EFFECT,
-    bounds: Bounds = ANYTHING,
+    bounds: Bounds = NO_BOUNDS,
 ) -> list[Control]:
     """Choose the control towards each class of an attribute.
 
@@ -277,24 +295,24 @@ def controls(
     Raises:
         NoControl: no class has a control.
     """
-    found = []
-    for c in range(len(attributes[name].classes)):
-        found.append(choose_control(effects, attributes, name, c, min_effect, bounds))
+    chosen = []
+    for target in range(len(attributes[name].classes)):
+        chosen.append(choose_control(effects, attributes, name, target, min_effect, bounds))
     # One class with a control is enough for the attribute to be supported.
-    if not any(control.found for control in found):
-        best = max(found, key=lambda control: control.effect)
+    if not any(control.found for control in chosen):
+        best = max(chosen, key=lambda control: control.effect)
         raise NoControl(
             f"no control found for '{name}': the best of {len(effects.change)} candidates moves "
-            f"it by {best.effect:.2f} sigma, {min_effect:g} are asked for{_limits(best, bounds)}"
+            f"it by {best.effect:.2f} sigma, {min_effect:g} are asked for{_explain_bounds(best, bounds)}"
         )
-    return found
+    return chosen
 
 
-def _limits(best: Control, bounds: Bounds) -> str:
+def _explain_bounds(best: Control, bounds: Bounds) -> str:
     """The bounds and the best candidate's side effects, for the message; '' without bounds."""
     if not str(bounds):
         return ""
-    does = f"off-target {best.off_target:.2f} sigma"
+    side_effects = f"off-target {best.off_target:.2f} sigma"
     if math.isfinite(best.distance):
-        does += f", picture distance {best.distance:.2f}"
-    return f", with {bounds} ({does})"
+        side_effects += f", picture distance {best.distance:.2f}"
+    return f", with {bounds} ({side_effects})"

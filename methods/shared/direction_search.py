@@ -20,7 +20,12 @@ from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device
 from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
-from editbench.methods.shared.control_search import MIN_EFFECT, Control, controls, measure
+from editbench.methods.shared.control_search import (
+    MIN_EFFECT,
+    Control,
+    choose_controls,
+    measure_effects,
+)
 from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
 from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import walk_space
@@ -131,7 +136,7 @@ class DirectionSearch(Editor):
             moved = self._advance(origin, moves, strengths, self.centre)
             return self._within(origin, moved, torch.tensor([bounds]))
 
-        effects = measure(
+        effects = measure_effects(
             data,
             apply,
             len(candidates),
@@ -145,7 +150,7 @@ class DirectionSearch(Editor):
         self.reasons = {}
         for attribute in data.attributes:
             try:
-                chosen = controls(effects, data.attributes, attribute.name, self.min_effect)
+                chosen = choose_controls(effects, data.attributes, attribute.name, self.min_effect)
             except NoControl as error:
                 # "No control found" is a result: the attribute is skipped, with the reason.
                 self.reasons[attribute.name] = str(error)

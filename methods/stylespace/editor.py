@@ -16,7 +16,12 @@ from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
-from editbench.methods.shared.control_search import MIN_EFFECT, Effects, choose_control, measure
+from editbench.methods.shared.control_search import (
+    MIN_EFFECT,
+    Effects,
+    choose_control,
+    measure_effects,
+)
 from editbench.methods.shared.ready import Ready
 from editbench.methods.shared.selection import choice, class_counts, class_log_odds
 from editbench.methods.shared.state import group, prefixed
@@ -234,7 +239,9 @@ class StyleSpace(Editor):
         def apply(candidate: int, strengths: Tensor, positions: Tensor) -> Codes:
             return Codes(Space.S, base[positions] + strengths * moves[candidate])
 
-        return measure(data, apply, len(moves), self.strengths, self.samples, "style channels")
+        return measure_effects(
+            data, apply, len(moves), self.strengths, self.samples, "style channels"
+        )
 
     def _choose(
         self,

@@ -14,8 +14,8 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_positive
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import walk_space
+from editbench.methods.shared.device_copies import DeviceCopies
+from editbench.methods.shared.options import walk_space
 from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
@@ -81,7 +81,7 @@ class Direction(Editor):
         self.directions: dict[str, Tensor] = {}
         # Name -> rows of W+ that the file itself names, as published files may.
         self.ranges: dict[str, tuple[int, int]] = {}
-        self._ready = Ready()
+        self._copies = DeviceCopies()
 
     def fit(self, data: FitData) -> FitReport:
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
@@ -161,7 +161,7 @@ class Direction(Editor):
         if walk.attribute not in self.directions:
             raise Unsupported(f"no direction for '{walk.attribute}'")
         like = walk.codes.new_empty(0, dtype=torch.float64)
-        return self._ready(walk.attribute, self.directions[walk.attribute], like)
+        return self._copies.get(walk.attribute, self.directions[walk.attribute], like)
 
     def step(self, walk: Walk) -> Tensor:
         rows = self._rows(walk)

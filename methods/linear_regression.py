@@ -15,9 +15,8 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import Unsupported
-from editbench.base.validation import check_positive
+from editbench.base.validation import check_choice, check_positive
 from editbench.methods.shared.projection import unit
-from editbench.methods.shared.selection import choice
 from editbench.methods.shared.state import group, prefixed
 from editbench.methods.shared.straight_walk import StraightWalk, towards
 from editbench.networks.generator import Generator
@@ -68,7 +67,7 @@ class LinearRegression(StraightWalk):
     ) -> None:
         super().__init__(conditions, delta, scale_step, space, layers)
         if isinstance(penalty, str):
-            choice("penalty", penalty, ("leave_one_out",))
+            check_choice("penalty", penalty, ("leave_one_out",))
             self.penalties = PENALTIES
         else:
             check_positive("penalty", penalty)
@@ -93,9 +92,8 @@ class LinearRegression(StraightWalk):
                 continue
             notes[f"penalty.{name}"] = found.penalty[columns].tolist()
             notes[f"explained.{name}"] = found.explained[columns].round(4).tolist()
-            others = [rows[other] for other in rows if other != name and self.is_condition(other)]
-            conditions = np.concatenate([np.zeros((0, codes.shape[1])), *others])
-            self.set_directions(name, towards(rows[name]), conditions, notes)
+            _, projection_notes = self.set_directions(name, towards(rows[name]), rows)
+            notes |= projection_notes
         return FitReport(labels=len(data.fit), notes=notes)
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:

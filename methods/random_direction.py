@@ -11,8 +11,8 @@ from torch import Tensor
 from editbench.base.devices import to_device
 from editbench.base.seeding import normals
 from editbench.base.validation import check_positive
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import walk_space
+from editbench.methods.shared.device_copies import DeviceCopies
+from editbench.methods.shared.options import walk_space
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 
@@ -52,7 +52,7 @@ class RandomDirection(Editor):
         # A cache for speed only: the directions are determined by seed and start.
         self._starts = np.empty(0, np.int64)  # sorted
         self._units = torch.empty(0, 0)  # (len(starts), d) float64
-        self._ready = Ready()
+        self._copies = DeviceCopies()
 
     def fit(self, data: FitData) -> FitReport:
         self._forget()
@@ -76,7 +76,7 @@ class RandomDirection(Editor):
             self._starts = np.union1d(wanted, self._starts)
             self._units = torch.from_numpy(self._draw_units(dim))
         place = torch.from_numpy(np.searchsorted(self._starts, wanted))
-        return self._ready("units", self._units, like)[to_device(place, like.device)]
+        return self._copies.get("units", self._units, like)[to_device(place, like.device)]
 
     def _draw_units(self, dim: int) -> np.ndarray:
         """Unit directions (len(starts), dim) of the starts known so far."""

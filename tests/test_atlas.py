@@ -101,7 +101,7 @@ def test_directions_are_those_that_a_fit_chooses_among():
         for note in report.notes.get(f"control.{name}", {}).values()
     }
     for kernel, place in zip(editor.kernels, sorted(used)):
-        torch.testing.assert_close(kernel * editor.reach, found.tensors["kernels"][place])
+        torch.testing.assert_close(kernel * editor.largest_shift, found.tensors["kernels"][place])
 
 
 def test_channels_come_rank_by_rank():

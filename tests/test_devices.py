@@ -20,7 +20,7 @@ from editbench.bank.spec import BankSpec
 from editbench.base.devices import forget_peak, free_memory, memory, to_device, to_host
 from editbench.base.errors import BadFile
 from editbench.base.precision import use_precision
-from editbench.methods.shared.ready import Ready
+from editbench.methods.shared.device_copies import DeviceCopies
 from editbench.networks.roles import Networks
 from editbench.run import launch
 from editbench.run.environment import peak_memory_mb
@@ -92,14 +92,14 @@ def test_copies_on_the_host_are_the_tensors_themselves():
 
 
 def test_what_is_kept_of_a_fit_is_that_of_its_tensor_and_of_the_walk_s_numbers():
-    ready = Ready()
+    copies = DeviceCopies()
     fit = torch.arange(3, dtype=torch.float64)
     like = torch.zeros(1)
-    kept = ready("a", fit, like)
-    assert kept.dtype == like.dtype and ready("a", fit, like + 1) is kept
-    assert ready("a", fit, like.double()) is fit
+    kept = copies.get("a", fit, like)
+    assert kept.dtype == like.dtype and copies.get("a", fit, like + 1) is kept
+    assert copies.get("a", fit, like.double()) is fit
     # Another fit has other tensors, though they are equal.
-    assert ready("a", fit.clone(), like) is not kept
+    assert copies.get("a", fit.clone(), like) is not kept
 
 
 @needs_pretend_gpu

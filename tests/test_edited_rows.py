@@ -39,7 +39,7 @@ def searched() -> Editor:
     """An editor that has found one control, which moves the rows EDITED."""
     editor = RandomSearched()
     editor.moves["smile"] = MOVE.expand(2, -1)
-    editor.bounds["smile"] = torch.tensor([EDITED, EDITED])
+    editor.row_ranges["smile"] = torch.tensor([EDITED, EDITED])
     return editor
 
 

@@ -180,7 +180,7 @@ def test_every_class_walks_along_its_own_component_in_its_own_rows():
     data = along_axes(MIXED, range(8))
     editor, _ = fitted(data)
     walk = make_walk(data, editor, "kind")
-    editor.bounds["kind"] = torch.tensor([[0, 4], [1, 3], [3, 4]])
+    editor.row_ranges["kind"] = torch.tensor([[0, 4], [1, 3], [3, 4]])
     walk.codes, walk.steps = editor.step(walk), 1
     moved = (walk.codes - walk.origin) / 0.5
     for row, target in zip(moved, walk.target):
@@ -188,7 +188,7 @@ def test_every_class_walks_along_its_own_component_in_its_own_rows():
     codes = editor.codes(walk)
     assert codes.space == Space.W_PLUS
     for n, target in enumerate(walk.target.tolist()):
-        a, b = editor.bounds["kind"][target].tolist()
+        a, b = editor.row_ranges["kind"][target].tolist()
         expected = torch.stack([walk.codes[n] if a <= r < b else walk.origin[n] for r in range(4)])
         assert torch.equal(codes.values[n], expected)
 
@@ -235,14 +235,14 @@ def test_regression_from_activations_that_are_w_gives_the_components_of_w_and_th
     generator = data.generator
     in_w = activation_directions(data, "conv", Space.W, 20_000, 8)
     np.testing.assert_allclose(
-        np.abs((in_w.rows * generator.axes[:8].double().numpy()).sum(1)), 1, atol=2e-3
+        np.abs((in_w.vectors * generator.axes[:8].double().numpy()).sum(1)), 1, atol=2e-3
     )
     np.testing.assert_allclose(in_w.stdev, generator.std[:8], rtol=0.03)
     np.testing.assert_allclose(in_w.mean, generator.mean, atol=0.15)
     in_z = activation_directions(
         data, "conv", Space.Z, 20_000, 8
     )  # z_i is the distance along axis i, in deviations
-    np.testing.assert_allclose(np.abs(in_z.rows), np.eye(8, DIM), atol=0.06)
+    np.testing.assert_allclose(np.abs(in_z.vectors), np.eye(8, DIM), atol=0.06)
     assert (in_z.stdev == 1).all() and np.abs(in_z.mean).max() < 0.03
 
 
@@ -265,7 +265,7 @@ def test_regression_is_least_squares_on_fresh_samples(space):
     coordinates = oracle.transform(second) / np.sqrt(oracle.explained_variance_)
     slopes = LinearRegression().fit(coordinates, codes[1].double().numpy()).coef_.T
     slopes /= np.linalg.norm(slopes, axis=1, keepdims=True)
-    np.testing.assert_allclose(np.abs((found.rows * slopes).sum(1)), 1, atol=1e-6)
+    np.testing.assert_allclose(np.abs((found.vectors * slopes).sum(1)), 1, atol=1e-6)
     if space == Space.W:
         np.testing.assert_allclose(
             found.stdev, (codes[1].double().numpy() @ slopes.T).std(0, ddof=1), rtol=1e-4

@@ -15,8 +15,8 @@ from editbench.methods.interfacegan.boundaries import (
     soft_margin,
 )
 from editbench.methods.interfacegan.editor import InterFaceGAN
+from editbench.methods.shared.examples import example_order
 from editbench.methods.shared.projection import project, unit
-from editbench.methods.shared.selection import example_order
 from editbench.run.fits import learned_auc
 from tests.toy import BINARY, DATA, MIXED, check_editor, fit_data, make_walk, needs_data
 

@@ -19,11 +19,7 @@ from editbench.methods.gradctrl.latent_classifier import (
     initial,
     train,
 )
-from editbench.methods.shared.selection import (
-    example_order,
-    extreme_examples,
-    random_examples,
-)
+from editbench.methods.shared.examples import example_order, extreme_examples, random_examples
 from tests.published_heads import FFHQ, ffhq_codes, heads, published
 from tests.toy import DATA, fit_data, needs_data
 

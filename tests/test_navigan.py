@@ -109,9 +109,11 @@ def test_effects_and_walks_of_the_linear_world(variant):
     data = fit_data(MIXED, DIM)
     editor = toy_editor(variant=variant, count=6, spectrum=SHORT if variant == "spectrum" else None)
     report = editor.fit(data)
-    assert editor.reach == pytest.approx(200 / DIM * data.generator.weight.norm().item(), rel=1e-6)
+    assert editor.largest_shift == pytest.approx(
+        200 / DIM * data.generator.weight.norm().item(), rel=1e-6
+    )
     w, effects = data.tune.w[:30], editor.effects
-    strengths = torch.tensor([-1, -0.5, 0.5, 1]) * editor.reach
+    strengths = torch.tensor([-1, -0.5, 0.5, 1]) * editor.largest_shift
     torch.testing.assert_close(torch.tensor(effects.strengths), strengths)
     assert report.labels == 30 and effects.decoded == 30 * 4 * 6
     control, walk = report.notes["control.kind"], make_walk(data, editor, "kind")
@@ -119,7 +121,7 @@ def test_effects_and_walks_of_the_linear_world(variant):
     base = data.teacher(walk.latent)
     for steps in range(1, 4):
         walk.codes = editor.step(walk)
-        assert walk.codes == pytest.approx(steps * editor.reach / 20)
+        assert walk.codes == pytest.approx(steps * editor.largest_shift / 20)
         shift = editor.codes(walk).shift
         assert len(shift.kernels) <= 3
         logits = data.score(editor.codes(walk))
@@ -131,7 +133,7 @@ def test_effects_and_walks_of_the_linear_world(variant):
             torch.testing.assert_close(logits[n], base[n] + delta, atol=1e-3, rtol=1e-4)
             moved = effects.change[named["candidate"], 3 if sign > 0 else 0]
             odds = MIXED.log_odds(
-                data.teacher(w + sign * editor.reach * w @ matrix.T)
+                data.teacher(w + sign * editor.largest_shift * w @ matrix.T)
             ) - MIXED.log_odds(data.teacher(w))
             torch.testing.assert_close(moved, odds / data.sigma, atol=1e-3, rtol=1e-3)
 
@@ -205,7 +207,7 @@ def test_a_walk_decodes_as_copies_of_the_network_do(network, variant, layer):
     for n in range(6):
         alone = edited_alone(
             network,
-            editor.at,
+            editor.layer_name,
             shift.kernels[shift.index[n]],
             shift.magnitude[n],
             Codes(Space.W, walk.latent[n : n + 1]),
@@ -257,9 +259,9 @@ def test_spectrum_sees_the_one_channel_that_its_distance_sees():
         count=3,
         spectrum=SHORT | {"tolerance": 1e-3, "latents": 40, "perceptual": "teacher"},
     )
-    editor.at = "conv"
-    direction, notes = editor._find(data)
-    basis, _ = editor._spectrum(data, editor.spectrum)
+    editor.layer_name = "conv"
+    direction, notes = editor._find_directions(data)
+    basis, _ = editor._find_spectrum(data, editor.spectrum)
     assert (
         notes["spectrum"]["converged"]
         and notes["spectrum"]["perceptual"] == "features of OneChannel"
@@ -283,8 +285,8 @@ def test_finite_differences_have_the_radius_and_the_unit_that_were_asked_for(net
         editor = NaviGAN(
             "spectrum", "conv8", 2, spectrum=options | {"latents": 6, "perceptual": "pixels"}
         )
-        editor.at = "conv8"
-        basis, _ = editor._spectrum(data, editor.spectrum)
+        editor.layer_name = "conv8"
+        basis, _ = editor._find_spectrum(data, editor.spectrum)
         expected = spectrum(network, Codes(Space.Z, z), "conv8", PixelDistance(), 2, **options)
         found[radius, unit] = torch.stack([basis.direction(k) for k in range(2)])
         torch.testing.assert_close(found[radius, unit], expected.vectors, atol=1e-5, rtol=0)
@@ -453,7 +455,7 @@ def test_generators_and_layers_that_do_not_fit():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"variant": "x"}, "variant: 'x'"),
+        ({"variant": "x"}, "variant=x"),
         ({"max_distance": 0.0}, "max_distance=0.0 must be positive, or null"),
         ({"max_off_target": -1.0}, "max_off_target"),
         ({"count": 0}, "count=0"),
@@ -467,7 +469,7 @@ def test_generators_and_layers_that_do_not_fit():
         ),
         (
             {"variant": "spectrum", "spectrum": {"method": "lanczos"}},
-            "spectrum.method: 'lanczos' is not one of block",
+            "spectrum.method=lanczos must be one of block",
         ),
         (
             {"variant": "spectrum", "spectrum": {"radius": 0.0}},

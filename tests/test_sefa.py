@@ -67,11 +67,11 @@ def test_directions_belong_to_the_range_they_come_from(generator):
         type(data)(generator, teacher, _with(data.fit, w), _with(data.tune, w), data.sigma, 0)
     )
     ranges = scale_ranges(RANGES, generator.num_ws)
-    assert found.bounds.tolist() == [list(rows) for rows in ranges for _ in range(2)]
+    assert found.row_ranges.tolist() == [list(rows) for rows in ranges for _ in range(2)]
     weights = slow_weights(generator)
     for place, (first, last) in enumerate(ranges):
         expected, _ = eigenvectors(np.concatenate(weights[first:last], 1), 2, True)
-        np.testing.assert_allclose(found.rows[2 * place : 2 * place + 2], expected, atol=1e-4)
+        np.testing.assert_allclose(found.vectors[2 * place : 2 * place + 2], expected, atol=1e-4)
     # One unit of strength is one of the paper's W, by the ratio of the spreads.
     spread = np.sqrt(((w - w.mean(0)) ** 2).sum(1).mean().item())
     np.testing.assert_allclose(found.stdev, spread / 9.06, rtol=1e-5)

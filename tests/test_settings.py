@@ -151,7 +151,7 @@ def test_a_sweep_over_methods_has_the_options_of_its_own_methods():
     [
         ("method.spectrum.latents=0", "method.spectrum.latents=0 must be at least 1"),
         ("method.spectrum.unit=1", "method.spectrum.unit=1 must be true or false"),
-        ("method.spectrum.method=x", "method.spectrum.method: 'x' is not one of block, power"),
+        ("method.spectrum.method=x", "method.spectrum.method=x must be one of block, power"),
         ("+method.spectrum.lat=5", "unknown option of 'method.spectrum' 'lat'. Did you mean 'lat"),
         ("inversion.rampup=2", "inversion.rampup=2 must be in (0, 1]"),
     ],

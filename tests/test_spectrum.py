@@ -305,7 +305,7 @@ def test_what_cannot_be_computed_is_said() -> None:
     with pytest.raises(EditbenchError, match="2 blocks of 8 cannot hold 20"):
         spectrum(generator, w, "conv", PixelDistance(), 20, iterations=2)
     for key in ("method", "products"):
-        with pytest.raises(EditbenchError, match=f"{key}: 'other' is not one of"):
+        with pytest.raises(EditbenchError, match=f"{key}=other must be one of"):
             spectrum(generator, w, "conv", PixelDistance(), 2, **{key: "other"})
     w[3, 3] = torch.nan
     with pytest.raises(NonFinite, match="spectrum of 'conv'"):

@@ -238,8 +238,8 @@ def test_the_contract_and_the_channels_of_the_regions():
     assert "sign_of_exemplars" not in report.notes["control.a"][0]
     best = LocalisedStyleSpace(SideParser(), REGIONS, images=4, candidates=1)
     best.fit(data)
-    assert editor.offered["a"] == len(report.notes["channels_of_region"]["left"]) > 1
-    assert best.offered["a"] == 1 and best.offered["b"] == 2  # of two regions
+    assert editor.candidate_counts["a"] == len(report.notes["channels_of_region"]["left"]) > 1
+    assert best.candidate_counts["a"] == 1 and best.candidate_counts["b"] == 2  # of two regions
     assert editor.directions["b"][1, 2] < 0 < editor.directions["b"][0, 2]  # brighter is less of b
 
 

@@ -19,7 +19,7 @@ from editbench.base import seeding
 from editbench.base.attributes import Attribute, Attributes, log_odds_of_classes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Space
-from editbench.base.validation import check_positive
+from editbench.base.validation import check_choice, check_positive
 from editbench.methods.gradctrl.exclusion import (
     FFHQ_EXCLUDE,
     FFHQ_LAYERS,
@@ -37,7 +37,14 @@ from editbench.methods.gradctrl.latent_classifier import (
     load_heads,
     train,
 )
-from editbench.methods.gradctrl.tuning import choose_count
+from editbench.methods.shared.examples import (
+    class_counts,
+    class_log_odds,
+    empty_class,
+    example_order,
+    extreme_examples,
+    random_examples,
+)
 from editbench.methods.shared.layer_choice import (
     RANGES_OF,
     check_tuned,
@@ -46,22 +53,17 @@ from editbench.methods.shared.layer_choice import (
     load_layers,
     scale_ranges,
 )
-from editbench.methods.shared.selection import (
-    choice,
-    class_counts,
-    class_log_odds,
-    empty_class,
-    example_order,
-    extreme_examples,
-    random_examples,
-    walk_space,
-)
+from editbench.methods.shared.meta_validation import score_choices
+from editbench.methods.shared.options import walk_space
 from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FFHQ_W_SPREAD, Editor, FitData, FitReport, Walk, unit_rows
 
 VALIDATION = 2000  # largest number of tune samples used for early stopping of the classifiers
 PARTS = ("weight1", "bias1", "weight2", "bias2")
+# The counts that the paper tries for 512 channels (section 4), and the one it calls a good default.
+COUNTS = (50, 100, 150, 200, 250)
+DEFAULT_COUNT = 100
 
 
 class GradCtrl(Editor):
@@ -131,7 +133,7 @@ class GradCtrl(Editor):
         self.tune_layers = layers == "tuned"
         self.published_layers = layers == "ffhq"
         if isinstance(layers, str):
-            choice("layers", layers, ("ffhq", "tuned"))
+            check_choice("layers", layers, ("ffhq", "tuned"))
             # 'tuned' starts without ranges; `tune` adds one for each attribute.
             layers = {}
         super().__init__(layers)
@@ -151,10 +153,14 @@ class GradCtrl(Editor):
         self.hold_out = float(hold_out)
         self.pool = pool or 20 * n_per_class
         self.epochs = epochs
-        self.selection = choice("selection", selection, ("extremes", "random"))
-        self.ties = choice("ties", ties, ("exact", "all"))
-        self.multiclass = choice("multiclass", multiclass, ("max", "predicted"))
-        self.objective = choice("objective", objective, ("log_softmax", "probability", "logit"))
+        check_choice("selection", selection, ("extremes", "random"))
+        self.selection = selection
+        check_choice("ties", ties, ("exact", "all"))
+        self.ties = ties
+        check_choice("multiclass", multiclass, ("max", "predicted"))
+        self.multiclass = multiclass
+        check_choice("objective", objective, ("log_softmax", "probability", "logit"))
+        self.objective = objective
         self.published_exclude = exclude == "ffhq"
         self.exclude = parse_exclude(exclude)
         self.tune_exclusion = tune_exclusion
@@ -169,35 +175,40 @@ class GradCtrl(Editor):
         self.classifier: LatentClassifier | None = None
         self.ordered: set[str] = set()
         self.counts: dict[str, Tensor] = {}  # fit samples in each class, of attributes to be fitted
-        self.tuned: dict[str, int] = {}
+        self.tuned: dict[str, int] = {}  # name -> count for 512 channels, with `tune_exclusion`
 
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
-        attributes = data.attributes
         self.tuned = {}
         self.counts = {}
         self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
         # Classes of these attributes are visited one after the other.
-        self.ordered = {item.name for item in attributes if item.ordered}
+        self.ordered = {item.name for item in data.attributes if item.ordered}
         report = self._load(data) if self.head_file else self._train(data)
         report.notes["step"] = self.length
+        report.notes |= self._table_notes(data.generator)
+        return report
+
+    def _table_notes(self, generator: Generator) -> dict[str, object]:
+        """Notes on what the published tables do not cover."""
+        notes: dict[str, object] = {}
         # A tuned count replaces the table.
         if self.published_exclude and not self.tune_exclusion:
             outside = [name for name in self._fitted().names if name not in FFHQ_EXCLUDE]
             if outside:
-                report.notes["exclude"] = (
+                notes["exclude"] = (
                     f"the published table has no {', '.join(outside)}: no channel is left alone "
                     "for them"
                 )
         if self.published_layers:
-            if Space.W_PLUS not in data.generator.spaces:
-                report.notes["layers"] = "the generator has no W+: the whole code moves"
-            elif data.generator.num_ws != RANGES_OF:
-                report.notes["layers"] = (
+            if Space.W_PLUS not in generator.spaces:
+                notes["layers"] = "the generator has no W+: the whole code moves"
+            elif generator.num_ws != RANGES_OF:
+                notes["layers"] = (
                     f"the published table is of {RANGES_OF} rows of W+: in proportion for "
-                    f"{data.generator.num_ws}"
+                    f"{generator.num_ws}"
                 )
-        return report
+        return notes
 
     def _load(self, data: FitData) -> FitReport:
         self.classifier = load_heads(str(self.head_file), self.head_attributes, self.head_signs)
@@ -270,47 +281,59 @@ class GradCtrl(Editor):
             looked: number of labels read.
             notes: about the choice, for the record.
         """
-        attributes = data.attributes
         # One order for all attributes, since labelling a sample labels it for all of them.
         order = example_order(data)
-        samples = []
-        classes = []
-        held = []
+        samples = []  # for each attribute: (m,) positions in the fit split
+        classes = []  # (m,)
+        held_out = []  # (m,) bool
         looked = 0
         notes: dict[str, object] = {}
         for name in names:
-            labels = attributes.labels(data.fit.logits, name)
-            if self.selection == "random":
-                chosen, labelled = random_examples(
-                    labels, len(attributes[name].classes), order, self.n_per_class
-                )
-            else:
-                chosen, labelled = extreme_examples(
-                    class_log_odds(data, name), labels, order, self.n_per_class, self.pool
-                )
+            chosen, labelled = self._choose_examples(data, name, order)
             looked = max(looked, labelled)
             sizes = [len(members) for members in chosen]
             notes[f"examples.{name}"] = sizes
-            out = []
-            for c, size in enumerate(sizes):
-                # Each class is split separately, so that both parts contain all classes.
-                turn = seeding.rng(data.seed, "gradctrl", "split", name, c).permutation(size)
-                out.append(torch.from_numpy(turn < int(self.hold_out * size)))
-            held.append(torch.cat(out))
             samples.append(torch.from_numpy(np.concatenate(chosen)))
             classes.append(torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)))
+            held_out.append(self._hold_out(name, sizes, data.seed))
         codes = data.fit.codes(self.space)
-        # Attributes have different numbers of examples, so they are padded with weight 0.
-        index = pad_sequence(samples, batch_first=True).to(codes.device)  # (A, m) of the fit split
-        there = pad_sequence([torch.ones(len(s)) for s in samples], batch_first=True)
-        there = there.to(codes.device)
-        aside = pad_sequence(held, batch_first=True).to(codes.device)
+
+        def pad(parts: list[Tensor]) -> Tensor:
+            return pad_sequence(parts, batch_first=True).to(codes.device)  # (A, largest m)
+
+        # Attributes have different numbers of examples; the padding has weight 0.
+        present = pad([torch.ones(len(rows)) for rows in samples])
+        is_held_out = pad(held_out)
         training = Examples(
-            codes[index].float() * scale,
-            pad_sequence(classes, batch_first=True).to(codes.device),
-            there * ~aside,
+            codes[pad(samples)].float() * scale, pad(classes), present * ~is_held_out
         )
-        return training, replace(training, weights=there * aside), looked, notes
+        return training, replace(training, weights=present * is_held_out), looked, notes
+
+    def _choose_examples(
+        self, data: FitData, name: str, order: np.ndarray
+    ) -> tuple[list[np.ndarray], int]:
+        """For each class of an attribute the positions of its examples, and the labels read."""
+        labels = data.attributes.labels(data.fit.logits, name)
+        if self.selection == "random":
+            classes = len(data.attributes[name].classes)
+            return random_examples(labels, classes, order, self.n_per_class)
+        odds = class_log_odds(data, name)
+        return extreme_examples(odds, labels, order, self.n_per_class, self.pool)
+
+    def _hold_out(self, name: str, sizes: Sequence[int], seed: int) -> Tensor:
+        """Which examples are held out: (m,) bool, the share `hold_out` of each class.
+
+        Args:
+            name: the attribute.
+            sizes: number of examples of each class; the examples are sorted by class.
+            seed: of the draw.
+        """
+        parts = []
+        for c, size in enumerate(sizes):
+            # Each class is split separately, so that both parts contain all classes.
+            turn = seeding.rng(seed, "gradctrl", "split", name, c).permutation(size)
+            parts.append(torch.from_numpy(turn < int(self.hold_out * size)))
+        return torch.cat(parts)
 
     def _tune_examples(self, data: FitData, names: Sequence[str], scale: float) -> Examples:
         """Tune samples with the teacher's labels, used for early stopping."""
@@ -329,14 +352,34 @@ class GradCtrl(Editor):
 
     def tune(self, data: FitData, attribute: str) -> FitReport:
         report = FitReport()
+        if attribute not in self._fitted().names:
+            return report
         # Rows first, since the count of channels is chosen for the rows that are edited.
-        if self.tune_layers and attribute in self._fitted().names:
+        if self.tune_layers:
             labels, notes = choose_layers(self, data, attribute)
             report = FitReport(report.labels + labels, report.notes | notes)
-        if self.tune_exclusion and attribute in self._fitted().names:
-            labels, notes = choose_count(self, self.tuned, data, attribute)
+        if self.tune_exclusion:
+            labels, notes = self._choose_count(data, attribute)
             report = FitReport(report.labels + labels, report.notes | notes)
         return report
+
+    def _choose_count(self, data: FitData, attribute: str) -> tuple[int, dict[str, object]]:
+        """Set tuned[attribute] to the count of COUNTS with the most clean crossings.
+
+        Returns:
+            Number of labels read, and notes for the record.
+        """
+
+        def apply(count: int) -> None:
+            self.tuned[attribute] = count
+
+        scores, looked = score_choices(self, data, attribute, COUNTS, apply)
+        # Thirty samples give many ties; a tie goes to the count nearest to the default.
+        apply(max(COUNTS, key=lambda count: (scores[count], -abs(count - DEFAULT_COUNT))))
+        return looked, {
+            f"exclude.{attribute}": self.tuned[attribute],
+            f"clean_crossings.{attribute}": scores,
+        }
 
     # -- walk -----------------------------------------------------------------
     def rows(self, attribute: str) -> tuple[int, int] | None:

@@ -26,13 +26,6 @@ HIDDEN = 16
 SLOPE = 0.1
 # A head stops after this many epochs without a lower validation loss.
 PATIENCE = 20
-# weight1 and bias1 are stacked by head; weight2 and bias2 are concatenated rows of all heads.
-PER_ROW = (
-    False,
-    False,
-    True,
-    True,
-)
 
 
 class LatentClassifier:
@@ -60,8 +53,7 @@ class LatentClassifier:
         self.w2 = torch.cat([part[2] for part in parts])
         self.b2 = torch.cat([part[3] for part in parts])
         # (R,) the head that a row belongs to
-        owner = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(self.widths))
-        self.head = owner.to(self.w1.device)
+        self.owner = _owners(self.widths).to(self.w1.device)
 
     @property
     def dim(self) -> int:
@@ -70,7 +62,7 @@ class LatentClassifier:
     def to(self, device: torch.device) -> LatentClassifier:
         """Move the parameters to a device, in place."""
         if self.w1.device != device:
-            for name in ("w1", "b1", "w2", "b2", "head"):
+            for name in ("w1", "b1", "w2", "b2", "owner"):
                 setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -79,7 +71,7 @@ class LatentClassifier:
         # In float64, so that a sample's result does not depend on the other samples in the batch.
         before = (w.double() @ self.w1.flatten(0, 1).T).unflatten(1, self.b1.shape) + self.b1
         slopes = torch.where(before > 0, torch.ones_like(before), SLOPE)
-        hidden = (before * slopes)[:, self.head]
+        hidden = (before * slopes)[:, self.owner]
         logits = torch.einsum("nrh,rh->nr", hidden, self.w2) + self.b2
         return logits, slopes
 
@@ -92,8 +84,8 @@ class LatentClassifier:
 
         Returns (n, r, d).
         """
-        head = self.head[rows]
-        return torch.einsum("nrh,rhd->nrd", slopes[:, head] * self.w2[rows], self.w1[head])
+        owner = self.owner[rows]
+        return torch.einsum("nrh,rhd->nrd", slopes[:, owner] * self.w2[rows], self.w1[owner])
 
     def pull_back(self, slopes: Tensor, name: str, weights: Tensor) -> Tensor:
         """Gradient with respect to w of a weighted sum of one head's logits, in closed form.
@@ -110,6 +102,11 @@ class LatentClassifier:
         """
         a = self.names.index(name)
         return ((weights @ self.w2[self.slices[name]]) * slopes[:, a]) @ self.w1[a]
+
+
+def _owners(widths: Sequence[int]) -> Tensor:
+    """The head that each output row belongs to: (R,), where R is the sum of the widths."""
+    return torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
 
 
 def load_heads(
@@ -243,112 +240,126 @@ def train(
         The classifier and, for each head, the number of epochs used and the validation loss and
         accuracy after them.
     """
-    device = training.codes.device
-    first = [sum(widths[:a]) for a in range(len(names))]
-    table = _rows_of_classes(widths, first).to(device)
-    owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor(widths)).to(device)
     drawn = []
     for name, width in zip(names, widths):
         drawn.append(initial(name, width, training.codes.shape[2], seed))
-    parameters = []
-    # zip(*drawn) regroups the parameters from heads to kinds of parameters.
-    for parts, per_row in zip(zip(*drawn), PER_ROW):
-        joined = torch.cat(parts) if per_row else torch.stack(parts)
-        parameters.append(joined.to(device).requires_grad_())
-    adam = torch.optim.Adam(parameters, lr=lr)
+    device = training.codes.device
+    heads = _HeadBatch(drawn, device)
+    best = _HeadBatch(drawn, device)  # each head at its lowest validation loss so far
+    adam = torch.optim.Adam([part.requires_grad_() for part in heads.parameters()], lr=lr)
     validated = validation.weights.sum(1) > 0
-    best = [p.detach().clone() for p in parameters]
     lowest = torch.full((len(names),), torch.inf, device=device)
-    since = torch.zeros(len(names), device=device)
+    waited = torch.zeros(len(names), device=device)  # epochs since a head's lowest loss
     used = torch.zeros(len(names), dtype=torch.long, device=device)
     for epoch in range(epochs + 1):
-        losses = _losses(parameters, training, owner, table)
+        losses = training.mean(heads.losses(training))
         with torch.no_grad():  # a head's snapshot is taken before its parameters move
-            value = validation.mean(_losses(parameters, validation, owner, table))
-            value = torch.where(validated, value, training.mean(losses))
-            better = (value < lowest) & (since <= PATIENCE)
-            for kept, now, per_row in zip(best, parameters, PER_ROW):
-                take = better[owner] if per_row else better
-                kept[take] = now.detach()[take]
+            value = validation.mean(heads.losses(validation))
+            value = torch.where(validated, value, losses)
+            better = (value < lowest) & (waited <= PATIENCE)
+            best.copy_heads(heads, better)
             lowest = torch.where(better, value, lowest)
             used = torch.where(better, epoch, used)
-            since = torch.where(better, 0.0, since + 1)
+            waited = torch.where(better, 0.0, waited + 1)
         # A head that has stopped stays in the batch, but its snapshot no longer changes.
-        if bool((since > PATIENCE).all()):
+        if bool((waited > PATIENCE).all()):
             break
         adam.zero_grad(set_to_none=True)
-        training.mean(losses).sum().backward()
+        losses.sum().backward()
         adam.step()
     with torch.no_grad():  # only for the snapshots: it would cost a third of every epoch's time
-        accuracy = torch.where(
-            validated,
-            _accuracies(best, validation, owner, table),
-            _accuracies(best, training, owner, table),
-        )
-    pieces = {}
+        accuracy = torch.where(validated, best.accuracies(validation), best.accuracies(training))
     notes = {}
-    for a, (name, width) in enumerate(zip(names, widths)):
-        rows_of = slice(first[a], first[a] + width)
-        pieces[name] = (best[0][a], best[1][a], best[2][rows_of], best[3][rows_of])
+    for a, name in enumerate(names):
         notes[name] = {
             "epochs": int(used[a]),
             "validation_loss": round(float(lowest[a]), 4),
             "validation_accuracy": round(float(accuracy[a]), 4),
         }
-    return LatentClassifier(pieces), notes
+    return LatentClassifier(dict(zip(names, best.heads()))), notes
 
 
-def _rows_of_classes(widths: Sequence[int], first: Sequence[int]) -> Tensor:
+class _HeadBatch:
+    """A heads with R output rows in total, which are trained as one batch.
+
+    Args:
+        heads: for each head weight1 (16, d), bias1 (16,), weight2 (width, 16), bias2 (width,).
+        device: of the parameters, which are copies.
+    """
+
+    def __init__(self, heads: Sequence[Sequence[Tensor]], device: torch.device) -> None:
+        weight1, bias1, weight2, bias2 = zip(*heads)
+        self.widths = [len(bias) for bias in bias2]
+        # One layer per head: (A, 16, d) and (A, 16).
+        self.first = [torch.stack(weight1).to(device), torch.stack(bias1).to(device)]
+        # The rows of all heads: (R, 16) and (R,).
+        self.second = [torch.cat(weight2).to(device), torch.cat(bias2).to(device)]
+        self.owner = _owners(self.widths).to(device)
+        self.rows_of_classes = _rows_of_classes(self.widths).to(device)
+
+    def parameters(self) -> list[Tensor]:
+        return [*self.first, *self.second]
+
+    def heads(self) -> list[tuple[Tensor, ...]]:
+        """The parameters of each head, as they are given to `__init__`."""
+        firsts = zip(*self.first)
+        seconds = zip(*(part.split(self.widths) for part in self.second))
+        return [(*first, *second) for first, second in zip(firsts, seconds)]
+
+    def copy_heads(self, source: _HeadBatch, chosen: Tensor) -> None:
+        """Copy the parameters of some heads from another batch.
+
+        Args:
+            source: the other batch, of the same heads.
+            chosen: (A,) bool, the heads to copy.
+        """
+        for own, other in zip(self.first, source.first):
+            own[chosen] = other.detach()[chosen]
+        rows = chosen[self.owner]
+        for own, other in zip(self.second, source.second):
+            own[rows] = other.detach()[rows]
+
+    def losses(self, examples: Examples) -> Tensor:
+        """Cross-entropy of each example: (A, m)."""
+        logits = self._class_logits(examples.codes)
+        return F.cross_entropy(logits, examples.labels, reduction="none")
+
+    def accuracies(self, examples: Examples) -> Tensor:
+        """Accuracy of the heads: (A,); NaN for a head without examples."""
+        predicted = self._class_logits(examples.codes).argmax(1)
+        return examples.mean((predicted == examples.labels).float())
+
+    def _class_logits(self, codes: Tensor) -> Tensor:
+        """Logits of the classes of all heads, each for its own codes: (A, m, d) -> (A, K, m)."""
+        weight1, bias1 = self.first
+        weight2, bias2 = self.second
+        before = torch.baddbmm(bias1.unsqueeze(1), codes, weight1.transpose(1, 2))  # (A, m, 16)
+        hidden = F.leaky_relu(before, SLOPE)
+        rows = torch.einsum("rmh,rh->rm", hidden[self.owner], weight2) + bias2.unsqueeze(1)
+        # The two rows that `_rows_of_classes` refers to beyond those of the heads.
+        zero = torch.zeros_like(rows[:1])
+        never = torch.full_like(rows[:1], -torch.inf)
+        return torch.cat([rows, zero, never])[self.rows_of_classes]
+
+
+def _rows_of_classes(widths: Sequence[int]) -> Tensor:
     """Index of the output row with the logit of each class of each head: (A, K), largest K.
 
     This lets cross-entropy treat all heads as one (A, K) array. Two rows are appended to those of
     the heads: a logit of 0, for class 0 of a binary attribute, and a logit of -inf, for classes
     that a head does not have.
+
+    Args:
+        widths: number of output rows of each head; 1 for a binary attribute.
     """
     zero = sum(widths)
     never = zero + 1
     table = torch.full((len(widths), max(2, *widths)), never)
+    end = 0
     for a, width in enumerate(widths):
-        own = list(range(first[a], first[a] + width))
+        rows = list(range(end, end + width))
+        end += width
         if width == 1:
-            own = [zero, *own]
-        table[a, : len(own)] = torch.tensor(own)
+            rows = [zero, *rows]
+        table[a, : len(rows)] = torch.tensor(rows)
     return table
-
-
-def _class_logits(
-    parameters: Sequence[Tensor], codes: Tensor, owner: Tensor, table: Tensor
-) -> Tensor:
-    """Logits of all heads, each for its own codes.
-
-    Args:
-        parameters: weight1 (A, 16, d), bias1 (A, 16), weight2 (R, 16), bias2 (R,).
-        codes: (A, m, d).
-        owner: (R,) the head of each row.
-        table: (A, K) of `_rows_of_classes`.
-
-    Returns:
-        (A, K, m).
-    """
-    w1, b1, w2, b2 = parameters
-    # (A, m, 16)
-    hidden = F.leaky_relu(torch.baddbmm(b1.unsqueeze(1), codes, w1.transpose(1, 2)), SLOPE)
-    rows = torch.einsum("rmh,rh->rm", hidden[owner], w2) + b2.unsqueeze(1)
-    rows = torch.cat([rows, torch.zeros_like(rows[:1]), torch.full_like(rows[:1], -torch.inf)])
-    return rows[table]
-
-
-def _losses(
-    parameters: Sequence[Tensor], examples: Examples, owner: Tensor, table: Tensor
-) -> Tensor:
-    """Cross-entropy of each example (A, m)."""
-    logits = _class_logits(parameters, examples.codes, owner, table)
-    return F.cross_entropy(logits, examples.labels, reduction="none")
-
-
-def _accuracies(
-    parameters: Sequence[Tensor], examples: Examples, owner: Tensor, table: Tensor
-) -> Tensor:
-    """Accuracy of the heads (A,); NaN for a head without examples."""
-    logits = _class_logits(parameters, examples.codes, owner, table)
-    return examples.mean((logits.argmax(1) == examples.labels).float())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.validation import check_choice
 from editbench.methods.interfacegan.boundaries import (
     MIN_EXAMPLES,
     Boundary,
@@ -22,23 +23,22 @@ from editbench.methods.interfacegan.boundaries import (
     fit_boundary,
     per_side,
 )
-from editbench.methods.shared.projection import TOO_SMALL
-from editbench.methods.shared.selection import (
-    choice,
+from editbench.methods.shared.examples import (
     class_counts,
     class_log_odds,
     empty_class,
     example_order,
     random_examples,
 )
+from editbench.methods.shared.projection import TOO_SMALL
 from editbench.methods.shared.state import group, prefixed
 from editbench.methods.shared.straight_walk import StraightWalk, towards
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData, FitReport, Walk
 
-# Fraction of a step: with this tolerance, rounding does not put a code on a multiple of the step
-# just below it.
-ON_THE_WAY = 1e-4
+# In steps. A code that is nearer than this to a multiple of the step counts as being on it, whatever
+# the rounding.
+STEP_TOLERANCE = 1e-4
 
 
 class InterFaceGAN(StraightWalk):
@@ -103,14 +103,18 @@ class InterFaceGAN(StraightWalk):
             )
         if not 0 <= hold_out < 1:
             raise EditbenchError(f"hold_out={hold_out} must be in [0, 1)")
-        self.selection = choice("selection", selection, ("extremes", "random"))
+        check_choice("selection", selection, ("extremes", "random"))
+        self.selection = selection
         self.hold_out = float(hold_out)
         self.ratio = float(ratio)
         self.min_per_side = int(min_per_side)
         self.standardise = standardise
-        self.solver = choice("solver", solver, ("svc", "newton"))
-        self.multiclass = choice("multiclass", multiclass, ("ovr", "pairwise"))
-        self.offsets = choice("offsets", offsets, ("relative", "distance"))
+        check_choice("solver", solver, ("svc", "newton"))
+        self.solver = solver
+        check_choice("multiclass", multiclass, ("ovr", "pairwise"))
+        self.multiclass = multiclass
+        check_choice("offsets", offsets, ("relative", "distance"))
+        self.offsets = offsets
         # Name -> (K, K, d + 1): <(w, 1), row> is the position of codes w along the direction
         self.positions: dict[str, Tensor] = {}
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
@@ -132,27 +136,29 @@ class InterFaceGAN(StraightWalk):
         codes = data.fit.codes(self.space).cpu().numpy().astype(np.float64)
         boundaries: list[Boundary] = []
         notes: dict[str, object] = {"step": self.length}
-        rest = {}
+        one_vs_rest = {}  # name -> (1 or K, d + 1)
         for name in names:
             # Pairs replace the one-vs-rest boundaries, unless those are needed as conditions.
             binary = attributes[name].binary
             if binary or self.multiclass == "ovr" or self.conditions != "none":
-                rest[name] = self._one_vs_rest(data, codes, name, notes, boundaries)
+                found, own_notes = self._one_vs_rest(data, codes, name)
+                one_vs_rest[name] = np.stack([boundary.hyperplane for boundary in found])
+                boundaries += found
+                notes |= own_notes
+        # Without the intercepts, since only directions are projected out.
+        normals = {name: rows[:, :-1] for name, rows in one_vs_rest.items()}
         for name in names:
-            pairwise = self.multiclass == "pairwise" and not attributes[name].binary
-            if pairwise:
-                primal = self._pairs(data, codes, name, notes, boundaries)
+            if self.multiclass == "pairwise" and not attributes[name].binary:
+                hyperplanes, found, own_notes = self._pairs(data, codes, name)
+                boundaries += found
+                notes |= own_notes
             else:
-                primal = towards(rest[name])
-            conditions = np.zeros((0, codes.shape[1]))
-            for other in names:
-                if other != name and self.is_condition(other):
-                    # Without the intercepts, since only directions are projected out.
-                    conditions = np.concatenate([conditions, rest[other][:, :-1]])
-            remaining = self.set_directions(name, primal[..., :-1], conditions, notes)
+                hyperplanes = towards(one_vs_rest[name])
+            remaining, own_notes = self.set_directions(name, hyperplanes[..., :-1], normals)
+            notes |= own_notes
             if self.offsets == "distance":
                 # <n, n'> is the norm that the projection left of n.
-                positions = primal / np.maximum(remaining, TOO_SMALL)[..., None]
+                positions = hyperplanes / np.maximum(remaining, TOO_SMALL)[..., None]
                 self.positions[name] = torch.from_numpy(positions)
         return FitReport(labels=self._looked(data, boundaries), notes=notes)
 
@@ -168,24 +174,17 @@ class InterFaceGAN(StraightWalk):
         return max((int(place[b.sides].max()) + 1 for b in boundaries), default=0)
 
     def _one_vs_rest(
-        self,
-        data: FitData,
-        codes: np.ndarray,
-        name: str,
-        notes: dict[str, object],
-        boundaries: list[Boundary],
-    ) -> np.ndarray:
-        """Fit one-vs-rest hyperplanes, each a unit normal and an intercept.
+        self, data: FitData, codes: np.ndarray, name: str
+    ) -> tuple[list[Boundary], dict[str, object]]:
+        """Fit the boundary between each class of an attribute and the rest.
 
         Args:
             data: the fit split and its labels.
             codes: (n, d) float64 codes of the fit split.
             name: the attribute.
-            notes: output; notes about the boundaries are added for the record.
-            boundaries: output; the boundaries are added.
 
         Returns:
-            (1, d + 1) for a binary attribute, (K, d + 1) for K classes.
+            One boundary for a binary attribute, K for K classes; and notes for the record.
         """
         odds = class_log_odds(data, name).double().cpu().numpy()
         labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
@@ -196,24 +195,26 @@ class InterFaceGAN(StraightWalk):
         for c in classes:
             sides = self._sides(data, everything, odds[:, c], labels == c)
             found.append(self._boundary(data, codes, sides, f"{name}:{c}"))
-        boundaries += found
+        notes: dict[str, object] = {}
         if self.hold_out:
             notes[f"validation_accuracy.{name}"] = [round(b.accuracy, 4) for b in found]
         notes[f"in_class.{name}"] = [_in_class(b, labels == c) for b, c in zip(found, classes)]
         notes[f"examples.{name}"] = [found[0].per_side] * 2
-        return np.stack([b.hyperplane for b in found])
+        return found, notes
 
     def _pairs(
-        self,
-        data: FitData,
-        codes: np.ndarray,
-        name: str,
-        notes: dict[str, object],
-        boundaries: list[Boundary],
-    ) -> np.ndarray:
-        """Fit hyperplanes (K, K, d + 1) from class i to class j; arguments as in `_one_vs_rest`.
+        self, data: FitData, codes: np.ndarray, name: str
+    ) -> tuple[np.ndarray, list[Boundary], dict[str, object]]:
+        """Fit the boundary of every pair of classes, on samples of these two classes.
 
-        Each is fitted only on samples of these two classes.
+        Args:
+            data: the fit split and its labels.
+            codes: (n, d) float64 codes of the fit split.
+            name: the attribute.
+
+        Returns:
+            Hyperplanes (K, K, d + 1) from class i to class j; the boundaries; and notes for the
+            record.
         """
         logits = data.attributes.logits(data.fit.logits, name).double().cpu().numpy()
         labels = data.attributes.labels(data.fit.logits, name).cpu().numpy()
@@ -221,22 +222,26 @@ class InterFaceGAN(StraightWalk):
         accuracy = {}
         in_class = {}
         examples = {}
-        out = np.zeros((classes, classes, codes.shape[1] + 1))
+        boundaries = []
+        hyperplanes = np.zeros((classes, classes, codes.shape[1] + 1))
         for i, j in itertools.combinations(range(classes), 2):
             both = np.flatnonzero((labels == i) | (labels == j))
             # l_j - l_i is the log-odds of j against i.
             sides = self._sides(data, both, logits[:, j] - logits[:, i], labels == j)
             found = self._boundary(data, codes, sides, f"{name}:{i}:{j}")
             boundaries.append(found)
-            out[i, j] = found.hyperplane
-            out[j, i] = -found.hyperplane
+            hyperplanes[i, j] = found.hyperplane
+            hyperplanes[j, i] = -found.hyperplane
             accuracy[f"{i}-{j}"] = round(found.accuracy, 4)
             in_class[f"{i}-{j}"] = _in_class(found, labels == j)
             examples[f"{i}-{j}"] = [found.per_side] * 2
+        notes: dict[str, object] = {
+            f"in_class_pairs.{name}": in_class,
+            f"examples_pairs.{name}": examples,
+        }
         if self.hold_out:
             notes[f"validation_accuracy_pairs.{name}"] = accuracy
-        notes |= {f"in_class_pairs.{name}": in_class, f"examples_pairs.{name}": examples}
-        return out
+        return hyperplanes, boundaries, notes
 
     def _sides(
         self, data: FitData, candidates: np.ndarray, scores: np.ndarray, high: np.ndarray
@@ -289,11 +294,11 @@ class InterFaceGAN(StraightWalk):
         # In float64, because codes lie exactly on multiples.
         codes = walk.codes.double()
         name = walk.attribute
-        positions = self._ready(f"position {name}", self.positions[name], codes)
+        positions = self._copies.get(f"position {name}", self.positions[name], codes)
         rows = positions[walk.source, walk.target]
         # Distance from the boundary in steps.
         position = ((codes * rows[:, :-1]).sum(1) + rows[:, -1]) / self.length
-        left = ((position + ON_THE_WAY).floor() + 1 - position) * self.length
+        left = ((position + STEP_TOLERANCE).floor() + 1 - position) * self.length
         return left.unsqueeze(1).to(walk.codes)
 
     # -- state ----------------------------------------------------------------

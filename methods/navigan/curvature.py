@@ -6,7 +6,7 @@ Babenko, CVPR 2021, section 3.3).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from torch.func import grad, jvp, vjp, vmap
 
 from editbench.base.errors import NonFinite, UnknownName
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.methods.shared.selection import choice
+from editbench.base.validation import check_choice
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import Perceptual
 from editbench.networks.style_generator import StyleGenerator
@@ -23,7 +23,7 @@ from editbench.networks.stylegan import State
 
 PRODUCTS = ("gauss_newton", "hessian", "finite_difference")
 CACHE = 4 << 30  # bytes; limit for caching the features before the layer, of all latents together
-Part = Callable[[Tensor], Tensor]  # shift of the weight -> residuals (n, M) of a minibatch
+Residuals = Callable[[Tensor], Tensor]  # shift of the weight -> residuals (n, M) of a minibatch
 
 
 class Curvature:
@@ -78,20 +78,20 @@ class Curvature:
         self.size = self.weight.numel()
         self.passes = 0
         self.products = 0
-        kind = choice("products", products, PRODUCTS)
+        check_choice("products", products, PRODUCTS)
         self._multiply = {
             "gauss_newton": self._gauss_newton,
             "hessian": self._hessian,
             "finite_difference": self._finite_difference,
-        }[kind]
+        }[products]
         if isinstance(latents, Tensor):
             latents = Codes(generator.latent_space, latents)
         self.samples = len(latents)
-        self._parts: list[tuple[int, Part]] = []  # size of a minibatch, and its residuals
+        self._minibatches: list[tuple[int, Residuals]] = []  # n, and the residuals of n samples
         with torch.no_grad():
             for first in range(0, self.samples, minibatch):
                 codes = latents[first : first + minibatch]
-                self._parts.append((len(codes), self._part(codes)))
+                self._minibatches.append((len(codes), self._residuals_of(codes)))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """H v for every row: (b, D) -> (b, D)."""
@@ -101,8 +101,8 @@ class Curvature:
         # In float64, so that the size of the minibatches does not matter.
         total = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
         with torch.no_grad():
-            for n, part in self._parts:
-                product, passes = self._multiply(part, directions)
+            for n, residuals in self._minibatches:
+                product, passes = self._multiply(residuals, directions)
                 total += product.flatten(1)
                 self.passes += n * passes
         if not bool(torch.isfinite(total).all()):
@@ -116,72 +116,79 @@ class Curvature:
         return (total / self.samples).to(rows.dtype)
 
     # -- products of one minibatch, summed over it, and passes a sample -------
-    def _gauss_newton(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+    def _gauss_newton(self, residuals: Residuals, v: Tensor) -> tuple[Tensor, int]:
         # The residual vanishes at xi = 0, and with it the second term of the Hessian, which leaves
         # 2 J^T J.
         zero = torch.zeros_like(self.weight)
-        tangents = vmap(lambda direction: jvp(part, (zero,), (direction,))[1])(v)  # (b, n, M)
-        pull = vjp(part, zero)[1]
+        tangents = vmap(lambda direction: jvp(residuals, (zero,), (direction,))[1])(v)  # (b, n, M)
+        pull = vjp(residuals, zero)[1]
         return 2 * vmap(pull)(tangents)[0], 2 + 2 * len(v)
 
-    def _hessian(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+    def _hessian(self, residuals: Residuals, v: Tensor) -> tuple[Tensor, int]:
         # Forward over reverse: a tangent of the gradient, exact for any residual.
         zero = torch.zeros_like(self.weight)
-        slope = grad(partial(self._distance, part, part(zero)))
+        slope = grad(partial(self._distance, residuals, residuals(zero)))
         return vmap(lambda direction: jvp(slope, (zero,), (direction,))[1])(v), 3 + 2 * len(v)
 
-    def _finite_difference(self, part: Part, v: Tensor) -> tuple[Tensor, int]:
+    def _finite_difference(self, residuals: Residuals, v: Tensor) -> tuple[Tensor, int]:
         # Eq. (4), (g(r v) - g(-r v)) / (2 r); the published code does not normalise v.
         lengths = v.new_ones(())
         if self.unit:
             lengths = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
-        still = part(torch.zeros_like(self.weight))
-        slope = vmap(grad(partial(self._distance, part, still)))
+        still = residuals(torch.zeros_like(self.weight))
+        slope = vmap(grad(partial(self._distance, residuals, still)))
         step = self.radius * v / lengths
         return lengths * (slope(step) - slope(-step)) / (2 * self.radius), 6 * len(v)
 
     @staticmethod
-    def _distance(part: Part, still: Tensor, xi: Tensor) -> Tensor:
-        return (part(xi) - still).square().sum()
+    def _distance(residuals: Residuals, still: Tensor, xi: Tensor) -> Tensor:
+        return (residuals(xi) - still).square().sum()
 
     # -- the generator from the layer on --------------------------------------
-    def _part(self, codes: Codes) -> Part:
+    def _residuals_of(self, codes: Codes) -> Residuals:
         """Residuals of a minibatch as a function of the shift."""
         # One shift for all samples, not normalised.
         index = torch.zeros(len(codes), dtype=torch.long, device=codes.values.device)
         ones = torch.ones(len(codes), dtype=self.weight.dtype, device=self.weight.device)
-        if not isinstance(self.generator, StyleGenerator):
+        generator = self.generator
+        if not isinstance(generator, StyleGenerator):
 
-            def decode(xi: Tensor) -> Tensor:
+            def of_whole_network(xi: Tensor) -> Tensor:
                 shift = WeightShift(self.layer, xi[None], index, ones)
-                image = self.generator.decode(Codes(codes.space, codes.values, shift))
+                image = generator.decode(Codes(codes.space, codes.values, shift))
                 return self.perceptual.residual(image)
 
-            return decode
-        generator = self.generator
-        synthesis = self.generator.network.synthesis
-        # In any space of the latents, the synthesis network takes one style per layer.
-        values = generator.map(codes.values) if codes.space == Space.Z else codes.values
-        if codes.space in (Space.Z, Space.W):
-            values = generator.w_plus(values)
-        if codes.space != Space.S:
-            values = generator.styles(values)
-        styles = generator.split_styles(values)
+            return of_whole_network
+        synthesis = generator.network.synthesis
+        styles = _split_styles(generator, codes)
         first = generator.layer_names.index(self.layer)
 
-        def before() -> State:
+        def run_early_layers() -> State:
             return synthesis.run(synthesis.begin(len(codes)), styles, last=first)
 
-        kept = before()
-        size = sum(part.nbytes for part in kept if part is not None) / len(codes) * self.samples
+        features = run_early_layers()
+        sample_bytes = sum(part.nbytes for part in features if part is not None) / len(codes)
         # The features of all minibatches must fit; otherwise each product runs the early layers
         # again.
-        state = before if size > CACHE else lambda: kept
+        cached = sample_bytes * self.samples <= CACHE
+        early = (lambda: features) if cached else run_early_layers
 
-        def run(xi: Tensor) -> Tensor:
+        def from_layer_on(xi: Tensor) -> Tensor:
             shift = WeightShift(self.layer, xi[None], index, ones)
-            _, image = synthesis.run(state(), styles, shift=shift, first=first)
+            _, image = synthesis.run(early(), styles, shift=shift, first=first)
             assert image is not None
             return self.perceptual.residual(image)
 
-        return run
+        return from_layer_on
+
+
+def _split_styles(generator: StyleGenerator, codes: Codes) -> Sequence[Tensor]:
+    """The style of each layer, from codes of Z, W, W+ or S."""
+    values = codes.values
+    if codes.space == Space.Z:
+        values = generator.map(values)
+    if codes.space in (Space.Z, Space.W):
+        values = generator.w_plus(values)
+    if codes.space != Space.S:
+        values = generator.styles(values)
+    return generator.split_styles(values)

@@ -8,7 +8,7 @@ modulation; the latent stays.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import (
     arguments_of,
     check_at_least,
+    check_choice,
     check_fields,
     check_kind,
     check_positive,
@@ -45,10 +46,9 @@ from editbench.methods.shared.control_search import (
     choose_controls,
     measure_effects,
 )
+from editbench.methods.shared.device_copies import DeviceCopies
 from editbench.methods.shared.picture_distance import PictureDistance
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import choice
-from editbench.methods.shared.state import group, prefixed
+from editbench.methods.shared.state import group, prefixed, tensor_to_text, text_to_tensor
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import (
     LPIPS,
@@ -98,9 +98,9 @@ class SpectrumOptions:
 
     def __post_init__(self) -> None:
         check_fields("spectrum", self)
-        choice("spectrum.perceptual", self.perceptual, ("lpips", "teacher", "pixels"))
-        choice("spectrum.method", self.method, METHODS)
-        choice("spectrum.products", self.products, curvature.PRODUCTS)
+        check_choice("spectrum.perceptual", self.perceptual, ("lpips", "teacher", "pixels"))
+        check_choice("spectrum.method", self.method, METHODS)
+        check_choice("spectrum.products", self.products, curvature.PRODUCTS)
         for name in ("vgg", "linear"):
             if getattr(self, name) and self.perceptual != "lpips":
                 raise EditbenchError(
@@ -178,7 +178,8 @@ class NaviGAN(Editor):
         max_distance: float | None = 2.0,
     ) -> None:
         super().__init__()
-        self.variant = choice("variant", variant, ("svd", "optimisation", "spectrum", "hybrid"))
+        check_choice("variant", variant, ("svd", "optimisation", "spectrum", "hybrid"))
+        self.variant = variant
         for key, value in (("count", count), ("steps_to_t", steps_to_t), ("samples", samples)):
             check_kind(key, value, "int")
             if value < 1:
@@ -198,30 +199,31 @@ class NaviGAN(Editor):
         self.spectrum = _options(
             "spectrum", SpectrumOptions, spectrum, variant, ("spectrum", "hybrid")
         )
-        self.reach = 0.0  # T in this layer
-        self.at = ""  # the layer's name
+        self.largest_shift = 0.0  # T in this layer
+        self.layer_name = ""
         self.latent_space = Space.W
         self.kernels = torch.zeros(0)  # (U, *weight.shape), the directions in use
-        self.tables: dict[str, Tensor] = {}  # name -> (classes, 2): row of kernels, sign
+        # Name -> (K, 2) by target class: index into `kernels`, and the sign of the shift.
+        self.controls: dict[str, Tensor] = {}
         self.effects: Effects | None = None
-        self._ready = Ready()
+        self._copies = DeviceCopies()
 
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
-        weight = self._locate(data.generator)
-        self._check_count(data.generator, self.at)
-        direction, notes = self._find(data)
+        weight = self._find_layer(data.generator)
+        self._check_count(data.generator, self.layer_name)
+        direction, notes = self._find_directions(data)
         # The tune split's own latents, since the search must edit the split's images.
         latents = data.latents(data.tune)
 
         def apply(candidate: int, strengths: Tensor, at: Tensor) -> Codes:
             index = torch.zeros_like(at)
             amount = strengths[:, 0].to(latents)
-            shift = WeightShift(self.at, direction(candidate)[None], index, amount)
+            shift = WeightShift(self.layer_name, direction(candidate)[None], index, amount)
             return Codes(self.latent_space, latents[at], shift)
 
         # The authors inspect every direction over [-T, T]; the search uses four points.
-        strengths = tuple(share * self.reach for share in (-1.0, -0.5, 0.5, 1.0))
+        strengths = tuple(share * self.largest_shift for share in (-1.0, -0.5, 0.5, 1.0))
         self.effects = measure_effects(
             data,
             apply,
@@ -231,54 +233,82 @@ class NaviGAN(Editor):
             "directions",
             None if self.bounds.distance is None else PictureDistance(data),
         )
-        found = self._every_control(data.attributes)
-        # A direction is as large as the weight, so only those in use are kept.
-        used = sorted({control.candidate for each in found.values() for control in each})
-        self.kernels = weight.new_zeros(0, *weight.shape)
-        if used:
-            self.kernels = torch.stack([direction(k) for k in used])
-        self.tables = {}
-        for name, each in found.items():
-            rows = []
-            for control in each:
-                sign = 1 if control.strength > 0 else -1
-                rows.append([used.index(control.candidate), sign])
-            self.tables[name] = torch.tensor(rows)
+        found = self._find_controls(data.attributes)
+        self._keep_controls(found, direction, weight)
         notes |= {
-            "layer": self.at,
-            "T": self.reach,
-            "step": self.reach / self.steps_to_t,
+            "layer": self.layer_name,
+            "T": self.largest_shift,
+            "step": self.largest_shift / self.steps_to_t,
             "candidates": self.count,
             "search_decodes": self.effects.decoded,
         }
-        for name, each in found.items():
+        for name, controls in found.items():
             labels = data.attributes[name].classes
-            notes[f"control.{name}"] = dict(zip(labels, map(_note, each)))
+            notes[f"control.{name}"] = dict(zip(labels, map(_note_control, controls)))
         return FitReport(labels=len(self.effects.start), notes=notes)
 
-    def _locate(self, generator: Generator) -> Tensor:
+    def _find_controls(self, attributes: Attributes) -> dict[str, list[Control]]:
+        """The controls of each class of the attributes that have any."""
+        assert self.effects is not None
+        found = {}
+        for name in attributes.names:
+            try:
+                found[name] = choose_controls(
+                    self.effects, attributes, name, self.min_effect, self.bounds
+                )
+            except Unsupported:
+                continue  # `check` reports it
+        return found
+
+    def _keep_controls(
+        self,
+        found: Mapping[str, Sequence[Control]],
+        direction: Callable[[int], Tensor],
+        weight: Tensor,
+    ) -> None:
+        """Keep what the walks need of the chosen controls: `kernels` and `controls`.
+
+        Args:
+            found: name -> the control towards each class.
+            direction: builds the k-th direction, with the shape of the weight.
+            weight: of the layer.
+        """
+        # A direction is as large as the weight, so only those in use are kept.
+        used = sorted({control.candidate for chosen in found.values() for control in chosen})
+        self.kernels = weight.new_zeros(0, *weight.shape)
+        if used:
+            self.kernels = torch.stack([direction(k) for k in used])
+        self.controls = {}
+        for name, chosen in found.items():
+            rows = []
+            for control in chosen:
+                sign = 1 if control.strength > 0 else -1
+                rows.append([used.index(control.candidate), sign])
+            self.controls[name] = torch.tensor(rows)
+
+    def _find_layer(self, generator: Generator) -> Tensor:
         """Find the layer, its T and the space of the samples, and return the layer's weight."""
         # Only now, since the layer's name depends on the generator.
-        self.at = layer_name(generator, self.layer)
+        self.layer_name = layer_name(generator, self.layer)
         self.latent_space = generator.latent_space
-        weight = generator.kernels()[self.at]
-        self.reach = self.limit * paper_scale(weight)
+        weight = generator.kernels()[self.layer_name]
+        self.largest_shift = self.limit * paper_scale(weight)
         return weight
 
     # -- all directions -------------------------------------------------------
     def fixed_directions(self, data: FitData) -> DirectionSet:
         """The K directions; a strength of 1 is T, the end of the paper's range."""
-        self._locate(data.generator)
-        self._check_count(data.generator, self.at)
-        direction, _ = self._find(data)
+        self._find_layer(data.generator)
+        self._check_count(data.generator, self.layer_name)
+        direction, _ = self._find_directions(data)
         kernels = torch.stack([direction(k) for k in range(self.count)])
         return DirectionSet(
             tuple(str(k) for k in range(self.count)),
             (0.5, 1.0),
             "T, the end of the range that the paper shows",
             self.latent_space,
-            {"kernels": kernels * self.reach},
-            {"layer": self.at},
+            {"kernels": kernels * self.largest_shift},
+            {"layer": self.layer_name},
         )
 
     def apply_direction(
@@ -290,24 +320,24 @@ class NaviGAN(Editor):
         shift = WeightShift(found.details["layer"], kernel, index, amount)
         return Codes(found.space, codes, shift)
 
-    def _find(self, data: FitData) -> tuple[Callable[[int], Tensor], dict[str, object]]:
+    def _find_directions(self, data: FitData) -> tuple[Callable[[int], Tensor], dict[str, object]]:
         """Find the directions: a function that builds the k-th direction, and notes."""
         basis: WeightBasis
         notes: dict[str, object] = {}
         if self.spectrum is None:
-            layer = data.generator.inner(self.at)
+            layer = data.generator.inner(self.layer_name)
             basis = SVDBasis(
-                data.generator.kernels()[self.at], isinstance(layer, nn.ConvTranspose2d)
+                data.generator.kernels()[self.layer_name], isinstance(layer, nn.ConvTranspose2d)
             )
         else:
-            basis, notes = self._spectrum(data, self.spectrum)
+            basis, notes = self._find_spectrum(data, self.spectrum)
         if self.training is None:
             return basis.direction, notes
         # The variants 'optimisation' and 'hybrid' differ only in the basis (sections 3.2 and 3.4).
         network = reconstructor.RECONSTRUCTORS[self.training.reconstructor]
         learned = learn(
             data.generator,
-            self.at,
+            self.layer_name,
             basis,
             self.count,
             self.limit,
@@ -332,21 +362,21 @@ class NaviGAN(Editor):
         """Number of eigenvectors that the variant uses."""
         return options.size if self.variant == "hybrid" else self.count
 
-    def _spectrum(
+    def _find_spectrum(
         self, data: FitData, options: SpectrumOptions
     ) -> tuple[WeightBasis, dict[str, object]]:
         """Top eigenvectors over fresh z."""
         size = self._eigenvectors(options)
         # The paper: 512 fixed z for the whole spectrum.
         rng = seeding.rng(data.seed, "navigan/spectrum")
-        weight = data.generator.kernels()[self.at]
+        weight = data.generator.kernels()[self.layer_name]
         drawn = rng.standard_normal((options.latents, data.generator.z_dim))
         z = torch.from_numpy(drawn).to(weight)
         perceptual = options.distance(data.teacher.whole).to(weight.device)
         found = spectrum(
             data.generator,
             Codes(Space.Z, z),
-            self.at,
+            self.layer_name,
             perceptual,
             size,
             method=options.method,
@@ -372,19 +402,6 @@ class NaviGAN(Editor):
                 "worst_residual": found.residuals.max().item(),
             }
         }
-
-    def _every_control(self, attributes: Attributes) -> dict[str, list[Control]]:
-        """The controls of each class of the attributes that have any."""
-        assert self.effects is not None
-        found = {}
-        for name in attributes.names:
-            try:
-                found[name] = choose_controls(
-                    self.effects, attributes, name, self.min_effect, self.bounds
-                )
-            except NoControl:
-                continue  # `check` reports it
-        return found
 
     # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
@@ -416,30 +433,30 @@ class NaviGAN(Editor):
                 )
 
     def step(self, walk: Walk) -> Tensor:
-        if walk.attribute not in self.tables:
+        if walk.attribute not in self.controls:
             raise Unsupported(f"no control found for '{walk.attribute}'")
         # t is a path length here; the sign depends on the class and is applied with the shift.
-        return walk.codes + self.reach / self.steps_to_t
+        return walk.codes + self.largest_shift / self.steps_to_t
 
     def codes(self, walk: Walk) -> Codes:
         """The sample's own latent with the weight shift towards its target class."""
         if walk.latent is None:
             raise Unsupported("a walk in THETA needs the samples' own latents")
-        if walk.attribute not in self.tables:
+        if walk.attribute not in self.controls:
             raise Unsupported(f"no control found for '{walk.attribute}'")
-        rows, sign = self.tables[walk.attribute].cpu().T
+        rows, sign = self.controls[walk.attribute].cpu().T  # (K,) each, by target class
         # Only the directions of this attribute are copied to the device, each once.
         used, index = rows.unique(return_inverse=True)
 
-        def moved(kernels: Tensor, like: Tensor) -> Tensor:
+        def copy_used(kernels: Tensor, like: Tensor) -> Tensor:
             return kernels[used.to(kernels.device)].to(like)
 
         # The host selects each sample's direction, and sorts the samples by it.
         (target,) = to_host(walk.target)
         device = walk.codes.device
         shift = WeightShift(
-            self.at,
-            self._ready(f"kernels {walk.attribute}", self.kernels, walk.codes, moved),
+            self.layer_name,
+            self._copies.get(f"kernels {walk.attribute}", self.kernels, walk.codes, copy_used),
             to_device(index[target], device),
             walk.codes[:, 0] * to_device(sign[target], device),
             index[target],
@@ -451,11 +468,10 @@ class NaviGAN(Editor):
     # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         assert self.effects is not None
-        # A state can hold only tensors, so names are stored as bytes.
         out = {
-            "layer": torch.tensor(list(self.at.encode()), dtype=torch.uint8),
-            "latent_space": torch.tensor(list(self.latent_space.encode()), dtype=torch.uint8),
-            "reach": torch.tensor(self.reach, dtype=torch.float64),
+            "layer": text_to_tensor(self.layer_name),
+            "latent_space": text_to_tensor(self.latent_space),
+            "reach": torch.tensor(self.largest_shift, dtype=torch.float64),
             "kernels": self.kernels,
             "change": self.effects.change,
             "start": self.effects.start,
@@ -464,12 +480,12 @@ class NaviGAN(Editor):
         }
         if self.effects.distance is not None:
             out["distance"] = self.effects.distance
-        return out | prefixed("table", self.tables)
+        return out | prefixed("table", self.controls)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.at = bytes(state["layer"].tolist()).decode()
-        self.latent_space = Space(bytes(state["latent_space"].tolist()).decode())
-        self.reach = float(state["reach"])
+        self.layer_name = tensor_to_text(state["layer"])
+        self.latent_space = Space(tensor_to_text(state["latent_space"]))
+        self.largest_shift = float(state["reach"])
         self.kernels = state["kernels"]
         self.effects = Effects(
             state["change"],
@@ -478,7 +494,7 @@ class NaviGAN(Editor):
             int(state["decoded"]),
             state.get("distance"),
         )
-        self.tables = group(state, "table")
+        self.controls = group(state, "table")
 
 
 def _options(
@@ -505,7 +521,7 @@ def _options(
     return kind(**given)
 
 
-def _note(control: Control) -> dict[str, object]:
+def _note_control(control: Control) -> dict[str, object]:
     return {
         "candidate": control.candidate,
         "t": round(control.strength, 3),

@@ -17,8 +17,8 @@ from editbench.base import seeding
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import progress, status
 from editbench.base.spaces import Codes
+from editbench.base.validation import check_choice
 from editbench.methods.navigan.curvature import Curvature
-from editbench.methods.shared.selection import choice
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import Perceptual
 from editbench.walk.editor import unit_rows
@@ -126,7 +126,7 @@ def spectrum(
         EditbenchError: the layer has fewer weights than `count`.
         Unsupported: a shift of the layer changes no picture.
     """
-    choice("method", method, METHODS)
+    check_choice("method", method, METHODS)
     curvature = Curvature(generator, latents, layer, perceptual, products, minibatch, radius, unit)
     check_count(count, curvature.size, layer, method, block, iterations)
     # A layer may have fewer weights than a block has rows.

@@ -20,10 +20,9 @@ from editbench.base.errors import EditbenchError, NonFinite, Unsupported
 from editbench.base.progress import progress
 from editbench.base.seeding import stream_key
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.base.validation import check_at_least, check_fields, check_positive
+from editbench.base.validation import check_at_least, check_choice, check_fields, check_positive
 from editbench.methods.navigan.reconstructor import RECONSTRUCTORS
 from editbench.methods.navigan.weight_bases import WeightBasis, paper_scale
-from editbench.methods.shared.selection import choice
 from editbench.networks.generator import Generator
 from editbench.networks.style_generator import StyleGenerator
 
@@ -67,8 +66,8 @@ class Training:
 
     def __post_init__(self) -> None:
         check_fields("training", self)
-        choice("training.reconstructor", self.reconstructor, tuple(RECONSTRUCTORS))
-        choice("training.shift_unit", self.shift_unit, ("raw", "limit"))
+        check_choice("training.reconstructor", self.reconstructor, tuple(RECONSTRUCTORS))
+        check_choice("training.shift_unit", self.shift_unit, ("raw", "limit"))
         # Batch normalisation needs at least two pairs.
         least = {"iterations": 1, "batch": 2, "fresh": 1}
         least |= {"shift_weight": 0, "min_shift": 0, "resolution": 0}
@@ -253,13 +252,44 @@ def learn(
         torch.manual_seed(stream_key(seed, "navigan/reconstructor") >> 65)
         unit = limit if options.shift_unit == "limit" else 1.0
         reconstructor = network(channels, count, unit, options.resolution or None).to(weight.device)
+    history = _minimise(reconstructor, pairs, coefficients, options)
+    accuracy, shift_mae = _evaluate(reconstructor, pairs, coefficients.detach(), options)
+    tenth = max(options.iterations // 10, 1)
+    # Adam also changes the length of the coefficients, which has no effect on the images.
+    norms = coefficients.detach().norm(dim=1, keepdim=True)
+    return Learned(
+        coefficients.detach() / norms,
+        accuracy,
+        shift_mae,
+        history[:tenth].mean().item(),
+        history[-tenth:].mean().item(),
+    )
+
+
+def _minimise(
+    reconstructor: nn.Module, pairs: Pairs, coefficients: Tensor, options: Training
+) -> Tensor:
+    """Minimise eq. (1) with Adam, in place.
+
+    Args:
+        reconstructor: R, as `network` of `learn` makes it.
+        pairs: draws the pairs of every iteration.
+        coefficients: (K, size), which require gradients.
+        options: the budget.
+
+    Returns:
+        (iterations,) the losses.
+
+    Raises:
+        NonFinite: the loss diverged.
+    """
     optimiser = torch.optim.Adam(
         [
             {"params": reconstructor.parameters(), "lr": options.lr},
             {"params": [coefficients], "lr": options.direction_lr},
         ]
     )
-    history = torch.zeros(options.iterations, device=weight.device)
+    history = torch.zeros(options.iterations, device=coefficients.device)
     with torch.enable_grad(), progress("directions: iterations", options.iterations) as advance:
         for step in range(options.iterations):
             before, after, k, t = pairs(coefficients, options.batch)
@@ -267,7 +297,7 @@ def learn(
             loss = losses(logits, t_hat, k, t, options.shift_weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            generator.decoded += options.batch  # back through the generator
+            pairs.generator.decoded += options.batch  # back through the generator
             optimiser.step()
             history[step] = loss.detach()
             look = step % LOOK_EVERY == 0 or step + 1 == options.iterations
@@ -277,24 +307,14 @@ def learn(
                     "training.lr, training.direction_lr or limit"
                 )
             advance()
-    accuracy, mae = _judge(reconstructor, pairs, coefficients.detach(), options)
-    tenth = max(options.iterations // 10, 1)
-    # Adam also changes the length of the coefficients, which has no effect on the images.
-    norms = coefficients.detach().norm(dim=1, keepdim=True)
-    return Learned(
-        coefficients.detach() / norms,
-        accuracy,
-        mae,
-        history[:tenth].mean().item(),
-        history[-tenth:].mean().item(),
-    )
+    return history
 
 
 @torch.no_grad()
-def _judge(
+def _evaluate(
     reconstructor: nn.Module, pairs: Pairs, coefficients: Tensor, options: Training
 ) -> tuple[float, float]:
-    """Accuracy of k_hat and mean |t - t_hat| on fresh pairs."""
+    """Accuracy of k_hat and mean |t - t_hat| of a trained reconstructor, on fresh pairs."""
     # In evaluation mode, so that batch normalisation does not depend on the other pairs.
     reconstructor.eval()
     right = 0

@@ -15,11 +15,10 @@ from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
-from editbench.base.validation import check_kind
+from editbench.base.validation import check_choice, check_kind
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import choice
+from editbench.methods.shared.device_copies import DeviceCopies
 from editbench.methods.shared.state import group
 from editbench.networks.external import frozen
 from editbench.networks.generator import Generator
@@ -93,7 +92,8 @@ class NeuralODE(Editor):
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(layers)
-        self.targets = choice("targets", targets, TARGETS)
+        check_choice("targets", targets, TARGETS)
+        self.targets = targets
         check_kind("depth", depth, "int")
         if depth < 0:
             raise EditbenchError(
@@ -122,14 +122,15 @@ class NeuralODE(Editor):
         self.solver = Solver(solver, step_size, reference_single_step)
         self.delta = float(delta)
         self.scale_step = scale_step
-        self.space = Space(choice("space", str(space), (Space.W, Space.W_PLUS, Space.Z)))
+        check_choice("space", str(space), (Space.W, Space.W_PLUS, Space.Z))
+        self.space = Space(str(space))
         self.unit = "Z units" if self.space == Space.Z else "W units"
         self.scale = 1.0  # number of the paper's units in one unit of this space
         self.fields: dict[str, Field] = {}
         # Name -> (K, 2): index of the flow towards each class, and its sign; 0 if there is none
         self.routes: dict[str, Tensor] = {}
         self.diverged: dict[str, Tensor] = {}  # (flows,) bool
-        self._ready = Ready()
+        self._copies = DeviceCopies()
 
     # -- fit ------------------------------------------------------------------
     @property
@@ -267,8 +268,8 @@ class NeuralODE(Editor):
         """The fields of an attribute in float64 on a device, from a cache."""
         field = self.fields[attribute]
         like = torch.empty(0, dtype=torch.float64, device=device)
-        weight = self._ready(f"weight {attribute}", field.weight, like)
-        return Field(weight, self._ready(f"bias {attribute}", field.bias, like))
+        weight = self._copies.get(f"weight {attribute}", field.weight, like)
+        return Field(weight, self._copies.get(f"bias {attribute}", field.bias, like))
 
     def _move(
         self, codes: Tensor, field: Field, length: Tensor, rows: tuple[int, int] | None

@@ -19,7 +19,7 @@ from torchdiffeq import odeint
 from editbench.base.devices import to_device
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.seeding import normals, uniforms
-from editbench.base.validation import check_fields
+from editbench.base.validation import check_choice, check_fields
 
 EPS = 1e-6
 _THIRD = 1 / 3
@@ -124,8 +124,7 @@ class Solver:
 
     def __post_init__(self) -> None:
         check_fields("method", self)
-        if self.solver not in METHODS:
-            raise EditbenchError(f"solver: '{self.solver}' is not one of {', '.join(METHODS)}")
+        check_choice("solver", self.solver, METHODS)
         if not self.step_size > 0:
             raise EditbenchError(f"step_size must be positive, got {self.step_size}")
         if self.reference_single_step and self.solver != "rk4":

@@ -18,7 +18,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import progress
 from editbench.base.spaces import Codes, Space
-from editbench.base.validation import check_fields
+from editbench.base.validation import check_choice, check_fields
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.walk.editor import FitData
 
@@ -67,10 +67,7 @@ class Training:
     def __post_init__(self) -> None:
         check_fields("method", self)
         for key, known in CHOICES.items():
-            if getattr(self, key) not in known:
-                raise EditbenchError(
-                    f"{key}: '{getattr(self, key)}' is not one of {', '.join(known)}"
-                )
+            check_choice(key, getattr(self, key), known)
         for key in ("horizon", "iterations", "batch", "lr", "decay_every", "temperature"):
             if not getattr(self, key) > 0:
                 raise EditbenchError(f"{key} must be positive, got {getattr(self, key)}")
@@ -214,73 +211,124 @@ def train(
         embedding: images -> (n, e), for `other: identity`.
     """
     codes = data.fit.codes(space)
-    before = data.fit.logits
     device = data.fit.logits.device
     # Copies, so that the caller's field is not changed.
     weight = field.weight.to(device, copy=True).requires_grad_()
     bias = field.bias.to(device, copy=True).requires_grad_()
     field = Field(weight, bias)
-    flows = range(len(targets))
     adam = torch.optim.Adam([weight, bias], lr=options.lr)
     schedule = torch.optim.lr_scheduler.StepLR(adam, options.decay_every, 0.5)
-    draws = [seeding.rng(data.seed, "neural_ode", name, target, "starts") for target in targets]
+    streams = [seeding.rng(data.seed, "neural_ode", name, target, "starts") for target in targets]
     clock = seeding.rng(data.seed, "neural_ode", name, "times")
     diverged = torch.zeros(len(targets), dtype=torch.bool, device=device)
-    last = torch.zeros(len(targets), 3)
-    kept = max(1, options.iterations // 10)
+    # Main loss, other loss and share that reached the class, over the last tenth of the iterations.
+    means = torch.zeros(len(targets), 3)
+    averaged = max(1, options.iterations // 10)
     with progress(f"{name}: flows", options.iterations) as advance:
         for iteration in range(options.iterations):
-            rows = []
-            for draw, pool in zip(draws, starts):
-                chosen = torch.from_numpy(draw.integers(len(pool), size=options.batch))
-                rows.append(pool[chosen.to(device)])
-            picks = torch.stack(rows)  # (K, m) positions in the fit split
-            one_each = (len(targets), options.batch, 1)
-            share = clock.random(one_each if options.times == "sample" else (1, 1, 1))
-            # t ~ U(T/4, T)
-            length = torch.from_numpy(options.horizon * (0.25 + 0.75 * share)).to(codes.dtype)
-            moved = solver.integrate(field.velocity, codes[picks] * scale, length) / scale
-            slopes = torch.zeros_like(moved)
-            for k in flows:
+            rows = _draw_starts(streams, starts, options.batch)
+            lengths = _draw_lengths(clock, len(targets), options).to(codes.dtype)
+            moved = solver.integrate(field.velocity, codes[rows] * scale, lengths) / scale
+            gradients = torch.zeros_like(moved)  # (K, m, d)
+            for k, target in enumerate(targets):
                 if diverged[k]:
                     continue
-                # The graph is cut at the codes, so that only one flow's images are in memory.
-                leaf = moved[k].detach().requires_grad_()
-                image = data.generator.decode(Codes(space, leaf))
-                after = data.teacher(image)
-                origin = before[picks[k]]
-                main = main_loss(data.attributes, after, name, targets[k], options.temperature)
-                if embedding is None:
-                    other = other_loss(
-                        data.attributes,
-                        origin,
-                        after,
-                        name,
-                        options.temperature,
-                        options.tempering == "symmetric",
-                    )
-                else:
-                    with torch.no_grad():
-                        original = embedding(data.generator.decode(Codes(space, codes[picks[k]])))
-                    other = identity_loss(original, embedding(image))
-                (slope,) = torch.autograd.grad(main + options.weight * other, leaf)
-                # The backward pass through the generator costs about as much as a forward pass.
-                data.generator.decoded += len(leaf)
-                diverged[k] = ~(torch.isfinite(main + other) & torch.isfinite(slope).all())
-                slopes[k] = slope.nan_to_num(0.0, 0.0, 0.0)
-                if iteration >= options.iterations - kept:
-                    arrived = (data.attributes.labels(after, name) == targets[k]).float().mean()
-                    last[k] += torch.stack([main, other, arrived]).detach().cpu() / kept
+                figures, gradient = _evaluate_flow(
+                    data, name, target, space, rows[k], moved[k], options, embedding
+                )
+                finite = torch.isfinite(figures[0] + figures[1]) & torch.isfinite(gradient).all()
+                diverged[k] = ~finite
+                gradients[k] = gradient.nan_to_num(0.0, 0.0, 0.0)
+                if iteration >= options.iterations - averaged:
+                    means[k] += figures.cpu() / averaged
             # From the codes back through the solver, for all flows at once.
             adam.zero_grad(set_to_none=True)
-            moved.backward(slopes)
+            moved.backward(gradients)
             adam.step()
             schedule.step()
             diverged |= _reset_broken(weight, bias)
             advance()
             if bool(diverged.all()):
                 break
-    return Trained(Field(weight.detach(), bias.detach()), diverged, last[:, :2], last[:, 2])
+    return Trained(Field(weight.detach(), bias.detach()), diverged, means[:, :2], means[:, 2])
+
+
+def _draw_starts(
+    streams: Sequence[np.random.Generator], starts: Sequence[Tensor], batch: int
+) -> Tensor:
+    """Draw `batch` starting samples for each flow, with replacement.
+
+    Args:
+        streams: one random stream for each of the K flows.
+        starts: for each flow, positions (s,) of its starting samples in the fit split.
+        batch: m.
+
+    Returns:
+        (K, m) positions in the fit split.
+    """
+    rows = []
+    for stream, pool in zip(streams, starts):
+        drawn = torch.from_numpy(stream.integers(len(pool), size=batch))
+        rows.append(pool[drawn.to(pool.device)])
+    return torch.stack(rows)
+
+
+def _draw_lengths(clock: np.random.Generator, flows: int, options: Training) -> Tensor:
+    """Draw t ~ U(T/4, T): (K, m, 1) float64 on the host, or (1, 1, 1) if `times` is 'batch'."""
+    shape = (flows, options.batch, 1) if options.times == "sample" else (1, 1, 1)
+    return torch.from_numpy(options.horizon * (0.25 + 0.75 * clock.random(shape)))
+
+
+def _evaluate_flow(
+    data: FitData,
+    name: str,
+    target: int,
+    space: Space,
+    rows: Tensor,
+    moved: Tensor,
+    options: Training,
+    embedding: Embedding | None,
+) -> tuple[Tensor, Tensor]:
+    """Decode and score the end of one flow, and differentiate its loss.
+
+    Args:
+        data: the splits, the generator and the teacher.
+        name: the attribute.
+        target: the class that the flow leads to.
+        space: of the codes.
+        rows: (m,) positions of the starting samples in the fit split.
+        moved: (m, d) codes that the flow has moved them to.
+        options: of the loss.
+        embedding: of the identity loss; None for the loss on the other attributes.
+
+    Returns:
+        figures: (3,) main loss, other loss, and share of the samples that reached the class.
+        gradient: (m, d) of the loss with respect to `moved`.
+    """
+    # The graph is cut at the codes, so that only one flow's images are in memory.
+    leaf = moved.detach().requires_grad_()
+    image = data.generator.decode(Codes(space, leaf))
+    logits = data.teacher(image)
+    main = main_loss(data.attributes, logits, name, target, options.temperature)
+    if embedding is None:
+        other = other_loss(
+            data.attributes,
+            data.fit.logits[rows],
+            logits,
+            name,
+            options.temperature,
+            options.tempering == "symmetric",
+        )
+    else:
+        with torch.no_grad():
+            start = Codes(space, data.fit.codes(space)[rows])
+            original = embedding(data.generator.decode(start))
+        other = identity_loss(original, embedding(image))
+    (gradient,) = torch.autograd.grad(main + options.weight * other, leaf)
+    # The backward pass through the generator costs about as much as a forward pass.
+    data.generator.decoded += len(leaf)
+    reached = (data.attributes.labels(logits, name) == target).float().mean()
+    return torch.stack([main, other, reached]).detach(), gradient
 
 
 @torch.no_grad()

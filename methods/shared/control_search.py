@@ -19,7 +19,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, NoControl
 from editbench.base.progress import progress
 from editbench.base.spaces import Codes
-from editbench.methods.shared.selection import check_tune
+from editbench.methods.shared.options import check_tune_split
 from editbench.walk.editor import FitData
 
 MIN_EFFECT = 0.5  # in sigmas of the target's log-odds; a smaller effect does not count as a control
@@ -123,7 +123,7 @@ def measure_effects(
     Raises:
         EditbenchError: the tune split is empty.
     """
-    check_tune(data, what)
+    check_tune_split(data, what)
     attributes = data.attributes
     # The images that the search decodes are a cost of the method and are counted from here on.
     decoded_before = data.generator.decoded

@@ -26,10 +26,10 @@ from editbench.methods.shared.control_search import (
     choose_controls,
     measure_effects,
 )
+from editbench.methods.shared.device_copies import DeviceCopies
 from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_ranges
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import walk_space
-from editbench.methods.shared.state import group, prefixed
+from editbench.methods.shared.options import walk_space
+from editbench.methods.shared.state import group, prefixed, tensor_to_text, text_to_tensor
 from editbench.networks.generator import Generator
 from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk, unit_rows
 
@@ -40,19 +40,19 @@ class Directions:
 
     Args:
         mean: (d,) mean of the latents.
-        rows: (k, d) unit directions.
+        vectors: (k, d) unit directions.
         stdev: (k,) length of one unit of strength along each direction: the standard deviation of
             the latents along it, if the method measures strength in standard deviations.
         notes: for the record.
-        bounds: (k, 2) rows [a, b) of this generator's W+ that each direction belongs to; None tries
-            each direction in all configured ranges.
+        row_ranges: (k, 2) rows [a, b) of this generator's W+ that each direction belongs to; None
+            tries each direction in all configured ranges.
     """
 
     mean: np.ndarray
-    rows: np.ndarray
+    vectors: np.ndarray
     stdev: np.ndarray
     notes: dict[str, object]
-    bounds: np.ndarray | None = None
+    row_ranges: np.ndarray | None = None
 
 
 class DirectionSearch(Editor):
@@ -111,9 +111,9 @@ class DirectionSearch(Editor):
         self.mean = torch.zeros(0)
         # Name -> (K, d) float64, signed; the length is one unit of strength.
         self.moves: dict[str, Tensor] = {}
-        self.bounds: dict[str, Tensor] = {}  # name -> (K, 2) rows [a, b)
+        self.row_ranges: dict[str, Tensor] = {}  # name -> (K, 2) rows [a, b) of W+
         self.reasons: dict[str, str] = {}  # name -> why it has no control
-        self._ready = Ready()
+        self._copies = DeviceCopies()
 
     # -- fit ------------------------------------------------------------------
     @abstractmethod
@@ -124,17 +124,17 @@ class DirectionSearch(Editor):
     def fit(self, data: FitData) -> FitReport:
         self.bind(data.generator, data.teacher)
         found = self.find_directions(data)
-        scaled = found.rows * found.stdev[:, None]
+        scaled = found.vectors * found.stdev[:, None]
         self.mean = torch.from_numpy(found.mean)
         candidates = self._candidates(data, found)
         codes = data.tune.codes(self.space)
 
         def apply(candidate: int, strengths: Tensor, positions: Tensor) -> Codes:
-            direction, bounds = candidates[candidate]
+            direction, rows = candidates[candidate]
             moves = torch.from_numpy(scaled[direction]).to(codes).expand(len(positions), -1)
             origin = codes[positions]
             moved = self._advance(origin, moves, strengths, self.centre)
-            return self._within(origin, moved, torch.tensor([bounds]))
+            return self._within_rows(origin, moved, torch.tensor([rows]))
 
         effects = measure_effects(
             data,
@@ -146,25 +146,29 @@ class DirectionSearch(Editor):
         )
         notes = found.notes | {"candidates": len(candidates), "search_decodes": effects.decoded}
         self.moves = {}
-        self.bounds = {}
+        self.row_ranges = {}
         self.reasons = {}
         for attribute in data.attributes:
+            key = f"control.{attribute.name}"
             try:
-                chosen = choose_controls(effects, data.attributes, attribute.name, self.min_effect)
+                controls = choose_controls(
+                    effects, data.attributes, attribute.name, self.min_effect
+                )
             except NoControl as error:
                 # "No control found" is a result: the attribute is skipped, with the reason.
                 self.reasons[attribute.name] = str(error)
-                notes[f"control.{attribute.name}"] = str(error)
+                notes[key] = str(error)
                 continue
-            signs = np.sign([control.strength for control in chosen])[:, None]
-            picked = [candidates[control.candidate] for control in chosen]
-            picked_rows = [direction for direction, _ in picked]
-            self.moves[attribute.name] = torch.from_numpy(scaled[picked_rows] * signs)
-            self.bounds[attribute.name] = torch.tensor([bounds for _, bounds in picked])
-            seen = {}
-            for name, control, pair in zip(attribute.classes, chosen, picked):
-                seen[name] = _note(control, *pair)
-            notes[f"control.{attribute.name}"] = seen
+            chosen = [candidates[control.candidate] for control in controls]
+            signs = np.sign([control.strength for control in controls])[:, None]
+            directions = scaled[[direction for direction, _ in chosen]]
+            self.moves[attribute.name] = torch.from_numpy(directions * signs)
+            self.row_ranges[attribute.name] = torch.tensor([rows for _, rows in chosen])
+            of_classes = zip(attribute.classes, controls, chosen)
+            notes[key] = {
+                label: _note_control(control, *candidate)
+                for label, control, candidate in of_classes
+            }
         return FitReport(labels=len(effects.start), notes=notes)
 
     # -- all directions -------------------------------------------------------
@@ -185,7 +189,7 @@ class DirectionSearch(Editor):
             elif (begin, end) != (0, self.num_ws):
                 name += f", rows {begin} to {end - 1}"
             names.append(name)
-        moves = torch.from_numpy(found.rows * found.stdev[:, None])
+        moves = torch.from_numpy(found.vectors * found.stdev[:, None])
         bounds = torch.tensor(list(first.values()))
         third = self.strength / 3
         return DirectionSet(
@@ -203,7 +207,7 @@ class DirectionSearch(Editor):
         bounds = found.tensors["bounds"][place : place + 1].to(codes.device)
         # Without centring, since strength 0 must be the sample itself.
         moved = self._advance(codes, move, strength, centre=False)
-        return self._within(codes, moved, bounds)
+        return self._within_rows(codes, moved, bounds)
 
     def _candidates(self, data: FitData, found: Directions) -> list[tuple[int, tuple[int, int]]]:
         """All candidates, each as a direction and the rows of W+ that it moves."""
@@ -211,11 +215,11 @@ class DirectionSearch(Editor):
         rows_plus = self.space == Space.W and Space.W_PLUS in data.generator.spaces
         whole = (0, self.num_ws)
         out = []
-        for direction in range(len(found.rows)):
+        for direction in range(len(found.vectors)):
             if not rows_plus:
                 ranges = [whole]
-            elif found.bounds is not None:
-                first, last = found.bounds[direction].tolist()
+            elif found.row_ranges is not None:
+                first, last = found.row_ranges[direction].tolist()
                 ranges = [(first, last)]
             else:
                 ranges = scale_ranges(self.ranges, self.num_ws)
@@ -241,15 +245,15 @@ class DirectionSearch(Editor):
             raise Unsupported(self.reasons.get(walk.attribute, reason))
         # One row per class, indexed by the samples' targets: (n, d).
         name = walk.attribute
-        moves = self._ready(f"move {name}", self.moves[name], walk.codes)[walk.target]
+        moves = self._copies.get(f"move {name}", self.moves[name], walk.codes)[walk.target]
         return self._advance(walk.codes, moves, self.length, self.centre and walk.steps == 0)
 
     def codes(self, walk: Walk) -> Codes:
         """W+ codes in which only the rows of each sample's control have moved."""
-        if walk.attribute not in self.bounds:
+        if walk.attribute not in self.row_ranges:
             return super().codes(walk)
-        bounds = self.bounds[walk.attribute]
-        return self._within(walk.origin, walk.codes, bounds, walk.target)
+        ranges = self.row_ranges[walk.attribute]
+        return self._within_rows(walk.origin, walk.codes, ranges, walk.target)
 
     def _advance(
         self, codes: Tensor, moves: Tensor, amount: float | Tensor, centre: bool
@@ -260,26 +264,26 @@ class DirectionSearch(Editor):
         """
         if centre:
             unit = unit_rows(moves)
-            mean = self._ready("mean", self.mean, codes)
+            mean = self._copies.get("mean", self.mean, codes)
             codes = codes - ((codes - mean) * unit).sum(1, keepdim=True) * unit
         return codes + amount * moves
 
-    def _within(
-        self, origin: Tensor, moved: Tensor, bounds: Tensor, choice: Tensor | None = None
+    def _within_rows(
+        self, origin: Tensor, moved: Tensor, ranges: Tensor, choice: Tensor | None = None
     ) -> Codes:
         """The moved codes in the rows [a, b) of W+, and the origin in the other rows.
 
         Args:
             origin: (n, d) codes at the start.
             moved: (n, d) codes now.
-            bounds: (K, 2) ranges [a, b), on the host.
+            ranges: (K, 2) rows [a, b), on the host.
             choice: (n,) index of each sample's range; None if all samples have the same range.
         """
         # If every range is the whole of W+, a plain code is equivalent and cheaper.
-        if bool((bounds == torch.tensor([0, self.num_ws])).all()):
+        if bool((ranges == torch.tensor([0, self.num_ws])).all()):
             return Codes(self.space, moved)
         row = torch.arange(self.num_ws, device=moved.device)
-        own = to_device(bounds, moved.device)
+        own = to_device(ranges, moved.device)
         if choice is not None:
             own = own[choice]
         inside = (row >= own[:, :1]) & (row < own[:, 1:])
@@ -291,19 +295,16 @@ class DirectionSearch(Editor):
     def state(self) -> dict[str, Tensor]:
         out = {"mean": self.mean}
         out |= prefixed("move", self.moves)
-        out |= prefixed("bounds", self.bounds)
-        # A state can hold only tensors, so text is stored as bytes.
-        for name, text in self.reasons.items():
-            out[f"reason.{name}"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
-        return out
+        out |= prefixed("bounds", self.row_ranges)
+        reasons = {name: text_to_tensor(text) for name, text in self.reasons.items()}
+        return out | prefixed("reason", reasons)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.mean = state["mean"]
         self.moves = group(state, "move")
-        self.bounds = group(state, "bounds")
-        self.reasons = {}
-        for name, text in group(state, "reason").items():
-            self.reasons[name] = bytes(text.tolist()).decode()
+        self.row_ranges = group(state, "bounds")
+        reasons = group(state, "reason")
+        self.reasons = {name: tensor_to_text(text) for name, text in reasons.items()}
 
 
 def _is_range(pair: object) -> bool:
@@ -316,7 +317,7 @@ def _is_range(pair: object) -> bool:
     return 0 <= first < last <= RANGES_OF
 
 
-def _note(control: Control, direction: int, rows: tuple[int, int]) -> dict[str, object]:
+def _note_control(control: Control, direction: int, rows: tuple[int, int]) -> dict[str, object]:
     return {
         "component": direction,
         "rows": list(rows),

@@ -15,7 +15,7 @@ from torch import Tensor
 from editbench.bank.starts import draw_classes
 from editbench.base import seeding
 from editbench.base.spaces import Space
-from editbench.methods.shared.selection import check_tune
+from editbench.methods.shared.options import check_tune_split
 from editbench.walk.editor import Editor, FitData, Walk
 from editbench.walk.walker import Walker
 
@@ -110,7 +110,7 @@ def score_choices(
     Raises:
         EditbenchError: the tune split is empty.
     """
-    check_tune(data, "its options")
+    check_tune_split(data, "its options")
     position, source, target = meta_validation(data, attribute)
     labels = data.attributes.labels(data.tune.logits[position])
     latent = data.tune.codes(Space.Z) if editor.space == Space.Z else data.latents(data.tune)

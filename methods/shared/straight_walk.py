@@ -10,16 +10,16 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import Unsupported
-from editbench.base.validation import check_attributes, check_positive
+from editbench.base.validation import check_attributes, check_choice, check_positive
+from editbench.methods.shared.device_copies import DeviceCopies
 from editbench.methods.shared.layer_choice import (
     check_tuned,
     choose_layers,
     layers_state,
     load_layers,
 )
+from editbench.methods.shared.options import walk_space
 from editbench.methods.shared.projection import TOO_SMALL, project
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import choice, walk_space
 from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
@@ -57,10 +57,11 @@ class StraightWalk(Editor):
         super().__init__({} if isinstance(layers, str) else layers)
         check_positive("delta", delta)
         if isinstance(layers, str):
-            choice("layers", layers, ("tuned",))
+            check_choice("layers", layers, ("tuned",))
         self.conditions: str | tuple[str, ...]
         if isinstance(conditions, str):
-            self.conditions = choice("conditions", conditions, ("none", "all"))
+            check_choice("conditions", conditions, ("none", "all"))
+            self.conditions = conditions
         else:
             self.conditions = tuple(conditions)
         self.delta = float(delta)
@@ -70,7 +71,7 @@ class StraightWalk(Editor):
         self.length = self.delta
         self.directions: dict[str, Tensor] = {}  # name -> (K, K, d) unit, [source, target]; float64
         self.remaining: dict[str, float] = {}  # name -> smallest norm left after the projection
-        self._ready = Ready()
+        self._copies = DeviceCopies()
 
     # -- fit ------------------------------------------------------------------
     def start_fit(self, data: FitData) -> None:
@@ -79,49 +80,51 @@ class StraightWalk(Editor):
         self.directions = {}
         self.remaining = {}
 
-    def is_condition(self, name: str) -> bool:
-        """Whether an attribute is projected out of the directions of the others."""
-        if isinstance(self.conditions, str):
-            return self.conditions == "all"
-        return name in self.conditions
-
     def set_directions(
-        self,
-        name: str,
-        vectors: np.ndarray,
-        conditions: np.ndarray,
-        notes: dict[str, object],
-    ) -> np.ndarray:
-        """Project the vectors of one attribute and store them as its directions.
+        self, name: str, vectors: np.ndarray, normals: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, object]]:
+        """Project the conditions out of the vectors of one attribute, and store its directions.
 
         Args:
             name: the attribute.
             vectors: (K, K, d) unit vectors, [source, target]; zero where there is no direction.
-            conditions: (m, d) vectors to project out; m may be 0.
-            notes: output; a note about the projection is added for the record.
+            normals: attribute -> (m, d) vectors; those of the conditions are projected out.
 
         Returns:
-            (K, K) length that the projection left of each vector.
+            remaining: (K, K) length that the projection left of each vector.
+            notes: about the projection, for the record.
         """
-        found = []
+        conditions = np.zeros((0, vectors.shape[2]))
+        for other, rows in normals.items():
+            if other != name and self._is_condition(other):
+                conditions = np.concatenate([conditions, rows])
         directions = vectors.copy()
         remaining = np.ones(vectors.shape[:2])
+        projections = []
         # The diagonal, from a class to itself, has no direction.
         for i, j in zip(*np.nonzero(np.abs(vectors).sum(2))):
             if len(conditions):
-                found.append(project(vectors[i, j], conditions))
-                directions[i, j] = found[-1].direction
-                remaining[i, j] = found[-1].remaining
+                projection = project(vectors[i, j], conditions)
+                directions[i, j] = projection.direction
+                remaining[i, j] = projection.remaining
+                projections.append(projection)
         self.directions[name] = torch.from_numpy(directions)
         # The worst pair decides whether the attribute is supported, since any pair may be walked.
         self.remaining[name] = float(remaining.min())
-        if found:
+        notes: dict[str, object] = {}
+        if projections:
             notes[f"projection.{name}"] = {
-                "residual": max(p.residual for p in found),
+                "residual": max(projection.residual for projection in projections),
                 "remaining": self.remaining[name],
-                "rank": found[0].rank,
+                "rank": projections[0].rank,
             }
-        return remaining
+        return remaining, notes
+
+    def _is_condition(self, name: str) -> bool:
+        """Whether an attribute is projected out of the directions of the others."""
+        if isinstance(self.conditions, str):
+            return self.conditions == "all"
+        return name in self.conditions
 
     def has_direction(self, attribute: str) -> bool:
         """Whether the fit found a direction that its conditions leave something of."""
@@ -159,7 +162,7 @@ class StraightWalk(Editor):
         name = walk.attribute
         if not self.has_direction(name):
             raise Unsupported(f"no direction for '{name}'")
-        directions = self._ready(f"direction {name}", self.directions[name], walk.codes)
+        directions = self._copies.get(f"direction {name}", self.directions[name], walk.codes)
         return walk.codes + self.distance(walk) * directions[walk.source, walk.target]
 
     def distance(self, walk: Walk) -> float | Tensor:

@@ -15,15 +15,15 @@ from torch import Tensor
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
-from editbench.base.validation import check_kind
+from editbench.base.validation import check_choice, check_kind
 from editbench.methods.shared.control_search import (
     MIN_EFFECT,
     Effects,
     choose_control,
     measure_effects,
 )
-from editbench.methods.shared.ready import Ready
-from editbench.methods.shared.selection import choice, class_counts, class_log_odds
+from editbench.methods.shared.device_copies import DeviceCopies
+from editbench.methods.shared.examples import class_counts, class_log_odds
 from editbench.methods.shared.state import group, prefixed
 from editbench.methods.stylespace.channels import (
     MIN_EXEMPLARS,
@@ -113,7 +113,8 @@ class StyleSpace(Editor):
         self.positives = float(positives)
         self.min_positives = int(min_positives)
         self.exemplars = exemplars
-        self.negative = choice("negative", negative, ("reverse", "own"))
+        check_choice("negative", negative, ("reverse", "own"))
+        self.negative = negative
         self.channels = channels
         self.candidates = int(candidates)
         self.verify = verify
@@ -126,15 +127,15 @@ class StyleSpace(Editor):
         self.directions: dict[str, Tensor] = {}
         # Name -> (K,) effect of the control in sigmas of the log-odds
         self.effects: dict[str, Tensor] = {}
-        self.offered: dict[str, Tensor] = {}  # name -> number of candidates
+        self.candidate_counts: dict[str, Tensor] = {}  # name -> number of its candidates
         self.counts: dict[str, Tensor] = {}  # name -> (K,) fit samples of each class
-        self._ready = Ready()
+        self._copies = DeviceCopies()
 
     # -- fit ------------------------------------------------------------------
     def fit(self, data: FitData) -> FitReport:
         self.directions = {}
         self.effects = {}
-        self.offered = {}
+        self.candidate_counts = {}
         self._count(data)
         # A channel's sigma is over the fit split's styles (the published code: 100,000 samples).
         bank = channel_moments(data.generator, data.latents(data.fit))
@@ -142,7 +143,7 @@ class StyleSpace(Editor):
         found = self._candidates(data, bank, notes)
         effects = self._measure(data, bank, found) if self.verify and found.rows else None
         for name in found.offered:
-            self._choose(data, bank, found, effects, name, notes)
+            notes[f"control.{name}"] = self._choose(data, bank, found, effects, name)
         # The ranking reads the labels of the whole fit split, verification those of tune samples.
         verified = len(effects.start) if effects else 0
         return FitReport(labels=len(data.fit) + verified, notes=notes)
@@ -250,52 +251,61 @@ class StyleSpace(Editor):
         found: Candidates,
         effects: Effects | None,
         name: str,
-        notes: dict[str, object],
-    ) -> None:
-        """Choose and store the direction towards each class of one attribute, and its effect."""
+    ) -> list[dict[str, object]]:
+        """Choose and store the direction towards each class of one attribute, and its effect.
+
+        Args:
+            data: the attributes.
+            bank: moments of the channels.
+            found: the candidates.
+            effects: of all candidates; None if they are not verified.
+            name: the attribute.
+
+        Returns:
+            For each class with a control, a note for the record.
+        """
         attribute = data.attributes[name]
         directions = torch.zeros(len(attribute.classes), len(bank.std), dtype=torch.float64)
         reached = torch.full((len(attribute.classes),), -torch.inf, dtype=torch.float64)
-        seen = []
+        notes = []
         for c, offered in zip(self._targets(attribute), found.offered[name]):
             if not offered:
                 continue
-            at = offered[0][0]
-            sign = offered[0][1] or 1
-            seen.append({"class": attribute.classes[c], "channel": found.names[at], "sign": sign})
-            if effects is not None:
+            verified: dict[str, object] = {}
+            if effects is None:
+                position, exemplar_sign = offered[0]
+                sign = exemplar_sign or 1
+            else:
                 # All candidates were measured together; a class chooses only among its own.
                 positions = [position for position, _ in offered]
-                part = replace(effects, change=effects.change[positions])
-                control = choose_control(part, data.attributes, name, c, self.min_effect)
-                at, said = offered[control.candidate]
+                own_effects = replace(effects, change=effects.change[positions])
+                control = choose_control(own_effects, data.attributes, name, c, self.min_effect)
+                position, exemplar_sign = offered[control.candidate]
                 # The sign measured by the teacher, which may differ from that of the exemplars.
                 sign = 1 if control.strength > 0 else -1
                 reached[c] = control.effect
-                seen[-1] |= {
-                    "channel": found.names[at],
-                    "sign": sign,
+                verified = {
                     "rank": control.candidate + 1,
                     "strength": control.strength,
                     "effect": round(control.effect, 3),
                     "off_target": round(control.off_target, 3),
                 }
-                if said:
-                    seen[-1]["sign_of_exemplars"] = said
+                if exemplar_sign:
+                    verified["sign_of_exemplars"] = exemplar_sign
             # From sigmas to units of S.
-            directions[c] = sign * found.rows[at] * bank.std.cpu()
+            directions[c] = sign * found.rows[position] * bank.std.cpu()
+            chosen = {"class": attribute.classes[c], "channel": found.names[position], "sign": sign}
+            notes.append(chosen | verified)
         # The paper walks one channel both ways.
         if self._targets(attribute) == [1]:
             directions[0] = -directions[1]
         self.directions[name] = directions
-        notes[f"control.{name}"] = seen
-        # Classes may share candidates; each is counted once.
-        distinct: set[int] = set()
-        for part_of_class in found.offered[name]:
-            distinct.update(position for position, _ in part_of_class)
-        self.offered[name] = torch.tensor(len(distinct))
         if effects is not None:
             self.effects[name] = reached
+        # Classes may share candidates; each is counted once.
+        distinct = {position for offered in found.offered[name] for position, _ in offered}
+        self.candidate_counts[name] = torch.tensor(len(distinct))
+        return notes
 
     def class_scores(self, data: FitData, attribute: str) -> Tensor | None:
         """Coordinates of the styles along the direction of each class, with the walk's sign."""
@@ -336,16 +346,16 @@ class StyleSpace(Editor):
         # One class with a control is enough; edits towards the others count as failures.
         best = self.effects[attribute].max().item()
         if not bool((self.effects[attribute] >= self.min_effect).any()):
-            offered = int(self.offered[attribute])
+            tried = int(self.candidate_counts[attribute])
             raise NoControl(
-                f"no control found for '{attribute}': the best of {offered} candidates moves it by "
+                f"no control found for '{attribute}': the best of {tried} candidates moves it by "
                 f"{best:.2f} sigma, {self.min_effect:g} are asked for"
             )
 
     def step(self, walk: Walk) -> Tensor:
         if walk.attribute not in self.directions:
             raise Unsupported(f"no channel for '{walk.attribute}'")
-        directions = self._ready(walk.attribute, self.directions[walk.attribute], walk.codes)
+        directions = self._copies.get(walk.attribute, self.directions[walk.attribute], walk.codes)
         return walk.codes + self.length * directions[walk.target]
 
     # -- state ----------------------------------------------------------------
@@ -353,14 +363,14 @@ class StyleSpace(Editor):
         return {
             **prefixed("direction", self.directions),
             **prefixed("effect", self.effects),
-            **prefixed("offered", self.offered),
+            **prefixed("offered", self.candidate_counts),
             **prefixed("count", self.counts),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.directions = group(state, "direction")
         self.effects = group(state, "effect")
-        self.offered = group(state, "offered")
+        self.candidate_counts = group(state, "offered")
         self.counts = group(state, "count")
 
 

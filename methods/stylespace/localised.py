@@ -154,7 +154,7 @@ class LocalisedStyleSpace(StyleSpace):
             raise Unsupported(
                 f"no region of the picture is named for '{attribute}' in method.regions"
             )
-        if attribute in self.offered and not int(self.offered[attribute]):
+        if attribute in self.candidate_counts and not int(self.candidate_counts[attribute]):
             raise Unsupported(
                 f"no style channel acts on {' or '.join(self.regions[attribute])} alone"
             )

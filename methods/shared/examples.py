@@ -1,4 +1,4 @@
-"""Choosing the samples that a supervised editor learns from, and checks of its options."""
+"""Choosing the samples that a supervised editor learns from, by the teacher's labels."""
 
 from __future__ import annotations
 
@@ -7,50 +7,8 @@ import torch
 from torch import Tensor
 
 from editbench.base.attributes import Attribute
-from editbench.base.errors import EditbenchError
 from editbench.base.seeding import uniforms
-from editbench.base.spaces import Space
 from editbench.walk.editor import FitData
-
-
-def walk_space(space: str) -> Space:
-    """'w' or 'z' as a Space."""
-    if str(space) not in (Space.W, Space.Z):
-        raise EditbenchError(f"space: '{space}' is not one of w, z")
-    return Space(str(space))
-
-
-def choice(key: str, value: str, known: tuple[str, ...]) -> str:
-    """Check that an option has one of the known values, and return it.
-
-    Args:
-        key: name of the option, for the message.
-        value: as configured.
-        known: the accepted values.
-
-    Raises:
-        EditbenchError: the value is none of them.
-    """
-    if value not in known:
-        raise EditbenchError(f"{key}: '{value}' is not one of {', '.join(known)}")
-    return value
-
-
-def check_tune(data: FitData, what: str) -> None:
-    """Check that there are tune samples.
-
-    Args:
-        data: whose tune split is needed.
-        what: plural noun, what is chosen with the split; for the message.
-
-    Raises:
-        EditbenchError: the split is empty.
-    """
-    if not len(data.tune):
-        raise EditbenchError(
-            f"the tune split is empty, but the method needs it to choose among {what}: raise "
-            "bank.tune or bank.n"
-        )
 
 
 def class_log_odds(data: FitData, name: str) -> Tensor:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from editbench.walk.stride import stride_of
+from editbench.walk.stride import interpolate_stride
 
 CAP = 40.0
 WANTED = 0.25
@@ -14,7 +14,7 @@ WANTED = 0.25
 
 @pytest.mark.parametrize("per_step", [0.8, 0.3, 0.05, 0.01])
 def test_a_linear_effect_is_met_exactly(per_step):
-    found = stride_of(lambda steps: per_step * steps, WANTED, CAP)
+    found = interpolate_stride(lambda steps: per_step * steps, WANTED, CAP)
     assert found.reached
     assert found.steps == pytest.approx(WANTED / per_step)
 
@@ -25,19 +25,19 @@ def test_a_linear_effect_is_met_exactly(per_step):
     [(0.8, 0.03), (0.9, 0.03), (1.1, 0.03), (1.25, 0.03), (1.5, 0.05), (2, 0.05), (3, 0.05)],
 )
 def test_a_curved_effect_is_met_closely(per_step, power, error):
-    found = stride_of(lambda steps: per_step * steps**power, WANTED, CAP)
+    found = interpolate_stride(lambda steps: per_step * steps**power, WANTED, CAP)
     assert found.reached
     assert per_step * found.steps**power == pytest.approx(WANTED, rel=error)
 
 
 def test_an_effect_that_jumps_is_met_at_the_jump():
-    found = stride_of(lambda steps: 0.05 * steps if steps < 3 else 1.0, WANTED, CAP)
+    found = interpolate_stride(lambda steps: 0.05 * steps if steps < 3 else 1.0, WANTED, CAP)
     assert found.reached
     assert found.steps == pytest.approx(3, rel=0.01)
 
 
 def test_an_effect_that_falls_again_is_met_where_it_rises():
-    found = stride_of(lambda steps: math.sin(math.pi * steps / 2), WANTED, CAP)
+    found = interpolate_stride(lambda steps: math.sin(math.pi * steps / 2), WANTED, CAP)
     assert found.steps == pytest.approx(2 / math.pi * math.asin(WANTED), rel=0.1)
 
 
@@ -53,7 +53,7 @@ def test_an_effect_that_falls_again_is_met_where_it_rises():
     ids=["none", "saturated", "too slow", "NaN at once", "NaN later"],
 )
 def test_an_effect_that_is_not_reached_says_so(effect):
-    found = stride_of(effect, WANTED, CAP)
+    found = interpolate_stride(effect, WANTED, CAP)
     assert not found.reached
     assert 0 <= found.steps <= CAP
 
@@ -65,5 +65,5 @@ def test_no_more_than_the_largest_number_of_steps_is_asked_for():
         asked.append(steps)
         return 0.001 * steps
 
-    stride_of(measure, WANTED, 7.0)
+    interpolate_stride(measure, WANTED, 7.0)
     assert max(asked) == 7.0

@@ -66,44 +66,23 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Strid
         The stride. It is not reached if the effect is not, or if no tune sample lacks the target
         class.
     """
-    attributes = context.teacher.attributes
-    about = attributes[context.attribute]
-    classes = range(len(about.classes))
-    split = context.bank.split("tune", context.device)
-    labels = attributes.labels(split.logits, context.attribute)
-    if context.target is None:
-        # The same draw for every method, whatever the seed of its fit.
-        draw = seeding.rng(0, "stride", context.attribute).random(len(labels))
-        drawn = draw_classes(labels.cpu().numpy(), draw, len(classes), about.ordered)
-        targets = torch.from_numpy(drawn).to(labels)
-    else:
-        targets = torch.full_like(labels, context.target)
-    chosen = (labels != targets).nonzero()[:SAMPLES, 0]
-    if not len(chosen):
+    found = _start_samples(context)
+    if found is None:
         return Stride(0.0, False)
-    latent = split.codes(context.generator.start_space(context.editor.space))[chosen]
-    codes = context.generator.lift(latent, context.editor.space)
-    target = targets[chosen]
-    walk = Walk(
-        context.attribute,
-        split.index[chosen],
-        codes,
-        codes,
-        labels[chosen],
-        target,
-        latent=latent,
-    )
+    walk, logits = found
+    attributes = context.teacher.attributes
     # The column of each sample's target class in the log-odds. The classes of a binary attribute
     # share one, in which they differ in sign.
+    classes = range(len(attributes[context.attribute].classes))
     columns = [attributes.column(context.attribute, c)[0] for c in classes]
-    column = torch.tensor(columns, device=target.device)[target]
-    sigma = torch.from_numpy(context.bank.sigma["teacher"]).to(target.device)[column]
+    column = torch.tensor(columns, device=walk.target.device)[walk.target]
+    sigma = torch.from_numpy(context.bank.sigma["teacher"]).to(walk.target.device)[column]
 
     def log_odds(logits: Tensor) -> Tensor:
         odds = attributes.log_odds(logits.double())
         return odds.gather(1, column[:, None])[:, 0]
 
-    before = log_odds(split.logits[chosen])
+    before = log_odds(logits)
     path = StrengthPath(context.editor, walk)
     batches = Batches(context.batch, f"stride for {context.attribute}", context.generator)
 
@@ -118,11 +97,46 @@ def find_stride(context: ObservationContext, effect: float, cap: float) -> Strid
         return effects.abs().median().item()
 
     with torch.no_grad():
-        return stride_of(median_size, effect, cap)
+        return interpolate_stride(median_size, effect, cap)
 
 
-def stride_of(measure: Callable[[float], float], wanted: float, cap: float) -> Stride:
-    """Interpolate the effect linearly between a few measurements.
+def _start_samples(context: ObservationContext) -> tuple[Walk, Tensor] | None:
+    """The first tune samples that lack their target class.
+
+    Returns:
+        At most SAMPLES samples at step 0, and their logits (n, width) of the teacher. None if every
+        sample has its target class.
+    """
+    attributes = context.teacher.attributes
+    about = attributes[context.attribute]
+    split = context.bank.split("tune", context.device)
+    labels = attributes.labels(split.logits, context.attribute)
+    if context.target is None:
+        # The same draw for every method, whatever the seed of its fit.
+        draw = seeding.rng(0, "stride", context.attribute).random(len(labels))
+        drawn = draw_classes(labels.cpu().numpy(), draw, len(about.classes), about.ordered)
+        targets = torch.from_numpy(drawn).to(labels)
+    else:
+        targets = torch.full_like(labels, context.target)
+    chosen = (labels != targets).nonzero()[:SAMPLES, 0]
+    if not len(chosen):
+        return None
+    latent = split.codes(context.generator.start_space(context.editor.space))[chosen]
+    codes = context.generator.lift(latent, context.editor.space)
+    walk = Walk(
+        context.attribute,
+        split.index[chosen],
+        codes,
+        codes,
+        labels[chosen],
+        targets[chosen],
+        latent=latent,
+    )
+    return walk, split.logits[chosen]
+
+
+def interpolate_stride(measure: Callable[[float], float], wanted: float, cap: float) -> Stride:
+    """Find the stride of an effect, by linear interpolation between a few measurements.
 
     Where the effect is nearly proportional to the number of steps, three are enough. Their number
     does not depend on how exact they are, as long as the last one is `CLOSE`, so that two
@@ -149,20 +163,22 @@ def stride_of(measure: Callable[[float], float], wanted: float, cap: float) -> S
                 return Stride(cap, False)
             # Effects grow less than linearly. A measurement that goes too far is of more use than
             # one that falls short, since the wanted effect is then between two measurements.
-            steps = min(BEYOND * _crossing(points, wanted), cap)
+            steps = min(BEYOND * _steps_for(points, wanted), cap)
         elif len(points) <= MEASUREMENTS:
-            steps = _crossing(points, wanted)
+            steps = _steps_for(points, wanted)
         else:
             # Far from linear, or a jump: half of the interval is left.
-            low, high = _around(points, wanted)
+            low, high = _bracket(points, wanted)
             if high[0] - low[0] < NARROW * high[0]:
                 break
             steps = (low[0] + high[0]) / 2
-    return Stride(_crossing(points, wanted), True)
+    return Stride(_steps_for(points, wanted), True)
 
 
-def _crossing(points: Sequence[Point], wanted: float) -> float:
-    """Where the line through the points first has the wanted effect; it goes on straight from zero.
+def _steps_for(points: Sequence[Point], wanted: float) -> float:
+    """The number of steps at which the line through the points first has the wanted effect.
+
+    Beyond the last point, the line is that from zero to this point.
 
     Args:
         points: numbers of steps, ascending, and their effects; the first is (0, 0).
@@ -174,10 +190,13 @@ def _crossing(points: Sequence[Point], wanted: float) -> float:
     steps, effect = points[-1]
     if effect < wanted:
         return steps * wanted / effect if effect > 0 else math.inf
-    (low, before), (high, after) = _around(points, wanted)
+    (low, before), (high, after) = _bracket(points, wanted)
     return low + (high - low) * (wanted - before) / (after - before)
 
 
-def _around(points: Sequence[Point], wanted: float) -> tuple[Point, Point]:
-    """The first two neighbours that have the wanted effect between them; the last point has it."""
+def _bracket(points: Sequence[Point], wanted: float) -> tuple[Point, Point]:
+    """The first two neighbouring points with the wanted effect between them.
+
+    The last point must have at least this effect.
+    """
     return next(pair for pair in pairwise(points) if pair[1][1] >= wanted)

@@ -30,11 +30,11 @@ from editbench.studies.scorer_check.checkup import (
     Checkup,
     correlations,
     examine,
+    examine_logits,
     information,
-    of_logits,
     try_ranges,
 )
-from editbench.studies.scorer_check.page import parts_of, sheet
+from editbench.studies.scorer_check.page import draw_sheet, picture_sections
 from editbench.studies.scorer_check.sources import FolderPictures, Generated
 from editbench.worlds.faces import load_scorer
 from tests.data_folder import needs_data
@@ -207,7 +207,8 @@ def test_a_flipped_sign_is_seen_by_the_other_role(
     text["judge"]["attributes"][0]["classes"].reverse()
     other.write_text(yaml.safe_dump(text))
     _, found = compare(
-        teacher, of_logits(teacher.logits, read_scorers(other, configuration())["judge"].attributes)
+        teacher,
+        examine_logits(teacher.logits, read_scorers(other, configuration())["judge"].attributes),
     )
     assert "smiling, neutral" in found[0].text and found[0].level == "error"
 
@@ -278,7 +279,7 @@ def test_a_scorer_against_another_of_the_same_roles(
 def test_shares_quantiles_correlation_and_information_by_hand() -> None:
     rng = torch.Generator().manual_seed(2)
     logits = torch.randn(500, 4, generator=rng) * 3 + torch.tensor([-7.0, 1, 0, 0])
-    checkup = of_logits(logits, FACES)
+    checkup = examine_logits(logits, FACES)
     odds = logits[:, 1] - torch.logsumexp(logits[:, 2:], 1)
     assert checkup.shares["share"].tolist()[1] == pytest.approx(
         (logits[:, 0] > 0).double().mean().item()
@@ -315,14 +316,14 @@ def test_rows_go_from_the_lowest_to_the_highest() -> None:
     )
     with torch.no_grad():
         layers[2].weight.fill_(5.0), layers[2].bias.zero_()
-    (part,) = parts_of(examine(scorer, "scorer", Ramp(), batch=7), Ramp())
+    (part,) = picture_sections(examine(scorer, "scorer", Ramp(), batch=7), Ramp())
     low, middle, high = part.rows
     assert "dark" in low.caption and "bright" in high.caption
     assert low.odds == pytest.approx([5 * (i / 20 - 1) for i in range(8)], abs=1e-5)
     assert high.odds == pytest.approx([5 * (i / 20 - 1) for i in range(32, 40)], abs=1e-5)
     assert max(map(abs, middle.odds)) <= 1.0 + 1e-5 and middle.odds == sorted(middle.odds)
     pixels = np.asarray(high.strip)
-    assert pixels[0, 0, 0] == round(32 / 20 * 127.5) and sheet([part], "t").height > 300
+    assert pixels[0, 0, 0] == round(32 / 20 * 127.5) and draw_sheet([part], "t").height > 300
 
 
 def test_trying_ranges_leaves_the_scorer_as_it_was(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class ScorerFinding:
 
 
 @dataclass(frozen=True)
-class Ranged:
+class RangeTrial:
     """The outputs under one input range.
 
     Attributes:
@@ -96,7 +96,7 @@ class Checkup:
     shares: pd.DataFrame
     quantiles: pd.DataFrame
     correlation: pd.DataFrame
-    ranges: list[Ranged] = field(default_factory=list)
+    ranges: list[RangeTrial] = field(default_factory=list)
     findings: list[ScorerFinding] = field(default_factory=list)
 
     @property
@@ -139,18 +139,20 @@ def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64)
             else:
                 logits.append(scorer(images).float().cpu())
             advance(len(numbers))
-    found = of_logits(torch.cat(logits), scorer.attributes, role)
+    found = examine_logits(torch.cat(logits), scorer.attributes, role)
     if isinstance(scorer, ModuleScorer):
         tried = pictures(range(min(TRIED, len(pictures))))
         found.ranges = try_ranges(scorer, tried)
-        found.findings += _of_outputs(scorer, low, high) + of_ranges(found.ranges, scorer)
-        found.findings += of_overshoot(scorer, tried)
+        found.findings += _find_probabilities(scorer, low, high) + find_better_range(
+            found.ranges, scorer
+        )
+        found.findings += find_overshoot(scorer, tried)
     # The sort is stable, so findings of a level keep the order of the attributes.
     found.findings.sort(key=lambda item: ORDER.index(item.level))
     return found
 
 
-def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> Checkup:
+def examine_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> Checkup:
     """Make the tables and findings of logits.
 
     Args:
@@ -190,13 +192,13 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
         ).double() / len(kept)
         for name, share in zip(item.classes, counts):
             shares.append({"attribute": item.name, "class": name, "share": float(share)})
-        findings += _of_attribute(
+        findings += _find_faults(
             item.name, item.classes, counts.tolist(), attributes.logits(odds, item.name)
         )
     names = attributes.columns()
     quantiles = torch.quantile(odds.double(), torch.tensor(QUANTILES, dtype=torch.float64), 0)
     matrix = correlations(odds)
-    findings += _of_pairs(matrix, names)
+    findings += _find_duplicates(matrix, names)
     return Checkup(
         role,
         attributes,
@@ -212,7 +214,7 @@ def of_logits(logits: Tensor, attributes: Attributes, role: str = "scorer") -> C
     )
 
 
-def _of_pairs(matrix: np.ndarray, names: list[str]) -> list[ScorerFinding]:
+def _find_duplicates(matrix: np.ndarray, names: list[str]) -> list[ScorerFinding]:
     """Findings about attributes whose log-odds are almost the same."""
     found = []
     # Only above the diagonal, so that each pair is reported once.
@@ -236,7 +238,7 @@ def correlations(values: Tensor) -> np.ndarray:
     return (x / scale).T @ (x / scale)
 
 
-def _of_attribute(
+def _find_faults(
     name: str, classes: tuple[str, ...], shares: list[float], odds: Tensor
 ) -> list[ScorerFinding]:
     """Findings about one attribute: a constant head, rare classes, very large log-odds."""
@@ -300,7 +302,7 @@ def _entropy(p: Tensor) -> Tensor:
     return -torch.xlogy(p, p).sum(-1)
 
 
-def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[Ranged]:
+def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[RangeTrial]:
     """Score the same pictures as declared and under RANGES.
 
     Args:
@@ -310,44 +312,52 @@ def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[Ranged]:
     Returns:
         One entry per range, the declared one first.
     """
-    # Restored at the end.
-    kept = scorer.input_range, scorer.mean, scorer.std
-    rows = [_ranged("as declared", scorer, images)]
+    declared_range = scorer.input_range
+    declared_mean = scorer.mean
+    declared_std = scorer.std
+    rows = [_try_range("as declared", scorer, images)]
     try:
         for name, (limits, mean, std) in RANGES.items():
             # ImageNet's mean and std are for three channels.
             if mean is not None and scorer.channels != 3:
                 continue
             scorer.input_range = limits
-            scorer.mean = torch.tensor(mean or [0.0] * scorer.channels).to(kept[1]).view(-1, 1, 1)
-            scorer.std = torch.tensor(std or [1.0] * scorer.channels).to(kept[1]).view(-1, 1, 1)
+            scorer.mean = _by_channel(mean or [0.0] * scorer.channels, declared_mean)
+            scorer.std = _by_channel(std or [1.0] * scorer.channels, declared_mean)
             if (
-                limits == kept[0]
-                and torch.allclose(scorer.mean, kept[1])
-                and torch.allclose(scorer.std, kept[2])
+                limits == declared_range
+                and torch.allclose(scorer.mean, declared_mean)
+                and torch.allclose(scorer.std, declared_std)
             ):
                 # The declared range is one of RANGES: it gets its name and is not scored again.
-                rows[0] = Ranged(f"{name}, as declared", rows[0].information, rows[0].size)
+                rows[0] = RangeTrial(f"{name}, as declared", rows[0].information, rows[0].size)
             else:
-                rows.append(_ranged(name, scorer, images))
+                rows.append(_try_range(name, scorer, images))
     finally:
-        scorer.input_range, scorer.mean, scorer.std = kept
+        scorer.input_range = declared_range
+        scorer.mean = declared_mean
+        scorer.std = declared_std
     return rows
 
 
-def _ranged(name: str, scorer: ModuleScorer, images: Tensor) -> Ranged:
+def _by_channel(values: list[float], like: Tensor) -> Tensor:
+    """One number per channel as (C, 1, 1), in the dtype and on the device of `like`."""
+    return torch.tensor(values).to(like).view(-1, 1, 1)
+
+
+def _try_range(name: str, scorer: ModuleScorer, images: Tensor) -> RangeTrial:
     logits = scorer(images).float().cpu()
     logits = logits[torch.isfinite(logits).all(1)]
     if not len(logits):
-        return Ranged(name, 0.0, math.inf)
-    return Ranged(
+        return RangeTrial(name, 0.0, math.inf)
+    return RangeTrial(
         name,
         information(logits, scorer.attributes),
         float(scorer.attributes.log_odds(logits).abs().median()),
     )
 
 
-def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[ScorerFinding]:
+def find_better_range(ranges: list[RangeTrial], scorer: ModuleScorer) -> list[ScorerFinding]:
     """At most one finding: that another range carries more information than the declared one.
 
     Args:
@@ -361,10 +371,8 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[ScorerFinding]
         return []
     # The first of equal ones, in the order of RANGES.
     best = max(sane, key=lambda item: item.information)
-    said = 0.0
-    if declared.size <= SATURATED:
-        said = declared.information
-    if best.information - said <= GAIN:
+    declared_information = declared.information if declared.size <= SATURATED else 0.0
+    if best.information - declared_information <= GAIN:
         return []
     return [
         ScorerFinding(
@@ -378,7 +386,7 @@ def of_ranges(ranges: list[Ranged], scorer: ModuleScorer) -> list[ScorerFinding]
     ]
 
 
-def of_overshoot(scorer: ModuleScorer, images: Tensor) -> list[ScorerFinding]:
+def find_overshoot(scorer: ModuleScorer, images: Tensor) -> list[ScorerFinding]:
     """Findings about attributes that depend on values beyond black and white.
 
     A generator's images leave [-1, 1], and scorers receive them as they are. Image files, on which
@@ -405,7 +413,14 @@ def of_overshoot(scorer: ModuleScorer, images: Tensor) -> list[ScorerFinding]:
     ]
 
 
-def _of_outputs(scorer: ModuleScorer, low: float, high: float) -> list[ScorerFinding]:
+def _find_probabilities(scorer: ModuleScorer, low: float, high: float) -> list[ScorerFinding]:
+    """At most one finding: that outputs without a declared kind look like probabilities.
+
+    Args:
+        scorer: to examine.
+        low: its smallest output.
+        high: its largest output.
+    """
     if not scorer.says_output and 0 <= low <= high <= 1:
         return [
             ScorerFinding(

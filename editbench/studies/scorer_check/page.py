@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from editbench.base.attributes import Attribute
 from editbench.base.files import write_atomic
 from editbench.base.images import to_uint8
 from editbench.report.templates import page_environment
@@ -53,7 +54,7 @@ class AttributeSection:
     rows: list[PictureRow] = field(default_factory=list)
 
 
-def parts_of(
+def picture_sections(
     checkup: Checkup, pictures: PictureSource, images: bool = True
 ) -> list[AttributeSection]:
     """The rows of pictures of every attribute.
@@ -69,53 +70,55 @@ def parts_of(
     # Pictures without finite logits cannot be sorted.
     finite = torch.isfinite(checkup.logits).all(1).nonzero()[:, 0]
     odds = checkup.attributes.log_odds(checkup.logits[finite])
-    found = []
+    sections = []
     for item in checkup.attributes:
-        mine = checkup.shares[checkup.shares["attribute"] == item.name]
-        part = AttributeSection(item.name, list(zip(mine["class"], mine["share"])))
-        values = checkup.attributes.logits(odds, item.name)
-        if item.binary:
-            column = values[:, 0]
-            # Stable sorts keep the order of ties, so the page is reproducible.
-            middle = column.abs().argsort(stable=True)[:SHOWN]
-            chosen = [
-                (
-                    f"class 0: {item.classes[0]} (lowest)",
-                    column.argsort(stable=True)[:SHOWN],
-                    column,
-                ),
-                ("nearest the boundary", middle[column[middle].argsort(stable=True)], column),
-                (
-                    f"class 1: {item.classes[1]} (highest)",
-                    # Ascending like the other rows.
-                    column.argsort(stable=True, descending=True)[:SHOWN].flip(0),
-                    column,
-                ),
-            ]
-        else:
-            chosen = [
-                (
-                    f"{label} (surest)",
-                    values[:, c].argsort(stable=True, descending=True)[:SHOWN],
-                    values[:, c],
-                )
-                for c, label in enumerate(item.classes)
-            ]
-        for caption, rows, column in chosen:
+        shares = checkup.shares[checkup.shares["attribute"] == item.name]
+        section = AttributeSection(item.name, list(zip(shares["class"], shares["share"])))
+        for caption, rows, column in _choose_pictures(
+            item, checkup.attributes.logits(odds, item.name)
+        ):
             # A strip that is not shown is replaced by one pixel.
-            strip = (
-                strip_of(pictures(finite[rows].tolist())) if images else Image.new("RGB", (1, 1))
-            )
-            part.rows.append(
-                PictureRow(
-                    caption, column[rows].tolist(), strip, data_address(strip) if images else ""
-                )
-            )
-        found.append(part)
-    return found
+            strip = Image.new("RGB", (1, 1))
+            image = ""
+            if images:
+                strip = join_pictures(pictures(finite[rows].tolist()))
+                image = data_uri(strip)
+            section.rows.append(PictureRow(caption, column[rows].tolist(), strip, image))
+        sections.append(section)
+    return sections
 
 
-def strip_of(decoded: Tensor) -> Image.Image:
+def _choose_pictures(item: Attribute, odds: Tensor) -> list[tuple[str, Tensor, Tensor]]:
+    """The rows of pictures that are shown of an attribute.
+
+    Args:
+        item: the attribute.
+        odds: (n, width) its log-odds.
+
+    Returns:
+        For each row its caption, the pictures (at most SHOWN,), and the log-odds (n,) of them all.
+    """
+    # Stable sorts keep the order of ties, so the page is reproducible.
+    if not item.binary:
+        chosen = []
+        for c, label in enumerate(item.classes):
+            surest = odds[:, c].argsort(stable=True, descending=True)[:SHOWN]
+            chosen.append((f"{label} (surest)", surest, odds[:, c]))
+        return chosen
+    column = odds[:, 0]
+    lowest = column.argsort(stable=True)[:SHOWN]
+    near = column.abs().argsort(stable=True)[:SHOWN]
+    near = near[column[near].argsort(stable=True)]
+    # Ascending like the other rows.
+    highest = column.argsort(stable=True, descending=True)[:SHOWN].flip(0)
+    return [
+        (f"class 0: {item.classes[0]} (lowest)", lowest, column),
+        ("nearest the boundary", near, column),
+        (f"class 1: {item.classes[1]} (highest)", highest, column),
+    ]
+
+
+def join_pictures(decoded: Tensor) -> Image.Image:
     """Put pictures (n, 1 or 3, H, W) in [-1, 1] side by side, each SIDE high and wide.
 
     Small pictures are enlarged without smoothing.
@@ -134,18 +137,18 @@ def strip_of(decoded: Tensor) -> Image.Image:
     return strip
 
 
-def data_address(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
     """A picture as a PNG in a data URI."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def sheet(parts: list[AttributeSection], title: str) -> Image.Image:
+def draw_sheet(parts: list[AttributeSection], title: str) -> Image.Image:
     """One image with the rows of all attributes, their captions and log-odds.
 
     Args:
-        parts: of `parts_of`.
+        parts: of `picture_sections`.
         title: of the image.
     """
     # The title, then for each attribute its name and its rows.
@@ -191,21 +194,21 @@ def write_page(
     """
     environment = page_environment("studies/scorer_check")
     environment.filters["signed"] = lambda value: f"{value:+.2f}" if math.isfinite(value) else "∞"
-    shown = [(checkup, parts_of(checkup, pictures, images)) for checkup in checkups]
+    shown = [(checkup, picture_sections(checkup, pictures, images)) for checkup in checkups]
     page = environment.get_template("check.html").render(
         source=source,
         about=pictures.about,
         shown=shown,
         images=images,
         side=SIDE,
-        agreements=[(title, table) for title, table in agreements],
+        agreements=agreements,
         shade=shade,
     )
     write_atomic(out / "check.html", page)
     written = [out / "check.html"]
     for checkup, parts in shown if images else ():
         stream = io.BytesIO()
-        sheet(parts, f"{source}: {checkup.role}; {pictures.about}").save(stream, "PNG")
+        draw_sheet(parts, f"{source}: {checkup.role}; {pictures.about}").save(stream, "PNG")
         # One scorer in both roles is "teacher and judge".
         picture = out / f"check-{checkup.role.replace(' ', '-')}.png"
         write_atomic(picture, stream.getvalue())
@@ -215,13 +218,7 @@ def write_page(
 
 def shade(r: float) -> str:
     """Background of a correlation: blue below 0, red above, by its size."""
-    red = (255, 90, 60)
-    blue = (60, 130, 255)
-    end = blue
-    if r > 0:
-        end = red
+    end = (255, 90, 60) if r > 0 else (60, 130, 255)
     # 0.8 keeps black text readable on the colour.
-    weight = 0.0
-    if pd.notna(r):
-        weight = min(abs(r), 1) * 0.8
+    weight = min(abs(r), 1) * 0.8 if pd.notna(r) else 0.0
     return "rgb({},{},{})".format(*(round(255 + (part - 255) * weight) for part in end))

@@ -1,8 +1,9 @@
 """Data with known factors, and the training of networks on them.
 
-- Data: `faces` draws them, `datasets` packs those of a user.
-- The generator: `generator_training` runs a training of `train_gan`, with `discriminator`,
-  `steering` and `linearity` as terms of the loss, and `capture` for GPUs.
+- Data: `faces` renders them; `datasets` packs a user's own.
+- Generator: `generator_training` starts or resumes the training loop of `train_gan`. `discriminator`
+  is its opponent, `steering` and `linearity` are optional terms of its loss, and `capture` records
+  its steps as CUDA graphs.
 - Scorers and masks: `train_scorers`, `parser`.
-- How good a world is: `card`, `criteria`, `separability`.
+- Quality of a world: `card`, `criteria`, `separability`.
 """

@@ -1,8 +1,8 @@
 """Training steps as CUDA graphs, and optimisers that can be captured in them.
 
-A step of small networks is thousands of small operations, which a GPU finishes sooner than the host
-launches them. A graph is launched as a whole. It reads and writes the memory that it was captured
-with, so whatever changes from step to step is copied there.
+A training step of small networks consists of thousands of small operations, which a GPU computes
+faster than the host launches them. A graph is launched as a whole. It reads and writes the memory
+that it was captured with, so the inputs of a step are copied there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class CapturedStep:
     """A step as a CUDA graph.
 
     Args:
-        step: to be captured; it computes nothing until the first call.
-        inputs: of the same shapes as those of every call.
+        step: to be captured; nothing is computed until the first call.
+        inputs: of the step, with the shapes of those of every call.
     """
 
     def __init__(self, step: Step, inputs: dict[str, Tensor]) -> None:
@@ -42,7 +42,7 @@ class StepGraphs:
     """A graph for each kind of step.
 
     Args:
-        step: runs a step of whatever kind it is the turn of.
+        step: runs one step, of any kind.
     """
 
     def __init__(self, step: Step) -> None:
@@ -55,12 +55,13 @@ class StepGraphs:
 
         Args:
             kind: of the step; steps of one kind launch the same operations.
-            inputs: what was drawn for it.
+            inputs: the tensors that were drawn for it.
 
         Returns:
             Names and values of the losses.
         """
-        # The first time as it is: optimisers make their moments, libraries choose their kernels.
+        # The first step of a kind is not captured, since optimisers allocate their moments in it,
+        # and libraries choose their kernels.
         if kind not in self.graphs:
             self.graphs[kind] = None
             return self.step(inputs)
@@ -86,7 +87,7 @@ def adam(
     parameters = list(network.parameters())
     if not captured:
         return torch.optim.Adam(parameters, rate, betas)
-    # A number would stay in the graph with the value that it had at the capture.
+    # A graph keeps a Python number as it was during the capture.
     lr = torch.tensor(rate, device=parameters[0].device)
     return torch.optim.Adam(parameters, lr, betas, capturable=True)
 
@@ -115,6 +116,6 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -
     """
     groups = []
     for mine, theirs in zip(optimiser.param_groups, state["param_groups"]):
-        # Whether it is captured, and the memory of the rate, are this optimiser's own.
+        # The memory of the rate, and whether steps are captured, belong to this optimiser.
         groups.append({**theirs, "lr": mine["lr"], "capturable": mine["capturable"]})
     optimiser.load_state_dict({**state, "param_groups": groups})

@@ -1,9 +1,9 @@
-"""The card of a world: how close its generator comes to the renderer, and how good its judge is.
+"""The card of a world: how similar its generator is to the renderer, and how good its judge is.
 
-Data labels are known, labels of generated faces are the judge's; so data is shown both as it is and
-as judged. The association of two binary attributes is phi (the Pearson correlation of their 0/1
-labels); where an attribute with more classes takes part it is Cramer's V, which has no sign and is
-about sqrt((K - 1) / n) for independent labels.
+The labels of renders are known, those of generated faces are the judge's. For comparison, renders
+are listed with both. The association of two binary attributes is phi (the Pearson correlation of
+their 0/1 labels). If one of them has more classes, it is Cramer's V, which has no sign and is about
+sqrt((K - 1) / n) for independent labels.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from editbench.worlds.train_scorers import agreement
 
 SEED = 5_005  # of renders and latents
 BATCH = 64
-# Renders whose labels nobody would dispute: half-way from a threshold to the class centre.
+# Margin of renders with unambiguous labels: half-way from a threshold to the class centre.
 UNDISPUTED = 0.5
 PATHS = 1000  # faces whose path length is taken
-# 96 pictures a side: enough to see what a generator cannot draw.
+# 96 pictures of each kind are enough to see what a generator cannot draw.
 SHEET_COLUMNS = 12
 SHEET_ROWS = 8
 SHEET = SHEET_COLUMNS * SHEET_ROWS
@@ -137,13 +137,15 @@ def largest_gap(a: dict[str, list[float]], b: dict[str, list[float]]) -> float:
 
 
 @torch.inference_mode()
-def judged(batches: Iterator[Tensor], networks: Networks, advance: Advance) -> dict[str, Tensor]:
+def score_images(
+    batches: Iterator[Tensor], networks: Networks, advance: Advance
+) -> dict[str, Tensor]:
     """Score pictures with teacher and judge.
 
     Args:
         batches: pictures (n, 3, R, R) in [-1, 1].
         networks: teacher and judge.
-        advance: is told the number of pictures after each batch.
+        advance: called with the number of pictures of each batch.
 
     Returns:
         On the host: logits (N, width) of `teacher` and `judge`; `features` (N, e) of the judge if
@@ -153,7 +155,7 @@ def judged(batches: Iterator[Tensor], networks: Networks, advance: Advance) -> d
     parts: dict[str, list[Tensor]] = {"teacher": [], "judge": [], "features": []}
     for images in batches:
         if isinstance(judge, ConvScorer):
-            # The judge's logits come from its features: one pass gives both.
+            # The judge's logits are computed from its features, so one pass gives both.
             features = judge.features(images)
             parts["features"].append(features.cpu())
             parts["judge"].append(judge.head(features).float().cpu())
@@ -165,43 +167,41 @@ def judged(batches: Iterator[Tensor], networks: Networks, advance: Advance) -> d
 
 
 def measure(n: int, networks: Networks, law: FactorLaw, seed: int = SEED) -> dict:
-    """Everything the card of the faces' world shows as numbers.
+    """Measure all numbers on the card of the faces' world.
 
     Args:
-        n: renders, other renders for the floor of the Fréchet distance, and generated faces.
+        n: number of renders, of other renders for the smallest Fréchet distance that can be
+            resolved, and of generated faces.
         networks: of the world; the judge has features.
         law: of the renders.
         seed: of renders and latents.
     """
     attributes = networks.judge.attributes
-    laws = {
-        "world law": law,
-        "undisputed": replace(law, margin=UNDISPUTED),
-    }
-    renders = {}
-    with progress("pictures judged", 5 * n) as advance:
-        for title, one in laws.items():
-            renders[title] = judged(_renders(one, seed, 0, n), networks, advance)
-        # Two samples of the same law: their distance is what n pictures cannot resolve.
-        other = judged(_renders(law, seed, n, 2 * n), networks, advance)
-        made = judged(_generated(networks.generator, seed, n), networks, advance)
-    data = renders["world law"]
-    # A margin moves amounts and no classes: the labels are those of both laws.
+    clear_law = replace(law, margin=UNDISPUTED)
+    with progress("pictures judged", 4 * n) as advance:
+        data = score_images(_renders(law, seed, 0, n), networks, advance)
+        clear = score_images(_renders(clear_law, seed, 0, n), networks, advance)
+        # The distance between two samples of one law is the smallest that n pictures resolve.
+        other = score_images(_renders(law, seed, n, 2 * n), networks, advance)
+        made = score_images(_generated(networks.generator, seed, n), networks, advance)
+    # A margin changes amounts but no classes, so these are the labels of both laws.
     truth = sample_factors(law, seed, 0, n, "card").labels().numpy()
-    card = _of_generated(made, n, networks, seed)
+    card = _measure_generated(made, n, networks, seed)
     data_labels = attributes.labels(data["judge"]).numpy()
     for name, labels in (("truth", truth), ("data", data_labels)):
         card["marginals"][name] = marginals(labels, attributes)
         card["associations"][name] = associations(labels, attributes).tolist()
-    bonds = {name: np.array(value) for name, value in card["associations"].items()}
     card["world"] = "faces"
     card["marginal_gap"] = largest_gap(card["marginals"]["truth"], card["marginals"]["generated"])
-    card["association_gap"] = float(np.abs(bonds["truth"] - bonds["generated"]).max())
+    true_associations = np.array(card["associations"]["truth"])
+    gaps = np.abs(true_associations - np.array(card["associations"]["generated"]))
+    card["association_gap"] = float(gaps.max())
     card["agreement"]["renders"] = agreement(data["teacher"], data["judge"], attributes)
     card["accuracy"] = {}
     for role in ("judge", "teacher"):
         card["accuracy"][role] = {
-            title: _shares_right(found[role], truth, attributes) for title, found in renders.items()
+            "world law": _shares_right(data[role], truth, attributes),
+            "undisputed": _shares_right(clear[role], truth, attributes),
         }
     card["frechet"] = {
         "generated": frechet_distance(made["features"], data["features"]),
@@ -218,10 +218,14 @@ def _shares_right(logits: Tensor, truth: np.ndarray, attributes: Attributes) -> 
     return dict(zip(attributes.names, right.tolist()))
 
 
-def _of_generated(made: dict[str, Tensor], n: int, networks: Networks, seed: int) -> dict:
-    """The part of a card that needs no data.
+def _measure_generated(made: dict[str, Tensor], n: int, networks: Networks, seed: int) -> dict:
+    """The part of a card that needs no renders.
 
-    `made` is what `judged` says of the generated pictures.
+    Args:
+        made: result of `score_images` for the generated pictures.
+        n: number of generated pictures.
+        networks: of the world.
+        seed: of the latents.
     """
     generator = networks.generator
     attributes = networks.judge.attributes
@@ -231,7 +235,7 @@ def _of_generated(made: dict[str, Tensor], n: int, networks: Networks, seed: int
     if Space.W in generator.spaces:
         with torch.inference_mode():
             spaces["W"] = generator.map(z)
-    # What follows is arithmetic on the host.
+    # The rest is computed on the host.
     spaces = {space: codes.cpu() for space, codes in spaces.items()}
     card = {
         "n": n,
@@ -280,7 +284,7 @@ def sheet(batches: Iterator[Tensor]) -> np.ndarray:
     if x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
     height, width = x.shape[2:]
-    # Large pictures are shown as they are.
+    # Large pictures are not enlarged.
     zoom = SHEET_ZOOM if width <= 64 else 1
     # (rows, columns, 3, H, W) -> (rows, H, columns, W, 3): pictures become lines of pixels.
     x = x.unflatten(0, (SHEET_ROWS, SHEET_COLUMNS)).permute(0, 3, 1, 4, 2)
@@ -308,11 +312,11 @@ def world_card(out: Path, n: int, networks: Networks, law: FactorLaw) -> dict:
 
 
 def other_card(out: Path, n: int, networks: Networks, name: str) -> dict:
-    """The same for a world whose data are not at hand: of one's own, or an imported network.
+    """Write the card of a world without a renderer: a user's own world or an imported network.
 
     Args:
         out: the folder.
-        n: generated pictures.
+        n: number of generated pictures.
         networks: of the world.
         name: of the world.
 
@@ -327,8 +331,8 @@ def other_card(out: Path, n: int, networks: Networks, name: str) -> dict:
             f"'{generator.output}'"
         )
     with progress("pictures judged", n) as advance:
-        made = judged(_generated(generator, SEED, n), networks, advance)
-    card = _of_generated(made, n, networks, SEED)
+        made = score_images(_generated(generator, SEED, n), networks, advance)
+    card = _measure_generated(made, n, networks, SEED)
     card["world"] = name
     card["bars"] = [criterion.as_dict() for criterion in criteria(card)]
     return _write(out, card, sheet(_generated(generator, SEED, SHEET)))
@@ -340,11 +344,11 @@ def _write(out: Path, card: dict, pictures: np.ndarray) -> dict:
     loader = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    # The picture stands in the page itself, which can then be sent alone.
+    # The picture is embedded, so that the page is a single file.
     picture = base64.b64encode(buffer.getvalue()).decode()
     page = loader.get_template("card.html").render(card=card, sheet=picture)
     write_atomic(out / "sheet.png", buffer.getvalue())
-    # The page last: where it is, the numbers are too.
+    # The page is written last, so that it never exists without its numbers.
     write_json(out / "card.json", card)
     write_atomic(out / "index.html", page)
     return card

@@ -1,8 +1,7 @@
-"""What a world must reach before editors are compared on it, and whether its card says that it
-does.
+"""Criteria that a world must meet before editors are compared on it, checked on its card.
 
-The criteria are of the measurement, not of any editor: latent classifiers must be able to learn the
-traits, starts near a boundary must exist, and the judge must be right.
+They concern the measurement and not any editor: latent classifiers must be able to learn the
+attributes, starts near a boundary must exist, and the judge must be right.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 from editbench.base.errors import BadFile
 from editbench.base.files import read_json
 
-# Cards of the worlds that the package brings.
+# Cards of the worlds in the package.
 CARDS = Path(__file__).parent / "faces" / "weights"
 
 LINEAR_AUC = 0.95
@@ -24,20 +23,21 @@ NEAR_BOUNDARY = 0.15
 JUDGE_ACCURACY = 0.97
 AGREEMENT = 0.93
 MARGINAL_GAP = 0.10
-# Of the variance of the judge's features, so that judges of other scales compare; at n = 10,000.
+# Largest Fréchet distance at n = 10,000, as a share of the variance of the judge's features, so that
+# it does not depend on their scale.
 FRECHET_SHARE = 0.0074
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One figure of a card and the value that it must reach.
+    """One number of a card, and the threshold that it must meet.
 
     Attributes:
-        what: the figure in words.
-        attribute: whose it is; empty where it is the world's.
-        value: as measured; None where it could not be, which does not pass.
-        asked: the value that it must reach.
-        at_least: whether the value must lie above it, otherwise below.
+        what: description of the number.
+        attribute: that it belongs to; '' if it belongs to the whole world.
+        value: the number; None if it could not be measured, which counts as missed.
+        asked: the threshold.
+        at_least: whether the number must be at least the threshold; otherwise at most.
     """
 
     what: str
@@ -65,7 +65,7 @@ class Criterion:
 
 
 def criteria(card: dict) -> list[Criterion]:
-    """The criteria of a card; those that need data which are not known are left out."""
+    """The criteria of a card; those on numbers that it lacks are left out."""
     found = _separability_criteria(card.get("separability", {}).get("W", {}))
     for name, value in card.get("accuracy", {}).get("judge", {}).get("undisputed", {}).items():
         found.append(Criterion("judge right, undisputed label", name, value, JUDGE_ACCURACY))
@@ -106,22 +106,22 @@ def _separability_criteria(figures: dict[str, dict]) -> list[Criterion]:
     return found
 
 
-# -- what a run says of its world -----------------------------------------------------------------
+# -- criteria in the record of a run --------------------------------------------------------------
 def card_verdict(generator: str, judge: str, file: str | Path | None = None) -> dict[str, Any]:
-    """How many criteria a world has and which it misses, for the record of a run.
+    """How many criteria a world has and which ones it misses, for the record of a run.
 
     Args:
         generator: digest of the generator.
         judge: digest of the judge.
-        file: card.json of `editbench world card`, from `card:` in the generator's YAML; None looks
-            among the worlds of the package.
+        file: card.json of `editbench world card`, from `card:` in the generator's YAML; None searches
+            the worlds of the package.
 
     Returns:
-        `bars`, their number, and `missed`, one text a criterion. Empty where the world has no card: of
-        the networks of others mostly nothing is known.
+        `bars`, the number of criteria, and `missed`, one text per missed criterion. Empty if the
+        world has no card, as with most networks of others.
 
     Raises:
-        BadFile: the file is not there or not a card, or it is the card of other networks.
+        BadFile: the file does not exist, is no card, or is the card of other networks.
     """
     if file is None:
         for path in sorted(CARDS.glob("card*.json")):

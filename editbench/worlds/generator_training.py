@@ -1,4 +1,4 @@
-"""The training of a generator from its start to its end, whatever its real pictures are."""
+"""Training of a generator on any stream of real images, from the start or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from editbench.worlds.train_gan import (
 
 @dataclass(frozen=True)
 class GeneratorSetup:
-    """What a training begins with, beside its hyperparameters.
+    """Initial networks and environment of a training; the hyperparameters are in GANTraining.
 
     Args:
-        channels: widths at 4, 8, ... pixels; None: those of the data, with `init` the generator's.
-        mapping_layers: depth of the map from z to w; None: 8, with `init` the generator's.
-        init: packed generator, or checkpoint of a training, to go on from; None: a new network.
-        warmup_kimg: with `init`, how long only the new discriminator learns.
-        witness: weights of the scorer that the steering, the linear term and the log ask; None:
-            none of them.
+        channels: widths at 4, 8, ... pixels; None takes those of `init`, or the default of the data.
+        mapping_layers: depth of the map from z to w; None takes that of `init`, or 8.
+        init: packed generator, or checkpoint of a training, to continue from; None trains a new
+            network.
+        warmup_kimg: with `init`, how long only the new discriminator is trained.
+        witness: weights of the scorer that is used by the steering, the linear term and the log;
+            None for none of them.
         steer: whether the class shares are steered.
         device: where to train.
         keep: whether the averaged generator of every checkpoint is kept in out/kept.
-        eager: whether a GPU is told every operation of a step, instead of captured steps.
+        eager: whether a GPU runs the steps without CUDA graphs.
     """
 
     channels: Sequence[int] | None = None
@@ -57,7 +58,7 @@ class GeneratorSetup:
 
         Args:
             resolution: height and width.
-            channels: where none are asked for.
+            channels: widths if `self.channels` is None.
 
         Raises:
             ValueError: the widths do not fit the resolution.
@@ -76,19 +77,19 @@ def run_training(
     labels: Callable[[], Tensor],
     read_witness: Callable[[Path], Scorer],
 ) -> GANTrainer:
-    """Train a generator, or go on from its last checkpoint.
+    """Train a generator, or continue from its last checkpoint.
 
     Args:
         out: folder of checkpoint.pt and log.jsonl.
-        config: of a new network; with `init` the generator's own counts.
-        options: of the training; what follows from `steer` and `init` is set here.
-        setup: what it begins with.
+        config: of a new network; with `init`, that of its generator is used instead.
+        options: of the training; those that follow from `steer` and `init` are set here.
+        setup: initial networks and environment.
         reals: (start, stop) -> real images (N, 3, R, R) in [-1, 1].
-        labels: gives the classes (n, A) of real pictures, whose shares are steered to.
-        read_witness: from the file of the witness to the scorer, on the device.
+        labels: gives the classes (n, A) of real pictures, whose shares are the goal of the steering.
+        read_witness: reads the witness from its file, onto the device.
 
     Returns:
-        The trainer at its end.
+        The trainer after the last step.
 
     Raises:
         EditbenchError: an option does not fit the others or the checkpoint.
@@ -101,7 +102,7 @@ def run_training(
             setup.init, config.resolution, setup.channels, setup.mapping_layers
         )
         config = start.config
-        # A trained generator has class shares worth steering from the first picture on.
+        # The class shares of a trained generator can be steered from the first picture on.
         options = replace(options, warmup_kimg=setup.warmup_kimg, steer_from_kimg=0)
     check_checkpoint(out / "checkpoint.pt", config, options)
     witness = None
@@ -129,17 +130,17 @@ def read_start(
     channels: Sequence[int] | None = None,
     mapping_layers: int | None = None,
 ) -> tuple[StyleGAN2, dict[str, Tensor] | None]:
-    """The generator that a training goes on from, and its discriminator where the file has one.
+    """Read the generator that a training continues from, and its discriminator if there is one.
 
     Args:
         init: a packed generator, or the checkpoint.pt of a training.
-        resolution: height and width of the pictures it is trained on.
-        channels: widths that were asked for; None: the generator's.
-        mapping_layers: depth that was asked for; None: the generator's.
+        resolution: height and width of the pictures of the training.
+        channels: the generator must have these widths; None accepts any.
+        mapping_layers: the generator must have this depth; None accepts any.
 
     Raises:
-        BadFile: neither of them.
-        EditbenchError: the generator has another architecture than was asked for.
+        BadFile: the file is neither of them.
+        EditbenchError: the generator has another architecture.
     """
     critic = None
     if init.suffix == ".pt":
@@ -180,16 +181,19 @@ def _averaged_network(state: Mapping[str, Any], checkpoint: Path) -> StyleGAN2:
 
 
 def _at_checkpoint(out: Path, witness: Scorer | None, keep: bool) -> Callable[[GANTrainer], dict]:
-    """What a training does at each checkpoint; the function gives more entries of the log's line.
+    """Make the function that `train` calls at each checkpoint for further entries of its log.
 
-    The witness measures the averaged generator, and `keep` writes it, packed, to out/kept.
+    Args:
+        out: folder of the training.
+        witness: measures the averaged generator; None measures nothing.
+        keep: whether the averaged generator is written, packed, to out/kept.
     """
-    look = None if witness is None else watch(witness)
+    measure = None if witness is None else watch(witness)
 
-    def note(trainer: GANTrainer) -> dict:
+    def at_checkpoint(trainer: GANTrainer) -> dict:
         generator = StyleGAN2Generator(trainer.ema)
         if keep:
             generator.save(out / "kept" / f"generator_{trainer.kimg:06.1f}.safetensors")
-        return {} if look is None else look(generator)
+        return {} if measure is None else measure(generator)
 
-    return note
+    return at_checkpoint

@@ -1,10 +1,9 @@
-"""How straight the space W of a generator is made: traits of the picture that are linear in w, as a
-term of training.
+"""A loss term that makes the attributes of generated images linear in w.
 
-A linear regressor from w predicts the traits that a witness reads off the generated picture; both
-the regressor and the generator descend on its squared error. Nothing else is asked of W: which
-direction a trait takes is the generator's choice. At weight 0 the game is the plain one, and W is
-as curved as it comes out.
+A linear regressor predicts from w the log-odds that a witness assigns to the generated image. Both
+the regressor and the generator minimise its squared error. The direction of an attribute in W is
+not prescribed. With weight 0 the training is the plain adversarial one, in which nothing controls
+the curvature of W.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError
 from editbench.worlds.capture import adam, load_optimiser
 
-CLEAR = 6.0  # log-odds beyond which a trait is no clearer
+CLEAR = 6.0  # log-odds are clamped to this size
 SCALE = 3.0  # log-odds that count as one unit, so that targets lie in [-2, 2]
 RATE = 3e-3
 
@@ -45,14 +44,15 @@ class LinearTerm:
     Args:
         attributes: of the witness; the binary ones are predicted.
         w_dim: size of w.
-        weight: of the squared error beside the adversarial loss (lambda).
+        weight: of the squared error relative to the adversarial loss (lambda).
+        device: of the regressor.
     """
 
     def __init__(
         self, attributes: Attributes, w_dim: int, weight: float, device: torch.device | str = "cpu"
     ) -> None:
         self.columns = binary_columns(attributes)
-        # On the device: a list would be copied there at every look.
+        # A tensor on the device, since a list would be copied there in every step.
         self.places = torch.tensor(self.columns, device=device)
         self.weight = weight
         self.regressor = nn.Linear(w_dim, len(self.columns)).to(device)
@@ -61,7 +61,7 @@ class LinearTerm:
         self.optimiser = adam(self.regressor, RATE, (0.9, 0.999), captured)
 
     def loss(self, w: Tensor, logits: Tensor) -> Tensor:
-        """The mean squared error, not weighted yet.
+        """The mean squared error, without the weight.
 
         Its gradient reaches the regressor, w and, through the witness, the picture.
 
@@ -72,9 +72,9 @@ class LinearTerm:
         Returns:
             A scalar.
         """
-        # In full precision: a squared error of bfloat16 numbers has few digits.
+        # In full precision, since a squared error of bfloat16 numbers has few digits.
         with torch.autocast(w.device.type, enabled=False):
-            # A face that shows its trait clearly need not show it more clearly still.
+            # Clamped, so that a clear attribute need not become clearer.
             traits = logits.index_select(1, self.places).float().clamp(-CLEAR, CLEAR) / SCALE
             predicted = self.regressor(w.float())
             return (predicted - traits).square().mean()
@@ -83,7 +83,7 @@ class LinearTerm:
         self.optimiser.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Move the regressor along the gradient that the generator's backward pass has left."""
+        """Update the regressor with the gradient of the generator's backward pass."""
         self.optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""How far a linear classifier of codes can read traits of the pictures: whether a space can be
-edited at all.
+"""How well linear classifiers of codes predict attributes, which shows whether a space can be edited.
 
-An editor learns from codes and their labels. Where a logistic regression on all of them orders
-unseen codes no better than a coin, no editor of that space can work; where it does but 30 examples
-a class do not suffice, few-shot editors cannot. On StyleGAN2's W for FFHQ 30 examples reach an AUC
-of .90 and more.
+An editor learns from codes and their labels. If a logistic regression on all codes ranks unseen
+codes no better than chance, no editor of the space can work. If it succeeds but 30 examples per
+class are not enough, few-shot editors cannot work. In StyleGAN2's W for FFHQ, 30 examples reach an
+AUC of .90 and more.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 
-EXAMPLES = 30  # a class, of the few-shot figure
+EXAMPLES = 30  # per class, of the few-shot AUC
 DRAWS = 20  # of the examples, whose median is reported
 NEAR = 0.25  # standard deviations of the logit from the boundary
 BATCH = 250
@@ -40,11 +39,11 @@ def fitted_auc(
     Args:
         fit: (N, D) codes that it learns from.
         labels: (N,) 0 or 1, of `fit`.
-        test: (M, D) codes that it orders.
+        test: (M, D) codes that it ranks.
         truth: (M,) 0 or 1, of `test`.
 
     Returns:
-        The AUC, or None where a class is missing.
+        The AUC, or None if a class is missing.
     """
     if len(np.unique(labels)) < 2 or len(np.unique(truth)) < 2:
         return None
@@ -59,17 +58,17 @@ def few_shot_auc(
     truth: np.ndarray,
     name: str,
 ) -> list[float] | None:
-    """AUC of `fitted_auc` for random draws of few examples.
+    """The `fitted_auc` of several random draws of few examples.
 
     Args:
         fit: (N, D) codes that the examples are drawn from.
         labels: (N,) 0 or 1, of `fit`.
-        test: (M, D) codes that are ordered.
+        test: (M, D) codes that are ranked.
         truth: (M,) 0 or 1, of `test`.
         name: of the attribute, which seeds the draws.
 
     Returns:
-        One AUC for each of DRAWS draws, or None where a class has fewer than EXAMPLES.
+        One AUC for each of DRAWS draws, or None if a class has fewer than EXAMPLES samples.
     """
     classes = [np.flatnonzero(labels == label) for label in (0, 1)]
     if min(map(len, classes)) < EXAMPLES or len(np.unique(truth)) < 2:
@@ -87,34 +86,34 @@ def few_shot_auc(
 
 
 def separability(
-    codes: np.ndarray, learnt: Tensor, true: Tensor, attributes: Attributes, few: bool = True
+    codes: np.ndarray, teacher: Tensor, judge: Tensor, attributes: Attributes, few: bool = True
 ) -> dict[str, dict]:
-    """What linear classifiers make of codes.
+    """Measure how well linear classifiers of codes predict the binary attributes.
 
-    The first two thirds of the codes are learnt from with the teacher's labels, as an editor does;
-    the rest is judged by the judge's.
+    They are fitted to the teacher's labels of the first two thirds of the codes, as an editor is,
+    and tested on the judge's labels of the rest.
 
     Args:
         codes: (N, D).
-        learnt: (N, width) logits of the teacher.
-        true: (N, width) logits of the judge.
+        teacher: (N, width) its logits.
+        judge: (N, width) its logits.
         attributes: of both.
-        few: whether the few-shot figures are computed too.
+        few: whether the few-shot AUC is computed too.
 
     Returns:
-        Binary attribute -> its figures: `share` of the positive class and `near`, the share within
-        NEAR standard deviations of the boundary, both by the judge; `linear`, the AUC of all codes;
-        `few`, its median over random draws of EXAMPLES a class, and `few_range`, the quartiles of
+        Binary attribute -> `share` of the positive class and `near`, the share within NEAR standard
+        deviations of the boundary, both by the judge; `linear`, the AUC of all codes; `few`, its
+        median over random draws of EXAMPLES samples per class, and `few_range`, the quartiles of
         the draws.
     """
-    # Learnt and tested on different codes: a classifier of 128 numbers fits noise as well.
+    # On different codes, since a classifier with 128 coefficients fits noise too.
     cut = 2 * len(codes) // 3
     report = {}
     for attribute in attributes:
         if not attribute.binary:
             continue
-        taught = attributes.logits(learnt, attribute.name)[:, 0].numpy()
-        judged = attributes.logits(true, attribute.name)[:, 0].numpy()
+        taught = attributes.logits(teacher, attribute.name)[:, 0].numpy()
+        judged = attributes.logits(judge, attribute.name)[:, 0].numpy()
         labels = (taught[:cut] > 0).astype(int)
         truth = (judged[cut:] > 0).astype(int)
         # A constant logit has no spread, and then everything is near.
@@ -125,7 +124,7 @@ def separability(
             "linear": fitted_auc(codes[:cut], labels, codes[cut:], truth),
         }
         if few:
-            # The median: one unlucky draw of thirty says little of the space.
+            # The median, since a single draw of thirty may be unlucky.
             draws = few_shot_auc(codes[:cut], labels, codes[cut:], truth, attribute.name)
             figures["few"] = None if draws is None else float(np.median(draws))
             quartiles = None if draws is None else np.quantile(draws, (0.25, 0.75)).tolist()
@@ -138,7 +137,7 @@ def separability(
 def scored_codes(
     generator: Generator, scorer: Scorer, n: int, seed: int
 ) -> tuple[np.ndarray, Tensor]:
-    """Codes of random samples and their scores.
+    """Draw random samples, and score them.
 
     Args:
         generator: with Z and W.
@@ -152,7 +151,7 @@ def scored_codes(
     codes = []
     logits = []
     device = device_of(generator)
-    # In blocks, as thousands of decoded pictures would not fit.
+    # In blocks, since thousands of decoded pictures would not fit into memory.
     for start in range(0, n, BATCH):
         z = normals(seed, "separability/z", start, min(start + BATCH, n), generator.z_dim)
         w = generator.map(torch.from_numpy(z).float().to(device))
@@ -162,11 +161,11 @@ def scored_codes(
 
 
 def watch(scorer: Scorer, n: int = 6000) -> Callable[[Generator], dict[str, dict[str, float]]]:
-    """What the log of a training holds at a checkpoint.
+    """Make a function that measures a generator at a checkpoint, for the log of its training.
 
     Args:
-        scorer: whose labels are learnt and judged.
-        n: random samples.
+        scorer: gives the labels for fitting and testing.
+        n: number of random samples.
 
     Returns:
         A function of a generator that gives the linear AUC in W, and the class shares.
@@ -207,7 +206,7 @@ def path_lengths(generator: Generator, n: int, seed: int) -> np.ndarray:
         image = generator.decode(Codes(Space.W, w))
         drawn = normals(seed, "path/noise", start, stop, image[0].numel())
         noise = torch.from_numpy(drawn).float().to(device).view_as(image)
-        # As in training: lengths of different resolutions then have one scale.
+        # As in training, so that lengths at different resolutions have one scale.
         size = (image.shape[2] * image.shape[3]) ** 0.5
         (gradient,) = torch.autograd.grad((image * noise).sum() / size, w)
         lengths.append(gradient.norm(dim=1).cpu())

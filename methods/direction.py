@@ -13,15 +13,14 @@ from editbench.bank.published.directions import read_direction
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
-from editbench.base.validation import check_positive
 from editbench.methods.shared.device_copies import DeviceCopies
-from editbench.methods.shared.options import walk_space
+from editbench.methods.shared.latent_editor import LatentEditor
 from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
-from editbench.walk.editor import Editor, FitData, FitReport, Walk
+from editbench.walk.editor import FitData, FitReport, Walk
 
 
-class Direction(Editor):
+class Direction(LatentEditor):
     """next = codes + step * direction; the sign is reversed for class 0 of a binary attribute.
 
     A file holds (d,), (1, d) or, with one row for each row of W+, (num_ws, d). It is an .npy array,
@@ -29,7 +28,7 @@ class Direction(Editor):
     overrides this) and the standard deviation of the samples along it (without `normalise`, a step
     of 1 is one standard deviation).
 
-    With a layered file, (num_ws, d), the walk is still a line in W, along a carrier u. Only the
+    With a layered file, (num_ws, d), the walk is still a line in W, along a vector u. Only the
     decoded codes are layered: t * rows[i] is added to row i of the start's W+ (which is truncated
     up to a cutoff, if the generator has one). Here t = <codes - origin, u> / |u|^2 is computed from
     the codes, so that codes at any t (of a bisection or an interpolation) decode correctly.
@@ -39,8 +38,8 @@ class Direction(Editor):
         signs: attribute -> -1 if the file points to class 0; the default is 1.
         normalise: scale the direction to unit length; a layered direction is scaled to rows of unit
             root-mean-square length.
-        delta: step length, in units of StyleGAN2-FFHQ's W.
-        scale_step: scale `delta` to the spread of this space.
+        delta: see LatentEditor.
+        scale_step: see LatentEditor.
         space: 'w' or 'z'; layered files need 'w'.
         layers: rows [a, b) of W+ that are edited, for all attributes or for each; None takes the
             rows of the file, or all.
@@ -61,8 +60,7 @@ class Direction(Editor):
         space: str = "w",
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        super().__init__(layers)
-        check_positive("delta", delta)
+        super().__init__(delta, scale_step, space, layers)
         self.paths = dict(paths)
         self.signs = dict(signs or {})
         # With a misspelt name the sign would silently stay 1, and the walk would go the wrong way.
@@ -72,11 +70,6 @@ class Direction(Editor):
                     f"signs: '{name}: {sign}' must be 1 or -1 for an attribute of method.paths"
                 )
         self.normalise = normalise
-        self.delta = float(delta)
-        self.scale_step = scale_step
-        self.space = walk_space(space)
-        self.unit = f"{self.space.name} units"
-        self.length = self.delta
         # Name -> (1, d) or (num_ws, d), sign applied; float64
         self.directions: dict[str, Tensor] = {}
         # Name -> rows of W+ that the file itself names, as published files may.
@@ -84,7 +77,7 @@ class Direction(Editor):
         self._copies = DeviceCopies()
 
     def fit(self, data: FitData) -> FitReport:
-        self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        self.set_length(data)
         self.ranges = {}
         dim = data.generator.code_dim(self.space)
         # Z has no counterpart of W+, so a layered file is rejected there.
@@ -153,54 +146,53 @@ class Direction(Editor):
             return None
         codes = data.tune.codes(self.space).double()
         rows = self.directions[attribute].to(codes)
-        line = rows[0] if len(rows) == 1 else _carrier(rows)
+        line = rows[0] if len(rows) == 1 else _line_in_w(rows)
         along = codes @ line
         return torch.stack([-along, along], 1)
 
-    def _rows(self, walk: Walk) -> Tensor:
+    def _direction(self, walk: Walk) -> Tensor:
+        """The direction of the walk's attribute, (1, d) or (num_ws, d) float64, on its device."""
         if walk.attribute not in self.directions:
             raise Unsupported(f"no direction for '{walk.attribute}'")
         like = walk.codes.new_empty(0, dtype=torch.float64)
         return self._copies.get(walk.attribute, self.directions[walk.attribute], like)
 
     def step(self, walk: Walk) -> Tensor:
-        rows = self._rows(walk)
-        line = rows[0] if len(rows) == 1 else _carrier(rows)
-        # Target class 0 or 1 as -1 or 1: (n, 1)
-        way = (2 * walk.target - 1).unsqueeze(1)
-        return walk.codes + (self.length * way * line).to(walk.codes)
+        rows = self._direction(walk)
+        line = rows[0] if len(rows) == 1 else _line_in_w(rows)
+        sign = (2 * walk.target - 1).unsqueeze(1)  # (n, 1): -1 towards class 0, 1 towards class 1
+        return walk.codes + (self.length * sign * line).to(walk.codes)
 
     def codes(self, walk: Walk) -> Codes:
-        rows = self._rows(walk)
+        rows = self._direction(walk)
         if len(rows) == 1:
             return super().codes(walk)
-        line = _carrier(rows)
+        line = _line_in_w(rows)
         # t of each sample (n,): exactly 0 at step 0, so that the start is decoded unchanged.
         travelled = ((walk.codes - walk.origin).double() @ line) / line.square().sum()
         first, last = self.rows(walk.attribute) or (0, len(rows))
-        reached = torch.zeros(len(rows), 1, dtype=rows.dtype, device=rows.device)
-        reached[first:last] = 1.0
-        moves = travelled[:, None, None] * (rows * reached)
+        edited = torch.zeros(len(rows), 1, dtype=rows.dtype, device=rows.device)
+        edited[first:last] = 1.0
+        moves = travelled[:, None, None] * (rows * edited)  # (n, num_ws, d)
         return Codes(
             Space.W_PLUS, self.need_generator().w_plus(walk.origin) + moves.to(walk.origin)
         )
 
     def state(self) -> dict[str, Tensor]:
-        out = {"step": torch.tensor(self.length, dtype=torch.float64)}
-        out |= prefixed("direction", self.directions)
+        out = super().state() | prefixed("direction", self.directions)
         for name, rows in self.ranges.items():
             out[f"range.{name}"] = torch.tensor(rows)
         return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.length = float(state["step"])
+        super().load_state(state)
         self.directions = group(state, "direction")
         self.ranges = {}
         for name, rows in group(state, "range").items():
             self.ranges[name] = (int(rows[0]), int(rows[1]))
 
 
-def _carrier(rows: Tensor) -> Tensor:
+def _line_in_w(rows: Tensor) -> Tensor:
     """The direction in W along which a layered walk moves: (num_ws, d) -> (d,).
 
     It is the longest row, scaled to the root-mean-square length of all rows, so that the path

@@ -10,23 +10,22 @@ from torch import Tensor
 
 from editbench.base.devices import to_device
 from editbench.base.seeding import normals
-from editbench.base.validation import check_positive
 from editbench.methods.shared.device_copies import DeviceCopies
-from editbench.methods.shared.options import walk_space
-from editbench.walk.editor import Editor, FitData, FitReport, Walk
+from editbench.methods.shared.latent_editor import LatentEditor
+from editbench.walk.editor import FitData, FitReport, Walk
 
 
-class RandomDirection(Editor):
+class RandomDirection(LatentEditor):
     """next = codes + step * u(start), with u uniform on the sphere.
 
     u depends only on the seed and on the start's index, so a start's direction does not depend on
     the batch.
 
     Args:
-        delta: step length, in units of StyleGAN2-FFHQ's W (or Z).
-        scale_step: scale `delta` to the spread of this space.
-        space: 'w' or 'z'.
-        layers: rows [a, b) of W+ that an edit reaches; None for all.
+        delta: see LatentEditor.
+        scale_step: see LatentEditor.
+        space: see LatentEditor.
+        layers: see LatentEditor.
     """
 
     citation = "control without knowledge"
@@ -38,14 +37,8 @@ class RandomDirection(Editor):
         space: str = "w",
         layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        super().__init__(layers)
-        check_positive("delta", delta)
-        self.delta = float(delta)
-        self.scale_step = scale_step
-        self.space = walk_space(space)
-        self.unit = f"{self.space.name} units"
+        super().__init__(delta, scale_step, space, layers)
         self.seed = 0
-        self.length = self.delta
         self._forget()
 
     def _forget(self) -> None:
@@ -57,7 +50,7 @@ class RandomDirection(Editor):
     def fit(self, data: FitData) -> FitReport:
         self._forget()
         self.seed = int(data.seed)
-        self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        self.set_length(data)
         return FitReport(notes={"step": self.length})
 
     def directions(self, start: Tensor, like: Tensor) -> Tensor:
@@ -96,12 +89,9 @@ class RandomDirection(Editor):
         return walk.codes + self.length * self.directions(walk.start, walk.codes)
 
     def state(self) -> dict[str, Tensor]:
-        return {
-            "seed": torch.tensor(self.seed),
-            "step": torch.tensor(self.length, dtype=torch.float64),
-        }
+        return super().state() | {"seed": torch.tensor(self.seed)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state(state)
         self._forget()
         self.seed = int(state["seed"])
-        self.length = float(state["step"])

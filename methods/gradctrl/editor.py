@@ -19,7 +19,7 @@ from editbench.base import seeding
 from editbench.base.attributes import Attribute, Attributes, log_odds_of_classes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Space
-from editbench.base.validation import check_choice, check_positive
+from editbench.base.validation import check_choice
 from editbench.methods.gradctrl.exclusion import (
     FFHQ_EXCLUDE,
     FFHQ_LAYERS,
@@ -45,6 +45,7 @@ from editbench.methods.shared.examples import (
     extreme_examples,
     random_examples,
 )
+from editbench.methods.shared.latent_editor import LatentEditor
 from editbench.methods.shared.layer_choice import (
     RANGES_OF,
     check_tuned,
@@ -54,10 +55,9 @@ from editbench.methods.shared.layer_choice import (
     scale_ranges,
 )
 from editbench.methods.shared.meta_validation import score_choices
-from editbench.methods.shared.options import walk_space
 from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
-from editbench.walk.editor import FFHQ_W_SPREAD, Editor, FitData, FitReport, Walk, unit_rows
+from editbench.walk.editor import FFHQ_W_SPREAD, FitData, FitReport, Walk, unit_rows
 
 VALIDATION = 2000  # largest number of tune samples used for early stopping of the classifiers
 PARTS = ("weight1", "bias1", "weight2", "bias2")
@@ -66,7 +66,7 @@ COUNTS = (50, 100, 150, 200, 250)
 DEFAULT_COUNT = 100
 
 
-class GradCtrl(Editor):
+class GradCtrl(LatentEditor):
     """next = codes + step * unit(masked gradient), by eq. (3) and Algorithm 1.
 
     Gradient and mask are recomputed at the current codes in every step, so the path is curved.
@@ -90,8 +90,8 @@ class GradCtrl(Editor):
         objective: for several classes, 'log_softmax' (or 'probability', which has the same unit
             direction) or 'logit', the class's own logit. A binary attribute always follows its
             logit, which is the direction of its probability too.
-        delta: step length for StyleGAN2-FFHQ's W (the paper: 0.6).
-        scale_step: scale `delta` to the spread of this space.
+        delta: see LatentEditor (the paper: 0.6).
+        scale_step: see LatentEditor.
         hold_out: share of the examples that is held out for early stopping (the published code:
             0.3). With 0, training is stopped on the first VALIDATION tune samples, with all classes
             weighted equally.
@@ -136,8 +136,7 @@ class GradCtrl(Editor):
             check_choice("layers", layers, ("ffhq", "tuned"))
             # 'tuned' starts without ranges; `tune` adds one for each attribute.
             layers = {}
-        super().__init__(layers)
-        check_positive("delta", delta)
+        super().__init__(delta, scale_step, space, layers)
         if n_per_class < 1 or epochs < 0:
             raise EditbenchError(
                 f"n_per_class={n_per_class} must be at least 1 and epochs={epochs} at least 0"
@@ -164,14 +163,9 @@ class GradCtrl(Editor):
         self.published_exclude = exclude == "ffhq"
         self.exclude = parse_exclude(exclude)
         self.tune_exclusion = tune_exclusion
-        self.delta = float(delta)
-        self.scale_step = scale_step
-        self.space = walk_space(space)
-        self.unit = f"{self.space.name} units"
         self.head_file = heads
         self.head_attributes = tuple(head_attributes)
         self.head_signs = head_signs
-        self.length = self.delta
         self.classifier: LatentClassifier | None = None
         self.ordered: set[str] = set()
         self.counts: dict[str, Tensor] = {}  # fit samples in each class, of attributes to be fitted
@@ -181,10 +175,10 @@ class GradCtrl(Editor):
     def fit(self, data: FitData) -> FitReport:
         self.tuned = {}
         self.counts = {}
-        self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        self.set_length(data)
         # Classes of these attributes are visited one after the other.
         self.ordered = {item.name for item in data.attributes if item.ordered}
-        report = self._load(data) if self.head_file else self._train(data)
+        report = self._load_heads(data) if self.head_file else self._train_heads(data)
         report.notes["step"] = self.length
         report.notes |= self._table_notes(data.generator)
         return report
@@ -210,7 +204,8 @@ class GradCtrl(Editor):
                 )
         return notes
 
-    def _load(self, data: FitData) -> FitReport:
+    def _load_heads(self, data: FitData) -> FitReport:
+        """Read the published heads, and keep those of the evaluated attributes."""
         self.classifier = load_heads(str(self.head_file), self.head_attributes, self.head_signs)
         if self.classifier.dim != data.generator.code_dim(self.space):
             raise BadFile(
@@ -233,7 +228,7 @@ class GradCtrl(Editor):
         self.classifier = LatentClassifier(kept)
         return FitReport(notes={"heads": str(self.head_file)})
 
-    def _train(self, data: FitData) -> FitReport:
+    def _train_heads(self, data: FitData) -> FitReport:
         """Train one small classifier for each attribute whose classes all have enough examples."""
         attributes = data.attributes
         names = []
@@ -511,7 +506,7 @@ class GradCtrl(Editor):
     # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
         classifier = self._fitted()
-        out = {"step": torch.tensor(self.length, dtype=torch.float64)}
+        out = super().state()
         for k, (name, head) in enumerate(classifier.heads.items()):
             for part, tensor in zip(PARTS, head):
                 out[f"head.{name}.{part}"] = tensor.clone()
@@ -525,10 +520,8 @@ class GradCtrl(Editor):
         return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        places = {}
-        for name, value in group(state, "place").items():
-            places[name] = value.tolist()
-        self.length = float(state["step"])
+        super().load_state(state)
+        places = {name: value.tolist() for name, value in group(state, "place").items()}
         heads = {}
         for name in sorted(places, key=lambda name: places[name][0]):
             heads[name] = [state[f"head.{name}.{part}"] for part in PARTS]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -20,16 +19,9 @@ from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, NoControl, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.base.validation import (
-    arguments_of,
-    check_at_least,
-    check_choice,
-    check_fields,
-    check_kind,
-    check_positive,
-)
-from editbench.methods.navigan import curvature, reconstructor
-from editbench.methods.navigan.spectrum import METHODS, check_count, spectrum
+from editbench.base.validation import arguments_of, check_choice, check_kind
+from editbench.methods.navigan.reconstructor import RECONSTRUCTORS
+from editbench.methods.navigan.spectrum import SpectrumOptions, check_count, spectrum
 from editbench.methods.navigan.training import Training, learn
 from editbench.methods.navigan.weight_bases import (
     SVDBasis,
@@ -50,75 +42,11 @@ from editbench.methods.shared.device_copies import DeviceCopies
 from editbench.methods.shared.picture_distance import PictureDistance
 from editbench.methods.shared.state import group, prefixed, tensor_to_text, text_to_tensor
 from editbench.networks.generator import Generator
-from editbench.networks.perceptual import (
-    LPIPS,
-    FeatureDistance,
-    Perceptual,
-    PixelDistance,
-    lpips_files,
-)
-from editbench.networks.scorer import Scorer
 from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 
 Options = TypeVar("Options")
 # Accuracy of the reconstructor on fresh pairs. Below it, the training has hardly worked.
 LEARNT = 0.5
-
-
-@dataclass(frozen=True)
-class SpectrumOptions:
-    """Options of the spectrum in the variants 'spectrum' and 'hybrid'.
-
-    Args:
-        perceptual: 'pixels'; 'lpips', the paper's distance, which needs VGG16's weights; or
-            'teacher', the same on the teacher's features. The first two use no labels. With the
-            last the directions are found with supervision, and the fit's notes say so.
-        vgg: file of LPIPS's VGG16; '' uses torchvision's download location.
-        linear: file of LPIPS's linear weights; '' uses those that come with torchmetrics.
-        size: number of eigenvectors that the hybrid variant combines (the spectrum variant uses
-            `count` instead).
-        latents: number of fixed samples of z.
-
-    The rest are arguments of editbench.methods.navigan.spectrum.spectrum.
-    """
-
-    perceptual: str = "pixels"
-    vgg: str = ""
-    linear: str = ""
-    size: int = 64
-    latents: int = 512
-    method: str = "block"
-    products: str = "gauss_newton"
-    iterations: int = 60
-    tolerance: float = 0.05
-    block: int = 8
-    minibatch: int = 8
-    radius: float = 0.1
-    unit: bool = True
-
-    def __post_init__(self) -> None:
-        check_fields("spectrum", self)
-        check_choice("spectrum.perceptual", self.perceptual, ("lpips", "teacher", "pixels"))
-        check_choice("spectrum.method", self.method, METHODS)
-        check_choice("spectrum.products", self.products, curvature.PRODUCTS)
-        for name in ("vgg", "linear"):
-            if getattr(self, name) and self.perceptual != "lpips":
-                raise EditbenchError(
-                    f"spectrum.{name} is only used with perceptual: lpips, but perceptual is "
-                    f"{self.perceptual}"
-                )
-        for name in ("size", "latents", "iterations", "block", "minibatch"):
-            check_at_least(f"spectrum.{name}", getattr(self, name), 1)
-        check_positive("spectrum.radius", self.radius)
-        # A file that is missing is named before a bank is built.
-        if self.perceptual == "lpips":
-            lpips_files(self.vgg, self.linear)
-
-    def distance(self, teacher: Scorer) -> Perceptual:
-        """Build the chosen perceptual distance."""
-        if self.perceptual == "lpips":
-            return LPIPS(lpips_files(self.vgg, self.linear))
-        return PixelDistance() if self.perceptual == "pixels" else FeatureDistance(teacher)
 
 
 class NaviGAN(Editor):
@@ -334,7 +262,7 @@ class NaviGAN(Editor):
         if self.training is None:
             return basis.direction, notes
         # The variants 'optimisation' and 'hybrid' differ only in the basis (sections 3.2 and 3.4).
-        network = reconstructor.RECONSTRUCTORS[self.training.reconstructor]
+        network = RECONSTRUCTORS[self.training.reconstructor]
         learned = learn(
             data.generator,
             self.layer_name,

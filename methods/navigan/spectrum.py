@@ -17,14 +17,77 @@ from editbench.base import seeding
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import progress, status
 from editbench.base.spaces import Codes
-from editbench.base.validation import check_choice
-from editbench.methods.navigan.curvature import Curvature
+from editbench.base.validation import check_at_least, check_choice, check_fields, check_positive
+from editbench.methods.navigan.curvature import PRODUCTS, Curvature
 from editbench.networks.generator import Generator
-from editbench.networks.perceptual import Perceptual
+from editbench.networks.perceptual import (
+    LPIPS,
+    FeatureDistance,
+    Perceptual,
+    PixelDistance,
+    lpips_files,
+)
+from editbench.networks.scorer import Scorer
 from editbench.walk.editor import unit_rows
 
 METHODS = ("block", "power")
 SPURIOUS = 1e-6  # relative to the size of a product; smaller values are rounding errors
+
+
+@dataclass(frozen=True)
+class SpectrumOptions:
+    """Options of the spectrum in NaviGAN's variants 'spectrum' and 'hybrid'.
+
+    Args:
+        perceptual: 'pixels'; 'lpips', the paper's distance, which needs VGG16's weights; or
+            'teacher', the same on the teacher's features. The first two use no labels. With the
+            last the directions are found with supervision, and the fit's notes say so.
+        vgg: file of LPIPS's VGG16; '' uses torchvision's download location.
+        linear: file of LPIPS's linear weights; '' uses those that come with torchmetrics.
+        size: number of eigenvectors that the hybrid variant combines (the spectrum variant uses
+            `count` instead).
+        latents: number of fixed samples of z.
+
+    The others are arguments of `spectrum`.
+    """
+
+    perceptual: str = "pixels"
+    vgg: str = ""
+    linear: str = ""
+    size: int = 64
+    latents: int = 512
+    method: str = "block"
+    products: str = "gauss_newton"
+    iterations: int = 60
+    tolerance: float = 0.05
+    block: int = 8
+    minibatch: int = 8
+    radius: float = 0.1
+    unit: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields("spectrum", self)
+        check_choice("spectrum.perceptual", self.perceptual, ("lpips", "teacher", "pixels"))
+        check_choice("spectrum.method", self.method, METHODS)
+        check_choice("spectrum.products", self.products, PRODUCTS)
+        for name in ("vgg", "linear"):
+            if getattr(self, name) and self.perceptual != "lpips":
+                raise EditbenchError(
+                    f"spectrum.{name} is only used with perceptual: lpips, but perceptual is "
+                    f"{self.perceptual}"
+                )
+        for name in ("size", "latents", "iterations", "block", "minibatch"):
+            check_at_least(f"spectrum.{name}", getattr(self, name), 1)
+        check_positive("spectrum.radius", self.radius)
+        # A file that is missing is named before a bank is built.
+        if self.perceptual == "lpips":
+            lpips_files(self.vgg, self.linear)
+
+    def distance(self, teacher: Scorer) -> Perceptual:
+        """Build the chosen perceptual distance."""
+        if self.perceptual == "lpips":
+            return LPIPS(lpips_files(self.vgg, self.linear))
+        return PixelDistance() if self.perceptual == "pixels" else FeatureDistance(teacher)
 
 
 @dataclass

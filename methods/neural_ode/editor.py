@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from editbench.base.attributes import Attributes
+from editbench.base.attributes import Attribute, Attributes
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
@@ -134,13 +134,13 @@ class NeuralODE(Editor):
 
     # -- fit ------------------------------------------------------------------
     @property
-    def home(self) -> Space:
+    def training_space(self) -> Space:
         """The space that the flows are trained in: W for walks in W+."""
         return Space.Z if self.space == Space.Z else Space.W
 
     def fit(self, data: FitData) -> FitReport:
         # The flows see codes with the spread of the paper's, so that its defaults apply.
-        self.scale = 1.0 / data.step_size(1.0, self.home) if self.scale_step else 1.0
+        self.scale = 1.0 / data.step_size(1.0, self.training_space) if self.scale_step else 1.0
         self.fields = {}
         self.routes = {}
         self.diverged = {}
@@ -149,22 +149,11 @@ class NeuralODE(Editor):
     def tune(self, data: FitData, attribute: str) -> FitReport:
         """Train the flows of one attribute."""
         item = data.attributes[attribute]
+        targets, source, route = self._plan_flows(item)
         # The teacher's labels, which the bank holds for every sample of the fit split.
         labels = data.attributes.labels(data.fit.logits, attribute).cpu().numpy()
-        classes = len(item.classes)
-        # 'each': flow k goes to class k, forwards.
-        towards = list(range(classes))
-        source = None
-        route = torch.stack([torch.arange(classes), torch.ones(classes, dtype=torch.int64)], 1)
-        if self.targets == "reference" or (self.targets == "binary_reversed" and item.binary):
-            # One flow from class 0 to the last class; followed backwards it leads to class 0.
-            towards = [classes - 1]
-            source = 0
-            route = torch.zeros(classes, 2, dtype=torch.int64)
-            route[0, 1] = -1
-            route[-1, 1] = 1
-        starts = [starts_of(labels, target, source, data.fit.logits.device) for target in towards]
-        for target, pool in zip(towards, starts):
+        starts = [starts_of(labels, target, source, data.fit.logits.device) for target in targets]
+        for target, pool in zip(targets, starts):
             if not len(pool):
                 raise Unsupported(
                     f"the fit split holds no sample from which to go to {attribute} "
@@ -172,17 +161,17 @@ class NeuralODE(Editor):
                 )
         field = Field.initial(
             self.depth,
-            [f"{attribute}/{target}" for target in towards],
-            data.generator.code_dim(self.home),
+            [f"{attribute}/{target}" for target in targets],
+            data.generator.code_dim(self.training_space),
             data.seed,
         )
         found = train(
             field,
             data,
             attribute,
-            towards,
+            targets,
             starts,
-            self.home,
+            self.training_space,
             self.scale,
             self.training,
             self.solver,
@@ -193,13 +182,33 @@ class NeuralODE(Editor):
         self.routes[attribute] = route
         self.diverged[attribute] = found.diverged.cpu()
         notes = {}
-        for target, loss, share in zip(towards, found.loss, found.reached):
+        for target, loss, share in zip(targets, found.loss, found.reached):
             notes[item.classes[target]] = {
                 "loss": round(float(loss[0]), 4),
                 "loss_other": round(float(loss[1]), 4),
                 "reached": round(float(share), 4),
             }
         return FitReport(labels=len(data.fit), notes={f"flows.{attribute}": notes})
+
+    def _plan_flows(self, item: Attribute) -> tuple[list[int], int | None, Tensor]:
+        """The flows of an attribute, by the option `targets`.
+
+        Returns:
+            targets: the class that each flow is trained to reach.
+            source: the class that the flows start from; None means every class but the target.
+            route: (K, 2) by class: index of the flow that leads there, and 1 if it is followed
+                forwards, -1 if backwards, 0 if there is none.
+        """
+        classes = len(item.classes)
+        if self.targets == "reference" or (self.targets == "binary_reversed" and item.binary):
+            # One flow from class 0 to the last class; followed backwards it leads to class 0.
+            route = torch.zeros(classes, 2, dtype=torch.int64)
+            route[0, 1] = -1
+            route[-1, 1] = 1
+            return [classes - 1], 0, route
+        # 'each': flow k goes to class k, forwards.
+        route = torch.stack([torch.arange(classes), torch.ones(classes, dtype=torch.int64)], 1)
+        return list(range(classes)), None, route
 
     def _embedding(self, data: FitData) -> Embedding | None:
         if self.training.other != "identity":

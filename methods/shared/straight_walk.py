@@ -10,22 +10,22 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import Unsupported
-from editbench.base.validation import check_attributes, check_choice, check_positive
+from editbench.base.validation import check_attributes, check_choice
 from editbench.methods.shared.device_copies import DeviceCopies
+from editbench.methods.shared.latent_editor import LatentEditor
 from editbench.methods.shared.layer_choice import (
     check_tuned,
     choose_layers,
     layers_state,
     load_layers,
 )
-from editbench.methods.shared.options import walk_space
 from editbench.methods.shared.projection import TOO_SMALL, project
 from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
-from editbench.walk.editor import Editor, FitData, FitReport, Walk
+from editbench.walk.editor import FitData, FitReport, Walk
 
 
-class StraightWalk(Editor):
+class StraightWalk(LatentEditor):
     """next = codes + step * n', with a unit direction n' for each pair of classes.
 
     A subclass implements `fit`. It calls `start_fit`, and then `set_directions` for each attribute
@@ -35,9 +35,9 @@ class StraightWalk(Editor):
         conditions: 'none', 'all' (every other attribute), or names. All conditions are projected
             out jointly. An attribute with several classes contributes the vectors of all its
             classes; linearly dependent ones are found by rank.
-        delta: step length for StyleGAN2-FFHQ's W (0.6).
-        scale_step: scale `delta` to the spread of this space.
-        space: 'w' or 'z'.
+        delta: see LatentEditor.
+        scale_step: see LatentEditor.
+        space: see LatentEditor.
         layers: as in Editor, or 'tuned', a range for each attribute by
             editbench.methods.shared.layer_choice.
 
@@ -54,21 +54,16 @@ class StraightWalk(Editor):
         layers: str | tuple[int, int] | Mapping[str, tuple[int, int]] | None,
     ) -> None:
         self.tune_layers = isinstance(layers, str)
-        super().__init__({} if isinstance(layers, str) else layers)
-        check_positive("delta", delta)
         if isinstance(layers, str):
             check_choice("layers", layers, ("tuned",))
+            layers = {}  # `tune` adds a range for each attribute
+        super().__init__(delta, scale_step, space, layers)
         self.conditions: str | tuple[str, ...]
         if isinstance(conditions, str):
             check_choice("conditions", conditions, ("none", "all"))
             self.conditions = conditions
         else:
             self.conditions = tuple(conditions)
-        self.delta = float(delta)
-        self.scale_step = scale_step
-        self.space = walk_space(space)
-        self.unit = f"{self.space.name} units"
-        self.length = self.delta
         self.directions: dict[str, Tensor] = {}  # name -> (K, K, d) unit, [source, target]; float64
         self.remaining: dict[str, float] = {}  # name -> smallest norm left after the projection
         self._copies = DeviceCopies()
@@ -76,7 +71,7 @@ class StraightWalk(Editor):
     # -- fit ------------------------------------------------------------------
     def start_fit(self, data: FitData) -> None:
         """Forget an earlier fit, and convert the step to the space of the walk."""
-        self.length = data.step_size(self.delta, self.space) if self.scale_step else self.delta
+        self.set_length(data)
         self.directions = {}
         self.remaining = {}
 
@@ -171,8 +166,7 @@ class StraightWalk(Editor):
 
     # -- state ----------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
-        out = {"step": torch.tensor(self.length, dtype=torch.float64)}
-        out |= prefixed("direction", self.directions)
+        out = super().state() | prefixed("direction", self.directions)
         for name, value in self.remaining.items():
             out[f"remaining.{name}"] = torch.tensor(value, dtype=torch.float64)
         if self.tune_layers:
@@ -180,7 +174,7 @@ class StraightWalk(Editor):
         return out
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.length = float(state["step"])
+        super().load_state(state)
         self.directions = group(state, "direction")
         self.remaining = {name: float(value) for name, value in group(state, "remaining").items()}
         if self.tune_layers:

@@ -13,8 +13,7 @@ import torch
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.conformance.toy import BINARY, MIXED
-from editbench.walk.columns import LOGIT
-from editbench.walk.trajectory import Trajectories
+from editbench.walk.trajectory import LOGIT, Trajectories
 
 STARTS = 24
 STEPS = 9

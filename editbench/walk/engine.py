@@ -30,10 +30,10 @@ from editbench.base.progress import progress
 from editbench.base.spaces import Codes
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
-from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import WalkObserver
 from editbench.walk.spec import EngineSpec
+from editbench.walk.trajectory import LOGIT
 from editbench.walk.walker import StridedWalker, Walker, codes_to_decode
 
 # Largest accepted difference between a start's logits and those in the bank, in sigmas of each

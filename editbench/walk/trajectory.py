@@ -31,8 +31,8 @@ import torch
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import BadFile
-from editbench.walk.columns import LOGIT
 
+LOGIT = "logit:"  # prefix of a column; the name of one of the judge's logits follows
 KEYS = ("start", "source", "target", "step", "path", "crossed", "stopped", "finite")
 VERSION = 1
 
@@ -102,16 +102,17 @@ class Trajectories:
         return stacked if signed else np.abs(stacked)
 
     def _change(self, name: str, target: np.ndarray) -> np.ndarray:
-        column, sign = (
-            np.asarray(part) for part in self.attributes.column(name, torch.tensor(target))
-        )
+        """(rows,) change of an attribute's log-odds towards each row's class `target`, in sigmas."""
+        columns, signs = self.attributes.column(name, torch.tensor(target))
+        column = np.asarray(columns)
         rows = np.arange(len(self.table))
         # In units of the judge's sigma, so that attributes with large logits do not weigh more.
         change = self.log_odds[rows, column] - self.log_odds[self.first_row, column]
-        return sign * change / self.sigma[column]
+        return np.asarray(signs) * change / self.sigma[column]
 
-    # -- files ------------------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
     def save(self, path: Path) -> None:
+        """Write a parquet file that `load` reads."""
         # The file also holds the layout of the logits, so that reading it needs no network.
         meta = {
             "version": VERSION,

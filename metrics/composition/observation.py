@@ -20,11 +20,11 @@ from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.images import to_uint8
 from editbench.base.spaces import Codes, Space
-from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.engine import walk_starts
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.spec import EngineSpec
+from editbench.walk.trajectory import LOGIT
 from editbench.walk.walker import walk_own_lengths
 
 if TYPE_CHECKING:

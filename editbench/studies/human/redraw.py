@@ -29,8 +29,8 @@ from editbench.run.protocol import evaluated_names
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.studies.human.edits import Edits
-from editbench.walk.columns import LOGIT
 from editbench.walk.editor import Editor, Walk
+from editbench.walk.trajectory import LOGIT
 
 Pair = tuple[np.ndarray, np.ndarray]  # original and edit, (C, H, W) uint8
 TOLERANCE = 0.05  # largest difference of a logit from that of the record, in sigmas

@@ -534,14 +534,14 @@ def test_one_file_a_rater_and_page_counts(study: Path, tmp_path: Path) -> None:
     ]
     found = read_responses(paths, read_key(study))
     assert [sheet.path.name for sheet in found.sheets] == ["late.json", "two.json", "other.json"]
-    assert {Path(name).name for name, _ in found.doubles} == {
+    assert {Path(name).name for name, _ in found.superseded} == {
         "full.json",
         "half.json",
-    } and not found.left
+    } and not found.left_out
     assert "3 files of this rater, 2 of them with other answers" in found.sheets[0].note
     bad = saved(tmp_path / "bad.json", {})
     assert [
-        Path(name).name for name, _ in read_responses([bad, paths[0]], read_key(study)).left
+        Path(name).name for name, _ in read_responses([bad, paths[0]], read_key(study)).left_out
     ] == ["bad.json"]
     with pytest.raises(EditbenchError, match="no file can be counted"):
         read_responses([bad], read_key(study))

@@ -48,7 +48,7 @@ def test_order_of_worlds(tmp_path):
     worlds = read_worlds([one, again, other])
     found = transfer(worlds, 200)
     assert found["tau"].tolist() == [1, -1, -1]
-    assert (found["methods"] == 4).all() and worlds[0].left == {"random": "a floor"}
+    assert (found["methods"] == 4).all() and worlds[0].left_out == {"random": "a floor"}
     assert (found["low"] <= found["tau"]).all() and (found["tau"] <= found["high"]).all()
     table = rank_table(worlds[:1])
     assert list(table.index) == ["alpha", "beta", "gamma", "delta"]
@@ -87,7 +87,7 @@ def test_what_cannot_be_compared_is_named(tmp_path):
     write(root, {"few": 0.9}, ("smile",))
     write(root, {"alpha": 0.8, "beta": 0.6, "gamma": 0.5}, ("yaw", "beard"))
     world = read_world(load(root), "two")
-    assert world is not None and world.left == {"few": "has results on only 1 of 4 attributes"}
+    assert world is not None and world.left_out == {"few": "has results on only 1 of 4 attributes"}
 
 
 def test_variants_are_methods_of_their_own(tmp_path):

@@ -132,7 +132,7 @@ def analyse_files(args: argparse.Namespace) -> int:
     write_analysis(found, folder)
     print(f"tables {folder}")
     # The other files are analysed nevertheless; the exit code shows that some are missing.
-    wrong = len(found.responses.left)
+    wrong = len(found.responses.left_out)
     if wrong:
         print(
             f"failed: {wrong} of {len(args.files)} files could not be counted, see above",

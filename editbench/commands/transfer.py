@@ -74,5 +74,5 @@ def _print(worlds: Sequence[World], found: pd.DataFrame, table: pd.DataFrame) ->
     for world in worlds:
         attributes = ", ".join(world.tables)
         print(f"{world.name}: over {attributes}")
-        for method, why in world.left.items():
+        for method, why in world.left_out.items():
             print(f"  not compared: {method}: {why}")

@@ -43,12 +43,12 @@ class World:
         name: of the runs folder, and of the generator or setting if the folder has several. It
             differs from the names of all other worlds.
         tables: attribute -> accuracy (starts, methods), one column per method.
-        left: method -> why it is not compared.
+        left_out: method -> why it is not compared.
     """
 
     name: str
     tables: dict[str, pd.DataFrame]
-    left: dict[str, str]
+    left_out: dict[str, str]
 
     @property
     def methods(self) -> list[str]:
@@ -130,14 +130,14 @@ def read_world(results: Results, name: str) -> World | None:
     asked = sorted(set(results.runs["attribute"]))
     values = _start_values(results)
     floors = set(results.runs.loc[results.runs["floor"].astype(bool), "method"])
-    left = {}
+    left_out = {}
     methods = []
     for method in sorted(set(results.runs["method"])):
         served = sum((method, attribute) in values for attribute in asked)
         if method in floors:
-            left[method] = "a floor"
+            left_out[method] = "a floor"
         elif served < LEAST * len(asked) or not served:
-            left[method] = f"has results on only {served} of {len(asked)} attributes"
+            left_out[method] = f"has results on only {served} of {len(asked)} attributes"
         else:
             methods.append(method)
     # Every method must be averaged over the same attributes.
@@ -152,7 +152,7 @@ def read_world(results: Results, name: str) -> World | None:
             tables[attribute] = table
     if len(methods) < FEWEST or not tables:
         return None
-    return World(name, tables, left)
+    return World(name, tables, left_out)
 
 
 def _start_values(results: Results) -> dict[tuple[str, str], pd.Series]:

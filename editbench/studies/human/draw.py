@@ -60,16 +60,16 @@ def comparisons(
     drawn: list[MethodComparison] = []
     counts: list[dict] = []
     # Sorted, since comparisons are numbered and a set has no order.
-    for attribute in sorted({one.attribute for one in edits}):
-        runs = {one.label: one for one in edits if one.attribute == attribute}
+    for attribute in sorted({run.attribute for run in edits}):
+        runs = {run.label: run for run in edits if run.attribute == attribute}
         couples = list(combinations(sorted(runs), 2))
         # The remainder after an even distribution goes to randomly chosen pairs.
         extra = seeding.rng(seed, "human spread", attribute).permutation(len(couples))
         for k, (a, b) in enumerate(couples):
             quota = pairs // len(couples) + int(extra[k] < pairs % len(couples))
-            one = runs[a]
-            two = runs[b]
-            usable = sorted(one.usable & two.usable)
+            first = runs[a]
+            second = runs[b]
+            usable = sorted(first.usable & second.usable)
             # A separate random stream, so that the draw does not depend on other pairs.
             rng = seeding.rng(seed, "human starts", attribute, a, b)
             # Without replacement: a start that is drawn twice would be an uncounted repeat.
@@ -79,44 +79,55 @@ def comparisons(
                     "attribute": attribute,
                     "a": a,
                     "b": b,
-                    "shared_starts": len(set(one.walks.index) & set(two.walks.index)),
-                    "both_crossed": len(one.crossed & two.crossed),
+                    "shared_starts": len(set(first.walks.index) & set(second.walks.index)),
+                    "both_crossed": len(first.crossed & second.crossed),
                     "with_pictures": len(usable),
                     "asked": quota,
                     "drawn": len(picked),
                 }
             )
             for start in picked:
-                drawn.append(_comparison(f"c{len(drawn):05d}", int(start), one, two))
+                drawn.append(_comparison(f"c{len(drawn):05d}", int(start), first, second))
     if not drawn:
         raise EditbenchError(
             "nothing can be compared: there is no start that two methods bring to the target and "
             "that has images. "
             + " ".join(
-                f"{one.label} on {one.attribute}: {len(one.crossed)} of "
-                f"{len(one.walks)} crossed, images: {one.pictures}."
-                for one in edits
+                f"{run.label} on {run.attribute}: {len(run.crossed)} of "
+                f"{len(run.walks)} crossed, images: {run.pictures}."
+                for run in edits
             )
         )
     return drawn, counts
 
 
-def _comparison(name: str, start: int, one: Edits, two: Edits) -> MethodComparison:
-    way, other = (tuple(run.walks.loc[start, ["source", "target"]]) for run in (one, two))
+def _comparison(name: str, start: int, first: Edits, second: Edits) -> MethodComparison:
+    """Compare the edits of two runs of one attribute on one start.
+
+    Args:
+        name: id of the comparison.
+        start: bank index.
+        first: run of the method that comes first in the alphabet.
+        second: the other run.
+
+    Raises:
+        EditbenchError: the two methods walk the start to different classes.
+    """
+    source, target = first.walks.loc[start, ["source", "target"]]
     # Opposite directions of a binary attribute are different tasks.
-    if way != other:
+    if (source, target) != tuple(second.walks.loc[start, ["source", "target"]]):
         raise EditbenchError(
-            f"{one.label} and {two.label} walk start {start} of {one.attribute} towards different "
+            f"{first.label} and {second.label} walk start {start} of {first.attribute} towards different "
             "classes, so they cannot be compared"
         )
     return MethodComparison(
         name,
-        one.attribute,
+        first.attribute,
         start,
-        one.classes[way[0]],
-        one.classes[way[1]],
-        one.label,
-        two.label,
+        first.classes[source],
+        first.classes[target],
+        first.label,
+        second.label,
     )
 
 

@@ -72,14 +72,14 @@ class Responses:
             or not applicable. `repeat_of` is the question that was shown again; '' for a first
             showing.
         sheets: the files that count.
-        left: (file, why it does not count).
-        doubles: (file, text about the file of the same rater that counts instead).
+        left_out: (file, why it does not count).
+        superseded: (file, text about the file of the same rater that counts instead).
     """
 
     votes: pd.DataFrame
     sheets: list[AnswerSheet] = field(default_factory=list)
-    left: list[tuple[str, str]] = field(default_factory=list)
-    doubles: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    superseded: list[tuple[str, str]] = field(default_factory=list)
 
 
 def read_responses(paths: Sequence[Path], key: dict) -> Responses:
@@ -93,21 +93,23 @@ def read_responses(paths: Sequence[Path], key: dict) -> Responses:
         EditbenchError: no file can be counted.
     """
     sheets = []
-    left = []
+    left_out = []
     for path in paths:
         # The answers of other raters count even if one file is broken.
         try:
             sheets.append(read_sheet(path, key))
         except EditbenchError as error:
-            left.append((str(path), str(error)))
+            left_out.append((str(path), str(error)))
     # After all files were read, since only then is it known which file of a rater counts.
-    kept, doubles = _one_each(sheets)
+    kept, superseded = _one_each(sheets)
     if not kept:
         raise EditbenchError(
-            "no file can be counted: " + "; ".join(f"{path}: {reason}" for path, reason in left)
+            "no file can be counted: " + "; ".join(f"{path}: {reason}" for path, reason in left_out)
         )
     rows = [row for sheet in kept for row in _votes(sheet, key)]
-    return Responses(pd.DataFrame(rows, columns=list(VOTES)).astype(VOTES), kept, left, doubles)
+    return Responses(
+        pd.DataFrame(rows, columns=list(VOTES)).astype(VOTES), kept, left_out, superseded
+    )
 
 
 def read_sheet(path: Path, key: dict) -> AnswerSheet:
@@ -222,7 +224,7 @@ def _one_each(sheets: list[AnswerSheet]) -> tuple[list[AnswerSheet], list[tuple[
     for sheet in sheets:
         groups.setdefault((sheet.rater, sheet.page), []).append(sheet)
     kept = []
-    left = []
+    superseded = []
     for (rater, page), group in sorted(groups.items()):
         # The path comes last, so that the choice among equal files is reproducible.
         best, *others = sorted(
@@ -239,11 +241,11 @@ def _one_each(sheets: list[AnswerSheet]) -> tuple[list[AnswerSheet], list[tuple[
                 else "",
             )
         )
-        left += [
+        superseded += [
             (str(one.path), f"rater {rater} has another file for page {page}: {best.path} counts")
             for one in others
         ]
-    return kept, left
+    return kept, superseded
 
 
 def _votes(sheet: AnswerSheet, key: dict) -> list[dict]:

@@ -80,7 +80,7 @@ def analyse(responses: Responses, study: Path, seed: int = 0) -> Analysis:
         *_unseen(study),
         *(
             printable(f"not counted: {name}: {reason}")
-            for name, reason in responses.left + responses.doubles
+            for name, reason in responses.left_out + responses.superseded
         ),
     ]
     # In the order of the paper's questions; one that nobody answered has no table.

@@ -1,8 +1,8 @@
-"""Which region of the face each pixel of a picture shows: a small segmentation network.
+"""A face parser: a small segmentation network that labels each pixel with a region of the face.
 
-A face parser is what semantic edits are localised with (StyleSpace; there a BiSeNet for
-photographs). This one learns from renders of random factors, whose exact masks the renderer
-knows, and is used on generated faces.
+StyleSpace localises its channels with a face parser (a BiSeNet for photographs). This one is trained
+on renders of random factors, for which the renderer gives exact masks, and is used on generated
+faces.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import render
 
 KIND = "parser"
-# Half-grown beards too: the boundary of a region is where it should be.
+# Without a margin, so that half-grown beards occur, for which regions have boundaries too.
 LAW = FactorLaw(correlations={})
 
 
 class RegionParser(nn.Module):
-    """Pictures -> region labels, at the resolution of the picture (any multiple of 4).
+    """A network from pictures to region labels, at any resolution that is a multiple of 4.
 
-    Three scales with skip connections.
+    It has three scales with skip connections.
 
     Args:
         names: the regions, in the order of the labels.
@@ -71,7 +71,7 @@ class RegionParser(nn.Module):
         """(N, 3, H, W) in [-1, 1] -> (N, regions, H, W).
 
         Raises:
-            EditbenchError: pictures of another kind.
+            EditbenchError: the pictures have another shape.
         """
         if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] % 4 or images.shape[3] % 4:
             raise EditbenchError(
@@ -101,7 +101,7 @@ class RegionParser(nn.Module):
             device: of the parser.
 
         Raises:
-            BadFile: names the file and the remedy.
+            BadFile: the file is damaged, or of another version.
         """
         config, tensors = load_tensors(path, KIND, "train one with `editbench world train-parser`")
         try:
@@ -118,15 +118,16 @@ class RegionParser(nn.Module):
 # -- training -----------------------------------------------------------------
 @dataclass(frozen=True)
 class ParserTraining:
-    """The recipe of the parser.
+    """Hyperparameters of the parser.
 
     Args:
         seed: of faces, weights and augmentation.
-        faces: different renders of the world's law, without correlations.
-        passes: how often each is shown, every time augmented anew.
-        batch: pictures a step.
+        faces: number of different renders, drawn without correlations.
+        passes: how often each render is shown, with another augmentation each time.
+        batch: pictures per step.
         lr: highest learning rate.
-        rarity: exponent of a region's weight in the loss.
+        rarity: a region has the weight (share of the pixels)^-rarity in the loss; a nose is 3
+            pixels in 1000.
         resolution: height and width.
     """
 
@@ -135,19 +136,19 @@ class ParserTraining:
     passes: int = 16
     batch: int = 64
     lr: float = 3e-3
-    # A region weighs (share of the pixels)^-rarity in the loss: a nose is 3 pixels in 1000
     rarity: float = 0.25
     resolution: int = 32
 
 
 def photometric(images: Tensor, random: torch.Generator) -> Tensor:
-    """Faults of a generator that leave every pixel where it is: softness, tint, grain.
+    """Imitate the faults of a generator that do not displace pixels: softness, tint, grain.
 
     Args:
         images: (N, 3, R, R) in [-1, 1].
         random: the stream.
 
-    Returns the same shape.
+    Returns:
+        The same shape.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -168,7 +169,7 @@ def _faces_and_masks(
     """Renders (n, 3, R, R) in [-1, 1] of a random stream and their regions (n, R, R) uint8."""
     images = []
     masks = []
-    # In blocks, as the regions are drawn larger than the result.
+    # In blocks, since the regions are drawn larger than the result.
     for start in range(0, n, 64):
         factors = sample_factors(law, seed, start, min(start + 64, n), stream)
         images.append(render(factors, resolution))
@@ -185,8 +186,8 @@ def train_parser(
     """Train to the end (minutes on one core); deterministic in the options.
 
     Args:
-        options: the recipe.
-        log: takes a JSON line now and then.
+        options: hyperparameters.
+        log: called with a JSON line every `log_every` steps.
         log_every: steps between two lines.
         device: where to train.
     """
@@ -199,14 +200,14 @@ def train_parser(
     parser = RegionParser().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     shares = torch.bincount(masks.flatten().long(), minlength=len(REGIONS)) / masks.numel()
     weights = (shares.clamp_min(1e-6) ** -options.rarity).to(device)
-    # Fewer faces than a batch are one batch.
+    # At least one batch, even if there are fewer faces.
     steps = options.passes * max(1, options.faces // options.batch)
     optimiser = torch.optim.AdamW(parser.parameters(), options.lr)
-    # One step more than is taken: the schedule refuses to be stepped past its end.
+    # One more step than is taken, since the schedule must not be stepped past its end.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.1
     )
-    # Added up where it is computed: the host does not wait for every step.
+    # Summed on the device, so that the host does not wait in every step.
     total = torch.zeros((), dtype=torch.float64, device=device)
     order = torch.empty(0, dtype=torch.int64)
     for step in range(steps):
@@ -216,7 +217,7 @@ def train_parser(
         order = order[options.batch :]
         shown = photometric(images[rows], random)
         wanted = masks[rows].long()
-        # Every second batch mirrored: faces are symmetric but for their pose.
+        # Every second batch is mirrored, since faces are symmetric except for their pose.
         if step % 2:
             shown = shown.flip(3)
             wanted = wanted.flip(2)
@@ -242,20 +243,21 @@ def train_parser(
 def parser_quality(
     parser: RegionParser, n: int = 2000, seed: int = 9_003
 ) -> dict[str, dict[str, float]]:
-    """How well a parser finds the regions of held-out renders of the world's own law.
+    """Measure a parser on held-out renders of the world's own law.
 
     Args:
-        parser: to be measured.
-        n: renders.
+        parser: to measure.
+        n: number of renders.
         seed: of the renders.
 
-    Returns region -> share of its pixels that are found, and IoU; `all` holds the share of right
-    pixels and the mean IoU over regions.
+    Returns:
+        Region -> `found`, the share of its pixels that are labelled correctly, and `iou`. The entry
+        `all` has the share of correct pixels and the mean IoU over regions.
     """
     images, masks = _faces_and_masks(
         FactorLaw(), seed, n, ParserTraining.resolution, "parser/held-out"
     )
-    # In parts, which bounds the memory of the activations.
+    # In parts, to limit the memory of the activations.
     found = torch.cat([parser(part) for part in images.split(250)])
     k = len(parser.names)
     # Confusion matrix: true region in the rows, found region in the columns.
@@ -263,9 +265,9 @@ def parser_quality(
     counts = torch.bincount(pairs, minlength=k * k).reshape(k, k).double()
     hit = counts.diag()
     true = counts.sum(1)
-    said = counts.sum(0)
+    labelled = counts.sum(0)
     share = hit / true.clamp_min(1)
-    iou = hit / (true + said - hit).clamp_min(1)
+    iou = hit / (true + labelled - hit).clamp_min(1)
     out = {}
     for i, name in enumerate(parser.names):
         out[name] = {"found": share[i].item(), "iou": iou[i].item()}

@@ -1,14 +1,13 @@
 """Adversarial training of the embedded generator: non-saturating loss, lazy R1, moving average.
 
 Goodfellow et al. 2014 (loss), Mescheder et al. 2018 (R1), Karras et al. 2019 (style mixing), Karras
-et al. 2020 (lazy regularisation, path length, EMA). Mixing and path length make W a space in which
-one can edit: without them the first w that draws the data is as good as any other. Two terms may
-join that a witness reads off the pictures: the class shares (`steering`) and how straight the
-traits lie in W (`linearity`).
+et al. 2020 (lazy regularisation, path length, EMA). Style mixing and the path length penalty make W
+suitable for editing. Two optional terms use a *witness*, a scorer of the generated images: they
+steer the class shares (`steering`) and make the attributes linear in W (`linearity`).
 
-Step t draws its renders, its z and its noise from (seed, t) alone and the checkpoint holds
-networks, optimisers and running means, so a run that was stopped continues as if it had not been.
-On a GPU each kind of step is captured as a CUDA graph (`capture`).
+The renders, z and noise of step t depend only on (seed, t), and a checkpoint holds networks,
+optimisers and running means. An interrupted training therefore resumes with the same numbers. On a
+GPU each kind of step is captured as a CUDA graph (`capture`).
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from editbench.worlds.discriminator import Discriminator
 from editbench.worlds.linearity import LinearTerm
 from editbench.worlds.steering import ShareSteering
 
-# The path length costs a second backward pass: it is taken of a batch that is so much smaller.
+# The path length needs a second backward pass, so its batch is smaller by this factor.
 PATH_SHRINK = 2
 # Share of the latest path length in the running mean, which starts as a plain one.
 PATH_MEMORY = 0.01
 LOG = "log.jsonl"
-# Of a checkpoint, whoever reads it; further keys were added over time.
+# Keys that every checkpoint has; others were added later.
 NEEDED = {"ema", "d", "config", "options", "step"}
-# The generator's loss, terms and all; read to see that it is finite, and not logged.
+# Key of the generator's whole loss, which must be finite and is not logged.
 TOTAL = "total"
 
 
@@ -65,27 +64,25 @@ class GANTraining:
     bfloat16: bool = True
     seed: int = 0
     checkpoint_kimg: float = 16
-    # From here on the class shares are steered, see editbench.worlds.steering
+    # When the steering of the class shares begins, see editbench.worlds.steering.
     steer_from_kimg: float = 450
     steer_weight: float = 1.0
     mixing: float = 0.9  # share of pictures whose rows of w_plus come from two w
     path_weight: float = 2.0  # of the path-length penalty
     path_every: int = 8
     linearity: float = 0.0  # weight of the linear term, see editbench.worlds.linearity
-    # Steps between two batches that the witness scores; its terms weigh as much more
+    # The witness scores one batch in so many steps; its terms are multiplied by this number.
     witness_every: int = 2
-    # The generator stays as it is so long: a new discriminator catches up with a trained one
+    # How long only the discriminator is trained, so that a new one catches up with a trained
+    # generator.
     warmup_kimg: float = 0.0
-    # Of the renders' law; None: the world's own. Kept in the checkpoint, not used here
-    correlations: dict[str, float] | None = None
-    # Of the renders' law. Kept in the checkpoint, not used here
-    margin: float = 0.0
-    # Of the renders' law. Kept in the checkpoint, not used here
-    reach: float | None = 1.5
-    # Digest of the data set that is shown, empty for renders. Kept in the checkpoint, not used
-    data: str = ""
-    # Whether the class shares are steered. Kept in the checkpoint, not used here
-    steer: bool = False
+    # The rest is not used here. It is kept in the checkpoint, so that a training is not resumed with
+    # other data.
+    correlations: dict[str, float] | None = None  # of the renders' law; None: the world's own
+    margin: float = 0.0  # of the renders' law
+    reach: float | None = 1.5  # of the renders' law
+    data: str = ""  # digest of the data set; '' for renders
+    steer: bool = False  # whether the class shares are steered
 
     def __post_init__(self) -> None:
         if self.batch < 1 or not self.total_kimg >= 0:
@@ -119,7 +116,7 @@ class GANTraining:
                 raise EditbenchError(f"{flag} must be 0 or more and finite, got {value}")
 
 
-# What a checkpoint was trained with that was written before these options were there.
+# Values of these options in checkpoints that were written before the options existed.
 BEFORE = {"mixing": 0.0, "path_weight": 0.0, "linearity": 0.0, "margin": 0.7, "reach": None}
 
 
@@ -132,9 +129,9 @@ class GANTrainer:
         reals: (start, stop) -> real images (N, 3, R, R) in [-1, 1].
         device: where to train.
         steering: of the class shares; None: none.
-        start: a trained network to go on from; None: a new one.
+        start: a trained network to continue from; None: a new one.
         witness: scores pictures for the steering and the linear term; it is frozen.
-        critic: tensors of a trained discriminator to go on from; None: a new one.
+        critic: tensors of a trained discriminator to continue from; None: a new one.
         capture: whether steps are captured as CUDA graphs; None: on a CUDA device.
 
     Raises:
@@ -169,10 +166,9 @@ class GANTrainer:
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.witness = None if witness is None else witness.eval().requires_grad_(False)
         self.linear = self._linear_term()
-        # Lazy regularisation adds a step of R1 to every `r1_every` others: the rate and the
-        # betas are corrected for it.
+        # Lazy regularisation (Karras et al. 2020) adds a step of R1 to every `r1_every` others, and
+        # the discriminator's rate and betas are corrected for it.
         betas = (0.0, 0.99)
-        # Karras et al. 2020, "lazy regularisation".
         lazy = options.r1_every / (options.r1_every + 1)
         self.g_opt = adam(self.g, options.lr, betas, self.captures)
         lazy_betas = (betas[0] ** lazy, betas[1] ** lazy)
@@ -182,10 +178,10 @@ class GANTrainer:
         self.path_share = torch.zeros((), device=self.device)
         self.path_count = 0
         self.step = 0
-        # Of the next step, which are drawn while the device is at work.
+        # Number and inputs of the next step, which are drawn while the device computes.
         self._drawn: tuple[int, dict[str, Tensor]] | None = None
-        self._graphs = StepGraphs(self._step_on)
-        # The log's line of the last checkpoint, without what its look adds.
+        self._graphs = StepGraphs(self._update_both)
+        # Line of the log at the last checkpoint, without the entries of `on_checkpoint`.
         self.row: dict[str, float] = {}
 
     def _linear_term(self) -> LinearTerm | None:
@@ -211,19 +207,19 @@ class GANTrainer:
         self._set_rates()
         if self._takes_path() and self._trains_generator():
             self.path_count += 1
-            # A plain mean at first.
+            # At first a mean over all path lengths so far.
             self.path_share.fill_(max(PATH_MEMORY, 1 / self.path_count))
         names, found = self._run_step(inputs)
         if self._trains_generator():
             self._average()
         if self.captures:
             self._drawn = (self.step + 1, self._draw(self.step + 1))
-        # Read together: the host waits for the device once a step.
+        # One transfer for all losses, so that the host waits for the device once per step.
         (row,) = to_host(found)
         values = dict(zip(names, row.tolist()))
         for loss in (values["d"], values.pop(TOTAL, 0.0)):
             if not math.isfinite(loss):
-                # A checkpoint is resumed with its own rate alone.
+                # A checkpoint can be resumed only with its own rate, hence another --out.
                 raise NonFinite(
                     f"the GAN loss became {loss} at step {self.step}: train with a lower --lr than "
                     f"{self.options.lr:g} into another --out"
@@ -261,7 +257,7 @@ class GANTrainer:
     def _run_step(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
         """The step of both networks on what was drawn: names of the losses, and their values."""
         if not self.captures:
-            return self._step_on(inputs)
+            return self._update_both(inputs)
         kind = (
             self._trains_generator(),
             self.step % self.options.r1_every == 0,
@@ -271,7 +267,8 @@ class GANTrainer:
         )
         return self._graphs(kind, inputs)
 
-    def _step_on(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
+    def _update_both(self, inputs: dict[str, Tensor]) -> tuple[list[str], Tensor]:
+        """Update the discriminator, then the generator: names of the losses, and their values."""
         found = self._discriminator_step(inputs)
         if self._trains_generator():
             found |= self._generator_step(inputs)
@@ -313,7 +310,7 @@ class GANTrainer:
             logit = self.d(self._picture(w_plus))
         loss = F.softplus(-logit.float()).mean()
         values = {"g": loss}
-        # Asked now and then: its pictures are decoded for it alone.
+        # Not in every step, since its images are decoded only for it.
         asks = self._asks_witness()
         if asks:
             for name, (weight, term) in self._witness_terms(w).items():
@@ -353,7 +350,7 @@ class GANTrainer:
         w_plus = w.unsqueeze(1).expand(-1, rows, -1)
         if not self.options.mixing:
             return w, w_plus
-        # The cut in the first column, whether there is one in the second.
+        # The first column places the cut, the second decides whether there is one.
         draw = inputs[f"cut/{stream}"]
         cut = 1 + (draw[:, 0] * (rows - 1)).long()  # at least one row of each
         cut = torch.where(draw[:, 1] < self.options.mixing, cut, rows)
@@ -370,12 +367,11 @@ class GANTrainer:
         return wanted and self.step % self.options.witness_every == 0
 
     def _witness_terms(self, w: Tensor) -> dict[str, tuple[float, Tensor]]:
-        """Name -> weight and value of what is read off the pictures of w (N, w_dim).
+        """Name -> (weight, value) of the loss terms that the witness computes from w (N, w_dim).
 
-        Rows are not mixed here: traits of a mixed picture belong to two w, and what is measured
-        later are pictures of one.
+        Styles are not mixed here, since the attributes of a mixed image belong to two w.
         """
-        assert self.witness is not None  # otherwise nothing asks
+        assert self.witness is not None  # `_asks_witness` is False without one
         terms = {}
         with self._autocast():
             image = self._picture(w.unsqueeze(1).expand(-1, self.g.config.num_ws, -1))
@@ -390,8 +386,9 @@ class GANTrainer:
     def _path_length(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Squared deviation of the path length from its running mean, and this batch's mean length.
 
-        The length of a picture is the norm of the gradient, in w, of the picture times unit noise
-        (Karras et al. 2020, eq. 4): a step in W is to change every picture by as much.
+        The length of an image is the norm of the gradient with respect to w of the image times unit
+        noise (Karras et al. 2020, eq. 4). With equal lengths, a step in W changes all images by the
+        same amount.
         """
         z = inputs["z/g"][: len(inputs["noise"])]
         # In full precision, as it is differentiated twice.
@@ -409,7 +406,7 @@ class GANTrainer:
 
     def _r1(self, real: Tensor) -> Tensor:
         real = real.detach().requires_grad_(True)
-        # In full precision: bfloat16 loses most digits of a squared gradient.
+        # In full precision, since bfloat16 loses most digits of a squared gradient.
         (gradient,) = torch.autograd.grad(self.d(real).sum(), real, create_graph=True)
         return gradient.square().sum((1, 2, 3)).mean()
 
@@ -426,7 +423,7 @@ class GANTrainer:
             set_rate(optimiser, rate * left)
 
     def _average(self) -> None:
-        # A short memory at the start, when the average would keep the first, bad networks.
+        # A short memory at the start, so that the average forgets the first, bad networks.
         half_life = min(self.options.ema_kimg, max(self.kimg * self.options.ema_rampup, 1e-3))
         beta = 0.5 ** (self.options.batch / 1000 / half_life)
         with torch.no_grad():
@@ -451,7 +448,7 @@ class GANTrainer:
             state["steering"] = self.steering.state_dict()
         if self.linear is not None:
             state["linear"] = self.linear.state_dict()
-        # Written at once, so that a stopped write leaves the last checkpoint as it was.
+        # Written atomically, so that an interrupted write leaves the last checkpoint intact.
         content = io.BytesIO()
         torch.save(state, content)
         write_atomic(path, content.getvalue())
@@ -475,7 +472,11 @@ class GANTrainer:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """A checkpoint of `train`, or BadFile."""
+    """Read a checkpoint of `train`.
+
+    Raises:
+        BadFile: the file is missing, damaged, or no such checkpoint.
+    """
     remedy = "give the checkpoint.pt of an `editbench world train-gan`"
     if not path.is_file():
         raise BadFile(f"{path}: no such checkpoint; {remedy}")
@@ -503,12 +504,12 @@ def check_checkpoint(path: Path, config: StyleGAN2Config, options: GANTraining) 
     if not path.exists():
         return
     state = read_checkpoint(path)
-    # The length is 0 on both sides, so that it does not count as a difference.
+    # The length is set to 0 on both sides, so that it is not compared.
     ours = asdict(config) | asdict(options) | {"total_kimg": 0}
-    # An old file lacks new options: it was trained without them, or with their defaults.
+    # An old file lacks new options; it was trained without them, or with their defaults.
     theirs = asdict(GANTraining()) | BEFORE | dict(state["config"])
     theirs |= dict(state["options"], total_kimg=0)
-    # Older files do not name it, but they hold the shares.
+    # Older files lack this option, but they have the shares.
     theirs["steer"] = state["options"].get("steer", "steering" in state)
     changed = [
         f"{key} {theirs.get(key)} there, {ours[key]} here"
@@ -529,14 +530,15 @@ def _plain(value: object) -> object:
 def train(
     trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer], dict] | None = None
 ) -> StyleGAN2:
-    """Train to the end, or on from `folder`/checkpoint.pt.
+    """Train to the end, or continue from `folder`/checkpoint.pt.
 
     Args:
-        trainer: at its start.
-        folder: of checkpoint.pt and log.jsonl, which gets one JSON line a checkpoint.
-        on_checkpoint: gives more entries of that line.
+        trainer: before its first step.
+        folder: of checkpoint.pt and log.jsonl, which gets one JSON line per checkpoint.
+        on_checkpoint: returns further entries of that line.
 
-    Returns the averaged generator.
+    Returns:
+        The averaged generator.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
@@ -544,9 +546,9 @@ def train(
     if checkpoint.exists():
         trainer.load(checkpoint)
         print(f"resuming at {trainer.kimg:.0f} kimg from {checkpoint}", flush=True)
-        # The training was stopped between a checkpoint and its look, which may take minutes.
+        # The training was interrupted between a checkpoint and its log entry, which may take minutes.
         if trainer.row and not _is_logged(folder, trainer.row):
-            _look(trainer, folder, on_checkpoint)
+            _log_checkpoint(trainer, folder, on_checkpoint)
     # Checkpoints fall on whole steps.
     every = max(1, round(options.checkpoint_kimg * 1000 / options.batch))
     started = time.time()
@@ -562,12 +564,12 @@ def train(
             for key, seen in values.items():
                 trainer.row[key] = round(math.fsum(seen) / len(seen), 4)
             trainer.save(checkpoint)
-            _look(trainer, folder, on_checkpoint)
+            _log_checkpoint(trainer, folder, on_checkpoint)
             values = {}
     return trainer.ema
 
 
-def _look(
+def _log_checkpoint(
     trainer: GANTrainer, folder: Path, on_checkpoint: Callable[[GANTrainer], dict] | None
 ) -> None:
     """Append the line of the last checkpoint to the log, with what `on_checkpoint` adds."""
@@ -580,7 +582,7 @@ def _look(
 
 
 def _is_logged(folder: Path, row: Mapping[str, float]) -> bool:
-    """Whether the last line of the log is that of the last checkpoint."""
+    """Whether the last line of the log is that of the last checkpoint, whose entries are `row`."""
     if not (folder / LOG).is_file():
         return False
     lines = (folder / LOG).read_text(encoding="utf-8").splitlines()

@@ -1,20 +1,19 @@
-"""Training of a world's teacher, judge and witness, three classifiers that share nothing but the
-renderer.
+"""Training of a world's teacher, judge and witness, three classifiers with only the renderer in common.
 
-The teacher labels codes for the editors, the judge labels what they made. The witness watches the
-generator while that trains (`steering`, `linearity`), so that a generator has been optimised
-against neither of the two.
+The teacher labels codes for the editors, the judge labels the edited images. The witness is used in
+the training of the generator (`steering`, `linearity`), so that a generator is optimised against
+neither of the two.
 
-- Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may read
-  glasses as age; a judge that does so would report entanglement that is its own.
-- Half of the faces come from the world's law, which has most faces at the thresholds, so that
-  boundaries lie there and two classifiers that were trained separately draw them in the same place.
-  Half keep a margin from the thresholds, so that clear faces are seen as often.
+- Factors are drawn WITHOUT correlations. A classifier trained on the correlated world may take
+  glasses for age; a judge that does so would report an entanglement of its own.
+- Half of the faces are drawn from the world's law, in which most faces are near the thresholds. The
+  decision boundaries are then at the thresholds, for both classifiers. The other half keep a margin
+  from the thresholds, so that clear faces are as frequent.
 - Labels are those of simulated annotators, who are uncertain near a threshold (`annotate`).
-- Augmentation imitates what generators do to pictures: wobble, fading, tints, grain, parts of
-  another face or pose.
+- Augmentation imitates the faults of generators: wobble, fading, tints, grain, parts of another face
+  or pose.
 
-Step t draws its faces and its augmentation from (seed, role, t) alone.
+The faces and the augmentation of step t depend only on (seed, role, t).
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ class ScorerTraining:
     """Hyperparameters of one role.
 
     Args:
-        role: 'teacher' or 'judge'; names the data stream, with the seed.
+        role: 'teacher', 'judge' or 'witness'; together with the seed, it names the random streams.
         seed: of weights and data.
         widths: channels of the network, from the finest scale.
         hidden: width of the features.
         images: length of the training, in images.
         bfloat16: compute in bfloat16.
         reuse: steps that show the same faces, augmented anew.
-        batch: pictures a step.
+        batch: pictures per step.
         lr: highest learning rate.
         weight_decay: of AdamW.
         resolution: height and width.
@@ -77,7 +76,7 @@ class ScorerTraining:
     resolution: int = 32
 
 
-# Different seeds and widths: what teacher and judge have in common should be the world alone.
+# Different seeds and widths, so that teacher and judge have only the world in common.
 ROLES = {
     "teacher": ScorerTraining("teacher", seed=101, widths=(32, 48, 64), hidden=96),
     "judge": ScorerTraining("judge", seed=202, widths=(32, 64, 96), hidden=128),
@@ -88,16 +87,17 @@ ROLES = {
 def augment(images: Tensor, random: torch.Generator, clean: float = 0.15) -> Tensor:
     """Imitate the faults of a generator.
 
-    Features are displaced, fade, or are overlaid by those of another face, each less than half,
-    so that the label stays that of the larger part. Two classifiers that learnt to weigh all cues
-    this way agree on faulty pictures.
+    Features are displaced, fade, or are overlaid by those of another face, each by less than half,
+    so that the label is still that of the larger part. Two classifiers that are trained in this way
+    weigh all cues, and agree on faulty images.
 
     Args:
         images: (N, 3, R, R) in [-1, 1].
-        random: the stream, of the host: every device gets the same numbers.
-        clean: share of the pictures that stays as it is.
+        random: the stream, on the host, so that every device gets the same numbers.
+        clean: share of the pictures that remain unchanged.
 
-    Returns the same shape.
+    Returns:
+        The same shape.
     """
     n, _, size, _ = images.shape
     device = images.device
@@ -157,10 +157,10 @@ def _faces(options: ScorerTraining, index: int, device: str) -> tuple[Tensor, Te
 
 
 def annotate(factors: Factors, random: torch.Generator) -> Tensor:
-    """Labels as annotators give them, who are less sure the closer a face is to a threshold.
+    """Labels of simulated annotators, who err more often the closer a face is to a threshold.
 
-    Each sees the factors with a normal error. Log-odds that are learnt from such labels grow in
-    proportion to the amount of a trait; from true labels they jump at the threshold.
+    An annotator sees the factors with a normal error. Log-odds that are learnt from such labels grow
+    in proportion to the amount of a trait; those learnt from true labels jump at the threshold.
 
     Args:
         factors: of N faces, on the host.
@@ -173,7 +173,7 @@ def annotate(factors: Factors, random: torch.Generator) -> Tensor:
     def error(like: Tensor, half_width: float) -> Tensor:
         return ANNOTATION_ERROR * half_width * torch.randn(like.shape, generator=random)
 
-    # A class of colours is lost to another one by the difference of two shares.
+    # The class of a colour depends on the difference of two shares, hence the factor sqrt(2).
     shares = factors.hair + error(factors.hair, 0.5 / math.sqrt(2))
     amounts = factors.amounts + error(factors.amounts, 0.5)
     yaw = factors.yaw + error(factors.yaw, YAW_STEP / 2)
@@ -181,10 +181,10 @@ def annotate(factors: Factors, random: torch.Generator) -> Tensor:
 
 
 def _patchwork(images: Tensor, factors: Factors, random: torch.Generator) -> Tensor:
-    """Turn less than half of the middle of every third render by another angle, in place.
+    """Replace less than half of the middle of every third render by another pose, in place.
 
-    Immature generators put eyes and mouth of different poses on one head; the label stays that of
-    the larger part.
+    Generators early in training put eyes and mouth of different poses on one head. The label is
+    still that of the larger part.
     """
     rows = torch.arange(0, len(images), 3, device=images.device)
     size = images.shape[-1]
@@ -193,7 +193,7 @@ def _patchwork(images: Tensor, factors: Factors, random: torch.Generator) -> Ten
     twin.yaw = to_device(80 * torch.rand(len(rows), generator=random) - 40, images.device)
     coarse = to_device(torch.randn(len(rows), 1, 4, 4, generator=random), images.device)
     noise = F.interpolate(coarse, size=(size, size), mode="bicubic")
-    # A level of the noise below which at most 40 % of the middle half lies.
+    # The noise is below this level in at most 40 % of the middle half.
     inner = noise[:, :, size // 4 : size - size // 4, size // 4 : size - size // 4]
     middle = inner.flatten(1).sort(1).values
     share = to_device(torch.rand(len(rows), 1, generator=random), images.device)
@@ -207,9 +207,9 @@ def batch(options: ScorerTraining, device: str, step: int) -> tuple[Tensor, Tens
     """Make the batch of one step from renders of the faces.
 
     Args:
-        options: the recipe.
+        options: hyperparameters.
         device: of the result.
-        step: from 0; a batch depends on the recipe and this number alone.
+        step: from 0; a batch depends only on the options and on this number.
 
     Returns:
         Augmented pictures (batch, 3, R, R) and labels (batch, A).
@@ -218,7 +218,7 @@ def batch(options: ScorerTraining, device: str, step: int) -> tuple[Tensor, Tens
     # torch's seeds have 63 bits, the keys of streams 128.
     key = stream_key(options.seed, f"augment/{options.role}/{step}")
     random = torch.Generator().manual_seed(key >> 65)
-    # `augment` mixes neighbours. The same faces come in `reuse` steps, each time with other ones.
+    # `augment` mixes neighbours, which differ between the `reuse` steps with the same faces.
     order = to_device(torch.randperm(len(images), generator=random), images.device)
     return augment(images[order], random), labels[order]
 
@@ -231,11 +231,11 @@ def train_scorer(
     scored: Attributes | None = None,
     device: str = "cpu",
 ) -> ConvScorer:
-    """Train one role to the end (minutes on one core) and return it sealed.
+    """Train one role to the end, which takes minutes on one core.
 
     Args:
-        options: the recipe.
-        log: takes a JSON line now and then.
+        options: hyperparameters.
+        log: called with a JSON line every `log_every` steps.
         log_every: steps between two lines.
         batches: step -> pictures (n, 3, R, R) and labels (n, A); None: renders of the faces.
         scored: attributes of the labels; None: those of the faces.
@@ -247,7 +247,7 @@ def train_scorer(
         scored or attributes(), options.resolution, options.widths, options.hidden
     ).to(device)
     scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # Lengths are given in images, so that another batch size leaves the training as long.
+    # The length is given in images, so that it does not depend on the batch size.
     steps = max(1, options.images // options.batch)
     optimiser = torch.optim.AdamW(
         scorer.parameters(), options.lr, weight_decay=options.weight_decay
@@ -256,7 +256,7 @@ def train_scorer(
         optimiser, options.lr, total_steps=steps + 1, pct_start=0.15
     )
     started = time.time()
-    # Added up where it is computed: the host does not wait for every step.
+    # Summed on the device, so that the host does not wait in every step.
     total = torch.zeros((), dtype=torch.float64, device=device)
     for step in range(steps):
         images, labels = (to_device(part, total.device) for part in batches(step))
@@ -289,8 +289,8 @@ def train_scorer(
 def accuracy(scorer: Scorer, law: FactorLaw, n: int) -> dict[str, float]:
     """Share of right labels of each attribute on n held-out renders of a law.
 
-    The package's judge must reach 0.97 where no trait comes near a threshold. Under the world's own
-    law a face at a threshold is a coin toss: it measures how sharply a boundary is drawn.
+    The package's judge must reach 0.97 on faces that keep a margin from the thresholds. Under the
+    world's own law, the label of a face at a threshold is a matter of chance.
 
     Args:
         scorer: of the faces' attributes.
@@ -298,9 +298,9 @@ def accuracy(scorer: Scorer, law: FactorLaw, n: int) -> dict[str, float]:
         n: renders.
     """
     right = torch.zeros(len(scorer.attributes), dtype=torch.float64)
-    # In parts, which bounds the memory of the renders.
+    # In parts, to limit the memory of the renders.
     for start in range(0, n, 250):
-        # A stream of its own, apart from those of the training.
+        # Another random stream than those of the training.
         factors = sample_factors(law, HELD_OUT_SEED, start, min(start + 250, n), "held-out")
         labels = scorer.attributes.labels(scorer(render(factors, RESOLUTION)))
         right += (labels == factors.labels()).double().sum(0)

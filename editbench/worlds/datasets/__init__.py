@@ -1,4 +1,4 @@
-"""Data sets that a researcher has, packed for training a world.
+"""A user's own data sets, packed for the training of a world.
 
 They are image folders with labels, or arrays with factors.
 """

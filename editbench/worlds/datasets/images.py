@@ -1,9 +1,8 @@
 """A folder of images as a data set: found recursively, decoded on a few threads.
 
-The picture is turned upright by its EXIF orientation, shown on white where it is transparent,
-taken as 8-bit RGB (16-bit greys keep their upper byte, CMYK is converted as Pillow does), cut to
-the central square, and resized with Pillow's LANCZOS filter. Files that cannot be read are
-reported and left out.
+A picture is rotated by its EXIF orientation, put on white if it is transparent, converted to 8-bit
+RGB (16-bit greys keep their upper byte, CMYK is converted by Pillow), cropped to the central square,
+and resized with Pillow's LANCZOS filter. Files that cannot be read are reported and left out.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from editbench.worlds.datasets.labels import SUFFIXES, LabelTable, folder_labels
 from editbench.worlds.datasets.source import Block, Source
 from editbench.worlds.datasets.vocabulary import keep_labelled
 
-# Whatever the ending says: Pillow's readers of EPS and the like never see a file.
+# Pillow's other readers, such as that of EPS, are not used, whatever the suffix of a file.
 FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 89_478_485  # of one file, Pillow's own bound: 256 MiB decoded, as much a thread
-WHITE = 255  # what is behind transparent pixels
+MAX_PIXELS = 89_478_485  # of one file, Pillow's own bound: 256 MiB decoded in each thread
+WHITE = 255  # colour behind transparent pixels
 FOLDERS = "folders"
 
 
@@ -80,7 +79,7 @@ def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
     Returns:
         (resolution, resolution, 3) uint8.
     """
-    # Cameras store pictures as the sensor sees them, with a note which side is up.
+    # Cameras store pictures as the sensor sees them, and note the orientation in the EXIF data.
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion clips 16 bits to 8 instead of keeping the upper byte.
@@ -110,14 +109,14 @@ def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
 def scan(folder: Path) -> tuple[list[tuple[str, int, int]], dict[str, int]]:
     """Find the image files below a folder.
 
-    Hidden files and folders are passed over; links to folders are not followed.
+    Hidden files and folders are skipped; links to folders are not followed.
 
     Args:
         folder: where to look.
 
     Returns:
         (posix path, size, time in ns) of each image, sorted by path; and how many entries were
-        passed over because they are hidden or of other kinds.
+        skipped because they are hidden or of other kinds.
     """
     found: list[tuple[str, int, int]] = []
     others = 0
@@ -189,7 +188,7 @@ class ImageFolder(Source):
         if labels is not None:
             files = self._label(files, labels, attributes, bins)
         self.files = [name for name, _, _ in files]
-        # Names, sizes and times stand for the pictures: reading them all would take as long as
+        # Names, sizes and times identify the pictures, since reading them all would take as long as
         # packing.
         listed = hashlib.sha256("\n".join(map(repr, files)).encode())
         by_file = None
@@ -209,7 +208,7 @@ class ImageFolder(Source):
         attributes: Sequence[str] | None,
         bins: int | None,
     ) -> list[tuple[str, int, int]]:
-        """Find the labels of files; returns the files that have them all."""
+        """Read the labels of the files, and return the files that have all labels."""
         names = [name for name, _, _ in files]
         table: LabelTable
         if labels == FOLDERS:
@@ -223,7 +222,7 @@ class ImageFolder(Source):
                 f"{labels}: names none of the {len(files)} images of {self.folder} (the first is "
                 f"'{names[0]}', the first listed '{table.names[0]}')"
             )
-        # A picture with some labels would need a loss that leaves out the others: none is kept.
+        # Pictures with only some of the labels are left out, since the losses need all of them.
         labelled, counts, lacking = keep_labelled(
             lambda i: names[listed[i]], table.attributes, table.classes[rows[listed]]
         )
@@ -265,7 +264,7 @@ class ImageFolder(Source):
         # Pillow releases the interpreter's lock while it decodes.
         pool = ThreadPoolExecutor(self.threads)
         with warnings.catch_warnings():
-            # Of large files, of odd EXIF: what matters is in the report
+            # Warnings about large files or unusual EXIF data; problems are in the report.
             warnings.simplefilter("ignore")
             try:
                 reasons = list(pool.map(load, range(stop - start)))

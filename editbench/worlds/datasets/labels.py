@@ -1,7 +1,7 @@
 """Labels of image files: CelebA-style attribute lists, CSV tables, subfolders as classes.
 
-A label is the index of a class, below 0 where there is none; `vocabulary` has the words. A column
-with one class is no attribute and is left out.
+A label is the index of a class, or negative if there is none; `vocabulary` defines the words. A
+column with one class is no attribute and is left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LabelTable:
         attributes: of the labels.
         names: of the n files, as the list has them.
         classes: (n, A) int64 class indices; MISSING or UNSPECIFIED where there is none.
-        left_out: columns that give no attribute, and why.
+        left_out: columns that are no attribute, and why.
     """
 
     attributes: Attributes
@@ -65,7 +65,7 @@ class LabelTable:
         listed = [path_key(name) for name in self.names]
         paths = [path_key(file) for file in files]
         bare = [PurePosixPath(path).name for path in paths]
-        # Of two files of one name it cannot be known which one the list means.
+        # If two files have the same name, it is unknown which one the list means.
         ambiguous = _pair(rows, paths, listed) | _pair(rows, bare, listed)
         problems = []
         for i in np.flatnonzero(rows < 0).tolist():
@@ -84,7 +84,7 @@ class LabelTable:
 
 
 def _pair(rows: np.ndarray, files: Sequence[str], listed: Sequence[str]) -> set[str]:
-    """Set the row of files that have none, by keys.
+    """Set the rows of files without one, by comparing keys.
 
     Args:
         rows: (m,) row of each file, -1 where there is none; filled in.
@@ -124,7 +124,7 @@ def read_labels(
     columns, names, cells = read(path, text)
     columns = [unicodedata.normalize("NFC", name) for name in columns]
     _refuse_twice(path, "column", columns)
-    # Two labels for a file: which one holds cannot be known.
+    # If a file is listed twice, it is unknown which labels are right.
     _refuse_twice(path, "file", [PurePosixPath(name).as_posix() for name in names])
     wanted = columns
     if attributes is not None:
@@ -161,7 +161,7 @@ def _refuse_twice(path: Path, what: str, names: Sequence[str]) -> None:
 
 
 def folder_labels(files: Sequence[str]) -> LabelTable:
-    """The first folder of each path as its class; files beside the folders are not labelled."""
+    """The first folder of each path as its class; files outside of folders get no label."""
     inside = []
     folders = []
     for file in files:
@@ -183,12 +183,12 @@ def folder_labels(files: Sequence[str]) -> LabelTable:
 def join_classes(
     item: Attribute, labels: np.ndarray, bins: int | None
 ) -> tuple[Attribute, np.ndarray]:
-    """Neighbouring classes of an ordered attribute joined to runs: class c of K -> c * bins // K.
+    """Join neighbouring classes of an ordered attribute: class c of K becomes c * bins // K.
 
     Args:
         item: the attribute; one that is not ordered stays as it is.
         labels: (n,) classes, below 0 where not known.
-        bins: runs; None leaves the classes.
+        bins: number of joined classes; None leaves the classes unchanged.
     """
     k = len(item.classes)
     if bins is not None and bins < 2:
@@ -260,7 +260,7 @@ def _attribute_list(path: Path, text: str) -> Cells:
     columns = lines[1].split()
     names = []
     cells = []
-    values: set[str] = set()  # that were looked at: a list has millions of a few
+    values: set[str] = set()  # checked already, since a list has millions of few different ones
     for number, line in enumerate(lines[2:], 3):
         if not line.strip():
             continue
@@ -295,7 +295,7 @@ def _refuse_mixed(
     """
     values = {}
     for at, name in enumerate(columns):
-        # Few words, each read once: a list has millions.
+        # Each different word is read once, since a list has millions of words.
         values[name] = {number_of(word) for word in {row[at] for row in cells}}
     if not any(-1 in found for found in values.values()):
         return

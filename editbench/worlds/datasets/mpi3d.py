@@ -149,7 +149,7 @@ class ArrayImages(Source):
             raise BadFile(f"{path}: none of its factors has two values")
         self._labels = self._labels[:, vary]
         self.attributes = Attributes([Attribute(*factors[i]) for i in vary])
-        # Size and time stand for the content: a hash of gigabytes would take minutes.
+        # Size and time identify the content, since a hash of gigabytes would take minutes.
         about = self.path.stat()
         self.identity = {
             "kind": "arrays",
@@ -159,7 +159,7 @@ class ArrayImages(Source):
             "labels": key,
             "classes": self.attributes.as_config(),
         }
-        # An image with some labels would need a loss that leaves out the others: none is kept.
+        # Images with only some of the labels are left out, since the losses need all of them.
         self._kept, counts, self.problems = keep_labelled(
             lambda i: f"image {i}", self.attributes, self._labels
         )

@@ -1,8 +1,8 @@
 """Arrays of an .npz read as a stream: header first, then rows in order.
 
-Nothing is unpickled. The header is checked against the archive's directory: the declared size of
-a member must be exactly that of its shape and dtype, so memory and disk are bounded before a byte
-is unpacked; zipfile compares the archive's checksum when the last row is read.
+Nothing is unpickled. The header is checked against the archive's directory: the declared size of a
+member must be exactly that of its shape and dtype, so that memory and disk are bounded before
+anything is unpacked. zipfile compares the checksum when the last row is read.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Member:
         with _explained(path), zipfile.ZipFile(path) as archive:
             declared = archive.getinfo(f"{key}.npy").file_size
         self.row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        # Shape and directory must agree: a small file cannot announce a large array.
+        # Shape and directory must agree, so that a small file cannot declare a large array.
         needed = header + self.shape[0] * self.row_bytes
         if declared != needed:
             raise BadFile(
@@ -106,8 +106,8 @@ class Member:
         return shape, dtype
 
     def skip_to(self, row: int) -> None:
-        """Go to a row; from a later one the stream begins anew."""
-        # What is passed is read, so that the checksum at the end covers it.
+        """Move to a row. If it is before the current one, the stream is opened again."""
+        # Skipped rows are read too, so that the checksum at the end covers them.
         with _explained(self.path):
             if self._stream is None or row < self.row:
                 if self._stream is not None:
@@ -115,7 +115,7 @@ class Member:
                 self._stream = self._open()
                 self.row = 0
                 self._header(self._stream)
-            # A compressed member cannot be sought in.
+            # A compressed stream has no random access.
             left = (row - self.row) * self.row_bytes
             while left:
                 passed = len(self._stream.read(min(left, CHUNK)))
@@ -129,7 +129,7 @@ class Member:
         self.skip_to(self.row)
         assert self._stream is not None
         out = np.empty((rows, *self.shape[1:]), self.dtype)
-        # The stream gives as many bytes as it likes: they are put together in place.
+        # The stream may return fewer bytes than requested, so they are collected in place.
         view = memoryview(out.reshape(-1).view(np.uint8).data)
         done = 0
         with _explained(self.path):

@@ -64,13 +64,13 @@ def open_source(path: Path, reading: Reading) -> Source:
 
 
 def open_data(path: Path, reading: Reading, resolution: int | None, cache: Path) -> Packed:
-    """The data set of a training; one that is not packed is packed below `cache` first, and described.
+    """Open the data set of a training. One that is not packed is packed first, and described.
 
     Args:
         path: of the data.
-        reading: how they are read; of a packed data set only attributes and bins count.
+        reading: how they are read; for a packed data set only attributes and bins are used.
         resolution: height and width; None: the data's own.
-        cache: folder of the data sets that are packed on the way.
+        cache: folder in which data sets are packed.
 
     Raises:
         EditbenchError: an option contradicts the packed data set.
@@ -87,7 +87,7 @@ def open_data(path: Path, reading: Reading, resolution: int | None, cache: Path)
         print(f"data: {data.folder}, {describe(data)}")
     if data.attributes is None:
         return data
-    # Packed with all labels: each training chooses its own.
+    # A data set is packed with all labels, and each training selects its own.
     return data.select(reading.attributes, reading.bins)
 
 

@@ -90,10 +90,10 @@ def pack(
                 f"{out} was packed from other files, labels or sizes: give another --out, "
                 "or delete it"
             )
-        # Nobody's files may be mixed with shards.
+        # Shards must not be mixed with other files.
         if not (out / "pack.json").exists() and out.is_dir() and any(out.iterdir()):
             raise EditbenchError(f"{out} exists and is not a packed data set; give another --out")
-        # The shards that are there fix the size of the others.
+        # The size of the existing shards is that of the others too.
         rows = begun["shard"]
         shards = math.ceil(len(source) / rows)
         missing = [k for k in range(shards) if not shard_folder(out, k).exists()]
@@ -139,7 +139,7 @@ def _write_shards(
                     write_json(partial / "shard.json", about)
                 advance(stop - start)
     except BadFile:
-        # A source that proves damaged may have given wrong pictures before: nothing is kept.
+        # Earlier pictures of a damaged source may be wrong too, so nothing is kept.
         for folder in out.glob("shard-*"):
             shutil.rmtree(folder, ignore_errors=True)
         (out / "pack.json").unlink(missing_ok=True)
@@ -170,7 +170,7 @@ def _finish(source: Source, out: Path, resolution: int, shards: int, max_broken:
         for k in range(shards):
             rows.append(np.load(shard_folder(out, k) / "kept.npy", allow_pickle=False))
         kept = np.concatenate(rows)
-        # In memory first: the checksum is that of the bytes that are written.
+        # In memory first, since the checksum is that of the written bytes.
         buffer = io.BytesIO()
         np.save(buffer, labels[kept])
         write_atomic(out / LABELS, buffer.getvalue())

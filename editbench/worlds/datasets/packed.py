@@ -71,7 +71,7 @@ class Packed:
         self._open_shards: dict[int, np.ndarray] = {}
         try:
             self._read(about)
-        # Whatever a damaged JSON may hold in place of what is read from it.
+        # Errors that a damaged JSON file can cause.
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadFile(
                 f"{folder / DATASET}: damaged ({error!r}); delete {folder} and pack it again"
@@ -218,7 +218,7 @@ class Epochs:
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
-            # A batch may span two
+            # A batch may span two epochs, so the order of the previous one is kept.
             self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
             self._orders[epoch] = seeding.rng(self.seed, self.stream, epoch).permutation(self.rows)
         return self._orders[epoch]

@@ -1,7 +1,7 @@
 """A world from a data set: images for the GAN, batches for teacher and judge, and their YAML.
 
-Teacher and judge are trained on halves of the data that share no picture, and both are measured
-on a tenth that neither has seen. The split is a random one: MPI3D's order is that of its factors.
+Teacher and judge are trained on disjoint halves of the data, and both are tested on a tenth that
+neither has seen. The split is random, since the order of MPI3D is that of its factors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from editbench.worlds.datasets.packed import Epochs, Packed
 from editbench.worlds.train_scorers import ROLES, ScorerTraining, augment
 
 HELD_OUT = 0.1
-# Share of training pictures that are not augmented: a data set's own faults are in it already
+# Share of training pictures that are not augmented, since a data set has faults of its own.
 CLEAN = 0.5
 BATCH = 250
 MEASURED = 20_000  # held-out pictures at most
@@ -44,9 +44,9 @@ def gan_channels(resolution: int) -> list[int]:
 
 
 def scorer_training(role: str, resolution: int) -> ScorerTraining:
-    """The recipe of a role for this size of pictures.
+    """The hyperparameters of a role for pictures of this size.
 
-    Its network halves the picture until 4 pixels are left (2 from 16 pixels).
+    Its network halves the resolution until 4 pixels are left (2 if it begins at 16 pixels).
 
     Args:
         role: 'teacher', 'judge' or 'witness'.
@@ -91,7 +91,7 @@ def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
         twins: (n,) the first row with the same picture (Packed.twins); all rows of a picture go
             where that one goes. None: all pictures differ.
     """
-    # Held out first: teacher and judge share what is left.
+    # The held-out part first; teacher and judge divide the rest.
     held = round(HELD_OUT * n)
     half = (n - held) // 2
     order = seeding.rng(0, "dataset", "split").permutation(n)
@@ -110,8 +110,8 @@ def split(n: int, twins: np.ndarray | None = None) -> dict[str, np.ndarray]:
 def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tuple[Tensor, Tensor]]:
     """The training batches of a role.
 
-    They come from the role's own half of the data. The witness learns from the teacher's half: it
-    is another network, and what it watches over is judged by the judge.
+    They come from the role's own half of the data. The witness is trained on the teacher's half,
+    since the generator that it helps to train is evaluated by the judge.
 
     Args:
         data: pictures and labels.
@@ -124,7 +124,6 @@ def scorer_batches(data: Packed, options: ScorerTraining) -> Callable[[int], tup
         EditbenchError: the data have no labels, or too few pictures.
     """
     _, labels = data.labelled()
-    # A witness is trained for the generator's sake and may see what the teacher sees.
     part = "teacher" if options.role == "witness" else options.role
     own = split(len(data), data.twins)[part]
     order = Epochs(own, options.seed, f"scorer/{options.role}")
@@ -159,7 +158,7 @@ def held_out_accuracy(scorer: Scorer, data: Packed, device: str) -> dict[str, fl
 
 
 def commonest(data: Packed) -> dict[str, float]:
-    """Accuracy on the same pictures of always naming the data's commonest class, by attribute."""
+    """Accuracy on the same pictures of always predicting the most common class, by attribute."""
     attributes, labels = data.labelled()
     rows = split(len(data), data.twins)["held_out"][:MEASURED]
     shares = {}
@@ -181,14 +180,17 @@ def weights_path(out: Path, part: str, data: Packed) -> Path:
 
 
 def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
-    """Raise EditbenchError where a role that is not trained now has seen other data.
+    """Check that the roles that are not trained now were trained on the same data.
 
     Args:
         out: folder of the world.
         roles: those that are trained now.
         data: for them.
+
+    Raises:
+        EditbenchError: a role was trained on other data.
     """
-    # The split depends on the data: halves of different data could overlap.
+    # The split depends on the data, so halves of different data could overlap.
     path = out / TRAINED
     seen = read_json(path) if path.exists() else {}
     for role in set(ROLES) - set(roles):
@@ -204,7 +206,7 @@ def check_apart(out: Path, roles: Sequence[str], data: Packed) -> None:
 
 
 def note_trained(out: Path, role: str, data: Packed) -> None:
-    """Keep in OUT/trained.json what a role was trained on.
+    """Record in OUT/trained.json which data a role was trained on.
 
     Args:
         out: folder of the world.

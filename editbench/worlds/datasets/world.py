@@ -68,17 +68,17 @@ def world_name(data: Path, name: str | None) -> str:
 def train_generator(
     data: Packed, name: str, out: Path, options: GANTraining, setup: GeneratorSetup
 ) -> tuple[Path, StyleGAN2Generator]:
-    """Train the generator, or go on from its last checkpoint.
+    """Train the generator, or continue from its last checkpoint.
 
     Args:
         data: the pictures.
         name: of the world.
         out: folder of the world.
-        options: of the training; the data's digest, and from when on the class shares are steered,
-            are set here.
-        setup: what the training begins with.
+        options: of the training; the data's digest, and the beginning of the steering, are set here.
+        setup: initial networks and environment.
 
-    Returns the path of the weights, and the generator.
+    Returns:
+        The path of the weights, and the generator.
 
     Raises:
         EditbenchError: an option does not fit the data or the checkpoint.
@@ -91,7 +91,7 @@ def train_generator(
         ) from error
     options = replace(options, data=data.digest)
     if setup.steer:
-        # Shares mean something once the pictures do: in the later half.
+        # In the second half of the training, when the images are good enough to have classes.
         options = replace(options, steer_from_kimg=options.total_kimg / 2)
 
     def labels() -> Tensor:
@@ -140,19 +140,20 @@ def train_roles(
         name: of the world.
         out: folder of the world.
         roles: which to train.
-        images: training pictures of each; None: the recipe's.
-        batch: pictures a step; None: the recipe's.
+        images: number of training pictures of each; None: the default of the role.
+        batch: pictures per step; None: the default of the role.
         device: where to train.
-        log: takes a JSON line now and then.
+        log: called with a JSON line every 100 steps.
 
-    Yields each role when it is trained.
+    Yields:
+        Each role after its training.
 
     Raises:
         EditbenchError: no labels, or a role that was trained on other data.
     """
     attributes, _ = data.labelled()
     check_apart(out, roles, data)
-    # All recipes before the first training: a wrong size shows at once.
+    # All before the first training, so that a wrong size is found at once.
     recipes = {role: scorer_training(role, data.resolution) for role in roles}
     always = commonest(data)
     for role, options in recipes.items():

@@ -158,53 +158,37 @@ def walk_starts(
     # These samples were decoded, but their cost is not charged to the method.
     decoder.decoded += observer.decoded
 
-    # `place`, `crossed` and `path` have one row per sample that still walks; `ends` has one per
-    # start.
-    ends = walk.codes.clone()
-    place = np.arange(len(walk))
-    crossed = torch.zeros(len(walk), dtype=torch.bool, device=codes.device)
-    path = torch.zeros(len(walk), device=codes.device)
+    ends = walk.codes.clone()  # one row per start
+    underway = _Underway(walk)
     # No start counts as crossed at step 0: its source is not its target.
-    never = torch.zeros_like(crossed)
+    never = torch.zeros_like(underway.crossed)
     rows = _Rows(judge.attributes)
     unedited = _Judged(walk, logits, observer.take_columns())
-    rows.add(unedited, path, crossed, never, ~never)
+    rows.add(unedited, underway.path, underway.crossed, never, ~never)
     walker = Walker(editor, walk) if stride is None else StridedWalker(editor, walk, stride)
     with (
         _CodesFile(codes_file) as store,
         progress(f"{attribute}: steps", spec.max_steps) as advance,
     ):
         store.add(starts.index, 0, *to_host(*store.wanted(walk)))
-        given = walk
+        before = walk
         for walk in walker.steps(spec.max_steps):
-            judged = decoder(walk, place, pictures)
-            finite = judged.logits.isfinite().all(1) & walk.codes.isfinite().flatten(1).all(1)
-            labels = judge.attributes.labels(judged.logits, attribute)
-            arrived = finite & (labels == walk.target)
-            stopped = arrived & ~crossed
-            crossed = crossed | arrived
-            reached = path + _length(given, walk)
-            recorded = reached  # length in the rows of this step
-            if spec.refine and bool(stopped.any()):
-                first = stopped.nonzero()[:, 0]
-                judged = decoder.refine(given, judged, first, place, pictures, spec.refine)
-                recorded = path + _length(given, judged.walk)
-            rows.add(judged, recorded, crossed, stopped, finite)
-            path = reached
+            judged, path, stopped, finite = _judge_step(
+                before, walk, underway, decoder, pictures, spec.refine
+            )
+            rows.add(judged, path, underway.crossed, stopped, finite)
             # A walk that has crossed goes on up to `sweep_steps`; one that is not finite ends now.
-            going = finite & (~crossed | (walk.steps < spec.sweep_steps))
+            going = finite & (~underway.crossed | (walk.steps < spec.sweep_steps))
             # One transfer for all that the host needs of a step, so that the device waits once.
             shown = pictures.waiting(codes)
             going_here, shown, *kept = to_host(going, shown, *store.wanted(judged.walk))
             pictures.take(shown)
-            store.add(starts.index[place], walk.steps, *kept)
+            store.add(starts.index[underway.place], walk.steps, *kept)
             on = to_device(going_here.nonzero()[:, 0], codes.device)
-            ends[to_device(torch.from_numpy(place), codes.device)] = judged.walk.codes
+            ends[to_device(torch.from_numpy(underway.place), codes.device)] = judged.walk.codes
             walker.keep(on)
-            path = path[on]
-            crossed = crossed[on]
-            place = place[going_here.numpy()]
-            given = walker.walk
+            underway.keep(going_here, on)
+            before = walker.walk
             advance()
     table = rows.frame().sort_values(["start", "step"], ignore_index=True)
     seconds = time.perf_counter() - began - observer.seconds
@@ -236,6 +220,73 @@ class _Judged:
     walk: Walk  # where they were decoded
     logits: Tensor  # (n, width) of the judge
     observed: dict[str, Tensor]  # (n,) columns of the observations
+
+
+class _Underway:
+    """The samples that still walk, n of the starts, and how far they have come.
+
+    Attributes:
+        place: (n,) their positions among the starts, ascending; on the host.
+        crossed: (n,) bool.
+        path: (n,) length walked so far.
+    """
+
+    def __init__(self, walk: Walk) -> None:
+        self.place = np.arange(len(walk))
+        self.crossed = torch.zeros(len(walk), dtype=torch.bool, device=walk.codes.device)
+        self.path = torch.zeros(len(walk), device=walk.codes.device)
+
+    def keep(self, going: Tensor, rows: Tensor) -> None:
+        """Continue with some of the samples and drop the others.
+
+        Args:
+            going: (n,) bool, on the host.
+            rows: (k,) indices of the same samples, on the device.
+        """
+        self.place = self.place[going.numpy()]
+        self.crossed = self.crossed[rows]
+        self.path = self.path[rows]
+
+
+def _judge_step(
+    before: Walk,
+    walk: Walk,
+    underway: _Underway,
+    decoder: _Decoder,
+    pictures: Pictures,
+    halvings: int,
+) -> tuple[_Judged, Tensor, Tensor, Tensor]:
+    """Judge a step of n samples, and update how far they have come.
+
+    Args:
+        before: the samples before the step.
+        walk: the same samples after it.
+        underway: their paths and crossings before the step; updated.
+        decoder: decodes and judges them.
+        pictures: keeps the images of the first starts.
+        halvings: of the step in which a sample crosses, to locate the boundary; 0 judges it after
+            the whole step.
+
+    Returns:
+        judged: the samples where they are judged.
+        path: (n,) lengths walked to there; `underway.path` is to the end of the step.
+        stopped: (n,) bool, whether a sample crosses for the first time.
+        finite: (n,) bool, whether codes and logits are finite.
+    """
+    judged = decoder(walk, underway.place, pictures)
+    finite = judged.logits.isfinite().all(1) & walk.codes.isfinite().flatten(1).all(1)
+    labels = decoder.judge.attributes.labels(judged.logits, walk.attribute)
+    arrived = finite & (labels == walk.target)
+    stopped = arrived & ~underway.crossed
+    underway.crossed = underway.crossed | arrived
+    path_before = underway.path
+    underway.path = path_before + _length(before, walk)
+    path = underway.path
+    if halvings and bool(stopped.any()):
+        first = stopped.nonzero()[:, 0]
+        judged = decoder.refine(before, judged, first, underway.place, pictures, halvings)
+        path = path_before + _length(before, judged.walk)
+    return judged, path, stopped, finite
 
 
 class _Decoder:

@@ -113,9 +113,10 @@ def _comparison(name: str, start: int, first: Edits, second: Edits) -> MethodCom
     Raises:
         EditbenchError: the two methods walk the start to different classes.
     """
-    source, target = first.walks.loc[start, ["source", "target"]]
+    columns = ["source", "target"]
+    source, target = first.walks.loc[start, columns].tolist()
     # Opposite directions of a binary attribute are different tasks.
-    if (source, target) != tuple(second.walks.loc[start, ["source", "target"]]):
+    if [source, target] != second.walks.loc[start, columns].tolist():
         raise EditbenchError(
             f"{first.label} and {second.label} walk start {start} of {first.attribute} towards different "
             "classes, so they cannot be compared"

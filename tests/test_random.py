@@ -56,5 +56,5 @@ def test_directions_stay_along_the_walk_and_differ_by_seed():
 
 
 def test_bad_space():
-    with pytest.raises(EditbenchError, match="not one of w, z"):
+    with pytest.raises(EditbenchError, match="space=s must be one of w, z"):
         RandomDirection(space="s")

@@ -113,10 +113,9 @@ def _comparison(name: str, start: int, first: Edits, second: Edits) -> MethodCom
     Raises:
         EditbenchError: the two methods walk the start to different classes.
     """
-    columns = ["source", "target"]
-    source, target = first.walks.loc[start, columns].tolist()
+    source, target = _source_and_target(first, start)
     # Opposite directions of a binary attribute are different tasks.
-    if [source, target] != second.walks.loc[start, columns].tolist():
+    if (source, target) != _source_and_target(second, start):
         raise EditbenchError(
             f"{first.label} and {second.label} walk start {start} of {first.attribute} towards different "
             "classes, so they cannot be compared"
@@ -130,6 +129,12 @@ def _comparison(name: str, start: int, first: Edits, second: Edits) -> MethodCom
         first.label,
         second.label,
     )
+
+
+def _source_and_target(run: Edits, start: int) -> tuple[int, int]:
+    """The classes that a start has and is walked to."""
+    (walk,) = run.walks.loc[[start]].to_dict("records")
+    return walk["source"], walk["target"]
 
 
 def questions(drawn: list[MethodComparison], name: str, share: float, seed: int) -> list[Question]:

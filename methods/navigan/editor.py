@@ -184,7 +184,7 @@ class NaviGAN(Editor):
                 found[name] = choose_controls(
                     self.effects, attributes, name, self.min_effect, self.bounds
                 )
-            except Unsupported:
+            except NoControl:
                 continue  # `check` reports it
         return found
 

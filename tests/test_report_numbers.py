@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from rich.console import Console
 
 from editbench.figures.theme import Theme, theme_of
@@ -32,6 +33,7 @@ from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 ATTRIBUTES = ("age", "beard", "hat", "smile")
 N = 60
+KERNEL = "metric == 'kernel_distance_up'"
 NO_CONTROL = {"status": "skipped", "reason": "no control found", "no_control": True}
 
 
@@ -52,6 +54,7 @@ def one_run(
     rows = metric_rows(float(values.mean()), float(np.nanmean(ad)), n=len(values))
     samples = start_samples(accuracy=values, ad_at=ad)
     samples["x"] = np.where(samples["metric"] == "ad_at", 1.0, np.nan)
+    rows.loc[rows["metric"] == "ad_at", "count"] = np.isfinite(ad).sum()
     low, high = wilson(int(values.sum()), len(values))
     rows.loc[rows["metric"] == "accuracy", ["low", "high"]] = low, high
     fake_run(root, method, attribute, rows, samples=samples, **options)  # type: ignore[arg-type]
@@ -436,6 +439,26 @@ def test_seeds_that_share_no_start_have_no_mean(tmp_path: Path) -> None:
         one_run(tmp_path, "a", "smile", hits, ad, seed=seed)
     row = main_table(load(tmp_path, by_seed=False)).iloc[0]
     assert np.isnan(row["ad_at"]) and row["ad_at_note"] == "fewer than 30 starts reach this effect"
+
+
+def test_seeds_of_a_number_over_blocks_keep_students_interval_and_their_count(
+    tmp_path: Path,
+) -> None:
+    """A kernel distance of 2000 images is the mean of 10 blocks."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(1.0, 0.2, size=10)
+    for seed in range(2):
+        blocks = common + rng.normal(0, 0.01, size=10)
+        rows = metric_rows(kernel_distance_up=blocks.mean(), n=2000)
+        ends = scipy.stats.t.interval(0.95, 9, blocks.mean(), scipy.stats.sem(blocks))
+        rows.loc[rows["metric"] == "kernel_distance_up", ["low", "high"]] = ends
+        samples = start_samples(kernel_distance_up=blocks)
+        fake_run(tmp_path, "a", "smile", rows, samples=samples, seed=seed)
+    row, *_ = load(tmp_path, by_seed=False).rows.query(KERNEL).to_dict("records")
+    alone = load(tmp_path).rows.query(KERNEL)
+    assert row["value"] == pytest.approx(alone["value"].mean()) and row["count"] == 2000
+    # The seeds share the images, so two seeds know hardly more than one.
+    assert row["high"] - row["low"] >= 0.99 * (alone["high"] - alone["low"]).min()
 
 
 def test_equal_seeds_add_nothing_to_means_and_paired_differences(tmp_path: Path) -> None:

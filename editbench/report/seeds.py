@@ -7,10 +7,11 @@ without a value for some seed, such as one that does not reach an effect, is lef
 the other seeds would be over other seeds than at the next start, and a seed that reaches the effect
 more often would have more weight.
 
-If the values of single starts are not known, there are only the seeds' own numbers and intervals.
-The cell is then their mean, and the variance over starts is not reduced, since the seeds share the
-starts. Notes of all seeds are kept. If seeds have a number at different x, such as a strength that
-each seed calibrates, the number is that of the first seed.
+If the values of single starts are not known, or the samples are blocks of images (as of a Fréchet
+or kernel distance), there are only the seeds' own numbers and intervals. The cell is then their
+mean, and the variance over starts is not reduced, since the seeds share the starts. Notes of all
+seeds are kept. If seeds have a number at different x, such as a strength that each seed calibrates,
+the number is that of the first seed.
 
 Seeds that found no control are failures on every start (`editbench.report.no_control`): accuracy and
 success are over them too, and other numbers over the seeds with a control.
@@ -197,8 +198,9 @@ def _joined_rows(
                 found.append(row)
             continue
         values = np.array([one["value"] for one in part], np.float64)
+        counts = np.array([one["count"] for one in part], np.float64)
         table = tables.get(key)
-        if table is not None and _is_mean(table[list(by_run)], values):
+        if table is not None and _is_mean(table[list(by_run)], values, counts):
             seeds = [seed_of[run] for run in by_run]
             pooled = _of_starts(table[list(by_run)].to_numpy(np.float64), seeds)
         else:
@@ -207,8 +209,18 @@ def _joined_rows(
     return pd.DataFrame(found)
 
 
-def _is_mean(table: pd.DataFrame, values: np.ndarray) -> bool:
-    """Whether each seed's number is the mean of its samples, and not another statistic."""
+def _is_mean(table: pd.DataFrame, values: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether each seed's number is the mean over its starts, and not another statistic.
+
+    Args:
+        table: (starts, seeds) samples, NaN if a seed has no value for a start.
+        values: (seeds,) the numbers.
+        counts: (seeds,) how many starts, points or samples they are means of.
+    """
+    # Samples of a distance are a few blocks of many images. Blocks are too few for a bootstrap, and
+    # their number is not the count of the row; the interval of the record uses Student's t.
+    if not np.array_equal(table.notna().sum().to_numpy(), counts):
+        return False
     with np.errstate(invalid="ignore"):
         means = table.mean().to_numpy(np.float64)
     return bool(np.allclose(means, values, rtol=ROUNDING, atol=ROUNDING))

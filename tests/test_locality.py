@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -85,7 +85,7 @@ def observation(**options) -> LocalityObservation:
 
 
 def value(found: Observed, name: str, x: float | None = None, **own) -> float:
-    rows = Locality({"a": ["left"]} | own, draws=50)(found).rows
+    rows = Locality({"a": ["left"]} | own)(found).rows
     rows = rows[(rows["metric"] == name) & (rows["x"].isna() if x is None else rows["x"] == x)]
     assert len(rows) == 1, name
     return float(rows["value"].iloc[0])
@@ -315,7 +315,7 @@ def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_
     found = observation().look(
         replace(context, editor=AlongColumn(DELTA), generator=ToyGenerator())
     )
-    result = Locality({"a": ["left"]}, draws=200)(found)
+    result = Locality({"a": ["left"]})(found)
     rows = result.rows[result.rows["x"].isna()].set_index("metric")
     for name in (
         "locality_top",
@@ -336,17 +336,70 @@ def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_
         np.testing.assert_allclose(
             pseudo, B * whole - (B - 1) * np.array(left), rtol=1e-9, atol=1e-12
         )
-        assert rows.loc[name, "low"] < whole < rows.loc[name, "high"]
+        half = scipy.stats.t.ppf(0.975, B - 1) * scipy.stats.sem(pseudo)
+        high = whole + half if name.endswith(("ratio", "change")) else min(whole + half, 1.0)
+        assert rows.loc[name, "low"] == pytest.approx(max(whole - half, 0.0))
+        assert rows.loc[name, "high"] == pytest.approx(high)
     assert set(result.rows["metric"]) <= set(Locality.produces)
 
 
-def test_maps_in_pieces_give_the_same(context, monkeypatch):
-    found = observation().look(context)
-    whole = Locality({"a": ["left"]}, draws=30)(found).rows
-    monkeypatch.setattr("editbench.metrics.locality.metric.CHUNK", 20)
-    pd.testing.assert_frame_equal(
-        Locality({"a": ["left"]}, draws=30)(found).rows, whole, rtol=1e-12
-    )
+def test_intervals_cover_the_map_of_all_samples():
+    """Samples of very different energy, a share of it in four of 16 equally bright pixels."""
+    rng = np.random.default_rng(0)
+    blocks, n, repeats = 10, 200, 100
+    end = {"reached": True, "effect": 1.0, "strength": 1.0}
+    meta = {"n": n, "attribute": "a", "regions": ["left", "right"], "effect": 1.0}
+    meta |= {"down": end, "up": end, "classes": ["no", "yes"]}
+    block = np.arange(n) * blocks // n
+    # Energy is lognormal(0, 1), its share in the four pixels is beta(2, 3), of mean 2/5.
+    total = np.exp(0.5)
+    pixels = np.r_[np.full(4, 0.4 / 4), np.full(12, 0.6 / 12)]
+    exact = {
+        "locality_top": 1.6 * pixels[0],
+        "locality_entropy": -(pixels * np.log(pixels)).sum() / np.log(16),
+        "locality_inside": 0.4,
+        "locality_inside_ratio": 0.4 / (4 / 16),
+        "locality_change": np.sqrt(total / 16),
+    }
+    covered = dict.fromkeys(exact, 0)
+    for _ in range(repeats):
+        energy = rng.lognormal(0, 1, n)
+        left = energy * rng.beta(2, 3, n)
+        maps = np.concatenate([np.tile(left / 4, (4, 1)), np.tile((energy - left) / 12, (12, 1))])
+        maps = (maps * rng.gamma(2, 1 / 2, maps.shape)).T
+        heat = np.stack([maps[block == b].sum(0) for b in range(blocks)])
+        by_region = np.zeros((blocks, 2, 2))
+        by_region[:, 0, 0] = heat[:, :4].sum(1)
+        by_region[:, 1, 1] = heat[:, 4:].sum(1)
+        count = np.bincount(block).astype(float)
+        arrays = {
+            "count": count,
+            "broken": np.zeros(blocks),
+            "energy": heat.reshape(blocks, 4, 4),
+            "region_energy": by_region,
+            "region_pixels": count[:, None, None] * np.diag([4.0, 12.0]),
+            "mean": np.zeros((1, 4, 4), np.float32),
+        }
+        rows = Locality({"a": ["left"]})(Observed(arrays, meta)).rows
+        rows = rows[rows["x"].isna()].set_index("metric")
+        for name, number in exact.items():
+            covered[name] += rows.loc[name, "low"] <= number <= rows.loc[name, "high"]
+    assert min(covered.values()) >= 0.88 * repeats, covered
+
+
+def test_intervals_end_where_a_share_does():
+    """One of two samples, of all the energy in a single pixel: the share varies up to 1."""
+    heat = np.zeros((4, 2, 8))
+    heat[:, 0, 0] = 1.0
+    heat[0, 1] = 0.2
+    arrays = {"count": np.ones(4), "broken": np.zeros(4), "energy": heat}
+    arrays |= {"mean": np.zeros((1, 2, 8), np.float32)}
+    end = {"reached": True, "effect": 1.0, "strength": 1.0}
+    meta = {"n": 4, "attribute": "a", "regions": [], "effect": 1.0, "down": end, "up": end}
+    rows = Locality()(Observed(arrays, meta | {"classes": ["no", "yes"]})).rows.set_index("metric")
+    assert rows.loc["locality_top", "high"] == 1.0
+    assert rows.loc["locality_entropy", "low"] == 0.0
+    assert rows.loc["locality_change", "low"] > 0
 
 
 @pytest.mark.parametrize(

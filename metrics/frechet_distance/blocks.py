@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from editbench.metrics.frechet_distance.matching import ClassReference
 from editbench.stats.frechet import gaussian_distance
-from editbench.stats.intervals import LEVEL, NO_INTERVAL, Interval
+from editbench.stats.intervals import Interval, block_interval
 from editbench.stats.moments import covariance
 
 NAN = float("nan")
@@ -32,7 +31,7 @@ class Estimate:
 
     def interval(self, place: int) -> Interval:
         """95 % interval of value[place]."""
-        return self._around(float(self.value[place]), self.blocks[place])
+        return block_interval(float(self.value[place]), self.blocks[place])
 
     def difference(self, a: int, b: int) -> Interval:
         """95 % interval of value[a] - value[b], paired, since the blocks have the same samples.
@@ -44,14 +43,8 @@ class Estimate:
         Returns:
             Lower and upper end; NO_INTERVAL if there is one block or a block without a value.
         """
-        return self._around(float(self.value[a] - self.value[b]), self.blocks[a] - self.blocks[b])
-
-    def _around(self, value: float, blocks: np.ndarray) -> Interval:
-        # A single block has no spread.
-        if len(blocks) < 2 or not np.isfinite(blocks).all():
-            return NO_INTERVAL
-        half = stdtrit(len(blocks) - 1, 0.5 + LEVEL / 2) * blocks.std(ddof=1) / np.sqrt(len(blocks))
-        return value - float(half), value + float(half)
+        gap = float(self.value[a] - self.value[b])
+        return block_interval(gap, self.blocks[a] - self.blocks[b])
 
 
 def jackknife(

@@ -16,10 +16,11 @@ the numbers are this project's:
   the region's position in the observation's list.
 - `locality_change`: root mean square difference of pixel values.
 
-Intervals: bootstrap over blocks of z. Samples: jackknife pseudo-values of leaving out one block,
-paired between methods since all have the same z; `start` is the block. Energies are means over the
-same grid of strengths, from the end of one side to that of the other; if a side does not reach the
-common effect, the rows say so.
+Intervals: jackknife over blocks of z with Student's t. A bootstrap of blocks would be wrong for
+`locality_top`: each draw ranks the pixels anew, so its share is too large in most draws. Samples:
+the jackknife's pseudo-values of leaving out one block, paired between methods since all have the
+same z; `start` is the block. Energies are means over the same grid of strengths, from the end of
+one side to that of the other; if a side does not reach the common effect, the rows say so.
 """
 
 from __future__ import annotations
@@ -31,14 +32,13 @@ import numpy as np
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.stats.intervals import percentiles, resampled_sums
+from editbench.stats.intervals import block_interval
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.observation import Observation, ObservationContext, Observed
 from editbench.walk.strength import not_reached
 from editbench.worlds import faces
 
 TOP = 0.1
-CHUNK = 8_000_000  # pixels of maps held at once
 PLAIN = ("locality_top", "locality_entropy", "locality_change")
 OWN = ("locality_inside", "locality_inside_ratio", "locality_touched", "locality_touched_ratio")
 
@@ -64,7 +64,6 @@ class Locality(ObservationMetric):
     Args:
         regions: attribute -> its own regions, by the parser's names; 'all' for an attribute that
             changes the whole image, for which no share is given.
-        draws: bootstrap draws.
     """
 
     name = "locality"
@@ -82,11 +81,7 @@ class Locality(ObservationMetric):
     }
     summed = ("count", "broken", "energy", "region_energy", "region_pixels")
 
-    def __init__(
-        self,
-        regions: Mapping[str, Sequence[str] | str] | None = None,
-        draws: int = 1000,
-    ) -> None:
+    def __init__(self, regions: Mapping[str, Sequence[str] | str] | None = None) -> None:
         super().__init__()
         self.regions: dict[str, str | tuple[str, ...]] = {}
         for name, own in (regions or {}).items():
@@ -95,9 +90,6 @@ class Locality(ObservationMetric):
                     f"metric.locality.regions.{name}={own}: give a list of regions, or all"
                 )
             self.regions[name] = own if isinstance(own, str) else tuple(own)
-        if draws < 1:
-            raise EditbenchError(f"metric.locality.draws={draws} must be at least 1")
-        self.draws = int(draws)
         self.add_facts("channels")
 
     def check(self, attributes: Attributes, attribute: str) -> None:
@@ -126,22 +118,22 @@ class Locality(ObservationMetric):
             table.append(arrays["region_energy"][:, part.mask].sum(1))
             table.append(arrays["region_pixels"][:, part.mask].sum(1))
         sums = np.stack(table, 1)
-        size = max(1, CHUNK // energy.shape[1])
 
-        def values(weights: np.ndarray) -> np.ndarray:
-            """Weights of the blocks (draws, B) -> (draws, values)."""
-            found = []
-            for first in range(0, len(weights), size):
-                some = weights[first : first + size]
-                found.append(numbers(some @ energy, some @ sums, channels))
-            return np.concatenate(found)
+        def values(used: np.ndarray) -> np.ndarray:
+            """The numbers of some blocks: (B,) bool -> (values,)."""
+            chosen = used.astype(np.float64)[None]
+            return numbers(chosen @ energy, chosen @ sums, channels)[0]
 
-        whole = values(np.ones((1, blocks)))[0]
-        low = high = np.full(len(whole), NAN)
-        pseudo = np.full((2, len(whole)), NAN)
+        everything = np.ones(blocks, bool)
+        whole = values(everything)
+        pseudo = np.full((1, len(whole)), NAN)
         if blocks > 1:
-            low, high = percentiles(values(resampled_sums(np.eye(blocks), self.draws)))
-            pseudo = blocks * whole - (blocks - 1) * values(1 - np.eye(blocks))
+            pseudo = np.empty((blocks, len(whole)))
+            # One by one, since the maps of large images fill the memory.
+            for b in range(blocks):
+                used = everything.copy()
+                used[b] = False
+                pseudo[b] = blocks * whole - (blocks - 1) * values(used)
 
         names = [(name, NAN) for name in PLAIN]
         for part in parts:
@@ -150,7 +142,10 @@ class Locality(ObservationMetric):
         n = int(meta["n"])
         out = ResultBuilder()
         for k, (name, x) in enumerate(names):
-            out.add(name, whole[k], n, (low[k], high[k]), note, x=x)
+            interval = block_interval(float(whole[k]), pseudo[:, k])
+            # Student's t is symmetric, so the interval could exceed the possible range.
+            low, high = np.clip(interval, 0.0, np.inf if unbounded(name) else 1.0)
+            out.add(name, whole[k], n, (low, high), note, x=x)
             # A region may be absent from all images of a block; then there is nothing to pair.
             if np.isnan(x) and np.isfinite(pseudo[:, k]).all():
                 out.add_samples(name, np.arange(len(pseudo)), pseudo[:, k])
@@ -204,16 +199,21 @@ class Locality(ObservationMetric):
         return [inside, touched, *parts], ""
 
 
+def unbounded(name: str) -> bool:
+    """Whether a row is not a share, which is at most 1."""
+    return name == "locality_change" or name.endswith("_ratio")
+
+
 def numbers(heat: np.ndarray, sums: np.ndarray, channels: int) -> np.ndarray:
-    """All numbers of each draw.
+    """All numbers of each of several sets of blocks.
 
     Args:
-        heat: (draws, pixels) summed maps.
-        sums: (draws, 1 + 2 parts): count, then energy and pixels of each part.
+        heat: (m, pixels) summed maps.
+        sums: (m, 1 + 2 parts): count, then energy and pixels of each part.
         channels: of a picture.
 
     Returns:
-        (draws, values): top share, entropy, root mean square change, then share and ratio of each
+        (m, values): top share, entropy, root mean square change, then share and ratio of each
         part.
     """
     total = heat.sum(1)
@@ -229,7 +229,7 @@ def numbers(heat: np.ndarray, sums: np.ndarray, channels: int) -> np.ndarray:
 def top_share(heat: np.ndarray) -> np.ndarray:
     """Share of the energy in the share TOP of the pixels with the most energy.
 
-    (draws, pixels) -> (draws,), NaN for a map without energy. The last pixel counts partially, so
+    (m, pixels) -> (m,), NaN for a map without energy. The last pixel counts partially, so
     that a uniform map has exactly TOP.
     """
     ranked = -np.sort(-heat, axis=1)
@@ -242,7 +242,7 @@ def top_share(heat: np.ndarray) -> np.ndarray:
 def entropy(heat: np.ndarray) -> np.ndarray:
     """Entropy of each map normalised to sum 1, divided by the logarithm of the number of pixels.
 
-    (draws, pixels) -> (draws,), from 0 (a single pixel) to 1 (uniform).
+    (m, pixels) -> (m,), from 0 (a single pixel) to 1 (uniform).
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         share = heat / heat.sum(1, keepdims=True)

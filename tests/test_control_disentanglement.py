@@ -301,6 +301,15 @@ def test_a_method_without_control_has_no_area():
     assert "never controlled" in curve(result, "cd_area")["note"].item()
 
 
+@pytest.mark.parametrize("hits", [0, 5])
+def test_a_control_of_0_or_1_is_not_certain(hits):
+    labels = np.zeros((5, 4, 3), int)
+    labels[:hits, 2:, 0] = 1
+    row = curve(ControlDisentanglement(steps=3, draws=20)(walks(labels)), "cd_max_control").iloc[0]
+    expected = binomtest(hits, 5).proportion_ci(method="wilson")
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((hits / 5, *expected))
+
+
 # -- reading one curve against another ---------------------------------------------------------------------------------
 def test_area_and_levels_of_a_straight_and_of_a_falling_back_curve():
     c = np.linspace(0, 0.8, 41)

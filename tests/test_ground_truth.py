@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from scipy.stats import binomtest
 
 from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError, Unsupported
@@ -184,6 +185,13 @@ def test_the_threshold_is_found_between_two_steps(threshold):
     assert value(result, "stop_is_true") == pytest.approx((stops["true_margin"] > 0).mean())
     assert value(result, "true_flips") == 0
     assert value(result, "false_flips") == pytest.approx((stops["true_margin"] > 0).mean())
+
+
+def test_a_judge_that_is_right_in_all_walks_is_not_certainly_right():
+    """Labels of one start are not independent: the interval is that of 7 starts."""
+    row = JudgeTruth(draws=50)(walks(0.5)).rows.set_index("metric").loc["judge_right_target"]
+    expected = binomtest(7, 7).proportion_ci(method="wilson")
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((1.0, *expected))
 
 
 def test_a_true_flip_is_no_false_one():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from omegaconf import OmegaConf
 from torch import nn
@@ -257,6 +258,19 @@ def test_by_hand():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_splits_and_permutations(seed):
     check_splits(Identity(draws=50), HAND, [1, 2], seed)
+
+
+@pytest.mark.parametrize("passing", [0, 7, 20])
+def test_the_share_of_verified_images_has_the_interval_of_a_share(passing):
+    """Also if all images pass or none does, where a bootstrap has no width."""
+    cosines = [0.9] * passing + [0.5] * (20 - passing)
+    walks = {start: [(0, 1.0), (2.0, 2 * c - 1)] for start, c in enumerate(cosines)}
+    rows = Identity(draws=50)(table_of(walks)).rows
+    expected = scipy.stats.binomtest(passing, 20).proportion_ci(method="wilson")
+    at = rows[rows["metric"] == "judge_feature_verified_at"].iloc[0]
+    assert (at["value"], at["low"], at["high"]) == pytest.approx((passing / 20, *expected))
+    curve = rows[rows["metric"] == "judge_feature_verified"].set_index("x")
+    assert (curve.loc[0.875, ["low", "high"]]).tolist() == pytest.approx([*expected])
 
 
 def test_without_an_observation_there_is_a_remark_and_no_number():

@@ -52,7 +52,7 @@ class ControlDisentanglement(Metric):
         cd_max_control: largest control. cd_area: area under D(C).
         cd_control_at: the largest control on the curve where D is at most `limit`.
         cd_end_flips: share of other attributes with another class at the last step.
-        All intervals but Wilson's resample starts.
+        All intervals but Wilson's resample starts. That of a cd_max_control of 0 or 1 is Wilson's.
     Samples: cd_end_control, cd_end_entropy, cd_end_flips of each start at step S.
 
     States:
@@ -239,6 +239,9 @@ class ControlDisentanglement(Metric):
             if name in SCALARS and not note:
                 note = lost
             interval = (low[place], high[place])
+            # Resampling equal outcomes says nothing about outcomes that were not seen.
+            if name == "cd_max_control" and mean[place] in (0.0, 1.0):
+                interval = wilson(mean[place] * n, n)
             out.add(name, mean[place], counts[place], interval, note, x=x)
 
     def _remark(self, name: str, value: float) -> str:

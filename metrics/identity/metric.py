@@ -22,7 +22,7 @@ import numpy as np
 from editbench.base.validation import check_at_least, check_multiple, check_positive
 from editbench.metrics.identity.observation import JUDGE, SIMILARITY, THRESHOLD
 from editbench.stats.first_crossing import at_effect
-from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios
+from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios, wilson
 from editbench.walk.metric import (
     NAN,
     Metric,
@@ -34,7 +34,8 @@ from editbench.walk.metric import (
 )
 from editbench.walk.trajectory import Trajectories
 
-KINDS = ("similarity", "verified")
+VERIFIED = "verified"
+KINDS = ("similarity", VERIFIED)
 MISSING = "no similarity was measured: run the job with observation=[feature_similarity]"
 
 
@@ -43,9 +44,10 @@ class Identity(Metric):
 
     Rows, with the name of the network in their column `network`:
         judge_feature_similarity, judge_feature_verified: curves; x is the centre of a bin in
-            sigmas, count the number of starts that pass it, the interval a bootstrap over starts.
+            sigmas, count the number of starts that pass it. Intervals are a bootstrap over starts
+            for the similarity, and Wilson's for the share of verified images.
         judge_feature_similarity_at, judge_feature_verified_at: at x = x*; count is the number of
-            starts.
+            starts; intervals likewise.
         identity_similarity and so on: the same for every other network.
     Samples: those whose names end in `_at`.
 
@@ -177,7 +179,12 @@ class Identity(Metric):
         counts = np.isfinite(values).astype(np.float64)
         sums = np.nan_to_num(values)
         n = counts.sum(0).astype(int)
-        low, high = bootstrap_ratios(sums, counts, draws=self.draws)
+        # A bootstrap of equal values has no width, although a share of 1 is not certain.
+        if kind == VERIFIED:
+            ends = [wilson(hits, passed) for hits, passed in zip(sums.sum(0), n)]
+            low, high = np.array(ends).T
+        else:
+            low, high = bootstrap_ratios(sums, counts, draws=self.draws)
         for b, centre in enumerate(self.centres):
             few = ""
             if n[b] < self.min_points:
@@ -206,7 +213,10 @@ class Identity(Metric):
         kept = np.isfinite(values)
         n = int(kept.sum())
         note = "" if n else f"no start reaches x = {self.x_star:g}"
-        interval = bootstrap_mean(values, draws=self.draws)
+        if kind == VERIFIED:
+            interval = wilson(values[kept].sum(), n)
+        else:
+            interval = bootstrap_mean(values, draws=self.draws)
         key = {"network": network, "x": self.x_star}
         out.add(metric, mean_of(values[kept]), n, interval, note, **key)
         out.add_samples(metric, found["start"], values, **key)

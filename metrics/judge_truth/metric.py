@@ -57,7 +57,8 @@ class JudgeTruth(Metric):
 
     Rows:
         judge_right_target, judge_right_others: share of correct labels, of the target and of the
-            other attributes, over the steps that moved; bootstrap over starts.
+            other attributes, over the steps that moved; bootstrap over starts. If all labels are
+            correct, or none is, Wilson's interval over the starts that moved.
         threshold_shift, threshold_error (its magnitude), true_flips, false_flips: means over
             crossed starts, bootstrap.
         stop_is_true: share of crossed starts that truly have the target class there, Wilson.
@@ -176,9 +177,15 @@ class JudgeTruth(Metric):
             counts = found[steps][:, None]
             low, high = bootstrap_ratios(hits, counts, draws=self.draws)
             n = int(counts.sum())
+            value = share(hits.sum(), n)
             interval = (float(low[0]), float(high[0]))
+            # Resampling equal outcomes says nothing about outcomes that were not seen. Labels of one
+            # start are not independent, so a start counts once.
+            if value in (0.0, 1.0):
+                moved = int((counts > 0).sum())
+                interval = wilson(value * moved, moved)
             note = unknown or ("" if n else NO_LABELS[name])
-            out.add(name, share(hits.sum(), n), n, interval, note)
+            out.add(name, value, n, interval, note)
             with np.errstate(invalid="ignore", divide="ignore"):
                 out.add_samples(name, start, (hits / counts)[:, 0])
         for name in MEANS:

@@ -2,10 +2,11 @@
 
 Khrulkov et al. 2021 (Fig. 7) show images; the numbers are this project's. Both edits hold if the
 judge sees both target classes when the second walk has stopped, since the second edit may have
-undone the first. A walk that never crosses counts as a failure. The commutator compares both orders
-with the same lengths of each edit: it is the distance between their two end points, divided by the
-mean straight distance from the start to the end points. It is 0 if the edits commute, which
-straight lines always do, whatever they change.
+undone the first. A walk that never crosses counts as a failure. Success counts the target classes
+only, so an editor that moves every start to one image of them succeeds; accuracy counts the other
+attributes too. The commutator compares both orders with the same lengths of each edit: it is the
+distance between their two end points, divided by the mean straight distance from the start to the
+end points. It is 0 if the edits commute, which straight lines always do, whatever they change.
 """
 
 from __future__ import annotations

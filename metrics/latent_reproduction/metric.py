@@ -5,7 +5,9 @@ held-out z, with one shift h* for all z. It is 0 if a latent shift has the same 
 best shift is no better than none. The paper shows images and reports that the optimisation failed.
 Such a failure is meaningful only if the optimiser could have succeeded. As a control, a shift with
 the same effect on the images is planted in the same space and must be found with rho below 0.05. If
-it is not, the rows of the space say so, and they are no evidence that the edit is unreachable.
+it is not, the rows of the space say so, and they are no evidence that the edit is unreachable. A
+shift that is found is not yet such evidence: the best shift for a weight edit is longer than the
+planted one and needs more steps, so rho must not change any more if the steps are doubled.
 
 Intervals: bootstrap over held-out z, with h* fixed. Samples: the numerator's terms divided by the
 mean denominator; all methods have the same z.

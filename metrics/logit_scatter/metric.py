@@ -13,6 +13,8 @@ attribute. Choices:
   disentanglement", contradicts text and figure.
 - Slopes are in logits of the other attribute per logit of the target, as in the figure. They can be
   used to compare methods on one pair of attributes, but not different pairs.
+- The median slope is also 0 if the other attribute changes strongly but in either direction. The
+  quartiles and the mean of |dy| / |dx| show it.
 - The mean of |dy| / |dx| is unbounded if a walk hardly moves x, so the median slope and its
   quartiles are more reliable. A walk that does not move x at all has no slope.
 - A walk that becomes NaN or infinite before it crosses has failed: it counts as not crossing and as

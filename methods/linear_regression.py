@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import Unsupported
-from editbench.base.validation import check_choice, check_positive
+from editbench.base.errors import EditbenchError, Unsupported
+from editbench.base.validation import check_positive, in_yaml
 from editbench.methods.shared.projection import unit
 from editbench.methods.shared.state import group, prefixed
 from editbench.methods.shared.straight_walk import StraightWalk, towards
@@ -67,7 +67,10 @@ class LinearRegression(StraightWalk):
     ) -> None:
         super().__init__(conditions, delta, scale_step, space, layers)
         if isinstance(penalty, str):
-            check_choice("penalty", penalty, ("leave_one_out",))
+            if penalty != "leave_one_out":
+                raise EditbenchError(
+                    f"penalty={in_yaml(penalty)} must be a positive number, or leave_one_out"
+                )
             self.penalties = PENALTIES
         else:
             check_positive("penalty", penalty)

@@ -356,8 +356,8 @@ class NaviGAN(Editor):
             there = singular_values(weight, transposed)
             if self.count > there:
                 raise EditbenchError(
-                    f"count={self.count} directions were asked for, but the weight of '{layer}' "
-                    f"has {there} singular values: lower count"
+                    f"method.count={self.count}: the weight of '{layer}' has only {there} singular "
+                    "values; lower method.count"
                 )
 
     def step(self, walk: Walk) -> Tensor:

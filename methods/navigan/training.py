@@ -235,7 +235,8 @@ def learn(
         raise Unsupported("the reconstructor compares pictures, and this generator gives none")
     if options.min_shift > limit:
         raise EditbenchError(
-            f"training.min_shift={options.min_shift:g} exceeds limit={limit:g}: lower it"
+            f"method.training.min_shift={options.min_shift:g} exceeds method.limit={limit:g}: lower "
+            "it"
         )
     rng = seeding.rng(seed, "navigan", layer)
     pairs = Pairs(generator, layer, basis, count, limit, options.min_shift, rng)
@@ -304,7 +305,7 @@ def _minimise(
             if look and not bool(torch.isfinite(loss)):
                 raise NonFinite(
                     f"eq. (1) diverged within {step + 1} iterations (loss {loss.item()}): lower "
-                    "training.lr, training.direction_lr or limit"
+                    "method.training.lr, method.training.direction_lr or method.limit"
                 )
             advance()
     return history

@@ -274,6 +274,27 @@ def copied(root: Path, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+def test_of_several_seeds_the_first_is_shown(root: Path, tmp_path: Path) -> None:
+    """A folder such as the demo's needs no --setting: its methods differ in their numbers of seeds."""
+    runs = copied(root, tmp_path)
+    for seed in (1, 2):
+        cfg = toy_config(runs, "attribute=a", f"seed={seed}", delta=0.5, name="quickest")
+        assert run_job(cfg).status == "done"
+    (first,) = runs.glob("quickest-a-s0-*")
+    (second,) = runs.glob("quickest-a-s1-*")
+
+    def shown() -> str:
+        _, edits, _ = read_edits(runs, ("quickest", "slowpoke"))
+        assert [one.label for one in edits if one.attribute == "a"] == ["quickest", "slowpoke"]
+        return next(one.run_id for one in edits if one.label == "quickest")
+
+    assert shown() == first.name
+    # A seed that found no control has no pictures.
+    write_json(first / "status.json", read_json(first / "status.json") | {"status": "skipped"})
+    seal_folder(first)
+    assert shown() == second.name
+
+
 def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: Path) -> None:
     """Codes of another walk: the judge's answers differ, and the strips serve, which hold the few
     stored pictures.

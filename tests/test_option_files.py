@@ -347,8 +347,13 @@ def test_a_forgotten_folder_is_suggested(tmp_path, capsys):
     assert "Options of your own need --config-dir FOLDER" in capsys.readouterr().err
     # Of no use to who misspelt a name or gave the folder.
     assert main(["run", "method=gradctl", "attribute=smile"]) == 2
+    group = tmp_path / "method"
+    group.mkdir()
     assert main(["run", "--config-dir", str(tmp_path), "method=zzz", "attribute=smile"]) == 2
     assert "--config-dir" not in capsys.readouterr().err
+    # A folder of another level has no options.
+    assert main(["run", "--config-dir", str(group), "method=zzz", "attribute=smile"]) == 2
+    assert f"--config-dir {group}: no folder 'method' in it" in capsys.readouterr().err
 
 
 def test_an_experiment_of_a_folder_needs_its_line(tmp_path):

@@ -300,11 +300,9 @@ def _named_options(value: str) -> list[str]:
 def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path]) -> None:
     known = option_names(group, more)
     ours = option_names(group)
-    # A folder that was forgotten is the usual reason why an option is not found.
-    advice = "" if more else "Options of your own need --config-dir FOLDER (config_dirs in Python)."
     for name in names:
         if name not in known:
-            raise UnknownName(group, name, known, advice=advice)
+            raise UnknownName(group, name, known, advice=_advice_on_folders(group, more))
         places = {(folder / group / f"{name}.yaml").resolve() for folder in more}
         files = sorted(place for place in places if place.is_file())
         if len(files) > 1:
@@ -320,6 +318,24 @@ def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path])
                 )
             check_content(group, file)
             check_place(group, file)
+
+
+def _advice_on_folders(group: str, more: Sequence[Path]) -> str:
+    """The usual reason why an option of the user is not found: its folder was not given.
+
+    Args:
+        group: of the option.
+        more: the user's configuration folders.
+
+    Returns:
+        A sentence; '' if a folder has options of this group.
+    """
+    if not more:
+        return "Options of your own need --config-dir FOLDER (config_dirs in Python)."
+    if any((folder / group).is_dir() for folder in more):
+        return ""
+    listed = " and ".join(map(str, more))
+    return f"--config-dir {listed}: no folder '{group}' in it, where options of your own belong."
 
 
 def _check_takes_several(group: str, names: Sequence[str]) -> None:

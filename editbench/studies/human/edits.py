@@ -157,6 +157,9 @@ def read_edits(
 ) -> tuple[Results, list[Edits], list[dict[str, str]]]:
     """Read the edits that a study can use from a runs folder.
 
+    If a method ran with several seeds, the edits are those of its first finished seed, whose images
+    the report shows too.
+
     Args:
         root: the runs folder.
         methods: see `chosen`.
@@ -169,7 +172,8 @@ def read_edits(
         EditbenchError: see `chosen`.
         BadFile: a record cannot be read.
     """
-    whole = load(root)
+    # With a row for each seed, each seed would be a setting of its own.
+    whole = load(root, by_seed=False)
     results = chosen(whole, methods, setting)
     undone = whole.runs[whole.runs["status"] != "done"]
     # Runs of methods that were not requested are not listed.

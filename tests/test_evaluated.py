@@ -433,6 +433,8 @@ def test_the_demo_judges_four_attributes_and_takes_either_reading_by_one_overrid
     other.starts.check_enough(candidates, 2)
     with pytest.raises(EditbenchError, match="every evaluated attribute"):
         demo_settings(["random"], tmp_path, "cpu", ["attribute=smile"])
+    with pytest.raises(EditbenchError, match=r"budget=paper: .* one budget, .* budget=demo"):
+        demo_settings(["random"], tmp_path, "cpu", ["budget=paper"])
 
 
 def test_a_method_that_draws_its_examples_has_several_seeds_in_the_demo(tmp_path):

@@ -296,8 +296,12 @@ def test_missing_runs_fail_unless_allowed_and_new_ones_are_listed(tmp_path, caps
     pin(tmp_path / "old", tmp_path / "b.json")
     capsys.readouterr()
     assert check(tmp_path / "new", tmp_path / "b.json") == 1
+    assert "accept that they are missing with --allow-missing" in capsys.readouterr().err
     assert check(tmp_path / "new", tmp_path / "b.json", "--allow-missing") == 0
-    lines = capsys.readouterr().out.splitlines()
+    assert check(tmp_path / "old", tmp_path / "b.json") == 0
+    captured = capsys.readouterr()
+    assert "missing with" not in captured.err
+    lines = captured.out.splitlines()
     assert any(line.startswith("missing") and "gone x smile" in line for line in lines)
     assert any(line.startswith("new") and "fresh x smile" in line for line in lines)
 

@@ -72,9 +72,15 @@ def main(argv: list[str]) -> int:
         )
     elif failures:
         command = shlex.join(["editbench", "baseline", str(args.root), "--out", str(args.baseline)])
+        print("failed: see the rows above.", file=sys.stderr)
+        # To pin the runs again would drop those that are missing.
+        if any(finding.verdict == "missing" for finding in failures):
+            print(
+                "Run the missing jobs again, or accept that they are missing with --allow-missing.",
+                file=sys.stderr,
+            )
         print(
-            "failed: see the rows above. If the change is intended, pin it: "
-            f'{command} --force --reason "..."',
+            f'If the change is intended, pin it: {command} --force --reason "..."',
             file=sys.stderr,
         )
         if made:

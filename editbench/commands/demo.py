@@ -40,7 +40,6 @@ EXAMPLES = """examples:
 # On the GAN of real faces, a sample takes ten times as long. So there are few methods: one of each
 # kind, and a floor.
 DIGIFACE_METHODS = ("gradctrl", "interfacegan_conditional", "sefa", "random")
-SET_BY_DEMO = ("method", "attribute", "experiment", "budget")  # keys that no override may set
 
 
 def main(argv: list[str]) -> int:
@@ -149,10 +148,16 @@ def demo_settings(
         workers: processes that build the bank.
 
     Raises:
-        EditbenchError: a word sets a key of SET_BY_DEMO, or a value is wrong.
+        EditbenchError: a word sets what the command itself sets, or a value is wrong.
     """
     for word in overrides:
-        if word.partition("=")[0].lstrip("+") in SET_BY_DEMO:
+        key = word.partition("=")[0].lstrip("+")
+        if key in ("experiment", "budget"):
+            raise EditbenchError(
+                f"{word}: the demo is one experiment with one budget, experiment=demo budget=demo; for "
+                "others, use `editbench run -m`"
+            )
+        if key in ("method", "attribute"):
             raise EditbenchError(
                 f"{word}: the demo runs every method on every evaluated attribute; to run "
                 "only some, use `editbench run -m experiment=demo budget=demo`; for other attributes, "

@@ -744,17 +744,18 @@ def test_a_bank_of_another_generator_is_refused(tmp_path):
     assert "was built with another generator (toy) than this run's" in refusal(other)
 
 
-def with_imported_bank(tmp_path: Path, mistake: str = "") -> DictConfig:
+def with_imported_bank(tmp_path: Path, mistake: str = "", wrong: int = 100) -> DictConfig:
     """A job on an imported bank.
 
     Args:
         tmp_path: folder of the bank.
-        mistake: role whose logits of the first 100 samples are not those of the scorer.
+        mistake: role whose logits of the first samples are not those of the scorer.
+        wrong: number of these samples.
     """
     w = torch.randn(1000, DIM, generator=torch.Generator().manual_seed(0))
     own = ToyScorer()(w)
     other = own.clone()
-    other[:100, 0] *= -1
+    other[:wrong, 0] *= -1
     np.save(tmp_path / "w.npy", w.numpy())
     for role in ("teacher", "judge"):
         np.save(tmp_path / f"{role}.npy", (other if role == mistake else own).numpy())
@@ -819,6 +820,13 @@ def test_an_imported_bank_of_another_scorer_is_told(mistake, tmp_path, monkeypat
     (kept_in / ".locks").unlink()
     cfg.scorer.judge.digest = "another"
     assert "'NoneType' object is not callable" in run_job(cfg).reason
+
+
+def test_the_attribute_whose_sign_an_imported_bank_has_wrong_is_named(tmp_path):
+    outcome = run_job(with_imported_bank(tmp_path, "judge", wrong=1000))
+    assert outcome.status == "failed"
+    assert f"bank.path={tmp_path / 'bank'}" in outcome.reason
+    assert "a (0% equal). Check the sign (positive_is_low)" in outcome.reason
 
 
 class Diligent(AlongColumn):

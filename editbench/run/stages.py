@@ -146,6 +146,7 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     batch = engine_batch(settings, networks)
     # Batches of the walk are known to fit into memory.
     observing = observing.in_batches(batch)
+    _check_sides(job, _imported_agreement(job, observing))
     stride = _find_stride(observing.context, settings.engine)
     # The generator's counter has the samples of the fit too.
     before = networks.generator.decoded
@@ -183,15 +184,44 @@ def observe(job: Job, observing: Observing, made: dict[str, Any], folder: Path) 
         made: provenance so far.
         folder: for the files of the observations and the complete provenance.
     """
-    key = bank_key(job.settings, job.bank.id)
-    context = observing.context
-    made["imported_agreement"] = imported_agreement(
-        job.bank, job.networks, key, context.device, context.batch, context.cache
+    made["imported_agreement"] = _imported_agreement(job, observing)
+    observed = observe_after_walk(
+        folder, observing.observations, observing.context, observing.refused
     )
-    observed = observe_after_walk(folder, observing.observations, context, observing.refused)
     if observed:
         made["observations"] = observed
     write_json(folder / Record.PROVENANCE, made)
+
+
+def _imported_agreement(job: Job, observing: Observing) -> dict[str, dict[str, float]]:
+    """How well an imported bank agrees with the job's scorers; empty for other banks."""
+    key = bank_key(job.settings, job.bank.id)
+    context = observing.context
+    return imported_agreement(
+        job.bank, job.networks, key, context.device, context.batch, context.cache
+    )
+
+
+def _check_sides(job: Job, agreement: dict[str, dict[str, float]]) -> None:
+    """Reject an imported bank if the judge sees the other class in most samples of it.
+
+    The walk would find that the logits differ, but could not say of which attribute, nor why.
+
+    Args:
+        job: whose bank it is.
+        agreement: role -> attribute -> share of samples with equal classes.
+
+    Raises:
+        EditbenchError: an attribute has mostly other classes.
+    """
+    judged = agreement.get("judge", {})
+    other = [f"{name} ({share:.0%} equal)" for name, share in judged.items() if share < 0.5]
+    if other:
+        raise EditbenchError(
+            f"bank.path={job.settings.bank.path}: most samples have another class in the bank than "
+            f"by the judge: {', '.join(other)}. Check the sign (positive_is_low) and the order of "
+            "the bank's attributes, or use the scorer that its logits come from"
+        )
 
 
 def fit_again(job: Job) -> Observing:

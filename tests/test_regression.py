@@ -337,7 +337,7 @@ def test_variants_are_matched_by_their_options_and_a_changed_option_is_named(tmp
     one, two = (pin_runs(load(tmp_path / root))[0] for root in ("one", "two"))
     found = compare(measure_tolerances(one, {})[0], two)
     assert found.count("moved") and found.notes == [
-        "m: options of 1 runs differ from the pinned ones: delta 0.3 -> 0.9"
+        "m: options of 1 run differ from the pinned ones: delta 0.3 -> 0.9"
     ]
 
 

@@ -88,5 +88,5 @@ def test_a_sweep_outlives_a_cancelled_job_and_finds_one_that_was_queued_anew(
     again = shlex.split(re.search("^run them again: (.*)$", err, re.M)[1])
     assert f"seed={seed}" in again and set(SLURM) < set(again)
     assert main([word for word in again[1:] if word not in SLURM]) == 0
-    assert "1 jobs: 1 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
+    assert "1 job: 1 done, 0 skipped, 0 failed\n" in capfd.readouterr().err
     assert notes(tmp_path)["one fitted"] == 2

@@ -726,7 +726,7 @@ def test_joblib_with_one_job_at_a_time_runs_it_in_this_process(tmp_path, words, 
     sweep = ["run", *words, f"out={tmp_path}/runs", "-m", "method=one", "attribute=a", *one]
     process = Started(main, sweep)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 0 and "1 jobs: 1 done" in err
+    assert process.returncode == 0 and "1 job: 1 done" in err
     assert "[1/1] one x a" in err
 
 

@@ -146,7 +146,8 @@ def compare(pinned: Sequence[PinnedRun], found: Sequence[PinnedRun]) -> Regressi
             known[old.method] += 1
             recoded[old.method] += old.source != new.source
     notes = [
-        f"{method}: options of {count} runs differ from the pinned ones: {changed}"
+        f"{method}: options of {count} {'run' if count == 1 else 'runs'} differ from the pinned ones: "
+        f"{changed}"
         for (method, changed), count in changes.items()
         if changed
     ]

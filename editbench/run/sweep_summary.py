@@ -107,7 +107,9 @@ def print_summary(
         parts.append(f"{len(lost)} not finished")
     reused = sum(outcome["reused"] for outcome in outcomes)
     found = f" ({reused} reused)" if reused else ""
-    print_message(f"\n{len(outcomes) + len(lost)} jobs: {', '.join(parts)}{found}")
+    count = len(outcomes) + len(lost)
+    all_jobs = "1 job" if count == 1 else f"{count} jobs"
+    print_message(f"\n{all_jobs}: {', '.join(parts)}{found}")
     for status in ("skipped", "failed"):
         # Many jobs may have the same reason, which is printed once.
         by_reason: dict[str, list[str]] = {}

@@ -332,10 +332,9 @@ def read_key(folder: Path) -> dict:
 
 def summary(manifest: dict) -> list[str]:
     """Lines for the organiser: the size of the study, and where it falls short of the design."""
-    lines = [
-        f"{manifest['comparisons']} comparisons on {len(manifest['pages'])} pages; study "
-        f"{manifest['study']}"
-    ]
+    count = len(manifest["pages"])
+    pages = "1 page" if count == 1 else f"{count} pages"
+    lines = [f"{manifest['comparisons']} comparisons on {pages}; study {manifest['study']}"]
     for row in manifest["coverage"]:
         lines.append(
             f"{row['method']} on {row['attribute']}: {row['crossed']} of {row['starts']} starts "

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
@@ -188,6 +189,16 @@ class SomeRows(AlongColumn):
         return Codes(Space.W_PLUS, rows)
 
 
+class SomeRowsTowardsTheLast(SomeRows):
+    """Searched for every class of its own: only towards the last one it moves some rows."""
+
+    def codes(self, walk):
+        last = len(ATTRIBUTES[walk.attribute].classes) - 1
+        if (walk.target == last).all():
+            return super().codes(walk)
+        return Codes(Space.W, walk.codes)
+
+
 def test_what_cannot_be_composed_is_said():
     with pytest.raises(Unsupported, match="job's own attribute a"):
         CompositionObservation("a").check(context(AlongColumn()))
@@ -195,8 +206,9 @@ def test_what_cannot_be_composed_is_said():
     layered.bind(ToyGenerator())
     with pytest.raises(Unsupported, match="without a layer range"):
         CompositionObservation("b").look(context(layered))
-    with pytest.raises(Unsupported, match="without a layer range"):  # which only its codes show
-        CompositionObservation("b").look(context(SomeRows()))
+    for editor in (SomeRows(), SomeRowsTowardsTheLast()):  # which only its codes show
+        with pytest.raises(Unsupported, match="without a layer range"):
+            CompositionObservation("b").look(context(editor))
     styles = AlongColumn()
     styles.space = Space.S
     with pytest.raises(Unsupported, match="one vector of W or Z"):
@@ -224,6 +236,27 @@ def test_both_hold_only_where_each_walk_arrived_and_the_end_is_sound():
     assert found["crossed"].tolist() == [True, False, True, True]
 
 
+class Breaking(AlongColumn):
+    """A step towards class 0 of b is not a number."""
+
+    def step(self, walk):
+        broken = (walk.attribute == "b") & (walk.target == 0)
+        return super().step(walk).masked_fill(broken[:, None], torch.nan)
+
+
+def test_an_edit_that_is_not_a_number_holds_in_no_order():
+    """Logits of NaN would read as class 0, which is the target of such an edit."""
+    found = CompositionObservation("b", n=80, max_steps=30).look(context(Breaking())).arrays
+    sound = CompositionObservation("b", n=80, max_steps=30).look(context(AlongColumn())).arrays
+    broken = Bank().arrays["judge"][found["start"], 1] > 0
+    # The edit of a may move b along, and the edit of b has then no step to make.
+    stepped = broken & np.isfinite(sound["travelled"])
+    assert stepped.any() and not found["both"][stepped].any()
+    assert sound["both_reversed"][broken].any() and not found["both_reversed"][broken].any()
+    for name in ("both", "both_reversed"):
+        np.testing.assert_array_equal(found[name][~broken], sound[name][~broken])
+
+
 def test_the_metric_by_hand():
     arrays = {
         "start": np.array([9, 2, 5, 7]),
@@ -248,7 +281,12 @@ def test_the_metric_by_hand():
             "commutator_pixels": 0.2,
         }
     )
-    assert result.rows.set_index("metric")["count"].to_dict()["commutator"] == 3
+    rows = result.rows.set_index("metric")
+    assert rows["count"].to_dict()["commutator"] == 3 and (rows["note"] == "").all()
+    ends = binomtest(3, 4).proportion_ci(method="wilson")
+    assert rows.loc["composition_success", ["low", "high"]].tolist() == pytest.approx(list(ends))
+    low, high = rows.loc["commutator", ["low", "high"]]
+    assert 0 < low < value["commutator"] < high < 0.75
     samples = result.samples[result.samples["metric"] == "commutator"]
     assert samples["start"].tolist() == [2, 7, 9] and set(value.index) == set(
         CompositionSuccess.produces
@@ -256,6 +294,12 @@ def test_the_metric_by_hand():
     order = [2, 0, 3, 1]
     mixed = {name: values[order] if len(values) == 4 else values for name, values in arrays.items()}
     pd.testing.assert_frame_equal(CompositionSuccess(draws=50)(Observed(mixed)).rows, result.rows)
+    # This start has no commutator.
+    few = {name: values[[2]] for name, values in arrays.items() if name != "pictures"}
+    notes = CompositionSuccess(draws=50)(Observed(few)).rows.set_index("metric")["note"]
+    without = "no start where both edits took a step and hold"
+    assert notes[["commutator", "commutator_pixels"]].tolist() == [without] * 2
+    assert notes["composition_success"] == ""
 
 
 def test_a_second_attribute_that_is_not_evaluated_is_named_before_the_walk(tmp_path, monkeypatch):

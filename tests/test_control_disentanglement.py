@@ -156,6 +156,26 @@ def test_the_curves_are_the_formulas(place):
     assert curve(result, "cd_control").loc[5, ["low", "high"]].tolist() == pytest.approx(
         [interval.low, interval.high]
     )
+    # D at levels of C, its area and the control within a limit, from a fine grid along the curve.
+    place_on_grid = np.linspace(0, 12, 120_001)
+    fine_c = np.interp(place_on_grid, range(13), reached)
+    fine_d = np.interp(place_on_grid, range(13), spread)
+    levels = np.linspace(0, fine_c.max(), 20_001)
+    first = np.searchsorted(np.maximum.accumulate(fine_c), levels - 1e-12)
+    assert scalar(result, "cd_area") == pytest.approx(trapezoid(fine_d[first], levels), rel=1e-3)
+    at = curve(result, "cd_entropy_at").set_index("x")
+    assert at.index.tolist() == pytest.approx(np.arange(0.05, 1.01, 0.05).tolist())
+    for level, row in at.iterrows():
+        if level > fine_c.max():
+            assert np.isnan(row["value"]) and row["note"] == "this much control is never reached"
+        else:
+            there = np.flatnonzero(fine_c >= level - 1e-12)[0]
+            assert row["value"] == pytest.approx(fine_d[there], abs=1e-4) and row["note"] == ""
+    within = fine_c[fine_d <= 0.1].max()
+    assert scalar(result, "cd_control_at") == pytest.approx(within, abs=1e-3)
+    assert within > 0
+    for name in ("cd_max_control", "cd_area", "cd_control_at", "cd_end_flips"):
+        assert curve(result, name)["note"].item() == ""
     single = result.samples.pivot(index="start", columns="metric", values="value")
     assert (
         single["cd_end_control"].tolist() == (labels[:, -1, place] == target).astype(float).tolist()
@@ -318,6 +338,10 @@ def test_area_and_levels_of_a_straight_and_of_a_falling_back_curve():
     np.testing.assert_allclose(
         at_level(c, 0.5 * c, np.array([0.25, 0.8, 0.9])), [0.125, 0.4, np.nan]
     )
+    # The first point has these levels already.
+    np.testing.assert_array_equal(
+        at_level(np.array([0.3, 0.3, 0.7]), np.array([7, 8, 9]), np.array([0.1, 0.3])), [7, 7]
+    )
     # up to 0.4, back to 0.2, on to 0.6: between 0.4 and 0.6 D is that of the last piece, 0.3 + (c - 0.2) * 0.25
     c, d = np.array([0, 0.4, 0.2, 0.6]), np.array([0, 0.1, 0.3, 0.4])
     grid = np.linspace(0, 0.6, 60001)
@@ -336,6 +360,9 @@ def test_most_within_looks_between_the_points_and_over_all_of_the_curve():
         0.5 + 0.4 * 0.2
     )
     assert most_within(np.array([0.2, 0.3]), np.array([0.0, 0.0]), 0.1) == 0.3
+    # A single point has no segment.
+    assert most_within(np.array([0.2]), np.array([0.1]), 0.1) == 0.2
+    assert np.isnan(most_within(np.array([0.2]), np.array([0.2]), 0.1))
 
 
 @settings(max_examples=30, deadline=None)

@@ -155,6 +155,7 @@ def test_blocks_of_a_number_that_does_not_divide():
     assert [i * 5 // 23 for i in range(23)] == [
         b for b in range(5) for _ in range(ends[b + 1] - ends[b])
     ]
+    assert len(ends) == 6 and ends[-1] == 23
 
 
 @pytest.mark.parametrize("batch", [3, 16, 120])
@@ -469,6 +470,11 @@ def test_a_reference_is_reweighted_or_edited_to_the_share_that_is_asked_for():
     # As many pictures as possible stay as they are: the class with the largest surplus has no edit.
     np.testing.assert_allclose(share[:3], edits.natural * (0.2 / edits.natural[2]))
     assert share[5] == 0 and (share[3:5] > 0).all()
+    np.testing.assert_allclose(edits.natural, np.array(GROUPS) / N)
+    # Rounding makes no edited picture of the class that is complete.
+    for asked in np.random.default_rng(0).dirichlet(np.ones(3), 100):
+        complete = np.argmin(asked / edits.natural)
+        assert edits.shares(asked)[3 + complete] == 0
     # At its own share the reference is itself.
     for reference in (plain, edits):
         mean, covariance, _ = reference.at(reference.natural)

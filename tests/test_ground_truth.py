@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,12 +11,14 @@ import torch
 from omegaconf import OmegaConf
 from scipy.stats import binomtest
 
+from editbench.base.attributes import Attribute, Attributes
 from editbench.base.conf import group_options
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.files import seal_folder
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
 from editbench.metrics.judge_truth.metric import JudgeTruth, target_lead
+from editbench.metrics.judge_truth.observation import Truth
 from editbench.report.load import load
 from editbench.run.compose import compose_config
 from editbench.run.record import Record
@@ -127,6 +131,17 @@ def test_derivatives_are_of_w_alone(dense, codes):
         dense.decode(Codes(Space.Z, torch.zeros(2, dense.z_dim, requires_grad=True)))
 
 
+def test_the_judges_attributes_must_be_known_to_the_generator(dense):
+    own = attributes()
+    renamed = Attribute("hat", ("no", "yes"))
+    swapped = Attribute(own.names[0], own[own.names[0]].classes[::-1])
+    for wrong in (renamed, swapped):
+        judge = SimpleNamespace(attributes=Attributes([wrong]))
+        networks = SimpleNamespace(generator=dense, judge=judge)
+        with pytest.raises(EditbenchError, match=f"judge's attribute '{wrong.name}'"):
+            Truth().prepare(networks, "cpu")
+
+
 # -- the metric --------------------------------------------------------------------------------------------------------
 def walks(threshold: float, late: float = 0.5, steps: int = 12, starts: int = 7) -> Trajectories:
     """Amount 0.03 + 0.08 t (+ 0.01 for each start), true from 0.5 on; the judge of `a` switches at `threshold`.
@@ -192,6 +207,15 @@ def test_a_judge_that_is_right_in_all_walks_is_not_certainly_right():
     row = JudgeTruth(draws=50)(walks(0.5)).rows.set_index("metric").loc["judge_right_target"]
     expected = binomtest(7, 7).proportion_ci(method="wilson")
     assert (row["value"], row["low"], row["high"]) == pytest.approx((1.0, *expected))
+def test_the_way_to_class_0_is_read_as_that_to_class_1():
+    """Mirrored walks: logits change their sign, and classes their number."""
+    found = walks(0.62)
+    mirrored = {"source": 1, "target": 0, "logit:a": -found.table["logit:a"]}
+    mirrored["true:a"] = ~found.table["true:a"]
+    other = Trajectories(found.table.assign(**mirrored), BINARY, "a", np.ones(3))
+    pd.testing.assert_frame_equal(
+        JudgeTruth(draws=50)(other).rows, JudgeTruth(draws=50)(found).rows
+    )
 
 
 def test_a_true_flip_is_no_false_one():
@@ -242,6 +266,8 @@ def test_a_ratio_of_no_labels_says_why():
     rows = JudgeTruth(draws=20)(Trajectories(found.table[columns], alone, "a", np.ones(1))).rows
     notes = rows.set_index("metric")["note"]
     assert "no other attribute" in notes["judge_right_others"] and not notes["judge_right_target"]
+    nobody = Trajectories(found.table.iloc[:0], BINARY, "a", np.ones(3))
+    assert (JudgeTruth(draws=20)(nobody).rows["note"] == "no starts").all()
 
 
 # -- the experiment ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Every module and every option of the configuration is whole and described."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,26 @@ def test_metrics_see_no_networks_and_no_bank():
     assert seen == []
 
 
+# What the name of a number says about its better side.
+HIGHER = (
+    "accuracy|success|similarity|verified|right|reached|crossed|stop_is_true|cd_.*control|"
+    "locality_(top|inside|touched)"
+)
+LOWER = (
+    "flips|ad$|ad_max|ad_at|wrong_direction|path_length|entropy|commutator|dependency_on|distance|"
+    "fid|kid|error|iqr|scatter_ratio|reproduction_control"
+)
+
+
 @pytest.mark.parametrize("metric", group_options("metric"))
 def test_every_metric_is_configured_versioned_and_tells_the_better_side(metric):
     cfg = compose_config([f"metric=[{metric}]"])
     cls = get_class(cfg.metric[metric]["_target_"])
     assert issubclass(cls, Metric) and cls.version >= 1 and cls.produces and cls.citation
+    for name, better in cls.produces.items():
+        if better is not None:
+            assert bool(re.search(HIGHER, name)) == better, name
+            assert bool(re.search(LOWER, name)) != better, name
 
 
 @pytest.mark.parametrize("budget", group_options("budget"))

@@ -246,6 +246,8 @@ def test_by_hand():
     # A start counts once, where it first passes the centre: between the steps before and after.
     passing = [1 - 0.1 * 15 / 16, 1 - 0.3 * 15 / 16, 0.9 - 0.1 * 23 / 32, 1 - 0.4 * 15 / 16]
     assert curve.loc[0.375, ["value", "count"]].tolist() == pytest.approx([np.mean(passing), 4])
+    low, high = curve.loc[0.375, ["low", "high"]]
+    assert min(passing) <= low < np.mean(passing) < high <= max(passing)
     passing = [0.9, 0.7 - 0.4 * 9 / 64]
     assert curve.loc[0.625, ["value", "count"]].tolist() == pytest.approx([np.mean(passing), 2])
     assert curve["note"].str.startswith("hidden").all()

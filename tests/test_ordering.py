@@ -57,3 +57,5 @@ def test_without_both_sides_or_with_nan_there_is_no_value() -> None:
     # A class that no sample has is left out of the mean.
     labels = np.array([0, 0, 1, 1])
     assert mean_auc(np.eye(3)[labels], labels) == 1.0
+    # Fewer samples than classes: 1 for class 0, and 0 for class 2.
+    assert mean_auc(np.array([[1, 0, 0.5], [0, 0, 0.2]]), np.array([0, 2])) == 0.5

@@ -488,9 +488,10 @@ def test_seeds_that_differ_keep_two_methods_from_being_separated(tmp_path: Path)
     assert ranked.loc["a", ["accuracy_low", "accuracy_high"]].tolist() == [0.0, 1.0]
 
 
-def test_spread_of_seeds_is_that_of_the_analysis_of_variance() -> None:
+@pytest.mark.parametrize("n", [2, 30])
+def test_spread_of_seeds_is_that_of_the_analysis_of_variance(n: int) -> None:
     rng = np.random.default_rng(0)
-    n, seeds = 30, 4
+    seeds = 4
     values = (
         rng.normal(size=(n, 1)) + 0.5 * rng.normal(size=(1, seeds)) + rng.normal(size=(n, seeds))
     )
@@ -502,9 +503,13 @@ def test_spread_of_seeds_is_that_of_the_analysis_of_variance() -> None:
         for s in range(seeds):
             fitted = values[i].mean() + values[:, s].mean() - values.mean()
             chance += (values[i, s] - fitted) ** 2 / ((n - 1) * (seeds - 1))
+    assert by_seed > chance
     assert seed_spread(values).variance == pytest.approx((by_seed - chance) / (n * seeds))
     assert seed_spread(values[:, :1]).variance == 0.0
     assert seed_spread(np.repeat(values[:, :1], 3, 1)).variance == 0.0
+    # With one start of all seeds: the means 1, 3 and 3 of the seeds, whose variance is 4 / 3.
+    few = np.array([[1.0, 2.0, 3.0], [np.nan, 4.0, np.nan]])
+    assert seed_spread(few).variance == pytest.approx(4 / 3 / 3)
 
 
 # -- defects -------------------------------------------------------------------------------------

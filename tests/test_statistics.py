@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import binom, binomtest, norm, t
 
 from editbench.base import seeding
 from editbench.stats.intervals import (
@@ -18,6 +18,7 @@ from editbench.stats.intervals import (
     median_interval,
     resampled_means,
     resampled_sums,
+    seed_spread,
     shared_seed_spread,
     wilson,
 )
@@ -81,6 +82,8 @@ def test_a_single_value_has_no_interval():
     one = np.array([3.0, np.nan])
     assert np.isnan([bootstrap_mean(one), median_interval(one), crossed_means(one[:, None])]).all()
     assert np.isnan(crossed_means(np.array([[1.0, 2.0, 3.0]]))).all()
+    # Two starts have all values in between.
+    assert crossed_means(np.array([[1.0, 1.0], [3.0, 3.0]])) == (1.0, 3.0)
     # Two clusters, of which the second column has one alone.
     low, high = bootstrap_ratios(np.array([[1.0, 1.0], [3.0, 0.0]]), np.array([[1, 1], [1, 0]]))
     assert (low[0], high[0]) == (1.0, 3.0) and np.isnan([low[1], high[1]]).all()
@@ -139,6 +142,20 @@ def test_shares_over_starts_and_seeds_cover(spread):
         low, high = crossed_share((start + noise > 0.3).astype(float))
         inside += low <= truth <= high
     assert inside / trials > 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_ends_of_a_share_solve_wilsons_equation():
+    """At each end, the share lies z standard deviations of the effective number away."""
+    rng = np.random.default_rng(0)
+    values = (rng.uniform(size=(40, 3)) < [0.3, 0.5, 0.8]).astype(float)
+    wider = t.ppf(0.975, 2) / norm.ppf(0.975)
+    variance = values.mean(1).var() / 40 + seed_spread(values).variance * wider**2
+    share = values.mean()
+    effective = share * (1 - share) / variance
+    assert effective < 40
+    ends = np.array(crossed_share(values))
+    away = (share - ends) / np.sqrt(ends * (1 - ends) / effective)
+    np.testing.assert_allclose(away, norm.ppf(0.975) * np.array([1, -1]))
 
 
 def test_the_shared_part_of_seeds_is_the_covariances_between_attributes():

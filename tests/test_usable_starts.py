@@ -20,7 +20,7 @@ from editbench.base.spaces import Space
 from editbench.methods.random_direction import RandomDirection
 from editbench.networks.roles import Networks
 from editbench.networks.scorers.module import ModuleScorer
-from editbench.stats.agreement import cohen_kappa
+from editbench.stats.agreement import cohen_kappa, contradicted, foreign, single_class
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer
 
 
@@ -147,8 +147,20 @@ def test_kappa_is_that_of_scikit_learn():
         first = rng.integers(classes, size=300)
         second = np.where(rng.random(300) < 0.6, first, rng.integers(classes, size=300))
         assert cohen_kappa(first, second) == pytest.approx(cohen_kappa_score(first, second))
+        # The second classifier never gives the last class.
+        second = np.minimum(second, classes - 2)
+        assert cohen_kappa(first, second) == pytest.approx(cohen_kappa_score(first, second))
     assert np.isnan(cohen_kappa(np.zeros(5, int), np.zeros(5, int)))
     assert np.isnan(cohen_kappa(np.zeros(0, int), np.zeros(0, int)))
+
+
+def test_agreement_is_remarkable_from_its_limits_on():
+    kappas = {"opposite": -0.1, "slight": 0.2, "fair": 0.21, "single": None}
+    agreement = {name: {"kappa": kappa} for name, kappa in kappas.items()}
+    assert contradicted(agreement) == {"opposite": -0.1, "slight": 0.2}
+    assert single_class(agreement) == ("single",)
+    shares = {"judge": {"a": 0.979, "b": 0.98}, "teacher": {"a": 1.0, "b": 0.5}}
+    assert foreign(shares) == {("judge", "a"): 0.979, ("teacher", "b"): 0.5}
 
 
 def test_a_banks_agreement_is_over_all_samples(bank):

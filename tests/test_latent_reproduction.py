@@ -194,21 +194,37 @@ def test_a_latent_editor_at_the_same_effect_is_the_comparator(context, mixed):
     assert rows.loc["reproduction_editor", "value"] == pytest.approx(
         float(left.mean()) / mixed.arrays["pixels"].mean(), rel=1e-3
     )
-    with torch.no_grad():
-        served = LatentReproductionObservation(
-            **FAST | {"steps": 1, "spaces": ["w"]}, comparator=Nowhere()
-        )
-        assert (
-            "Nowhere: no way"
-            in rows_of(served.look(replace(context, editor=Weights(MIX)))).loc[
-                "reproduction_editor", "note"
-            ]
-        )
+    for comparator, reason in ((Nowhere(), "Nowhere: no way"), (Lost(), "Lost: nothing found")):
+        with torch.no_grad():
+            served = LatentReproductionObservation(
+                **FAST | {"steps": 1, "spaces": ["w"]}, comparator=comparator
+            )
+            rows = rows_of(served.look(replace(context, editor=Weights(MIX))))
+        assert reason in rows.loc["reproduction_editor", "note"]
 
 
 class Nowhere(AlongColumn):
+    """Cannot serve, as is known before its fit."""
+
     def check(self, generator, attributes, attribute):
         raise Unsupported("no way")
+
+    def fit(self, data):
+        pytest.fail("fitted in vain")
+
+
+class Lost(AlongColumn):
+    """Finds in its fit that it cannot serve."""
+
+    fitted = False
+
+    def check(self, generator, attributes, attribute):
+        if self.fitted:
+            raise Unsupported("nothing found")
+
+    def fit(self, data):
+        self.fitted = True
+        return super().fit(data)
 
 
 # -- the optimiser -----------------------------------------------------------------------------------------------------

@@ -199,8 +199,14 @@ def matched_run(root, method: str, path: float, starts: range) -> None:
             "value": path + 0.01 * np.sin(np.array(starts)),
         }
     )
+    # Its paired differences belong to another table.
+    accuracy = samples.assign(metric="accuracy", x=np.nan, value=1.0)
     fake_run(
-        root, method, "smile", rows=pd.concat([metric_rows(), pd.DataFrame(rows)]), samples=samples
+        root,
+        method,
+        "smile",
+        rows=pd.concat([metric_rows(), pd.DataFrame(rows)]),
+        samples=pd.concat([samples, accuracy]),
     )
 
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -150,11 +152,14 @@ def number(cfg, outcome) -> dict:
 # -- the stage ---------------------------------------------------------------------------------------------------------
 def test_an_observation_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_method(tmp_path):
     plain, probed = toy_config(tmp_path), with_observation(toy_config(tmp_path))
+    began = time.perf_counter()
     ids = [run_job(plain).run_id, run_job(probed).run_id]
+    elapsed = time.perf_counter() - began
     made = [json.loads((tmp_path / each / "provenance.json").read_text()) for each in ids]
     assert (
         made[1]["observations"]["peek"]["generator_calls"] == 10 and "observations" not in made[0]
     )
+    assert 0 < made[1]["observations"]["peek"]["seconds"] < elapsed
     for name in ("generator_calls", "walk_generator_calls", "labels_used"):
         assert made[0][name] == made[1][name]
     bank = load_bank(probed)
@@ -534,6 +539,15 @@ def test_the_stride_of_a_linear_world_is_that_of_the_closed_form(context, effect
     few = find_stride(replace(context, batch=7), effect, 40)
     assert few.steps == pytest.approx(found.steps, rel=1e-6)
     assert not find_stride(context, 50.0, 9).reached
+
+
+def test_without_a_sample_that_lacks_the_class_there_is_no_stride(context):
+    split = context.bank.split("tune", "cpu")
+    alike = replace(split, logits=split.logits[:1].expand_as(split.logits))
+    target = int(context.teacher.attributes.labels(split.logits[:1], "a"))
+    bank = SimpleNamespace(split=lambda name, device: alike)
+    found = find_stride(replace(context, bank=bank, target=target), 0.5, 40)
+    assert (found.steps, found.reached) == (0.0, False)
 
 
 @pytest.mark.parametrize("attribute", ["b", "c"])

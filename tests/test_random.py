@@ -16,7 +16,7 @@ from tests.toy import check_editor, fit_data, make_walk
 @pytest.mark.parametrize("space", ["w", "z"])
 def test_contract(space):
     data, editor = fit_data(), RandomDirection(space=space)
-    editor.fit(data)
+    assert editor.fit(data).labels == 0
     check_editor(editor, data, "a", RandomDirection(space=space))
 
 

@@ -84,6 +84,8 @@ def test_rotations_of_the_matrix_change_nothing():
     numbers = [SingularEntropy(kept=8)(one) for one in found]
     a, b = (one.rows.set_index("metric").loc["singular_entropy", "value"] for one in numbers)
     assert a == pytest.approx(b) == pytest.approx(scipy.stats.entropy(singular[:8].numpy()))
+    # 8 of 12 values are used, as asked for.
+    assert (numbers[0].rows["note"] == "").all()
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,9 @@ def test_rows_are_the_mean_over_flows_and_the_sweep_is_clipped():
     assert missing.rows["note"].tolist() == ["the flow is constant"] and missing.samples.empty
     with pytest.raises(ValueError, match="at least one"):
         SingularEntropy(kept=0)
+    # A single value has the share 1.
+    one = SingularEntropy(kept=1)(Observed(arrays)).rows.set_index("metric")["value"]
+    assert one["singular_entropy"] == one["singular_entropy_layer"] == 0
 
 
 # -- Spearman ----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def some(*shape: int, seed: int = 0) -> np.ndarray:
 def test_contract(tmp_path, shape, layers):
     data, path = fit_data(), saved(tmp_path, some(*shape))
     editor, fresh = (Direction({"a": path}, layers=layers) for _ in range(2))
-    editor.fit(data)
+    assert set(editor.fit(data).notes) == {"step"}
     editor.check(data.generator, BINARY, "a")
     check_editor(editor, data, "a", fresh)
 

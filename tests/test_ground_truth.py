@@ -207,6 +207,8 @@ def test_a_judge_that_is_right_in_all_walks_is_not_certainly_right():
     row = JudgeTruth(draws=50)(walks(0.5)).rows.set_index("metric").loc["judge_right_target"]
     expected = binomtest(7, 7).proportion_ci(method="wilson")
     assert (row["value"], row["low"], row["high"]) == pytest.approx((1.0, *expected))
+
+
 def test_the_way_to_class_0_is_read_as_that_to_class_1():
     """Mirrored walks: logits change their sign, and classes their number."""
     found = walks(0.62)

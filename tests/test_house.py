@@ -8,6 +8,9 @@ import pytest
 from hydra.utils import get_class
 
 from editbench.base.conf import CONF, group_options
+from editbench.report.cells import COLUMNS
+from editbench.report.figure_trade import SIDE
+from editbench.report.tables import ABOVE_FLOOR
 from editbench.run.compose import compose_config
 from editbench.walk.metric import Metric
 from tests.source_graph import FILES, GRAPH, room
@@ -73,6 +76,11 @@ def test_every_metric_is_configured_versioned_and_tells_the_better_side(metric):
         if better is not None:
             assert bool(re.search(HIGHER, name)) == better, name
             assert bool(re.search(LOWER, name)) != better, name
+    # Tables and figures mark the same side.
+    shown = [(column.key, column.better) for column in (*COLUMNS, SIDE)]
+    for name, better in (*shown, *ABOVE_FLOOR.items()):
+        if name in cls.produces and better is not None:
+            assert better == cls.produces[name], name
 
 
 @pytest.mark.parametrize("budget", group_options("budget"))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 from rich.console import Console
+from scipy.stats import t
 
 from editbench.figures.theme import Theme, theme_of
 from editbench.report import figure_trade, load, print_table
@@ -354,6 +355,33 @@ def test_a_method_without_a_control_gets_0_and_takes_no_attribute_from_the_other
         assert "failure on every start" in text and "rare/beard" in text
     # Records, pins and exports keep what was measured.
     assert load(tmp_path).rows["run_id"].nunique() == 5
+
+
+def test_a_number_without_values_of_starts_joins_the_seeds_intervals(tmp_path: Path) -> None:
+    """Each half is the mean of the seeds' halves and the seeds' own part, in quadrature."""
+    values = np.array([4.0, 5.0, 9.0])
+    below = np.array([1.0, 2.0, 0.6])
+    above = np.array([0.5, 1.5, 4.0])
+    for seed, value in enumerate(values):
+        rows = metric_rows(path_length=value)
+        ends = value - below[seed], value + above[seed], 100 + seed
+        rows.loc[rows["metric"] == "path_length", ["low", "high", "count"]] = ends
+        made = {"peak_memory_mb": 900.0 - seed, "device": "cuda"}
+        fake_run(tmp_path, "a", "smile", rows, seed=seed, fit_seconds=float(seed), made=made)
+    results = load(tmp_path, by_seed=False)
+    row = main_table(results).iloc[0]
+    part = t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
+    assert row["path_length"] == pytest.approx(6)
+    high = 6 + np.sqrt(above.mean() ** 2 + part**2)
+    assert row["path_length_high"] == pytest.approx(high)
+    # Student's t reaches below 0, which no length is.
+    assert 6 - np.sqrt(below.mean() ** 2 + part**2) < 0 == row["path_length_low"]
+    (joined,) = results.rows.query("metric == 'path_length'").to_dict("records")
+    assert (joined["count"], joined["seeds"]) == (100, 3)
+    assert joined["seed_variance"] == pytest.approx(values.var(ddof=1) / 3)
+    # Times are means, and a machine must have the most memory.
+    (run,) = results.runs.to_dict("records")
+    assert (run["fit_seconds"], run["peak_memory_mb"]) == (1.0, 900.0)
 
 
 @pytest.mark.parametrize("shared", [0.0, 1.0])

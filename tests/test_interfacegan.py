@@ -61,6 +61,13 @@ def test_projection_finds_the_rank_and_what_is_left():
     assert project(rows[0] + rows[2], dependent).remaining < 1e-12
     alone = rng.normal(size=20)
     np.testing.assert_allclose(project(alone, np.zeros((0, 20))).direction, unit(alone), atol=1e-15)
+    # Of a normal of any length, the remaining share; of a rounding error of any sign, the size.
+    for _ in range(30):
+        normal = rng.normal(size=20)
+        found = project(normal, rows[:1])
+        cosine = normal @ rows[0] / np.linalg.norm(normal) / np.linalg.norm(rows[0])
+        assert found.remaining == pytest.approx(np.sqrt(1 - cosine**2))
+        assert 0 <= found.residual < 1e-14
 
 
 @pytest.mark.parametrize("offset", [0.0, 5.0])

@@ -75,6 +75,8 @@ def test_losses_equal_their_formulas_sample_by_sample():
     assert other_loss(MIXED, before, before, "kind", tau, False) > 0.05, (
         "the code's form charges no edit"
     )
+    alone = MIXED.select(["a"])
+    assert other_loss(alone, before[:, :1], after[:, :1], "a", tau, True) == 0
     unit = [x / x.norm(dim=1, keepdim=True) for x in (before, after)]
     torch.testing.assert_close(identity_loss(before, after), 1 - (unit[0] * unit[1]).sum(1).mean())
 

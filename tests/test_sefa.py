@@ -42,6 +42,13 @@ def test_affine_weights_are_those_of_the_layers(generator):
         np.testing.assert_allclose(mine, slow, atol=1e-6)
 
 
+def test_styles_that_are_no_affine_function_have_no_weights(generator, monkeypatch):
+    styles = generator.styles
+    monkeypatch.setattr(generator, "styles", lambda codes: styles(codes).tanh())
+    with pytest.raises(Unsupported, match="no affine function of w"):
+        affine_weights(generator, torch.zeros(1, generator.w_dim))
+
+
 @pytest.mark.parametrize("normalise", [True, False])
 def test_eigenvectors_are_the_left_singular_vectors(normalise):
     weight = np.random.default_rng(0).normal(size=(7, 20))

@@ -9,7 +9,7 @@ import torch
 from editbench.bank.build import build_bank
 from editbench.bank.near import far_starts
 from editbench.bank.spec import BankSpec, StartsSpec
-from editbench.bank.starts import boundary_distance, draw_targets
+from editbench.bank.starts import boundary_distance, draw_targets, set_target
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.networks.roles import Networks
 from tests.toy_world import ATTRIBUTES, ToyGenerator, ToyScorer
@@ -56,6 +56,25 @@ def test_targets_are_other_classes_and_neighbours_where_ordered(bank):
         assert (s.source != s.target).all()
         if ATTRIBUTES[name].ordered:
             assert (abs(s.source - s.target) == 1).all()
+
+
+def test_a_common_target_leaves_out_the_starts_that_have_it(bank):
+    drawn = draw_targets(StartsSpec(90, pool=0.6), bank)["c"]
+    for target in range(len(ATTRIBUTES["c"].classes)):
+        found = set_target(drawn, target)
+        kept = [place for place, label in enumerate(drawn.source) if label != target]
+        assert found.index.tolist() == drawn.index[kept].tolist()
+        assert found.source.tolist() == drawn.source[kept].tolist()
+        assert found.target.tolist() == [target] * len(kept)
+        assert found.target.dtype == drawn.target.dtype
+    assert set_target(drawn, None) is drawn
+
+
+def test_a_pool_has_a_sample_at_least_and_no_more_than_there_are():
+    assert StartsSpec(1, pool=0.001).pool_size(100) == 1
+    assert StartsSpec(1, pool=0.25).pool_size(100) == 25
+    assert StartsSpec(1, pool=1).pool_size(100) == 100
+    assert StartsSpec(1, pool=0.25, near="any").pool_size(100) == 100
 
 
 def test_a_draw_is_repeatable_disjoint_and_even(bank):

@@ -90,6 +90,13 @@ def test_no_start_is_below_the_asked_quality(bank, near):
         assert np.array_equal(labels.numpy(), starts.source)
 
 
+def test_a_start_of_exactly_the_asked_quality_is_usable(bank):
+    first, last = bank.spec.split("test")
+    quality = bank.array("quality").range(first, last)[:, 0]
+    drawn = draw_targets(StartsSpec(1, near="any", min_quality=float(quality.max())), bank)
+    assert np.concatenate([starts.index for starts in drawn.values()]) == first + quality.argmax()
+
+
 def test_starts_are_the_nearest_of_the_usable_ones(bank):
     quality = bank.array("quality").range(0, len(bank))[:, 0]
     first, last = bank.spec.split("test")
@@ -149,7 +156,8 @@ def test_kappa_is_that_of_scikit_learn():
         assert cohen_kappa(first, second) == pytest.approx(cohen_kappa_score(first, second))
         # The second classifier never gives the last class.
         second = np.minimum(second, classes - 2)
-        assert cohen_kappa(first, second) == pytest.approx(cohen_kappa_score(first, second))
+        expected = pytest.approx(cohen_kappa_score(first, second))
+        assert cohen_kappa(first, second) == cohen_kappa(second, first) == expected
     assert np.isnan(cohen_kappa(np.zeros(5, int), np.zeros(5, int)))
     assert np.isnan(cohen_kappa(np.zeros(0, int), np.zeros(0, int)))
 

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import norm
 
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.files import digest
 from editbench.base.seeding import normals
 from editbench.figures.theme import make_theme
+from editbench.metrics.frechet_distance import matching
 from editbench.metrics.frechet_distance.blocks import jackknife, over_blocks
 from editbench.metrics.frechet_distance.by_class import class_statistics
 from editbench.metrics.frechet_distance.figure import draw, frechet_points
@@ -286,6 +288,23 @@ def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(con
     assert set(result.rows["metric"]) <= set(FrechetDistance.produces)
 
 
+def test_the_achieved_effect_is_the_mean_change_of_the_judges_log_odds(context, found):
+    rows = rows_of(FrechetDistance()(found))
+    rows = rows[rows["metric"] == "achieved_effect"]
+
+    def odds(strength: float) -> np.ndarray:
+        codes = [codes for _, _, codes in edited_codes(context, [strength], N)]
+        images = torch.cat([context.generator.decode(each) for each in codes])
+        return context.judge(images)[:, 0].double().numpy()
+
+    for row in rows.to_dict("records"):
+        change = (odds(row["x"]) - odds(0.0)) / float(context.bank.sigma["judge"][0])
+        assert row["value"] == pytest.approx(change.mean(), abs=1e-6) and row["count"] == N
+        half = norm.ppf(0.975) * change.std() / np.sqrt(N)
+        assert row["high"] - row["value"] == pytest.approx(half, abs=1e-4)
+        assert row["value"] - row["low"] == pytest.approx(half, abs=1e-4)
+
+
 def test_columns_say_network_size_and_reference_and_only_inception_makes_a_fid(found):
     rows = rows_of(FrechetDistance()(found)).set_index("metric")
     (key,) = rows.loc[["frechet_distance"], list(TOLD)].drop_duplicates().to_dict("records")
@@ -499,6 +518,14 @@ def test_few_pictures_of_a_class_and_few_effective_ones_are_told():
             }
         ).at(np.array([1, 1]))[0]
     ).all()
+
+
+def test_matched_rows_alone_doubt_a_class_of_few_pictures(found, monkeypatch):
+    monkeypatch.setattr(matching, "FEW", 1000)
+    rows = FrechetDistance()(found).rows
+    rows = rows[rows["metric"] == "frechet_distance"]
+    doubted = rows["note"].str.contains("reference pictures of class 'yes'")
+    assert (doubted == (rows["variant"] == "matched")).all() and doubted.any()
 
 
 def test_perfect_renders_with_more_glasses_stay_flat_when_the_share_is_matched(tmp_path):

@@ -244,18 +244,23 @@ def test_restarts_and_targets_do_not_meet(context, name):
 
 
 def test_it_is_torchs_adam_on_equation_5(context):
-    edit, _, found, _ = search(context, "w", 1, steps=5)
+    edit, _, found, losses = search(context, "w", 1, steps=20)
     h = torch.zeros(DIM, requires_grad=True)
     adam = torch.optim.Adam([h], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 5)
-    for step in range(5):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 20)
+    expected = []
+    for step in range(20):
         _, w = edit.draw(64 + 8 * step, 64 + 8 * step + 8)
         edited = (w + 2.0 * DELTA * (w @ MIX.T + LINE)).detach()
         adam.zero_grad()
-        (w + h - edited).square().sum(1).mean().backward()
+        loss = (w + h - edited).square().sum(1).mean()
+        loss.backward()
         adam.step()
         schedule.step()
+        expected.append(loss.item())
     torch.testing.assert_close(found[0, 0], h.detach(), rtol=1e-4, atol=1e-5)
+    # The last tenth of 20 steps.
+    assert losses[0, 0].item() == pytest.approx(np.mean(expected[-2:]), rel=1e-4)
 
 
 def test_any_batch_of_held_out_samples_gives_the_same(context, mixed):

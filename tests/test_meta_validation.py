@@ -1,8 +1,11 @@
 """Which samples of the tune split choices are tried on: planted ones, and a slow loop."""
 
+import pytest
 import torch
 
-from editbench.methods.shared.meta_validation import EXAMPLES, meta_validation
+from editbench.base.spaces import Codes, Space
+from editbench.methods.shared.meta_validation import EXAMPLES, meta_validation, score_choices
+from editbench.walk.editor import Editor, FitReport
 from tests.toy import BINARY, MIXED, fit_data
 
 
@@ -44,3 +47,46 @@ def test_the_order_of_many_classes_is_that_of_a_slow_loop():
     position, source, target = meta_validation(data, "kind")
     assert position.tolist() == sorted(range(len(farthest)), key=farthest.__getitem__)[:30]
     assert torch.equal(source, labels[position, 1]) and bool((target != source).all())
+
+
+class Straight(Editor):
+    """Steps of a length that is to be chosen, towards the target along a direction."""
+
+    def __init__(self, space: Space, direction: torch.Tensor) -> None:
+        super().__init__()
+        self.space = space
+        self.direction = direction
+        self.length = 0.0
+
+    def fit(self, data):
+        return FitReport()
+
+    def step(self, walk):
+        return walk.codes + self.length * (2 * walk.target[:, None] - 1) * self.direction
+
+
+@pytest.mark.parametrize("space", [Space.W, Space.Z])
+def test_a_choice_scores_the_share_of_clean_crossings_of_a_slow_walk(space):
+    data = fit_data(BINARY, overlap=0.8)
+    direction = data.teacher.normals[0]
+    editor = Straight(space, direction)
+    lengths = (0.01, 0.5, 2.0)
+    scores, labels = score_choices(
+        editor, data, "a", lengths, lambda length: setattr(editor, "length", length)
+    )
+    position, _, target = meta_validation(data, "a")
+    for length in lengths:
+        clean = 0
+        for place, aim in zip(position.tolist(), target.tolist()):
+            codes = data.tune.codes(space)[place : place + 1]
+            before = data.tune.logits[place] > 0
+            for _ in range(50):
+                codes = codes + length * (2 * aim - 1) * direction
+                now = data.score(Codes(space, codes))[0] > 0
+                if now[0] == aim:
+                    clean += int((now[1:] == before[1:]).all())
+                    break
+        assert scores[length] == clean / EXAMPLES
+    # They differ, and some crossings are not clean.
+    assert len(set(scores.values())) > 1 and 0 < max(scores.values()) < 1
+    assert labels == len(data.tune)

@@ -163,6 +163,13 @@ def test_constant_flow_of_a_linear_world_finds_the_normal_and_with_weight_leaves
     assert (normals[1:] @ bound[1]).abs().max() < 0.35 * (normals[1:] @ free[1]).abs().min()
 
 
+def test_the_record_has_the_step_in_units_of_the_generators_codes():
+    data = fit_data(n=100)
+    scaled = 0.5 * data.spread(Space.W) / 9.06  # of StyleGAN2-FFHQ's W
+    assert NeuralODE(delta=0.5).fit(data).notes["step"] == pytest.approx(scaled)
+    assert NeuralODE(delta=0.5, scale_step=False).fit(data).notes["step"] == 0.5
+
+
 def crossings(editor, data, attribute="a", steps=8):
     walk = make_walk(data, editor, attribute, n=300)
     done = torch.zeros(len(walk), dtype=torch.bool)

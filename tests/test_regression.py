@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from editbench import regression
 from editbench.base.errors import BadFile, EditbenchError
@@ -226,6 +227,21 @@ def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, cap
     shutil.rmtree(tmp_path / "new" / "m-smile-s0-abcdef0123")
     assert check(tmp_path / "new", tmp_path / "b.json", "--allow-missing") == 1
     assert "failed: no number of" in capsys.readouterr().err
+
+
+def test_networks_are_told_by_hashes_and_the_scorer_also_by_its_name(tmp_path):
+    """The same weights may lie elsewhere; another scorer's name means another judge."""
+    changes = {"old": {}, "moved": {"generator.path": "there"}, "judged": {"scorer.name": "x"}}
+    for name, changed in changes.items():
+        folder = record(tmp_path / name)
+        config = OmegaConf.load(folder / "config.yaml")
+        for key, value in changed.items():
+            OmegaConf.update(config, key, value)
+        OmegaConf.save(config, folder / "config.yaml")
+        seal_folder(folder)
+    assert verdicts(tmp_path / "old", tmp_path / "moved")["accuracy"] == "same"
+    found = findings(tmp_path / "old", tmp_path / "judged")["m x smile, seed 0", ""]
+    assert found.text == "different setting: scorer.name faces -> x"
 
 
 def test_another_precision_is_another_setting_by_name(tmp_path):

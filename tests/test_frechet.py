@@ -52,6 +52,11 @@ def test_a_shift_adds_its_square() -> None:
     assert frechet_distance(x, x.astype(np.float64) + 3.0) == pytest.approx(36, rel=1e-9)
 
 
+def test_two_samples_are_enough() -> None:
+    mean, covariance = moments([[0, 0], [2, 4]])
+    assert mean.tolist() == [1, 2] and covariance.tolist() == [[2, 4], [4, 8]]
+
+
 @pytest.mark.parametrize("shape", [(1, 4), (5,), (0, 3)])
 def test_too_little_to_fit(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="N >= 2"):

@@ -236,6 +236,15 @@ def test_a_folder_of_floors_alone_is_told_as_what_it_is(tmp_path: Path) -> None:
     assert compared.note(Theme({})).startswith("no method has a valid accuracy on more than half")
 
 
+def test_a_mean_has_the_number_of_its_starts(numbers: Numbers) -> None:
+    """Of the three attributes that all compared methods have; `rare` is not compared."""
+    starts = numbers.means.set_index("method")["n"]
+    assert starts.drop("rare").to_dict() == dict.fromkeys(
+        ("good", "fair", "random", "searched"), 3 * N
+    )
+    assert np.isnan(starts["rare"])
+
+
 def test_a_record_says_whether_its_method_is_a_floor(tmp_path: Path) -> None:
     fake_run(tmp_path, "random", "smile")  # a record of an older version
     fake_run(tmp_path, "random", "age", floor=False)

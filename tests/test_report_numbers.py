@@ -375,6 +375,9 @@ def test_a_number_without_values_of_starts_joins_the_seeds_intervals(tmp_path: P
         rows = metric_rows(path_length=value)
         ends = value - below[seed], value + above[seed], 100 + seed
         rows.loc[rows["metric"] == "path_length", ["low", "high", "count"]] = ends
+        # A number that no seed has, and one that a seed lacks.
+        lacked = ["wrong_direction", "off_target_flips"][: 2 - (seed > 0)]
+        rows.loc[rows["metric"].isin(lacked), ["value", "low", "high"]] = np.nan
         made = {"peak_memory_mb": 900.0 - seed, "device": "cuda"}
         fake_run(tmp_path, "a", "smile", rows, seed=seed, fit_seconds=float(seed), made=made)
     results = load(tmp_path, by_seed=False)
@@ -388,6 +391,9 @@ def test_a_number_without_values_of_starts_joins_the_seeds_intervals(tmp_path: P
     (joined,) = results.rows.query("metric == 'path_length'").to_dict("records")
     assert (joined["count"], joined["seeds"]) == (100, 3)
     assert joined["seed_variance"] == pytest.approx(values.var(ddof=1) / 3)
+    others = results.rows.set_index("metric")
+    assert others.loc["wrong_direction", ["value", "low", "high"]].isna().all()
+    assert others.loc["off_target_flips", "value"] == pytest.approx(1.3 * 0.4)
     # Times are means, and a machine must have the most memory.
     (run,) = results.runs.to_dict("records")
     assert (run["fit_seconds"], run["peak_memory_mb"]) == (1.0, 900.0)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, norm, t
+from scipy.stats import binom, binomtest, norm, spearmanr, t
 
 from editbench.base import seeding
 from editbench.stats.intervals import (
+    SeedSpread,
     bootstrap_mean,
     bootstrap_ratios,
     crossed_means,
@@ -18,6 +19,7 @@ from editbench.stats.intervals import (
     median_interval,
     resampled_means,
     resampled_sums,
+    seed_draws,
     seed_spread,
     shared_seed_spread,
     wilson,
@@ -83,6 +85,7 @@ def test_a_single_value_has_no_interval():
     assert np.isnan([bootstrap_mean(one), median_interval(one), crossed_means(one[:, None])]).all()
     assert np.isnan(crossed_means(np.array([[1.0, 2.0, 3.0]]))).all()
     # Two starts have all values in between.
+    assert bootstrap_mean(np.array([1.0, 3.0])) == (1.0, 3.0)
     assert crossed_means(np.array([[1.0, 1.0], [3.0, 3.0]])) == (1.0, 3.0)
     # Two clusters, of which the second column has one alone.
     low, high = bootstrap_ratios(np.array([[1.0, 1.0], [3.0, 0.0]]), np.array([[1, 1], [1, 0]]))
@@ -156,6 +159,21 @@ def test_the_ends_of_a_share_solve_wilsons_equation():
     ends = np.array(crossed_share(values))
     away = (share - ends) / np.sqrt(ends * (1 - ends) / effective)
     np.testing.assert_allclose(away, norm.ppf(0.975) * np.array([1, -1]))
+
+
+def test_deviations_due_to_seeds_are_quantiles_of_students_t():
+    """Three seeds whose mean has the standard deviation 2."""
+    found = seed_draws(SeedSpread(4.0, 3), 2000, "a mean")
+    assert np.isfinite(found).all()
+    ranked = np.sort(found)
+    np.testing.assert_allclose(ranked, -ranked[::-1], atol=1e-6)
+    np.testing.assert_allclose(t.cdf(ranked / 2, 2), (np.arange(2000) + 0.5) / 2000, atol=1e-9)
+    # Different means have the same deviations in independent orders.
+    other = seed_draws(SeedSpread(4.0, 3), 2000, "another mean")
+    np.testing.assert_array_equal(np.sort(other), ranked)
+    assert abs(spearmanr(found, other).statistic) < 0.1
+    for spread in (SeedSpread(0.0, 3), SeedSpread(4.0, 1)):
+        assert not seed_draws(spread, 5, "a mean").any()
 
 
 def test_the_shared_part_of_seeds_is_the_covariances_between_attributes():

@@ -167,7 +167,8 @@ def test_the_curves_are_the_formulas(place):
     assert at.index.tolist() == pytest.approx(np.arange(0.05, 1.01, 0.05).tolist())
     for level, row in at.iterrows():
         if level > fine_c.max():
-            assert np.isnan(row["value"]) and row["note"] == "this much control is never reached"
+            assert np.isnan([row["value"], row["low"], row["high"]]).all()
+            assert row["note"] == "this much control is never reached"
         else:
             there = np.flatnonzero(fine_c >= level - 1e-12)[0]
             assert row["value"] == pytest.approx(fine_d[there], abs=1e-4) and row["note"] == ""
@@ -328,6 +329,12 @@ def test_a_control_of_0_or_1_is_not_certain(hits):
     row = curve(ControlDisentanglement(steps=3, draws=20)(walks(labels)), "cd_max_control").iloc[0]
     expected = binomtest(hits, 5).proportion_ci(method="wilson")
     assert (row["value"], row["low"], row["high"]) == pytest.approx((hits / 5, *expected))
+
+
+def test_a_single_start_has_no_interval_of_its_entropy():
+    rows = ControlDisentanglement(steps=12, draws=20)(walks(random_labels(1, 12))).rows
+    resampled = rows[~rows["metric"].isin(["cd_control", "cd_control_ever", "cd_end_control"])]
+    assert resampled[["low", "high"]].isna().all(axis=None) and resampled["value"].notna().any()
 
 
 # -- reading one curve against another ---------------------------------------------------------------------------------

@@ -188,6 +188,9 @@ def test_noise_is_far_from_the_pictures_of_the_embedded_world_and_a_perfect_edit
         distance = PictureDistance(data, 700)
         pictures = world.decode(Codes(Space.W, w[700:]))
         assert distance(pictures).mean() == pytest.approx(1, abs=0.3)
+        # Larger pictures are averaged down.
+        large = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        torch.testing.assert_close(distance(large), distance(pictures))
         noise = torch.rand(pictures.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
         assert distance(noise).mean() > 10
         assert distance((pictures + 0.6 * noise).clamp(-1, 1)).mean() > 4

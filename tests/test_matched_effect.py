@@ -155,6 +155,10 @@ def test_who_does_not_get_there_is_counted_and_left_out():
     found = Trajectories(pd.DataFrame(rows), MIXED, "a", np.ones(MIXED.width))
     result = MatchedEffect((0.5, 1.0), min_starts=2, draws=50)(found)
     assert curve(result, "matched_reached").tolist() == pytest.approx([2 / 3, 1 / 3])
+    reached = result.samples[result.samples["metric"] == "matched_reached"]
+    reached = reached.pivot(index="x", columns="start", values="value")
+    assert reached.loc[0.5].to_dict() == {1: 1, 2: 0, 3: 1}
+    assert reached.loc[1.0].to_dict() == {1: 1, 2: 0, 3: 0}
     assert curve(result, "matched_path")[0.5] == pytest.approx((0.5 / 0.7 + 1 + 1 / 1.1) / 2)
     notes = result.rows[result.rows["metric"] == "matched_path"].set_index("x")["note"]
     assert notes[0.5] == "" and notes[1.0].startswith("hidden: 1 starts")

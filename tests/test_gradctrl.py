@@ -215,6 +215,16 @@ def test_fit_learns_a_linear_world_and_is_deterministic():
     ).double().mean() > 0.95
 
 
+def test_examples_are_the_most_confident_of_either_class():
+    data = fit_data()
+    editor = GradCtrl(n_per_class=30, pool=len(data.fit))
+    training, _, _, _ = editor._examples(data, ["a"], 1.0)
+    lowest_first = data.fit.logits[:, 0].argsort()
+    for label, expected in enumerate((lowest_first[:30], lowest_first[-30:])):
+        chosen = training.codes[0][training.labels[0] == label]
+        assert set(map(tuple, chosen.tolist())) == set(map(tuple, data.fit.w[expected].tolist()))
+
+
 def test_all_examples_train_unless_some_are_held_out_as_in_the_published_code():
     data = fit_data()
     editor = GradCtrl(n_per_class=30)

@@ -354,6 +354,17 @@ def test_random_sides_are_of_their_classes_and_as_many_as_the_extremes(multiclas
     if multiclass == "pairwise":
         assert report.notes["examples_pairs.kind"] == expected.notes["examples_pairs.kind"]
         assert set(map(tuple, report.notes["in_class_pairs.kind"].values())) == {(1.0, 1.0)}
+        # Labels are read until the side of every pair is full.
+        order = example_order(data)
+        sizes = [("a", 0, 100), ("a", 1, 100)]
+        for name in ("kind", "angle"):
+            for pair, examples in report.notes[f"examples_pairs.{name}"].items():
+                sizes += [(name, int(c), size) for c, size in zip(pair.split("-"), examples)]
+        reach = 0
+        for name, c, size in sizes:
+            labels = MIXED.labels(data.fit.logits, name).numpy()[order]
+            reach = max(reach, int(np.flatnonzero(labels == c)[size - 1]) + 1)
+        assert report.labels == reach
     # The labels are read until every side is full: by counting, for the binary attribute.
     one = fit_data()
     order, labels = example_order(one), one.attributes.labels(one.fit.logits, "a").numpy()

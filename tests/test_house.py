@@ -70,7 +70,9 @@ LOWER = (
 @pytest.mark.parametrize("metric", group_options("metric"))
 def test_every_metric_is_configured_versioned_and_tells_the_better_side(metric):
     cfg = compose_config([f"metric=[{metric}]"])
-    cls = get_class(cfg.metric[metric]["_target_"])
+    # The same metric with other options has the name of the metric.
+    (chosen,) = cfg.metric.values()
+    cls = get_class(chosen["_target_"])
     assert issubclass(cls, Metric) and cls.version >= 1 and cls.produces and cls.citation
     for name, better in cls.produces.items():
         if better is not None:

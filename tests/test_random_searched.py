@@ -47,12 +47,10 @@ def test_the_floor_has_a_direction_where_ganspace_has_no_control():
 
 def test_another_seed_draws_other_directions():
     data = fit_data(dim=8)
-    one = RandomSearched(**SMALL).find_directions(data).vectors
-    again = RandomSearched(**SMALL).find_directions(data).vectors
     found = RandomSearched(**SMALL).find_directions(data)
     np.testing.assert_allclose(found.mean, data.fit.w.double().mean(0))
-    one = found.rows
-    again = RandomSearched(**SMALL).find_directions(data).rows
+    one = found.vectors
+    again = RandomSearched(**SMALL).find_directions(data).vectors
     data.seed += 1
     other = RandomSearched(**SMALL).find_directions(data).vectors
     np.testing.assert_array_equal(one, again)

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import scipy.stats
 from rich.console import Console
-from scipy.stats import t
 
 from editbench.figures.theme import Theme, theme_of
 from editbench.report import figure_trade, load, print_table
@@ -382,7 +381,7 @@ def test_a_number_without_values_of_starts_joins_the_seeds_intervals(tmp_path: P
         fake_run(tmp_path, "a", "smile", rows, seed=seed, fit_seconds=float(seed), made=made)
     results = load(tmp_path, by_seed=False)
     row = main_table(results).iloc[0]
-    part = t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
+    part = scipy.stats.t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
     assert row["path_length"] == pytest.approx(6)
     high = 6 + np.sqrt(above.mean() ** 2 + part**2)
     assert row["path_length_high"] == pytest.approx(high)

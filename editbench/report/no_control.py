@@ -45,8 +45,8 @@ def count_failures(
         )
         seeds = run["seeds"]
         by_seed = tuple((seed, 0.0) for seed in seeds) if len(seeds) > 1 else None
-        zeros = zeros.assign(seeds=len(seeds), seed_variance=0.0)
-        zeros["seed_means"] = [by_seed] * len(zeros)
+        means = pd.Series([by_seed] * len(zeros), index=zeros.index, dtype=object)
+        zeros = zeros.assign(seeds=len(seeds), seed_variance=0.0, seed_means=means)
         more_rows.append(zeros)
         more_samples.append(starts)
     return joined(rows, more_rows), joined(samples, more_samples)

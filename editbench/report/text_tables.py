@@ -289,7 +289,8 @@ def _runs(numbers: Numbers, columns: Sequence[Column], theme: Theme, style: Styl
         cells: list[str | Cell] = [_marked(cell(record, column), floors) for column in columns]
         if record["status"] != "done":
             # The state is in the place of the first number, to explain the missing numbers.
-            cells = [state_of(record), *[""] * len(columns)][: len(columns)]
+            state: list[str | Cell] = [state_of(record), *[""] * len(columns)]
+            cells = state[: len(columns)]
         rows.append([theme.attribute(record["attribute"]), _name(record, theme), *cells])
     heads = ["attribute", "method", *(column.heading for column in columns)]
     return TextTable(setting_title(numbers, theme), heads, rows, run_notes(numbers, theme, style))

@@ -244,6 +244,7 @@ def test_a_diverged_walk_stays_in_the_denominator_of_control_and_has_no_entropy(
         and curve(gone, "cd_entropy")["value"].isna().all()
     )
     assert "every walk diverged" in curve(gone, "cd_area")["note"].item()
+    assert np.isnan(scalar(gone, "cd_end_flips"))
 
 
 def test_walks_that_stop_at_their_crossing_are_refused_with_the_fix():

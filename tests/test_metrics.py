@@ -256,7 +256,9 @@ def test_a_walk_of_nan_is_a_failure_and_gives_no_points():
 
 def test_notes_say_why_a_number_should_not_be_read():
     few = AttributeDependency()(HAND)
-    assert rows_of(few, "ad")["note"].str.contains("fewer than 30").all()
+    assert rows_of(few, "ad")["note"].str.contains("starts are fewer than 30").all()
+    pooled = AttributeDependency(pooling="rows")(HAND)
+    assert rows_of(pooled, "ad")["note"].str.contains("points are fewer than 30").all()
     never = table_of(
         {k: [(-1, 1, 1), (-0.9, 1, 1)] for k in range(12)} | {20: [(-1, 1, 1), (1.5, 1, 1)]}
     )

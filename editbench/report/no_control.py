@@ -82,9 +82,10 @@ def failures(
 
 
 def joined(table: pd.DataFrame, more: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """A table with further rows, in its own types."""
+    """A table with further rows, with its own columns and types."""
     # pandas cannot join tables without rows to others without losing the types.
-    filled = [part for part in more if len(part)]
+    filled = [part for part in (table, *more) if len(part)]
     if not filled:
         return table
-    return pd.concat([table, *filled], ignore_index=True).astype(table.dtypes.to_dict())
+    whole = pd.concat(filled, ignore_index=True)
+    return whole[list(table.columns)].astype(table.dtypes.to_dict())

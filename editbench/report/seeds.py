@@ -88,18 +88,9 @@ def pool_seeds(
     none_rows, none_samples = tables([])
     return (
         pd.DataFrame(cells, columns=runs.columns).reset_index(drop=True),
-        _stacked(pooled_rows, none_rows),
-        _stacked(pooled_samples, none_samples),
+        joined(none_rows, pooled_rows),
+        joined(none_samples, pooled_samples),
     )
-
-
-def _stacked(parts: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:
-    """Concatenate parts of a table, with its types."""
-    # pandas cannot join a table without rows to others without losing the types.
-    parts = [part for part in parts if len(part)]
-    if not parts:
-        return like
-    return pd.concat(parts, ignore_index=True)[list(like.columns)].astype(like.dtypes.to_dict())
 
 
 def _joined_runs(group: pd.DataFrame, costs: tuple[str, ...]) -> dict[Any, Any]:

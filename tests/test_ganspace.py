@@ -173,7 +173,10 @@ def test_contract(options, attribute):
     editor, report = fitted(data, **options)
     check_editor(editor, data, attribute, GANSpace(**(SMALL | options)))
     editor.check(data.generator, MIXED, attribute)
-    assert all(note["found"] for note in report.notes[f"control.{attribute}"].values())
+    notes = report.notes[f"control.{attribute}"].values()
+    assert all(note["found"] for note in notes)
+    # Walks move the rows that the search has found.
+    assert editor.bounds[attribute].tolist() == [note["rows"] for note in notes]
 
 
 def test_every_class_walks_along_its_own_component_in_its_own_rows():

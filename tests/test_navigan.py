@@ -371,9 +371,12 @@ def test_training_lowers_the_loss_tells_directions_apart_and_repeats():
     assert found.last_loss < 0.6 * found.first_loss and found.accuracy > 0.75
     assert torch.equal(found.coefficients, again.coefficients) and found.accuracy == again.accuracy
     short = Training(**(vars(options) | {"iterations": 2}))
+    before = generator.decoded
     one, other = (
         learn(generator, "conv", basis, 3, 12 / scale, short, small, seed) for seed in (0, 1)
     )
+    # One pair for the channels, 2 steps on 16 pairs and back through the edited ones, 128 fresh.
+    assert generator.decoded - before == 2 * (2 + 2 * (2 * 16 + 16) + 2 * 128)
     assert not torch.allclose(one.coefficients, other.coefficients)
 
 

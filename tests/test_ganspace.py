@@ -176,7 +176,7 @@ def test_contract(options, attribute):
     notes = report.notes[f"control.{attribute}"].values()
     assert all(note["found"] for note in notes)
     # Walks move the rows that the search has found.
-    assert editor.bounds[attribute].tolist() == [note["rows"] for note in notes]
+    assert editor.row_ranges[attribute].tolist() == [note["rows"] for note in notes]
 
 
 def test_every_class_walks_along_its_own_component_in_its_own_rows():

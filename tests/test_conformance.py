@@ -20,7 +20,7 @@ from editbench.base.errors import UnknownName
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
 from editbench.conformance import CHECKS, conform, subject
-from editbench.conformance.load import load_factory
+from editbench.conformance.load import WrongUsage, load_factory
 from editbench.conformance.testbeds import (
     DIM,
     FAMILIES,
@@ -484,6 +484,14 @@ def test_one_of_several_a_dotted_name_and_a_configuration(tmp_path, monkeypatch)
     assert load_factory(str(conf / "mine.yaml"), ["delta=0.75"])().delta == 0.75
     with pytest.raises(UnknownName, match="Did you mean 'delta'"):
         load_factory(str(conf / "mine.yaml"), ["delt=1"])
+    # An option that is based on another one has its class.
+    (conf / "wide.yaml").write_text("defaults: [mine, _self_]\nname: wide\ndelta: 2.5\n")
+    made = load_factory(str(conf / "wide.yaml"), more=[conf.parent])()
+    assert type(made).__name__ == "One" and made.delta == 2.5
+    assert load_factory("gradctrl_500")().n_per_class == 500
+    (conf / "nothing.yaml").write_text("name: nothing\n")
+    with pytest.raises(WrongUsage, match=r"nothing\.yaml has no _target_"):
+        load_factory(str(conf / "nothing.yaml"))
 
 
 def test_a_file_in_a_folder_outside_the_project(tmp_path, monkeypatch, capsys):

@@ -261,6 +261,8 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
     user_code.search_folders(folder.parent, folder.parent.parent, folder)
     options = read_yaml(path)
     target = str(options.get("_target_", ""))
+    if not target and "defaults" in options:
+        target = _inherited_target(path, more)
     if not target and set(ROLES) & set(options):
         raise WrongUsage(f"{path} is a scorer: {OTHERS}")
     if not target:
@@ -287,6 +289,15 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
     return Factory(lambda: build(config), kind, draw)
 
 
+def _inherited_target(path: Path, more: Sequence[Path]) -> str:
+    """The class of an option that is based on another one; '' if that has none either."""
+    # Hydra finds the other option in the same group, which is the name of the folder.
+    group = path.resolve().parent.name
+    if group not in GROUPS.values():
+        return ""
+    return str(_composed(path, group, more).get("_target_", ""))
+
+
 def _composed(path: Path, group: str, more: Sequence[Path]) -> Any:
     """The part of a job's configuration that a YAML file gives."""
     word = str(path)
@@ -294,6 +305,7 @@ def _composed(path: Path, group: str, more: Sequence[Path]) -> Any:
     if path.stem in option_names(group) and path.samefile(option_file(group, path.stem)):
         word = path.stem
     if group == GROUPS[METRIC]:
-        # A job takes several metrics, each under its own name.
-        return compose_config([f"{group}=[{word}]"], more)[group][path.stem]
+        # A job takes several metrics, each under a name, which need not be that of the file.
+        (metric,) = compose_config([f"{group}=[{word}]"], more)[group].values()
+        return metric
     return compose_config([f"{group}={word}"], more)[group]

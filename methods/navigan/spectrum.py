@@ -129,8 +129,8 @@ def check_count(
     """
     if not 1 <= count <= size:
         raise EditbenchError(
-            f"method.count={count}: the weight of '{layer}' has only {size} numbers, so no more "
-            "eigenvectors; lower method.count"
+            f"method.count={count} must be from 1 to {size}, since the weight of '{layer}' has "
+            f"{size} numbers"
         )
     # A layer may have fewer weights than a block has rows.
     block = min(block, size)

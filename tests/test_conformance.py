@@ -489,6 +489,16 @@ def test_one_of_several_a_dotted_name_and_a_configuration(tmp_path, monkeypatch)
     made = load_factory(str(conf / "wide.yaml"), more=[conf.parent])()
     assert type(made).__name__ == "One" and made.delta == 2.5
     assert load_factory("gradctrl_500")().n_per_class == 500
+    # In a folder that names no group, it may be a method or a metric.
+    (tmp_path / "own.yaml").write_text("defaults: [gradctrl, _self_]\nname: own\ndelta: 2.5\n")
+    assert load_factory(str(tmp_path / "own.yaml"))().delta == 2.5
+    (tmp_path / "half.yaml").write_text(
+        "# @package metric.half\ndefaults: [attribute_dependency@_here_, _self_]\nat: 0.25\n"
+    )
+    assert load_factory(str(tmp_path / "half.yaml"))().x_star == 0.25
+    (tmp_path / "lost.yaml").write_text("defaults: [no_such_option, _self_]\n")
+    with pytest.raises(WrongUsage, match=r"lost\.yaml has no _target_"):
+        load_factory(str(tmp_path / "lost.yaml"))
     (conf / "nothing.yaml").write_text("name: nothing\n")
     with pytest.raises(WrongUsage, match=r"nothing\.yaml has no _target_"):
         load_factory(str(conf / "nothing.yaml"))

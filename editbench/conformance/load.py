@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -292,10 +293,14 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
 def _inherited_target(path: Path, more: Sequence[Path]) -> str:
     """The class of an option that is based on another one; '' if that has none either."""
     # Hydra finds the other option in the same group, which is the name of the folder.
-    group = path.resolve().parent.name
-    if group not in GROUPS.values():
-        return ""
-    return str(_composed(path, group, more).get("_target_", ""))
+    folder = path.resolve().parent.name
+    if folder in GROUPS.values():
+        return str(_composed(path, folder, more).get("_target_", ""))
+    # A file elsewhere may be of either group.
+    for group in GROUPS.values():
+        with suppress(EditbenchError):
+            return str(_composed(path, group, more).get("_target_", ""))
+    return ""
 
 
 def _composed(path: Path, group: str, more: Sequence[Path]) -> Any:

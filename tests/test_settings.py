@@ -70,7 +70,7 @@ WRONG = [
     ("out=''", "out=null must be text, as in out=runs"),
     ("offline=perhaps", "offline=perhaps must be true or false, as in offline=false"),
     ("metric=[]", "leaves nothing to measure"),
-    ("+metric.locality.at=1", "metric.locality has options, but is not chosen: add it to metric="),
+    ("+metric.locality.at=1", "metric.locality has options but no class: choose it in metric=["),
     ("method=[gradctrl,random]", "a job takes one method; sweep with -m method=gradctrl,random"),
     ("inversion.lr=-1", "inversion.lr=-1 must be positive"),
     ("inversion.lr=inf", "inversion.lr=inf must be finite"),

@@ -428,11 +428,11 @@ def _components(group: str, value: object) -> dict[str, Component]:
         )
     found: dict[str, Component] = {}
     for name, part in value.items():
-        # Such as an experiment's options for a metric that the command line leaves out.
+        # An experiment may have options for a metric that the command line leaves out.
         if isinstance(part, dict) and "_target_" not in part:
             raise EditbenchError(
-                f"{group}.{name} has options, but is not chosen: add it to {group}=[NAME,...], or "
-                "leave these options out"
+                f"{group}.{name} has options but no class: choose it in {group}=[NAME,...], or add "
+                "_target_: my_package.my_module.MyClass to its YAML"
             )
         found[name] = Component.from_config(f"{group}.{name}", part, name)
     return found

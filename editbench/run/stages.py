@@ -146,7 +146,8 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     batch = engine_batch(settings, networks)
     # Batches of the walk are known to fit into memory.
     observing = observing.in_batches(batch)
-    _check_sides(job, _imported_agreement(job, observing))
+    agreement = _imported_agreement(job, observing)
+    _check_sides(job, agreement)
     stride = _find_stride(observing.context, settings.engine)
     # The generator's counter has the samples of the fit too.
     before = networks.generator.decoded
@@ -163,6 +164,7 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
     made = _provenance(job, fitted, starts, result, walk_calls)
+    made["imported_agreement"] = agreement
     if stride is not None:
         # Not reached: the method moves the target too little, and its own steps are walked.
         made["stride"] = asdict(stride)
@@ -184,7 +186,6 @@ def observe(job: Job, observing: Observing, made: dict[str, Any], folder: Path) 
         made: provenance so far.
         folder: for the files of the observations and the complete provenance.
     """
-    made["imported_agreement"] = _imported_agreement(job, observing)
     observed = observe_after_walk(
         folder, observing.observations, observing.context, observing.refused
     )

@@ -113,7 +113,7 @@ def run(
             '"__main__":`. If it stands there, memory may have run out: finished work is kept; call '
             "again with fewer workers"
         ) from error
-    return Runs(reports.load(roots.pop(), found))
+    return Runs(reports.load(roots.pop(), found).with_failures())
 
 
 def load(root: PathLike = "runs") -> Runs:
@@ -131,7 +131,7 @@ def load(root: PathLike = "runs") -> Runs:
         >>> runs["random", "smile"].status
         'done'
     """
-    return Runs(reports.load(Path(root)))
+    return Runs(reports.load(Path(root)).with_failures())
 
 
 class Runs:
@@ -229,7 +229,8 @@ class Runs:
     def table(self) -> pd.DataFrame:
         """The numbers of all metrics, one row per run and number.
 
-        A curve has one row for each of its points.
+        A curve has one row for each of its points. A run whose search found no control is 'skipped',
+        but has accuracy and success rate 0, so that a mean over runs counts it as a failure.
 
         Returns:
             Columns method (with its variant), attribute, seed and run_id, and the columns of the

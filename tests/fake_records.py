@@ -177,6 +177,8 @@ def fake_run(
         samples.to_parquet(folder / "samples.parquet")
         if pictures is not None:
             save_strips(folder, pictures)
+    elif made is not None:
+        (folder / "provenance.json").write_text(json.dumps(made))
     about = {
         "method": method,
         "attribute": attribute,

@@ -146,6 +146,19 @@ def test_a_label_that_is_the_name_of_the_method_is_one_run(tmp_path):
     assert runs["alpha (k=2)", "smile"].folder == other
 
 
+def test_a_mean_over_runs_counts_a_search_without_a_control_as_a_failure(tmp_path):
+    for attribute in ("smile", "age"):
+        # "other" shows from which starts the search should have walked.
+        for method in ("m", "other"):
+            if (method, attribute) == ("m", "age"):
+                fake_run(tmp_path, method, attribute, status="skipped", no_control=True)
+            else:
+                fake_run(tmp_path, method, attribute)
+    table = eb.load(tmp_path).table()
+    accuracy = table[table["metric"] == "accuracy"].groupby("method")["value"].mean()
+    assert accuracy["m"] == accuracy["other"] / 2 > 0
+
+
 def test_what_cannot_be_meant_is_said(here):
     runs = eb.load("runs")
     for key in ("random", ("random",), ("random", "smile", 0, 1), 0):

@@ -213,6 +213,26 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
     ]  # told apart in reports
 
 
+def test_a_search_without_a_control_failed_on_every_image(config, home, capsys):
+    root = home / "failed"
+    search = ["method=random_searched", "method.components=2", "method.min_effect=1000"]
+    for words in (["method=random"], search):
+        for starts in ("none", "faces"):
+            outcome = run_job(config(f"inversion={starts}", f"out={root}", *words))
+            assert outcome.status == ("done" if words == ["method=random"] else "skipped")
+    assert main(["invert", "compare", str(root)]) == 0
+    capsys.readouterr()
+    table = pd.read_csv(root / "real_images.csv").set_index("method")
+    walked = table.loc["random"]
+    failed = table.loc["random_searched"]
+    for name in ("real_accuracy", "generated_accuracy", "accuracy_true", "accuracy_seen"):
+        assert failed[name] == 0
+    for name in ("real_accuracy_n", "generated_accuracy_n", "space", "setting"):
+        assert failed[name] == walked[name]
+    for name in ("real_ad_at", "generated_ad_at", "real_distance", "generated_distance"):
+        assert np.isnan(failed[name])
+
+
 def test_without_such_runs_the_comparison_says_what_to_do(config, tmp_path, capsys):
     run_job(config("inversion=none", f"out={tmp_path}"))
     assert main(["invert", "compare", str(tmp_path)]) == 1

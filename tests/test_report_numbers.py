@@ -298,7 +298,7 @@ def test_seeds_without_a_control_are_failures_on_every_start(tmp_path: Path) -> 
         one_run(tmp_path, "a", "smile", column, ad, seed=seed + 1)
     # The first and the last seed, since the cell is named after a seed that has numbers.
     for seed in (0, 7):
-        fake_run(tmp_path, "a", "smile", **NO_CONTROL, seed=seed)
+        fake_run(tmp_path, "a", "smile", **NO_CONTROL, seed=seed, made={"fit_seconds": 9.0})
     fake_run(tmp_path, "a", "smile", seed=9, status="skipped", reason="too few examples")
     results = load(tmp_path, by_seed=False).with_failures()
     row = main_table(results).iloc[0]
@@ -311,6 +311,9 @@ def test_seeds_without_a_control_are_failures_on_every_start(tmp_path: Path) -> 
         1.3 * 0.3
     )
     assert (row["seeds"], row["no_control"], row["seed"]) == (5, 2, "0, 1, 2, 3, 7")
+    # All five seeds were fitted, but only three walked.
+    assert row["fit_seconds"] == pytest.approx((3 * 1.5 + 2 * 9.0) / 5)
+    assert row["walk_seconds"] == pytest.approx(4.8)
     assert "seed 9 skipped: too few examples" in row["reason"]
     spread = results.rows.set_index("metric").loc["accuracy", "seed_variance"]
     assert spread == pytest.approx(seed_spread(counted).variance) and spread > 0

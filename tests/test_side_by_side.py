@@ -366,3 +366,70 @@ def test_one_start_is_no_evidence():
     assert found["difference"] == pytest.approx(-0.7)
     assert np.isnan([found["low"], found["high"], found["p"]]).all()
     assert verdict_of({"verdict": OPEN, "p_holm": np.nan}) == OPEN
+
+
+NO_CONTROL = {"status": "skipped", "reason": "no control found", "no_control": True}
+
+
+def test_a_search_without_a_control_failed_on_every_start(tmp_path, capfd):
+    """By the paired difference from zeros, which is what such a search did to each start."""
+    a = values_of(0, 0.4)
+    other = values_of(1, 0.5)
+    for folder in ("a", "b"):
+        record(tmp_path / folder, other, "other")
+    record(tmp_path / "a", a)
+    fake_run(tmp_path / "b", "m", "smile", **NO_CONTROL)
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    row = accuracy_row(found, method="m")
+    exact = paired_difference(pd.Series(np.zeros(N)), pd.Series(a))
+    assert row["a"] == pytest.approx(a.mean()) and row["b"] == 0
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx(
+        (exact.difference, exact.low, exact.high)
+    )
+    assert row["n"] == N and row["verdict"] == "worse" and found.pairing.alone == []
+    assert main(["report", "--compare", str(tmp_path / "a"), str(tmp_path / "b"), "--table"]) == 0
+    told = " ".join(capfd.readouterr().out.split())
+    assert "B: no control: the method's search found no edit" in told
+    assert "(m x smile, seed 0)" in told
+    reverse = accuracy_row(side_by_side(tmp_path / "b", tmp_path / "a"), method="m")
+    assert reverse["difference"] == -row["difference"] and reverse["verdict"] == "better"
+
+
+def test_seeds_without_a_control_count_in_shares_and_not_in_other_numbers(tmp_path):
+    a = np.stack([values_of(seed, 0.6) for seed in range(3)])
+    b = np.stack([values_of(9 + seed, 0.7) for seed in range(3)])
+    ads = np.random.default_rng(5).random((2, 3, N))
+    failed = {"a": (0,), "b": (0, 2)}
+    for side, (folder, values) in enumerate((("a", a), ("b", b))):
+        for seed in range(3):
+            if seed in failed[folder]:
+                fake_run(tmp_path / folder, "m", "smile", **NO_CONTROL, seed=seed)
+                values[seed] = 0
+                continue
+            ad = ads[side, seed]
+            rows = metric_rows(float(values[seed].mean()), float(ad.mean()), N)
+            samples = pd.concat(
+                pd.DataFrame({"metric": name, "start": np.arange(N), "value": one, "x": x})
+                for name, one, x in (("accuracy", values[seed], np.nan), ("ad_at", ad, 1.0))
+            )
+            fake_run(tmp_path / folder, "m", "smile", rows, samples=samples, seed=seed)
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    row = accuracy_row(found)
+    assert row["seeds"] == "0, 1, 2" and row["n"] == N
+    assert (row["a"], row["b"]) == pytest.approx((a.mean(), b.mean()))
+    assert row["difference"] == pytest.approx((b - a).mean())
+    # Seed 1 alone has an edit on both sides.
+    [ad_row] = found.table[found.table["metric"] == "ad_at"].to_dict("records")
+    assert ad_row["difference"] == pytest.approx(ads[1, 1].mean() - ads[0, 1].mean())
+    assert (ad_row["a"], ad_row["b"]) == pytest.approx((ads[0, 1].mean(), ads[1, 1].mean()))
+
+
+def test_without_starts_to_fail_on_there_is_nothing_to_compare(tmp_path):
+    """No other run of the folder says from which starts the search should have walked."""
+    record(tmp_path / "a", values_of(0))
+    record(tmp_path / "a", values_of(1), attribute="age")
+    record(tmp_path / "b", values_of(1), attribute="age")
+    fake_run(tmp_path / "b", "m", "smile", **NO_CONTROL)
+    found = side_by_side(tmp_path / "a", tmp_path / "b")
+    [alone] = found.pairing.alone
+    assert alone.reason == "A: done; B: skipped: no control found"

@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     if exports:
         root = args.root or Path("runs")
         with status("exporting"):
-            told = export(load(root), exports, args.out or root / "report")
+            told = export(load(root).with_failures(), exports, args.out or root / "report")
         print("\n".join(told))
         return 0
     root = args.root or Path("runs")

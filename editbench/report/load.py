@@ -130,7 +130,11 @@ class Results:
 
     def with_failures(self) -> Results:
         """The results with runs that found no control as failures, see editbench.report.no_control."""
-        rows, samples = count_failures(self.runs, self.rows, self.samples)
+        if not (self.runs["no_control"] > 0).any():
+            return self
+        # Runs that differ only in the seed walk from the same starts.
+        runs = add_settings(self.runs, self.configs, by_seed=False)
+        rows, samples = count_failures(runs, self.rows, self.samples)
         return replace(self, rows=rows, samples=samples)
 
     def only(self, setting: str) -> Results:

@@ -115,8 +115,10 @@ def _joined_runs(group: pd.DataFrame, costs: tuple[str, ...]) -> dict[Any, Any]:
     cell["no_control"] = int(without.sum())
     cell["leaking"] = bool(group["leaking"].any())
     cell["fit_cached"] = bool(kept["fit_cached"].all())
-    for name in (*costs, "seconds"):
-        cell[name] = kept[name].max() if name in LARGEST else kept[name].mean()
+    # A search without a control has costs too; what it lacks, such as walks, is NaN and left out.
+    for name in costs:
+        cell[name] = counted[name].max() if name in LARGEST else counted[name].mean()
+    cell["seconds"] = kept["seconds"].mean()
     missing = group[group["status"] != "done"]
     if len(done):
         # A mean over only some of the seeds must say so.

@@ -8,12 +8,16 @@ A run from inverted images is paired with the run that differs only in its start
 - `accuracy_true` of the real images: the share of walks that crossed while every other attribute
   had the true class of the image. It also counts what the inversion lost;
 - `accuracy_seen`: the same with the classes that the judge assigned to the image itself.
+
+A run whose search found no control fails on every start: its accuracies are 0, and it has no other
+number (`editbench.report.no_control`).
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from editbench.inversion.store import Inversion
 from editbench.report.load import Results, load
 from editbench.report.settings import flatten
 from editbench.run.record import Record
+from editbench.run.settings import NO_INVERSION
 
 # Keys of a configuration that are equal within a pair: all that a walk depends on, except for the
 # inversion.
@@ -86,27 +91,22 @@ def comparison(results: Results) -> pd.DataFrame:
 
     Returns:
         One row per run from inverted images, with the columns method, attribute, seed, setting,
-        inversion and space; `real_` and `generated_` (NaN if there is no such run) accuracy and
+        inversion and space ('-' if no finished run tells it); `real_` and `generated_` (NaN if there is no such run) accuracy and
         ad_at, each with `_low`, `_high` and `_n`, and distance; accuracy_true and accuracy_seen.
 
     Raises:
         EditbenchError: no finished run starts from inverted images.
     """
-    runs = results.runs[results.runs["status"] == "done"]
-    real = [
-        run for run in runs.to_dict("records") if "inversion" in results.provenance[run["run_id"]]
-    ]
-    if not real:
+    results = results.with_failures()
+    measured = (results.runs["status"] == "done") | (results.runs["no_control"] > 0)
+    runs = results.runs[measured].to_dict("records")
+    real = [run for run in runs if _from_images(run, results)]
+    if all(run["status"] != "done" for run in real):
         raise EditbenchError(
             f"no finished run of {results.root} starts from inverted images: run "
             "`editbench run -m experiment=real_images` first"
         )
-    # Runs from samples of the bank have no inversion in their provenance.
-    others = {
-        _key(run, results): run["run_id"]
-        for run in runs.to_dict("records")
-        if "inversion" not in results.provenance[run["run_id"]]
-    }
+    others = {_key(run, results): run for run in runs if not _from_images(run, results)}
     rows = []
     for run in real:
         config = results.configs[run["run_id"]]
@@ -116,20 +116,51 @@ def comparison(results: Results) -> pd.DataFrame:
             "seed": run["seed"],
             "setting": run["setting"],
             "inversion": config["inversion"]["name"],
-            "space": results.provenance[run["run_id"]]["inversion"].get("space", "-"),
+            "space": _space(run, real, results),
         }
         # A run without a counterpart stays in the table, for its own numbers.
         twin = others.get(_key(run, results))
-        for name, run_id in (("real", run["run_id"]), ("generated", twin)):
+        for name, one in (("real", run), ("generated", twin)):
             for metric in METRICS:
                 row |= {
                     f"{name}_{metric}{key}": value
-                    for key, value in _value(results, run_id, metric).items()
+                    for key, value in _value(results, one, metric).items()
                 }
-            row[f"{name}_distance"] = _distance(results.root / run_id) if run_id else np.nan
+            walked = one is not None and one["status"] == "done"
+            row[f"{name}_distance"] = _distance(results.root / one["run_id"]) if walked else np.nan
         # Only for the run from images, since generated starts have no true classes.
-        rows.append(row | _against_images(results.root / run["run_id"]))
-    return pd.DataFrame(rows)
+        if run["status"] == "done":
+            row |= _against_images(results.root / run["run_id"])
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    failed = np.array([run["status"] != "done" for run in real])
+    for column in ("accuracy_true", "accuracy_seen"):
+        # Of images without known classes, accuracy_true is NaN for all runs.
+        known = table.groupby("setting")[column].transform("count") > 0
+        table.loc[failed & known, column] = 0.0
+    return table
+
+
+def _from_images(run: dict[Any, Any], results: Results) -> bool:
+    """Whether a run's walks start from inverted images."""
+    inversion = results.configs[run["run_id"]].get("inversion", {})
+    return inversion.get("name", NO_INVERSION) != NO_INVERSION
+
+
+def _space(run: dict[Any, Any], real: Sequence[dict[Any, Any]], results: Results) -> str:
+    """The space of the inversion of a run.
+
+    Args:
+        run: a run from inverted images.
+        real: all such runs. Only finished ones have opened the inversion, and those of a setting
+            have the same one.
+        results: records of the runs.
+    """
+    for one in (run, *(other for other in real if other["setting"] == run["setting"])):
+        inversion = results.provenance[one["run_id"]].get("inversion", {})
+        if "space" in inversion:
+            return str(inversion["space"])
+    return "-"
 
 
 def _key(run: dict[Any, Any], results: Results) -> str:
@@ -145,8 +176,9 @@ def _key(run: dict[Any, Any], results: Results) -> str:
     return json.dumps([run["attribute"], kept, hashes], sort_keys=True, default=str)
 
 
-def _value(results: Results, run_id: str | None, metric: str) -> dict[str, float]:
+def _value(results: Results, run: dict[Any, Any] | None, metric: str) -> dict[str, float]:
     """Ending of a column -> value, interval and count of a metric; NaN if it was not measured."""
+    run_id = None if run is None else run["run_id"]
     found = results.rows[(results.rows["run_id"] == run_id) & (results.rows["metric"] == metric)]
     if found.empty:
         return {"": np.nan, "_low": np.nan, "_high": np.nan, "_n": np.nan}

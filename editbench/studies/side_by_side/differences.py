@@ -20,6 +20,7 @@ import pandas as pd
 
 from editbench.regression.compare import share_starts
 from editbench.report.load import COST_KEYS, Results
+from editbench.report.no_control import joined
 from editbench.report.paired import (
     FEWEST,
     PER_PAIR,
@@ -162,7 +163,7 @@ class FolderNumbers:
     """The numbers of one folder, with the seeds of each cell pooled.
 
     Args:
-        results: all records of the folder, with seeds not pooled.
+        results: all records of the folder, with seeds not pooled and failures counted.
         cells: the cells of the comparison.
         side: 'a' or 'b'.
     """
@@ -179,7 +180,11 @@ class FolderNumbers:
         # Curves without values of single starts are left out: many rows that cannot be tested.
         rows = rows[rows["x"].isna() | rows["metric"].isin([*metrics, AT_EFFECT])]
         tables = _grouped_tables(rows, samples)
-        _, rows, _ = pool_seeds(runs, tables, ("learned", *COST_KEYS))
+        _, pooled_rows, _ = pool_seeds(runs, tables, ("learned", *COST_KEYS))
+        self.without_control = set(runs.loc[runs["no_control"] > 0, "run_id"])
+        # Cells without any control are not pooled: the failures of all seeds are the same.
+        failed = self.without_control & {self.first_run(cell) for cell in cells}
+        rows = joined(pooled_rows, [rows[rows["run_id"].isin(failed)]])
         self.floors = dict(zip(runs["run_id"], runs["floor"]))
         pooled = replace(results, runs=runs, rows=rows, samples=samples)
         self.samples = keyed_values(pooled, metrics)
@@ -188,10 +193,14 @@ class FolderNumbers:
         for row in rows.to_dict("records"):
             self.rows.setdefault(str(row["run_id"]), {})[key_of(row)] = row
 
+    def first_run(self, cell: CellPair) -> str:
+        """The run id of the rows of a cell: its first seed with a control, if there is one."""
+        run_ids = cell.run_ids(self.side)
+        return next((run for run in run_ids if run not in self.without_control), run_ids[0])
+
     def of(self, cell: CellPair) -> dict[tuple, dict[Any, Any]]:
         """Key -> row of a cell."""
-        # The pooled rows of a cell have the run id of its first seed.
-        return self.rows.get(cell.run_ids(self.side)[0], {})
+        return self.rows.get(self.first_run(cell), {})
 
     def by_start(self, cell: CellPair, key: tuple) -> pd.DataFrame | None:
         """Values of single starts of a number.
@@ -201,13 +210,15 @@ class FolderNumbers:
             key: of the number, see `key_of`.
 
         Returns:
-            (starts, seeds), indexed by start; None if the number is not their mean.
+            (starts, seeds), indexed by start; None if the number is not their mean. Seeds without
+            a control have a column only for shares of all starts.
         """
         columns = {}
         for seed, run in enumerate(cell.run_ids(self.side)):
-            if (run, key) not in self.samples:
+            if (run, key) in self.samples:
+                columns[seed] = self.samples[run, key]
+            elif run not in self.without_control:
                 return None
-            columns[seed] = self.samples[run, key]
         table = pd.DataFrame(columns).dropna(how="all").sort_index()
         value = self.of(cell)[key]["value"]
         mean = table.mean(axis=1).mean()
@@ -230,7 +241,7 @@ class FolderNumbers:
             cell: of the number.
             key: of the number, see `key_of`.
         """
-        return self.spreads.get((cell.run_ids(self.side)[0], key), SeedSpread())
+        return self.spreads.get((self.first_run(cell), key), SeedSpread())
 
 
 def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide:
@@ -308,7 +319,7 @@ def compare_cell(
         if right is None:
             continue
         row = describe_number(cell, key, left, right)
-        row["floor"] = bool(a.floors[cell.run_ids("a")[0]])
+        row["floor"] = bool(a.floors[a.first_run(cell)])
         rows.append(row)
         if row["verdict"] != OPEN:
             continue

@@ -1,5 +1,8 @@
 """Which runs of two folders are compared with each other, and what differs between them.
 
+A run whose search found no control is compared like a finished one: it failed on all its starts
+(`editbench.report.no_control`).
+
 Runs are paired as in the regression check (`editbench.regression.compare.pair_runs`): they have the
 same method, attribute and seed, and variants have the same options and setting. Runs with different
 generators or judges are never paired, since their numbers have different meanings.
@@ -43,6 +46,11 @@ class Pair:
         return self.a.method + self.a.label.removeprefix(job)
 
     @property
+    def without_control(self) -> list[str]:
+        """The sides whose search found no control: 'A', 'B', both or none."""
+        return [side for side, run in (("A", self.a), ("B", self.b)) if run.status != "done"]
+
+    @property
     def changed(self) -> list[str]:
         """Options and settings that differ, as 'key old -> new'."""
         options = differences(self.a.options, self.b.options)
@@ -74,9 +82,9 @@ class Pairing:
     """The runs of two folders.
 
     Args:
-        a: records of the first folder, with seeds not pooled.
-        b: records of the second folder.
-        pairs: runs that are done in both.
+        a: records of the first folder, with seeds not pooled and failures counted.
+        b: records of the second folder, likewise.
+        pairs: runs that have numbers in both.
         alone: all other runs, and records that cannot be read.
         notes: which record is used, for jobs with several records.
     """
@@ -104,12 +112,14 @@ def pair_folders(first: Path, second: Path) -> Pairing:
             f"{first} and {second} are the same folder; name the folders of two sweeps, such as "
             "runs/before and runs/after"
         )
-    a = load(first)
-    b = load(second)
+    a = load(first).with_failures()
+    b = load(second).with_failures()
     require_readable(a)
     require_readable(b)
     left, left_notes = pin_runs(without_numbers(a))
     right, right_notes = pin_runs(without_numbers(b))
+    left_measured = measured_runs(a)
+    right_measured = measured_runs(b)
     pairs = []
     alone = []
     apart: dict[str, None] = {}
@@ -123,7 +133,7 @@ def pair_folders(first: Path, second: Path) -> Pairing:
         if other:
             apart |= dict.fromkeys(other)
             alone.append(Alone("both", old.label, f"not comparable: {', '.join(other)}"))
-        elif old.status == "done" and new.status == "done":
+        elif old.run_id in left_measured and new.run_id in right_measured:
             pairs.append(Pair(old, new))
         else:
             alone.append(Alone("both", old.label, f"A: {state(old)}; B: {state(new)}"))
@@ -136,6 +146,17 @@ def pair_folders(first: Path, second: Path) -> Pairing:
         raise EditbenchError(nothing_in_common(first, second, left, right, list(apart)))
     notes = [f"A: {note}" for note in left_notes] + [f"B: {note}" for note in right_notes]
     return Pairing(a, b, pairs, alone, notes)
+
+
+def measured_runs(results: Results) -> set[str]:
+    """The run ids of finished runs, and of those without a control that have rows of failures.
+
+    Args:
+        results: of a folder, with failures counted.
+    """
+    runs = results.runs
+    failed = (runs["no_control"] > 0) & runs["run_id"].isin(results.rows["run_id"])
+    return set(runs.loc[(runs["status"] == "done") | failed, "run_id"])
 
 
 def without_numbers(results: Results) -> Results:

@@ -18,6 +18,7 @@ from editbench.figures.theme import make_theme
 from editbench.report import typeset
 from editbench.report.caveats import caveats
 from editbench.report.cells import MISSING, marks, number
+from editbench.report.notes import NO_CONTROL_MEANS, some
 from editbench.report.paired import SIGNIFICANCE
 from editbench.report.style import Style
 from editbench.report.tables import AT_EFFECT
@@ -81,7 +82,12 @@ def print_side_by_side(found: SideBySide) -> None:
             )
             before = row["attribute"]
         console.print(table)
-    for line in [*conclusions(found), *footnotes(found.table), *in_doubt(found)]:
+    for line in [
+        *conclusions(found),
+        *footnotes(found.table),
+        *failed_searches(found),
+        *in_doubt(found),
+    ]:
         console.print(escape(line), soft_wrap=True)
     for line in not_compared(found):
         console.print(escape(line), style="dim", soft_wrap=True)
@@ -205,6 +211,16 @@ def footnotes(table: pd.DataFrame) -> list[str]:
             "including its seeds; the interval is wider than a paired one"
         )
     return found
+
+
+def failed_searches(found: SideBySide) -> list[str]:
+    """Which searches found no control in A and in B, one sentence per folder."""
+    lines = []
+    for side in ("A", "B"):
+        failed = [pair.a.label for pair in found.pairing.pairs if side in pair.without_control]
+        if failed:
+            lines.append(f"{side}: {NO_CONTROL_MEANS} ({some(failed)})")
+    return lines
 
 
 def in_doubt(found: SideBySide) -> list[str]:
@@ -434,7 +450,12 @@ def page(found: SideBySide) -> str:
         second=found.second,
         names=" and ".join(names_of_folders(found.first, found.second)),
         changes=changes(found),
-        conclusions=[*conclusions(found), *footnotes(found.table), *in_doubt(found)],
+        conclusions=[
+            *conclusions(found),
+            *footnotes(found.table),
+            *failed_searches(found),
+            *in_doubt(found),
+        ],
         first_sections=[one for one in sections if one["first"]],
         more_sections=[one for one in sections if not one["first"]],
         alone=found.pairing.alone,

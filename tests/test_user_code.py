@@ -177,6 +177,51 @@ def test_a_default_of_another_kind_is_no_example_of_a_right_value(tmp_path):
         check_options("method", "own_slower.Slower", {"pace": 0.5})
 
 
+@pytest.mark.parametrize("later", ["", "from __future__ import annotations\n"])
+def test_a_list_of_the_wrong_kind_is_told_by_its_key(tmp_path, later):
+    """Whether annotations are objects or text."""
+    name = f"own_lists{len(later)}"
+    code = (
+        f"{later}from collections.abc import Sequence\n"
+        "class Lists:\n"
+        "    def __init__(self, rows: Sequence[int] = (1, 2), names: list[str] | None = None,\n"
+        "                 widths: float | Sequence[float] = 1.0,\n"
+        "                 pairs: Sequence[Sequence[int]] = ((0, 18),),\n"
+        "                 files: dict[str, str] = {}): ...\n"
+    )
+    (tmp_path / f"{name}.py").write_text(code)
+    user_code.search_folders(tmp_path)
+    target = f"{name}.Lists"
+    for options in (
+        {"rows": [3], "names": ["a"], "widths": [0.5, 2]},
+        {"pairs": [[1, 2]], "files": {"smile": "a.npy"}},
+    ):
+        check_options("method", target, options)
+    wrong = [
+        ({"rows": 3}, "rows=3 must be a list of whole numbers, as in method.rows=[1,2]"),
+        (
+            {"rows": [1, 2.5]},
+            "rows=[1,2.5] must be a list of whole numbers, as in method.rows=[1,2]",
+        ),
+        ({"rows": None}, "rows=null must be a list of whole numbers, as in method.rows=[1,2]"),
+        ({"names": "smile"}, "names=smile must be a list of text or null"),
+        ({"names": [True]}, "names=[true] must be a list of text or null"),
+        (
+            {"pairs": [1, 2]},
+            "pairs=[1,2] must be a list of lists of whole numbers, as in method.pairs=[[0,18]]",
+        ),
+        ({"files": "smile.npy"}, "files=smile.npy must be a mapping from names to text"),
+        (
+            {"widths": "x"},
+            "widths=x must be a number or a list of numbers, as in method.widths=1.0",
+        ),
+    ]
+    for options, message in wrong:
+        with pytest.raises(EditbenchError) as caught:
+            check_options("method", target, options)
+        assert str(caught.value) == f"method.{message}"
+
+
 def test_an_argument_that_the_yaml_lacks_is_told_how_to_give(tmp_path, capsys):
     faster = "class Faster(Editor):\n    def __init__(self, pace: int = 1): ...\n"
     (tmp_path / "own_faster.py").write_text(f"{CODE}\n{faster}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
@@ -19,6 +20,11 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
     "bool": ((bool,), "true or false"),
 }
+PLURALS = {"int": "whole numbers", "float": "numbers", "str": "text", "bool": "true or false"}
+# The annotation of a list, such as Sequence[int] or collections.abc.Sequence[list[str]].
+LIST = re.compile(r"(?:[\w.]*Sequence|list)\[(.+)\]")
+# The annotation of a mapping whose keys are text, such as dict[str, float], without spaces.
+MAPPING = re.compile(r"(?:[\w.]*Mapping|dict)\[str,(.+)\]")
 # Words that YAML does not read as text unless they are quoted.
 NO_TEXT = ("", "null", "true", "false")
 # Prefix of the keys that Hydra's `instantiate` reads itself.
@@ -53,13 +59,15 @@ def _is_kind(value: object, kind: str) -> bool:
 def in_yaml(value: object) -> object:
     """A value as messages show it.
 
-    null, true and false are written as in YAML. Text is quoted if it would be read as one of them
-    or as a number. Other values are unchanged.
+    null, true, false and lists are written as in YAML. Text is quoted if it would be read as one of
+    the three words or as a number. Other values are unchanged.
     """
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(str(in_yaml(item)) for item in value)}]"
     if not isinstance(value, str):
         return value
     try:
@@ -72,7 +80,8 @@ def in_yaml(value: object) -> object:
 
 
 def _as_in(key: str, example: object) -> str:
-    if example is None:
+    # An empty list or mapping shows nothing of its items.
+    if example is None or example in ((), [], {}):
         return ""
     return f", as in {key}={in_yaml(example)}"
 
@@ -232,7 +241,8 @@ def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
     """Check the options of a component against the arguments of its class or function.
 
     Nothing is built. Kinds are checked only for arguments annotated with plain types (int, float,
-    str, bool, or None). The constructor checks the others.
+    str, bool, or None), and with lists and mappings of them, such as Sequence[int]. The constructor
+    checks the others.
 
     Args:
         key: the component's place in the configuration, such as 'method'.
@@ -335,6 +345,39 @@ def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
     return found, False
 
 
+def _is_checked(annotation: str) -> bool:
+    """Whether an annotation is a kind of KINDS, or a list or mapping of what is checked."""
+    match = LIST.fullmatch(annotation) or MAPPING.fullmatch(annotation)
+    return annotation in KINDS or (match is not None and _is_checked(match[1]))
+
+
+def _is_annotated(value: object, annotation: str) -> bool:
+    """Whether a value is what an annotation says for which `_is_checked` holds."""
+    if match := LIST.fullmatch(annotation):
+        return isinstance(value, list | tuple) and all(
+            _is_annotated(item, match[1]) for item in value
+        )
+    if match := MAPPING.fullmatch(annotation):
+        return isinstance(value, Mapping) and all(
+            _is_annotated(item, match[1]) for item in value.values()
+        )
+    return _is_kind(value, annotation)
+
+
+def _in_words(annotation: str, several: bool = False) -> str:
+    """'a whole number', 'a list of lists of text', 'a mapping from names to numbers'.
+
+    Args:
+        annotation: for which `_is_checked` holds.
+        several: whether to use the plural.
+    """
+    if match := LIST.fullmatch(annotation):
+        return f"{'lists' if several else 'a list'} of {_in_words(match[1], True)}"
+    if match := MAPPING.fullmatch(annotation):
+        return f"{'mappings' if several else 'a mapping'} from names to {_in_words(match[1], True)}"
+    return PLURALS[annotation] if several else KINDS[annotation][1]
+
+
 def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> None:
     annotation = argument.annotation
     # Annotations are text if the module has `from __future__ import annotations`. They need not be
@@ -344,19 +387,19 @@ def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> No
         text = annotation.__name__
     names = text.replace(" ", "").split("|")
     kinds = [name for name in names if name != "None"]
-    if not kinds or not set(kinds) <= set(KINDS):
-        return  # a mapping, list or class, which the constructor checks
+    if not kinds or not all(map(_is_checked, kinds)):
+        return  # a class, which the constructor checks
     if value is None and "None" in names:
         return
     if isinstance(value, Mapping) and "_target_" in value:
         return  # a nested component
-    if any(_is_kind(value, kind) for kind in kinds):
+    if any(_is_annotated(value, kind) for kind in kinds):
         return
-    words = " or ".join(KINDS[kind][1] for kind in kinds)
+    words = " or ".join(map(_in_words, kinds))
     if "None" in names:
         words = f"{words} or null"
     example = argument.default
     # The default of somebody's own class may be as wrong as the value.
-    if not any(_is_kind(example, kind) for kind in kinds):
+    if not any(_is_annotated(example, kind) for kind in kinds):
         example = None
     raise EditbenchError(f"{key}={in_yaml(value)} must be {words}{_as_in(key, example)}")

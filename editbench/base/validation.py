@@ -5,26 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
 from editbench.base import user_code
+from editbench.base.annotations import annotation_text, in_words, is_understood, matches
 from editbench.base.errors import EditbenchError, UnknownName, at_line, frames_of, one_line
 
-# Kind of a plain value -> its accepted types, and its name in messages.
-KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "str": ((str,), "text"),
-    "bool": ((bool,), "true or false"),
-}
-PLURALS = {"int": "whole numbers", "float": "numbers", "str": "text", "bool": "true or false"}
-# The annotation of a list, such as Sequence[int] or collections.abc.Sequence[list[str]].
-LIST = re.compile(r"(?:[\w.]*Sequence|list)\[(.+)\]")
-# The annotation of a mapping whose keys are text, such as dict[str, float], without spaces.
-MAPPING = re.compile(r"(?:[\w.]*Mapping|dict)\[str,(.+)\]")
 # Words that YAML does not read as text unless they are quoted.
 NO_TEXT = ("", "null", "true", "false")
 # Prefix of the keys that Hydra's `instantiate` reads itself.
@@ -37,23 +25,18 @@ def check_kind(key: str, value: object, kind: str, example: object = None) -> No
     Args:
         key: dotted name of the value, for the message.
         value: of the configuration.
-        kind: 'int', 'float', 'str' or 'bool'.
+        kind: an annotation as `editbench.base.annotations` understands it, such as 'int' or
+            'list[str]|None'.
         example: a valid value, for the message; None for no example.
 
     Raises:
         EditbenchError: it is of another kind.
     """
-    if _is_kind(value, kind):
+    if matches(value, kind):
         return
-    words = KINDS[kind][1]
-    raise EditbenchError(f"{key}={in_yaml(value)} must be {words}{_as_in(key, example)}")
-
-
-def _is_kind(value: object, kind: str) -> bool:
-    """Whether a value is of a kind of KINDS. A bool is no number."""
-    if isinstance(value, bool):
-        return kind == "bool"
-    return isinstance(value, KINDS[kind][0])
+    # An empty list or mapping shows nothing of its items.
+    told = "" if example in (None, (), [], {}) else f", as in {key}={in_yaml(example)}"
+    raise EditbenchError(f"{key}={in_yaml(value)} must be {in_words(kind)}{told}")
 
 
 def in_yaml(value: object) -> object:
@@ -79,39 +62,27 @@ def in_yaml(value: object) -> object:
     return repr(value) if is_number or value.lower() in NO_TEXT else value
 
 
-def _as_in(key: str, example: object) -> str:
-    # An empty list or mapping shows nothing of its items.
-    if example is None or example in ((), [], {}):
-        return ""
-    return f", as in {key}={in_yaml(example)}"
-
-
 def check_fields(group: str, spec: Any) -> None:
-    """Apply `check_kind` to every field of a dataclass; `KIND | None` allows None.
+    """Apply `check_kind` to every field of a dataclass.
 
-    A field of two kinds or of another type must be checked by the dataclass itself.
+    A field of another type, such as another dataclass, must be checked by the dataclass itself.
 
     Args:
         group: of the configuration, for the message: a field is named `group.field`.
         spec: an instance of a dataclass.
 
     Raises:
-        EditbenchError: a field has another kind.
+        EditbenchError: a field is of another kind.
     """
     for item in fields(spec):
+        # Text, since the dataclass's module postpones its evaluation (`from __future__ import
+        # annotations`).
+        annotation = str(item.type).replace(" ", "")
+        if not is_understood(annotation):
+            continue
         # The default of a field, if it has one, is the example.
-        example = item.default
-        if example is MISSING:
-            example = None
-        value = getattr(spec, item.name)
-        # The annotation is text, since the dataclass's module postpones its evaluation (`from
-        # __future__ import annotations`).
-        kind, _, optional = str(item.type).partition(" | ")
-        if (optional == "None" and value is None) or optional not in ("", "None"):
-            continue
-        if kind not in KINDS:  # such as another dataclass
-            continue
-        check_kind(f"{group}.{item.name}", value, kind, example)
+        example = None if item.default is MISSING else item.default
+        check_kind(f"{group}.{item.name}", getattr(spec, item.name), annotation, example)
 
 
 def check_at_least(key: str, value: float, least: float) -> None:
@@ -345,61 +316,12 @@ def arguments_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
     return found, False
 
 
-def _is_checked(annotation: str) -> bool:
-    """Whether an annotation is a kind of KINDS, or a list or mapping of what is checked."""
-    match = LIST.fullmatch(annotation) or MAPPING.fullmatch(annotation)
-    return annotation in KINDS or (match is not None and _is_checked(match[1]))
-
-
-def _is_annotated(value: object, annotation: str) -> bool:
-    """Whether a value is what an annotation says for which `_is_checked` holds."""
-    if match := LIST.fullmatch(annotation):
-        return isinstance(value, list | tuple) and all(
-            _is_annotated(item, match[1]) for item in value
-        )
-    if match := MAPPING.fullmatch(annotation):
-        return isinstance(value, Mapping) and all(
-            _is_annotated(item, match[1]) for item in value.values()
-        )
-    return _is_kind(value, annotation)
-
-
-def _in_words(annotation: str, several: bool = False) -> str:
-    """'a whole number', 'a list of lists of text', 'a mapping from names to numbers'.
-
-    Args:
-        annotation: for which `_is_checked` holds.
-        several: whether to use the plural.
-    """
-    if match := LIST.fullmatch(annotation):
-        return f"{'lists' if several else 'a list'} of {_in_words(match[1], True)}"
-    if match := MAPPING.fullmatch(annotation):
-        return f"{'mappings' if several else 'a mapping'} from names to {_in_words(match[1], True)}"
-    return PLURALS[annotation] if several else KINDS[annotation][1]
-
-
 def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> None:
-    annotation = argument.annotation
-    # Annotations are text if the module has `from __future__ import annotations`. They need not be
-    # evaluated, since only the names of plain types matter.
-    text = str(annotation)
-    if isinstance(annotation, type):  # str() of a type is "<class 'int'>"
-        text = annotation.__name__
-    names = text.replace(" ", "").split("|")
-    kinds = [name for name in names if name != "None"]
-    if not kinds or not all(map(_is_checked, kinds)):
-        return  # a class, which the constructor checks
-    if value is None and "None" in names:
+    annotation = annotation_text(argument)
+    if not is_understood(annotation):
         return
     if isinstance(value, Mapping) and "_target_" in value:
         return  # a nested component
-    if any(_is_annotated(value, kind) for kind in kinds):
-        return
-    words = " or ".join(map(_in_words, kinds))
-    if "None" in names:
-        words = f"{words} or null"
-    example = argument.default
     # The default of somebody's own class may be as wrong as the value.
-    if not any(_is_annotated(example, kind) for kind in kinds):
-        example = None
-    raise EditbenchError(f"{key}={in_yaml(value)} must be {words}{_as_in(key, example)}")
+    example = argument.default if matches(argument.default, annotation) else None
+    check_kind(key, value, annotation, example)

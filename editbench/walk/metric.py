@@ -29,6 +29,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, WrongType
+from editbench.base.validation import check_at_least, check_multiple, check_positive
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.observed import Observed
 from editbench.walk.rows import NAN as NAN
@@ -40,6 +41,26 @@ from editbench.walk.trajectory import Trajectories
 
 if TYPE_CHECKING:  # a metric must not load a generator
     from editbench.walk.observation import Observation, ObservationContext
+
+
+MOST_BINS = 10_000  # of a curve
+
+
+def count_bins(stop: float, width: float) -> int:
+    """The number of bins of `width` that cover [0, stop), two options of a metric.
+
+    Raises:
+        EditbenchError: the width is not positive, `stop` is no multiple of it, or there would be more
+            bins than MOST_BINS.
+    """
+    check_positive("width", width)
+    check_at_least("stop", stop, width)
+    if stop / width > MOST_BINS:
+        raise EditbenchError(
+            f"stop={stop} and width={width} make more than {MOST_BINS} bins: raise the width"
+        )
+    check_multiple("stop", stop, "width", width)
+    return round(stop / width)
 
 
 class MetricResult(NamedTuple):

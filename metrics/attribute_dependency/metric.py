@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from editbench.base.validation import check_at_least, check_choice, check_multiple, check_positive
+from editbench.base.validation import check_at_least, check_choice, check_positive
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import NO_INTERVAL, bootstrap_mean, bootstrap_ratios
 from editbench.walk.metric import (
@@ -33,6 +33,7 @@ from editbench.walk.metric import (
     Metric,
     MetricResult,
     ResultBuilder,
+    count_bins,
     join_notes,
     mean_of,
     start_rows,
@@ -100,14 +101,12 @@ class AttributeDependency(Metric):
         pooling: str = "passage",
     ) -> None:
         check_positive("at", at)
-        check_positive("width", width)
-        check_at_least("stop", stop, width)
-        check_multiple("stop", stop, "width", width)
         check_choice("pooling", pooling, POOLINGS)
+        check_at_least("draws", draws, 1)
         super().__init__()
         self.x_star = float(at)
         self.width = float(width)
-        self.bins = round(stop / width)
+        self.bins = count_bins(stop, width)
         self.min_points = int(min_points)
         self.min_success = float(min_success)
         self.draws = int(draws)

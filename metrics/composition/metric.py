@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from editbench.base.validation import check_at_least
 from editbench.stats.intervals import bootstrap_mean, wilson
 from editbench.walk.metric import MetricResult, ObservationMetric, ResultBuilder, mean_of
 
@@ -64,6 +65,7 @@ class CompositionSuccess(ObservationMetric):
     }
 
     def __init__(self, draws: int = 2000) -> None:
+        check_at_least("draws", draws, 1)
         super().__init__()
         self.draws = int(draws)
 

@@ -95,6 +95,7 @@ class ControlDisentanglement(Metric):
         check_at_least("steps", steps, 1)
         if not 0 <= limit <= 1:
             raise EditbenchError(f"limit={limit} must lie in [0, 1]")
+        check_at_least("draws", draws, 1)
         super().__init__()
         self.steps = int(steps)
         self.limit = float(limit)

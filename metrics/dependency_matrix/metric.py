@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from editbench.base.validation import check_positive
+from editbench.base.validation import check_at_least, check_positive
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean
 from editbench.walk.metric import Metric, MetricResult, ResultBuilder, mean_of, start_rows
@@ -52,6 +52,7 @@ class DependencyMatrix(Metric):
 
     def __init__(self, at: float = 1.0, draws: int = 2000) -> None:
         check_positive("at", at)
+        check_at_least("draws", draws, 1)
         super().__init__()
         self.x_star = float(at)
         self.draws = int(draws)

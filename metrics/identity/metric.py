@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from editbench.base.validation import check_at_least, check_multiple, check_positive
+from editbench.base.validation import check_at_least, check_positive
 from editbench.metrics.identity.observation import JUDGE, SIMILARITY, THRESHOLD
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios, wilson
@@ -28,6 +28,7 @@ from editbench.walk.metric import (
     Metric,
     MetricResult,
     ResultBuilder,
+    count_bins,
     mean_of,
     share,
     start_rows,
@@ -94,13 +95,11 @@ class Identity(Metric):
         draws: int = 2000,
     ) -> None:
         check_positive("at", at)
-        check_positive("width", width)
-        check_at_least("stop", stop, width)
-        check_multiple("stop", stop, "width", width)
+        check_at_least("draws", draws, 1)
         super().__init__()
         self.x_star = float(at)
         self.width = float(width)
-        self.bins = round(stop / width)
+        self.bins = count_bins(stop, width)
         self.min_points = int(min_points)
         self.draws = int(draws)
         self.centres = (np.arange(self.bins) + 0.5) * self.width

@@ -22,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from editbench.base.validation import check_at_least
 from editbench.metrics.judge_truth.observation import TRUE, TRUE_MARGIN
 from editbench.stats.intervals import bootstrap_mean, bootstrap_ratios, wilson
 from editbench.walk.metric import (
@@ -92,6 +93,7 @@ class JudgeTruth(Metric):
     }
 
     def __init__(self, draws: int = 2000) -> None:
+        check_at_least("draws", draws, 1)
         super().__init__()
         self.draws = int(draws)
         self.add_columns("start", "known", *SUMS, *PER_START)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from editbench.base.errors import EditbenchError
+from editbench.base.validation import check_at_least
 from editbench.stats.intervals import bootstrap_ratios
 from editbench.walk.metric import NAN, MetricResult, ObservationMetric, ResultBuilder, join_notes
 
@@ -66,11 +67,9 @@ class LatentReproduction(ObservationMetric):
     }
 
     def __init__(self, recovered: float = RECOVERED, draws: int = 2000) -> None:
-        if not 0 < recovered < 1 or draws < 1:
-            raise EditbenchError(
-                f"metric.latent_reproduction: recovered={recovered} must be between 0 and 1, "
-                f"draws={draws} at least 1"
-            )
+        if not 0 < recovered < 1:
+            raise EditbenchError(f"recovered={recovered} must be between 0 and 1")
+        check_at_least("draws", draws, 1)
         super().__init__()
         self.recovered = float(recovered)
         self.draws = int(draws)

@@ -28,7 +28,7 @@ import torch
 
 from editbench.base import seeding
 from editbench.base.attributes import Attributes
-from editbench.base.validation import check_attributes
+from editbench.base.validation import check_at_least, check_attributes
 from editbench.stats.intervals import (
     DRAWS,
     NO_INTERVAL,
@@ -105,6 +105,7 @@ class LogitScatter(Metric):
         draws: int = DRAWS,
         target: str | None = None,
     ) -> None:
+        check_at_least("draws", draws, 1)
         super().__init__()
         self.other = other
         self.target = target

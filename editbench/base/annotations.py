@@ -1,0 +1,94 @@
+"""Check values against annotations of arguments, without evaluating them.
+
+Understood are `int`, `float`, `str`, `bool`, `None`, `Sequence[...]`, `list[...]`, `Mapping[str, ...]`
+and `dict[str, ...]` of what is understood, and alternatives with `|`. All other annotations are
+left to the class that has them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+
+# Name of a plain type -> its Python types, and what a value of it is called, alone and in a list.
+KINDS: dict[str, tuple[tuple[type, ...], str, str]] = {
+    "int": ((int,), "a whole number", "whole numbers"),
+    "float": ((int, float), "a number", "numbers"),
+    "str": ((str,), "text", "text"),
+    "bool": ((bool,), "true or false", "true or false"),
+    "None": ((type(None),), "null", "null"),
+}
+# The argument inside the brackets may itself be such an annotation.
+LIST = re.compile(r"(?:[\w.]*Sequence|list)\[(.+)\]")
+MAPPING = re.compile(r"(?:[\w.]*Mapping|dict)\[str,(.+)\]")
+
+
+def annotation_text(argument: inspect.Parameter) -> str:
+    """The annotation of an argument as text without spaces, such as 'float|list[float]'."""
+    annotation = argument.annotation
+    # It already is text if the module has `from __future__ import annotations`. str() of a type is
+    # "<class 'int'>".
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    # str() of a type with arguments, such as list[int], has no name.
+    if not isinstance(annotation, str) and hasattr(annotation, "__args__"):
+        text = str(annotation)
+    return text.replace(" ", "")
+
+
+def alternatives(annotation: str) -> list[str]:
+    """The parts of an annotation between the `|` that are outside of all brackets."""
+    parts = [""]
+    depth = 0
+    for character in annotation:
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if character == "|" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def is_understood(annotation: str) -> bool:
+    """Whether values can be checked against an annotation."""
+    for part in alternatives(annotation):
+        inner = LIST.fullmatch(part) or MAPPING.fullmatch(part)
+        if part not in KINDS and not (inner and is_understood(inner[1])):
+            return False
+    return True
+
+
+def matches(value: object, annotation: str) -> bool:
+    """Whether a value has the type of an understood annotation. A bool is no number."""
+    return any(_matches_part(value, part) for part in alternatives(annotation))
+
+
+def _matches_part(value: object, part: str) -> bool:
+    if inner := LIST.fullmatch(part):
+        return isinstance(value, list | tuple) and all(matches(item, inner[1]) for item in value)
+    if inner := MAPPING.fullmatch(part):
+        return isinstance(value, Mapping) and all(
+            matches(item, inner[1]) for item in value.values()
+        )
+    if isinstance(value, bool):
+        return part == "bool"
+    return isinstance(value, KINDS[part][0])
+
+
+def in_words(annotation: str, several: bool = False) -> str:
+    """'a number or null', 'a list of lists of text', 'a mapping from names to numbers'.
+
+    Args:
+        annotation: an understood one.
+        several: whether to use the plural.
+    """
+    words = []
+    for part in alternatives(annotation):
+        if inner := LIST.fullmatch(part):
+            words.append(f"{'lists' if several else 'a list'} of {in_words(inner[1], True)}")
+        elif inner := MAPPING.fullmatch(part):
+            start = "mappings" if several else "a mapping"
+            words.append(f"{start} from names to {in_words(inner[1], True)}")
+        else:
+            words.append(KINDS[part][2 if several else 1])
+    return " or ".join(words)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from editbench.base.errors import EditbenchError
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.metrics.matched_effect.metric import MatchedEffect
 from editbench.report.load import load
@@ -175,7 +176,7 @@ def test_splits_and_permutations(linear, seed):
 
 def test_effects_must_differ_and_be_positive():
     for effects in ((), (0.0, 1.0), (1.0, 1.0)):
-        with pytest.raises(ValueError, match="different and above 0"):
+        with pytest.raises(EditbenchError, match="different and above 0"):
             MatchedEffect(effects)
 
 

@@ -42,6 +42,7 @@ WRONG = [
     ("method.n_per_class=0", "method.n_per_class=0 must be at least 1"),
     ("+method.dleta=1", "unknown option of 'method' 'dleta'. Did you mean 'delta'?"),
     ("+starts.m=1", "unknown option of 'starts' 'm'"),
+    ("generator.weights=1", "generator.weights=1 must be a path or null"),
     ("+generator.truncation=1", "Did you mean 'truncation_psi'?"),
     ("+metric.crossing_accuracy.at=1", "unknown option of 'metric.crossing_accuracy' 'at'"),
     ("metric.attribute_dependency.draws=x", "metric.attribute_dependency.draws=x must be"),
@@ -261,6 +262,16 @@ def test_the_constructor_of_a_users_editor_decides(tmp_path):
             "stop=3.1 must be a multiple of width=0.25, such as 3",
         ),
         ("metric.control_disentanglement.limit=2", "limit=2 must lie in [0, 1]"),
+        ("metric.attribute_dependency.draws=0", "draws=0 must be at least 1"),
+        (
+            "metric.identity.width=1e-9",
+            "stop=3.0 and width=1e-09 make more than 10000 bins: raise the width",
+        ),
+        (
+            "metric.matched_effect.effects=[1,1]",
+            "effects=[1, 1]: effects must be different and above 0",
+        ),
+        ("metric.locality.regions.smile=1", "regions.smile=1 must be a list of text or text"),
     ],
 )
 def test_the_option_of_a_metric_that_is_wrong_is_the_one_that_is_named(word, message):

@@ -249,6 +249,8 @@ def test_who_cannot_be_served():
         LocalisedStyleSpace(None, REGIONS).check(data.generator, BINARY, "a")
     with pytest.raises(Unsupported, match="need pictures"):
         LocalisedStyleSpace(SideParser(), REGIONS).check(fit_data().generator, BINARY, "a")
+    with pytest.raises(EditbenchError, match="must be null or have a _target_"):
+        LocalisedStyleSpace("faces", REGIONS)
     with pytest.raises(UnknownName, match=r"region of the parser 'lfet'.*'left'"):
         LocalisedStyleSpace(SideParser(), {"a": ["lfet"]})
     with pytest.raises(UnknownName, match=r"attribute in method.regions 'aa'\. Did you mean 'a'"):

@@ -1,8 +1,8 @@
 """Check values against annotations of arguments, without evaluating them.
 
-Understood are `int`, `float`, `str`, `bool`, `None`, `Sequence[...]`, `list[...]`, `Mapping[str, ...]`
-and `dict[str, ...]` of what is understood, and alternatives with `|`. All other annotations are
-left to the class that has them.
+Understood are `int`, `float`, `str`, `bool`, `Path`, `None`, `Sequence[...]`, `list[...]`,
+`Mapping[str, ...]` and `dict[str, ...]` of what is understood, and alternatives with `|`. All other
+annotations are left to the class that has them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 # Name of a plain type -> its Python types, and what a value of it is called, alone and in a list.
 KINDS: dict[str, tuple[tuple[type, ...], str, str]] = {
@@ -17,6 +18,7 @@ KINDS: dict[str, tuple[tuple[type, ...], str, str]] = {
     "float": ((int, float), "a number", "numbers"),
     "str": ((str,), "text", "text"),
     "bool": ((bool,), "true or false", "true or false"),
+    "Path": ((str, Path), "a path", "paths"),
     "None": ((type(None),), "null", "null"),
 }
 # The argument inside the brackets may itself be such an annotation.
@@ -58,6 +60,14 @@ def is_understood(annotation: str) -> bool:
     return True
 
 
+def item_annotation(annotation: str) -> str | None:
+    """The annotation of the values of a mapping, if one of the alternatives is a mapping."""
+    for part in alternatives(annotation):
+        if inner := MAPPING.fullmatch(part):
+            return inner[1]
+    return None
+
+
 def matches(value: object, annotation: str) -> bool:
     """Whether a value has the type of an understood annotation. A bool is no number."""
     return any(_matches_part(value, part) for part in alternatives(annotation))
@@ -83,7 +93,10 @@ def in_words(annotation: str, several: bool = False) -> str:
         several: whether to use the plural.
     """
     words = []
-    for part in alternatives(annotation):
+    parts = alternatives(annotation)
+    for part in parts:
+        if part == "str" and "Path" in parts:
+            continue  # a path is text, but not every text is one
         if inner := LIST.fullmatch(part):
             words.append(f"{'lists' if several else 'a list'} of {in_words(inner[1], True)}")
         elif inner := MAPPING.fullmatch(part):

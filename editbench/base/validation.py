@@ -10,7 +10,13 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from editbench.base import user_code
-from editbench.base.annotations import annotation_text, in_words, is_understood, matches
+from editbench.base.annotations import (
+    annotation_text,
+    in_words,
+    is_understood,
+    item_annotation,
+    matches,
+)
 from editbench.base.errors import EditbenchError, UnknownName, at_line, frames_of, one_line
 
 # Words that YAML does not read as text unless they are quoted.
@@ -34,6 +40,11 @@ def check_kind(key: str, value: object, kind: str, example: object = None) -> No
     """
     if matches(value, kind):
         return
+    items = item_annotation(kind)
+    if items is not None and isinstance(value, Mapping):
+        # The message names only the items that are wrong.
+        for name, item in value.items():
+            check_kind(f"{key}.{name}", item, items)
     # An empty list or mapping shows nothing of its items.
     told = "" if example in (None, (), [], {}) else f", as in {key}={in_yaml(example)}"
     raise EditbenchError(f"{key}={in_yaml(value)} must be {in_words(kind)}{told}")

@@ -88,6 +88,8 @@ class LocalisedStyleSpace(StyleSpace):
         self.parser = parser
         self.regions = {name: tuple(names or ()) for name, names in regions.items()}
         if parser is not None:
+            if not hasattr(parser, "names"):
+                raise EditbenchError("parser must be null or have a _target_ that makes a parser")
             # Without this check a misspelt region would only show as an attribute without channels.
             for names in self.regions.values():
                 for name in names:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from editbench.base.errors import EditbenchError
-from editbench.base.validation import check_at_least, in_yaml
+from editbench.base.validation import check_at_least
 from editbench.metrics.identity.observation import PIXEL_DISTANCE, SIMILARITY
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, wilson
@@ -86,7 +86,7 @@ class MatchedEffect(Metric):
         draws: int = 2000,
     ) -> None:
         if not effects or min(effects) <= 0 or len(set(effects)) < len(effects):
-            raise EditbenchError(f"effects={in_yaml(effects)} must be different and above 0")
+            raise EditbenchError("effects must be different and above 0")
         check_at_least("draws", draws, 1)
         super().__init__()
         self.effects = sorted(float(effect) for effect in effects)

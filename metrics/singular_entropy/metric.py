@@ -57,7 +57,7 @@ class SingularEntropy(ObservationMetric):
     joined = {"effective": 0, "layer": 0}
 
     def __init__(self, kept: int = 100, sweep: Sequence[int] = (32, 64, 100, 128)) -> None:
-        if min(kept, *sweep) < 1:
+        if min([kept, *sweep]) < 1:
             raise ValueError(
                 f"at least one singular value must be kept, got kept={kept}, sweep={list(sweep)}"
             )

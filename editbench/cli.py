@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
+from types import FrameType
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.memory import keep_freed_memory
@@ -86,19 +91,56 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run_guarded(words: list[str]) -> int:
     """Run a command; its exit code, whatever it ends with."""
+    with _noted_interrupts() as interrupts:
+        try:
+            return run_command(words)
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                return _end_stopped(words)
+            if not isinstance(error, EditbenchError):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            if isinstance(error, UnknownName):
+                return WRONG_USAGE
+            return FAILED
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """List every Ctrl-C within the block.
+
+    An exception alone does not tell: NumPy that is stopped during its import, for example, answers
+    KeyboardInterrupt with an ImportError.
+
+    Yields:
+        A list that grows with every Ctrl-C.
+    """
+    seen: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    # A process in the background ignores Ctrl-C, and other threads cannot set a handler.
+    is_ours = threading.current_thread() is threading.main_thread()
+    if before is not signal.default_int_handler or not is_ours:
+        yield seen
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
     try:
-        return run_command(words)
-    except EditbenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, UnknownName):
-            return WRONG_USAGE
-        return FAILED
-    except KeyboardInterrupt:
-        message = "stopped"
-        if words and words[0] in RESUMED:
-            message += "; what was finished is kept, and the same command goes on from there"
-        print(message, file=sys.stderr)
-        return INTERRUPTED
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_stopped(words: list[str]) -> int:
+    """Print that Ctrl-C stopped the command; the exit code."""
+    message = "stopped"
+    if words and words[0] in RESUMED:
+        message += "; what was finished is kept, and the same command goes on from there"
+    print(message, file=sys.stderr)
+    return INTERRUPTED
 
 
 def run_command(words: list[str]) -> int:

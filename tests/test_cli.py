@@ -203,7 +203,7 @@ def test_a_sweep_that_is_stopped_loses_nothing_finished(tmp_path, toy_run, kill)
     finished = records(tmp_path)
     assert 2 <= len(finished) < 4 and all(s["status"] == "done" for s in finished.values())
     if kill == signal.SIGINT:
-        assert process.returncode == 130 and "finished jobs and bank shards are kept" in err
+        assert process.returncode == 130 and "what was finished is kept" in err
     again = toy_run(*sweep)
     assert again.returncode == 0
     assert f"4 jobs: 4 done, 0 skipped, 0 failed ({len(finished)} reused" in again.stderr
@@ -221,6 +221,22 @@ def test_ctrl_c_promises_to_go_on_only_where_the_command_does(
     assert main([command]) == 130
     err = capsys.readouterr().err
     assert err.startswith("stopped") and ("goes on from there" in err) == goes_on
+
+
+def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_told_as_ctrl_c(
+    monkeypatch, capsys
+):
+    def answer_as_numpy_does(words):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("cannot load module more than once per process") from None
+
+    monkeypatch.setattr("editbench.cli.run_command", answer_as_numpy_does)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_jobs_that_go_on_keep_the_copies_of_option_files(path, tmp_path, monkeyp
     kept = []
     monkeypatch.setattr(sweep, "keep_copies", lambda: kept.append(True))
     words = [*toy_words(tmp_path), f"out={tmp_path}/runs"]
-    assert main(["run", *words, "-m", "attribute=a,b", SLURM]) == sweep.INTERRUPTED
+    assert main(["run", *words, "-m", "attribute=a,b", SLURM]) == 130
     assert kept == [True]
 
 

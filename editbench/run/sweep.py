@@ -66,8 +66,6 @@ SILENT = (
     "workers start, and show no progress: a line follows when a job ends. A bank or a fit that "
     "is not in the cache is computed first"
 )
-STOPPED = "stopped: finished jobs and bank shards are kept; run the same command to resume"
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells give it
 
 Task = Callable[[DictConfig], Outcome]
 
@@ -116,10 +114,11 @@ def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) 
         more: a user's own configuration folders.
 
     Returns:
-        The exit code: 0, 1 if the job failed, 130 after Ctrl-C.
+        The exit code: 0, 1 if the job failed.
 
     Raises:
         EditbenchError: the configuration is wrong.
+        KeyboardInterrupt: Ctrl-C.
     """
     check_single(overrides)
 
@@ -130,11 +129,7 @@ def run_single(task: Task, overrides: Sequence[str], more: Sequence[Path] = ()) 
             return error  # Hydra would print its own lines about an exception
 
     with hydra_application(more, overrides) as hydra, _explained_disk():
-        try:
-            done = hydra.run(MAIN, guarded, list(overrides))
-        except KeyboardInterrupt:
-            print_message(STOPPED)
-            return INTERRUPTED
+        done = hydra.run(MAIN, guarded, list(overrides))
     if isinstance(done.return_value, EditbenchError):
         raise done.return_value
     return int(done.return_value.status == "failed")
@@ -155,10 +150,11 @@ def run_sweep(
         again: makes the command that the summary names if jobs failed.
 
     Returns:
-        The exit code: 0, 1 if a job failed or left no outcome, 130 after Ctrl-C.
+        The exit code: 0, 1 if a job failed or left no outcome.
 
     Raises:
         EditbenchError: the configuration is wrong.
+        KeyboardInterrupt: Ctrl-C, after the summary.
     """
     # The environment is put back at the end: this process may start another sweep.
     with hydra_application(more, overrides) as hydra, _explained_disk(), _own_environment():
@@ -198,9 +194,11 @@ def run_sweep(
     if going_on:
         keep_copies()
     code = summarize_sweep(sweep, interrupted, again, partial(_describe_end, submitted, numbers))
-    if going_on or interrupted:
-        print_message(going_on or STOPPED)
-    return INTERRUPTED if interrupted else code
+    if going_on:
+        print_message(going_on)
+    if interrupted:
+        raise KeyboardInterrupt
+    return code
 
 
 def _check_jobs(

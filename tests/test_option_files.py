@@ -412,7 +412,20 @@ def test_a_class_of_another_kind_is_refused_by_its_key(group, text, told, tmp_pa
     assert "a subclass of editbench." in said.err + said.out
 
 
-@pytest.mark.parametrize("name", ["gan.safetensors", "my gän (2).safetensors", "it's.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gan.safetensors",
+        "my gän (2).safetensors",
+        "it's.safetensors",
+        "null",
+        "true",
+        "1e3",
+        " gän",
+        "a,b",
+        "~/gan.safetensors",
+    ],
+)
 def test_an_override_that_a_command_prints_can_be_pasted(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = shlex.split(shell_override("generator.weights", Path(name)))

@@ -13,6 +13,8 @@ from io import StringIO
 from pathlib import Path
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -87,12 +89,21 @@ def shell_override(key: str, path: Path) -> str:
 
     Args:
         key: of the override.
-        path: its value; quoted for Hydra only if that is needed, see `name_files`.
+        path: its value; quoted for Hydra only if that is needed.
     """
     text = str(path)
-    # Other ASCII signs have a meaning in Hydra's grammar; other letters are quoted by `name_files`.
-    is_plain = NAME.fullmatch(text) or _readable(text) != text
-    return shlex.quote(f"{key}={text if is_plain else quoted(text)}")
+    # `name_files` quotes letters beyond ASCII.
+    if not _is_text(_readable(text), text):
+        text = quoted(text)
+    return shlex.quote(f"{key}={text}")
+
+
+def _is_text(value: str, text: str) -> bool:
+    """Whether Hydra reads a value as this text, and not as a number, a list, null or the like."""
+    try:
+        return OverridesParser.create().parse_override(f"key={value}").value() == text
+    except HydraException:
+        return False
 
 
 def check_content(group: str, file: Path) -> None:

@@ -261,9 +261,10 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
     folder = path.resolve().parent
     user_code.search_folders(folder.parent, folder.parent.parent, folder)
     options = read_yaml(path)
-    target = str(options.get("_target_", ""))
-    if not target and "defaults" in options:
-        target = _inherited_target(path, more)
+    config = None
+    if "_target_" not in options and "defaults" in options:
+        config = _based_on_another(path, more)
+    target = str((options if config is None else config).get("_target_", ""))
     if not target and set(ROLES) & set(options):
         raise WrongUsage(f"{path} is a scorer: {OTHERS}")
     if not target:
@@ -275,7 +276,8 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
     if inspect.isclass(named) and not issubclass(named, BASES):
         raise WrongUsage(f"{path}: {target} is neither an editor nor a metric; {OTHERS}")
     kind = kind_of(named)
-    config = _composed(path, GROUPS[kind], more)
+    if config is None:
+        config = _composed(path, GROUPS[kind], more)
     known = [key for key in plain(config) if key != "_target_"]
     for key in values:
         if key not in known:
@@ -290,17 +292,17 @@ def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -
     return Factory(lambda: build(config), kind, draw)
 
 
-def _inherited_target(path: Path, more: Sequence[Path]) -> str:
-    """The class of an option that is based on another one; '' if that has none either."""
+def _based_on_another(path: Path, more: Sequence[Path]) -> Any:
+    """The composed option of a file that is based on another one; None where none is found."""
     # Hydra finds the other option in the same group, which is the name of the folder.
     folder = path.resolve().parent.name
     if folder in GROUPS.values():
-        return str(_composed(path, folder, more).get("_target_", ""))
+        return _composed(path, folder, more)
     # A file elsewhere may be of either group.
     for group in GROUPS.values():
         with suppress(EditbenchError):
-            return str(_composed(path, group, more).get("_target_", ""))
-    return ""
+            return _composed(path, group, more)
+    return None
 
 
 def _composed(path: Path, group: str, more: Sequence[Path]) -> Any:

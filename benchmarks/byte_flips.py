@@ -41,8 +41,9 @@ from editbench.inversion.load import InversionRequest
 from editbench.inversion.store import Inversion
 from editbench.regression.file import read_baseline
 from editbench.report.load import load
-from editbench.run import inversions, loading
+from editbench.run import loading
 from editbench.run.compose import compose_settings
+from editbench.run.inversions import request_inversion
 from editbench.run.job import run_job
 from editbench.run.record import Record
 from editbench.run.settings import Settings
@@ -60,7 +61,9 @@ INVERSION = ["inversion=faces", "inversion.images=faces:4", "inversion.steps=2"]
 
 def inversion_request() -> InversionRequest:
     """Compose the request for the small inversion of the state."""
-    return inversions.request_inversion(compose_settings(INVERSION))
+    request = request_inversion(compose_settings(INVERSION))
+    assert request is not None  # `INVERSION` chooses one
+    return request
 
 
 def make_state(folder: Path) -> Settings:
@@ -82,7 +85,7 @@ def make_state(folder: Path) -> Settings:
     assert outcome.status == "done", outcome.reason
     words = [str(folder / "runs"), "--out", str(folder / "baseline.json"), "--reason", "pinned"]
     assert pin_baseline(words) == 0
-    build_inversion(folder / "inversion", inversion_request().task())
+    build_inversion(folder / "inversion", inversion_request().task)
     return settings
 
 
@@ -187,7 +190,7 @@ def read_damaged(state: Path, pristine: Path, settings: Settings, name: Path) ->
     # Only the command that makes or resumes an inversion reads this file.
     if name == Path("inversion/begun.json"):
         request = inversion_request()
-        readers["inversion"] = lambda: build_inversion(state / "inversion", request.task())
+        readers["inversion"] = lambda: build_inversion(state / "inversion", request.task)
     if has_same_content(state / name, pristine / name):
         return "same"
     before = (state / name).read_bytes()

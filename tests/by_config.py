@@ -21,13 +21,17 @@ def _by_config(function):
 
 
 run_job = _by_config(job.run_job)
-make_run_id = _by_config(job.make_run_id)
 load_networks = _by_config(loading.load_networks)
 load_bank = _by_config(loading.load_bank)
 bank_folder = _by_config(loading.bank_folder)
 networks_code = _by_config(loading.networks_code)
-load_inversion = _by_config(inversions.load_inversion)
-inversion_task = _by_config(inversions.inversion_task)
+request_inversion = _by_config(inversions.request_inversion)
+
+
+@_by_config
+def make_run_id(settings, bank_id, names):
+    """`job.make_run_id` with the inversion of the settings."""
+    return job.make_run_id(settings, bank_id, names, inversions.request_inversion(settings))
 
 
 def run_jobs(configs, count):

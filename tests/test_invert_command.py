@@ -23,7 +23,7 @@ from editbench.inversion.images import FaceRenders, open_images
 from editbench.inversion.store import Inversion
 from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.factors import TRAITS
-from tests.by_config import inversion_task
+from tests.by_config import request_inversion
 from tests.processes import forbid_locks
 from tests.toy_world import ATTRIBUTES
 
@@ -32,7 +32,7 @@ FAST = ["inversion.samples=50", "inversion.block=2"]
 
 
 def task(images="faces:5", space="w", steps=3, *words):
-    return inversion_task(invert_settings(str(images), space, steps, [*FAST, *words]))
+    return request_inversion(invert_settings(str(images), space, steps, [*FAST, *words])).task
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def test_what_determines_the_codes_is_in_the_name(done):
         {"perceptual": {"_target_": "editbench.networks.perceptual.PixelDistance"}},
     ]
     names = [
-        inversion_task(OmegaConf.merge(settings.plain, {"inversion": change})).id
+        request_inversion(OmegaConf.merge(settings.plain, {"inversion": change})).id
         for change in changes
     ]
     names.append(task("faces:5", "w", 3, "generator.truncation_psi=0.7").id)
@@ -319,6 +319,7 @@ def test_damage_is_named(done, tmp_path):
         ),
         (["faces:2", "inversion.stepz=3"], "stepz"),
         (["inversion.steps=3"], "no such folder"),
+        (["faces:2", "inversion=none"], "inversion=none: this command makes an inversion"),
     ],
 )
 def test_wrong_words_get_an_error_that_says_so(words, message, tmp_path, capsys):

@@ -22,6 +22,7 @@ from editbench.inversion.walks import (
     draw_inverted,
     prepare_walk,
 )
+from editbench.networks.perceptual import PixelDistance
 from editbench.run import job
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport, Walk
@@ -29,11 +30,10 @@ from editbench.walk.engine import walk_starts
 from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import (
-    inversion_task,
     load_bank,
-    load_inversion,
     load_networks,
     make_run_id,
+    request_inversion,
     run_job,
 )
 
@@ -114,7 +114,7 @@ def networks(config):
 
 @pytest.fixture(scope="module")
 def layered(config):
-    return load_inversion(config("inversion.space=w_plus"))
+    return request_inversion(config("inversion.space=w_plus")).load()
 
 
 def a_walk(editor, generator, latent, steps=2):
@@ -228,7 +228,7 @@ def test_starts_are_drawn_among_the_images(config, layered):
     again = draw_inverted(StartsSpec(12, near="any"), layered, bank)
     assert all((again[name].index == one.index).all() for name, one in drawn.items())
     flat = draw_inverted(
-        StartsSpec(12, near="any"), load_inversion(config()), bank
+        StartsSpec(12, near="any"), request_inversion(config()).load(), bank
     )  # the same images, into W
     assert all((flat[name].index == one.index).all() for name, one in drawn.items())
     assert sum(map(len, draw_inverted(StartsSpec(4, pool=0.5), layered, bank).values())) == 4
@@ -253,7 +253,7 @@ def test_codes_and_logits_are_the_reconstructions(networks, layered):
 
 
 def test_a_z_inversion_serves_both_z_and_w(config, networks):
-    found = load_inversion(config("inversion.space=z"))
+    found = request_inversion(config("inversion.space=z")).load()
     starts = Starts(np.arange(3), np.zeros(3, np.int64), np.ones(3, np.int64), np.nan)
     names = networks.judge.attributes
     z = prepare_walk(Shift(Space.Z), networks.generator, names, found, starts, "cpu").codes
@@ -277,6 +277,22 @@ def test_names_of_runs_from_the_bank_stay_as_they_were(config):
         make_run_id(config("inversion.space=w_plus"), "bank", NAMES),
     }
     assert len(names) == 4
+
+
+class CountedDistance(PixelDistance):
+    """Counts how often it is built, as a network of a distance would be."""
+
+    built = 0
+
+    def __init__(self):
+        super().__init__()
+        CountedDistance.built += 1
+
+
+def test_a_job_builds_the_perceptual_distance_once(config):
+    target = "tests.test_real_images.CountedDistance"
+    assert run_job(config(f"inversion.perceptual={{_target_:{target}}}")).status == "done"
+    assert CountedDistance.built == 1
 
 
 def test_pictures_that_are_not_there_are_told_before_the_bank_is_built(config, monkeypatch):
@@ -305,7 +321,7 @@ def test_jobs_run_from_inverted_images(config, method, space, status, home):
     if status == "skipped":
         assert "no z" in outcome.reason
         return
-    folder, found = home / "runs" / outcome.run_id, load_inversion(cfg)
+    folder, found = home / "runs" / outcome.run_id, request_inversion(cfg).load()
     walks = Trajectories.load(folder / "trajectory.parquet")
     begin = walks.table[walks.table["step"] == 0]
     logits = begin[[f"logit:{name}" for name in walks.attributes.columns()]].to_numpy()
@@ -321,12 +337,13 @@ def test_jobs_run_from_inverted_images(config, method, space, status, home):
 
 def test_an_inversion_by_path_must_be_of_these_networks(config, home):
     folder = home / "by_path"
-    found = build_inversion(folder, inversion_task(config()))
+    found = build_inversion(folder, request_inversion(config()).task)
     assert (
-        load_inversion(config("inversion.images=null", f"inversion.path={folder}")).id == found.id
+        request_inversion(config("inversion.images=null", f"inversion.path={folder}")).load().id
+        == found.id
     )
     with pytest.raises(BadFile, match="another generator"):
-        load_inversion(config(f"inversion.path={folder}", "generator.truncation_psi=0.5"))
+        request_inversion(config(f"inversion.path={folder}", "generator.truncation_psi=0.5")).load()
     for wrong in ("7", "true"):
         with pytest.raises(EditbenchError, match="must be text"):
             run_job(config(f"inversion.path={wrong}"))

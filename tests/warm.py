@@ -15,6 +15,6 @@ from editbench.run.settings import Settings
 from tests.toy_world import toy_config
 
 # Composing reads the YAML, the settings import the metrics, a name reads the sources.
-make_run_id(Settings.from_config(toy_config(Path())), "", [])
+make_run_id(Settings.from_config(toy_config(Path())), "", [], None)
 # No fork looks through it for garbage, nor copies it for that.
 gc.freeze()

@@ -16,7 +16,7 @@ from editbench.inversion.store import Inversion
 from editbench.networks.registry import require_files
 from editbench.run.compose import compose_config
 from editbench.run.environment import peak_memory_mb
-from editbench.run.inversions import inversion_task
+from editbench.run.inversions import request_inversion
 from editbench.run.settings import Settings
 from editbench.studies.real_images import compare_runs
 
@@ -107,8 +107,8 @@ def make_inversion(folder: Path, settings: Settings) -> Inversion:
         settings: `settings.inversion` determines what is inverted and how.
 
     Raises:
-        EditbenchError: the folder is inside that of the images, or with offline=true a file is
-            missing.
+        EditbenchError: the folder is inside that of the images, inversion=none, or with
+            offline=true a file is missing.
     """
     source = Path(str(settings.inversion.images))
     # Otherwise the next call would take the images of the page for images to invert.
@@ -119,7 +119,10 @@ def make_inversion(folder: Path, settings: Settings) -> Inversion:
         )
     require_files(settings.plain)  # with offline=true, missing files are reported first
     began = time.perf_counter()
-    inversion = build_inversion(folder, inversion_task(settings))
+    request = request_inversion(settings)
+    if request is None:
+        raise EditbenchError("inversion=none: this command makes an inversion; leave it out")
+    inversion = build_inversion(folder, request.task)
     print_message(
         f"{len(inversion)} images in {time.perf_counter() - began:.0f} s, peak memory "
         f"{peak_memory_mb(settings.device):.0f} MiB"

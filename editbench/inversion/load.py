@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -64,19 +65,21 @@ class InversionRequest:
             if folder not in _OPEN:
                 _OPEN[folder] = Inversion(folder)
             return _check_inversion(_OPEN[folder], self.networks)
-        task = self.task()
-        folder = self.cache / "inversions" / task.id
+        folder = self.cache / "inversions" / self.task.id
         if folder not in _OPEN:
             with explain_disk_errors(folder, OF_CACHE):
-                _OPEN[folder] = build_inversion(folder, task)
+                _OPEN[folder] = build_inversion(folder, self.task)
         return _OPEN[folder]
 
+    @property
     def id(self) -> str:
         """Identity of the inversion; known before it is computed, unless it is given by a path."""
         if self.path:
             return self.load().id
-        return self.task().id
+        return self.task.id
 
+    # Cached, since it reads the images and builds the network of the perceptual distance.
+    @cached_property
     def task(self) -> Task:
         """What to invert, and how.
 

@@ -34,10 +34,11 @@ from editbench.base.files import (
     write_atomic,
 )
 from editbench.base.user_code import is_users_file
+from editbench.inversion.load import InversionRequest
 from editbench.networks.registry import require_files
 from editbench.networks.roles import Networks
 from editbench.run import record as records
-from editbench.run.inversions import inversion_id
+from editbench.run.inversions import request_inversion
 from editbench.run.loading import (
     bank_folder,
     bank_key,
@@ -139,7 +140,7 @@ def identify(settings: Settings) -> Identified:
     evaluated = check_protocol(here, networks.judge.attributes)
     here = with_named_target(here, networks.judge.attributes)
     folder, bank_id, spec = _bank_of(here)
-    run_id = make_run_id(here, bank_id, evaluated)
+    run_id = make_run_id(here, bank_id, evaluated, request_inversion(here))
     return Identified(networks, evaluated, bank_id, folder, spec, run_id)
 
 
@@ -207,7 +208,8 @@ def run_job(settings: Settings) -> Outcome:
         metric.check(networks.judge.attributes, settings.attribute)
     # Images that are not there are reported before the bank is built: `make_run_id` reads them.
     _, bank_id, _ = _bank_of(settings)
-    run_id = make_run_id(settings, bank_id, names)
+    inversion = request_inversion(settings)
+    run_id = make_run_id(settings, bank_id, names, inversion)
     folder = root / run_id
     # So are files of the method, unless there is a record, which may not need them.
     if not Record.is_record(folder):
@@ -217,7 +219,7 @@ def run_job(settings: Settings) -> Outcome:
     bank = load_bank(settings).select(names)
     # Two sweeps may contain the same job: the second one waits here and then finds the record.
     with explain_disk_errors(root, OF_RECORDS), lock(folder):
-        job = Job(settings, networks, bank)
+        job = Job(settings, networks, bank, inversion)
         found = _found(job, folder)
         if found is not None:
             return found
@@ -225,19 +227,24 @@ def run_job(settings: Settings) -> Outcome:
         return _run(job, folder)
 
 
-def make_run_id(settings: Settings, bank_id: str, names: list[str]) -> str:
+def make_run_id(
+    settings: Settings, bank_id: str, names: list[str], inversion: InversionRequest | None
+) -> str:
     """Name of the record of a job, see `editbench.base.identity.run_id`.
 
     Args:
         settings: of the job.
         bank_id: identity of its bank.
         names: the evaluated attributes, in the scorer's order.
+        inversion: that walks start from; None if they start from the bank.
 
     Raises:
         BadFile: bank.path names no bank.
+        EditbenchError: the images of the inversion cannot be opened.
     """
     key = bank_key(settings, bank_id)
-    return identity.run_id(settings.plain, key, names, inversion_id(settings))
+    inversion_id = inversion.id if inversion is not None else ""
+    return identity.run_id(settings.plain, key, names, inversion_id)
 
 
 def _run(job: Job, folder: Path) -> Outcome:

@@ -14,6 +14,7 @@ from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts, draw_targets, set_target
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_json
+from editbench.inversion.load import InversionRequest
 from editbench.inversion.store import Inversion
 from editbench.inversion.walks import (
     WalkInputs,
@@ -27,7 +28,6 @@ from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.batch import engine_batch
 from editbench.run.fits import Fitted, UnsupportedByFit, fit_editor, fitted_editor, scored
-from editbench.run.inversions import load_inversion
 from editbench.run.loading import bank_key, load_bound_editor, load_observations
 from editbench.run.measure import check_observed
 from editbench.run.protocol import target_class
@@ -56,17 +56,19 @@ from editbench.worlds.criteria import card_verdict
 
 @dataclass(frozen=True)
 class Job:
-    """Settings, networks and bank of a job.
+    """Settings, networks, bank and inversion of a job.
 
     Args:
         settings: of the job.
         networks: generator, teacher and judge; the scorers have only the evaluated attributes.
         bank: with the logits of the evaluated attributes only.
+        inversion: that walks start from; None if they start from the bank.
     """
 
     settings: Settings
     networks: Networks
     bank: Bank
+    inversion: InversionRequest | None
 
     def check(self, editor: Editor) -> None:
         """Raise Unsupported if the editor does not support this generator and attribute."""
@@ -134,8 +136,9 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     networks = job.networks
     editor = load_bound_editor(job.settings, job.networks)
     job.check(editor)
-    real = load_inversion(settings)  # None: walks start from samples of the bank
-    if real is not None:
+    real = None
+    if job.inversion is not None:
+        real = job.inversion.load()
         check_walk(editor, real)
     observing = _prepare_observations(job, editor)
     starts = _draw_starts(job, real)

@@ -23,7 +23,7 @@ def _by_config(function):
 run_job = _by_config(job.run_job)
 load_networks = _by_config(loading.load_networks)
 load_bank = _by_config(loading.load_bank)
-bank_folder = _by_config(loading.bank_folder)
+locate_bank = _by_config(loading.locate_bank)
 networks_code = _by_config(loading.networks_code)
 request_inversion = _by_config(inversions.request_inversion)
 

@@ -369,6 +369,9 @@ def test_bank_builds_describes_and_imports(tmp_path, editbench):
     built = editbench("bank", *toy_words(tmp_path))
     assert built.returncode == 0 and "1000 samples" in built.stdout and "samples in" in built.stderr
     (folder,) = (tmp_path / "cache" / "banks").glob("[!.]*")
+    # A bank that is named by its path is opened, and not built.
+    named = editbench("bank", *toy_words(tmp_path), f"bank.path={folder}")
+    assert named.returncode == 0 and f"verified {folder}:" in named.stderr
     info = editbench("bank", "info", str(folder))
     assert info.stdout == built.stdout
     (folder / "shard-00001" / "w.npy").write_bytes(b"cut")

@@ -13,7 +13,7 @@ from editbench.inversion.walks import LayeredStarts
 from editbench.networks.generator import Generator
 from editbench.networks.roles import Networks
 from editbench.run.compose import compose_config, compose_settings
-from tests.by_config import bank_folder, load_networks, make_run_id, networks_code
+from tests.by_config import load_networks, locate_bank, make_run_id, networks_code
 
 MEAN, MOST = 0.02, 0.25  # of a logit's standard deviation, over 96 pictures
 
@@ -80,7 +80,7 @@ def test_gradients_reach_the_codes_in_bf16(z: torch.Tensor) -> None:
 
 def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
     names = {
-        name: bank_folder(compose_config([f"precision={name}"]))[1] for name in ("fp32", "bf16")
+        name: locate_bank(compose_config([f"precision={name}"])).id for name in ("fp32", "bf16")
     }
     spec, plain = compose_settings([]).bank.spec, networks()
     digests = {role: network.digest for role, network in vars(plain).items()}

@@ -124,12 +124,11 @@ def build_part(settings: Settings, part: str) -> tuple[Outcome, str]:
     Returns:
         The outcome, and a text about the part; '' for the whole bank.
     """
-    from editbench.run.loading import bank_folder, load_bank, load_networks
+    from editbench.run.loading import load_bank, load_networks, locate_bank
 
     # Including the time to load the networks, since the user waits for it too.
     began = time.perf_counter()
-    folder, _ = bank_folder(settings)
-    existed = (folder / "bank.json").exists()
+    existed = locate_bank(settings).is_built
     generator = load_networks(settings).generator
     before = generator.decoded
     bank = load_bank(settings)

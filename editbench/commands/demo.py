@@ -23,7 +23,7 @@ from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.digiface import load as digiface
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.run.compose import compose_settings
-from editbench.run.loading import bank_folder, load_bank, load_networks
+from editbench.run.loading import load_bank, load_networks, locate_bank
 from editbench.run.overrides import check_words_have_effect
 from editbench.run.protocol import check_starts, evaluated_names
 from editbench.run.record import Record
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         f"{len(jobs)} jobs (all seeds); bank of {base.bank.spec.n} samples"
     )
     # Looked up before the build, for the line about what was reused.
-    bank_found = (bank_folder(base)[0] / "bank.json").exists()
+    bank_found = locate_bank(base).is_built
     # Built here and not in a worker, while the other workers would wait without any output.
     load_bank(base)
     # Overrides are meant for the embedded world.

@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from editbench.bank.spec import BankSpec
 from editbench.base import identity
 from editbench.base.devices import forget_peak
 from editbench.base.errors import (
@@ -40,13 +39,14 @@ from editbench.networks.roles import Networks
 from editbench.run import record as records
 from editbench.run.inversions import request_inversion
 from editbench.run.loading import (
-    bank_folder,
+    BankPlace,
     bank_key,
     device_problem,
     load_bank,
     load_editor,
     load_metrics,
     load_networks,
+    locate_bank,
 )
 from editbench.run.measure import (
     MetricFailed,
@@ -112,17 +112,13 @@ class Identified(NamedTuple):
     Attributes:
         networks: from which the names are computed, with all attributes of the judge.
         evaluated: names of the evaluated attributes.
-        bank_id: identity of the bank.
-        bank_folder: folder of the bank, which need not exist yet.
-        bank_spec: of the bank.
+        bank: where it is, and its identity.
         run_id: of the record.
     """
 
     networks: Networks
     evaluated: list[str]
-    bank_id: str
-    bank_folder: Path
-    bank_spec: BankSpec
+    bank: BankPlace
     run_id: str
 
 
@@ -139,18 +135,9 @@ def identify(settings: Settings) -> Identified:
     networks = load_networks(here)
     evaluated = check_protocol(here, networks.judge.attributes)
     here = with_named_target(here, networks.judge.attributes)
-    folder, bank_id, spec = _bank_of(here)
-    run_id = make_run_id(here, bank_id, evaluated, request_inversion(here))
-    return Identified(networks, evaluated, bank_id, folder, spec, run_id)
-
-
-def _bank_of(settings: Settings) -> tuple[Path, str, BankSpec]:
-    """Folder, identity and options of a job's bank, which need not exist yet."""
-    if settings.bank.path is None:
-        folder, bank_id = bank_folder(settings)
-        return folder, bank_id, settings.bank.spec
-    bank = load_bank(settings)
-    return bank.folder, bank.id, bank.spec
+    bank = locate_bank(here)
+    run_id = make_run_id(here, bank.id, evaluated, request_inversion(here))
+    return Identified(networks, evaluated, bank, run_id)
 
 
 def _finished(settings: Settings, folder: Path) -> Record | None:
@@ -207,9 +194,8 @@ def run_job(settings: Settings) -> Outcome:
     for metric in load_metrics(settings).values():
         metric.check(networks.judge.attributes, settings.attribute)
     # Images that are not there are reported before the bank is built: `make_run_id` reads them.
-    _, bank_id, _ = _bank_of(settings)
     inversion = request_inversion(settings)
-    run_id = make_run_id(settings, bank_id, names, inversion)
+    run_id = make_run_id(settings, locate_bank(settings).id, names, inversion)
     folder = root / run_id
     # So are files of the method, unless there is a record, which may not need them.
     if not Record.is_record(folder):

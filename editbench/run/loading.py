@@ -6,7 +6,7 @@ import json
 import os
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -307,10 +307,37 @@ def _own_files(config: dict[str, Any]) -> list[str]:
 _OPEN_BANKS: dict[tuple[Path, int], Bank] = {}
 
 
-def bank_folder(settings: Settings) -> tuple[Path, str]:
-    """The folder of a job's bank, which need not exist yet, and its identity."""
-    name = _own_bank_id(settings, settings.bank.spec)
-    return settings.cache / "banks" / name, name
+class BankPlace(NamedTuple):
+    """The bank of a job, which need not exist yet.
+
+    Attributes:
+        folder: of the bank.
+        id: its identity.
+        spec: what it holds.
+    """
+
+    folder: Path
+    id: str
+    spec: BankSpec
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the bank was completed before."""
+        return (self.folder / "bank.json").exists()
+
+
+def locate_bank(settings: Settings) -> BankPlace:
+    """Where the bank of a job is. It is opened only if bank.path names it.
+
+    Raises:
+        BadFile: bank.path names no bank, a damaged one, or one of other networks.
+    """
+    if settings.bank.path is not None:
+        bank = load_bank(settings)
+        return BankPlace(bank.folder, bank.id, bank.spec)
+    spec = settings.bank.spec
+    name = _own_bank_id(settings, spec)
+    return BankPlace(settings.cache / "banks" / name, name, spec)
 
 
 def bank_key(settings: Settings, bank_id: str) -> str:
@@ -350,16 +377,16 @@ def load_bank(settings: Settings) -> Bank:
     if settings.bank.path is not None:
         bank = _opened(settings.bank.path) or _keep(Bank(settings.bank.path))
         return check_bank(bank, load_networks(settings))
-    folder, name = bank_folder(settings)
-    found = _opened(folder)
+    place = locate_bank(settings)
+    found = _opened(place.folder)
     if found is not None:
         return found
     batch = bank_batch(settings, load_networks(settings))
-    with explain_disk_errors(folder, OF_CACHE):
+    with explain_disk_errors(place.folder, OF_CACHE):
         bank = build_bank(
-            folder,
-            name,
-            settings.bank.spec,
+            place.folder,
+            place.id,
+            place.spec,
             partial(load_networks, settings),  # picklable, for the processes that build it
             settings.device,
             settings.bank.workers,
@@ -394,18 +421,19 @@ def check_bank(bank: Bank, networks: Networks) -> Bank:
     return bank
 
 
-def _bank_key(folder: Path) -> tuple[Path, int]:
-    file = folder / "bank.json"
-    return folder, file.stat().st_mtime_ns if file.exists() else 0
-
-
 def _opened(folder: Path) -> Bank | None:
-    return _OPEN_BANKS.get(_bank_key(folder))
+    return _OPEN_BANKS.get(_stamped(folder))
 
 
 def _keep(bank: Bank) -> Bank:
-    _OPEN_BANKS[_bank_key(bank.folder)] = bank
+    _OPEN_BANKS[_stamped(bank.folder)] = bank
     return bank
+
+
+def _stamped(folder: Path) -> tuple[Path, int]:
+    """A key of _OPEN_BANKS."""
+    file = folder / "bank.json"
+    return folder, file.stat().st_mtime_ns if file.exists() else 0
 
 
 # -- editor, metrics, observations ---------------------------------------------------------------

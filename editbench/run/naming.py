@@ -52,7 +52,7 @@ def name_job(settings: Settings, words: list[str]) -> JobNames:
         # The class is enough to know whether the method also has a tuning for the attribute.
         editor = get_class(settings.method.target)
         networks = found.networks.select(found.evaluated)
-        files = fit_files(settings, found.bank_id, networks, attribute, editor)
+        files = fit_files(settings, found.bank.id, networks, attribute, editor)
     except EditbenchError as error:
         return JobNames(method, attribute, seed, words, str(error))
     return JobNames(
@@ -62,9 +62,9 @@ def name_job(settings: Settings, words: list[str]) -> JobNames:
         words,
         run_id=found.run_id,
         out=str(settings.out),
-        bank=found.bank_id,
-        bank_folder=str(found.bank_folder),
-        n=found.bank_spec.n,
-        shard=found.bank_spec.shard,
+        bank=found.bank.id,
+        bank_folder=str(found.bank.folder),
+        n=found.bank.spec.n,
+        shard=found.bank.spec.shard,
         fits=[str(file) for file in files],
     )

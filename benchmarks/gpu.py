@@ -66,7 +66,7 @@ from editbench.conformance.testbeds import KINDS, ColourScorer  # noqa: E402
 from editbench.networks.stylegan2.generator import StyleGAN2Generator  # noqa: E402
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config  # noqa: E402
 from editbench.run.environment import peak_memory_mb  # noqa: E402
-from editbench.run.machine import fastest, kinds  # noqa: E402
+from editbench.run.machine import fastest, measure_precisions  # noqa: E402
 from editbench.walk.editor import Editor, FitData, FitReport, Walk  # noqa: E402
 from editbench.walk.engine import walk_starts  # noqa: E402
 from editbench.walk.spec import EngineSpec  # noqa: E402
@@ -104,11 +104,11 @@ class Setting:
 def machine(setting: Setting) -> list[dict[str, Any]]:
     """Measure the peak rates of matrix products and of the memory."""
     rows = []
-    for kind in kinds(setting.device, 64 if setting.tiny else 0):
-        row = {"precision": kind.name, "works": kind.works, "error": kind.error}
-        if kind.works:
-            row["TFLOP/s"] = peak_flops(setting, kind.name) / 1e12
-        rows.append(row | {"reason": kind.reason})
+    for measured in measure_precisions(setting.device, 64 if setting.tiny else 0):
+        row = {"precision": measured.name, "works": measured.works, "error": measured.error}
+        if measured.works:
+            row["TFLOP/s"] = peak_flops(setting, measured.name) / 1e12
+        rows.append(row | {"reason": measured.reason})
     values = torch.ones(2**16 if setting.tiny else 2**28, device=setting.device)
     seconds = fastest(lambda: values.clone(), setting.device)
     # A copy reads and writes every byte once.

@@ -37,12 +37,7 @@ import torch
 
 from editbench.base.memory import keep_freed_memory
 from editbench.methods.gradctrl.exclusion import excluded_channels
-from editbench.methods.gradctrl.latent_classifier import (
-    SLOPE,
-    Examples,
-    LatentClassifier,
-    train,
-)
+from editbench.methods.gradctrl.latent_classifier import SLOPE, Examples, LatentClassifier, train
 from editbench.walk.editor import FFHQ_W_SPREAD, unit_rows
 
 NAMES = ("gender", "smile", "eyeglasses", "age")  # the first one is the target

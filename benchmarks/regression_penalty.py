@@ -28,14 +28,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fits import load_fit_data
 
 from editbench.base.memory import keep_freed_memory
 from editbench.commands.demo import demo_settings
 from editbench.methods.linear_regression import LinearRegression
 from editbench.methods.shared import meta_validation
-from editbench.run.fits import fit_data
-from editbench.run.loading import load_bank, load_networks
-from editbench.run.protocol import check_protocol
 
 PENALTIES: tuple[float | str, ...] = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, "leave_one_out")
 # A quarter of the default: a step this short hardly passes the boundary.
@@ -63,12 +61,10 @@ def main() -> None:
     # The command sets its memory options in the same way.
     keep_freed_memory()
     torch.set_num_threads(1)
+    # The paper sets the number, so it is no argument of the search.
     meta_validation.EXAMPLES = args.samples
     (settings,) = demo_settings(["linear_regression"], Path("runs/demo"), "cpu", args.set)
-    networks = load_networks(settings)
-    evaluated = check_protocol(settings, networks.judge.attributes)
-    bank = load_bank(settings).select(evaluated)
-    data = fit_data(settings, bank, networks.select(evaluated))
+    data = load_fit_data(settings)
     names = data.attributes.names
     print(
         f"{'penalty':>14s}{'explained':>11s}" + "".join(f"{name:>12s}" for name in names) + "   all"

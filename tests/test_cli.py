@@ -66,6 +66,33 @@ def test_every_command_has_help_with_examples(command, capsys):
     assert code == 0 and "example" in text and f"editbench {command}" in text
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bank import",
+        "bank info",
+        "invert show",
+        "invert compare",
+        "dataset pack",
+        "dataset info",
+        "human make",
+        "human analyse",
+        "world train-gan",
+        "world train-scorers",
+        "world train-parser",
+        "world card",
+        "world pack",
+    ],
+)
+def test_every_subcommand_has_help_with_its_own_examples_alone(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*words.split(), "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    shown = [line for line in text.partition("examples:\n")[2].splitlines() if "editbench" in line]
+    assert shown and all(line.startswith(f"  editbench {words} ") for line in shown)
+
+
 def test_help_shows_no_default_that_is_an_empty_list(capsys):
     with pytest.raises(SystemExit):
         main(["world", "card", "--help"])

@@ -19,7 +19,11 @@ from tests.scripted import SmallInception, published, save
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of networks; small products; the self-test is run in test_cli."""
     monkeypatch.setenv(registry.FOLDER, str(tmp_path / "networks"))
-    monkeypatch.setattr(doctor, "kinds", lambda device: machine.kinds(device, side=64, repeats=1))
+    monkeypatch.setattr(
+        doctor,
+        "measure_precisions",
+        lambda device: machine.measure_precisions(device, side=64, repeats=1),
+    )
     monkeypatch.setattr(
         doctor, "self_test", lambda *given: {"passed": True, "samples_per_second": 1.0}
     )
@@ -93,7 +97,7 @@ def test_a_folder_that_cannot_hold_runs_and_a_failed_test_are_problems(
     code, found = report(capsys, "--out", str(tmp_path / "file" / "runs"))
     assert code == 1 and "set out=DIR" in found["problems"][0]
     monkeypatch.undo()
-    monkeypatch.setattr(doctor, "kinds", lambda device: [])
+    monkeypatch.setattr(doctor, "measure_precisions", lambda device: [])
     code, found = report(capsys, "--out", str(tmp_path), "--device", "nodevice")
     assert code == 1 and "is not a device" in found["self_test"]["reason"]
 
@@ -106,7 +110,7 @@ def test_a_gpu_that_is_not_there_or_breaks_is_a_problem(
 
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "devices", lambda: [{"name": "cpu"}, {"name": "cuda:0"}])
-    monkeypatch.setattr(doctor, "kinds", broken)
+    monkeypatch.setattr(doctor, "measure_precisions", broken)
     monkeypatch.setattr(doctor, "load_networks", broken)
     code, found = report(capsys, "--out", str(tmp_path), "--device", "cuda:7")
     assert (
@@ -132,7 +136,7 @@ def test_a_kind_that_does_not_run_or_is_wrong_says_why(monkeypatch: pytest.Monke
         return 0.5
 
     monkeypatch.setattr(machine, "product_error", broken)
-    kinds = {kind.name: kind for kind in machine.kinds("cpu", side=16, repeats=1)}
+    kinds = {kind.name: kind for kind in machine.measure_precisions("cpu", side=16, repeats=1)}
     assert not kinds["bf16"].works and "off by" in kinds["bf16"].reason
     assert (
         kinds["fp16"].reason == "\"addmm\" not implemented for 'Half'" and kinds["fp16"].matmul == 0

@@ -16,6 +16,7 @@ import pytest
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
 from editbench.commands import fetch as command
+from editbench.commands.fetch import network_state
 from editbench.networks import registry
 from editbench.networks.fetch import fetch_file, locate_file
 from editbench.networks.registry import Published
@@ -162,6 +163,7 @@ def test_without_a_published_checksum_the_first_fetch_pins_it(
     file = file_of(server, sha256=None)
     assert fetch_file(file).sha256 == SHA256
     assert json.loads((networks / registry.LOCK).read_text())["net.pt"] == SHA256
+    assert network_state("net", file).text == "installed, checksum correct"
     server.content = CONTENT[::-1]
     with pytest.raises(BadFile, match="expected"):
         fetch_file(file, again=True)

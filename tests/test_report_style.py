@@ -239,6 +239,19 @@ def test_options_stand_above_the_file(
     assert out.index("mine") < out.index("gradctrl")
 
 
+def test_a_comma_in_the_label_of_a_variant_separates_no_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for delta, steps in ((0.1, 3), (0.2, 4)):
+        options = {"delta": delta, "steps": steps}
+        fake_run(tmp_path, "mine", "smile", metric_rows(), method_config=options, tag=f"{steps}")
+    first, second = sorted(set(load(tmp_path).runs["label"]))
+    assert "," in first
+    assert main([str(tmp_path), "--table", "--methods", first]) == 0
+    out = capsys.readouterr().out
+    assert first in out and second not in out
+
+
 @pytest.mark.parametrize("other", [["--compare", "a", "b"], ["runs", "--tensorboard"]])
 def test_what_has_no_style_refuses_it(other: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -43,12 +43,8 @@ def main(argv: list[str]) -> int:
         metavar="K",
         help="number of directions, in the method's order (default: all)",
     )
-    parser.add_argument(
-        "--samples", type=int, default=64, help="samples that effects average over (default: 64)"
-    )
-    parser.add_argument(
-        "--shown", type=int, default=4, help="samples whose images are shown (default: 4)"
-    )
+    parser.add_argument("--samples", type=int, default=64, help="samples that effects average over")
+    parser.add_argument("--shown", type=int, default=4, help="samples whose images are shown")
     parser.add_argument(
         "--strengths",
         metavar="A,B,...",
@@ -59,7 +55,7 @@ def main(argv: list[str]) -> int:
         default="teacher",
         help="teacher, on the tune split (default), or judge, on the test split",
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:1")
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: that of the configuration)")
     parser.add_argument(
         "--out", type=usable_folder, help="output folder (default: runs/atlas/METHOD)"
     )

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from editbench.base.errors import EditbenchError
+from editbench.base.files import usable_folder
 from editbench.base.progress import print_message
 from editbench.commands.command_line import CommandLine, split_values
-from editbench.commands.options import CommandParser
+from editbench.commands.options import CommandParser, examples_of
 from editbench.run.environment import peak_memory_mb
 from editbench.run.job_names import PART
 from editbench.run.outcome import Outcome, failed_outcome
@@ -43,6 +44,7 @@ examples:
   editbench bank --parts 8 budget=paper hydra/launcher=submitit_slurm hydra.launcher.cpus_per_task=4
   editbench bank experiment=ffhq_latents data=../shared/data
   editbench bank import --w w.npy --logits logits.npy --attributes attributes.yaml --out runs/my_bank
+  editbench bank info runs/my_bank
 """
 PARTS = "--parts"
 
@@ -227,6 +229,7 @@ def _make_import_parser() -> CommandParser:
         "editbench bank import",
         description="Make a bank from your own latents and logits. Edits on it are judged in latent "
         "space, by a scorer of latents.",
+        epilog=examples_of("editbench bank import", HELP),
     )
     parser.add_argument("--w", type=Path, help=".npy (n, w_dim) float: the latents")
     logits = parser.add_mutually_exclusive_group(required=True)
@@ -260,7 +263,7 @@ def _make_import_parser() -> CommandParser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=usable_folder,
         required=True,
         help="folder of the new bank; use it with bank.path=FOLDER",
     )
@@ -288,9 +291,11 @@ def info_main(argv: list[str]) -> int:
     from editbench.bank.bank import Bank
 
     parser = CommandParser(
-        "editbench bank info", description="Verify a bank's checksums and describe it."
+        "editbench bank info",
+        description="Verify a bank's checksums and describe it.",
+        epilog=examples_of("editbench bank info", HELP),
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="of the bank")
     # Opening a bank verifies its checksums.
     print_bank(Bank(parser.parse_args(argv).folder))
     return 0

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from editbench.base.compute_options import PRECISIONS
 from editbench.base.conf import (
     LABELS,
     default_option,
@@ -75,7 +76,7 @@ LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
 # Keys with few possible values.
 VALUES = {
     "device": ("cpu", "cuda"),
-    "precision": ("fp32", "bf16", "fp16", "tf32"),
+    "precision": PRECISIONS,
     "offline": ("true", "false"),
     "save_codes": ("true", "false"),
     "starts.near": ("joint", "target", "any"),

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from editbench.base.errors import UnknownName
 from editbench.base.progress import results_console, status
-from editbench.commands.options import CommandParser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir, split_names
 
 if TYPE_CHECKING:
     from editbench.conformance.suite import Check
@@ -73,8 +73,7 @@ def main(argv: list[str]) -> int:
         parser.error("name an editor or a metric: FILE.py, FILE.py:CLASS or FILE.yaml")
     try:
         make = load_factory(args.target, args.settings, args.config_dir)
-        # ''.split(',') is [''], which is not the name of a check.
-        only = [name for name in args.only.split(",") if name]
+        only = split_names(args.only)
         with status(f"checking {args.target}"):
             if make.kind == METRIC:
                 results = conform_metric(make, only, make.figure)

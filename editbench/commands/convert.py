@@ -14,7 +14,7 @@ from rich.table import Table
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import explain_disk_errors
 from editbench.base.progress import results_console
-from editbench.commands.options import CommandParser
+from editbench.commands.options import CommandParser, split_names
 from editbench.networks.celebahq.network import CelebAHQClassifiers
 from editbench.networks.celebahq.read import ReadClassifier, is_classifier, read_classifier
 from editbench.networks.celebahq.store import (
@@ -99,7 +99,7 @@ def _make_parser() -> CommandParser:
         type=float,
         # The value of StyleGAN2 (Karras et al. 2020).
         default=0.01,
-        help="learning-rate multiplier of the mapping, if the file lacks it (default 0.01)",
+        help="learning-rate multiplier of the mapping, if the file lacks it",
     )
     parser.add_argument(
         "--conv-clamp",
@@ -203,9 +203,9 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
         found.append(read_classifier(file, other))
     names = [attribute_of(item.path) for item in found]
     if args.attributes is not None:
-        names = [name.strip() for name in args.attributes.split(",")]
+        names = split_names(args.attributes)
     # Files have the same name if they were trained by others, who call each net_best.pth.
-    if len(set(names)) != len(found) or len(names) != len(found) or not all(names):
+    if len(set(names)) != len(found) or len(names) != len(found):
         raise EditbenchError(
             f"--attributes: {len(found)} different names are needed, one per file; got "
             f"{', '.join(names)}"

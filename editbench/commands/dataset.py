@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
-from editbench.commands.options import CommandParser, DefaultsFormatter
+from editbench.commands.options import CommandParser, examples_of
 from editbench.commands.world_data import add_data_arguments, reading
 
 EXAMPLES = """examples:
@@ -37,17 +36,19 @@ LEFT_OUT = (
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: list[str]) -> int:
     parser = CommandParser(
         "editbench dataset",
         description=__doc__,
         epilog=EXAMPLES,
     )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
+    about = "pack images and labels into shards for training"
     pack = commands.add_parser(
         "pack",
-        help="pack images and labels into shards for training",
-        formatter_class=DefaultsFormatter,
+        help=about,
+        description=about,
+        epilog=examples_of("editbench dataset pack", EXAMPLES),
     )
     pack.add_argument(
         "source", type=Path, help="image folder, .npz, or a .yaml that declares an .npz"
@@ -64,8 +65,14 @@ def main(argv: Sequence[str]) -> int:
     )
     add_data_arguments(pack, to_train=False)
     pack.set_defaults(run=_pack)
-    info = commands.add_parser("info", help="verify a packed data set and describe it")
-    info.add_argument("folder", type=Path)
+    about = "verify a packed data set and describe it"
+    info = commands.add_parser(
+        "info",
+        help=about,
+        description=about,
+        epilog=examples_of("editbench dataset info", EXAMPLES),
+    )
+    info.add_argument("folder", type=Path, help="of the packed data set")
     info.set_defaults(run=_info)
     args = parser.parse_args(argv)
     return args.run(args)

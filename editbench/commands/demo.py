@@ -105,7 +105,7 @@ def _make_parser() -> CommandParser:
         default=Path("runs/demo"),
         help="folder of the records and the report",
     )
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument(
         "--workers",
         type=int,

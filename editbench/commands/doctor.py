@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 from editbench.bank.build import compute_block
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import EditbenchError
+from editbench.commands.fetch import network_state
 from editbench.commands.options import CommandParser, add_config_dir
-from editbench.networks.registry import find_file, folder, pin, published
+from editbench.networks.registry import folder, published
 from editbench.run.compose import compose_settings
 from editbench.run.environment import environment
 from editbench.run.launch import EXTRAS, installed
 from editbench.run.loading import load_networks
-from editbench.run.machine import devices, kinds
+from editbench.run.machine import devices, measure_precisions
 
 # Packages that editbench does not need, and what they are for.
 OPTIONAL = {
@@ -98,8 +99,12 @@ def examine_machine(
     }
     problems: list[str] = []
     report["networks"] = {"folder": str(folder())}
-    for name in published():
-        report["networks"][name] = network_state(name, problems)
+    for name, file in published().items():
+        state = network_state(name, file)
+        path = None if state.path is None else str(state.path)
+        report["networks"][name] = {"state": state.text, "path": path}
+        if state.problem:
+            problems.append(state.problem)
     report["out"] = folder_state(out, problems)
     report["precision"] = {"device": device, "kinds": precision_results(device, report["devices"])}
     report["self_test"] = self_test([f"device={device}", *overrides], more, device, problems)
@@ -115,7 +120,7 @@ def precision_results(device: str, found: list[dict[str, Any]]) -> list[dict[str
         found: `devices()` of the machine.
 
     Returns:
-        One mapping per precision, with the fields of `NumberKind`; empty if the machine lacks the
+        One mapping per precision, with the fields of `MeasuredPrecision`; empty if the machine lacks the
         device.
     """
     name = device
@@ -124,7 +129,7 @@ def precision_results(device: str, found: list[dict[str, Any]]) -> list[dict[str
     # The self-test reports a missing device, so this is no problem here.
     if name not in [item["name"] for item in found]:
         return []
-    return [asdict(kind) for kind in kinds(device)]
+    return [asdict(measured) for measured in measure_precisions(device)]
 
 
 def version_of(name: str) -> str | None:
@@ -133,31 +138,6 @@ def version_of(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def network_state(name: str, problems: list[str]) -> dict[str, Any]:
-    """Where the file of a published network is, and whether its content is right.
-
-    Args:
-        name: of the network, one of `published()`.
-        problems: a sentence about a wrong content is added. A missing file is no problem.
-
-    Returns:
-        'state', a text, and 'path', None if there is no file.
-    """
-    file = published()[name]
-    try:
-        found = find_file(file)
-    except BadFile as error:
-        problems.append(str(error))
-        return {"state": "wrong checksum", "path": str(folder() / file.name)}
-    if found is None:
-        return {"state": f"not installed: editbench fetch {name}", "path": None}
-    # Without a published checksum, the first download pins one, so there may be none yet.
-    checksum = "no checksum published"
-    if pin(file):
-        checksum = "checksum correct"
-    return {"state": f"installed, {checksum}", "path": str(found.path)}
 
 
 def folder_state(out: Path, problems: list[str]) -> dict[str, Any]:
@@ -233,8 +213,9 @@ def print_report(report: dict[str, Any]) -> None:
         if report["cuda_of_torch"]:
             built = f"for CUDA {report['cuda_of_torch']}"
         print_line("cuda", f"none: everything runs on the CPU (torch is built {built})")
-    for kind in report["precision"]["kinds"]:
-        print_line(f"{kind['name']} on {report['precision']['device']}", describe_precision(kind))
+    for measured in report["precision"]["kinds"]:
+        name = f"{measured['name']} on {report['precision']['device']}"
+        print_line(name, describe_precision(measured))
     print_line(
         "packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items())
     )
@@ -271,17 +252,17 @@ def describe_self_test(test: dict[str, Any], device: str) -> str:
     return f"passed: {test['samples_per_second']:.0f} bank samples/s on {device}"
 
 
-def describe_precision(kind: dict[str, Any]) -> str:
+def describe_precision(measured: dict[str, Any]) -> str:
     """Text about a precision: whether it works, its error and its speed."""
-    if not kind["matmul"]:
-        return f"no: {kind['reason']}"
+    if not measured["matmul"]:
+        return f"no: {measured['reason']}"
     state = "works"
-    if not kind["works"]:
-        state = f"WRONG ({kind['reason']})"
-    speed = f"{kind['matmul']:.2g} x fp32 in matrix products, {kind['conv']:.2g} x in convolutions"
-    if kind["name"] == "fp32":  # the others are compared with it
+    if not measured["works"]:
+        state = f"WRONG ({measured['reason']})"
+    speed = f"{measured['matmul']:.2g} x fp32 in matrix products, {measured['conv']:.2g} x in convolutions"
+    if measured["name"] == "fp32":  # the others are compared with it
         speed = "the reference"
-    return f"{state}, error {kind['error']:.0e}; {speed}"
+    return f"{state}, error {measured['error']:.0e}; {speed}"
 
 
 def print_line(name: str, value: object) -> None:

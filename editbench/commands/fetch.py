@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.commands.options import CommandParser
@@ -19,6 +20,7 @@ from editbench.networks.registry import (
     find_file,
     folder,
     is_offline,
+    pin,
     published,
 )
 
@@ -135,8 +137,11 @@ def print_networks(known: dict[str, Published]) -> int:
     """
     broken = False
     for name, file in known.items():
-        text, bad = network_state(file)
-        broken |= bad
+        state = network_state(name, file)
+        text = state.problem or state.text
+        if state.path is not None and not state.problem:
+            text += f": {state.path}"
+        broken |= bool(state.problem)
         size = "?"
         if file.size:
             size = f"{file.size / 1e6:.0f} MB"
@@ -149,14 +154,33 @@ def print_networks(known: dict[str, Published]) -> int:
     return int(broken)
 
 
-def network_state(file: Published) -> tuple[str, bool]:
-    """Text about whether a file is installed, and whether its content is wrong."""
+class NetworkState(NamedTuple):
+    """Whether a published network is installed, and whether its content is right.
+
+    Attributes:
+        text: about both.
+        path: of the file; None if there is none.
+        problem: a sentence about a wrong content; '' if it is right. A missing file is no problem.
+    """
+
+    text: str
+    path: Path | None = None
+    problem: str = ""
+
+
+def network_state(name: str, file: Published) -> NetworkState:
+    """The state of a published network on this machine.
+
+    Args:
+        name: of the network, for `editbench fetch`.
+        file: of the network.
+    """
     try:
         found = find_file(file)
     except BadFile as error:
-        return str(error), True
-    return (
-        f"installed, {'checksum correct' if file.sha256 else 'no checksum published'}: {found.path}"
-        if found
-        else "not installed: editbench fetch NAME"
-    ), False
+        return NetworkState("wrong checksum", folder() / file.name, str(error))
+    if found is None:
+        return NetworkState(f"not installed: editbench fetch {name}")
+    # Without a published checksum, the first download pins one, so there may be none yet.
+    checksum = "checksum correct" if pin(file) else "no checksum published"
+    return NetworkState(f"installed, {checksum}", found.path)

@@ -10,7 +10,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.progress import results_console
 from editbench.base.text import read_text
-from editbench.commands.options import CommandParser
+from editbench.commands.options import CommandParser, examples_of, split_names
 from editbench.studies.human import ASKED
 from editbench.studies.human.responses import read_responses
 from editbench.studies.human.study import StudyDesign, make_study, read_key, summary
@@ -41,7 +41,10 @@ def _make_parser() -> CommandParser:
     )
     jobs = parser.add_subparsers(dest="job", required=True, metavar="make|analyse")
     plan = StudyDesign()  # has the defaults that the help shows
-    job = jobs.add_parser("make", help="draw a study from finished runs")
+    about = "draw a study from finished runs"
+    job = jobs.add_parser(
+        "make", help=about, description=about, epilog=examples_of("editbench human make", EXAMPLES)
+    )
     job.add_argument("root", type=Path, help="runs folder")
     job.add_argument("--out", type=usable_folder, required=True, help="new folder of the study")
     job.add_argument(
@@ -52,13 +55,13 @@ def _make_parser() -> CommandParser:
         "--pairs",
         type=int,
         default=plan.pairs,
-        help=f"comparisons per attribute, over all pairs of methods (default: {plan.pairs})",
+        help="comparisons per attribute, over all pairs of methods",
     )
     job.add_argument(
         "--sets",
         type=int,
         default=plan.sets,
-        help="number of pages, each in its own order (default: 1)",
+        help="number of pages, each in its own order",
     )
     job.add_argument(
         "--split",
@@ -69,24 +72,27 @@ def _make_parser() -> CommandParser:
         "--duplicates",
         type=float,
         default=plan.duplicates,
-        help="share of a page that is shown twice, "
-        f"with swapped sides (default: {plan.duplicates:g})",
+        help="share of a page that is shown twice, with swapped sides",
     )
     job.add_argument(
         "--questions", default=",".join(ASKED), help=f"{' and/or '.join(ASKED)} (default: both)"
     )
-    job.add_argument("--seed", type=int, default=plan.seed)
+    job.add_argument("--seed", type=int, default=plan.seed, help="seed of the draw of pairs")
     job.add_argument("--title", default=plan.title, help="heading of the pages")
     job.add_argument("--intro", type=Path, help="text file shown first: consent, and whom to ask")
     job.add_argument("--setting", help="which runs to use, if the folder has several settings")
     job.add_argument(
-        "--device", default="cpu", help="device that redraws the images (default: cpu)"
+        "--device", default="cpu", help="device that redraws the images: cpu, cuda or cuda:1"
     )
     job.add_argument(
         "--cache", type=Path, help="folder of banks and fits (default: the one in each record)"
     )
+    about = "compute win rates, strengths and agreement from raters' files"
     job = jobs.add_parser(
-        "analyse", help="compute win rates, strengths and agreement from raters' files"
+        "analyse",
+        help=about,
+        description=about,
+        epilog=examples_of("editbench human analyse", EXAMPLES),
     )
     job.add_argument("study", type=Path, help="folder that `make` wrote")
     job.add_argument("files", type=Path, nargs="+", help="responses-*.json")
@@ -97,18 +103,18 @@ def _make_parser() -> CommandParser:
 
 def make(args: argparse.Namespace) -> int:
     """Run `editbench human make`; the exit code."""
-    methods = _names(args.methods)
+    methods = split_names(args.methods or "")
     # Otherwise an empty variable of a shell would select all methods.
     if args.methods is not None and not methods:
         raise EditbenchError("--methods names no method: leave it out for all with finished runs")
     design = StudyDesign(
-        methods=methods,
+        methods=tuple(methods),
         pairs=args.pairs,
         sets=args.sets,
         split=args.split,
         duplicates=args.duplicates,
         seed=args.seed,
-        asked=_names(args.questions),
+        asked=tuple(split_names(args.questions)),
         title=args.title,
         intro=_text(args.intro),
         setting=args.setting,
@@ -139,20 +145,6 @@ def analyse_files(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return int(bool(wrong))
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    """The names in a text such as 'a,b'. Commas inside brackets are part of a variant's label."""
-    names = [""]
-    depth = 0
-    for letter in text or "":
-        # The depth of brackets: at depth 0, a comma separates names.
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and not depth:
-            names.append("")
-        else:
-            names[-1] += letter
-    return tuple(name.strip() for name in names if name.strip())
 
 
 def _text(path: Path | None) -> str:

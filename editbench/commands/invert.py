@@ -9,7 +9,7 @@ from pathlib import Path
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.progress import print_message
-from editbench.commands.options import CommandParser, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir, examples_of
 from editbench.inversion.build import build_inversion
 from editbench.inversion.page import print_inversion
 from editbench.inversion.store import Inversion
@@ -52,7 +52,9 @@ def main(argv: list[str]) -> int:
         required=True,
         help="folder of the codes, the table and the page",
     )
-    parser.add_argument("--space", choices=("w", "w_plus", "z"), default="w")
+    parser.add_argument(
+        "--space", choices=("w", "w_plus", "z"), default="w", help="latent space of the codes"
+    )
     parser.add_argument(
         "--steps", type=int, default=None, help="optimisation steps (default: the paper's 1000)"
     )
@@ -132,9 +134,11 @@ def make_inversion(folder: Path, settings: Settings) -> Inversion:
 
 def show_main(argv: list[str]) -> int:
     parser = CommandParser(
-        "editbench invert show", description="Verify an inversion and describe it."
+        "editbench invert show",
+        description="Verify an inversion and describe it.",
+        epilog=examples_of("editbench invert show", EXAMPLES),
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="of the inversion")
     # Opening an inversion verifies its checksums.
     print_inversion(Inversion(parser.parse_args(argv).folder))
     return 0
@@ -145,6 +149,7 @@ def compare_main(argv: list[str]) -> int:
         "editbench invert compare",
         description="Compare edits of real and generated images, for every method and attribute "
         "that was run on both.",
+        epilog=examples_of("editbench invert compare", EXAMPLES),
     )
     parser.add_argument(
         "runs", type=Path, help="folder of the records, as written by experiment=real_images"

@@ -22,7 +22,6 @@ EXAMPLES = """examples:
 # Kinds that are no groups of the configuration, but properties of the networks.
 ATTRIBUTES = "attributes"
 LAYERS = "layers"
-DATA = "../shared/data"  # folder of third-party inputs
 
 
 def main(argv: list[str]) -> int:
@@ -39,9 +38,11 @@ def main(argv: list[str]) -> int:
         nargs="*",
         help="of attributes and layers: key=value, as generator.weights=FILE",
     )
-    parser.add_argument("--generator", default="faces32")
-    parser.add_argument("--scorer", default="faces")
-    parser.add_argument("--data", default=DATA, help="folder of third-party inputs")
+    parser.add_argument("--generator", default="faces32", help="whose layers are listed")
+    parser.add_argument("--scorer", default="faces", help="whose attributes are listed")
+    parser.add_argument(
+        "--data", help="folder of third-party inputs (default: that of the configuration)"
+    )
     add_config_dir(parser)
     args = parser.parse_intermixed_args(argv)
     check_folders(args.config_dir)
@@ -51,7 +52,10 @@ def main(argv: list[str]) -> int:
         raise EditbenchError(
             f"{' '.join(args.overrides)}: overrides are only for {ATTRIBUTES} and {LAYERS}"
         )
-    words = [*network_words(args.generator, args.scorer, args.data), *args.overrides]
+    words = network_words(args.generator, args.scorer)
+    if args.data is not None:
+        words.append(f"data={quoted(args.data)}")
+    words += args.overrides
     lines = []
     for title, group in kinds.items():
         if args.kind in (None, title):
@@ -65,15 +69,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def network_words(generator: str, scorer: str, data: str = DATA) -> list[str]:
-    """The overrides that choose the networks.
-
-    Args:
-        generator: option of the group.
-        scorer: option of the group.
-        data: folder of downloaded data; its name is quoted, since it may hold anything.
-    """
-    return [f"generator={generator}", f"scorer={scorer}", f"data={quoted(data)}"]
+def network_words(generator: str, scorer: str) -> list[str]:
+    """The overrides that choose the networks, by their options."""
+    return [f"generator={generator}", f"scorer={scorer}"]
 
 
 def group_lines(title: str, group: str, more: Sequence[Path]) -> list[str]:

@@ -15,13 +15,28 @@ from editbench.base.user_code import search_configuration
 CONFIG_DIR = ("--config-dir", "-cd")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps line breaks, and shows the default of an option unless its text already does."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        # None is a default that is chosen later, False a flag that was not given, and an empty list
+        # an option that may be repeated.
+        says_default = "(default" in (action.help or "")
+        if (
+            says_default
+            or action.default is None
+            or action.default is False
+            or action.default == []
+        ):
+            return action.help
+        return super()._get_help_string(action)
+
+
 class CommandParser(argparse.ArgumentParser):
-    """A parser that reports an error in one line, and keeps the line breaks of its epilog."""
+    """A parser that reports an error in one line, and shows defaults in its help."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        if "epilog" in options:
-            options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, **options)
+        super().__init__(*args, formatter_class=HelpFormatter, **options)
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
         """As in argparse, but an unknown flag raises UnknownName, also within a subcommand."""
@@ -75,18 +90,35 @@ def use_config_dir(folders: Sequence[Path]) -> None:
     search_configuration(folders)
 
 
-class DefaultsFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of an option in --help, unless its text already does."""
+def split_names(text: str) -> list[str]:
+    """The names in a text such as 'a,b', without the empty ones.
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        # None is a default that is chosen later, False a flag that was not given, and an empty list
-        # an option that may be repeated.
-        says_default = "(default" in (action.help or "")
-        if (
-            says_default
-            or action.default is None
-            or action.default is False
-            or action.default == []
-        ):
-            return action.help
-        return super()._get_help_string(action)
+    Commas inside brackets are part of a name, such as the label of a variant.
+    """
+    names = [""]
+    depth = 0
+    for letter in text:
+        # The depth of brackets: at depth 0, a comma separates names.
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            names.append("")
+        else:
+            names[-1] += letter
+    return [name.strip() for name in names if name.strip()]
+
+
+def examples_of(subcommand: str, examples: str) -> str:
+    """The part of a command's examples that shows one of its subcommands.
+
+    Args:
+        subcommand: such as 'editbench bank info'.
+        examples: of the command. Each begins with a line '  editbench ...', an empty line ends them.
+    """
+    shown: list[str] = []
+    is_shown = False
+    for line in examples.partition("examples:\n")[2].partition("\n\n")[0].splitlines():
+        if line.startswith("  editbench"):
+            is_shown = f"{line} ".startswith(f"  {subcommand} ")
+        if is_shown:
+            shown.append(line)
+    return "\n".join(["examples:", *shown])

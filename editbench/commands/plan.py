@@ -14,15 +14,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.progress import results_console, status
 from editbench.commands.command_line import CommandLine
 from editbench.run.job_names import NAMING, own_words
-from editbench.run.plan import (
-    STATUSES,
-    PlannedJob,
-    as_data,
-    banks,
-    plan_sweep,
-    reasons,
-    totals,
-)
+from editbench.run.plan import STATUSES, PlannedJob, as_data, banks, plan_sweep, reasons, totals
 
 HELP = """usage: editbench plan [--json] [arguments of `editbench run -m`]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.progress import status
-from editbench.commands.options import CommandParser, add_config_dir, use_config_dir
+from editbench.commands.options import CommandParser, add_config_dir, split_names, use_config_dir
 from editbench.report import Style, every_setting, load, print_table, write_report
 from editbench.report.exports import EXPORTERS, export
 from editbench.report.references import FILE, cited_in
@@ -154,8 +154,7 @@ def read_style(args: argparse.Namespace, root: Path) -> Style:
     for key in LISTS:
         given = getattr(args, key)
         if given is not None:
-            names = [name.strip() for name in given.split(",")]
-            values[key] = [name for name in names if name]
+            values[key] = split_names(given)
             if not values[key]:
                 raise EditbenchError(f"--{key} is empty: give names separated by commas")
     for key in ("digits", "font", "column"):
@@ -168,11 +167,7 @@ def read_style(args: argparse.Namespace, root: Path) -> Style:
 def compare_folders(args: argparse.Namespace) -> int:
     """Run `editbench report --compare A B`; the exit code."""
     # Imported here, since a plain report does not need it.
-    from editbench.studies.side_by_side import (
-        print_side_by_side,
-        side_by_side,
-        write_side_by_side,
-    )
+    from editbench.studies.side_by_side import print_side_by_side, side_by_side, write_side_by_side
 
     first, second = args.compare
     found = side_by_side(first, second, args.by_seed)

@@ -15,6 +15,7 @@ from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import usable_folder, write_json
 from editbench.base.instantiate import build, plain
 from editbench.base.user_code import search_folders
+from editbench.base.validation import check_at_least
 from editbench.commands.options import CommandParser, add_config_dir
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.config_file import read_scorers, scorer_file
@@ -49,8 +50,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     if args.action != "check":
         raise UnknownName("action of `editbench scorer`", args.action, ["check"])
-    if args.n < 2 or args.batch < 1:
-        raise EditbenchError("-n must be 2 or more, and --batch 1 or more")
+    check_at_least("-n", args.n, 2)
+    check_at_least("--batch", args.batch, 1)
     check_device(args.device, "--device ")
     path = scorer_file(args.scorer, args.config_dir)
     search_folders(path.absolute().parent)  # modules that the YAML names may be beside it
@@ -123,8 +124,8 @@ def _make_parser() -> CommandParser:
         "--against", help="another scorer, by file or name: compare attributes of the same name"
     )
     parser.add_argument("-n", type=int, default=2000, help="number of images")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=64, help="images that are scored at once")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument(
         "--out", type=usable_folder, help="folder of the page (default: scorer-check-NAME)"
     )

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         "--out",
         type=usable_folder,
         default=Path("runs/transfer"),
-        help="output folder (default: runs/transfer)",
+        help="output folder",
     )
     # Names may come before and after the options, which parse_args does not allow.
     args = parser.parse_intermixed_args(argv)

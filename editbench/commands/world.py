@@ -6,7 +6,7 @@ You do not need this command to run the benchmark.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.validation import check_at_least
 from editbench.commands import world_data
-from editbench.commands.options import CommandParser, DefaultsFormatter, add_config_dir
+from editbench.commands.options import CommandParser, add_config_dir, examples_of
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:
@@ -23,9 +23,9 @@ EXAMPLES = """examples:
   editbench world pack --checkpoint runs/world/gan/checkpoint.pt --out generator32.safetensors
   editbench world train-scorers --out runs/world/scorers         teacher, judge and witness,
                                                                  minutes each
-  editbench world train-scorers --data packed --out runs/world/mine    a world of your own ...
-  editbench world train-gan --data packed --out runs/world/mine        ... pictures, see
-                                                                 docs/datasets.md
+  editbench world train-scorers --data packed --out runs/world/mine    of your own images
+  editbench world train-gan --data packed --out runs/world/mine        of your own images, see
+                                                                       docs/datasets.md
   editbench world train-parser --out runs/world/parser           regions of a face, minutes
   editbench world card --out runs/world/card                     a page that assesses the world
   editbench world card --out card --generator generator32.safetensors
@@ -33,16 +33,11 @@ EXAMPLES = """examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit status.
-
-    Raises:
-        EditbenchError: an option is wrong, or the subcommand fails for a reason that it explains.
-    """
+def main(argv: list[str]) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     # Overrides may come before and after the options, which argparse does not allow.
-    if "world" in args and not any(word.startswith("-") for word in rest):
+    if "world" in args:
         args.world = [*args.world, *rest]
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -77,13 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
 
-    # Every subcommand shows its defaults in --help.
     def add(name: str, run: Any, about: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=about,
             description=about,
-            formatter_class=DefaultsFormatter,
+            epilog=examples_of(f"editbench world {name}", EXAMPLES),
         )
         command.set_defaults(run=run)
         return command

@@ -20,12 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from editbench.base.conf import MAIN, groups
 from editbench.base.errors import EditbenchError
 from editbench.run.option_files import name_files
-from editbench.run.overrides import (
-    check_keys,
-    check_overrides,
-    check_single,
-    hydra_application,
-)
+from editbench.run.overrides import check_keys, check_overrides, check_single, hydra_application
 from editbench.run.settings import TOP_VALUES, Settings
 
 # Keys that can change what is evaluated; if the list is null, the scorer decides.

@@ -48,12 +48,7 @@ from editbench.run.loading import (
     load_networks,
     locate_bank,
 )
-from editbench.run.measure import (
-    MetricFailed,
-    compute_metrics,
-    is_outdated,
-    refresh_metrics,
-)
+from editbench.run.measure import MetricFailed, compute_metrics, is_outdated, refresh_metrics
 from editbench.run.outcome import Outcome
 from editbench.run.protocol import check_protocol, with_named_target
 from editbench.run.record import Record

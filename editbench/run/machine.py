@@ -15,18 +15,19 @@ from torch import Tensor
 
 from editbench.base.compute_options import is_gpu
 from editbench.base.devices import free_memory, memory
+from editbench.base.precision import AMPERE
 from editbench.run.environment import processor_model
 from editbench.run.launch import available_cores
 
 # Name of a precision -> dtype of the factors. tf32 is fp32 with rounding.
-KINDS = {
+DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
 # Largest accepted relative error of a product: a small multiple of the unit round-off.
-LOOSE = {
+LARGEST_ERRORS = {
     "fp32": 1e-5,
     "tf32": 5e-3,
     "bf16": 5e-2,
@@ -36,16 +37,15 @@ REPEATS = 5  # number of timings; the fastest counts
 LONGEST = 1.0  # seconds after which no further timing begins; half precision can be very slow
 CPU_SIDE = 512  # of the matrices that are timed; large enough that overhead does not matter
 GPU_SIDE = 4096
-TF32_CAPABILITY = 8  # compute capability of the first GPUs with TF32
 SHORTEST = 1e-9  # seconds
 
 
 @dataclass(frozen=True)
-class NumberKind:
-    """One precision on one device.
+class MeasuredPrecision:
+    """What a test of one precision on one device has found.
 
     Args:
-        name: a key of KINDS.
+        name: a key of DTYPES.
         works: whether products and convolutions run and are accurate enough.
         error: root mean square error of a product, relative to float64.
         matmul: speed of a matrix product relative to fp32; 0 if it does not run.
@@ -89,7 +89,9 @@ def processor() -> str:
 
 
 @torch.no_grad()
-def kinds(device: str, side: int = 0, repeats: int = REPEATS) -> list[NumberKind]:
+def measure_precisions(
+    device: str, side: int = 0, repeats: int = REPEATS
+) -> list[MeasuredPrecision]:
     """Test every precision on a device, and compare its speed with fp32.
 
     Args:
@@ -98,34 +100,35 @@ def kinds(device: str, side: int = 0, repeats: int = REPEATS) -> list[NumberKind
         repeats: number of timings; the fastest counts.
 
     Returns:
-        One entry for each of KINDS. tf32 is tested only on GPUs; elsewhere it is the same as fp32.
+        One entry for each of DTYPES. tf32 is tested only on GPUs; elsewhere it is the same as fp32.
     """
     gpu = is_gpu(device)
     side = side or (GPU_SIDE if gpu else CPU_SIDE)
-    found: list[NumberKind] = []
+    found: list[MeasuredPrecision] = []
     base: tuple[float, float] | None = None  # seconds of fp32, which comes first
-    for name, dtype in KINDS.items():
+    for name, dtype in DTYPES.items():
         if name == "tf32" and not (gpu and _has_tf32(device)):
-            found.append(
-                NumberKind(name, False, reason="needs a GPU of compute capability 8 or more")
-            )
+            reason = f"needs a GPU of compute capability {AMPERE} or more"
+            found.append(MeasuredPrecision(name, False, reason=reason))
             continue
         with tf32(name == "tf32"):
             try:
                 error = product_error(device, dtype)
                 times = timed(device, dtype, side, repeats)
             except RuntimeError as failure:  # no such kernel on this device
-                found.append(NumberKind(name, False, reason=str(failure).splitlines()[0]))
+                found.append(MeasuredPrecision(name, False, reason=str(failure).splitlines()[0]))
                 continue
         base = base or times
-        works = error <= LOOSE[name]
+        works = error <= LARGEST_ERRORS[name]
         reason = "" if works else f"a product is off by {error:.1e}"
-        found.append(NumberKind(name, works, error, base[0] / times[0], base[1] / times[1], reason))
+        found.append(
+            MeasuredPrecision(name, works, error, base[0] / times[0], base[1] / times[1], reason)
+        )
     return found
 
 
 def _has_tf32(device: str) -> bool:
-    return torch.cuda.get_device_capability(device)[0] >= TF32_CAPABILITY
+    return torch.cuda.get_device_capability(device)[0] >= AMPERE
 
 
 @contextmanager

@@ -12,32 +12,33 @@ from editbench.base.sources import source_digest
 from editbench.networks.roles import Networks
 from editbench.run.environment import environment, peak_memory_mb
 from editbench.run.fits import Fitted
+from editbench.run.settings import Settings
 from editbench.walk.engine import WalkResult
+from editbench.worlds.criteria import card_verdict
 
 SHORTEST = 1e-9  # seconds; a tiny walk may take less time than the clock resolves
 
 
 def provenance(
-    target: str,
-    attribute: str,
-    device: str,
+    settings: Settings,
     networks: Networks,
     bank: Bank,
     fitted: Fitted,
     starts: Starts,
-    near: str,
+    result: WalkResult,
+    walk_calls: int,
 ) -> dict[str, Any]:
     """Everything a reader needs to trust or repeat a number.
 
     Args:
-        target: dotted name of the method's class.
-        attribute: the target attribute.
-        device: of the networks.
+        settings: of the job.
         networks: generator, teacher and judge.
         bank: that the starts were drawn from.
         fitted: what the fit cost.
         starts: of the walks.
-        near: how they were chosen, see `editbench.bank.starts`.
+        result: of the walks.
+        walk_calls: samples that the generator decoded during the walks, including those that the
+            editor decoded itself.
     """
     distances = starts.distances()
     # Equal hashes mean equal weights and samples, wherever their files lie.
@@ -46,9 +47,12 @@ def provenance(
         "teacher": networks.teacher.digest,
         "judge": networks.judge.digest,
         "bank": bank.id,
-        "method_source": source_digest(target),
+        "method_source": source_digest(settings.method.target),
     }
-    return environment(device) | {
+    card = settings.plain["generator"].get("card")
+    # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.
+    in_steps = walk_calls - result.decoded
+    return environment(settings.device) | {
         "hashes": hashes,
         "bank_n": len(bank),
         "starts": len(starts),
@@ -56,13 +60,20 @@ def provenance(
         "evaluated": list(networks.judge.attributes.names),
         # Medians over the starts, in sigma: from the target's boundary, from the nearest other one.
         "start_distance": distances,
-        "start_warning": far_starts(distances, near),
+        "start_warning": far_starts(distances, settings.starts.near),
         "starts_refused": starts.refused,
         # Not meaningful if one network has both roles.
         "agreement": {} if networks.leaking else scorer_agreement(bank),
-        **about_fit(fitted, attribute),
-        "peak_memory_mb": peak_memory_mb(device),
-        "device": device,
+        **about_fit(fitted, settings.attribute),
+        "peak_memory_mb": peak_memory_mb(settings.device),
+        "device": settings.device,
+        # The verdict of the world's card: the quality of the world, independent of the editors.
+        "world_card": card_verdict(networks.generator.digest, networks.judge.digest, card),
+        "resolution": getattr(networks.generator, "resolution", None),
+        "walk_seconds": result.seconds,
+        "walk_generator_calls": walk_calls,
+        "walks_not_finite": _not_finite_walks(result),
+        **_costs_to_crossing(result, fitted, len(starts), in_steps),
     }
 
 
@@ -84,13 +95,13 @@ def about_fit(fitted: Fitted, attribute: str) -> dict[str, Any]:
     }
 
 
-def not_finite_walks(result: WalkResult) -> int:
+def _not_finite_walks(result: WalkResult) -> int:
     """How many walks ended at codes or logits that are NaN or infinite."""
     table = result.table
     return int(table.loc[~table["finite"], "start"].nunique())
 
 
-def costs_to_crossing(
+def _costs_to_crossing(
     result: WalkResult, fitted: Fitted, starts: int, in_steps: int
 ) -> dict[str, float]:
     """Costs of the edits up to their crossing, or up to the step limit without a crossing.

@@ -24,12 +24,7 @@ from editbench.base.compute_options import (
 from editbench.base.conf import LABELS, known_keys
 from editbench.base.errors import EditbenchError, UnknownName, first_line
 from editbench.base.files import usable_folder
-from editbench.base.validation import (
-    check_at_least,
-    check_choice,
-    check_kind,
-    in_yaml,
-)
+from editbench.base.validation import check_at_least, check_choice, check_kind, in_yaml
 from editbench.inversion.spec import ProjectionSpec, Schedule
 from editbench.run.component import Component
 from editbench.run.record import MOVED_STARTS, moved_attributes

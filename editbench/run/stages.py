@@ -31,12 +31,7 @@ from editbench.run.fits import Fitted, UnsupportedByFit, fit_editor, fitted_edit
 from editbench.run.loading import bank_key, load_bound_editor, load_observations
 from editbench.run.measure import check_observed
 from editbench.run.protocol import target_class
-from editbench.run.provenance import (
-    about_fit,
-    costs_to_crossing,
-    not_finite_walks,
-    provenance,
-)
+from editbench.run.provenance import about_fit, provenance
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
@@ -51,7 +46,6 @@ from editbench.walk.observation import (
 from editbench.walk.spec import EngineSpec
 from editbench.walk.stride import Stride, find_stride
 from editbench.walk.trajectory import Trajectories
-from editbench.worlds.criteria import card_verdict
 
 
 @dataclass(frozen=True)
@@ -166,7 +160,7 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     trajectories = Trajectories(result.table, attributes, settings.attribute, sigma)
     trajectories.save(folder / Record.TRAJECTORY)
     records.write_pictures(folder, result.pictures, trajectories)
-    made = _provenance(job, fitted, starts, result, walk_calls)
+    made = provenance(settings, networks, job.bank, fitted, starts, result, walk_calls)
     made["imported_agreement"] = agreement
     if stride is not None:
         # Not reached: the method moves the target too little, and its own steps are walked.
@@ -297,11 +291,11 @@ def _walk(
         starts,
         inputs.codes,
         inputs.logits,
-        job.bank.sigma["judge"],
-        replace(settings.engine, batch=batch),
-        codes_file,
-        observer,
-        stride.steps if stride and stride.reached else None,
+        sigma=job.bank.sigma["judge"],
+        spec=replace(settings.engine, batch=batch),
+        codes_file=codes_file,
+        observer=observer,
+        stride=stride.steps if stride and stride.reached else None,
     )
 
 
@@ -317,38 +311,6 @@ def _find_stride(context: ObservationContext, engine: EngineSpec) -> Stride | No
     if engine.step_effect is None:
         return None
     return find_stride(context, engine.step_effect, engine.max_steps)
-
-
-def _provenance(
-    job: Job, fitted: Fitted, starts: Starts, result: WalkResult, walk_calls: int
-) -> dict[str, Any]:
-    """The provenance of a record.
-
-    `walk_calls` is the number of samples that the generator decoded during the walk, including
-    those that the editor decoded itself.
-    """
-    settings = job.settings
-    made = provenance(
-        settings.method.target,
-        settings.attribute,
-        settings.device,
-        job.networks,
-        job.bank,
-        fitted,
-        starts,
-        settings.starts.near,
-    )
-    card = settings.plain["generator"].get("card")
-    networks = job.networks
-    # The verdict of the world's card: the quality of the world, independent of the editors.
-    made["world_card"] = card_verdict(networks.generator.digest, networks.judge.digest, card)
-    made["resolution"] = getattr(job.networks.generator, "resolution", None)
-    made["walk_seconds"] = result.seconds
-    made["walk_generator_calls"] = walk_calls
-    made["walks_not_finite"] = not_finite_walks(result)
-    # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.
-    in_steps = walk_calls - result.decoded
-    return made | costs_to_crossing(result, fitted, len(starts), in_steps)
 
 
 def _about_inversion(real: Inversion) -> dict[str, Any]:
@@ -375,18 +337,18 @@ def _context(job: Job, editor: Editor) -> ObservationContext:
         return fitted_editor(settings, job.bank, networks, attribute)
 
     return ObservationContext(
-        editor,
-        networks.generator,
-        networks.teacher,
-        networks.judge,
-        job.bank,
-        settings.attribute,
-        job.target,
-        settings.seed,
-        settings.device,
-        1,
-        settings.cache,
-        editor_for,
+        editor=editor,
+        generator=networks.generator,
+        teacher=networks.teacher,
+        judge=networks.judge,
+        bank=job.bank,
+        attribute=settings.attribute,
+        target=job.target,
+        seed=settings.seed,
+        device=settings.device,
+        batch=1,
+        cache=settings.cache,
+        editor_for=editor_for,
     )
 
 

@@ -20,18 +20,11 @@ from editbench.base import user_code
 from editbench.base.compute_options import is_gpu
 from editbench.base.conf import MAIN, quoted
 from editbench.base.errors import EditbenchError, one_line
-from editbench.base.files import (
-    claim_folder,
-    explain_disk_errors,
-)
+from editbench.base.files import claim_folder, explain_disk_errors
 from editbench.base.progress import print_message
 from editbench.base.workers import prepare_workers
 from editbench.run.callbacks import Callbacks
-from editbench.run.compose import (
-    JobComposer,
-    check_sweep,
-    compose_master,
-)
+from editbench.run.compose import JobComposer, check_sweep, compose_master
 from editbench.run.follow import Follower
 from editbench.run.launch import (
     CHOICE,
@@ -46,12 +39,7 @@ from editbench.run.launch import (
 )
 from editbench.run.option_files import keep_copies
 from editbench.run.outcome import Outcome, describe_outcome, write_failure, write_outcome
-from editbench.run.overrides import (
-    NUMBER,
-    check_single,
-    check_words_have_effect,
-    hydra_application,
-)
+from editbench.run.overrides import NUMBER, check_single, check_words_have_effect, hydra_application
 from editbench.run.settings import Settings
 from editbench.run.sweep_summary import Again, Sweep, summarize_sweep
 from editbench.run.task import STARTER, job_task

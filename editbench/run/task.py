@@ -14,12 +14,7 @@ from editbench.base.compute_options import is_gpu
 from editbench.base.errors import EditbenchError, one_line
 from editbench.base.progress import disable_progress, print_message
 from editbench.base.workers import end_with_starter
-from editbench.run.launch import (
-    dealt_device,
-    ends_with_its_sweep,
-    many_processes,
-    used_gpu_memory,
-)
+from editbench.run.launch import dealt_device, ends_with_its_sweep, many_processes, used_gpu_memory
 from editbench.run.outcome import (
     Outcome,
     describe_outcome,

@@ -90,7 +90,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
     ),
     "one_way": ("multi_class", "use walk.target as the class index, not as a sign"),
     "adrift": ("directions", "with a change that is 0 at strength 0"),
-    "one_score_a_sample": ("scores", "give a row a tune sample and a column a class"),
+    "one_score_a_sample": ("scores", "give one row per tune sample and one column per class"),
     "uncounted": (
         "costs",
         "decode with data.generator.decode(Codes(space, values)) or data.score(codes)",

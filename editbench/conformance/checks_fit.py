@@ -63,7 +63,7 @@ def _check_kind(editor: object) -> None:
 
 
 def _check_description(editor: Editor) -> None:
-    """Space and unit stand in tables and on axes."""
+    """Check space and unit, which appear in tables and on axes."""
     if not hasattr(editor, "layers"):
         raise Failed(
             "the editor has no `layers`",
@@ -241,8 +241,8 @@ def scores(subject: Subject) -> str:
             f"for {', '.join(names)}, scoring",
             "(n, K) scores of the n tune samples, or None for an attribute without any: a job "
             "asks for those of all attributes when the fit has ended",
-            "in `class_scores` give a row a tune sample and a column a class, from codes alone, "
-            "and None where the fit learnt none",
+            "in `class_scores` give one row per tune sample and one column per class, from codes "
+            "alone, and None where the fit learnt none",
             editor,
         )
         with guard, subject.watch.running(0):
@@ -270,7 +270,7 @@ def costs(subject: Subject) -> str:
                     "not with _decode, with the network inside or with a copy of it",
                 )
             decoded += tally.counted
-            # More labels than there are is no fraud, but a cost that is counted twice.
+            # More labels than samples: a cost that is counted twice, which hides nothing.
             if report is not None and report.labels > known:
                 notes.append(
                     f"{call} reports {report.labels} labels, but there are {known} samples with "

@@ -27,7 +27,7 @@ from editbench.walk.observed import Observed
 from editbench.walk.rows import KEY_COLUMNS, ROW_TYPES, SAMPLE_TYPES, key_of, outside_interval
 from editbench.walk.trajectory import Trajectories
 
-BATCHES = (1, 7)  # starts an update
+BATCHES = (1, 7)  # starts per update
 CLOSE = 1e-9  # relative; sums of other parts round otherwise by less
 REASON = "no pictures here"
 METHODS = ("mine", "random")  # whose figure is drawn
@@ -62,16 +62,16 @@ class MetricSubject:
 
     @cached_property
     def made(self) -> Any:
-        """A metric to ask what it says about itself; it is not updated."""
+        """A metric that is asked about itself; it is not updated."""
         return self.make()
 
     @cached_property
     def whole(self) -> MetricResult:
-        """What the metric computes of sound walks that come in one update."""
+        """The result for sound walks in one update."""
         return self.result(self.walks)
 
     def result(self, *parts: Trajectories, seed: int = 0) -> MetricResult:
-        """What a new metric computes of walks that come in parts.
+        """The result of a new metric for walks in several updates.
 
         Args:
             parts: one update each; the metric gets copies.
@@ -136,14 +136,14 @@ def _check_produces(metric: Metric) -> None:
 
 
 def rows(subject: MetricSubject) -> str:
-    """Compute of walks towards an attribute of two classes, and look at the rows."""
+    """Compute the metric for walks towards an attribute of two classes, and check the rows."""
     subject.need_walks()
-    _check_rows(subject, subject.whole, "of sound walks")
+    _check_rows(subject, subject.whole, "for sound walks")
     return f"{len(subject.whole.rows)} rows"
 
 
 def samples(subject: MetricSubject) -> str:
-    """Look at the values of single starts."""
+    """Check the values of single starts."""
     subject.need_walks()
     found = subject.whole.samples
     _check_columns(found, SAMPLE_TYPES, "samples")
@@ -171,32 +171,32 @@ def samples(subject: MetricSubject) -> str:
 
 
 def classes(subject: MetricSubject) -> str:
-    """Compute of walks between many classes, and between ordered ones."""
+    """Compute the metric for walks between many classes, and between ordered ones."""
     subject.need_walks()
     fix = "use Trajectories.effect, .labels and .dependency, which know the layout of the logits"
     for walks in many_classes():
         count = len(walks.attributes[walks.attribute].classes)
-        where = f"of walks towards '{walks.attribute}' of {count} classes"
+        where = f"for walks towards '{walks.attribute}' of {count} classes"
         _check_rows(subject, _computed(subject, walks, where, fix), where)
     return "attributes of many classes and ordered ones"
 
 
 def one_attribute(subject: MetricSubject) -> str:
-    """Compute of a job whose judge knows the edited attribute alone."""
+    """Compute the metric for a job whose judge knows only the edited attribute."""
     subject.need_walks()
-    where = "of a job with one attribute"
+    where = "for a job with one attribute"
     fix = "an array over the other attributes may have no column: guard means and maxima of it"
     _check_rows(subject, _computed(subject, make_walks(ALONE), where, fix), where)
     return "no other attribute is needed"
 
 
 def no_starts(subject: MetricSubject) -> str:
-    """Compute of a table without rows, as a process without starts of its own has."""
+    """Compute the metric for a table without rows, as of a process that has no starts."""
     subject.need_walks()
     empty = of_starts(subject.walks, np.array([], np.int64))
     fix = "give NaN with count 0 and a note where there is nothing to compute (mean_of, share)"
-    found = _computed(subject, empty, "of no starts", fix)
-    _check_rows(subject, found, "of no starts")
+    found = _computed(subject, empty, "without starts", fix)
+    _check_rows(subject, found, "without starts")
     # A count of something is 0 then, which is no number of any start.
     numbers = found.rows[(found.rows["value"].fillna(0) != 0) | (found.rows["count"] > 0)]
     if len(numbers):
@@ -210,7 +210,7 @@ def no_starts(subject: MetricSubject) -> str:
 
 
 def diverging(subject: MetricSubject) -> str:
-    """Compute where a few walks become NaN, and where all do."""
+    """Compute the metric where a few walks become NaN, and where all do."""
     subject.need_walks()
     fix = (
         "leave out or count as failures the rows whose `finite` is false; their logits are NaN. Say "
@@ -218,7 +218,7 @@ def diverging(subject: MetricSubject) -> str:
     )
     sound = _numbers(subject.whole)
     for every, which in ((6, "a few of which diverged"), (1, "all of which diverged")):
-        where = f"of walks {which}"
+        where = f"for walks {which}"
         found = _computed(subject, diverged(subject.walks, every), where, fix)
         _check_rows(subject, found, where)
         if every == 1:
@@ -246,7 +246,7 @@ STATES = (
 
 
 def order(subject: MetricSubject) -> str:
-    """Compute of the same starts in another order."""
+    """Compute the metric for the same starts in another order."""
     subject.need_walks()
     mixed = of_starts(subject.walks, np.random.default_rng(1).permutation(subject.starts))
     _check_same(
@@ -259,18 +259,18 @@ def order(subject: MetricSubject) -> str:
 
 
 def batches(subject: MetricSubject) -> str:
-    """Compute of the starts in several updates."""
+    """Compute the metric from several updates."""
     subject.need_walks()
     starts = subject.starts
     for size in BATCHES:
         groups = [starts[first : first + size] for first in range(0, len(starts), size)]
         parts = [of_starts(subject.walks, group) for group in groups]
-        _check_same(subject.whole, subject.result(*parts), f"{size} starts an update", STATES)
-    return f"{', '.join(map(str, BATCHES))} starts an update"
+        _check_same(subject.whole, subject.result(*parts), f"{size} starts per update", STATES)
+    return f"{', '.join(map(str, BATCHES))} starts per update"
 
 
 def merge(subject: MetricSubject) -> str:
-    """Compute of two metrics, each with half of the starts, one of them from another process."""
+    """Merge two metrics, each with half of the starts, one of them from another process."""
     subject.need_walks()
     half = len(subject.starts) // 2
     first = subject.make()
@@ -310,7 +310,7 @@ def reset(subject: MetricSubject) -> str:
 
 
 def determinism(subject: MetricSubject) -> str:
-    """Compute under another global random state."""
+    """Compute the metric under another global random state."""
     subject.need_walks()
     _check_same(
         subject.whole,
@@ -341,16 +341,16 @@ def pure(subject: MetricSubject) -> str:
 
 # -- observations and figures ----------------------------------------------------------------------
 def reason(subject: MetricSubject) -> str:
-    """Hand a metric on an observation one that could not look."""
+    """Give a metric of an observation one that was not made, with its reason."""
     metric = subject.make()
     if not isinstance(metric, ObservationMetric):
         return "reads walks"
     metric.update(Observed(reason=REASON))
     found = metric.compute()
-    _check_rows(subject, found, "of an observation that could not look")
+    _check_rows(subject, found, "for an observation that was not made")
     if np.isfinite(found.rows["value"]).any() or REASON not in " ".join(found.rows["note"]):
         raise Failed(
-            "an observation that could not look yields a number, or no row with its reason",
+            "an observation that was not made yields a number, or no row with its reason",
             "a row without a number whose note is the reason",
             "compute in `measure`, which is not called then, and leave `compute` as it is",
         )
@@ -437,14 +437,14 @@ def _records(subject: MetricSubject, results: Sequence[MetricResult]) -> FewReco
     )
 
 
-# -- what results have to be -----------------------------------------------------------------------
+# -- requirements of a result ----------------------------------------------------------------------
 def _computed(subject: MetricSubject, walks: Trajectories, where: str, fix: str) -> MetricResult:
     """The result, or Failed with the place of an exception."""
     try:
-        _check_rows(subject, subject.whole, "of sound walks")
+        _check_rows(subject, subject.whole, "for sound walks")
     except Failed:
         # One cause, one failed check: the others point to it.
-        raise Skipped("rows of sound walks are wrong already; see `rows`") from None
+        raise Skipped("rows for sound walks are wrong already; see `rows`") from None
     required = "rows, without a number where there is none"
     with must_not_raise(f"{where}, computing", required, fix, subject.made):
         return subject.result(walks)

@@ -110,7 +110,7 @@ def _report_crash(subject: Subject) -> None:
 
 
 def multi_class(subject: Subject) -> str:
-    """Walk from one class of many to two others, and compare the ways."""
+    """Walk from one class of many to two others, and compare the ends."""
     refused = {name: why for name, why in subject.refused.items() if name in MANY}
     try:
         chosen = subject.need_served(binary=False)
@@ -127,7 +127,7 @@ def multi_class(subject: Subject) -> str:
     if same and _heeds_target(subject):
         raise Failed(
             f"steps towards {same[0]} are the same",
-            "different targets go different ways, or Unsupported with a reason",
+            "different targets give different edits, or Unsupported with a reason",
             "use walk.target as the class index, not as a sign, or raise "
             'Unsupported("why") in `check` for attributes with more than two classes',
         )
@@ -136,7 +136,7 @@ def multi_class(subject: Subject) -> str:
         raise Warned(
             "steps ignore the target, for attributes of two classes as well: towards "
             f"{same[0]} they are the same",
-            "different targets go different ways",
+            "different targets give different edits",
             "use walk.target, unless this is a control without knowledge",
         )
     remarks = "".join(f"; {name}: {why}" for name, why in refused.items())
@@ -267,7 +267,7 @@ def pure(subject: Subject) -> str:
                 "keep nothing from one step for the next: walk.steps counts the steps, and "
                 "walk.codes - walk.origin is the way so far",
             )
-    return "a step twice is the same step, and nothing that was given is altered"
+    return "the same step twice gives the same codes, and nothing that was given is altered"
 
 
 def dtype_device(subject: Subject) -> str:

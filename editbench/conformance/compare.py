@@ -1,4 +1,4 @@
-"""When codes are the same, and whether what an editor was given is still as it was."""
+"""Compares codes, and what an editor was given with a snapshot of it."""
 
 from __future__ import annotations
 

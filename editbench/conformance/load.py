@@ -1,6 +1,4 @@
-"""From what a user types to what makes an editor or a metric: a file, a dotted name, a YAML, the
-name of an option.
-"""
+"""Finds the editor or metric that a user names: by a file, a dotted name, a YAML or an option."""
 
 from __future__ import annotations
 
@@ -137,7 +135,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-# -- a module
+# -- a module -----------------------------------------------------------------------------------
 def import_file(path: Path) -> ModuleType:
     """Import a file from its path; modules beside it are found.
 
@@ -179,14 +177,14 @@ def _import(work: Callable[[], Any], what: str) -> Any:
             f"    {(error.text or '').strip()}"
         ) from error
     except Exception as error:
-        # Frames of this module and of the import system say nothing to a user.
+        # Frames of this module and of the import system do not help a user.
         skip = (str(Path(__file__)), "<frozen", str(Path(importlib.__file__ or "").parent))
         frames = frames_of(error, lambda file: not file.startswith(skip))
         if not frames:
             raise WrongUsage(
                 f"cannot import {what}: {type(error).__name__}: {error}; give {FORMS}"
             ) from error
-        # The last line of a user's: a file may import another one, which fails.
+        # The last line of the user's own code: a file may import another one, which fails.
         own = (frames_of(error, user_code.is_users_file) or frames[:1])[-1]
         raise WrongUsage(
             f"{own.filename}:{own.lineno}: {type(error).__name__}: {error}\n    {own.line}"
@@ -249,7 +247,7 @@ def _check_settings(cls: type, values: Mapping[str, object]) -> None:
             raise UnknownName(f"argument of {cls.__name__}", key, known)
 
 
-# -- a configuration
+# -- a configuration ----------------------------------------------------------------------------
 def _from_yaml(path: Path, values: Mapping[str, object], more: Sequence[Path]) -> Factory:
     """What makes the editor or metric of a YAML file, as a job would.
 
@@ -308,7 +306,7 @@ def _based_on_another(path: Path, more: Sequence[Path]) -> Any:
 def _composed(path: Path, group: str, more: Sequence[Path]) -> Any:
     """The part of a job's configuration that a YAML file gives."""
     word = str(path)
-    # Options of editbench itself stand by their names: a file may not have the name of one.
+    # An option of editbench is chosen by its name, since a file may not have that name.
     if path.stem in option_names(group) and path.samefile(option_file(group, path.stem)):
         word = path.stem
     if group == GROUPS[METRIC]:

@@ -1,4 +1,4 @@
-"""The editor under test: fitted once a testbed, stepped on walks in memory of their own.
+"""The editor under test: fitted once for each testbed, and stepped on copies of walks.
 
 Crashes of its code are kept, and the checks report them.
 """
@@ -127,8 +127,8 @@ class Subject:
             bank: in place of the testbed's.
             seed: of the global random state.
         """
-        # A job has bank and judge in frames like this one; an editor that looks for them on the
-        # stack finds them here, and is found out.
+        # A job has bank and judge in frames like this one. An editor that looks for them on the stack
+        # finds them here, which the trap notices.
         bank = bank or testbed.bank
         judge = testbed.judge
         assert judge is not None
@@ -244,7 +244,7 @@ class Subject:
         return here
 
     def outcome(self, editor: Editor, walk: Walk, steps: int = 1, seed: int = 0) -> Tensor:
-        """All that is decoded some steps on, a row a sample.
+        """All that is decoded some steps on, one row per sample.
 
         Args:
             editor: fitted.

@@ -44,7 +44,7 @@ class Check:
 
 
 # In the order of an editor's life: it is constructed, fitted, walked, stored. Each broken method of
-# the tests fails one of them alone, so a check must not stumble over what another one is for.
+# the tests fails a single check, so a check must not fail for a fault that another one looks for.
 _ALL = (
     Check(
         "constructs",
@@ -61,7 +61,7 @@ _ALL = (
     Check(
         "identity",
         "Editor.codes",
-        "before the first step the start's own picture is decoded, exactly",
+        "before the first step, exactly the start's own image is decoded",
         checks_walk.identity,
     ),
     Check(
@@ -80,7 +80,7 @@ _ALL = (
     Check(
         "pure",
         "Editor.step",
-        "a step twice is the same step, and nothing that was given is altered",
+        "the same step twice gives the same codes, and nothing that was given is altered",
         checks_walk.pure,
     ),
     Check(
@@ -105,7 +105,7 @@ _ALL = (
     Check(
         "multi_class",
         "Editor.step",
-        "different targets of many go different ways, or Unsupported",
+        "different targets among many classes give different edits, or Unsupported",
         checks_walk.multi_class,
     ),
     Check(
@@ -152,7 +152,7 @@ _ALL_METRIC = (
     _of_metrics(
         "samples",
         "MetricResult",
-        "samples are one finite value a start",
+        "samples are one finite value per start",
         checks_metric.samples,
     ),
     _of_metrics(
@@ -183,7 +183,7 @@ _ALL_METRIC = (
     _of_metrics(
         "batches",
         "Metric.add_columns",
-        "any number of starts an update gives one result",
+        "the number of starts per update does not matter",
         checks_metric.batches,
     ),
     _of_metrics(
@@ -205,7 +205,7 @@ _ALL_METRIC = (
     _of_metrics(
         "reason",
         "ObservationMetric.compute",
-        "an observation that could not look is a row with its reason",
+        "an observation that was not made is a row with its reason",
         checks_metric.reason,
     ),
     _of_metrics(
@@ -226,7 +226,7 @@ def conform(make: Callable[[], Editor], only: Sequence[str] = ()) -> list[CheckR
         only: names of the checks to run; none for all.
 
     Returns:
-        A result a check. An editor's own exceptions become results.
+        One result for each check. An editor's own exceptions become results.
 
     Raises:
         UnknownName: there is no such check.
@@ -251,7 +251,7 @@ def conform_metric(
         figure: draws the metric in a report; None where it brings none.
 
     Returns:
-        A result a check. A metric's own exceptions become results.
+        One result for each check. A metric's own exceptions become results.
 
     Raises:
         UnknownName: there is no such check.

@@ -1,7 +1,7 @@
 """Testbeds of the suite: small networks with a bank on disk and a judge, as a job has them.
 
-- latents: `toy.ToyGenerator` with a diagonal covariance, and no pictures. Each logit leans on one
-  axis, so that a method without labels (principal directions, single channels) finds controls too.
+- latents: `toy.ToyGenerator` with a diagonal covariance, and no pictures. Each logit depends mainly on
+  one axis, so that a method without labels (principal directions, single channels) finds controls too.
 - pictures: a 16x16 StyleGAN2 of random weights, judged by the colours of its quarters, for editors
   that need images or a StyleGAN2.
 """
@@ -38,7 +38,7 @@ from editbench.walk.editor import FitData, Walk
 FAMILIES = ("latents", "pictures")
 KINDS = {"binary": BINARY, "mixed": MIXED}
 DIM = 20
-LEAN = 0.3  # how much a logit leans on a second axis
+LEAN = 0.3  # weight of a second axis in a logit
 APART = 8  # axes from the first to the second, so that no two logits share one
 STARTS = 400  # from which walks are drawn
 SPEC = BankSpec(n=1000, fit=0.6, tune=0.15, block=250, shard=1000)
@@ -58,7 +58,7 @@ class AxisGenerator(ToyGenerator):
 
 
 class LatentJudge(LinearScorer):
-    """A class of its own: what editor code does with an object of it, it does with the judge."""
+    """A class of its own, so that every use of one of its objects is a use of the judge."""
 
 
 class ColourScorer(Scorer):
@@ -121,7 +121,7 @@ class Testbed:
     bank: Bank
 
     def data(self, bank: Bank | None = None, seed: int = 0) -> FitData:
-        """What an editor may learn from, in memory of its own: it cannot spoil another's.
+        """What an editor may learn from, as a copy: a change of it affects no other editor.
 
         Args:
             bank: in place of the testbed's own.
@@ -135,7 +135,7 @@ class Testbed:
 
     @property
     def last(self) -> nn.Module:
-        """A layer that every decoded sample passes, also where `decode` was gone round."""
+        """A layer that every decoded sample passes, also where `decode` was bypassed."""
         if isinstance(self.generator, StyleGAN2Generator):
             return list(self.generator.network.synthesis.layers.values())[-1]
         return self.generator.inner("conv")
@@ -171,7 +171,7 @@ class Testbed:
             last = labels == len(item.classes) - 1
             step = torch.where(last, -1, 1) if item.ordered else 1
             aim = (labels + step) % len(item.classes)
-        # Indices with gaps: an editor that takes them for rows of the batch is found out.
+        # Indices with gaps, so that an editor that takes them for rows of the batch fails.
         index = torch.arange(len(rows)) * 7 + 300
         return Walk(attribute, index, codes, codes, labels, aim, latent=own[rows])
 
@@ -275,7 +275,7 @@ def other_bank(bank: Bank, folder: Path) -> Bank:
     shard = shard_folder(folder, 0)
     for name in bank.fields:
         values = np.load(shard / f"{name}.npy")
-        # The judge's logits of the fit and tune samples are none of the editor's business either.
+        # An editor may not use the judge's logits of the fit and tune samples either.
         rows = slice(None) if name == "judge" else slice(first, last)
         values[rows] = rng.normal(size=values[rows].shape)
         np.save(shard / f"{name}.npy", values)
@@ -285,7 +285,7 @@ def other_bank(bank: Bank, folder: Path) -> Bank:
 
 
 def other_judge(testbed: Testbed) -> Scorer:
-    """A judge that answers otherwise."""
+    """A judge with other answers."""
     attributes = testbed.judge.attributes
     if testbed.family == "pictures":
         return PictureJudge(attributes, testbed.generator, 31)
@@ -300,7 +300,7 @@ def axis_normals(width: int, shift: int = 0) -> Tensor:
         shift: axis of the first logit.
 
     Returns:
-        (width, DIM); row k leans on axis k + shift, and a little on one that no other row leans on.
+        (width, DIM); row k is axis k + shift, and a little of an axis of its own.
     """
     axes = torch.eye(DIM)
     rows = axes.roll(shift, 1)[:width] + LEAN * axes.roll(shift + APART, 1)[:width]

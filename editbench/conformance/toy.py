@@ -190,6 +190,6 @@ def make_walk(
         target = (source + 1) % len(data.attributes[attribute].classes)
     else:
         target = torch.tensor(targets)
-    # Indices with gaps: an editor that takes them for rows of the batch is found out.
+    # Indices with gaps, so that an editor that takes them for rows of the batch fails.
     start = torch.arange(n) * 7 + 1000
     return Walk(attribute, start, codes, codes, source, target, latent=latent)

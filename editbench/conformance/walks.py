@@ -17,8 +17,8 @@ from editbench.walk.trajectory import LOGIT, Trajectories
 
 STARTS = 24
 STEPS = 9
-DRIFT = 0.45  # of the target's logit a step, in logits
-NOISE = 0.25  # of every logit a step
+DRIFT = 0.45  # of the target's logit per step, in logits
+NOISE = 0.25  # of every logit per step
 ALONE = Attributes([Attribute("a", ("no", "yes"))])
 
 
@@ -65,7 +65,7 @@ def _walk(
     way = DRIFT * steps * (0.2 if start % 3 == 0 else 1.0)
     if item.binary:
         sign = 1 if target == 1 else -1
-        # As far from the boundary as no noise carries it before the first step.
+        # So far from the boundary that the noise of the first row does not carry it across.
         logits[:, first] = sign * (way - rng.uniform(0.3, 1.2))
     else:
         own = slice(first, first + item.width)

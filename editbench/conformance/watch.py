@@ -28,7 +28,7 @@ class Tally:
 
 @dataclass
 class Watch:
-    """Looks on while editor code runs."""
+    """Observes editor code while it runs."""
 
     inside: bool = False  # whether editor code runs now
     touched: list[str] = field(default_factory=list)  # what it may not see, such as 'Bank.array'
@@ -36,7 +36,7 @@ class Watch:
 
     @contextlib.contextmanager
     def running(self, seed: int) -> Iterator[None]:
-        """Editor code runs in this block, under a global random state that is put back after it.
+        """Editor code runs in this block, under a global random state that is restored after it.
 
         Args:
             seed: of the global random state.
@@ -110,7 +110,7 @@ class Watch:
 
 @contextlib.contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and random; their states are put back after."""
+    """Seed the global generators of torch, NumPy and random; their states are restored afterwards."""
     # All three: an editor may draw from any of them, and the suite must leave none changed.
     python = random.getstate()
     numpy = np.random.get_state()

@@ -540,6 +540,7 @@ def judge(
 
     Raises:
         UnknownName: there is no such scorer.
+        EditbenchError: it cannot be built, for example without its weights.
 
     Examples:
         >>> import editbench as eb
@@ -573,6 +574,7 @@ def teacher(
 
     Raises:
         UnknownName: there is no such scorer.
+        EditbenchError: it cannot be built, for example without its weights.
 
     Examples:
         >>> import editbench as eb

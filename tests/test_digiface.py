@@ -213,7 +213,9 @@ def test_what_is_missing_or_wrong_is_said_in_one_line(synthetic, tmp_path, monke
         load.path_of(archive).unlink()
     with pytest.raises(EditbenchError, match=r"npm pack @vladmandic/human@3.3.6.*--from FOLDER"):
         list(load.convert_archives())
-    assert main(["fetch", "all", "--from", str(folder)]) == 1
+    with pytest.raises(SystemExit) as end:
+        main(["fetch", "all", "--from", str(folder)])
+    assert end.value.code == 2
     (folder / archives.HUMAN.name).write_bytes(b"something else")
     with pytest.raises(BadFile, match=r"not the published vladmandic-human.*sha256"):
         list(load.convert_archives(folder))

@@ -481,12 +481,15 @@ def test_a_baseline_is_widened_by_another_machine_and_keeps_its_values(tmp_path,
     before = path.read_text()
     for words, text in (
         ([tmp_path / "third", path, "--widen"], "rename the new one"),
-        ([tmp_path / "pinned", path, "--widen", "--force"], "give one"),
         ([tmp_path / "pinned", tmp_path / "absent.json", "--widen"], "absent.json"),
     ):
         capsys.readouterr()
         assert pin(*words) == 1
         assert text in capsys.readouterr().err and path.read_text() == before
+    with pytest.raises(SystemExit) as end:
+        pin(tmp_path / "pinned", path, "--widen", "--force")
+    assert end.value.code == 2 and path.read_text() == before
+    assert "--force: not allowed with argument --widen" in capsys.readouterr().err
 
 
 def test_a_failed_check_on_another_machine_names_both_remedies(tmp_path, capsys):

@@ -20,9 +20,9 @@ from editbench.run.outcome import Outcome, failed_outcome
 from editbench.run.settings import Settings
 from editbench.run.sweep import run_hydra
 from editbench.run.task import (
-    has_own_log,
     in_sweep,
     join_sweep,
+    prints_its_line,
     take_number,
     write_outcome_in_sweep,
 )
@@ -110,7 +110,7 @@ def build_task(config: DictConfig) -> Outcome:
             raise
         text = f"error: {error}"
         outcome = failed_outcome(error)
-    if has_own_log() and text:
+    if prints_its_line() and text:
         print_message(f"{part}: {text}")
     write_outcome_in_sweep(part, outcome, text, number)
     return outcome
@@ -139,14 +139,14 @@ def build_part(settings: Settings, part: str) -> tuple[Outcome, str]:
     if part != "bank":
         computed = generator.decoded - before
         text = f"computed {computed} of {len(bank)} samples in {seconds:.1f} s"
-        return Outcome("done", "", "", existed), text
+        return Outcome("done", reused=existed), text
     done = "verified" if existed else "built"
     print_message(
         f"{done} {bank.folder}: {len(bank)} samples in {seconds:.1f} s "
         f"({len(bank) / seconds:.0f}/s), peak memory {peak_memory_mb(settings.device):.0f} MiB"
     )
     print_bank(bank)
-    return Outcome("done", "", "", existed), ""
+    return Outcome("done", reused=existed), ""
 
 
 def print_bank(bank: Bank) -> None:

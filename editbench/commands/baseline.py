@@ -124,10 +124,11 @@ def _make_parser() -> CommandParser:
         metavar="RUNS",
         help="folders with runs of the same jobs, to measure tolerances",
     )
-    parser.add_argument(
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
         "--force", action="store_true", help="replace an existing baseline, keeping its reasons"
     )
-    parser.add_argument(
+    existing.add_argument(
         "--widen",
         action="store_true",
         help="keep the pinned values of an existing baseline, and widen its tolerances by these runs",
@@ -144,11 +145,8 @@ def widen_tolerances(args: argparse.Namespace, out: Console) -> None:
         out: console for the tolerances.
 
     Raises:
-        EditbenchError: --force is given too, or the tolerances were already measured with a folder
-            of the same name.
+        EditbenchError: the tolerances were already measured with a folder of the same name.
     """
-    if args.force:
-        raise EditbenchError("--widen keeps the pinned values, --force replaces them: give one")
     old = read_baseline(args.out)
     spreads, _ = read_spreads([args.root, *args.spread], args.out)
     for name in sorted(spreads.keys() & old.spread.keys()):

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         if name not in (*known, "all", DIGIFACE):
             raise UnknownName("published network", name, [*known, "all", DIGIFACE])
     if args.source is not None and args.names != [DIGIFACE]:
-        raise EditbenchError(f"--from {args.source} is for `editbench fetch {DIGIFACE}` alone")
+        parser.error(f"--from {args.source} is for `editbench fetch {DIGIFACE}` alone")
     if not args.names:
         return print_networks(known)
     # A name that was given twice is fetched once.

@@ -51,12 +51,12 @@ class Fitted:
     def with_tuning(self, tuned: Fitted) -> Fitted:
         """The fit and a tuning together: a job is charged for both, even if they were cached."""
         return Fitted(
-            self.seconds + tuned.seconds,
-            self.decoded + tuned.decoded,
-            self.labels + tuned.labels,
-            self.notes | tuned.notes,
-            self.cached and tuned.cached,
-            self.learned | tuned.learned,
+            seconds=self.seconds + tuned.seconds,
+            decoded=self.decoded + tuned.decoded,
+            labels=self.labels + tuned.labels,
+            notes=self.notes | tuned.notes,
+            cached=self.cached and tuned.cached,
+            learned=self.learned | tuned.learned,
         )
 
 
@@ -372,11 +372,11 @@ def _measured_fit(learner: Editor, bank: Bank, data: FitData, work: _Work) -> Fi
 
     def spent(report: FitReport) -> Fitted:
         return Fitted(
-            time.perf_counter() - began,
-            data.generator.decoded - before,
-            report.labels + sum(asked),
-            report.notes,
-            False,
+            seconds=time.perf_counter() - began,
+            decoded=data.generator.decoded - before,
+            labels=report.labels + sum(asked),
+            notes=report.notes,
+            cached=False,
         )
 
     with status(work.title), scored(data.teacher) as asked:

@@ -79,7 +79,8 @@ def find_job(settings: Settings) -> Outcome | None:
             return None
     except Exception:  # also of a user's code; the job will raise and report the same error
         return None
-    return Outcome(found.status["status"], found.status["reason"], folder.name, True)
+    status = found.status
+    return Outcome(status["status"], status["reason"], folder.name, reused=True)
 
 
 def check_devices(jobs: Iterable[Settings]) -> None:
@@ -162,7 +163,9 @@ def _found(job: Job, folder: Path) -> Outcome | None:
         found = _observe_kept(job, found)
     found, removed = refresh_metrics(found, job.settings)
     status = found.status
-    return Outcome(status["status"], status["reason"], folder.name, True, tuple(removed))
+    return Outcome(
+        status["status"], status["reason"], folder.name, reused=True, removed=tuple(removed)
+    )
 
 
 def run_job(settings: Settings) -> Outcome:
@@ -278,7 +281,7 @@ def _run(job: Job, folder: Path) -> Outcome:
         records.write_status(partial, status, reason, seconds=seconds, **about)
     if interrupted:
         raise KeyboardInterrupt
-    return Outcome(status, reason, folder.name, False, seconds=seconds)
+    return Outcome(status, reason, folder.name, seconds=seconds)
 
 
 def _observe_kept(job: Job, record: Record) -> Record:

@@ -54,7 +54,7 @@ def name_job(settings: Settings, words: list[str]) -> JobNames:
         networks = found.networks.select(found.evaluated)
         files = fit_files(settings, found.bank.id, networks, attribute, editor)
     except EditbenchError as error:
-        return JobNames(method, attribute, seed, words, str(error))
+        return JobNames(method, attribute, seed, words, reason=str(error))
     return JobNames(
         method,
         attribute,

@@ -21,7 +21,7 @@ class Outcome:
 
     Args:
         status: 'done', 'skipped' or 'failed'.
-        reason: why the job was skipped or failed.
+        reason: why the job was skipped or failed; '' if it was done.
         run_id: name of its record; '' if the job failed before it had one.
         reused: whether an earlier record was found.
         removed: metrics whose rows were removed from that record, since this job's settings do not
@@ -32,9 +32,9 @@ class Outcome:
     """
 
     status: str
-    reason: str
-    run_id: str
-    reused: bool
+    reason: str = ""
+    run_id: str = ""
+    reused: bool = False
     removed: tuple[str, ...] = ()
     seconds: float = field(default=0.0, compare=False)
 
@@ -68,7 +68,7 @@ def write_failure(folder: Path, number: int, title: str, error: EditbenchError) 
 
 def failed_outcome(error: Exception) -> Outcome:
     """The outcome of a job that failed before it could leave a record."""
-    return Outcome("failed", reason_of(error), "", False)
+    return Outcome("failed", reason_of(error))
 
 
 def describe_outcome(settings: Settings, outcome: Outcome) -> str:

@@ -65,7 +65,7 @@ def job_task(config: DictConfig) -> Outcome:
         else:
             raise EditbenchError(one_line(error)) from error
     text = describe_outcome(settings, outcome)
-    if has_own_log():
+    if prints_its_line():
         print_message(f"{settings.title}: {text}")
     write_outcome_in_sweep(settings.title, outcome, text, number)
     return outcome
@@ -86,7 +86,7 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def has_own_log() -> bool:
+def prints_its_line() -> bool:
     """Whether this process prints the line of its job itself.
 
     The process that started a sweep prints the lines of its jobs, except for jobs with their own

@@ -36,7 +36,8 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that reports an error in one line, and shows defaults in its help."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, formatter_class=HelpFormatter, **options)
+        super().__init__(*args, **options)
+        self.formatter_class = HelpFormatter
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
         """As in argparse, but an unknown flag raises UnknownName, also within a subcommand."""

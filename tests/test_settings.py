@@ -43,6 +43,14 @@ WRONG = [
     ("+method.dleta=1", "unknown option of 'method' 'dleta'. Did you mean 'delta'?"),
     ("+starts.m=1", "unknown option of 'starts' 'm'"),
     ("generator.weights=1", "generator.weights=1 must be a path or null"),
+    (
+        "observation.locality.parser=null",
+        "since observation=locality is not chosen: add observation=[locality]",
+    ),
+    (
+        "metric.locality.figure=null",
+        "add metric=[crossing_accuracy,attribute_dependency,locality]",
+    ),
     ("+generator.truncation=1", "Did you mean 'truncation_psi'?"),
     ("+metric.crossing_accuracy.at=1", "unknown option of 'metric.crossing_accuracy' 'at'"),
     ("metric.attribute_dependency.draws=x", "metric.attribute_dependency.draws=x must be"),

@@ -71,18 +71,23 @@ def print_plan(jobs: Sequence[PlannedJob]) -> None:
                 state += f", {bank.shards_there} of {bank.shards} shards built"
         out.print(f"bank {bank.id}: {state}, {bank.n} samples", highlight=False)
     for (name, reason), count in reasons(jobs).items():
-        noun = "jobs"
-        if count == 1:
-            noun = "job"
         # A reason may contain brackets, which rich would read as markup.
-        text = f"{name}, {count} {noun}: {reason}"
+        text = f"{name}, {counted_jobs(count)}: {reason}"
         out.print(text, markup=False, highlight=False, soft_wrap=True)
     sums = totals(jobs)
     counts = ", ".join(f"{sums[name]} {name}" for name in STATUSES if sums[name])
-    text = f"{sums['jobs']} jobs: {counts}; to run: {sums['to_run']}; fits to compute: {sums['to_fit']}"
+    text = (
+        f"{counted_jobs(sums['jobs'])}: {counts}; to run: {sums['to_run']}; "
+        f"fits to compute: {sums['to_fit']}"
+    )
     if sums["to_tune"]:
         text += f"; tunings for one attribute: {sums['to_tune']}"
     out.print(text, highlight=False, soft_wrap=True)
+
+
+def counted_jobs(count: int) -> str:
+    """'1 job' or '5 jobs'."""
+    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def job_table(jobs: Sequence[PlannedJob]) -> Table:

@@ -20,7 +20,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 
 from editbench.base.conf import (
@@ -397,6 +397,7 @@ def check_keys(overrides: Sequence[str], more: Sequence[Path], of_sweep: bool = 
     with hydra_application(more):
         config = compose(MAIN, overrides=chosen)
     for key in keys:
+        _check_option_is_chosen(key, config, more)
         node: object = config
         path: list[str] = []
         for part in key.split("."):
@@ -412,6 +413,27 @@ def check_keys(overrides: Sequence[str], more: Sequence[Path], of_sweep: bool = 
                 raise _unknown_key(part)
             path.append(part)
             node = OmegaConf.select(config, ".".join(path), throw_on_missing=False)
+
+
+def _check_option_is_chosen(key: str, config: DictConfig, more: Sequence[Path]) -> None:
+    """Reject an option of a metric or observation that the job does not have.
+
+    Args:
+        key: the option, such as 'metric.locality.figure'.
+        config: of the job.
+        more: a user's own configuration folders.
+    """
+    group, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    if group not in list_groups() or name not in option_names(group, more):
+        return
+    # A group without options is missing from the configuration.
+    chosen = list(config.get(group) or {})
+    if name not in chosen:
+        words = ",".join([*map(str, chosen), name])
+        raise EditbenchError(
+            f"{key} has no effect, since {group}={name} is not chosen: add {group}=[{words}]"
+        )
 
 
 def check_words_have_effect(jobs: Iterable[Settings], words: Iterable[str]) -> None:

@@ -286,6 +286,39 @@ def test_a_published_number_of_any_column(tmp_path: Path, metric: str, said: str
     assert said in (tmp_path / "report" / "table.md").read_text(encoding="utf-8")
 
 
+def test_the_page_writes_a_published_number_by_the_title_of_its_column(tmp_path: Path) -> None:
+    """AD is an abbreviation, in a heading too."""
+    folder = fake_run(tmp_path, "alpha", "smile")
+    config = OmegaConf.load(folder / "config.yaml")
+    config.published = {
+        "source": "P",
+        "setting": "faces",
+        "metric": "ad_at",
+        "values": {"alpha": {"smile": 0.5}},
+    }
+    OmegaConf.save(config, folder / "config.yaml")
+    seal_folder(folder)
+    assert "faces. AD: the paper's numbers" in report_of(tmp_path).read_text(encoding="utf-8")
+
+
+def test_only_a_page_with_images_offers_to_show_them(tmp_path: Path) -> None:
+    for name, pictures in (("without", None), ("with", torch.zeros(1, 3, 3, 8, 8).byte())):
+        fake_run(tmp_path / name, "alpha", "smile", pictures=pictures)
+        text = report_of(tmp_path / name).read_text(encoding="utf-8")
+        assert ("Click a number to see its" in text) == (pictures is not None)
+
+
+def test_paired_differences_are_listed_by_the_titles_of_their_columns(tmp_path: Path) -> None:
+    value = np.random.default_rng(0).random(200)
+    for method in ("alpha", "beta"):
+        samples = start_samples(accuracy=(value > 0.5).astype(float), ad_at=value)
+        samples["x"] = np.where(samples["metric"] == "ad_at", 1.0, np.nan)
+        fake_run(tmp_path, method, "smile", samples=samples)
+    text = report_of(tmp_path).read_text(encoding="utf-8")
+    assert '<td class="t" data-v="ad_at">AD</td>' in text
+    assert '<option value="ad_at">AD</option>' in text
+
+
 def test_a_row_that_lost_seeds_says_how_many_it_has(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile", seed=0)
     fake_run(tmp_path, "alpha", "smile", seed=1, status="failed", reason="no disk")

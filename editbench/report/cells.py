@@ -353,6 +353,11 @@ def marks(record: Mapping[Any, Any]) -> list[tuple[str, str]]:
     return found
 
 
+def capitalised(text: str) -> str:
+    """The text with a capital first letter; all other letters are kept, unlike str.capitalize."""
+    return text[:1].upper() + text[1:]
+
+
 def markdown_safe(text: object) -> str:
     """Escape text of a record for Markdown, where it could end its cell or line, or open a tag."""
     return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -52,9 +52,8 @@ def cost_table(means: pd.DataFrame) -> pd.DataFrame:
         means: `editbench.report.means.summary` of one setting.
 
     Returns:
-        The same rows with the column on_front: the titles of the costs for which no other method
-        has both a higher accuracy and a lower cost. Floors are left out, since they cost little and
-        reach little.
+        The same rows with the column on_front: the titles of the costs for which the method is on
+        the `front`. Floors are left out, since they cost little and reach little.
     """
     rivals = means[~means["floor"]]
     fronts = {column.title: set(front(rivals, column)) for column in COSTS}
@@ -76,7 +75,6 @@ def front(means: pd.DataFrame, column: Column) -> Collection[str]:
         Names of the methods for which no other one is at least as accurate and as cheap, and better
         in one of the two. Methods without one of the two numbers are left out.
     """
-    # A method without one of the two numbers is left out.
     known = means[np.isfinite(means["accuracy"]) & np.isfinite(means[column.key])]
     # For a rate (edits per second) more is better, so its sign is reversed.
     cost = -known[column.key] if column.better else known[column.key]

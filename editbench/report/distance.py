@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from editbench.report.cells import capitalised
+
 
 def explain(made: Mapping[str, Any], attribute: str, paper: Mapping[str, Any]) -> str:
     """A sentence about how a run differs from the paper's setting; '' if nothing is known.
@@ -23,7 +25,7 @@ def explain(made: Mapping[str, Any], attribute: str, paper: Mapping[str, Any]) -
         _resolution(made.get("resolution"), paper.get("resolution")),
     ]
     text = "; ".join(fact for fact in facts if fact)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    return f"{capitalised(text)}." if text else ""
 
 
 def is_far(published: object, value: float, low: float, high: float) -> bool:

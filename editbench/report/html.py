@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from editbench.report.cells import (
     NOT_LEARNED,
     Cell,
     Column,
+    capitalised,
     cell,
     floor_marks,
     is_bold,
@@ -38,6 +40,7 @@ from editbench.report.notes import (
     over_starts,
     setting_title,
     state_of,
+    title_of,
     world_of,
 )
 from editbench.report.numbers import Numbers
@@ -98,6 +101,8 @@ def page(
     environment.filters["number"] = number
     environment.filters["method"] = theme.method
     environment.filters["attribute"] = theme.attribute
+    environment.filters["column"] = partial(title_of, theme=theme)
+    environment.filters["capitalised"] = capitalised
     table = main_table(whole)
     # All settings together, so that missing results are listed in one place.
     undone = [
@@ -131,6 +136,7 @@ def page(
         floors=floors_of(table, theme),
         rules=(BOLD, NEVER_BOLD, floor_legend(marked, theme)) if marked else (BOLD,),
         floor_marks=marked,
+        significance=SIGNIFICANCE,
     )
 
 

@@ -19,6 +19,7 @@ from editbench.report.cells import (
     MISSING,
     Cell,
     Column,
+    capitalised,
     cell,
     floor_marks,
     is_bold,
@@ -233,7 +234,7 @@ def _means_table(context: TableContext) -> Grid | None:
         rows.append((context.name(row), cells))
     intervals = any(column.interval for column in columns)
     caption = [f"Means over attributes{_over(numbers.table, intervals)}."]
-    caption += [f"{_begun(column.title)}: {column.hint}." for column in columns if column.hint]
+    caption += [f"{capitalised(column.title)}: {column.hint}." for column in columns if column.hint]
     over = {}
     for column in columns:
         # AD has its own attributes; all other numbers have those of accuracy.
@@ -349,14 +350,9 @@ def _span(values: Sequence[int]) -> str:
 def _mean(context: TableContext, compared: MeanComparison, title: str = "Mean") -> str:
     """What the means are over, or why there are none."""
     if not compared.values:
-        return f"{_begun(compared.note(context.theme))}."
+        return f"{capitalised(compared.note(context.theme))}."
     names = context.theme.join_attributes(compared.attributes)
     return f"{title}: over {compared.over} ({names}), the same for every method."
-
-
-def _begun(text: str) -> str:
-    """Capitalise a text."""
-    return f"{text[0].upper()}{text[1:]}"
 
 
 def _ranges(places: Sequence[int]) -> str:

@@ -18,6 +18,7 @@ from editbench.report.cells import (
     MISSING,
     Cell,
     Column,
+    capitalised,
     cell,
     floor_marks,
     markdown_safe,
@@ -231,7 +232,7 @@ def markdown(
         parts += [f"## {markdown_safe(runs.title)}", _pipes(runs), *map(_sentence, runs.notes)]
         for table in others:
             if table.rows:
-                parts += [f"{table.title[0].upper()}{table.title[1:]}:", _pipes(table)]
+                parts += [f"{capitalised(table.title)}:", _pipes(table)]
             parts += map(_sentence, table.notes)
     # After the settings, since a dial is over several settings.
     if tied := dial.table(results):
@@ -254,7 +255,7 @@ def _pipes(table: TextTable) -> str:
 
 
 def _sentence(line: str) -> str:
-    return markdown_safe(f"{line[0].upper()}{line[1:]}" + ("" if line.endswith(".") else "."))
+    return markdown_safe(capitalised(line) + ("" if line.endswith(".") else "."))
 
 
 def csv(results: Results) -> str:

@@ -17,7 +17,7 @@ from editbench.base.progress import results_console
 from editbench.figures.theme import make_theme
 from editbench.report import typeset
 from editbench.report.caveats import caveats
-from editbench.report.cells import MISSING, marks, number
+from editbench.report.cells import MISSING, capitalised, marks, number
 from editbench.report.notes import NO_CONTROL_MEANS, some
 from editbench.report.paired import SIGNIFICANCE
 from editbench.report.style import Style
@@ -376,10 +376,10 @@ def latex_table(found: SideBySide) -> str:
         ]
         a, b = names_of_folders(found.first, found.second)
         caption = (
-            f"{title[0].upper()}{title[1:]} in A ({a}) and B ({b}), and B − A with its 95 % "
+            f"{capitalised(title)} in A ({a}) and B ({b}), and B − A with its 95 % "
             "interval, bold if the difference is significant: "
             f"{' '.join(told) or 'not tested.'}"
-            + "".join(f" {line[0].upper()}{line[1:]}." for line in footnotes(part))
+            + "".join(f" {capitalised(line)}." for line in footnotes(part))
         )
         notes = [typeset.note_below(line) for line in in_doubt(found)] if not parts else []
         lines = [

@@ -462,9 +462,10 @@ def test_paths_are_drawn_of_the_starts_that_the_methods_share(tmp_path):
     assert set(kept) == {"smile"} and list(kept["smile"]) == [40, 41]
     for by_method in kept["smile"].values():
         assert set(by_method) == {"alpha", "beta"}
-    found = {one.file: one for one in draw(results, theme_of(results.runs))}
+    theme = theme_of(results.runs)
+    found = {one.file: one for one in draw(results, theme)}
     assert not found["cd_paths_smile"].first
-    panels = found["cd_paths_smile"].draw().axes
+    panels = found["cd_paths_smile"].draw(theme).axes
     # Two starts of two methods, four steps each; the first picture is the start's own.
     assert len(panels) == 16 and panels[0].get_ylabel() == "alpha"
     shown = panels[0].images[0].get_array()

@@ -346,7 +346,7 @@ def test_no_line_of_any_panel_leaves_the_figure():
                 cells.append((quantity, attribute, "m", x, value, value - 0.1, value + 0.1))
     columns = ["quantity", "attribute", "method", "dial", "value", "low", "high"]
     found = pd.DataFrame(cells, columns=columns)
-    drawn = figure_dial.figure(found, make_theme(["m"], ()), dial.DIALS[1])
+    drawn = figure_dial.dial_figure(found, make_theme(["m"], ()), dial.DIALS[1])
     for axes in drawn.get_axes():
         for line in axes.get_lines():
             low, high = axes.get_ylim()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from editbench.figures.theme import theme_of
-from editbench.metrics.dependency_matrix.figure import cells, draw, figure
+from editbench.metrics.dependency_matrix.figure import cells, draw, matrix_figure
 from editbench.report import report
 from editbench.report.load import load
 from tests.fake_records import fake_run, metric_rows
@@ -62,7 +62,9 @@ def test_the_figure_has_a_panel_a_target_and_a_number_a_cell(tmp_path):
     write(tmp_path)
     results = load(tmp_path)
     panels = [
-        axes for axes in figure(cells(results), theme_of(results.runs)).axes if axes.get_title()
+        axes
+        for axes in matrix_figure(cells(results), theme_of(results.runs)).axes
+        if axes.get_title()
     ]
     assert [axes.get_title() for axes in panels] == ["age", "smile"]
     age, smile = panels

@@ -790,7 +790,8 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
     fake_frechet_run(tmp_path, "beta", found, **missed)
     fake_run(tmp_path, "gamma", "smile")
     results = load(tmp_path)
-    figures = draw(results, make_theme(["alpha", "beta", "gamma"]))
+    theme = make_theme(["alpha", "beta", "gamma"])
+    figures = draw(results, theme)
     drawn = {one.file: one.draw for one in figures}
     assert set(drawn) == {
         "frechet_distance_strength",
@@ -814,7 +815,7 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
         1,
     ]
     assert not points.loc[points["method"] == "alpha", "open"].any()
-    axes = drawn["frechet_distance_strength"]().axes[0]
+    axes = drawn["frechet_distance_strength"](theme).axes[0]
     lines = [line.get_ydata() for line in axes.get_lines()]
     value = mine["value"].to_numpy()
     assert any(np.array_equal(each, value) for each in lines) and axes.get_ylim()[0] == 0

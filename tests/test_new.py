@@ -125,8 +125,9 @@ def test_the_figure_of_the_metric_has_titles(tmp_path):
     for attribute in ("long_hair", "smile"):
         fake_run(tmp_path, "gradctrl", attribute, metric_rows(steps_to_crossing=4.0))
     results = load(tmp_path)
-    (drawing,) = steps_to_crossing.draw(results, Style().theme(results))
-    (axes,) = drawing.draw().axes
+    theme = Style().theme(results)
+    (drawing,) = steps_to_crossing.draw(results, theme)
+    (axes,) = drawing.draw(theme).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["long hair", "smile"]
     assert [label.get_text() for label in axes.get_legend().get_texts()] == ["GradCtrl"]
 

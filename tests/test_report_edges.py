@@ -329,31 +329,44 @@ def test_a_row_that_lost_seeds_says_how_many_it_has(tmp_path: Path) -> None:
 
 
 # -- figures that fail -----------------------------------------------------------------------------
-def blank() -> Figure:
+def blank(theme: Theme) -> Figure:
     figure = new_figure(5.5, 2.0)
     figure.add_subplot()
     return figure
 
 
-def only_wide(records: Records, theme: Theme) -> list[Drawing]:
-    if theme.width is not None:
-        raise ValueError("no room")
-    return [Drawing("only_wide", "Wide", "", blank)]
+def one_blank(records: Records, theme: Theme) -> list[Drawing]:
+    return [Drawing("blank", "Blank", "", blank)]
 
 
 def damaged(records: Records, theme: Theme) -> list[Drawing]:
-    def draw() -> Figure:
+    def draw(theme: Theme) -> Figure:
         raise EditbenchError("these pictures are damaged")
 
     return [Drawing("damaged", "Damaged", "", draw)]
 
 
-def test_a_figure_that_cannot_be_made_narrow_is_still_there(tmp_path: Path) -> None:
-    fake_run(tmp_path, "alpha", "smile", metrics={"m": {"figure": f"{__name__}.only_wide"}})
-    page = report_of(tmp_path, draws=("only_wide",), style=Style(column="one"))
-    folder = page.parent / "figures"
+def test_a_figure_is_prepared_once_and_drawn_for_the_page_and_for_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = []
+    drawn_at = []
+
+    def draw(theme: Theme) -> Figure:
+        drawn_at.append(theme.width)
+        return blank(theme)
+
+    def prepare(records: Records, theme: Theme) -> list[Drawing]:
+        prepared.append(theme.width)
+        return [Drawing("blank", "Blank", "", draw)]
+
+    monkeypatch.setattr(f"{__name__}.one_blank", prepare)
+    fake_run(tmp_path, "alpha", "smile", metrics={"m": {"figure": f"{__name__}.one_blank"}})
+    page = report_of(tmp_path, draws=("blank",), style=Style(column="one"))
     for kind in ("svg", "pdf", "png"):
-        assert (folder / f"only_wide.{kind}").exists()
+        assert (page.parent / "figures" / f"blank.{kind}").exists()
+    # 0.74 is the factor by which type is made smaller for print; a column has 3.3 inches.
+    assert prepared == [None] and drawn_at == [None, pytest.approx(3.3 / 0.74)]
 
 
 def test_a_figure_of_damaged_pictures_costs_itself_alone(tmp_path: Path) -> None:
@@ -370,9 +383,9 @@ def test_a_figure_that_a_metric_gains_later_draws_finished_runs(
     fake_run(tmp_path, "alpha", "smile", metrics={"m": options, "locality": options})
     (tmp_path / "conf" / "metric").mkdir(parents=True)
     file = tmp_path / "conf" / "metric" / "m.yaml"
-    file.write_text(f"_target_: a.Metric\nfigure: {__name__}.only_wide\n")
+    file.write_text(f"_target_: a.Metric\nfigure: {__name__}.one_blank\n")
     style = Style(folders=(tmp_path / "conf",))
-    assert "<h3>Wide</h3>" in report_of(tmp_path, draws=("only_wide",), style=style).read_text()
+    assert "<h3>Blank</h3>" in report_of(tmp_path, draws=("blank",), style=style).read_text()
     # That of a metric of the package is known without a folder.
     shipped = {"locality": "editbench.metrics.locality.figure.draw"}
     assert metric_figures(load(tmp_path)) == shipped

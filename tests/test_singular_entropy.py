@@ -235,7 +235,7 @@ def test_the_report_orders_the_attributes_and_tests_the_order(tmp_path):
     theme = make_theme(results.runs["label"])
     (one,) = draw(results, theme)
     assert one.file == "singular_entropy" and "Spearman" in one.caption
-    left, right = one.draw().axes
+    left, right = one.draw(theme).axes
     assert left.lines[0].get_xdata().tolist() == sorted(H.values())
     assert right.lines[0].get_ydata().tolist() == pytest.approx([-0.05, 0.0, 0.2, 0.1])
     # The entropies are those of the nonlinear flow, and have its colour.

@@ -398,9 +398,10 @@ def _draw(subject: MetricSubject, records: FewRecords, where: str, fix: str) -> 
     assert subject.figure is not None
     guard = must_not_raise(f"in {where} the figure", "a list of Drawing", fix)
     with guard, matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        found = list(subject.figure(records, theme_of(records.runs)))
+        theme = theme_of(records.runs)
+        found = list(subject.figure(records, theme))
         for one in found:
-            one.draw().savefig(io.BytesIO(), format="png")
+            one.draw(theme).savefig(io.BytesIO(), format="png")
     return found
 
 

@@ -47,7 +47,7 @@ def draw(records, theme):
     if rows.empty:
         return []
 
-    def figure():
+    def figure(theme):
         drawing = new_figure(5.5, 3.0)  # inches
         axes = drawing.add_subplot()
         for label, mine in rows.groupby("label"):

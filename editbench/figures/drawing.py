@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import pandas as pd
 from matplotlib.figure import Figure
 
+from editbench.figures.theme import Theme
 from editbench.walk.observed import Observed
 
 
@@ -71,12 +72,13 @@ class Drawing:
         file: name of its files, without a suffix.
         title: heading.
         caption: what is drawn, and how to read it.
-        draw: makes the figure. An error in it costs this figure alone.
+        draw: makes the figure with a theme: that of the page, or one with the width of a paper's
+            column. An error in it costs this figure alone.
         first: whether it stands among the first figures of the page, or is folded away.
     """
 
     file: str
     title: str
     caption: str
-    draw: Callable[[], Figure]
+    draw: Callable[[Theme], Figure]
     first: bool = False

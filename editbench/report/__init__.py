@@ -8,8 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from editbench.base.files import write_atomic
-from editbench.figures.drawing import Drawing
-from editbench.figures.theme import Theme
 from editbench.report import dial, figure_dial, matched, references, typeset
 from editbench.report.costs import COSTS
 from editbench.report.files import ReportFiles
@@ -118,12 +116,8 @@ def write_report(
     if cited.problem:
         written.problems.append(Problem(references.FILE, cited.problem))
     sections = [written.write_section(numbers, cited) for numbers in every]
-
     # A dial compares worlds, and each world is a setting, so its figure is not part of a section.
-    def dial_drawings(theme: Theme, _: list[Problem]) -> list[Drawing]:
-        return figure_dial.drawings(results, theme)
-
-    across = [(one.title, one.caption, svg) for one, svg in written.draw(dial_drawings)]
+    across = written.draw(figure_dial.drawings(results, theme))
     _write_frames(out, results, every)
     if written.tables:
         inputs = map(typeset.input_of, written.tables)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from editbench.figures.curves import caption_of_groups
 from editbench.figures.drawing import Drawing
+from editbench.figures.panels import FEWEST
 from editbench.figures.theme import Theme, display_name
 from editbench.report import figure_trade, figures
 from editbench.report.load import Problem, Results
@@ -19,11 +20,10 @@ from editbench.report.titles import Wording
 CAPTIONS = {
     "accuracy": "Share of starts that reach the target class while every other attribute keeps its "
     "class, judged at the first crossing. Whiskers: 95 % intervals.",
-    # The number of starts in this caption is FEWEST of editbench.figures.panels.
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
     "σ; lower is better. Each start counts once per bin, at the step at which its walk first passes "
-    "the centre of the bin. Bands: 95 % intervals over starts. Bins with fewer than 30 starts are "
-    "hidden.",
+    f"the centre of the bin. Bands: 95 % intervals over starts. Bins with fewer than {FEWEST} starts "
+    "are hidden.",
     "trade": figure_trade.CAPTION,
 }
 # The markers of some methods are crosses too, so the caption says where this one is.
@@ -52,25 +52,25 @@ def drawings_of(
     results = numbers.results
     found = []
     if table["accuracy"].notna().any():
-        accuracy = partial(figures.accuracy_figure, table, theme)
+        accuracy = partial(figures.accuracy_figure, table)
         caption = CAPTIONS["accuracy"] + (NOT_DONE if figures.not_drawn(table).any() else "")
         found.append(Drawing("accuracy", "Accuracy", caption, accuracy, first=True))
     # There are no means if too few attributes are readable.
     if numbers.costs["accuracy"].notna().any():
-        trade = partial(figure_trade.trade_figure, numbers.costs, theme)
+        trade = partial(figure_trade.trade_figure, numbers.costs)
         title = "Accuracy against side effects and cost"
         found.append(Drawing("trade", title, CAPTIONS["trade"], trade, first=True))
     # The curves of metrics with a figure of their own are not drawn twice.
     own = metric_figures(results, folders)
     for group, name in own.items():
         try:
-            found += find_function(name)(results, theme)
+            found += resolve_name(name)(results, theme)
         except Exception as error:  # a user's figure must not stop the report
             problems.append(Problem(f"figure of {group}", f"{type(error).__name__}: {error}"))
     for name, curve in curves(results, without=own).items():
         title = CURVE_TITLES.get(name, display_name(name))
         label = "AD, σ" if name.startswith("ad") else display_name(name)
-        draw = partial(figures.curve_figure, curve, theme, label)
+        draw = partial(figures.curve_figure, curve, ylabel=label)
         caption = CAPTIONS.get(name, CURVE_CAPTION)
         caption += caption_of_groups(set(curve["method"]), theme)
         found.append(Drawing(name, title, caption, draw, first=name in CAPTIONS))
@@ -89,13 +89,3 @@ def metric_figures(results: Results, folders: Sequence[Path] = ()) -> dict[str, 
         if wording.get("figure"):
             found.setdefault(name, str(wording["figure"]))
     return dict(sorted(found.items()))
-
-
-def find_function(name: str) -> Callable[[Results, Theme], list[Drawing]]:
-    """The function with a dotted name.
-
-    Raises:
-        ImportError, AttributeError: there is no such module, or no such function in it.
-    """
-    module, _, function = name.rpartition(".")
-    return getattr(import_module(module), function)

@@ -34,10 +34,10 @@ def drawings(results: Results, theme: Theme) -> list[Drawing]:
         return []
     caption = dial.caption + caption_of_groups(set(found["method"]), theme)
     caption += " Intervals that leave a panel are cut at its edge."
-    return [Drawing("dial", dial.title, caption, partial(figure, found, theme, dial))]
+    return [Drawing("dial", dial.title, caption, partial(dial_figure, found, dial=dial))]
 
 
-def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
+def dial_figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
     """Rows are quantities and columns attributes; the reverse in a paper's column.
 
     Args:
@@ -59,7 +59,7 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
         width = max(5.5, 3.05 * len(attributes))
         height = 0.7 + 2.4 * len(shown)
     panels = partial(_panels, quantities=len(shown), attributes=len(attributes), tall=tall)
-    drawing, groups = curve_groups(width, height, found["method"], theme, panels)
+    figure, groups = curve_groups(width, height, found["method"], theme, panels)
     # Methods have the same settings, so they are shifted to keep their whiskers apart.
     gap = 0.05 / max(len(group.methods) for group in groups)
     settings = sorted(set(found["dial"]))
@@ -98,8 +98,8 @@ def figure(found: pd.DataFrame, theme: Theme, dial: Dial) -> Figure:
         for axes, (quantity, _) in zip(group.panels, product(shown, attributes)):
             _cut_whiskers(axes, found.loc[found["quantity"] == quantity, "value"])
     share_limits(groups)
-    drawing.supxlabel(dial.axis, fontsize=STYLE["font.size"])
-    return drawing
+    figure.supxlabel(dial.axis, fontsize=STYLE["font.size"])
+    return figure
 
 
 def _draw_lines(axes: Axes, found: pd.DataFrame, group: Group, theme: Theme, gap: float) -> None:

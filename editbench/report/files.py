@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -25,9 +25,6 @@ from editbench.report.strips import pages, strips
 from editbench.report.style import Style
 
 LONGEST_NAME = 80  # maximum length of a setting or attribute in a file name
-
-# Returns the figures for a theme. Figures that cannot be prepared are added to the list.
-Drawings = Callable[[Theme, list[Problem]], list[Drawing]]
 
 
 class ReportFiles:
@@ -72,19 +69,15 @@ class ReportFiles:
         suffix = f"_{slug(numbers.name)}" if numbers.name else ""
         self._write_latex(numbers, cited, suffix)
 
-        def drawings(theme: Theme, problems: list[Problem]) -> list[Drawing]:
-            return drawings_of(numbers, theme, problems, self.style.folders)
-
-        for one, svg in self.draw(drawings, suffix):
-            place = section.figures if one.first else section.more
-            place.append((one.title, one.caption, svg))
+        drawings = drawings_of(numbers, self.theme, self.problems, self.style.folders)
+        section.figures = self.draw(drawings, suffix)
         section.strips, unreadable = strips(numbers.results, self.theme)
         self.problems += unreadable
         if self.figure_files:
             self._write_strips(section, suffix)
         return section
 
-    def draw(self, drawings: Drawings, suffix: str = "") -> list[tuple[Drawing, str]]:
+    def draw(self, drawings: Iterable[Drawing], suffix: str = "") -> list[tuple[Drawing, str]]:
         """Draw figures, and write them to files if `figure_files` is set.
 
         Args:
@@ -94,29 +87,20 @@ class ReportFiles:
         Returns:
             The figures that could be drawn, each with its SVG for the page.
         """
-        narrow = {}
-        if self.printed_theme is not self.theme:
-            # Figures that cannot be prepared are already listed for the page's theme.
-            for one in drawings(self.printed_theme, []):
-                narrow[one.file] = one.draw
         found = []
-        for one in drawings(self.theme, self.problems):
+        for one in drawings:
             path = self.out / "figures" / f"{slug(one.file)}{suffix}"
-            # A figure without a narrow version is printed as on the page.
-            svg = self._draw_one(path, one.draw, narrow.get(one.file, one.draw))
+            svg = self._draw_one(path, one.draw)
             if svg:
                 found.append((one, svg))
         return found
 
-    def _draw_one(
-        self, path: Path, draw: Callable[[], Figure], draw_printed: Callable[[], Figure]
-    ) -> str:
+    def _draw_one(self, path: Path, draw: Callable[[Theme], Figure]) -> str:
         """Draw one figure and write its files.
 
         Args:
             path: of the files, without a suffix.
-            draw: draws the figure for the page.
-            draw_printed: draws it for print; may be `draw` itself.
+            draw: draws the figure with a theme.
 
         Returns:
             The SVG for the page, or '' if drawing failed.
@@ -128,14 +112,14 @@ class ReportFiles:
         font = {"font.family": FONTS[self.style.font]}
         try:
             with matplotlib.rc_context(STYLE | font):  # type: ignore[arg-type]
-                figure = draw()
+                figure = draw(self.theme)
                 # Rendered first, since to_paper shrinks the figure in place.
                 svg = figures.render(figure, "svg")
                 drawn = figures.for_page(svg)
                 if self.figure_files:
                     made["svg"] = svg
-                    if draw_printed is not draw:
-                        figure = draw_printed()
+                    if self.printed_theme is not self.theme:
+                        figure = draw(self.printed_theme)
                     to_paper(figure, self.style.column)
                     made["png"] = figures.render(figure, "png")
                     # The layout takes as long as the drawing, so PNG and PDF share it.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from editbench.figures.drawing import Drawing
 from editbench.figures.theme import Theme
 from editbench.report import dial
 from editbench.report.caveats import caveats
@@ -68,14 +69,12 @@ class Section:
 
     Args:
         numbers: of the setting.
-        figures: (title, caption, inline SVG).
-        more: further figures, collapsed at first.
+        figures: each with its SVG for the page.
         strips: attribute -> start -> strips by method.
     """
 
     numbers: Numbers
-    figures: list[tuple[str, str, str]] = field(default_factory=list)
-    more: list[tuple[str, str, str]] = field(default_factory=list)
+    figures: list[tuple[Drawing, str]] = field(default_factory=list)
     strips: dict[str, dict[int, list[Strip]]] = field(default_factory=dict)
 
 
@@ -85,7 +84,7 @@ def page(
     theme: Theme,
     problems: list[Problem],
     style: Style,
-    across: list[tuple[str, str, str]] | None = None,
+    across: list[tuple[Drawing, str]],
 ) -> str:
     """The HTML of the page.
 
@@ -95,7 +94,7 @@ def page(
         theme: how methods, attributes and worlds are shown.
         problems: what could not be read or drawn.
         style: columns and digits.
-        across: figures over several settings.
+        across: figures over several settings, each with its SVG for the page.
     """
     environment = page_environment()
     environment.filters["number"] = number
@@ -117,7 +116,7 @@ def page(
             _section(section, found, theme, style) for section, found in zip(sections, pictures)
         ],
         theme=theme,
-        across=across or [],
+        across=across,
         dial=dial.table(whole),
         dial_note=dial.SLOPE,
         why=WHY,
@@ -230,7 +229,6 @@ def _section(
         "conclusion": accuracy_conclusion(grid, attributes, theme),
         "grid": grid,
         "figures": section.figures,
-        "more": section.more,
         "published": published(results, theme),
         "strips": gallery(pictures),
         "explorer": explorer(pictures, results.runs, theme, OUTLINES, numbers.floors),

@@ -40,7 +40,7 @@ CAPTIONS = {
 
 
 def draw(records: Records, theme: Theme) -> list[Drawing]:
-    """The two figures; none where no run has the curves."""
+    """The figures of curves and means, and one of paths for each attribute; none without curves."""
     curves = cd_curves(records)
     if curves.empty:
         return []
@@ -49,7 +49,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
             "cd",
             "Control and disentanglement",
             CAPTIONS["cd"] + caption_of_groups(set(curves["method"]), theme),
-            partial(cd_figure, curves, bands(records), theme),
+            partial(cd_figure, curves, bands(records)),
             first=True,
         )
     ]
@@ -60,7 +60,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
                 "cd_area",
                 "Disentanglement over the common range of control",
                 CAPTIONS["cd_area"],
-                partial(mean_figure, means, theme),
+                partial(mean_figure, means),
                 first=True,
             )
         )
@@ -70,7 +70,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
                 f"cd_paths_{attribute}",
                 f"Paths: {theme.attribute(attribute)}",
                 CAPTIONS["cd_paths"] + f"{theme.attribute(attribute)}.",
-                partial(paths_figure, kept, theme),
+                partial(paths_figure, kept),
             )
         )
     return found

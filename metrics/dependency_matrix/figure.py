@@ -30,7 +30,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
     if found.empty:
         return []
     title = "Side effects on each attribute"
-    return [Drawing("dependency_matrix", title, CAPTION, partial(figure, found, theme))]
+    return [Drawing("dependency_matrix", title, CAPTION, partial(matrix_figure, found))]
 
 
 def cells(records: Records) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def cells(records: Records) -> pd.DataFrame:
     return rows.merge(runs, on="run_id")[["attribute", "method", "other", "value", "count"]]
 
 
-def figure(found: pd.DataFrame, theme: Theme) -> Figure:
+def matrix_figure(found: pd.DataFrame, theme: Theme) -> Figure:
     """Methods as rows, other attributes as columns, one colour scale for all panels.
 
     Args:
@@ -60,8 +60,8 @@ def figure(found: pd.DataFrame, theme: Theme) -> Figure:
     if longest < LONG_NAME:
         columns = theme.panels_per_row(len(targets), 3, panel + side / 3)
     lines = -(-len(targets) // columns)
-    drawing = new_figure(side + columns * panel, 0.6 + lines * (0.3 * len(methods) + 1.0))
-    panels = drawing.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    figure = new_figure(side + columns * panel, 0.6 + lines * (0.3 * len(methods) + 1.0))
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     top = float(found["value"].quantile(TOP)) or 1.0
     for place, axes in enumerate(panels):
         axes.set_visible(place < len(targets))
@@ -99,7 +99,7 @@ def figure(found: pd.DataFrame, theme: Theme) -> Figure:
         axes.grid(False)
         axes.set_title(theme.attribute(targets[place]))
     scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, top), "cividis_r")
-    drawing.colorbar(
+    figure.colorbar(
         scale,
         ax=panels[: len(targets)].tolist(),
         label="dependency, σ",
@@ -107,4 +107,4 @@ def figure(found: pd.DataFrame, theme: Theme) -> Figure:
         shrink=0.8,
         fraction=0.03,
     )
-    return drawing
+    return figure

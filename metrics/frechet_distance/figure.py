@@ -98,7 +98,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
                     "".join(c if c.isalnum() or c in "_-" else "-" for c in name),
                     f"{title} over {axis}",
                     caption,
-                    partial(frechet_figure, group, theme, axis, KINDS[kind]),
+                    partial(frechet_figure, group, axis=axis, label=KINDS[kind]),
                     first=not aside,
                 )
             )

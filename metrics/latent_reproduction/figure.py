@@ -92,7 +92,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
                 f"reproduction_{attribute}",
                 f"Weight shifts reproduced by latent shifts, {theme.attribute(attribute)}",
                 CAPTION,
-                partial(reproduction_figure, methods, theme),
+                partial(reproduction_figure, methods),
                 first=True,
             )
         )

@@ -89,14 +89,14 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
             "heatmaps",
             "Where edits act",
             CAPTION.format(scale=SCALES[False]),
-            partial(heatmap_figure, found, theme, False),
+            partial(heatmap_figure, found, shared=False),
             first=True,
         ),
         Drawing(
             "heatmaps_shared",
             "Where edits act, on a common scale",
             CAPTION.format(scale=SCALES[True]),
-            partial(heatmap_figure, found, theme, True),
+            partial(heatmap_figure, found, shared=True),
             first=True,
         ),
     ]

@@ -25,7 +25,7 @@ CAPTION = (
     "there is none, at the end of the walk). The arrow at the top shows an edit that does not change "
     "the other attribute, so flat lines are good (the paper's caption contradicts its text here). "
     "Dots on the other side of the dashed line than the crosses have reached the target class. At "
-    "most 300 lines are drawn; slope and shares are over all starts."
+    f"most {MOST} lines are drawn; slope and shares are over all starts."
 )
 
 
@@ -39,7 +39,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
                 f"scatter_{attribute}_{other}",
                 f"Logits before and after: {pair}",
                 CAPTION,
-                partial(scatter_figure, group, records, theme),
+                partial(scatter_figure, group, records),
                 first=True,
             )
         )

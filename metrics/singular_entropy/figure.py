@@ -137,7 +137,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
     if found is None:
         return []
     caption = CAPTION + sentence(found)
-    figure = partial(entropy_figure, found, theme)
+    figure = partial(entropy_figure, found)
     return [Drawing("singular_entropy", "Singular entropy", caption, figure)]
 
 

@@ -11,4 +11,4 @@ class DrawsNothing(MeanSteps): ...
 
 def draw(records, theme):
     first = records.rows["value"].iloc[0]
-    return [Drawing("mean_steps", f"First is {first}", "", lambda: new_figure(3, 2))]
+    return [Drawing("mean_steps", f"First is {first}", "", lambda theme: new_figure(3, 2))]

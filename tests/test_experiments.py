@@ -18,8 +18,10 @@ from editbench.bank.spec import StartsSpec
 from editbench.base.conf import CONF, group_options, read_yaml
 from editbench.base.files import seal_folder
 from editbench.base.instantiate import LABELS
+from editbench.figures.theme import Theme
 from editbench.report.load import load
-from editbench.report.published import published, published_markdown
+from editbench.report.published import published
+from editbench.report.text_tables import published_markdown
 from editbench.worlds.faces import load_scorer
 from tests.fake_records import fake_run, metric_rows, report_of
 
@@ -305,7 +307,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     published_run(tmp_path, "alpha", "smile", block, rows=metric_rows(0.7312))
     published_run(tmp_path, "alpha", "age", block, rows=metric_rows(0.25))
     published_run(tmp_path, "beta", "smile", block, status="skipped", reason="no control")
-    (one,) = published(load(tmp_path))
+    (one,) = published(load(tmp_path), Theme({}))
     rows = {(row["method"], row["attribute"]): row for row in one.rows}
     assert rows["alpha", "smile"]["paper"] == "0.9254" and rows["alpha", "smile"]["value"] == 0.7312
     assert rows["alpha", "smile"]["ours"].startswith("0.731 (")
@@ -333,14 +335,14 @@ def test_a_count_of_served_attributes_and_a_source_without_numbers(tmp_path):
     }
     published_run(tmp_path, "alpha", "smile", block)
     published_run(tmp_path, "alpha", "age", block, status="skipped", reason="no control")
-    assert published(load(tmp_path))[0].rows[0]["ours"] == "1 of 2"
+    assert published(load(tmp_path), Theme({}))[0].rows[0]["ours"] == "1 of 2"
     published_run(
         tmp_path,
         "beta",
         "smile",
         {"source": "A plot", "setting": "s", "metric": "ad", "values": None},
     )
-    found = {one.source: one.rows for one in published(load(tmp_path))}
+    found = {one.source: one.rows for one in published(load(tmp_path), Theme({}))}
     assert found["A plot"] == [] and len(found) == 2
     assert "not in the paper" in report_of(tmp_path).read_text()
     assert set(load(tmp_path).runs["setting"]) == {
@@ -367,20 +369,23 @@ def test_every_setting_and_variant_stands_beside_the_paper(tmp_path):
             method_config={"k": k},
             tag=f"k{k}",
         )
-    (one,) = published(load(tmp_path))
+    (one,) = published(load(tmp_path), Theme({}))
     found = [(row["setting"], row["method"], row["value"]) for row in one.rows]
     assert found == [
         ("starts.n 1400", "alpha", 0.7),
         ("starts.n 77", "alpha (k=1)", 0.4),
         ("starts.n 77", "alpha (k=2)", 0.5),
     ]
-    text = "\n".join(published_markdown(load(tmp_path)))
+    text = "\n".join(published_markdown(load(tmp_path), Theme({})))
     assert "| starts.n 77 | alpha (k=2) | smile | 0.9 | 0.500 (" in text
 
 
 def test_runs_without_a_block_have_no_such_table(tmp_path):
     fake_run(tmp_path, "alpha", "smile")
-    assert published(load(tmp_path)) == [] and "Published:" not in report_of(tmp_path).read_text()
+    assert (
+        published(load(tmp_path), Theme({})) == []
+        and "Published:" not in report_of(tmp_path).read_text()
+    )
 
 
 def test_sweeps_are_small_enough_for_minutes_on_two_cores():

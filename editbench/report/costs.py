@@ -33,8 +33,8 @@ COSTS = (
 )
 
 
-def summed(columns: Iterable[Column]) -> str:
-    """How the costs of a method's attributes become one number each.
+def describe_costs(columns: Iterable[Column]) -> str:
+    """What each number of the table of costs is over.
 
     Args:
         columns: the costs that are shown.

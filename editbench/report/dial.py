@@ -47,7 +47,7 @@ class Dial:
         title: heading of the figure and of the table.
         axis: label of the horizontal axis.
         caption: of the figure.
-        ties: whether it correlates pairs of attributes, so that an edit also changes the partner.
+        correlates: whether it correlates pairs of attributes, so that an edit also changes the partner.
         paired: whether a sample is the same image at every setting.
     """
 
@@ -55,7 +55,7 @@ class Dial:
     title: str
     axis: str
     caption: str
-    ties: bool
+    correlates: bool
     paired: bool
 
 
@@ -68,7 +68,7 @@ DIALS = (
         "attribute (in σ, at matched effect, positive in the direction of the correlation), the "
         "accuracy at the first crossing, and AD at matched effect. The first panel is empty for an "
         "attribute that is correlated with no other." + WHISKERS,
-        ties=True,
+        correlates=True,
         paired=False,
     ),
     Dial(
@@ -78,7 +78,7 @@ DIALS = (
         "Plotted against lambda, the weight of the term that makes the traits linear in W during "
         "the training of the generator (0: the curvature of W is not constrained): the accuracy at "
         "the first crossing, and AD at matched effect." + WHISKERS,
-        ties=False,
+        correlates=False,
         paired=False,
     ),
     Dial(
@@ -88,7 +88,7 @@ DIALS = (
         "Plotted against the rotation that was applied to W (0: the network's own W; images, starts "
         "and S are the same at every setting): the accuracy at the first crossing, and AD at matched "
         "effect." + WHISKERS,
-        ties=False,
+        correlates=False,
         paired=True,
     ),
 )
@@ -134,7 +134,7 @@ def partners_of(attributes: Iterable[str], dial: Dial) -> dict[str, tuple[str, i
     Returns:
         Attribute -> (trait, 1 or -1), without the attributes that have no partner.
     """
-    if not dial.ties:
+    if not dial.correlates:
         return {}
     # Imported here, since the worlds need torch and most reports have no dial.
     from editbench.worlds.faces.dial import partner
@@ -180,8 +180,10 @@ def points(results: Results) -> pd.DataFrame:
     # The correlated pairs are known from the definition of the world.
     partners = partners_of(runs["attribute"].unique(), dial)
     # Of an attribute's entanglements, only the one with its partner is kept.
-    tied_to = found["attribute"].map({name: partner for name, (partner, _) in partners.items()})
-    wanted = (found["metric"] == "entanglement_with") & (found["variant"] == tied_to)
+    with_partner = found["attribute"].map(
+        {name: partner for name, (partner, _) in partners.items()}
+    )
+    wanted = (found["metric"] == "entanglement_with") & (found["variant"] == with_partner)
     found["quantity"] = np.where(wanted, "entanglement", found["metric"])
     # The interval of accuracy is Wilson's, which is also valid for few starts.
     enough = (found["count"] >= FEWEST) | (found["quantity"] == "accuracy")

@@ -34,7 +34,7 @@ SUBS = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # ticks per decade, from dense to 
 LEAST_ROOM = 0.85
 # Least values on a logarithmic axis, 1 by default. Smaller ones are drawn there, such as the 0 of a
 # method without a fit or labels.
-FLOORS = {"fit_seconds": 0.01}
+LEAST_SHOWN = {"fit_seconds": 0.01}
 CAPTION = (
     "Mean accuracy with its 95 % interval, against mean AD and against each cost. The axis labels "
     "state what the means are over, which is the same for every method. The arrow points to the "
@@ -76,7 +76,7 @@ def trade_figure(means: pd.DataFrame, theme: Theme) -> Figure:
 def _panel(axes: Axes, means: pd.DataFrame, column: Column, theme: Theme) -> None:
     known = means[np.isfinite(means[column.key])]
     logarithmic = column.key not in LINEAR
-    floor = FLOORS.get(column.key, 1.0)
+    floor = LEAST_SHOWN.get(column.key, 1.0)
     x = known[column.key].clip(lower=floor) if logarithmic else known[column.key]
     place = dict(zip(known["method"], zip(x, known["accuracy"])))
     # The front is computed from the measured numbers; only the drawing is clipped.

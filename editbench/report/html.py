@@ -27,7 +27,7 @@ from editbench.report.cells import (
     not_learned,
     number,
 )
-from editbench.report.costs import COSTS, summed
+from editbench.report.costs import COSTS, describe_costs
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
 from editbench.report.facts import facts
 from editbench.report.load import Problem, Results
@@ -46,7 +46,7 @@ from editbench.report.notes import (
 )
 from editbench.report.numbers import Numbers
 from editbench.report.paired import SIGNIFICANCE, find_leaders
-from editbench.report.published import WHY, published
+from editbench.report.published import WHY, published, reasons
 from editbench.report.ranking import describe_ranking
 from editbench.report.strips import Strip
 from editbench.report.style import Style
@@ -102,6 +102,7 @@ def page(
     environment.filters["attribute"] = theme.attribute
     environment.filters["column"] = partial(title_of, theme=theme)
     environment.filters["capitalised"] = capitalised
+    environment.filters["reasons"] = reasons
     table = main_table(whole)
     # All settings together, so that missing results are listed in one place.
     undone = [
@@ -249,7 +250,7 @@ def _section(
             for record in numbers.costs.to_dict("records")
         ],
         "priced": priced,
-        "summed": summed(priced),
+        "costs_note": describe_costs(priced),
         "paired": numbers.paired.to_dict("records"),
     }
 

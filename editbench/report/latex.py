@@ -27,7 +27,7 @@ from editbench.report.cells import (
     not_learned,
     over_what,
 )
-from editbench.report.costs import summed
+from editbench.report.costs import describe_costs
 from editbench.report.facts import facts
 from editbench.report.load import Results
 from editbench.report.means import MeanComparison
@@ -266,7 +266,7 @@ def _cost_table(context: TableContext) -> Grid | None:
     over = f" ({over_what(known[0], 'accuracy')})" if known else ""
     hints = "; ".join(f"{column.title}: {column.hint}" for column in shown)
     caption = [
-        f"Costs: {summed(shown)}{over}. {hints}. Measured once per run, on one machine; not tested."
+        f"Costs: {describe_costs(shown)}{over}. {hints}. Measured once per run, on one machine; not tested."
     ]
     return Grid(caption, ["method", *(column.heading for column in shown)], rows)
 

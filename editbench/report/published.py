@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from editbench.figures.theme import Theme
-from editbench.report.cells import COLUMNS, MISSING, Column, cell, markdown_safe
+from editbench.report.cells import COLUMNS, MISSING, Column, cell
 from editbench.report.distance import explain, is_far
 from editbench.report.load import Results
 from editbench.report.notes import state_of
@@ -28,26 +28,34 @@ SERVED = "served"  # metric: attributes on which a control was found
 
 @dataclass(frozen=True)
 class PublishedNumbers:
-    """The numbers of one source: its name, what they were measured on, the metric and its title.
+    """The numbers of one source.
 
-    The table has one row per number, setting and variant of the method. Its columns are setting,
-    method, attribute, paper and ours (as text), value, low, high and n of ours (NaN if there is
-    none), and why: a sentence if the paper's number is outside our interval.
+    Attributes:
+        source: name of the paper.
+        setting: what its numbers were measured on.
+        title: of the metric.
+        rows: one per number, setting and variant of the method, with setting, method, attribute,
+            paper and ours (as text), value, low, high and n of ours (NaN if there is none), and
+            why: a sentence if the paper's number is outside our interval.
     """
 
     source: str
     setting: str
-    metric: str
     title: str
     rows: list[dict] = field(default_factory=list)
 
+    @property
+    def has_settings(self) -> bool:
+        """Whether the rows are of several settings."""
+        return len({row["setting"] for row in self.rows}) > 1
 
-def published(results: Results, theme: Theme | None = None) -> list[PublishedNumbers]:
+
+def published(results: Results, theme: Theme) -> list[PublishedNumbers]:
     """The sources in the configurations of the runs, sorted by name.
 
     Args:
         results: of all settings.
-        theme: how methods and attributes are written; None for their names.
+        theme: how methods and attributes are written.
     """
     given = [results.configs.get(run, {}).get("published") for run in results.runs["run_id"]]
     # All runs of a sweep have the same block, so equal blocks are merged by their text.
@@ -72,15 +80,13 @@ def published(results: Results, theme: Theme | None = None) -> list[PublishedNum
                     for label in _variants(table, method):
                         row = _row(results, table, block, label, attribute, value)
                         row["setting"] = setting
-                        if theme is not None:
-                            row["method"] = theme.method(label)
-                            row["attribute"] = theme.attribute(attribute)
+                        row["method"] = theme.method(label)
+                        row["attribute"] = theme.attribute(attribute)
                         rows.append(row)
         found.append(
             PublishedNumbers(
                 str(block.get("source", "")),
                 str(block.get("setting", "")),
-                metric,
                 titles.get(metric, metric.replace("_", " ")),
                 rows,
             )
@@ -88,45 +94,12 @@ def published(results: Results, theme: Theme | None = None) -> list[PublishedNum
     return found
 
 
-def published_markdown(results: Results, theme: Theme | None = None) -> list[str]:
-    """The sources in Markdown, each with a heading and its table.
-
-    Args:
-        results: of all settings.
-        theme: how methods and attributes are written; None for their names.
-    """
-    out = []
-    for one in published(results, theme):
-        out.append(
-            markdown_safe(f"Published: {one.source} ({one.setting}), {one.title}")
-            + ("" if one.rows else ": the numbers are not in the paper's text")
-        )
-        if one.rows:
-            # There is a column of settings only if there are several.
-            names = ["method", "attribute", "paper", "ours"]
-            if len({row["setting"] for row in one.rows}) > 1:
-                names = ["setting", *names]
-            heads = ["here" if name == "ours" else name for name in names]
-            rules = ["---:" if name in ("paper", "ours") else "---" for name in names]
-            table = [heads, rules, *([str(row[name]) for name in names] for row in one.rows)]
-            out.append("\n".join(f"| {' | '.join(map(markdown_safe, line))} |" for line in table))
-            reasons_found = reasons(one)
-            if reasons_found:
-                out.append(
-                    "\n".join(
-                        [f"{WHY}:", "", *(f"- {markdown_safe(line)}" for line in reasons_found)]
-                    )
-                )
-    return out
-
-
 def reasons(one: PublishedNumbers) -> list[str]:
     """'method on attribute: why' for every number that is far from its paper's."""
-    several = len({row["setting"] for row in one.rows}) > 1
     reasons_found = []
     for row in one.rows:
         if row["why"]:
-            where = f" ({row['setting']})" if several else ""
+            where = f" ({row['setting']})" if one.has_settings else ""
             reasons_found.append(f"{row['method']} on {row['attribute']}{where}: {row['why']}")
     return reasons_found
 
@@ -147,14 +120,10 @@ def _row(
 ) -> dict:
     metric = str(block.get("metric", ""))
     mine = table[table["method"] == method]
+    paper = f"{value:g}" if isinstance(value, (int, float)) else str(value)
     row = {
-        "method": method,
-        "attribute": attribute,
-        "paper": "no control"
-        if value == "x"
-        else f"{value:g}"
-        if isinstance(value, (int, float))
-        else str(value),
+        # In the papers, a cross means that no control was found.
+        "paper": "no control" if paper == "x" else paper,
         "ours": MISSING,
         "value": np.nan,
         "low": np.nan,

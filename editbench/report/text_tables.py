@@ -24,7 +24,7 @@ from editbench.report.cells import (
     markdown_safe,
     marks,
 )
-from editbench.report.costs import summed
+from editbench.report.costs import describe_costs
 from editbench.report.load import Results
 from editbench.report.notes import (
     legend,
@@ -36,7 +36,7 @@ from editbench.report.notes import (
     state_of,
 )
 from editbench.report.numbers import Numbers, numbers_of
-from editbench.report.published import published_markdown
+from editbench.report.published import WHY, published, reasons
 from editbench.report.ranking import describe_ranking
 from editbench.report.style import Style
 from editbench.report.tables import main_table
@@ -113,9 +113,9 @@ def print_table(
         notes = [note for table in (runs, *others) for note in table.notes]
         for note in dict.fromkeys(notes):
             console.print(escape(note), style="dim", soft_wrap=True)
-    if tied := dial.table(results):
+    if slopes := dial.table(results):
         title = f"{dial.title(results).lower()}, smallest slope first"
-        console.print(_rich(TextTable(title, tied[0], tied[1:], folds=(0,), names=1)))
+        console.print(_rich(TextTable(title, slopes[0], slopes[1:], folds=(0,), names=1)))
         console.print(dial.SLOPE, style="dim", soft_wrap=True)
     for line in _last_notes(results, theme, style):
         console.print(escape(line), style="dim", soft_wrap=True)
@@ -235,15 +235,40 @@ def markdown(
                 parts += [f"{capitalised(table.title)}:", _pipes(table)]
             parts += map(_sentence, table.notes)
     # After the settings, since a dial is over several settings.
-    if tied := dial.table(results):
-        rows = [[theme.method(row[0]), *row[1:]] for row in tied[1:]]
-        shown = TextTable(dial.title(results), tied[0], rows, names=1)
+    if slopes := dial.table(results):
+        rows = [[theme.method(row[0]), *row[1:]] for row in slopes[1:]]
+        shown = TextTable(dial.title(results), slopes[0], rows, names=1)
         parts += [f"## {shown.title}", _pipes(shown), f"{dial.SLOPE}."]
     parts += published_markdown(results, theme)
     parts.append(
         "\n".join(f"- {markdown_safe(line)}" for line in _last_notes(results, theme, style))
     )
     return "\n\n".join(parts).rstrip() + "\n"
+
+
+def published_markdown(results: Results, theme: Theme) -> list[str]:
+    """The numbers of papers next to those of the records: a heading, a table and reasons of each.
+
+    Args:
+        results: of all settings.
+        theme: how methods and attributes are written.
+    """
+    parts = []
+    for one in published(results, theme):
+        heading = f"Published: {one.source} ({one.setting}), {one.title}"
+        if not one.rows:
+            parts.append(markdown_safe(f"{heading}: the numbers are not in the paper's text"))
+            continue
+        parts.append(markdown_safe(heading))
+        # There is a column of settings only if there are several.
+        names = ["method", "attribute"]
+        if one.has_settings:
+            names = ["setting", *names]
+        rows = [[row[name] for name in (*names, "paper", "ours")] for row in one.rows]
+        parts.append(_pipes(TextTable(heading, [*names, "paper", "here"], rows, names=len(names))))
+        if lines := reasons(one):
+            parts.append("\n".join([f"{WHY}:", "", *(f"- {markdown_safe(x)}" for x in lines)]))
+    return parts
 
 
 def _pipes(table: TextTable) -> str:
@@ -344,7 +369,7 @@ def _costs(numbers: Numbers, theme: Theme, style: Style) -> TextTable:
         costs = [cell(row, column).text for column in shown]
         rows.append([_name(row, theme), *costs])
     heads = ["method", *(column.heading for column in shown)]
-    notes = [f"costs: {summed(shown)}"] if shown else []
+    notes = [f"costs: {describe_costs(shown)}"] if shown else []
     return TextTable("costs", heads, rows, notes, folds=(0,), names=1)
 
 

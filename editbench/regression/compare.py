@@ -9,6 +9,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,11 +19,23 @@ from editbench.regression.pins import NAN, Key, Pin, PinnedRun
 from editbench.stats.intervals import percentiles, resampled_means
 from editbench.walk.rows import written_key
 
-FAILS = ("moved", "lost", "broke", "missing")
-REPORTED = ("not comparable", "new")
-AGREES = ("same", "within", "noise", "unread")
-VERDICTS = (*FAILS, *REPORTED, "noise", "within", "same", "unread")  # in the order of tables
-COMPARED = ("moved", "same", "within", "noise")
+# The meanings are in `Finding`.
+Verdict = Literal[
+    "moved",
+    "lost",
+    "broke",
+    "missing",
+    "not comparable",
+    "new",
+    "noise",
+    "within",
+    "same",
+    "unread",
+]
+FAILS: tuple[Verdict, ...] = ("moved", "lost", "broke", "missing")
+REPORTED: tuple[Verdict, ...] = ("not comparable", "new")
+AGREES: tuple[Verdict, ...] = ("noise", "within", "same")
+VERDICTS: tuple[Verdict, ...] = (*FAILS, *REPORTED, *AGREES, "unread")  # in the order of tables
 SHARED_STARTS = 0.9  # least share of common starts; below it the two draws of starts differ
 # Skipped is above failed, since a job that gives the reason why it cannot run is in order.
 RANK = {"done": 2, "skipped": 1, "failed": 0}
@@ -35,7 +49,7 @@ class Finding:
     Attributes:
         run: label of the run.
         row: name of the number; '' for the whole run.
-        verdict: one of VERDICTS:
+        verdict: what was found:
 
             - 'moved': beyond the tolerance, and the paired interval excludes zero or there are no
               samples;
@@ -60,7 +74,7 @@ class Finding:
 
     run: str
     row: str
-    verdict: str
+    verdict: Verdict
     text: str = ""
     old: float = NAN
     new: float = NAN
@@ -86,7 +100,7 @@ class RegressionResult:
     notes: list[str]
     matched: bool
 
-    def count(self, *verdicts: str) -> int:
+    def count(self, *verdicts: Verdict) -> int:
         """Number of findings with one of these verdicts."""
         return sum(finding.verdict in verdicts for finding in self.findings)
 
@@ -110,7 +124,7 @@ class RegressionResult:
         # Such a check must not pass, although it has no failures.
         return (
             self.count("not comparable") > 0
-            and self.count(*COMPARED, "lost", "broke", "unread") == 0
+            and self.count("moved", *AGREES, "lost", "broke", "unread") == 0
         )
 
 
@@ -253,21 +267,14 @@ def compare_run(old: PinnedRun, new: PinnedRun) -> list[Finding]:
                 findings.append(Finding(old.label, row, "new", "not pinned", new=value))
             continue
         pin = old.rows[key]
-        lost = Finding(
-            old.label,
-            row,
-            "lost",
-            "the row no longer exists",
-            old=pin.value,
-            tolerance=pin.tolerance,
-        )
+        finding = partial(Finding, old.label, row, old=pin.value, tolerance=pin.tolerance)
         if redefined:
             text = f"metric version {before} -> {now}; pin again"
-            findings.append(replace(lost, verdict="not comparable", text=text))
+            findings.append(finding(verdict="not comparable", text=text))
         elif key in new.rows:
-            findings.append(compare_row(lost, key, old, new))
+            findings.append(compare_row(key, old, new))
         else:
-            findings.append(lost)
+            findings.append(finding(verdict="lost", text="the row no longer exists"))
     return findings
 
 
@@ -290,38 +297,36 @@ def _compare_status(old: PinnedRun, new: PinnedRun) -> Finding | None:
     return Finding(old.label, "", "same", f"{old.status} as pinned{reason}")
 
 
-def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Finding:
+def compare_row(key: Key, old: PinnedRun, new: PinnedRun) -> Finding:
     """Compare a row that both runs have.
 
     Args:
-        blank: a finding with the run, the row, the pinned value and the tolerance.
         key: of the row.
         old: the pinned run.
         new: the new run.
-
-    Returns:
-        `blank` with the verdict and the other fields.
     """
     a = old.rows[key]
     b = new.rows[key]
+    out = Finding(
+        old.label, written_key(key), "same", old=a.value, new=b.value, tolerance=a.tolerance
+    )
     # A number that could not be read when it was pinned cannot move.
     if a.note or not (math.isfinite(a.value) or math.isfinite(b.value)):
         text = f"pinned with a note: {a.note}" if a.note else "no value"
-        return replace(blank, verdict="unread", text=text, new=b.value)
+        return replace(out, verdict="unread", text=text)
     if not math.isfinite(a.value):
-        return replace(blank, verdict="new", text="pinned without a value", new=b.value)
+        return replace(out, verdict="new", text="pinned without a value")
     if not math.isfinite(b.value):
-        return replace(
-            blank, verdict="lost", text=f"no longer has a value{f': {b.note}' if b.note else ''}"
-        )
+        reason = f": {b.note}" if b.note else ""
+        return replace(out, verdict="lost", text=f"no longer has a value{reason}", new=NAN)
     # Checked after the missing value, which is a failure even if a note explains it.
     if b.note:
-        return replace(blank, verdict="unread", text=f"now has a note: {b.note}", new=b.value)
+        return replace(out, verdict="unread", text=f"now has a note: {b.note}")
     gap = b.value - a.value
-    out = replace(blank, new=b.value, difference=gap)
+    out = replace(out, difference=gap)
     # An equal number needs no interval, and the bootstrap takes time.
     if gap == 0:
-        return replace(out, verdict="same", text="")
+        return out
     # Without samples on both sides, only the tolerance decides.
     left = new.series(key)
     right = old.series(key)
@@ -330,7 +335,7 @@ def compare_row(blank: Finding, key: Key, old: PinnedRun, new: PinnedRun) -> Fin
         out = replace(out, low=low, high=high, pairs=pairs)
     # The tolerance before the interval: a small change passes even if it is significant.
     if abs(gap) <= a.tolerance * (1 + SLACK):
-        return replace(out, verdict="within", text="")
+        return replace(out, verdict="within")
     if out.pairs and out.low <= 0 <= out.high:
         return replace(
             out, verdict="noise", text="beyond tolerance, but the paired interval contains zero"

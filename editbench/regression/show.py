@@ -20,12 +20,19 @@ from editbench.regression.compare import (
     VERDICTS,
     Finding,
     RegressionResult,
+    Verdict,
 )
 
 # Rows of the table, unless all are requested. With more, the failures would scroll off the screen.
 LONGEST = 60
 # Rows that agree have no colour, so that a colour always means something to do.
 STYLES = dict.fromkeys(FAILS, "red") | dict.fromkeys(REPORTED, "yellow")
+# How the line of counts writes each verdict that agrees.
+AGREEMENT: dict[Verdict, str] = {
+    "same": "the same",
+    "within": "within tolerance",
+    "noise": "beyond it with an interval that contains zero",
+}
 UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd]")  # not allowed in XML 1.0
 
 
@@ -90,14 +97,10 @@ def counts(comparison: RegressionResult) -> str:
         f"{comparison.count(kind)} {kind}" for kind in (*FAILS, *REPORTED) if comparison.count(kind)
     ]
     # Unread rows are counted apart, since they were not compared.
-    agree = comparison.count("same", "within", "noise")
+    agree = comparison.count(*AGREES)
     detail = [
         f"{comparison.count(kind)} {words}"
-        for kind, words in (
-            ("same", "the same"),
-            ("within", "within tolerance"),
-            ("noise", "beyond it with an interval that contains zero"),
-        )
+        for kind, words in AGREEMENT.items()
         if comparison.count(kind)
     ]
     parts.append(f"{agree} agree" + (f" ({', '.join(detail)})" if detail else ""))

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
-from editbench.figures.legend import columns_of, legend_height, put_legend
+from editbench.figures.legend import legend_height, put_legend
 from editbench.figures.panels import new_figure, panel_grid
 from editbench.figures.theme import LINE, Theme, order_methods
 
@@ -24,9 +24,9 @@ class Group:
     """A part of a figure of curves: some methods in their own styles, all others pale.
 
     Attributes:
-        methods: those in their own styles, in order.
-        pale: the others.
-        panels: flat.
+        methods: labels of those in their own styles, in the order of the legend.
+        pale: labels of the others.
+        panels: (n,) axes, row by row.
     """
 
     methods: list[str]
@@ -35,14 +35,14 @@ class Group:
 
 
 def grouped(methods: Iterable[str], theme: Theme) -> list[list[str]]:
-    """Methods in groups of at most MOST, with as many colours in each as can be.
+    """Divide methods into groups of at most MOST, each with as many different colours as possible.
 
-    Few methods are one group. Each of several groups has the floors as well, which are what all
-    others have to beat.
+    Up to MOST methods are one group. If there are several groups, each also contains the floors,
+    since these are the baselines of all other methods.
 
     Args:
-        methods: labels, in any order; repeated ones count once.
-        theme: with their colours, their order, and which are floors.
+        methods: labels, in any order; duplicates are ignored.
+        theme: gives their colours and order, and which of them are floors.
 
     Returns:
         Labels of each group, the floors at its end.
@@ -51,29 +51,32 @@ def grouped(methods: Iterable[str], theme: Theme) -> list[list[str]]:
     if len(names) <= MOST:
         return [names]
     floors = [name for name in names if theme[name].floor]
-    # More of them would leave too little room: further ones stand in one group, as any other.
+    # More floors would leave too little room for methods, so further ones are treated like methods.
     floors = floors[: MOST // 2]
     rest = [name for name in names if name not in floors]
     size = MOST - len(floors)
     count = -(-len(rest) // size)
-    # As even as that: one method in a last group would look forgotten.
+    # The groups are made equally large: a last group of one method would look like a mistake.
     size = -(-len(rest) // count)
     groups: list[list[str]] = [[] for _ in range(count)]
     for name in rest:
         room = [group for group in groups if len(group) < size]
         colour = theme[name].colour
         apart = [group for group in room if colour not in [theme[other].colour for other in group]]
-        # Names that follow each other are often variants of one method: they stay together.
+        # Successive names are often variants of one method, so the first suitable group is taken.
         (apart or room)[0].append(name)
     return [[*group, *floors] for group in groups]
 
 
 def caption_of_groups(methods: Iterable[str], theme: Theme) -> str:
-    """What the caption of a figure of curves says of its groups, after a space; '' of one group.
+    """A sentence about the groups, for the caption of a figure of curves; '' if there is one group.
 
     Args:
-        methods: labels of the figure.
-        theme: that the figure is drawn with.
+        methods: labels of the methods in the figure.
+        theme: of the methods.
+
+    Returns:
+        The sentence, with a space before it.
     """
     if len(grouped(methods, theme)) == 1:
         return ""
@@ -89,29 +92,30 @@ def curve_groups(
     theme: Theme,
     panels: Callable[[FigureBase], np.ndarray],
 ) -> tuple[Figure, list[Group]]:
-    """An empty figure for curves of methods, with a legend for each group above its panels.
+    """An empty figure for curves of methods, with a legend above the panels of each group.
 
-    In one panel more than MOST curves cannot be distinguished. There the panels are repeated for
-    each group of `grouped`, below each other, and the caller draws the others with `draw_pale`.
+    More than MOST curves cannot be distinguished in one panel. The panels are therefore repeated
+    for each group of `grouped`, below each other, and the caller draws the curves of the other
+    groups with `draw_pale`.
 
     Args:
-        width: of the figure, inches.
-        height: of the panels of a group, inches.
+        width: of the figure, in inches.
+        height: of the panels of a group, in inches.
         methods: labels.
         theme: of the methods.
-        panels: makes the panels of a group, flat.
+        panels: makes the panels (n,) of a group in its part of the figure.
     """
     several = grouped(methods, theme)
     figure = new_figure(width, height * len(several))
     legends = [several[0]]
-    # Floors are in every group, and named in the first.
+    # Floors are in every group, but only the first legend names them.
     for group in several[1:]:
         legends.append([name for name in group if name not in several[0]])
     parts: list[FigureBase] = [figure]
     if len(several) > 1:
         heights = []
-        for names in legends:
-            heights.append(height + legend_height(len(names), columns_of(names, theme, width)))
+        for named in legends:
+            heights.append(height + legend_height([theme.method(name) for name in named], width))
         below = figure.subfigures(len(several), 1, height_ratios=heights)
         parts = list(cast(np.ndarray, below))
     groups = []
@@ -130,15 +134,15 @@ def groups_of_attributes(
     margin: float,
     label: str = "",
 ) -> tuple[Figure, list[Group]]:
-    """The figure of `curve_groups` with a panel for each attribute, under its name, in each group.
+    """The figure of `curve_groups`, with one panel per attribute in each group.
 
     Args:
         curves: rows with method and attribute.
-        theme: of the methods; the panels are in the order of its attributes.
-        most: panels side by side.
-        panel: width and height of a panel, inches.
-        margin: height of what stands around the panels of a group, inches.
-        label: of the vertical axes, beside the first panel of each row.
+        theme: of the methods; it also gives the order of the attributes.
+        most: maximum number of panels side by side.
+        panel: width and height of a panel, in inches.
+        margin: height of the titles and axis labels of a group, in inches.
+        label: of the vertical axes, next to the first panel of each row.
     """
     attributes = theme.order(curves["attribute"])
     columns = theme.panels_per_row(len(attributes), most)
@@ -161,15 +165,15 @@ def groups_of_attributes(
 
 
 def draw_pale(axes: Axes, curves: Iterable[tuple[Any, Any]]) -> None:
-    """The curves of other groups, for comparison.
+    """Draw the curves of other groups in a pale grey, for comparison.
 
     Args:
         axes: to draw on.
-        curves: (x, y) of each.
+        curves: x and y of each curve, of the same length.
     """
     x: list[float] = []
     y: list[float] = []
-    # One line with gaps is drawn much faster than a line a curve.
+    # One line with gaps is drawn much faster than one line per curve.
     for across, up in curves:
         x += [*across, np.nan]
         y += [*up, np.nan]
@@ -178,7 +182,10 @@ def draw_pale(axes: Axes, curves: Iterable[tuple[Any, Any]]) -> None:
 
 
 def share_limits(groups: Sequence[Group]) -> None:
-    """The same axes for every group: bands are drawn for their own group alone."""
+    """Give the panels of all groups the same limits.
+
+    They may differ before, since a group draws the bands of only its own methods.
+    """
     for same in zip(*(group.panels for group in groups)):
         across = np.array([axes.get_xlim() for axes in same])
         up = np.array([axes.get_ylim() for axes in same])

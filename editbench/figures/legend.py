@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import cast
 
 from matplotlib.figure import Figure, FigureBase
@@ -13,17 +12,17 @@ from matplotlib.textpath import TextToPath
 from editbench.figures.panels import TYPE
 from editbench.figures.theme import Theme
 
-PER_NAME = 0.5  # inches of a legend entry beside its name: mark, gap, space between columns
+PER_NAME = 0.5  # inches of a legend entry in addition to its name: mark, gaps
 
 
 def put_legend(figure: FigureBase, methods: list[str], theme: Theme, line: bool = True) -> None:
-    """A legend above the panels, which keep their height.
+    """Add a legend above the panels. The figure becomes taller, so that panels keep their height.
 
     Args:
-        figure: the whole, or a part of it.
+        figure: a figure, or a part of one.
         methods: labels, in the order of the legend.
         theme: their colours, markers and names.
-        line: whether a line goes through the marker, as in a curve.
+        line: whether there is a line through each marker, as in a curve.
     """
     handles: list[Line2D] = []
     for method in methods:
@@ -39,41 +38,28 @@ def put_legend(figure: FigureBase, methods: list[str], theme: Theme, line: bool 
                 markeredgewidth=0,
             )
         )
-    # Of a part it is the whole that gets higher.
+    # A part has no height of its own in inches.
     whole = cast(Figure, figure.figure)
-    columns = columns_of(methods, theme, float(whole.get_figwidth()))
+    width = float(whole.get_figwidth())
+    names = [theme.method(method) for method in methods]
     figure.legend(
         handles,
-        [theme.method(method) for method in methods],
+        names,
         loc="outside upper left",
-        ncols=columns,
+        ncols=columns_that_fit(names, width),
         handlelength=1.8 if line else 1,
         columnspacing=1.4,
         handletextpad=0.5,
     )
-    whole.set_figheight(whole.get_figheight() + legend_height(len(methods), columns))
-
-
-def columns_of(methods: Iterable[str], theme: Theme, width: float) -> int:
-    """Columns of a legend of methods in a width in inches at screen type.
-
-    Args:
-        methods: labels.
-        theme: with the names that stand in the legend.
-        width: of the figure, inches.
-    """
-    return columns_that_fit([theme.method(method) for method in methods], width)
+    whole.set_figheight(whole.get_figheight() + legend_height(names, width))
 
 
 def columns_that_fit(names: list[str], width: float) -> int:
-    """Columns of a legend that a width takes at screen type, in the font of the figures.
+    """Number of columns of a legend that fit a figure, at least 1 and at most one per name.
 
     Args:
-        names: as they are written.
-        width: of the figure, inches.
-
-    Returns:
-        At least 1, at most one for each name.
+        names: texts of the legend.
+        width: of the figure, in inches at screen size.
     """
     font = FontProperties(size=TYPE)
     measure = TextToPath()
@@ -81,15 +67,16 @@ def columns_that_fit(names: list[str], width: float) -> int:
     for name in names:
         points = measure.get_text_width_height_descent(name, font, False)[0]
         widest = max(widest, points)
-    inches = PER_NAME + widest / 72  # 72 points an inch
+    inches = PER_NAME + widest / 72  # an inch has 72 points
     return max(1, min(len(names), int((width - 0.1) / inches)))
 
 
-def legend_height(count: int, columns: int) -> float:
-    """Inches at screen type of a legend of `count` names.
+def legend_height(names: list[str], width: float) -> float:
+    """Height of a legend in inches at screen size; 0 without names.
 
     Args:
-        count: of names.
-        columns: that they stand in.
+        names: texts of the legend.
+        width: of the figure, in inches at screen size.
     """
-    return -(-count // max(1, columns)) * 1.5 * TYPE / 72
+    lines = -(-len(names) // columns_that_fit(names, width))
+    return lines * 1.5 * TYPE / 72

@@ -1,28 +1,24 @@
-"""Figures, their panels and axes.
-
-Figures are drawn without pyplot: nothing of matplotlib's global state is kept or changed.
-"""
+"""Figures, their panels and axes. Without pyplot, so matplotlib's global state does not change."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 
 from editbench.figures.theme import INK, LINE, Theme
 
-FEWEST = 30  # starts: below this an interval says little, and curves hide the bin
-TYPE = 9.5  # points, on the screen
-PER_LETTER = 0.075  # inches of a letter at screen type, about
-# Families of matplotlib, by the word of a report's style.
+FEWEST = 30  # starts; with fewer an interval says little, and curves hide the bin
+TYPE = 9.5  # size of type on the screen, in points
+PER_LETTER = 0.075  # approximate width of a letter at screen size, in inches
+# The font of a report's style -> its family in matplotlib.
 FONTS = {"sans": "sans-serif", "serif": "serif"}
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
-    # Times and its like, which most papers are set in; STIX comes with matplotlib.
+    # Most papers use Times or a similar font; STIX is part of matplotlib.
     "font.serif": ["Times New Roman", "Liberation Serif", "STIXGeneral", "DejaVu Serif"],
     "font.size": TYPE,
     "text.color": INK,
@@ -44,7 +40,7 @@ STYLE = {
     "axes.facecolor": "none",
     "svg.hashsalt": "editbench",
     "svg.fonttype": "path",
-    # TrueType: publishers refuse the Type 3 fonts that are the default.
+    # TrueType, since publishers reject Type 3 fonts, the default.
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "xtick.major.size": 0,
@@ -54,26 +50,26 @@ STYLE = {
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, which no global state of matplotlib refers to.
+    """An empty figure that is not registered with pyplot.
 
     Args:
-        width: inches.
-        height: inches.
+        width: in inches.
+        height: in inches.
     """
     figure = Figure(figsize=(width, height), layout="constrained")
-    # The canvas that a figure has without pyplot cannot draw.
+    # The default canvas of a figure without pyplot cannot draw.
     FigureCanvasAgg(figure)
     return figure
 
 
 def panel_grid(figure: FigureBase, count: int, columns: int, sharex: bool = True) -> np.ndarray:
-    """Axes in rows of `columns` with a common y; what is left of the last row stays empty.
+    """Panels in rows, with a common vertical axis.
 
     Args:
-        figure: the whole, or a part of it.
-        count: of panels that are used.
-        columns: panels per row.
-        sharex: whether all panels have a common x too.
+        figure: a figure, or a part of one.
+        count: number of panels that are used.
+        columns: number of panels per row.
+        sharex: whether the horizontal axis is common too.
 
     Returns:
         (rows * columns,) axes, row by row; those from `count` on are invisible.
@@ -86,7 +82,7 @@ def panel_grid(figure: FigureBase, count: int, columns: int, sharex: bool = True
 
 
 def bare(panels: np.ndarray) -> None:
-    """Axes that hold pictures: no ticks, grid or frame."""
+    """Remove ticks, grid and frame from axes (any shape) that show images."""
     for axes in panels.ravel():
         axes.set_xticks([])
         axes.set_yticks([])
@@ -95,13 +91,13 @@ def bare(panels: np.ndarray) -> None:
             side.set_visible(False)
 
 
-def name_ticks(axes: Any, names: list[str], theme: Theme) -> None:
-    """Names at 0, 1, 2, ... of the horizontal axis; slanted where they would touch.
+def name_ticks(axes: Axes, names: list[str], theme: Theme) -> None:
+    """Put names at 0, 1, 2, ... of the horizontal axis, slanted if they would touch.
 
     Args:
-        axes: whose ticks they are.
-        names: as they are written; of two lines the longer counts.
-        theme: which knows the width of the figure.
+        axes: of the ticks.
+        names: texts of one or more lines.
+        theme: gives the width of the figure.
     """
     longest = max(len(line) for name in names for line in name.splitlines())
     axes.set_xticks(range(len(names)), names)
@@ -111,21 +107,25 @@ def name_ticks(axes: Any, names: list[str], theme: Theme) -> None:
             label.set(ha="right", rotation_mode="anchor")
 
 
-def show_picture(axes: Any, picture: np.ndarray, most: float) -> None:
-    """Draw a picture, a grey one of 1 channel.
+def show_picture(axes: Axes, picture: np.ndarray, most: float) -> None:
+    """Draw an image in grey or colour.
 
     Args:
-        axes: that it is drawn in.
-        picture: (h, w, C) of 1 or 3 channels with values from 0 to `most`.
+        axes: to draw in.
+        picture: (h, w, C) with C = 1 or 3 and values from 0 to `most`.
         most: the value of white: 255 for bytes, 1 for floats.
     """
     shown = picture if picture.shape[2] == 3 else picture[..., 0]
-    # Without limits, imshow would stretch a grey picture from its darkest pixel to its brightest.
+    # Without limits, imshow would stretch the contrast of a grey image.
     axes.imshow(shown, cmap="gray", vmin=0, vmax=most)
 
 
 def upper_limit(values: pd.Series) -> float:
-    """The upper end of an axis of shares that starts at 0: 1, or less where all values are low."""
+    """Upper end of an axis of shares: slightly above 1, or lower if all values are low.
+
+    Args:
+        values: that are drawn; they may be NaN.
+    """
     finite = values[np.isfinite(values)]
     if len(values) and not len(finite):
         return 1.02

@@ -1,9 +1,9 @@
-"""How methods are drawn and how names are written, the same in every figure and table.
+"""How methods are drawn and how names are written, in all figures and tables.
 
-A method has the marker and, where no other one has it already, the colour of its slot, whatever
-else is drawn. The shipped methods have fixed slots. Colours are told apart by people with the
-common colour vision deficiencies (after Paul Tol's schemes); a floor is grey and not solid, and
-several floors have other markers and dashes.
+Every method has a slot, which gives its marker and, unless an earlier method has it already, its
+colour. The shipped methods have fixed slots, so they look the same in all reports. The colours can
+be distinguished with the common colour vision deficiencies (after Paul Tol's schemes). Floors are
+grey, and their lines are not solid; several floors differ in marker and dash.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-# The page swaps these three for its own, light or dark.
+# The page replaces these three colours by those of its light or dark scheme.
 INK = "#24292f"
 LINE = "#d3d8de"
 BAND = "#f2f4f6"
@@ -23,8 +23,8 @@ COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#33aacc", "#bba811", "#e
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 Dash = Literal["-", "--"] | tuple[float, tuple[float, ...]]
 SOLID: Dash = "-"
-# Of floors, in the order of their slots: dashed, dotted, dash and dot, dash and two dots. The
-# fourth is that of the first floor of a user.
+# Lines of floors, by slot: dashed, dotted, dash and dot, dash and two dots. The shipped floors have
+# the first three, so a user's first floor has the fourth.
 DASHES: tuple[Dash, ...] = (
     "--",
     (0, (1.2, 1.6)),
@@ -33,8 +33,8 @@ DASHES: tuple[Dash, ...] = (
 )
 # 8 colours and 7 markers have no common factor, so that there are 56 different pairs.
 PAIRS = len(COLOURS) * len(MARKERS)
-# The slots of the shipped methods: eight that are often seen together have the eight colours. A new
-# method is added at the end, since an inserted one would recolour those behind it.
+# The slots of the shipped methods. The first eight are often drawn together and have the eight
+# colours. A new method is added at the end, since inserting it would recolour those after it.
 SLOTS = (
     "gradctrl",
     "interfacegan",
@@ -65,11 +65,19 @@ SLOTS = (
     "linear_regression",
 )
 FLOOR_SLOTS = ("random", "random_channel", "random_searched")  # of the shipped floors
-NARROWEST = 2.1  # inches at screen type of a panel that can still be read
+NARROWEST = 2.1  # least width of a readable panel, in inches at screen size
 
 
 class MethodStyle(NamedTuple):
-    """How a method is drawn, and how its name is written."""
+    """How a method is drawn, and how its name is written.
+
+    Attributes:
+        colour: hexadecimal, such as '#4477aa'.
+        marker: of matplotlib.
+        dash: line style of matplotlib.
+        floor: whether the method is a floor.
+        title: its name in figures and tables; '' for the label.
+    """
 
     colour: str
     marker: str
@@ -79,15 +87,14 @@ class MethodStyle(NamedTuple):
 
 
 class Theme(dict[str, MethodStyle]):
-    """Label of a method -> its style, in the order of legends and tables; and how attributes are
-    shown.
+    """Label of a method -> its style, in the order of legends; also the titles of other names.
 
     Args:
-        methods: label -> how it is drawn.
+        methods: label -> style.
         attributes: name -> title, in the order of panels and columns. Others follow, sorted.
         worlds: name of a generator -> title.
-        width: inches at screen type that a figure has; None: as many as it likes.
-        columns: key of a column -> title, of those that were renamed.
+        width: available width of a figure, in inches at screen size; None if it is not limited.
+        columns: key of a column -> title, for renamed columns.
     """
 
     def __init__(
@@ -105,46 +112,46 @@ class Theme(dict[str, MethodStyle]):
         self.columns = dict(columns or {})
 
     def method(self, label: str) -> str:
-        """How a method is written; its label where it has no title."""
+        """The title of a method; its label if it has none."""
         return self[label].title or label if label in self else label
 
     def attribute(self, name: str) -> str:
-        """How an attribute is written: by its title, or 'hair color' of hair_color."""
+        """The title of an attribute; without one, 'hair color' for hair_color."""
         return self.attributes.get(name) or display_name(name)
 
     def join_attributes(self, attributes: Iterable[str]) -> str:
-        """Attributes as they are written, with commas between them."""
+        """The titles of attributes, separated by commas."""
         return ", ".join(map(self.attribute, attributes))
 
     def world(self, name: str) -> str:
-        """How a generator is written; its name where it has no title."""
+        """The title of a generator; its name if it has none."""
         return self.worlds.get(name, name)
 
     def column(self, key: str, title: str) -> str:
-        """How a column of a table is written; `title` where it was not renamed.
+        """The title of a column of a table.
 
         Args:
             key: of the column, as in the data.
-            title: its usual one.
+            title: that it has if it was not renamed.
         """
         return self.columns.get(key, title)
 
     def order(self, attributes: Iterable[str]) -> list[str]:
-        """Attributes, each once, in their order."""
+        """Attributes without duplicates, in the order of the theme."""
         place = {name: k for k, name in enumerate(self.attributes)}
         return sorted(set(attributes), key=lambda name: (place.get(name, len(place)), name))
 
     def with_width(self, width: float) -> Theme:
-        """The same for figures of a width in inches at screen type."""
+        """The same theme for figures of a limited width, in inches at screen size."""
         return Theme(self, self.attributes, self.worlds, width, self.columns)
 
     def panels_per_row(self, count: int, most: int, each: float = NARROWEST) -> int:
-        """How many of `count` panels stand side by side.
+        """Number of panels side by side.
 
         Args:
-            count: of panels, at least 1.
-            most: where there is room enough.
-            each: inches at screen type that a panel needs.
+            count: number of panels, at least 1.
+            most: maximum, if there is enough room.
+            each: width that a panel needs, in inches at screen size.
         """
         if self.width is not None:
             most = min(most, max(1, int(self.width / each)))
@@ -156,12 +163,12 @@ def make_theme(
     floors: Iterable[str] = (),
     titles: Mapping[str, str] | None = None,
 ) -> Theme:
-    """The style of every method, by its slot. Floors stand last.
+    """The theme of some methods, sorted by label with floors last.
 
     Args:
         methods: labels.
-        floors: labels of those that are floors.
-        titles: label -> how it is written, where that is not the label.
+        floors: labels of the methods that are floors.
+        titles: label -> title, for methods that have one.
     """
     titles = titles or {}
     names = set(methods)
@@ -171,7 +178,7 @@ def make_theme(
     slots = slots_of(rivals, SLOTS)
     colours = colours_of(slots)
     for name, slot in zip(rivals, slots):
-        # Only from the 57th pair on a line is not solid.
+        # With more than PAIRS methods, pairs repeat and lines are dashed.
         dash = (SOLID, *DASHES)[slot // PAIRS % (1 + len(DASHES))]
         marker = MARKERS[slot % len(MARKERS)]
         found[name] = MethodStyle(colours[slot], marker, dash, title=titles.get(name, ""))
@@ -183,21 +190,23 @@ def make_theme(
 
 
 def slots_of(names: Iterable[str], fixed: Sequence[str]) -> list[int]:
-    """The slot of each name: its place in `fixed`, or else, in the order of the names, the first
-    that is free behind them.
+    """The slot of each name: its position in `fixed`; other names get the slots after these.
 
     Args:
         names: sorted.
-        fixed: names with a slot of their own, whether they are there or not.
+        fixed: names with a fixed slot, which is kept free if a name is absent.
     """
     free = itertools.count(len(fixed))
     return [fixed.index(name) if name in fixed else next(free) for name in names]
 
 
 def colours_of(slots: Iterable[int]) -> dict[int, str]:
-    """The colour of each slot: its own, or, where an earlier slot has that, one that is no slot's
-    own, as long as there are any. So up to eight methods never share a colour, and a further
-    method changes none but such a spare one."""
+    """The colour of each slot.
+
+    If an earlier slot has the same colour, the slot gets one that belongs to none of the slots, as
+    long as there is one. Up to eight methods thus never share a colour. An additional method can
+    change only the colours of slots that do not have their own.
+    """
     slots = sorted(slots)
     own = {slot: COLOURS[slot % len(COLOURS)] for slot in slots}
     spare = [colour for colour in COLOURS if colour not in own.values()]
@@ -213,22 +222,22 @@ def theme_of(runs: pd.DataFrame, titles: Mapping[str, str] | None = None) -> The
 
     Args:
         runs: see Records.
-        titles: label -> how it is written, where that is not the label.
+        titles: label -> title, for methods that have one.
     """
     return make_theme(runs["label"], set(runs.loc[runs["floor"].astype(bool), "label"]), titles)
 
 
 def display_name(name: str) -> str:
-    """A name of the configuration for people: 'hair_color' -> 'hair color'."""
+    """A name of the configuration in plain words: 'hair_color' -> 'hair color'."""
     return name.replace("_", " ")
 
 
 def order_methods(methods: Iterable[str], theme: Theme) -> list[str]:
-    """Labels, each once, in the order of the theme: sorted with floors last, or as asked for.
+    """Labels without duplicates, in the order of the theme.
 
     Args:
         methods: labels, in any order.
-        theme: that has all of them.
+        theme: contains all of them.
 
     Raises:
         ValueError: the theme lacks a label.

@@ -45,8 +45,8 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
     room = target / SCALE  # the width before type is scaled
     # Narrower panels also become less tall, within limits.
     squeeze = min(1.0, max(0.62, room / width))
-    legend_before = legends_height(names, width)
-    legend_after = legends_height(names, room)
+    legend_before = sum(legend_height(one, width) for one in names)
+    legend_after = sum(legend_height(one, room) for one in names)
     for part, legend in legends:
         _refit(part, legend, room)
     tall = min(TALLEST, SCALE * (squeeze * (height - legend_before) + legend_after))
@@ -54,7 +54,7 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
     if figure.subfigs:
         # The panels of all parts get the same height, independent of the size of their legends.
         panels = (tall / SCALE - legend_after) / len(figure.subfigs)
-        ratios = [panels + legends_height([one], room) for one in names]
+        ratios = [panels + legend_height(one, room) for one in names]
         # matplotlib has no public access to the grid of the parts.
         figure.subfigs[0]._subplotspec.get_gridspec().set_height_ratios(ratios)  # type: ignore[attr-defined]
     for text in figure.findobj(Text):
@@ -68,16 +68,6 @@ def to_paper(figure: Figure, column: str = "") -> Figure:
     for arrow in figure.findobj(FancyArrowPatch):
         arrow.set_linewidth(arrow.get_linewidth() * SCALE)
     return figure
-
-
-def legends_height(names: list[list[str]], width: float) -> float:
-    """Height in inches of several legends below each other, at screen size.
-
-    Args:
-        names: the texts of each legend; one without texts has no height.
-        width: that is available, in inches at screen size.
-    """
-    return sum(legend_height(len(one), columns_that_fit(one, width)) for one in names if one)
 
 
 def _refit(figure: FigureBase, legend: Legend, room: float) -> None:

@@ -1,7 +1,7 @@
-"""The contract of a metric's figure: what it may draw from, and what it is.
+"""The contract of a metric's figure: what it reads, and what it returns.
 
-A metric brings its figure: a function that is named by `figure` in the metric's YAML, takes
-`Records` and a `Theme`, and gives one `Drawing` or several.
+A metric may have a figure: `figure` in its YAML names a function that takes `Records` and a `Theme`
+and returns a list of `Drawing`, which is empty if the records have none of its numbers.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from editbench.walk.observed import Observed
 
 
 class Records(Protocol):
-    """The records that a figure may draw from, of one setting.
+    """The records of one setting, which a figure reads.
 
     Attributes:
         root: folder of the runs.
-        runs: one row a run, or a method and attribute where seeds are pooled: run_id, method, label
-            (the method's name in tables), floor (whether it is one), attribute, status, run_ids (of
-            all seeds).
-        rows: metric rows, columns ROW_COLUMNS of editbench.walk.metric, with run_id and group.
-        samples: values of single starts, columns SAMPLE_COLUMNS, with run_id.
-        configs: run_id -> configuration.
+        runs: one row per run, or per method and attribute if seeds are pooled: run_id, method,
+            label (the method and its variant), floor (whether the method is one), attribute,
+            status, run_ids (of all seeds).
+        rows: rows of the metrics, with the columns ROW_TYPES of editbench.report.load and run_id.
+        samples: values of single starts, with the columns SAMPLE_TYPES of editbench.walk.rows and
+            run_id.
+        configs: run_id -> operative configuration.
     """
 
     @property
@@ -43,7 +44,7 @@ class Records(Protocol):
     def configs(self) -> Mapping[str, Mapping[str, Any]]: ...
 
     def observation(self, run_id: str, name: str) -> Observed | None:
-        """What an observation left in a run, None where the run had no such observation.
+        """The data of an observation in a run; None if the run had no such observation.
 
         Args:
             run_id: of a row of `runs`.
@@ -52,11 +53,11 @@ class Records(Protocol):
         ...
 
     def strips(self, run_id: str) -> dict[str, Any] | None:
-        """Pictures that a run kept of its walks, None where it kept none.
+        """The images that a run stored of its walks; None if it has none.
 
         Returns:
-            images (k, c, C, H, W) uint8 of k starts at c steps; steps, crossed, effect (k, c);
-            starts (k,). A short walk repeats its last step.
+            images (k, c, C, H, W) uint8 of k starts at c steps; steps, crossed and effect (in σ)
+            (k, c); starts (k,), their ids. A short walk repeats its last step.
 
         Raises:
             EditbenchError: the file is unreadable.
@@ -64,17 +65,32 @@ class Records(Protocol):
         ...
 
 
+def with_methods(rows: pd.DataFrame, runs: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """Rows with the method and the attribute of their run; rows of other runs are left out.
+
+    Args:
+        rows: with a column run_id, such as `Records.rows`.
+        runs: `Records.runs`.
+        more: further columns of `runs` to add.
+
+    Returns:
+        The rows with the columns method (the label of the run), attribute and `more`.
+    """
+    named = runs[["run_id", "label", "attribute", *more]].rename(columns={"label": "method"})
+    return rows.merge(named, on="run_id")
+
+
 @dataclass(frozen=True)
 class Drawing:
     """One figure of a report.
 
     Attributes:
-        file: name of its files, without a suffix.
+        file: name of its files, without the ending; unique in a setting.
         title: heading.
-        caption: what is drawn, and how to read it.
+        caption: what it shows, and how to read it.
         draw: makes the figure with a theme: that of the page, or one with the width of a paper's
             column. An error in it costs this figure alone.
-        first: whether it stands among the first figures of the page, or is folded away.
+        first: whether the page shows it at once; the others are collapsed.
     """
 
     file: str

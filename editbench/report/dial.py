@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from editbench.figures.drawing import with_methods
 from editbench.figures.panels import FEWEST
 from editbench.report.cells import MISSING, number
 from editbench.report.load import Results
@@ -173,10 +175,9 @@ def points(results: Results) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     runs = results.runs.assign(dial=_settings(results, dial))
     runs = runs[np.isfinite(runs["dial"])]
-    found = results.rows[np.isfinite(results.rows["value"]) & (results.rows["note"] == "")].merge(
-        runs[["run_id", "label", "attribute", "dial"]].rename(columns={"label": "method"}),
-        on="run_id",
-    )
+    rows = results.rows
+    rows = rows[np.isfinite(rows["value"]) & (rows["note"] == "")]
+    found = with_methods(rows, runs, "dial")
     # The correlated pairs are known from the definition of the world.
     partners = partners_of(runs["attribute"].unique(), dial)
     # Of an attribute's entanglements, only the one with its partner is kept.
@@ -201,8 +202,11 @@ def points(results: Results) -> pd.DataFrame:
     )
 
 
+@lru_cache(maxsize=1)
 def slopes(results: Results) -> pd.DataFrame:
     """Slopes of the quantities over the setting, as means over attributes.
+
+    The terminal, Markdown, CSV and the page use the same table, which must not be changed.
 
     Returns:
         One row per method and quantity: first and last (means over attributes at the smallest and

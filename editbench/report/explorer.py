@@ -26,7 +26,13 @@ Gallery = Mapping[str, Mapping[int, list[Strip]]]
 
 @dataclass(frozen=True)
 class ImageEncoding:
-    """How images are stored: 'PNG' or 'JPEG', the maximum side in pixels, and the JPEG quality."""
+    """How the images of a sprite are stored.
+
+    Attributes:
+        kind: 'PNG' or 'JPEG'.
+        side: maximum side of an image, in pixels.
+        quality: of a JPEG, up to 95.
+    """
 
     kind: str
     side: int
@@ -47,7 +53,16 @@ WAYS = (
 
 @dataclass
 class SpriteSheet:
-    """One sprite: its CSS class, URI, columns, rows, shape of a cell, and strips (one per row)."""
+    """One sprite.
+
+    Attributes:
+        name: its CSS class.
+        uri: its image, as a data URI.
+        columns: number of frames of the longest strip.
+        rows: number of strips.
+        shape: height and width of a cell, in pixels.
+        strips: one per row.
+    """
 
     name: str
     uri: str
@@ -58,6 +73,7 @@ class SpriteSheet:
 
     @property
     def css(self) -> str:
+        """The CSS rule that shows the sprite as a background."""
         # With sizes in per cent, the sprite scales with its cell, whose size the page may choose.
         high, wide = self.shape
         soft = "" if max(self.shape) > PIXELATED else " image-rendering: pixelated;"
@@ -245,6 +261,7 @@ def css(parts: Iterable[dict[str, list[SpriteSheet]]]) -> str:
 
 
 def _frames(sheet: SpriteSheet, method: str, run: dict | None) -> dict:
+    """The frames of a method in a sprite, or the reason why it has none; see `explorer`."""
     for row, strip in enumerate(sheet.strips):
         if strip.method == method:
             # JSON has no NaN. Three decimals keep the page small.

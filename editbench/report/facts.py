@@ -19,7 +19,7 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
         theme: how attributes and worlds are written.
     """
     table = numbers.table
-    # `provenance` contains the runs of all settings until `kept` selects those of this one.
+    # Without the seeds of a row that failed, which a setting that is alone in its folder still has.
     results = numbers.results.kept(pd.Series(True, numbers.results.runs.index))
     made = list(results.provenance.values())
     seeds = sorted({seed for several in results.runs["seeds"] for seed in several})

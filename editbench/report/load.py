@@ -137,40 +137,32 @@ class Results:
         rows, samples = count_failures(runs, self.rows, self.samples)
         return replace(self, rows=rows, samples=samples)
 
-    def only(self, setting: str) -> Results:
-        """The results of one setting."""
-        # configs and provenance still have all runs.
-        return self._rows_of(self.runs[self.runs["setting"] == setting])
-
     def kept(self, which: pd.Series) -> Results:
         """The results of some rows of `runs`, without anything of the others.
 
         Args:
             which: one bool per row.
         """
-        part = self._rows_of(self.runs[which])
-        several = {run for ids in part.runs["run_ids"] for run in ids}
-        return replace(
-            part,
-            configs={run: one for run, one in self.configs.items() if run in several},
-            provenance={run: one for run, one in self.provenance.items() if run in several},
-        )
-
-    def _rows_of(self, runs: pd.DataFrame) -> Results:
+        runs = self.runs[which].reset_index(drop=True)
+        # The tables have only the first run of pooled seeds; the other mappings have all of them.
         keep = set(runs["run_id"])
+        seeds = {run for ids in runs["run_ids"] for run in ids}
         return replace(
             self,
-            runs=runs.reset_index(drop=True),
+            runs=runs,
             rows=self.rows[self.rows["run_id"].isin(keep)],
             samples=self.samples[self.samples["run_id"].isin(keep)],
+            configs={run: one for run, one in self.configs.items() if run in seeds},
+            provenance={run: one for run, one in self.provenance.items() if run in seeds},
         )
 
     def by_setting(self) -> list[tuple[str, Results]]:
         """(name, results) of each setting, sorted by name."""
         names = sorted(set(self.runs["setting"]))
+        # The same object, whose tables are cached already.
         if len(names) == 1:
             return [(names[0], self)]
-        return [(name, self.only(name)) for name in names]
+        return [(name, self.kept(self.runs["setting"] == name)) for name in names]
 
     def observation(self, run_id: str, name: str) -> Observed | None:
         """The data of an observation in a run; None if the run had no such observation.
@@ -277,11 +269,11 @@ def load(
     # Before pooling, since a mean over seeds would hide different versions.
     versions = {run_id: one.versions for run_id, one in read.items()}
     problems += mixed_versions(table, _join(versions, VERSION_TYPES))
-    tables = partial(_read_tables, root)
+    read_tables = partial(_read_tables, root)
     if by_seed:
-        rows, samples = tables(table.loc[table["status"] == "done", "run_id"])
+        rows, samples = read_tables(table.loc[table["status"] == "done", "run_id"])
     else:
-        table, rows, samples = pool_seeds(table, tables, ("learned", *COST_KEYS))
+        table, rows, samples = pool_seeds(table, read_tables, ("learned", *COST_KEYS))
     return Results(root, table, rows, samples, configs, provenance, tuple(problems), tuple(notes))
 
 
@@ -327,8 +319,12 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
     ]
 
 
-def describe(node: object) -> str:
-    """The name of a group's option in a configuration; '' if it has none."""
+def option_name(node: object) -> str:
+    """The name of the option that was chosen in a group of a configuration; '' if there is none.
+
+    Args:
+        node: the group's part of the configuration.
+    """
     if isinstance(node, dict):
         return str(node.get("name") or "")
     return "" if node is None else str(node)
@@ -392,8 +388,8 @@ def _read(record: Record, parts: dict[str, Any]) -> _RunFiles:
         "learned": _number(made.get("learned")),
         **_costs(made),
         "fit_cached": bool(made.get("fit_cached")),
-        "scorer": describe(config.get("scorer")),
-        "bank": describe(config.get("bank")),
+        "scorer": option_name(config.get("scorer")),
+        "bank": option_name(config.get("bank")),
     }
     return _RunFiles(run, config, made, versions)
 

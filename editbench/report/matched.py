@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from editbench.figures.drawing import with_methods
 from editbench.report.load import Results
 from editbench.report.paired import paired_table
 
@@ -29,10 +30,7 @@ def matched_table(results: Results) -> pd.DataFrame:
     # In these rows, x is the effect.
     rows = rows.assign(name=names, effect=rows["x"])
     kept = rows[rows["note"] == ""]
-    runs = results.runs[["run_id", "setting", "label", "attribute"]].rename(
-        columns={"label": "method"}
-    )
-    kept = kept.merge(runs, on="run_id")
+    kept = with_methods(kept, results.runs, "setting")
     key = ["setting", "attribute", "effect", "method"]
     wide = kept.pivot_table(
         index=key, columns="name", values=["value", "low", "high"], aggfunc="first"

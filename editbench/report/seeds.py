@@ -41,13 +41,13 @@ from editbench.walk.rows import KEY_COLUMNS, join_notes, key_of
 
 CELL = ["setting", "label", "attribute"]  # runs that agree in these differ only in the seed
 # Run ids of finished runs -> their rows and samples.
-Tables = Callable[[list[str]], tuple[pd.DataFrame, pd.DataFrame]]
+ReadTables = Callable[[list[str]], tuple[pd.DataFrame, pd.DataFrame]]
 LARGEST = ("peak_memory_mb",)  # the maximum over seeds, since a machine must have that much
 ROUNDING = 1e-6  # relative tolerance for whether a row is the mean of its samples
 
 
 def pool_seeds(
-    runs: pd.DataFrame, tables: Tables, costs: tuple[str, ...]
+    runs: pd.DataFrame, read_tables: ReadTables, costs: tuple[str, ...]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Pool the runs that differ only in the seed.
 
@@ -55,7 +55,7 @@ def pool_seeds(
 
     Args:
         runs: one row per run, as in `editbench.report.load.Results`.
-        tables: reads the rows and the samples of finished runs, by their run ids.
+        read_tables: reads the rows and the samples of finished runs, by their run ids.
         costs: columns of `runs` that are averaged over seeds, including `learned`.
 
     Returns:
@@ -72,7 +72,7 @@ def pool_seeds(
         cell = _joined_runs(group, costs)
         cells.append(cell)
         done = group.loc[group["status"] == "done", "run_id"].tolist()
-        rows, samples = tables(done)
+        rows, samples = read_tables(done)
         without = group.loc[group["no_control"] > 0, "run_id"].tolist()
         if done and without:
             failed_rows, failed_samples = failures(rows, samples, without)
@@ -85,7 +85,7 @@ def pool_seeds(
             rows["run_id"] = samples["run_id"] = cell["run_id"]
         pooled_rows.append(rows)
         pooled_samples.append(samples)
-    none_rows, none_samples = tables([])
+    none_rows, none_samples = read_tables([])
     return (
         pd.DataFrame(cells, columns=runs.columns).reset_index(drop=True),
         joined(none_rows, pooled_rows),

@@ -33,12 +33,18 @@ FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 @dataclass(frozen=True)
 class Strip:
-    """The strip of one start under one method.
+    """The strip of one start under one method, with c frames.
 
-    `images` is (c, C, H, W) uint8 with C = 1 or 3; `steps`, `effect` and `crossed` are (c,). The
-    effect is in sigmas of the target, and `crossed` is whether the judge assigns the target class
-    to the frame. `crossing` is the position of the first such frame, or None. `goal` has the names
-    of the source and target class, or is ''.
+    Attributes:
+        method: its label.
+        start: id of the start.
+        images: (c, C, H, W) uint8, C = 1 or 3.
+        steps: (c,) step of each frame; 0 is the source.
+        effect: (c,) achieved effect, in σ of the target.
+        crossed: (c,) whether the judge assigns the target class to the frame.
+        crossing: position of the first frame that has crossed; None if none has.
+        goal: names of the source and the target class, 'neutral → smiling'; '' if unknown.
+        adds: whether the target comes after the source in the list of classes, as in this example.
     """
 
     method: str
@@ -49,11 +55,11 @@ class Strip:
     crossed: np.ndarray
     crossing: int | None
     goal: str = ""
-    # Whether the target comes after the source in the list of classes, as in neutral to smiling.
     adds: bool = False
 
     @property
     def title(self) -> str:
+        """'start 40: neutral → smiling'."""
         return f"start {self.start}" + (f": {self.goal}" if self.goal else "")
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from editbench.figures.drawing import with_methods
 from editbench.figures.panels import FEWEST
 from editbench.report.load import COST_KEYS, Results
 from editbench.walk.rows import KEY_COLUMNS, key_of, written_key
@@ -222,8 +223,7 @@ def curves(results: Results, without: Collection[str] = ()) -> dict[str, pd.Data
     spread = rows.groupby(["curve", "run_id"])["x"].nunique().groupby("curve").max()
     # Two points are not a curve, and AD at matched effect is a column of the main table.
     names = [name for name in spread.index[spread > 2] if name != AT_EFFECT]
-    runs = results.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
-    joined = rows.merge(runs, on="run_id").sort_values("x")
+    joined = with_methods(rows, results.runs).sort_values("x")
     found = {}
     for name in sorted(names, key=lambda name: (name != "ad", name)):
         found[name] = joined[joined["curve"] == name].reset_index(drop=True)

@@ -4,6 +4,7 @@ all methods share, and images along the walks (Fig. 5, 6, 8, 9 and 13)."""
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from editbench.figures.curves import (
     groups_of_attributes,
     share_limits,
 )
-from editbench.figures.drawing import Drawing, Records
+from editbench.figures.drawing import Drawing, Records, with_methods
 from editbench.figures.legend import put_legend
 from editbench.figures.panels import STYLE, bare, name_ticks, new_figure, show_picture
 from editbench.figures.theme import Theme, order_methods
@@ -76,15 +77,29 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
     return found
 
 
-def kept_paths(records: Records) -> dict[str, dict[int, dict[str, dict[str, np.ndarray]]]]:
+class WalkImages(NamedTuple):
+    """Images along one walk. A short walk repeats its last step.
+
+    Attributes:
+        images: (c, C, H, W) uint8.
+        steps: (c,) step of each image.
+        crossed: (c,) whether the judge assigns the target class to the image.
+    """
+
+    images: np.ndarray
+    steps: np.ndarray
+    crossed: np.ndarray
+
+
+def kept_paths(records: Records) -> dict[str, dict[int, dict[str, WalkImages]]]:
     """Images along the walks, of the starts that most methods have.
 
     Returns:
-        attribute -> start -> method -> images (c, C, H, W), steps (c,), crossed (c,). If a method
-        has several seeds, its first run is used.
+        attribute -> start -> method -> images. If a method has several seeds, its first run is
+        used.
     """
     runs = records.runs[records.runs["status"] == "done"]
-    found: dict[str, dict[int, dict[str, dict[str, np.ndarray]]]] = {}
+    found: dict[str, dict[int, dict[str, WalkImages]]] = {}
     for run in runs.to_dict("records"):
         try:
             arrays = records.strips(run["run_id"])
@@ -94,7 +109,7 @@ def kept_paths(records: Records) -> dict[str, dict[int, dict[str, dict[str, np.n
             continue
         starts = found.setdefault(run["attribute"], {})
         for k, start in enumerate(np.asarray(arrays["starts"]).tolist()):
-            path = {name: np.asarray(arrays[name][k]) for name in ("images", "steps", "crossed")}
+            path = WalkImages(*(np.asarray(arrays[name][k]) for name in WalkImages._fields))
             starts.setdefault(int(start), {}).setdefault(str(run["label"]), path)
     chosen = {}
     for attribute, by_start in found.items():
@@ -104,16 +119,16 @@ def kept_paths(records: Records) -> dict[str, dict[int, dict[str, dict[str, np.n
     return chosen
 
 
-def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], theme: Theme) -> Figure:
+def paths_figure(kept: dict[int, dict[str, WalkImages]], theme: Theme) -> Figure:
     """One row per start and method, one column per step.
 
     Args:
-        kept: start -> method -> images, steps, crossed, see `kept_paths`.
+        kept: start -> method -> images, see `kept_paths`.
         theme: of the methods, whose colours their names have.
     """
     methods = order_methods((method for by in kept.values() for method in by), theme)
     rows = [(start, method) for start, by in kept.items() for method in methods if method in by]
-    columns = max(len(by[method]["steps"]) for by in kept.values() for method in by)
+    columns = max(len(by[method].steps) for by in kept.values() for method in by)
     figure = new_figure(1.6 + SIDE * columns, 0.2 + (SIDE + 0.16) * len(rows))
     panels = figure.subplots(len(rows), columns, squeeze=False)
     bare(panels)
@@ -121,14 +136,14 @@ def paths_figure(kept: dict[int, dict[str, dict[str, np.ndarray]]], theme: Theme
         path = kept[start][method]
         for column in range(columns):
             axes = panels[line, column]
-            repeated = column > 0 and path["steps"][column] == path["steps"][column - 1]
+            repeated = column > 0 and path.steps[column] == path.steps[column - 1]
             if repeated:
                 axes.set_visible(False)
                 continue
-            picture = path["images"][column].transpose(1, 2, 0)
+            picture = path.images[column].transpose(1, 2, 0)
             show_picture(axes, picture, 255)
-            axes.set_title(f"{int(path['steps'][column])}", fontsize=7, fontweight="normal", pad=2)
-            if path["crossed"][column]:
+            axes.set_title(f"{int(path.steps[column])}", fontsize=7, fontweight="normal", pad=2)
+            if path.crossed[column]:
                 axes.spines["bottom"].set_visible(True)
                 axes.spines["bottom"].set_linewidth(2)
                 axes.spines["bottom"].set_color(theme[method].colour)
@@ -154,21 +169,16 @@ def cd_curves(records: Records) -> pd.DataFrame:
         index=["run_id", "x"], columns="metric", values="value", aggfunc="first"
     ).reset_index()
     wide = wide.reindex(columns=["run_id", "x", "cd_control", "cd_entropy"]).dropna()
-    runs = records.runs[["run_id", "label", "floor", "attribute"]].rename(
-        columns={"label": "method"}
-    )
     wide = wide.rename(columns={"x": "step", "cd_control": "control", "cd_entropy": "entropy"})
-    return wide.merge(runs, on="run_id").sort_values(
-        ["attribute", "method", "step"], ignore_index=True
-    )
+    found = with_methods(wide, records.runs, "floor")
+    return found.sort_values(["attribute", "method", "step"], ignore_index=True)
 
 
 def bands(records: Records) -> pd.DataFrame:
     """Rows of D at levels of control, with method and attribute."""
     rows = records.rows
     rows = rows[(rows["metric"] == "cd_entropy_at") & np.isfinite(rows["value"])]
-    runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
-    return rows.merge(runs, on="run_id").sort_values("x")
+    return with_methods(rows, records.runs).sort_values("x")
 
 
 def common_means(curves: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from editbench.figures.drawing import Drawing, Records
+from editbench.figures.drawing import Drawing, Records, with_methods
 from editbench.figures.panels import FEWEST, new_figure
 from editbench.figures.theme import Theme, order_methods
 
@@ -38,8 +38,8 @@ def cells(records: Records) -> pd.DataFrame:
     rows = records.rows
     rows = rows[(rows["metric"] == "dependency_on") & (rows["count"] >= FEWEST)]
     rows = rows.rename(columns={"variant": "other"})
-    runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
-    return rows.merge(runs, on="run_id")[["attribute", "method", "other", "value", "count"]]
+    found = with_methods(rows, records.runs)
+    return found[["attribute", "method", "other", "value", "count"]]
 
 
 def matrix_figure(found: pd.DataFrame, theme: Theme) -> Figure:

@@ -19,7 +19,7 @@ from editbench.figures.curves import (
     groups_of_attributes,
     share_limits,
 )
-from editbench.figures.drawing import Drawing, Records
+from editbench.figures.drawing import Drawing, Records, with_methods
 from editbench.figures.panels import STYLE
 from editbench.figures.theme import INK, MethodStyle, Theme
 
@@ -141,9 +141,8 @@ def frechet_points(records: Records) -> pd.DataFrame:
     table = pd.DataFrame(columns=columns)
     if out:
         table = pd.concat(out)[columns]
-    runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
     order = ["kind", *COMPARED, "attribute", "method", "t"]
-    return table.merge(runs, on="run_id").sort_values(order, ignore_index=True)
+    return with_methods(table, records.runs).sort_values(order, ignore_index=True)
 
 
 def curve_points(curve: pd.DataFrame, group: pd.DataFrame, achieved: pd.Series) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,9 +36,9 @@ class Heat:
 
     Attributes:
         heat: (h, w) mean squared difference.
-        mean: (C, h, w) mean unedited picture, in [-1, 1].
-        weak: whether the common effect was not reached on one side.
-        top: share of the energy in the 10 % of pixels with the most energy.
+        mean: (C, h, w) mean unedited image, in [-1, 1].
+        weak: whether the common effect was not reached in one of the two directions.
+        top: share of the energy in the 10 % of pixels with the most energy; NaN if unknown.
     """
 
     heat: np.ndarray
@@ -47,7 +48,7 @@ class Heat:
 
 
 def heats(records: Records) -> dict[tuple[str, str], Heat]:
-    """(attribute, method) -> heat, of the runs with a map; the seeds of a method are pooled."""
+    """(attribute, method) -> map, over all seeds; methods without a map are left out."""
     rows = records.rows[records.rows["metric"] == "locality_top"].drop_duplicates("run_id")
     top = rows.set_index("run_id")["value"]
     found: dict[tuple[str, str], list[tuple[Observed, float]]] = {}
@@ -58,25 +59,22 @@ def heats(records: Records) -> dict[tuple[str, str], Heat]:
             seen = records.observation(run_id, OBSERVATION)
             if seen is not None and not seen.reason:
                 found.setdefault((run["attribute"], run["label"]), []).append((seen, share))
-    return {key: joined(several) for key, several in found.items()}
+    return {key: mean_heat(several) for key, several in found.items()}
 
 
-def joined(several: list[tuple[Observed, float]]) -> Heat:
+def mean_heat(several: Sequence[tuple[Observed, float]]) -> Heat:
     """The map over several seeds.
 
     Args:
-        several: for each seed, the observation's result and the share of the most changed pixels.
+        several: for each seed, the observation's result and `Heat.top`.
     """
-    energy = np.zeros(())
-    count = 0.0
-    weak = False
-    for seen, _ in several:
-        # Sums over blocks of samples and over seeds; the mean is taken once, at the end.
-        energy = energy + seen.arrays["energy"].sum(0)
-        count += float(seen.arrays["count"].sum())
-        weak = weak or not (seen.meta["down"]["reached"] and seen.meta["up"]["reached"])
+    seeds = [seen for seen, _ in several]
+    # Sums over blocks of samples and over seeds; the mean is taken once, at the end.
+    energy = sum(seen.arrays["energy"].sum(0) for seen in seeds)
+    count = sum(float(seen.arrays["count"].sum()) for seen in seeds)
+    weak = not all(seen.meta[side]["reached"] for seen in seeds for side in ("down", "up"))
     top = float(np.mean([share for _, share in several]))
-    return Heat(energy / max(count, 1.0), several[0][0].arrays["mean"], weak, top)
+    return Heat(energy / max(count, 1.0), seeds[0].arrays["mean"], weak, top)
 
 
 def draw(records: Records, theme: Theme) -> list[Drawing]:
@@ -102,9 +100,7 @@ def draw(records: Records, theme: Theme) -> list[Drawing]:
     ]
 
 
-def heatmap_figure(
-    found: dict[tuple[str, str], Heat], theme: Theme, shared: bool = False
-) -> Figure:
+def heatmap_figure(found: dict[tuple[str, str], Heat], theme: Theme, shared: bool) -> Figure:
     """One line per attribute: the mean image, then one map per method.
 
     Args:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from editbench.figures.drawing import Drawing, Records
+from editbench.figures.drawing import Drawing, Records, with_methods
 from editbench.figures.panels import STYLE, new_figure, panel_grid
 from editbench.figures.theme import INK, Theme, order_methods
 
@@ -56,14 +56,13 @@ def scatter_points(records: Records) -> pd.DataFrame:
         index=["run_id", "start", "variant"], columns="metric", values="value", aggfunc="first"
     )
     wide = wide.reindex(columns=list(ENDS)).dropna().reset_index()
-    runs = records.runs[["run_id", "label", "attribute"]].rename(columns={"label": "method"})
     # Samples of older versions do not name the other attribute, which was a required option then.
     other = {}
     for run, config in records.configs.items():
         options = (config.get("metric") or {}).get("logit_scatter") or {}
         other[run] = options.get("other", "other attribute")
     named = wide["variant"].where(wide["variant"] != "", wide["run_id"].map(other))
-    return wide.drop(columns="variant").assign(other=named).merge(runs, on="run_id")
+    return with_methods(wide.drop(columns="variant").assign(other=named), records.runs)
 
 
 def scatter_figure(points: pd.DataFrame, records: Records, theme: Theme) -> Figure:

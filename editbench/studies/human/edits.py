@@ -86,17 +86,17 @@ def chosen(results: Results, methods: Sequence[str] = (), setting: str | None = 
         UnknownName: a method or setting does not exist.
     """
     # Edits with different generators or judges cannot be compared.
-    found = results.by_setting()
-    if setting is None and len(found) > 1:
-        listed = "; ".join(f"'{name}'" for name, _ in found)
+    settings = dict(results.by_setting())
+    if setting is None and len(settings) > 1:
+        listed = "; ".join(f"'{name}'" for name in settings)
         raise EditbenchError(
             f"{results.root} holds runs that cannot be compared with one another: name one setting "
             f"with --setting: {listed}"
         )
     if setting is not None:
-        if setting not in dict(found):
-            raise UnknownName("setting", setting, dict(found))
-        results = results.only(setting)
+        if setting not in settings:
+            raise UnknownName("setting", setting, settings)
+        results = settings[setting]
     # A run that was skipped or failed has no pictures to show.
     runs = results.runs[results.runs["status"] == "done"]
     for name in methods:

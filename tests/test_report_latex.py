@@ -23,7 +23,7 @@ from editbench.report.figure_trade import trade_figure
 from editbench.report.numbers import numbers_of
 from editbench.report.paper import DOUBLE, SINGLE, to_paper
 from editbench.report.references import cited_in
-from tests.fake_records import fake_run, metric_rows, report_of
+from tests.fake_records import fake_run, metric_rows, report_of, start_samples
 
 HOSTILE = r"100 % of_x & y # $5 ~ ^ {a} \input{/etc/passwd} [b] <c> | “q” é σ 中" + "\nline"
 ENGINE = next(
@@ -128,6 +128,26 @@ def test_caption_says_what_was_measured(root: Path) -> None:
     ):
         assert part in comments and part not in caption, part
     assert r"\emph{skipped}" in text and "skipped: good\\_one on age" in text
+
+
+def test_a_caption_does_not_say_that_all_numbers_are_over_all_starts(tmp_path: Path) -> None:
+    """AD is over the starts that reach the effect, and an AUC is of the tune split."""
+    samples = start_samples(accuracy=np.ones(200), ad_at=np.linspace(0.0, 1.0, 200))
+    samples["x"] = np.where(samples["metric"] == "ad_at", 1.0, np.nan)
+    for attribute in ("smile", "age"):
+        for method in ("alpha", "beta"):
+            fake_run(tmp_path, method, attribute, samples=samples, made={"learned": 0.9})
+    folder = report_of(tmp_path).parent / "latex"
+    said = {
+        path.stem: re.findall(r"\\caption\{.*", path.read_text(encoding="utf-8"))
+        for path in folder.glob("*.tex")
+    }
+    (ad,) = said["ad"]
+    assert "; out of 200 starts per attribute, one seed" in ad and "over 200 starts" not in ad
+    (auc,) = said["learned"]
+    assert "0.5 is chance; one seed. Mean: over 2 of 2 attributes (age, smile), the same" in auc
+    (means,) = said["means"]
+    assert r"at equal achieved effect on the target (1 $\sigma$)." in means
 
 
 def test_settings_are_named_and_apart(tmp_path: Path) -> None:

@@ -176,9 +176,9 @@ def _attribute_table(context: TableContext, column: Column) -> Grid:
     heads = ["method", *map(context.theme.attribute, attributes)]
     if compared.values:
         heads.append("mean")
-    effects = ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
-    caption = [WHAT[column.key].format(effect=effects) + _over(table, column.interval) + "."]
-    caption.append(_mean(context, compared))
+    what = WHAT[column.key].format(effect=_effects(table))
+    caption = [f"{what}{_over(table, column.interval, column.key)}."]
+    caption.append(_mean(context, compared, of_starts=column.key != "learned"))
     return Grid(caption, heads, rows, _cell_notes(context, column, compared))
 
 
@@ -234,7 +234,10 @@ def _means_table(context: TableContext) -> Grid | None:
         rows.append((context.name(row), cells))
     intervals = any(column.interval for column in columns)
     caption = [f"Means over attributes{_over(numbers.table, intervals)}."]
-    caption += [f"{capitalised(column.title)}: {column.hint}." for column in columns if column.hint]
+    for column in columns:
+        if column.hint:
+            effect = f" ({_effects(numbers.table)} σ)" if column.key == AT_EFFECT else ""
+            caption.append(f"{capitalised(column.title)}: {column.hint}{effect}.")
     over = {}
     for column in columns:
         # AD has its own attributes; all other numbers have those of accuracy.
@@ -330,16 +333,34 @@ def _float(context: TableContext, name: str, grid: Grid) -> str:
 
 
 # -- parts of a caption --------------------------------------------------------------------------
-def _over(table: pd.DataFrame, intervals: bool) -> str:
-    """'; over 150 starts per attribute and 1 to 3 seeds, with the 95 % interval below'."""
+def _over(table: pd.DataFrame, intervals: bool, key: str = "accuracy") -> str:
+    """'; over 150 starts per attribute and 1 to 3 seeds, with the 95 % interval below'.
+
+    Args:
+        table: `main_table` of one setting.
+        intervals: whether the cells have intervals.
+        key: column of the number.
+    """
     counts = sorted(set(table["n"].dropna().astype(int)))
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
     if not counts:
         return ""
-    starts = _span(counts) + " starts"
-    several = f" and {_span(seeds)} seeds" if seeds[-1] > 1 else ", one seed"
+    several = seeds[-1] > 1
+    # What a method learned is measured on the tune split, not on starts.
+    if key == "learned":
+        text = f"over {_span(seeds)} seeds" if several else "one seed"
+    else:
+        # AD is over only the starts that reach the effect, as the text before this one says.
+        word = "out of" if key == AT_EFFECT else "over"
+        seeds_text = f" and {_span(seeds)} seeds" if several else ", one seed"
+        text = f"{word} {_span(counts)} starts per attribute{seeds_text}"
     interval = ", with the 95 % interval below" if intervals else ""
-    return f"; over {starts} per attribute{several}{interval}"
+    return f"; {text}{interval}"
+
+
+def _effects(table: pd.DataFrame) -> str:
+    """The achieved effects, in σ, at which AD is measured: '0.5'."""
+    return ", ".join(f"{x:g}" for x in sorted(set(table["ad_at_effect"].dropna())))
 
 
 def _span(values: Sequence[int]) -> str:
@@ -347,12 +368,22 @@ def _span(values: Sequence[int]) -> str:
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def _mean(context: TableContext, compared: MeanComparison, title: str = "Mean") -> str:
-    """What the means are over, or why there are none."""
+def _mean(
+    context: TableContext, compared: MeanComparison, title: str = "Mean", of_starts: bool = True
+) -> str:
+    """What the means are over, or why there are none.
+
+    Args:
+        context: what all tables share.
+        compared: what the means are over.
+        title: of the means.
+        of_starts: whether the numbers are means over starts too.
+    """
     if not compared.values:
         return f"{capitalised(compared.note(context.theme))}."
     names = context.theme.join_attributes(compared.attributes)
-    return f"{title}: over {compared.over} ({names}), the same for every method."
+    over = compared.over if of_starts else f"{len(compared.values)} of {compared.asked} attributes"
+    return f"{title}: over {over} ({names}), the same for every method."
 
 
 def _ranges(places: Sequence[int]) -> str:

@@ -29,7 +29,7 @@ from editbench.report.paired import (
     paired_differences,
     seed_spreads,
 )
-from editbench.report.seeds import ROUNDING, Tables, pool_seeds
+from editbench.report.seeds import ROUNDING, ReadTables, pool_seeds
 from editbench.report.tables import AT_EFFECT
 from editbench.stats.intervals import (
     DRAWS,
@@ -135,7 +135,7 @@ class CellPair:
         return [getattr(pair, side).run_id for pair in self.pairs]
 
 
-def _grouped_tables(rows: pd.DataFrame, samples: pd.DataFrame) -> Tables:
+def _grouped_tables(rows: pd.DataFrame, samples: pd.DataFrame) -> ReadTables:
     """What gives the rows and the samples of some runs, from tables of all runs."""
     # Grouped once, since searching the whole tables for each cell would take quadratic time.
     rows_of = rows.groupby("run_id").indices

@@ -389,3 +389,12 @@ def test_bad_options():
     ):
         with pytest.raises(EditbenchError):
             NeuralODE(**options)
+
+
+@pytest.mark.parametrize("options", [{"horizon": 1e30}, {"step_size": 1e-30}])
+def test_a_path_of_too_many_solver_steps_is_refused_before_the_fit(options):
+    with pytest.raises(EditbenchError, match=r"more than 100000 steps of rk4.*raise step_size"):
+        NeuralODE(**options)
+    # In one step, and by the adaptive solver, the step size does not matter.
+    NeuralODE(reference_single_step=True, **options)
+    NeuralODE(solver="dopri5", **options)

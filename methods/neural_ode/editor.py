@@ -25,6 +25,7 @@ from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 TARGETS = ("each", "binary_reversed", "reference")
+MOST_STEPS = 100_000  # of rk4 for one path; more are a slip of a digit
 
 
 class NeuralODE(Editor):
@@ -120,6 +121,11 @@ class NeuralODE(Editor):
             times,
         )
         self.solver = Solver(solver, step_size, reference_single_step)
+        if solver == "rk4" and self.solver.steps(horizon) > MOST_STEPS:
+            raise EditbenchError(
+                f"horizon={horizon} and step_size={step_size} make more than {MOST_STEPS} steps of "
+                "rk4 for one path: raise step_size"
+            )
         self.delta = float(delta)
         self.scale_step = scale_step
         check_choice("space", str(space), (Space.W, Space.W_PLUS, Space.Z))

@@ -16,7 +16,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from editbench.base.files import CannotWrite, explain_disk_errors, write_atomic
+from editbench.base.files import (
+    CannotWrite,
+    atomic_folder,
+    claim_folder,
+    create_folder,
+    explain_disk_errors,
+    lock,
+    write_atomic,
+)
 
 VALUES = np.random.default_rng(0).random(10_000)
 
@@ -89,3 +97,34 @@ def test_other_errors_stay_what_they_are() -> None:
         raise OSError("some other fault")
     with pytest.raises(ZeroDivisionError), explain_disk_errors(Path("there")):
         raise ZeroDivisionError
+
+
+def enter_atomic_folder(path: Path) -> None:
+    with atomic_folder(path):
+        raise AssertionError("the folder cannot be made")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    "write",
+    [
+        claim_folder,
+        create_folder,
+        enter_atomic_folder,
+        lock,
+        lambda path: write_atomic(path, "text"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x/y", "x/y/z"])
+def test_a_folder_that_the_file_system_does_not_make_is_explained(
+    write: Callable[[Path], object], name: str
+) -> None:
+    """In /proc, the system says that there is no such file, which is no missing permission."""
+    with (
+        pytest.raises(
+            CannotWrite, match=r"cannot write /proc/x.*set out=DIR to a folder"
+        ) as raised,
+        explain_disk_errors(Path("/proc/x"), "out=DIR"),
+    ):
+        write(Path("/proc") / name)
+    assert raised.value.number == errno.ENOENT

@@ -124,7 +124,7 @@ def test_capital_digits_of_a_checksum_are_the_same_ones(server: Server, networks
 
 def test_a_folder_that_cannot_be_made_names_its_variable(server: Server, networks: Path) -> None:
     networks.write_text("in the way")
-    with pytest.raises(EditbenchError, match=rf"cannot make .*set \${registry.FOLDER}"):
+    with pytest.raises(EditbenchError, match=rf"cannot write .*set \${registry.FOLDER}"):
         fetch_file(file_of(server))
 
 

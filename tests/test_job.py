@@ -710,6 +710,8 @@ def test_an_unwritable_place_is_explained(tmp_path):
     (tmp_path / "file").write_text("in the way since then")
     with pytest.raises(EditbenchError, match=r"cannot write .*set out=DIR"):
         run_job(settings)
+    # It is noticed before the bank is built.
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,23 @@ def explain_disk_errors(path: Path, keys: str = "") -> Iterator[None]:
         raise
 
 
+def create_folder(path: Path, keys: str = "") -> None:
+    """Make a folder and those above it, unless it exists.
+
+    Args:
+        path: of the folder.
+        keys: as of `explain_disk_errors`.
+
+    Raises:
+        CannotWrite: it cannot be made, for whatever reason. A file system that is not a disk has
+            reasons of its own: in /proc the system says that there is no such file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(path, error.errno or errno.EIO, keys) from error
+
+
 def usable_folder(path: str | Path) -> Path:
     """Check that a path can be a folder of parquet and safetensors files.
 
@@ -180,8 +197,9 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
             unsealed.
     """
     partial = partial_path(final)
+    create_folder(final.parent)
     with explain_disk_errors(final):
-        partial.mkdir(parents=True)
+        partial.mkdir()
         try:
             yield partial
             if about is not None:
@@ -197,9 +215,17 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def claim_folder(path: Path) -> Path:
-    """Make a folder that no other process uses: `path`, or `path`-2, -3 and so on if it exists."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def claim_folder(path: Path, keys: str = "") -> Path:
+    """Make a folder that no other process uses: `path`, or `path`-2, -3 and so on if it exists.
+
+    Args:
+        path: wanted for the folder.
+        keys: as of `explain_disk_errors`.
+
+    Raises:
+        CannotWrite: the folder above it cannot be made.
+    """
+    create_folder(path.parent, keys)
     folder = path
     number = 1
     while True:
@@ -240,9 +266,9 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """
     partial = partial_path(path)
     raw = printable(data).encode() if isinstance(data, str) else data
+    create_folder(path.parent)
     with explain_disk_errors(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as stream:
                 stream.write(raw)
                 stream.flush()
@@ -466,13 +492,12 @@ def lock(path: Path, keys: str = "") -> FileLock:
         path: what is built.
         keys: as of `explain_disk_errors`.
     """
-    with explain_disk_errors(path, keys):
-        folder = path.parent / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        # Acquiring the lock would raise the error later, without this explanation.
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-        return FileLock(folder / f"{path.name}.lock")
+    folder = path.parent / ".locks"
+    create_folder(folder, keys)
+    # Acquiring the lock would raise the error later, without this explanation.
+    if not os.access(folder, os.W_OK):
+        raise CannotWrite(path, errno.EACCES, keys)
+    return FileLock(folder / f"{path.name}.lock")
 
 
 def find_or_make(path: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T:

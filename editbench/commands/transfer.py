@@ -46,7 +46,6 @@ def main(argv: list[str]) -> int:
     found = transfer(worlds)
     table = rank_table(worlds)
     with explain_disk_errors(args.out):
-        args.out.mkdir(parents=True, exist_ok=True)
         write_atomic(args.out / "transfer.csv", found.to_csv(index=False, lineterminator="\n"))
         write_atomic(args.out / "accuracy.csv", table.to_csv(lineterminator="\n"))
         with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]

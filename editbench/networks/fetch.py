@@ -13,6 +13,7 @@ from editbench.base.files import explain_disk_errors, file_sha256, lock, read_js
 from editbench.base.progress import status
 from editbench.networks.registry import (
     LOCK,
+    OF_NETWORKS,
     NetworkFile,
     Published,
     find_file,
@@ -50,7 +51,7 @@ def fetch_file(file: Published, again: bool = False) -> NetworkFile:
     """
     place = make_folder() / file.name
     # Otherwise two jobs of a sweep would write to the same file.
-    with lock(place), explain_disk_errors(place):
+    with explain_disk_errors(place, OF_NETWORKS), lock(place):
         if not again and (found := find_file(file)) is not None:
             return found
         # The file gets its name only after a check of its content.

@@ -31,6 +31,7 @@ from editbench.networks.stylegan3.generator import StyleGAN3Generator
 from editbench.networks.weights import read_kind
 
 CONVERTED = "converted"  # subfolder of the user's folder
+OF_FOLDER = "data=FOLDER"  # chooses that folder
 VERSION = 1  # of the conversion; increment it when numbers change
 ENDINGS = (*FOREIGN, ".safetensors")
 GENERATORS: dict[str, type[StyleGenerator]] = {
@@ -45,7 +46,7 @@ def _find_files(folder: Path) -> list[Path]:
     """Files of networks in a folder and its direct subfolders, sorted by name."""
     if not folder.is_dir():
         raise EditbenchError(
-            f"{folder}: {no_such('folder', folder)}; give the folder of your files with data=FOLDER"
+            f"{folder}: {no_such('folder', folder)}; give the folder of your files with {OF_FOLDER}"
         )
     # Two levels, since retrained classifiers have the same name and are in folders by attribute.
     found = []
@@ -141,9 +142,8 @@ def _converted_generator(folder: Path, path: Path) -> Path:
         network = assemble(source)
         images = decode_probes(network)
         check_pictures(images, path)
-        with explain_disk_errors(out):
-            out.parent.mkdir(exist_ok=True)
-        write_network(out, source, network, images)
+        with explain_disk_errors(out, OF_FOLDER):
+            write_network(out, source, network, images)
     return out
 
 
@@ -184,7 +184,6 @@ def _converted_classifiers(folder: Path, paths: Sequence[Path], words: Sequence[
             if not is_classifier(held):
                 raise BadFile(f"{path}: not a CelebA-HQ classifier; see docs/ffhq.md")
             made.append(read_classifier(path, held))
-        with explain_disk_errors(out):
-            out.parent.mkdir(exist_ok=True)
+        with explain_disk_errors(out, OF_FOLDER):
             save_classifiers(out, made, words)
     return out

@@ -9,6 +9,7 @@ written to checksums.json in that folder, and different content is an error from
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -17,10 +18,11 @@ from typing import Any
 
 from editbench.base.conf import group_options
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, no_such
-from editbench.base.files import file_sha256, read_json, user_cache
+from editbench.base.files import CannotWrite, create_folder, file_sha256, read_json, user_cache
 from editbench.base.validation import check_fields
 
 FOLDER = "EDITBENCH_NETWORKS"
+OF_NETWORKS = f"${FOLDER}"  # chooses the folder of networks, for messages
 OFFLINE = "EDITBENCH_OFFLINE"
 MIRROR = "EDITBENCH_MIRROR"
 HOMELESS = Path("runs/cache/networks")  # used if there is no home folder; next to the banks
@@ -110,17 +112,13 @@ def make_folder() -> Path:
     """The folder of networks, created if necessary.
 
     Raises:
-        EditbenchError: it cannot be created or written; the message names the variable to set.
+        CannotWrite: it cannot be created or written; the message names the variable to set.
     """
     place = folder()
-    remedy = f"set ${FOLDER} to a folder you may write to"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EditbenchError(f"cannot make {place} ({error.strerror}): {remedy}") from error
-    # mkdir accepts a folder that exists but is read-only.
+    create_folder(place, OF_NETWORKS)
+    # A folder that exists may be read-only.
     if not os.access(place, os.W_OK):
-        raise EditbenchError(f"cannot write {place}: {remedy}")
+        raise CannotWrite(place, errno.EACCES, OF_NETWORKS)
     return place
 
 
@@ -195,9 +193,8 @@ def missing_text(files: list[Published]) -> str:
     listing = "\n".join(f"  {folder() / file.name}    from {file.source}" for file in files)
     return (
         f"offline=true, but these files of networks are missing:\n{listing}\nput them there (or "
-        f"point ${FOLDER} to "
-        "their folder, or set the network's path), or run `editbench fetch` where there is a "
-        "connection"
+        f"point ${FOLDER} to their folder, or set the network's path), or run `editbench fetch` "
+        "where there is a connection"
     )
 
 

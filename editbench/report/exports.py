@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
+from editbench.base.files import create_folder
 from editbench.report.load import COST_KEYS, Results, require_readable
 from editbench.report.settings import flatten
 from editbench.report.tables import column_name
@@ -94,7 +95,7 @@ def export(results: Results, names: Sequence[str], out: Path) -> list[str]:
     lines = []
     for name in names:
         folder = out / name
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder)
         lines.append(f"{name:11} {EXPORTERS[name].write(runs, folder, experiment)}")
     return [*lines, *(f"broken: {one.name}: {one.reason}" for one in results.problems)]
 

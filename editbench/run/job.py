@@ -26,6 +26,7 @@ from editbench.base.errors import (
 )
 from editbench.base.files import (
     atomic_folder,
+    create_folder,
     explain_disk_errors,
     lock,
     read_json,
@@ -195,8 +196,10 @@ def run_job(settings: Settings) -> Outcome:
     inversion = request_inversion(settings)
     run_id = make_run_id(settings, locate_bank(settings).id, names, inversion)
     folder = root / run_id
-    # So are files of the method, unless there is a record, which may not need them.
+    # So are files of the method, unless there is a record, which may not need them, and a folder of
+    # records that cannot be made.
     if not Record.is_record(folder):
+        create_folder(root, OF_RECORDS)
         # Unsupported is left to the fit, which leaves a record with the reason.
         with suppress(Unsupported):
             load_editor(settings)

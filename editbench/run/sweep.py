@@ -160,7 +160,7 @@ def run_sweep(
         # Before the folder is claimed: a sweep with a wrong value leaves nothing behind.
         _check_jobs(task, composer, jobs, overrides, here=at_once is not None)
         submitted = _submitted_jobs(master.hydra.launcher)
-        sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute()), jobs)
+        sweep = Sweep(claim_folder(Path(master.hydra.sweep.dir).absolute(), "out=DIR"), jobs)
         _share_sweep_settings(master, sweep.folder)
         _share_environment(at_once)
         interrupted = False

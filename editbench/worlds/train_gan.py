@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
-from editbench.base.files import write_atomic
+from editbench.base.files import create_folder, write_atomic
 from editbench.base.seeding import normals, uniforms
 from editbench.networks.scorer import Scorer
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
@@ -540,7 +540,7 @@ def train(
     Returns:
         The averaged generator.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     checkpoint = folder / "checkpoint.pt"
     options = trainer.options
     if checkpoint.exists():

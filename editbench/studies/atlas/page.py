@@ -57,7 +57,6 @@ def write_atlas(folder: Path, atlas: Atlas) -> list[Path]:
     Returns:
         The page, then the table.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     table = folder / "atlas.csv"
     page = folder / "index.html"
     text = effect_table(atlas).to_csv(index=False, lineterminator="\n", float_format="%.6g")

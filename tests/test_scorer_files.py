@@ -28,10 +28,10 @@ from editbench.base.batches import Batches, is_out_of_memory
 from editbench.base.errors import BadFile, EditbenchError, NonFinite, UnknownName, Unsupported
 from editbench.base.files import file_sha256
 from editbench.cli import main
+from editbench.networks.digests import describe, source_of
 from editbench.networks.exported import SIZE, known_operator, read_exported, rebuild
-from editbench.networks.module_settings import settings
 from editbench.networks.scorer import Scorer
-from editbench.networks.scorers.callable import CallableScorer, identity, resolve, source_of
+from editbench.networks.scorers.callable import CallableScorer, resolve
 from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
 from tests.scripted import save
@@ -327,14 +327,16 @@ def test_a_module_is_known_by_its_settings_too() -> None:
 @pytest.mark.parametrize("make", VALUES)
 def test_values_of_any_kind_count(make: Callable[[float], object]) -> None:
     for network in (Tempered, lambda value: partial(scaled, scale=1.0, unused=value)):
-        first, again, other = (str(identity(network(make(value)))) for value in (1.0, 1.0, 2.0))
+        first, again, other = (
+            str(describe(network(make(value)), with_source=True)) for value in (1.0, 1.0, 2.0)
+        )
         assert first == again != other
 
 
 @pytest.mark.parametrize("tool", [torch.nn.functional, logging.getLogger(), str.upper])
 def test_tools_that_a_network_holds_are_known_by_name(tool: object) -> None:
     # Not by their content, which depends on what else was imported.
-    assert len(str(settings(Tempered(tool)))) < 80
+    assert len(str(describe(tool))) < 80
 
 
 def test_a_callable_is_known_by_what_it_holds() -> None:
@@ -360,10 +362,13 @@ def test_a_callable_is_known_by_what_it_holds() -> None:
     )
     own = source_of(inspect.unwrap(without_gradients))
     assert isinstance(own, dict) and own[__name__] == file_sha256(Path(__file__))
-    assert file_sha256(Path(__file__)) in str(identity(without_gradients))
+    # Also the source of what a container holds.
+    for holder in (without_gradients, {without_gradients}, deque([without_gradients])):
+        assert file_sha256(Path(__file__)) in str(describe(holder, with_source=True))
     loop: list = [torch.ones(2), np.ones(3), {"a": nn.Linear(1, 1)}]
     loop.append(loop)
-    assert "itself" in str(identity(loop)) and " at 0x" not in str(identity(loop))
+    text = str(describe(loop, with_source=True))
+    assert "itself" in text and " at 0x" not in text
 
 
 @pytest.mark.parametrize("kind", ["function", "Network()"])

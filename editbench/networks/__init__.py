@@ -5,7 +5,8 @@
 - Networks as generators: `style_generator`, `module_generator`, `latent_only`, `twist`.
 - Networks as scorers: `scorers`; `selected` restricts one to some attributes.
 - Files of editbench: `weights`. Of other projects: `checkpoints`, `celebahq`, `digiface`, `pickles`,
-  `torchscript`, `exported`, `external`; `own_folder` combines them for a user's folder.
+  `torchscript`, `exported`, `external`; `own_folder` combines them for a user's folder. `digests`
+  says which network of a user it is.
 - Published files: `registry` says where they are, `fetch` downloads them.
 - Speed: `winograd`, `frozen`.
 """

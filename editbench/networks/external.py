@@ -1,9 +1,7 @@
-"""Third-party networks and weights: strict reading of plain safetensors files, and digests."""
+"""Third-party networks and weights: strict reading of plain safetensors files, and batch sizes."""
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MethodType
@@ -13,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, no_such
-from editbench.base.files import file_sha256
-from editbench.base.identity import tensors_digest
 from editbench.base.validation import check_numbers
 from editbench.networks.torchscript import expect_kind
 from editbench.networks.weights import (
@@ -215,19 +211,3 @@ def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if tensors and all(name.startswith(head) for name in tensors):
             return unwrapped({name.removeprefix(head): tensors[name] for name in tensors})
     return tensors
-
-
-def network_digest(network: nn.Module, *extra: object) -> str:
-    """Hash of a network's weights, structure, source files, and the repr of `extra`.
-
-    The source files are those of its modules' classes, except PyTorch's. Their text is hashed, so a
-    changed comment changes the digest.
-    """
-    files: set[str] = set()
-    for module in network.modules():
-        name = type(module).__module__
-        # The version of PyTorch is recorded elsewhere.
-        if not name.startswith("torch.") and getattr(sys.modules.get(name), "__file__", None):
-            files.add(inspect.getfile(type(module)))
-    sources = sorted(file_sha256(Path(file)) for file in files)
-    return tensors_digest(network.state_dict(), repr(network), sources, *extra)

@@ -14,14 +14,13 @@ from editbench.base.errors import EditbenchError, NonFinite, UnknownName
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.base.validation import check_numbers
+from editbench.networks.digests import network_digest
 from editbench.networks.external import (
     black_and_white,
     load_network,
-    network_digest,
     refuse_fixed_batch,
 )
 from editbench.networks.generator import Generator
-from editbench.networks.module_settings import settings
 from editbench.networks.stylegan2.layers import contribution
 from editbench.networks.torchscript import telling_line
 
@@ -96,7 +95,6 @@ class ModuleGenerator(Generator):
             self.image_shape,
             self.image_range,
             *options,
-            *settings(self.network),
         )
 
     def layers(self) -> list[str]:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.files import digest, file_sha256
-from editbench.base.sources import source_hashes
-from editbench.base.user_code import is_ours, is_users_file
-from editbench.networks.external import network_digest
-from editbench.networks.module_settings import describe, held_values, settings
+from editbench.base.files import digest
+from editbench.networks.digests import describe, network_digest, source_of
 from editbench.networks.scorers.module import ModuleScorer
 
 
@@ -82,13 +74,15 @@ class CallableScorer(ModuleScorer):
         super().__init__(network, attributes, input_size, source=name, **declared)
         # A module is identified by its weights and settings, a function by its source.
         if not isinstance(called, nn.Module):
-            self.digest = digest(["callable", name, str(version), identity(called), self.declared])
+            self.digest = digest(
+                ["callable", name, str(version), describe(called, with_source=True), self.declared]
+            )
         else:
             parts: list[object] = [str(version), *self.declared]
             # The source of a `_target_` is part of the identity of a bank already.
             if isinstance(function, str):
                 parts.append(digest(source_of(type(called))))
-            self.digest = network_digest(called, *parts, *settings(called))
+            self.digest = network_digest(called, *parts)
 
 
 def resolve(name: str) -> Any:
@@ -128,73 +122,3 @@ def resolve(name: str) -> Any:
         parts[0] if len(parts) > 1 else name,
         [],
     )
-
-
-def identity(value: Any, above: tuple[int, ...] = ()) -> object:
-    """What determines a callable's output: its name, its source, and what it contains.
-
-    Args:
-        value: the callable, or a value that it contains.
-        above: `id` of the objects that contain it, outermost first.
-
-    Returns:
-        Nested lists of text, equal for equal callables of different processes.
-    """
-    if value is None or isinstance(value, (bool, int, float, str, Path)):
-        return repr(value)
-    # An object that contains itself would cause an infinite recursion.
-    if id(value) in above:
-        return "itself"
-    deeper = (*above, id(value))
-    if isinstance(value, nn.Module):
-        return network_digest(value, *settings(value, deeper))
-    if isinstance(value, (Tensor, np.ndarray, np.generic, logging.Logger)):
-        return describe(value, above)
-    if isinstance(value, Mapping):
-        return [[identity(key, deeper), identity(part, deeper)] for key, part in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [identity(part, deeper) for part in value]
-    if isinstance(value, functools.partial):
-        held: Any = [value.func, value.args, value.keywords]
-    else:
-        # The decorated function, not its decorator.
-        if callable(value) and not inspect.ismethod(value):
-            value = inspect.unwrap(value)
-        held = held_values(value)
-        # A value without attributes, such as a set or a range, has no source either.
-        if not held and not hasattr(value, "__dict__") and not callable(value):
-            return describe(value, above)
-    # For an object, the source of its class.
-    made = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
-    return [
-        getattr(made, "__module__", ""),
-        getattr(made, "__qualname__", ""),
-        source_of(made),
-        identity(held, deeper),
-    ]
-
-
-def source_of(made: Any) -> str | dict[str, str]:
-    """The source that defines a function or class.
-
-    Args:
-        made: the function or class.
-
-    Returns:
-        Of a user's own code, the modules that it consists of and imports: name -> hash of the text.
-        Modules of editbench are left out: they determine a bank, but should not seed its starts. Of
-        other code, the hash of its file; '' if there is none.
-    """
-    try:
-        file = inspect.getfile(made)
-    except (TypeError, OSError):
-        return ""
-    if is_users_file(file):
-        # A script or a cell of a notebook is no module that could be found by its name.
-        with suppress(EditbenchError):
-            found = source_hashes(made.__module__)
-            return {name: text_hash for name, text_hash in found.items() if not is_ours(name)}
-    try:
-        return file_sha256(Path(file))
-    except OSError:
-        return ""

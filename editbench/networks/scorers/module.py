@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.precision import casting
 from editbench.base.validation import check_numbers
+from editbench.networks.digests import network_digest
 from editbench.networks.external import (
     black_and_white,
     load_network,
-    network_digest,
     refuse_fixed_batch,
 )
-from editbench.networks.module_settings import settings
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.attribute_list import declare
 from editbench.networks.scorers.columns import Columns
@@ -144,7 +143,7 @@ class ModuleScorer(Scorer):
         # Included only if set, so that digests of scorers without it do not change.
         if quality is not None:
             self.declared += (("quality", quality),)
-        self.digest = network_digest(self.network, *self.declared, *settings(self.network))
+        self.digest = network_digest(self.network, *self.declared)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Convert images (N, 1 or 3, H, W) in [-1, 1] to the network's input."""

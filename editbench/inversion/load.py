@@ -18,7 +18,7 @@ from editbench.inversion.images import open_images
 from editbench.inversion.projector import check_invertible
 from editbench.inversion.spec import ProjectionSpec
 from editbench.inversion.store import Inversion
-from editbench.networks.external import frozen
+from editbench.networks.external import freeze
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks
@@ -131,7 +131,7 @@ def _distance_of(option: object, networks: Networks, device: str) -> tuple[Perce
             f"inversion.perceptual: {option['_target_']} is not an "
             "editbench.networks.perceptual.Perceptual"
         )
-    made = frozen(made, device)
+    made = freeze(made, device)
     return made, [described(option), getattr(made, "digest", made.about)]
 
 

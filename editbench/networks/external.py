@@ -10,19 +10,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from editbench.base.errors import BadFile, EditbenchError, no_such
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.validation import check_numbers
-from editbench.networks.torchscript import expect_kind
+from editbench.networks.torchscript import COPY_AGAIN, expect_kind
 from editbench.networks.weights import (
     check_finite,
     load_strict,
     read_safetensors,
 )
 
-REMEDY = (
-    "check the path (relative ones start at the working directory; data=FOLDER moves ${data}), or "
-    "copy it again"
-)
 SAVE_WEIGHTS = "save its state dict with safetensors.torch.save_file(module.state_dict(), PATH)"
 
 BATCHES = (1, 2, 3, 4, 5, 8, 16, 32, 64)  # common batch sizes for tracing networks
@@ -42,10 +38,8 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
             format), lacks a name of `needed`, or has NaN or infinity.
     """
     path = Path(path)
-    if not path.is_file():
-        raise BadFile(f"{path}: {no_such('file', path)}; {REMEDY}")
     expect_kind(path, "safetensors", SAVE_WEIGHTS)
-    _, tensors = read_safetensors(path, REMEDY)
+    _, tensors = read_safetensors(path, COPY_AGAIN)
     # The message lists all missing names.
     missing = [name for name in needed if name not in tensors]
     if missing:
@@ -58,7 +52,7 @@ def read_tensors(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Tens
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
     }
-    check_finite(path, tensors, REMEDY)
+    check_finite(path, tensors, COPY_AGAIN)
     return tensors
 
 
@@ -99,15 +93,18 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
         if set(tensors) != set(network.state_dict()):
             tensors = unwrapped(tensors)
         load_strict(network, tensors, weights)
-    return cast(nn.Module, frozen(network))
+    return cast(nn.Module, freeze(network))
 
 
-def frozen(network: object, device: torch.device | str | None = None) -> Any:
-    """Any network, with constant weights, in evaluation mode, on a device.
+def freeze(network: object, device: torch.device | str | None = None) -> Any:
+    """Make the weights of any network constant, and set it to evaluation mode.
 
     Args:
         network: a module, a torch.export program, or a function, which is returned unchanged.
         device: to which the network is moved; None for no move.
+
+    Returns:
+        The network, changed in place; the module of a program.
     """
     if isinstance(network, torch.export.ExportedProgram):
         network = network.module()

@@ -55,7 +55,7 @@ class ScorerFeatures(FeatureNetwork):
         layer: dotted name of a layer of the scorer; outputs (N, C, h, w) are averaged over
             positions.
         name: for tables.
-        about: one line for listings.
+        about: not used; the key of the option's YAML, for listings.
 
     Raises:
         Unsupported: the scorer scores W codes, or hooks on its layers are not called (TorchScript,
@@ -97,8 +97,8 @@ class ScorerFeatures(FeatureNetwork):
         ):
             raise Unsupported(
                 "the layers of a TorchScript or torch.export network cannot be listened to: give "
-                "metrics "
-                "another network, e.g. network=inception, or export one that returns features"
+                "metrics another network, e.g. network=inception, or export one that returns "
+                "features"
             )
         if layer is not None:
             if layer not in known or not layer:
@@ -145,7 +145,7 @@ class _PublishedFeatures(FeatureNetwork):
         file: the published file, see editbench.networks.registry.Published.
         path: a copy of it; None for the folder of networks, to which it is fetched unless offline.
         name: for tables; '' for the published name.
-        about: one line for listings.
+        about: not used; the key of the option's YAML, for listings.
 
     Raises:
         BadFile: the file does not have the pinned content, or is not such a network.

@@ -209,8 +209,8 @@ class ScriptedLPIPS(Perceptual):
         path: a copy of it; None for the folder of networks, to which it is fetched unless offline.
         size: images are first resized to size x size (nearest neighbour, as in LPIPS above); None
             for no resizing.
-        name: for tables.
-        about: one line for listings.
+        name: not used, like `about`.
+        about: not used; the key of the option's YAML, for listings.
 
     Raises:
         BadFile: the file does not have the pinned content, or is not such a network.

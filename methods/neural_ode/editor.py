@@ -20,7 +20,7 @@ from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
 from editbench.methods.shared.device_copies import DeviceCopies
 from editbench.methods.shared.state import group
-from editbench.networks.external import frozen
+from editbench.networks.external import freeze
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
@@ -226,7 +226,7 @@ class NeuralODE(Editor):
                 f"other: identity needs an embedding, and the teacher {teacher} "
                 "has no features: set method.embedding"
             )
-        return frozen(embedding, data.fit.logits.device)
+        return freeze(embedding, data.fit.logits.device)
 
     # -- walk -----------------------------------------------------------------
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:

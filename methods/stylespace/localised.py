@@ -18,7 +18,7 @@ from editbench.methods.shared.control_search import MIN_EFFECT
 from editbench.methods.stylespace.channels import Candidates, ChannelMoments, channel_name, movable
 from editbench.methods.stylespace.editor import StyleSpace
 from editbench.methods.stylespace.regions import DISCOUNT, MIN_MARGIN, MIN_RATE, localise
-from editbench.networks.external import frozen
+from editbench.networks.external import freeze
 from editbench.networks.generator import Generator
 from editbench.walk.editor import FitData
 from editbench.worlds import faces
@@ -114,7 +114,7 @@ class LocalisedStyleSpace(StyleSpace):
         # No labels are used: one gradient map per sample and channel.
         found = localise(
             generator,
-            frozen(self.parser, styles.device),
+            freeze(self.parser, styles.device),
             len(names),
             styles,
             channels,

@@ -25,7 +25,7 @@ from editbench.metrics.frechet_distance.reference import (
     Renders,
     statistics,
 )
-from editbench.networks.external import frozen
+from editbench.networks.external import freeze
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
 from editbench.stats.moments import Kernel, Moments, block_ends, in_blocks
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
@@ -217,7 +217,7 @@ class FrechetDistanceObservation(AfterWalk):
     def _network(self, context: ObservationContext) -> FeatureNetwork:
         if isinstance(self.network, str):
             return ScorerFeatures(getattr(context, self.network), name=self.network)
-        return frozen(self.network, context.device)
+        return freeze(self.network, context.device)
 
     def _check_size(self, network: FeatureNetwork, groups: int = 0) -> None:
         """Reject moments that would fill the memory.

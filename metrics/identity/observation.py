@@ -12,7 +12,7 @@ from torch import Tensor
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
-from editbench.networks.external import frozen
+from editbench.networks.external import freeze
 from editbench.networks.features import ScorerFeatures
 from editbench.walk.editor import Walk
 from editbench.walk.observation import DuringWalk
@@ -89,7 +89,7 @@ class FeatureSimilarity(DuringWalk):
                 "observation out"
             )
         network = ScorerFeatures(networks.judge) if self.network is None else self.network
-        self.network = frozen(network, device)
+        self.network = freeze(network, device)
         if self.threshold is None:
             self.threshold = self.measure_threshold(networks, device)
 

@@ -19,7 +19,7 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.progress import progress
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_kind
-from editbench.networks.external import frozen
+from editbench.networks.external import freeze
 from editbench.networks.generator import Generator
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.strength import Reach, calibrate, edited_codes, require_samples, sides
@@ -189,7 +189,7 @@ class LocalityObservation(AfterWalk):
             return REGIONS, exact_masks(context.generator)
         if self.parser is None:
             return (), None
-        parser = frozen(self.parser, context.device)
+        parser = freeze(self.parser, context.device)
 
         def parse(_codes: Codes, images: Tensor) -> Tensor:
             try:

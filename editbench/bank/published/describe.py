@@ -22,8 +22,8 @@ from editbench.bank.published.stylespace import (
     select_channels,
 )
 from editbench.base.errors import BadFile
-from editbench.networks.checkpoints.nvlabs import module_tensors
 from editbench.networks.pickles import Opaque, read_pickle, read_torch
+from editbench.networks.pickles.modules import module_tensors
 
 SHOWN = 12  # entries of a container in an outline
 DEEP = 3  # levels of an outline

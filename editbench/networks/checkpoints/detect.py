@@ -11,12 +11,7 @@ from torch import Tensor
 
 from editbench.base.errors import BadFile, UnknownName
 from editbench.networks.checkpoints.assemble import Assumed, CheckpointContent
-from editbench.networks.checkpoints.nvlabs import (
-    class_name,
-    module_state,
-    module_tensors,
-    read_nvlabs,
-)
+from editbench.networks.checkpoints.nvlabs import read_nvlabs
 from editbench.networks.checkpoints.parts import (
     GeneratorPart,
     choose_generator,
@@ -28,6 +23,7 @@ from editbench.networks.checkpoints.rosinality import MEAN, read_rosinality
 from editbench.networks.checkpoints.stylegan3 import is_stylegan3, read_stylegan3
 from editbench.networks.checkpoints.tensorflow import is_network, read_tensorflow
 from editbench.networks.pickles import Opaque, read_pickle
+from editbench.networks.pickles.modules import class_name, module_state, module_tensors
 from editbench.networks.weights import METADATA_KEY, listed, read_safetensors
 
 USUAL = (
@@ -41,8 +37,8 @@ USUAL = (
     "state_dict",
     "model",
 )
-# Prefixes of names that are not part of the architecture.
-WRAPPERS = {*USUAL, "module", "_orig_mod", "netG", "decoder"}
+# Prefixes of names that nn.DataParallel and training scripts add, also nested.
+WRAPPERS = rf"(?:(?:{'|'.join((*USUAL, 'module', '_orig_mod', 'netG', 'decoder'))})\.)*"
 TRIPLE = ("G", "D", "Gs")  # the networks in a TensorFlow pickle, in this order
 # Descriptions of unsupported files by the names of tensors: (pattern, description).
 OTHERS = (
@@ -140,7 +136,7 @@ def _read_layout(
 def _refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Raise BadFile for tensors whose names, without wrappers, are those of another network."""
     for pattern, other in OTHERS:
-        if any(re.match(pattern, key) for key in tensors):
+        if any(re.match(WRAPPERS + pattern, key) for key in tensors):
             raise BadFile(f"{path}: this is {other}")
 
 
@@ -153,8 +149,7 @@ def _refuse(path: Path, part: Any) -> NoReturn:
             f"{path}: {_describe(part)}, but a generator or its state dict is needed; choose one with "
             "--name"
         )
-    # nn.DataParallel and training scripts add a prefix to all names.
-    _refuse_others(path, _without_prefix(tensors))
+    _refuse_others(path, tensors)
     about = f"a {class_name(part)}" if is_module else "a state dict"
     raise BadFile(
         f"{path}: {about} with {listed(sorted(tensors))}, not a StyleGAN2 or StyleGAN3 generator "
@@ -211,15 +206,6 @@ def _children(part: Any) -> Mapping[str, Any]:
     """The submodules of a pickled module; empty for anything else."""
     state = module_state(part)
     return {} if state is None else state["_modules"]
-
-
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove a common prefix of all names, such as 'module.' of nn.DataParallel."""
-    # Repeated, since wrappers can be nested.
-    heads = {name.partition(".")[0] for name in tensors}
-    if len(heads) != 1 or not heads <= WRAPPERS or not all("." in name for name in tensors):
-        return tensors
-    return _without_prefix({name.partition(".")[2]: value for name, value in tensors.items()})
 
 
 def _describe(part: Any) -> str:

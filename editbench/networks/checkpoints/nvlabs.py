@@ -4,15 +4,12 @@ The pickles are from stylegan2-ada-pytorch, or from stylegan3 with a StyleGAN2 c
 of tensors: mapping.embed, mapping.fcN, mapping.w_avg; synthesis.bR.const, .conv0 (up), .conv1,
 .torgb, .skip, each with affine.weight and affine.bias, weight, bias, noise_const, noise_strength.
 All tensors are used unchanged: the up-convolution is a transposed one with the kernel as stored.
-Pickles are torch_utils.persistence objects. Their attributes and tensors are read, and the source
-code in them is ignored.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,65 +30,15 @@ from editbench.networks.checkpoints.assemble import (
     size_option,
 )
 from editbench.networks.pickles import Opaque
+from editbench.networks.pickles.modules import walk_modules
 from editbench.networks.stylegan2.network import StyleGAN2Config
 
 # Every block has conv1; the first one has no conv0.
 BLOCK = re.compile(r"synthesis\.b(\d+)\.conv1\.weight")
 LAYER = {"up": "conv0", "conv": "conv1", "rgb": "torgb"}
 PART = {"noise": "noise_const"}
-# NVlabs' decorator pickles the source code of the class with its state.
-PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 
 
-# -- pickled modules ------------------------------------------------------------------------------
-def module_state(value: Any) -> dict[str, Any] | None:
-    """The attributes of a pickled nn.Module, persistent or plain; None if it is something else."""
-    if not isinstance(value, Opaque):
-        return None
-    state = value.state
-    if value.name == PERSISTENT and value.args and isinstance(value.args[0], dict):
-        state = value.args[0].get("state")
-    if isinstance(state, dict) and isinstance(state.get("_modules"), dict):
-        return state
-    return None
-
-
-def class_name(value: Opaque) -> str:
-    if value.name == PERSISTENT and value.args and isinstance(value.args[0], dict):
-        return str(value.args[0].get("class_name"))
-    return value.name.rpartition(".")[2]
-
-
-def walk_modules(value: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a pickled module and all its submodules, parents first.
-
-    Args:
-        value: of a pickle; nothing is yielded unless it is a module.
-        prefix: dotted name of the module with a final dot; '' for the outermost.
-
-    Yields:
-        (dotted name with a final dot, attributes).
-    """
-    state = module_state(value)
-    if state is not None:
-        yield prefix, state
-        for name, child in state["_modules"].items():
-            yield from walk_modules(child, f"{prefix}{name}.")
-
-
-def module_tensors(value: Any) -> dict[str, Tensor]:
-    """The state dict of a pickled module."""
-    found = {}
-    for prefix, state in walk_modules(value):
-        for group in ("_parameters", "_buffers"):
-            group_of = state.get(group)
-            for name, item in group_of.items() if isinstance(group_of, dict) else ():
-                if isinstance(item, Tensor):
-                    found[f"{prefix}{name}"] = item
-    return found
-
-
-# -- the generator --------------------------------------------------------------------------------
 def read_nvlabs(
     path: Path,
     tensors: dict[str, Tensor],

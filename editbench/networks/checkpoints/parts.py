@@ -18,9 +18,9 @@ from typing import Any
 from torch import Tensor
 
 from editbench.base.errors import BadFile
-from editbench.networks.checkpoints.nvlabs import module_state, module_tensors
 from editbench.networks.checkpoints.rosinality import MEAN
 from editbench.networks.pickles import Opaque
+from editbench.networks.pickles.modules import module_state, module_tensors
 
 # Names that only a generator has: NVlabs' StyleGAN2, NVlabs' StyleGAN3.
 MARKERS = (

@@ -30,9 +30,9 @@ from editbench.networks.checkpoints.nvlabs import (
     mapping_rules,
     mapping_sizes,
     pickled_facts,
-    walk_modules,
 )
 from editbench.networks.pickles import Opaque
+from editbench.networks.pickles.modules import walk_modules
 from editbench.networks.stylegan3.config import LayerDesign, StyleGAN3Config
 from editbench.networks.stylegan3.network import INPUT, StyleGAN3
 from editbench.networks.weights import listed

@@ -36,7 +36,14 @@ from editbench.networks.features import FeatureNetwork, ScorerFeatures
 from editbench.report.load import load
 from editbench.report.text_tables import markdown
 from editbench.stats.frechet import frechet_distance, gaussian_distance
-from editbench.stats.moments import Kernel, Moments, block_ends, covariance, mixture, unbiased
+from editbench.stats.moments import (
+    KernelDistances,
+    Moments,
+    block_ends,
+    covariance,
+    mixture,
+    squared_mmd,
+)
 from editbench.walk.observation import Observed
 from editbench.walk.rows import key_of
 from editbench.walk.strength import edited_codes
@@ -162,7 +169,7 @@ def test_blocks_of_a_number_that_does_not_divide():
 
 @pytest.mark.parametrize("batch", [3, 16, 120])
 def test_block_kernel_distances_are_those_of_the_slow_formula(batch):
-    kernel = Kernel(N, B, 15, 2, Y[:30])
+    kernel = KernelDistances(N, B, 15, 2, Y[:30])
     for first in range(0, N, batch):
         for place, x in enumerate((X, X + 1)):
             kernel.add(place, x[first : first + batch], first)
@@ -212,7 +219,7 @@ def test_torchmetrics_gives_the_same_distances_of_the_same_features():
     mean, _ = fed(
         kid.KernelInceptionDistance(Features(), subsets=1, subset_size=N, normalize=True)
     ).compute()
-    assert unbiased(X.astype(np.float64), Y.astype(np.float64)) == pytest.approx(
+    assert squared_mmd(X.astype(np.float64), Y.astype(np.float64)) == pytest.approx(
         float(mean), rel=1e-5
     )
 
@@ -223,7 +230,9 @@ def test_a_set_is_at_no_distance_from_itself():
     one = [part.numpy() for part in moments.compute()]
     assert gaussian_distance(*one, *one) == pytest.approx(0, abs=1e-9)
     halves = np.stack([X, rng.normal(size=X.shape)]).astype(np.float64)
-    assert abs(unbiased(*halves)) < 0.3 < unbiased(halves[0], halves[1] + 1)  # no bias away from 0
+    assert (
+        abs(squared_mmd(*halves)) < 0.3 < squared_mmd(halves[0], halves[1] + 1)
+    )  # no bias away from 0
 
 
 def test_the_jackknife_is_that_of_leaving_blocks_out_and_covers():

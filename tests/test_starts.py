@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from editbench.bank.build import build_bank
-from editbench.bank.near import far_starts
-from editbench.bank.spec import BankSpec, StartsSpec
+from editbench.bank.spec import BankSpec, StartsSpec, far_starts
 from editbench.bank.starts import boundary_distance, draw_targets, set_target
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.networks.roles import Networks

@@ -230,6 +230,9 @@ def test_pca_latents_have_the_moments_of_their_file():
     half = PCALatents(PCA, truncation_psi=0.5)
     assert torch.allclose(half.map(draw(3, 80)).double() - mean, (w[:3] - mean) / 2, atol=1e-5)
     assert half.digest != generator.digest
+    for wrong in (0, -1, 1.5, float("nan"), True, "a"):
+        with pytest.raises(EditbenchError, match=r"generator\.truncation_psi="):
+            PCALatents(PCA, truncation_psi=wrong)
 
 
 def test_latent_only_decodes_to_itself():

@@ -23,11 +23,9 @@ from editbench.base.files import (
 )
 from editbench.base.identity import modules_digest
 from editbench.base.spaces import Codes, Space
-from editbench.networks.roles import Networks
-from editbench.networks.scorer import Scorer
+from editbench.networks.roles import ROLES, Networks
 from editbench.stats.agreement import cohen_kappa
 
-ROLES = ("teacher", "judge")
 RESCORED = 256  # samples of an imported bank that are scored again
 
 
@@ -123,7 +121,7 @@ def _score_again(
         w = torch.from_numpy(np.array(bank.array("w").range(first, last)))
         decoded = networks.generator.decode(Codes(Space.W, w.to(device)))
         for role in imported:
-            scorer: Scorer = getattr(networks, role)
+            scorer = networks.scorers[role]
             said = torch.from_numpy(np.array(bank.array(role).range(first, last)))
             known = scorer.attributes
             equal[role] += (known.labels(said) == known.labels(scorer(decoded).cpu())).sum(0)

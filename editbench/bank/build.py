@@ -39,7 +39,7 @@ from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Space
 from editbench.base.workers import prepare_workers, start_worker
-from editbench.networks.roles import Networks
+from editbench.networks.roles import ROLES, Networks
 
 # Largest accepted difference of a logit between two kinds of devices in one bank, in sigmas. It is
 # the tolerance for a different batch size, see editbench.walk.engine.
@@ -380,7 +380,7 @@ def refuse_probabilities(block: dict[str, np.ndarray], networks: Networks) -> No
     Raises:
         BadFile: all values lie in [0, 1].
     """
-    for role, scorer in (("teacher", networks.teacher), ("judge", networks.judge)):
+    for role, scorer in networks.scorers.items():
         # A sign of -1 turns [0, 1] into [-1, 0]; either way all values are on one side of 0.
         found = recognise(np.abs(block[role]))
         one_side = (block[role] >= 0).all(0) | (block[role] <= 0).all(0)
@@ -427,11 +427,10 @@ def _description(build: BankBuild, bank_id: str, networks: Networks) -> dict[str
     # Checked first, so that the message names a damaged shard before its values are summed.
     for shard in range(spec.shards):
         check_shard(shard_folder(folder, shard), spec.range_of(shard))
-    sigma = {
-        "teacher": stream_sigma(folder, spec, "teacher", networks.teacher.attributes).tolist(),
-        "judge": stream_sigma(folder, spec, "judge", networks.judge.attributes).tolist(),
-    }
-    digests = {"teacher": networks.teacher.digest, "judge": networks.judge.digest}
+    sigma = {}
+    for role, scorer in networks.scorers.items():
+        sigma[role] = stream_sigma(folder, spec, role, scorer.attributes).tolist()
+    digests = {role: scorer.digest for role, scorer in networks.scorers.items()}
     return {
         "version": VERSION,
         "id": bank_id,
@@ -482,7 +481,7 @@ def check_devices(build: BankBuild, networks: Networks, sigma: dict[str, list[fl
         first, stop = spec.range_of(shard)
         stop = min(stop, first + spec.block)
         again = compute_block(spec.seed, first, stop, networks, build.device)
-        for role in ("teacher", "judge"):
+        for role in ROLES:
             kept = np.load(folder / f"{role}.npy", mmap_mode="r")
             gap = np.abs(kept[: len(again[role])] - again[role]).max()
             if not gap <= SAME_DEVICES * min(sigma[role]):

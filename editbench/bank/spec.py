@@ -1,14 +1,19 @@
-"""The configuration of a bank and of the starts drawn from it. Does not import torch."""
+"""The configuration of a bank and of the starts drawn from it, and when starts count as near.
+
+Does not import torch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.validation import check_at_least, check_choice, check_fields
 
 SPLITS = ("fit", "tune", "test")  # of a bank, in the order of the index
 NEAR = ("joint", "target", "any")  # how starts are chosen, see editbench.bank.starts
+NEARBY = 0.5  # sigma; starts whose median distance is larger are not near their boundary
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ class BankSpec:
         return shard * self.shard, min(self.n, (shard + 1) * self.shard)
 
     def split(self, name: str) -> tuple[int, int]:
-        """First and last + 1 index of a split: one of SPLITS."""
+        """First and last + 1 index of a split. Raises UnknownName if it is not one of SPLITS."""
+        if name not in SPLITS:
+            raise UnknownName("split", name, SPLITS)
         # Cumulative sums are rounded, not shares, so that neighbouring splits leave no gap.
         ends = [0, round(self.fit * self.n), round((self.fit + self.tune) * self.n), self.n]
         position = SPLITS.index(name)
@@ -154,3 +161,19 @@ class StartsSpec:
             f"starts.n={self.n} over {attributes} attributes means {most} per attribute, which "
             f"exceeds its pool of {pool} near samples ({about}): {remedy}"
         )
+
+
+def far_starts(distances: Mapping[str, float], near: str) -> str:
+    """A warning if starts that should be near their boundary lie far from it; otherwise ''.
+
+    Args:
+        distances: from `Starts.distances`.
+        near: the rule of the draw; 'any' does not require starts to be near.
+    """
+    own = distances.get("target")
+    if near == "any" or own is None or own <= NEARBY:
+        return ""
+    return (
+        f"half of the starts lie more than {own:.2f} sigma from the target's boundary, where "
+        f"{NEARBY} counts as near: lower starts.pool, raise bank.n, or set starts.near=target"
+    )

@@ -21,7 +21,7 @@ from editbench.base import user_code
 from editbench.base.conf import check_folders, option_file, option_names, read_yaml
 from editbench.base.errors import EditbenchError, UnknownName, frames_of, no_such
 from editbench.base.instantiate import build, plain
-from editbench.networks.scorers.config_file import ROLES
+from editbench.networks.roles import ROLES
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
 from editbench.walk.metric import Metric, ObservationMetric

@@ -11,7 +11,7 @@ from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.identity import tensors_digest
 from editbench.base.spaces import Codes, Space
 from editbench.networks.external import read_tensors
-from editbench.networks.generator import Generator
+from editbench.networks.generator import Generator, check_truncation
 
 # For products of rows, since published components are stored in float32.
 UNIT_TOLERANCE = 1e-3
@@ -59,7 +59,11 @@ class PCALatents(LatentOnly):
 
     Args:
         path: safetensors with mean (1, d), comp (k, d) with orthonormal rows, std (k,).
-        truncation_psi: as in StyleGAN; 1 for none.
+        truncation_psi: factor of std, as in StyleGAN; 1 for none.
+
+    Raises:
+        BadFile: the file lacks a tensor, or they do not fit together.
+        EditbenchError: truncation_psi is not above 0 and at most 1.
     """
 
     mean: Tensor
@@ -67,6 +71,7 @@ class PCALatents(LatentOnly):
     std: Tensor
 
     def __init__(self, path: Path | str, truncation_psi: float = 1.0) -> None:
+        psi = check_truncation(truncation_psi)
         tensors = read_tensors(path, ("mean", "comp", "std"))
         # GANSpace stores the mean as one row.
         mean = tensors["mean"].reshape(-1)
@@ -84,7 +89,7 @@ class PCALatents(LatentOnly):
             )
         super().__init__(w_dim=len(mean), z_dim=len(std))
         # Truncation is included in std.
-        for name, value in (("mean", mean), ("comp", comp), ("std", std * truncation_psi)):
+        for name, value in (("mean", mean), ("comp", comp), ("std", std * psi)):
             self.register_buffer(name, value.clone())
         self.digest = tensors_digest(self.state_dict(), type(self).__name__)
 

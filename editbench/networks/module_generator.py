@@ -20,7 +20,7 @@ from editbench.networks.external import (
     load_network,
     refuse_fixed_batch,
 )
-from editbench.networks.generator import Generator
+from editbench.networks.generator import Generator, check_truncation
 from editbench.networks.stylegan2.layers import contribution
 from editbench.networks.torchscript import telling_line
 
@@ -70,11 +70,7 @@ class ModuleGenerator(Generator):
         truncation_psi: float = 1.0,
     ) -> None:
         super().__init__()
-        if not isinstance(truncation_psi, (int, float)) or not 0 < truncation_psi <= 1:
-            raise EditbenchError(
-                f"generator.truncation_psi must be above 0 and at most 1, got {truncation_psi}"
-            )
-        self.truncation_psi = float(truncation_psi)
+        self.truncation_psi = check_truncation(truncation_psi)
         sizes = check_numbers("generator.image_shape", image_shape, 3)
         if min(sizes) < 1 or not all(size.is_integer() for size in sizes):
             raise EditbenchError(

@@ -9,6 +9,8 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.networks.selected import select_attributes
 
+ROLES = ("teacher", "judge")  # of scorers
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -17,6 +19,11 @@ class Networks:
     generator: Generator  # decodes codes to samples
     teacher: Scorer  # a method may learn from it
     judge: Scorer  # the benchmark measures with it; a method never sees it
+
+    @property
+    def scorers(self) -> dict[str, Scorer]:
+        """Role -> scorer, for both of ROLES."""
+        return {"teacher": self.teacher, "judge": self.judge}
 
     @property
     def leaking(self) -> bool:

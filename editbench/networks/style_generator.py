@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName
 from editbench.base.identity import tensors_digest
 from editbench.base.spaces import Codes, Space
-from editbench.networks.generator import Generator
+from editbench.networks.generator import Generator, check_truncation
 from editbench.networks.stylegan import StyleNetwork
 from editbench.networks.weights import save_tensors
 
@@ -55,8 +55,6 @@ class StyleGenerator(Generator):
     ) -> None:
         super().__init__()
         config = network.config
-        if not isinstance(truncation_psi, (int, float)) or not 0 <= truncation_psi <= 1:
-            raise EditbenchError(f"truncation_psi must be between 0 and 1, got {truncation_psi}")
         # type(), since 8.0 and true would pass a comparison but are not row numbers.
         is_count = type(truncation_cutoff) is int and 0 <= truncation_cutoff <= config.num_ws
         if truncation_cutoff is not None and not is_count:
@@ -70,7 +68,7 @@ class StyleGenerator(Generator):
         # Gradients are needed only for the codes.
         self.network = network.eval().requires_grad_(False)
         self.config = config
-        self.truncation_psi = truncation_psi
+        self.truncation_psi = check_truncation(truncation_psi, with_zero=True)
         self.resolution = config.resolution
         self.z_dim = config.z_dim
         self.w_dim = config.w_dim
@@ -84,7 +82,7 @@ class StyleGenerator(Generator):
         }
         given = [(name, value) for name, value in options.items() if value is not None]
         self.digest = tensors_digest(
-            network.state_dict(), config.as_dict(), float(truncation_psi), *given
+            network.state_dict(), config.as_dict(), self.truncation_psi, *given
         )
 
     # -- from space to space ----------------------------------------------------------------------

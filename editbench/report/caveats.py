@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from editbench.bank.near import NEARBY
+from editbench.bank.spec import NEARBY
 from editbench.figures.theme import Theme
 from editbench.report.cells import number, spread
 from editbench.report.load import Results

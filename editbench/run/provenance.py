@@ -6,7 +6,7 @@ from typing import Any
 
 from editbench.bank.agreement import scorer_agreement
 from editbench.bank.bank import Bank
-from editbench.bank.near import far_starts
+from editbench.bank.spec import far_starts
 from editbench.bank.starts import Starts
 from editbench.base.sources import source_digest
 from editbench.networks.roles import Networks

@@ -137,12 +137,8 @@ def covariance(count: float, total: np.ndarray, outer: np.ndarray) -> tuple[np.n
     dim = len(total)
     if count < 2:
         return np.full(dim, np.nan), np.full((dim, dim), np.nan)
-    square = np.zeros((dim, dim))
-    square[np.tril_indices(dim)] = outer
-    # Only the part below the diagonal is mirrored.
-    square += np.tril(square, -1).T
     mean = total / count
-    return mean, (square - count * np.outer(mean, mean)) / (count - 1)
+    return mean, (_symmetric(outer, dim) - count * np.outer(mean, mean)) / (count - 1)
 
 
 def mixture(
@@ -175,14 +171,19 @@ def mixture(
     if effective < 2 - 1e-9:
         return nothing
     mean = weight @ total[used]
-    square = np.zeros((dim, dim))
-    square[np.tril_indices(dim)] = weight @ outer[used]
-    square += np.tril(square, -1).T
-    spread = (square - np.outer(mean, mean)) / (1 - 1 / effective)
+    spread = (_symmetric(weight @ outer[used], dim) - np.outer(mean, mean)) / (1 - 1 / effective)
     return mean, spread, effective
 
 
-class Kernel:
+def _symmetric(triangle: np.ndarray, dim: int) -> np.ndarray:
+    """The symmetric matrix (dim, dim) with a lower triangle (dim (dim + 1) / 2,), row by row."""
+    square = np.zeros((dim, dim))
+    square[np.tril_indices(dim)] = triangle
+    # Only the part below the diagonal is mirrored.
+    return square + np.tril(square, -1).T
+
+
+class KernelDistances:
     """Unbiased squared kernel distance of the blocks to a reference, for T sets of features at
     once.
 
@@ -238,7 +239,7 @@ class Kernel:
             if not self._missing[block]:
                 del self._missing[block]
                 for t, each in enumerate(self._open.pop(block)):
-                    self.value[t, block] = unbiased(
+                    self.value[t, block] = squared_mmd(
                         each.astype(np.float64), self.reference, self.within
                     )
 
@@ -262,7 +263,7 @@ def mean_of_pairs(x: np.ndarray) -> float:
     return float((own.sum() - np.trace(own)) / (len(x) * (len(x) - 1)))
 
 
-def unbiased(x: np.ndarray, y: np.ndarray, within: float | None = None) -> float:
+def squared_mmd(x: np.ndarray, y: np.ndarray, within: float | None = None) -> float:
     """Unbiased squared maximum mean discrepancy of two sets; it may be negative.
 
     The kernel and the use for images are those of Binkowski et al. 2018.

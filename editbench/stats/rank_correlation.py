@@ -42,15 +42,15 @@ class Spearman:
 def spearman(a: np.ndarray, b: np.ndarray) -> Spearman:
     """Correlate the ranks of pairs; ties take their average rank.
 
-    Args:
-        a: (n,) one side; pairs with a NaN are left out.
-        b: (n,) the other side.
-
     Up to EXACT pairs, p is the share of all pairings of the two sides whose |rho| is at least the
     observed one; for more pairs it is from Student's t with n - 2 degrees of freedom. The interval
     is Fisher's z with the standard error of Bonett and Wright (2000),
     sqrt((1 + rho^2 / 2) / (n - 3)). At rho = -1 or 1 it would be a single point, which a few pairs
     do not justify, so none is given.
+
+    Args:
+        a: (n,) one side; pairs with a NaN are left out.
+        b: (n,) the other side.
     """
     a = np.asarray(a, np.float64)
     b = np.asarray(b, np.float64)

@@ -27,7 +27,7 @@ from editbench.metrics.frechet_distance.reference import (
 )
 from editbench.networks.external import freeze
 from editbench.networks.features import FeatureNetwork, InceptionFeatures, ScorerFeatures
-from editbench.stats.moments import Kernel, Moments, block_ends, in_blocks
+from editbench.stats.moments import KernelDistances, Moments, block_ends, in_blocks
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.strength import (
     Reach,
@@ -52,7 +52,7 @@ class FrechetDistanceObservation(AfterWalk):
     - strength: (T,).
     - count, sum, outer: (T, B), (T, B, d), (T, B, d (d + 1) / 2) moments of the edited pictures'
       features, see editbench.stats.moments.Moments.
-    - kernel: (T, S), see editbench.stats.moments.Kernel.
+    - kernel: (T, S), see editbench.stats.moments.KernelDistances.
     - effect, effect_square: (T,) sums over samples of the achieved effect towards the class of
       t > 0; its other sign is the effect towards the class of t < 0.
     - broken: (T,) number of images without finite features.
@@ -282,7 +282,7 @@ class FrechetDistanceObservation(AfterWalk):
         size = len(grid)
         # Sums for all strengths at once, since each batch comes at all strengths before the next.
         moments = [Moments(self.n, self.blocks, network.dim) for _ in grid]
-        kernel = Kernel(self.n, self.subsets, self._kernel_block(), size, reference)
+        kernel = KernelDistances(self.n, self.subsets, self._kernel_block(), size, reference)
         classes = len(context.judge.attributes[context.attribute].classes)
         label = np.zeros((size, self.blocks, classes))
         ends = block_ends(self.n, self.blocks)

@@ -16,9 +16,9 @@ from editbench.base.conf import WORDING, option_file, option_names, unreadable, 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, no_such
 from editbench.base.instantiate import build
 from editbench.base.validation import arguments_of, load_target
+from editbench.networks.roles import ROLES
 from editbench.networks.scorer import Scorer
 
-ROLES = ("teacher", "judge")
 # Allowed keys. Those of WORDING are for listings and reports.
 TOP = ("name", *WORDING, *ROLES)
 

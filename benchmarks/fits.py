@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 
-from editbench.base.memory import keep_freed_memory
+from editbench.base.allocator import keep_freed_memory
 from editbench.base.spaces import Codes, Space
 from editbench.commands.demo import demo_settings
 from editbench.run.fits import fit_data

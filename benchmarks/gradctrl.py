@@ -35,7 +35,7 @@ import time
 import numpy as np
 import torch
 
-from editbench.base.memory import keep_freed_memory
+from editbench.base.allocator import keep_freed_memory
 from editbench.methods.gradctrl.exclusion import excluded_channels
 from editbench.methods.gradctrl.latent_classifier import SLOPE, Examples, LatentClassifier, train
 from editbench.walk.editor import FFHQ_W_SPREAD, unit_rows

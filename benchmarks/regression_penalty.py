@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from fits import load_fit_data
 
-from editbench.base.memory import keep_freed_memory
+from editbench.base.allocator import keep_freed_memory
 from editbench.commands.demo import demo_settings
 from editbench.methods.linear_regression import LinearRegression
 from editbench.methods.shared import meta_validation

@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.base.memory import keep_freed_memory
+from editbench.base.allocator import keep_freed_memory
 from editbench.base.spaces import WeightShift
 from editbench.networks.stylegan2.layers import ACTIVATION_GAIN, DEMODULATION_EPS, StyledConv
 

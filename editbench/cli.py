@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
 
+from editbench.base.allocator import keep_freed_memory
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.memory import keep_freed_memory
 from editbench.base.output import steady_output
 
 # Name of a command, which is that of its module in editbench.commands -> what it does. The modules

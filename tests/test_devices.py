@@ -17,7 +17,7 @@ from editbench.bank import build
 from editbench.bank.build import BankBuild, build_bank, build_shard, fix_layout
 from editbench.bank.layout import shard_folder
 from editbench.bank.spec import BankSpec
-from editbench.base.devices import forget_peak, free_memory, memory, to_device, to_host
+from editbench.base.devices import forget_peak, free_memory, main_memory, to_device, to_host
 from editbench.base.errors import BadFile
 from editbench.base.precision import use_precision
 from editbench.methods.shared.device_copies import DeviceCopies
@@ -83,7 +83,7 @@ def test_the_peak_is_that_of_the_job_and_its_device(monkeypatch):
         forget_peak(DEVICE)
         forget_peak("cpu")
         assert peak_memory_mb(DEVICE) == 2 and asked == [DEVICE]
-    assert peak_memory_mb("cpu") > 10 and 0 < free_memory() <= memory()
+    assert peak_memory_mb("cpu") > 10 and 0 < free_memory() <= main_memory()
 
 
 def test_copies_on_the_host_are_the_tensors_themselves():

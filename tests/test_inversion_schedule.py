@@ -14,10 +14,10 @@ from tests.test_inversion import normal
 def test_the_schedule_is_the_papers():
     default = Schedule()
     assert default.steps == 1000
-    assert [default.rate(t) for t in (0, 0.025, 0.05, 0.4, 0.75, 0.875, 1)] == pytest.approx(
-        [0, 0.05, 0.1, 0.1, 0.1, 0.05, 0]
-    )
-    assert [default.scale(t) for t in (0, 0.05, 0.375, 0.75, 1)] == pytest.approx(
+    assert [
+        default.learning_rate(t) for t in (0, 0.025, 0.05, 0.4, 0.75, 0.875, 1)
+    ] == pytest.approx([0, 0.05, 0.1, 0.1, 0.1, 0.05, 0])
+    assert [default.jitter_scale(t) for t in (0, 0.05, 0.375, 0.75, 1)] == pytest.approx(
         [0.05, 0.05 * (14 / 15) ** 2, 0.0125, 0, 0]
     )
 

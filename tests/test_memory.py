@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from editbench.base.memory import VARIABLES
+from editbench.base.allocator import VARIABLES
 
 # Writes to blocks of 64 MiB, which are freed at once, and prints how many pages the system gave for
 # all but the first.
 BLOCKS = """
 import ctypes, resource
-from editbench.base.memory import keep_freed_memory
+from editbench.base.allocator import keep_freed_memory
 keep_freed_memory()
 library = ctypes.CDLL(None)
 library.malloc.restype = ctypes.c_void_p

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, NonFinite
 from editbench.base.files import CannotWrite
-from editbench.base.images import to_uint8
+from editbench.base.images import to_host_bytes
 from editbench.base.seeding import normals
 from editbench.commands import world
 from editbench.networks.roles import Networks
@@ -261,7 +261,7 @@ def test_the_card_shows_pictures_that_are_not_square() -> None:
     assert shown.shape == (SHEET_ROWS * 4 * SHEET_ZOOM, SHEET_COLUMNS * 6 * SHEET_ZOOM, 3)
     # The first picture is black, and the next one stands to its right.
     assert (shown[:8, :12] == 0).all()
-    assert (shown[:8, 12:24] == to_uint8(pictures[1, 0, 0, 0]).item()).all()
+    assert (shown[:8, 12:24] == to_host_bytes(pictures[1, 0, 0, 0]).item()).all()
 
 
 def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:

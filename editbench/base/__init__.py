@@ -5,6 +5,7 @@
   builds components, `user_code` imports those of a user.
 - What determines a result: `identity`, `sources`.
 - Files: `files`, `text`.
-- The machine: `devices`, `precision`, `batches`, `memory`, `workers`.
+- Tensors that others must not change: `changes`.
+- The machine: `devices`, `precision`, `batches`, `allocator`, `workers`.
 - Messages: `errors`, `progress`, `output`.
 """

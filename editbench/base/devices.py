@@ -1,4 +1,4 @@
-"""Host and device: copies between them, and their free memory."""
+"""Devices: their names, copies between host and device, and memory."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ MEMORY_LIMITS = (
 def device_kind(device: str | torch.device) -> str:
     """'cpu', or the model of a GPU. Results of different kinds may differ in the last digits."""
     return torch.cuda.get_device_name(device) if is_gpu(device) else "cpu"
+
+
+def device_of(network: torch.nn.Module) -> torch.device:
+    """The device of a network; the host if it has no tensors."""
+    tensors = network.state_dict().values()
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 # -- copies ----------------------------------------------------------------------------------------
@@ -55,13 +61,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 # -- memory ----------------------------------------------------------------------------------------
-def device_of(network: torch.nn.Module) -> torch.device:
-    """The device of a network; the host if it has no tensors."""
-    tensors = network.state_dict().values()
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
-def memory() -> int:
+def main_memory() -> int:
     """Bytes of main memory, or the limit of a container."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in MEMORY_LIMITS:
@@ -92,7 +92,7 @@ def free_memory(device: str | torch.device = "cpu") -> int:
         return 0
     for line in lines:
         if line.startswith("MemAvailable"):
-            return min(int(line.split()[1]) * 1024, memory())  # the file gives KiB
+            return min(int(line.split()[1]) * 1024, main_memory())  # the file gives KiB
     return 0
 
 

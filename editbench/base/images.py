@@ -18,6 +18,6 @@ def to_bytes(image: Tensor) -> Tensor:
     return ((image.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
-def to_uint8(image: Tensor) -> Tensor:
+def to_host_bytes(image: Tensor) -> Tensor:
     """Convert images to bytes on the CPU, in contiguous memory, as files store them."""
     return to_bytes(image).cpu().contiguous()

@@ -31,7 +31,7 @@ from editbench.base.files import (
     write_json,
 )
 from editbench.base.identity import INVERSION_CODE, modules_digest
-from editbench.base.images import to_uint8
+from editbench.base.images import to_host_bytes
 from editbench.base.progress import Advance, progress
 from editbench.base.spaces import Codes, Space
 from editbench.inversion.images import ImageBatch, Images
@@ -175,7 +175,7 @@ def _make_block(
     if first < PICTURES:
         few = torch.from_numpy(part.index < PICTURES)
         save_file(
-            {"original": to_uint8(pixels)[few], "reconstruction": to_uint8(made)[few]},
+            {"original": to_host_bytes(pixels)[few], "reconstruction": to_host_bytes(made)[few]},
             folder / "pictures.safetensors",
         )
 

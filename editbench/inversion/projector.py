@@ -153,7 +153,7 @@ def invert(
     apart = goal.new_zeros(n)
     for step in range(spec.schedule.steps):
         t = step / spec.schedule.steps
-        optimiser.param_groups[0]["lr"] = spec.schedule.rate(t)
+        optimiser.param_groups[0]["lr"] = spec.schedule.learning_rate(t)
         codes = Codes(space, code + jitter(spec, step, index, code) * statistics.spread)
         image = decode_with(generator, codes, maps.maps) if maps else generator.decode(codes)
         apart = (distance.residual(image) - goal).square().sum(1)
@@ -207,7 +207,7 @@ def jitter(spec: ProjectionSpec, step: int, index: np.ndarray, code: Tensor) -> 
     Returns:
         Normal noise shaped like `code`, in units of the latents' spread.
     """
-    scale = spec.schedule.scale(step / spec.schedule.steps)
+    scale = spec.schedule.jitter_scale(step / spec.schedule.steps)
     # At the end there is no jitter; drawing numbers for it would only cost time.
     if scale == 0:
         return torch.zeros_like(code)

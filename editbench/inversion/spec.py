@@ -48,12 +48,12 @@ class Schedule:
             if not 0 < share <= 1:
                 raise EditbenchError(f"inversion.{name}={share} must be in (0, 1]")
 
-    def rate(self, t: float) -> float:
+    def learning_rate(self, t: float) -> float:
         """Learning rate at t: 0 at both ends, `lr` between the ramps."""
         down = min(1.0, (1 - t) / self.rampdown)
         return self.lr * (0.5 - 0.5 * math.cos(math.pi * down)) * min(1.0, t / self.rampup)
 
-    def scale(self, t: float) -> float:
+    def jitter_scale(self, t: float) -> float:
         """Standard deviation of the jitter at t, in units of the latents' spread."""
         return self.jitter * max(0.0, 1 - t / self.jitter_ramp) ** 2
 

@@ -56,20 +56,14 @@ def fetch_file(file: Published, again: bool = False) -> NetworkFile:
             return found
         # The file gets its name only after a check of its content.
         part = place.with_name(f".partial-{file.name}")
-        begun = 0
-        if part.is_file():
-            begun = part.stat().st_size
-        size = ""
-        if file.size:
-            size = f", {file.size / 1e6:.0f} MB"
+        begun = _size_of(part)
+        size = f", {file.size / 1e6:.0f} MB" if file.size else ""
         with status(f"fetching {file.source}{size}"):
             try:
                 if not (begun and _resume(file, part, begun)):
                     _download(file, part)
             except _Interrupted as error:
-                kept = 0
-                if part.is_file():
-                    kept = part.stat().st_size
+                kept = _size_of(part)
                 more = ""
                 if kept:
                     more = f"{kept} bytes are kept: `editbench fetch` goes on from there. "
@@ -99,6 +93,11 @@ def locate_file(file: Published | Mapping[str, Any], path: Path | str | None = N
     if is_offline():
         raise EditbenchError(missing_text([file]))
     return fetch_file(file)
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file; 0 if there is none."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 class _Interrupted(Exception):

@@ -129,7 +129,11 @@ class LPIPS(Perceptual):
     def __init__(self, weights: Path | str | Sequence[Path | str], size: int | None = 64) -> None:
         super().__init__()
         files = [weights] if isinstance(weights, (Path, str)) else list(weights)
-        tensors = {_vgg_name(name): value for file in files for name, value in _read(file).items()}
+        tensors = {
+            _vgg_name(name): value
+            for file in files
+            for name, value in _read_published(file).items()
+        }
         source = ", ".join(map(str, files))
         self.size = size
         self.about = f"LPIPS v0.1, VGG16 at {size or 'full size'}"
@@ -143,7 +147,7 @@ class LPIPS(Perceptual):
             for _ in range(depth):
                 layer = Conv3x3(width, channels)
                 parts = {
-                    part: _tensor(tensors, f"features.{place}.{part}", value.shape, source)
+                    part: _find_tensor(tensors, f"features.{place}.{part}", value.shape, source)
                     for part, value in layer.state_dict().items()
                 }
                 layer.load_state_dict(parts)
@@ -151,7 +155,7 @@ class LPIPS(Perceptual):
                 width = channels
                 place = place + 2
             name = f"lin{len(self.stages)}.model.1.weight"
-            linear = _tensor(tensors, name, torch.Size((1, width, 1, 1)), source).flatten()
+            linear = _find_tensor(tensors, name, torch.Size((1, width, 1, 1)), source).flatten()
             # The published weights are non-negative; their square root is used below.
             if bool((linear < 0).any()):
                 raise BadFile(
@@ -268,7 +272,7 @@ def per_position(x: Tensor, weight: Tensor | None = None) -> Tensor:
     return unit.flatten(1) * (x.shape[2] * x.shape[3]) ** -0.5
 
 
-def _read(path: Path | str) -> dict[str, Tensor]:
+def _read_published(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a safetensors or .pth file."""
     if Path(path).suffix not in (".pth", ".pt"):
         return read_tensors(path)
@@ -289,11 +293,15 @@ def _read(path: Path | str) -> dict[str, Tensor]:
 
 
 def _vgg_name(name: str) -> str:
+    """torchvision's name of a tensor of VGG16; any other name is unchanged."""
     # A saved LPIPS network has VGG16 in slices, but with torchvision's numbers.
     return re.sub(r"^net\.slice\d\.", "features.", name)
 
 
-def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size, source: str) -> Tensor:
+def _find_tensor(
+    tensors: Mapping[str, Tensor], name: str, shape: torch.Size, source: str
+) -> Tensor:
+    """A tensor of the files as float32, after checks of its shape and its numbers."""
     if name not in tensors:
         raise BadFile(f"{source}: no tensor '{name}'; {LPIPS_REMEDY}")
     if tensors[name].shape != shape:

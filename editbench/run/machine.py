@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editbench.base.compute_options import is_gpu
-from editbench.base.devices import free_memory, memory
+from editbench.base.devices import free_memory, main_memory
 from editbench.base.precision import AMPERE
 from editbench.run.environment import processor_model
 from editbench.run.launch import available_cores
@@ -64,7 +64,7 @@ class MeasuredPrecision:
 def devices() -> list[dict[str, Any]]:
     """The processor and all CUDA devices: name, description, memory and free memory in bytes."""
     found: list[dict[str, Any]] = [
-        {"name": "cpu", "what": processor(), "memory": memory(), "free": free_memory()}
+        {"name": "cpu", "what": processor(), "memory": main_memory(), "free": free_memory()}
     ]
     if not torch.cuda.is_available():
         return found

@@ -24,7 +24,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_atomic, write_json
-from editbench.base.images import to_uint8
+from editbench.base.images import to_host_bytes
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
@@ -280,7 +280,7 @@ def _generated(generator: Generator, seed: int, n: int) -> Iterator[Tensor]:
 @torch.inference_mode()
 def sheet(batches: Iterator[Tensor]) -> np.ndarray:
     """The pictures of a stream as one (rows H zoom, columns W zoom, 3) uint8 picture."""
-    x = to_uint8(torch.cat(list(batches)))
+    x = to_host_bytes(torch.cat(list(batches)))
     if x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
     height, width = x.shape[2:]

@@ -18,7 +18,7 @@ from editbench.bank.starts import Starts, draw_classes
 from editbench.base import seeding
 from editbench.base.attributes import Attributes
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
-from editbench.base.images import to_uint8
+from editbench.base.images import to_host_bytes
 from editbench.base.spaces import Codes, Space
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.engine import walk_starts
@@ -140,7 +140,7 @@ class CompositionObservation(AfterWalk):
         if self.pictures and context.generator.output == "image":
             few = kept[: self.pictures]
             stages = [drawn.codes, *(stage.codes for stage in (*forward, *backward))]
-            shown = [to_uint8(_decode(context, stage[few])) for stage in stages]
+            shown = [to_host_bytes(_decode(context, stage[few])) for stage in stages]
             arrays["pictures"] = torch.stack(shown, 1).numpy()
         return Observed(arrays, {"first": names[0], "then": names[1], "panels": list(PANELS)})
 

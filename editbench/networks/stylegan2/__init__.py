@@ -1,0 +1,1 @@
+"""StyleGAN2: its operations, layers, network, and the network as a generator."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from editbench.base.images import to_uint8
+from editbench.base.images import to_host_bytes
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
@@ -131,4 +131,4 @@ def small_pictures(images: Tensor) -> Tensor:
     if scale < 1:
         size = (max(1, round(high * scale)), max(1, round(wide * scale)))
         images = F.interpolate(images, size, mode="bilinear", antialias=True)
-    return to_uint8(images)
+    return to_host_bytes(images)

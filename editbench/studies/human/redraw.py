@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from editbench.bank.bank import Bank
 from editbench.base.errors import BadFile, EditbenchError, Unsupported, reason_of
-from editbench.base.images import to_uint8
+from editbench.base.images import to_host_bytes
 from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
 from editbench.report.load import Results
@@ -185,7 +185,7 @@ class Redraw:
         decoded = self.networks.generator.decode(self.editor.codes(walk))
         # All pictures are checked, since differences may affect only some of them.
         self._check(self.networks.judge(decoded).float().cpu().numpy(), starts, steps)
-        return [to_uint8(image).numpy() for image in decoded]
+        return [to_host_bytes(image).numpy() for image in decoded]
 
     def _check(self, logits: np.ndarray, starts: list[int], steps: list[int]) -> None:
         """Check that the judge's logits of redrawn pictures are those of the record."""

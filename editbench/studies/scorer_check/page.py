@@ -16,7 +16,7 @@ from torch import Tensor
 
 from editbench.base.attributes import Attribute
 from editbench.base.files import write_atomic
-from editbench.base.images import to_uint8
+from editbench.base.images import to_host_bytes
 from editbench.report.templates import page_environment
 from editbench.studies.scorer_check.checkup import Checkup
 from editbench.studies.scorer_check.sources import PictureSource
@@ -123,7 +123,7 @@ def join_pictures(decoded: Tensor) -> Image.Image:
 
     Small pictures are enlarged without smoothing.
     """
-    pixels = to_uint8(decoded).permute(0, 2, 3, 1).numpy()
+    pixels = to_host_bytes(decoded).permute(0, 2, 3, 1).numpy()
     # The strip is in colour.
     if pixels.shape[3] == 1:
         pixels = np.repeat(pixels, 3, 3)

@@ -1,4 +1,4 @@
-"""Settings of the memory allocator for processes of the command.
+"""Settings of the C library's memory allocator for processes of the command.
 
 Decoding allocates and frees many blocks of several megabytes. By default, the C library returns
 each of them to the system at once and later requests it again, page by page.

@@ -1,4 +1,4 @@
-"""Files that the disk or a limit does not let us write: the message names the remedy."""
+"""Files that the system does not let us write or read: the message names the remedy."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from editbench.bank.published.npy import read_npy
+from editbench.base.errors import BadFile
 from editbench.base.files import (
     CannotWrite,
     atomic_folder,
     claim_folder,
     create_folder,
     explain_disk_errors,
+    file_sha256,
     lock,
     write_atomic,
 )
+from editbench.networks.torchscript import kind_of
 
 VALUES = np.random.default_rng(0).random(10_000)
 
@@ -128,3 +132,11 @@ def test_a_folder_that_the_file_system_does_not_make_is_explained(
     ):
         write(Path("/proc") / name)
     assert raised.value.number == errno.ENOENT
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("read", [file_sha256, kind_of, read_npy])
+def test_a_file_that_cannot_be_read_is_explained(read: Callable[[Path], object]) -> None:
+    """Root may read every file, but nobody the first bytes of a process's memory."""
+    with pytest.raises(BadFile, match=r"^/proc/self/mem cannot be read .*check its permissions$"):
+        read(Path("/proc/self/mem"))

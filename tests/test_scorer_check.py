@@ -401,7 +401,7 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
         ({"input_size": [0, 32]}, r"scorer\.input_size must be \[height, width\]", EditbenchError),
         ({"input_range": ["a", 1]}, r"scorer\.input_range needs", EditbenchError),
         ({"std": [float("inf")] * 3}, r"scorer\.std needs a list of 3 finite", EditbenchError),
-        ({"antialias": "no"}, r"scorer\.antialias true or false, without quotes", EditbenchError),
+        ({"antialias": "no"}, r"scorer\.antialias=no must be true or false", EditbenchError),
         (
             {"attributes": [{"name": "a", "classes": [False, True]}]},
             "put them in quotes",

@@ -54,9 +54,22 @@ def digest(value: object, length: int = 12) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, read as a stream."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, read as a stream. Raises BadFile if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def cannot_read(path: Path, error: OSError) -> BadFile:
+    """The error for a file that exists but cannot be read.
+
+    Args:
+        path: of the file.
+        error: of the system.
+    """
+    return BadFile(f"{path} cannot be read ({error.strerror or error}); check its permissions")
 
 
 # -- errors of the disk ----------------------------------------------------------------------------

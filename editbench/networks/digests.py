@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import file_sha256
 from editbench.base.identity import tensors_digest
 from editbench.base.sources import source_hashes
@@ -215,5 +215,5 @@ def source_of(made: Any) -> str | dict[str, str]:
             return {name: text_hash for name, text_hash in found.items() if not is_ours(name)}
     try:
         return file_sha256(Path(file))
-    except OSError:
+    except BadFile:
         return ""

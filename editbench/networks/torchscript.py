@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from editbench.base.errors import BadFile, no_such
+from editbench.base.files import cannot_read
 
 # An operator that accesses the disk: as an attribute of any name (`torch` can be renamed), after
 # anything that the parser skips; or by a getattr, unless it has the form that torch itself writes,
@@ -45,17 +46,20 @@ def kind_of(path: Path | str) -> str:
     It is 'torchscript', 'export', 'state dict or pickled module', 'safetensors' or 'unknown'.
 
     Raises:
-        BadFile: there is no such file, or it is a truncated zip archive.
+        BadFile: there is no such file, it cannot be read, or it is a truncated zip archive.
     """
     path = Path(path)
     if not path.is_file():
         raise BadFile(
-            f"{path}: {no_such('file', path)}; check the path (relative ones start at the working directory; "
-            "data=FOLDER moves ${data})"
+            f"{path}: {no_such('file', path)}; check the path (relative ones start at the working "
+            "directory; data=FOLDER moves ${data})"
         )
     # The ending is not enough, since at least four formats use .pt.
-    with path.open("rb") as stream:
-        head = stream.read(16)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise cannot_read(path, error) from error
     if not zipfile.is_zipfile(path):
         if head.startswith(b"PK"):
             raise BadFile(f"{path}: an archive without its end, so truncated; {COPY_AGAIN}")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX
 
 from editbench.base.errors import BadFile, no_such
+from editbench.base.files import cannot_read
 
 ZIP = b"PK"  # of an .npz
 
@@ -20,13 +21,16 @@ def read_npy(path: Path | str, remedy: str = "save it with numpy.save") -> np.nd
         remedy: what to do if the file is of another kind; the end of the message.
 
     Raises:
-        BadFile: the file is missing, damaged, an .npz, or holds pickled objects.
+        BadFile: the file is missing, unreadable, damaged, an .npz, or holds pickled objects.
     """
     path = Path(path)
     if not path.is_file():
         raise BadFile(f"{path}: {no_such('file', path)}; check the path")
-    with path.open("rb") as stream:
-        begin = stream.read(len(MAGIC_PREFIX))
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(len(MAGIC_PREFIX))
+    except OSError as error:
+        raise cannot_read(path, error) from error
     # For any other content NumPy says that it is a pickle, and how to load it unsafely.
     if begin and not begin.startswith((MAGIC_PREFIX, ZIP)):
         raise BadFile(

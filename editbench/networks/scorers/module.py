@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.precision import casting
-from editbench.base.validation import check_numbers
+from editbench.base.validation import check_kind, check_numbers
 from editbench.networks.digests import network_digest
 from editbench.networks.external import (
     black_and_white,
@@ -90,11 +90,10 @@ class ModuleScorer(Scorer):
         quality: int | None = None,
     ) -> None:
         super().__init__()
-        if channels not in (1, 3) or not isinstance(antialias, bool):
-            raise EditbenchError(
-                "scorer.channels must be 1 or 3, and scorer.antialias true or false, without "
-                f"quotes; got {channels!r} and {antialias!r}"
-            )
+        check_kind("scorer.channels", channels, "int")
+        check_kind("scorer.antialias", antialias, "bool")
+        if channels not in (1, 3):
+            raise EditbenchError(f"scorer.channels={channels} must be 1 or 3")
         self.input_size = _picture_size(input_size)
         self.input_range = black_and_white("scorer.input_range", input_range)
         self.attributes, signs = declare(attributes)

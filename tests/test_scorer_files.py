@@ -31,7 +31,7 @@ from editbench.cli import main
 from editbench.networks.digests import describe, source_of
 from editbench.networks.exported import SIZE, known_operator, read_exported, rebuild
 from editbench.networks.scorer import Scorer
-from editbench.networks.scorers.callable import CallableScorer, resolve
+from editbench.networks.scorers.callable import CallableScorer
 from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
 from tests.scripted import save
@@ -675,7 +675,7 @@ def test_an_archive_that_unpacks_to_far_more_is_not_read(tmp_path: Path) -> None
 )
 def test_a_function_that_is_not_there(name: str, message: str) -> None:
     with pytest.raises(EditbenchError, match=message):
-        resolve(name)
+        CallableScorer(name, **DECLARED)
 
 
 def test_what_is_no_function_of_images(tmp_path: Path) -> None:

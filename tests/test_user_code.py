@@ -91,10 +91,10 @@ def test_a_file_never_takes_the_place_of_a_module(name, tmp_path):
     (tmp_path / f"{name}.py").write_text("class Mine: ...\n")
     user_code.search_folders(tmp_path)
     if name == "own_file":
-        assert load_target("method", f"{name}.Mine").__name__ == "Mine"
+        assert load_target("method._target_", f"{name}.Mine").__name__ == "Mine"
         return
     with pytest.raises(EditbenchError, match=f"the name is taken by .*: rename .*{name}.py"):
-        load_target("method", f"{name}.Mine")
+        load_target("method._target_", f"{name}.Mine")
 
 
 def test_a_folder_named_as_the_package_is_passed_over(tmp_path):
@@ -120,7 +120,7 @@ def test_a_folder_of_results_is_no_module(tmp_path):
 def test_what_is_nowhere_says_where_to_put_it(tmp_path):
     user_code.search_folders(tmp_path)
     with pytest.raises(EditbenchError, match=r"put own_absent\.py into the current folder"):
-        load_target("method", "own_absent.Mine")
+        load_target("method._target_", "own_absent.Mine")
     # A network within another component is first met where its source is hashed.
     with pytest.raises(
         EditbenchError, match=r"own_absent\.Mine .*put own_absent\.py into the curr"
@@ -144,7 +144,7 @@ def test_a_module_that_cannot_be_imported_says_where(name, text, message, tmp_pa
     with pytest.raises(
         EditbenchError, match=f"_target_={name}.Mine cannot be imported: .*{message}"
     ):
-        load_target("method", f"{name}.Mine")
+        load_target("method._target_", f"{name}.Mine")
     assert capfd.readouterr().err == ""  # the message says it all
 
 
@@ -153,7 +153,7 @@ def test_the_line_is_that_of_the_file_that_fails_and_not_of_the_one_that_imports
     (tmp_path / "own_inner.py").write_text("import json\n\njson.loads('x')\n")
     user_code.search_folders(tmp_path)
     with pytest.raises(EditbenchError, match=r"JSONDecodeError: .* \(.*own_inner\.py:3\)$"):
-        load_target("method", "own_outer.Mine")
+        load_target("method._target_", "own_outer.Mine")
 
 
 def test_a_worker_finds_what_its_sweep_finds(tmp_path, monkeypatch):

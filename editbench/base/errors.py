@@ -53,6 +53,17 @@ def no_such(kind: str, path: Path) -> str:
     return f"no such {kind}"
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names, for a message: ' Did you mean 'smile'?'; '' if none is near.
+
+    Args:
+        name: the unknown name.
+        known: the existing names.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=CLOSE)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
 class EditbenchError(Exception):
     """Base of all errors that are printed without a traceback."""
 
@@ -78,13 +89,10 @@ class UnknownName(EditbenchError, KeyError):
     ) -> None:
         # Sorted, so that the message does not depend on the order of registration.
         names = sorted(set(known))
-        near = difflib.get_close_matches(name, names, n=1, cutoff=CLOSE)
-        hint = ""
-        if near:
-            hint = f" Did you mean '{near[0]}'?"
+        hint = did_you_mean(name, names)
         available = ", ".join(names) or "none"
         see = f" See `{command} --help`." if command else ""
-        if advice and not near:
+        if advice and not hint:
             see += f" {advice}"
         self.message = f"unknown {kind} '{name}'.{hint} Available: {available}.{see}"
         super().__init__(self.message)

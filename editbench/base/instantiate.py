@@ -71,7 +71,7 @@ def _refuse_unknown(options: Any, key: str = "") -> None:
 
     if isinstance(options, Mapping):
         if isinstance(options.get("_target_"), str):
-            load_target(key, options["_target_"])
+            load_target(f"{key}._target_".removeprefix("."), options["_target_"])
         for name, value in options.items():
             _refuse_unknown(value, f"{key}.{name}" if key else str(name))
     elif isinstance(options, list):

@@ -17,7 +17,14 @@ from editbench.base.annotations import (
     item_annotation,
     matches,
 )
-from editbench.base.errors import EditbenchError, UnknownName, at_line, frames_of, one_line
+from editbench.base.errors import (
+    EditbenchError,
+    UnknownName,
+    at_line,
+    did_you_mean,
+    frames_of,
+    one_line,
+)
 
 # Words that YAML does not read as text unless they are quoted.
 NO_TEXT = ("", "null", "true", "false")
@@ -236,7 +243,7 @@ def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
         EditbenchError: `target` cannot be imported, an argument is missing, or a value is not of
             the kind of the argument's annotation.
     """
-    known, takes_any = arguments_of(load_target(key, target))
+    known, takes_any = arguments_of(load_target(f"{key}._target_", target))
     for name, value in options.items():
         if name.startswith(HYDRA_PREFIX):
             continue
@@ -253,7 +260,7 @@ def load_target(key: str, target: str) -> Callable[..., Any]:
     """The class or function of a dotted name.
 
     Args:
-        key: group or option of the configuration whose `_target_` it is, for the message.
+        key: whose value it is, for the message: 'method._target_'.
         target: such as 'my_module.MyClass'.
 
     Raises:
@@ -264,9 +271,7 @@ def load_target(key: str, target: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         reason = f"{one_line(error)}{_place(error)}"
         remedy = user_code.hint(target)
-        raise EditbenchError(
-            f"{key}._target_={target} cannot be imported: {reason}{remedy}"
-        ) from error
+        raise EditbenchError(f"{key}={target} cannot be imported: {reason}{remedy}") from error
 
 
 def _imported(target: str) -> Any:
@@ -280,7 +285,13 @@ def _imported(target: str) -> Any:
         # In a package, this may be a module that has not been imported yet.
         if not hasattr(found, word) and hasattr(found, "__path__"):
             importlib.import_module(".".join(words[:count]))
-        found = getattr(found, word)
+        try:
+            found = getattr(found, word)
+        except AttributeError as error:
+            near = did_you_mean(word, dir(found))
+            if near:
+                raise AttributeError(f"{error}.{near}") from error
+            raise
     return found
 
 

@@ -472,7 +472,7 @@ def _unknown_option(key: str, name: str, options: Any, named: str) -> EditbenchE
     """
     target = options.get("_target_")
     if target is not None:
-        arguments, _ = arguments_of(load_target(key, target))
+        arguments, _ = arguments_of(load_target(f"{key}._target_", target))
         # Hydra knows the keys of the YAML, but not the arguments of the class.
         if name in arguments:
             return EditbenchError(

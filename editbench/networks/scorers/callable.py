@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from editbench.base.errors import EditbenchError, UnknownName
+from editbench.base.errors import EditbenchError
 from editbench.base.files import digest
+from editbench.base.validation import load_target
 from editbench.networks.digests import describe, network_digest, source_of
 from editbench.networks.scorers.module import ModuleScorer
 
@@ -49,8 +49,8 @@ class CallableScorer(ModuleScorer):
     The other arguments are those of ModuleScorer.
 
     Raises:
-        UnknownName: there is no such module or function.
-        EditbenchError: it is not callable, or its output does not fit the attributes.
+        EditbenchError: it cannot be imported, is not callable, or its output does not fit the
+            attributes.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class CallableScorer(ModuleScorer):
     ) -> None:
         # The name in records and in the digest.
         name = function if isinstance(function, str) else type(function).__name__
-        called = function
+        called: Any = function
         if isinstance(function, str):
-            called = resolve(function)
+            called = load_target("scorer.function", function)
         if not callable(called):
             raise EditbenchError(
                 f"scorer.function {name} is a {type(called).__name__}, not a function of images"
@@ -83,42 +83,3 @@ class CallableScorer(ModuleScorer):
             if isinstance(function, str):
                 parts.append(digest(source_of(type(called))))
             self.digest = network_digest(called, *parts)
-
-
-def resolve(name: str) -> Any:
-    """The object of a dotted name, package.module.object (or .Class.method).
-
-    Raises:
-        UnknownName: the module or the object in it does not exist.
-        EditbenchError: importing the module fails.
-    """
-    parts = name.split(".")
-    # The longest part that is a module; the rest are attributes.
-    for end in range(len(parts) - 1, 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:end]))
-        except ModuleNotFoundError as error:
-            # The module itself is missing, not a module that it imports.
-            if error.name is not None and ".".join(parts[:end]).startswith(error.name):
-                continue
-            raise EditbenchError(
-                f"scorer.function {name}: importing it failed ({error})"
-            ) from error
-        except Exception as error:  # importing a user's module may raise anything
-            raise EditbenchError(
-                f"scorer.function {name}: importing it failed ({type(error).__name__}: {error})"
-            ) from error
-        for part in parts[end:]:
-            if not hasattr(found, part):
-                raise UnknownName(
-                    f"function of {getattr(found, '__name__', found)}",
-                    part,
-                    [key for key in vars(found) if not key.startswith("_")],
-                )
-            found = getattr(found, part)
-        return found
-    raise UnknownName(
-        "module (put it into the current folder or beside --config-dir)",
-        parts[0] if len(parts) > 1 else name,
-        [],
-    )

@@ -112,7 +112,7 @@ def _build_scorer(config: Any, where: str) -> Scorer:
             f"{where}: needs _target_: the dotted name of a scorer's class, e.g. "
             "editbench.networks.scorers.exported.FileScorer"
         )
-    target = load_target(where, config["_target_"])
+    target = load_target(f"{where}._target_", config["_target_"])
     # A function as _target_ has no class with arguments to check.
     if inspect.isclass(target):
         known = keys_of(target)

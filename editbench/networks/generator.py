@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName, WrongType
 from editbench.base.precision import casting
 from editbench.base.spaces import Codes, Space
-from editbench.base.validation import check_kind
+from editbench.base.validation import in_yaml
 from editbench.networks.external import fix_modes
 
 
@@ -215,11 +215,11 @@ class Generator(nn.Module, abc.ABC):
         raise EditbenchError(f"layer '{layer}' is not used in decoding {codes.space.name} codes")
 
 
-def check_truncation(psi: float, with_zero: bool = False) -> float:
+def check_truncation(psi: Any, with_zero: bool = False) -> float:
     """Check the option truncation_psi of a generator.
 
     Args:
-        psi: of the configuration.
+        psi: of the configuration, of any type.
         with_zero: whether 0 is allowed. Where z is scaled, it would make all samples the same one.
 
     Returns:
@@ -228,11 +228,11 @@ def check_truncation(psi: float, with_zero: bool = False) -> float:
     Raises:
         EditbenchError: it is not a number from 0 to 1.
     """
-    check_kind("generator.truncation_psi", psi, "float")
-    if 0 < psi <= 1 or (psi == 0 and with_zero):
+    is_number = isinstance(psi, int | float) and not isinstance(psi, bool)
+    if is_number and (0 < psi <= 1 or (psi == 0 and with_zero)):
         return float(psi)
     allowed = "between 0 and 1" if with_zero else "above 0 and at most 1"
-    raise EditbenchError(f"generator.truncation_psi={psi} must be {allowed}")
+    raise EditbenchError(f"generator.truncation_psi={in_yaml(psi)} must be a number {allowed}")
 
 
 class _Reached(Exception):

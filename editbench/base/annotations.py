@@ -11,15 +11,31 @@ import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-# Name of a plain type -> its Python types, and what a value of it is called, alone and in a list.
-KINDS: dict[str, tuple[tuple[type, ...], str, str]] = {
-    "int": ((int,), "a whole number", "whole numbers"),
-    "float": ((int, float), "a number", "numbers"),
-    "str": ((str,), "text", "text"),
-    "bool": ((bool,), "true or false", "true or false"),
-    "Path": ((str, Path), "a path", "paths"),
-    "None": ((type(None),), "null", "null"),
+
+class Kind(NamedTuple):
+    """A plain type of a configuration.
+
+    Args:
+        types: Python types of its values.
+        one: what a value is called in a message.
+        several: what values are called.
+    """
+
+    types: tuple[type, ...]
+    one: str
+    several: str
+
+
+# By the names in annotations.
+KINDS = {
+    "int": Kind((int,), "a whole number", "whole numbers"),
+    "float": Kind((int, float), "a number", "numbers"),
+    "str": Kind((str,), "text", "text"),
+    "bool": Kind((bool,), "true or false", "true or false"),
+    "Path": Kind((str, Path), "a path", "paths"),
+    "None": Kind((type(None),), "null", "null"),
 }
 # The argument inside the brackets may itself be such an annotation.
 LIST = re.compile(r"(?:[\w.]*Sequence|list)\[(.+)\]")
@@ -32,9 +48,6 @@ def annotation_text(argument: inspect.Parameter) -> str:
     # It already is text if the module has `from __future__ import annotations`. str() of a type is
     # "<class 'int'>".
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    # str() of a type with arguments, such as list[int], has no name.
-    if not isinstance(annotation, str) and hasattr(annotation, "__args__"):
-        text = str(annotation)
     return text.replace(" ", "")
 
 
@@ -82,7 +95,7 @@ def _matches_part(value: object, part: str) -> bool:
         )
     if isinstance(value, bool):
         return part == "bool"
-    return isinstance(value, KINDS[part][0])
+    return isinstance(value, KINDS[part].types)
 
 
 def in_words(annotation: str, several: bool = False) -> str:
@@ -103,5 +116,5 @@ def in_words(annotation: str, several: bool = False) -> str:
             start = "mappings" if several else "a mapping"
             words.append(f"{start} from names to {in_words(inner[1], True)}")
         else:
-            words.append(KINDS[part][2 if several else 1])
+            words.append(KINDS[part].several if several else KINDS[part].one)
     return " or ".join(words)

@@ -126,8 +126,9 @@ def comparison(results: Results) -> pd.DataFrame:
                     f"{name}_{metric}{key}": value
                     for key, value in _value(results, one, metric).items()
                 }
-            walked = one is not None and one["status"] == "done"
-            row[f"{name}_distance"] = _distance(results.root / one["run_id"]) if walked else np.nan
+            row[f"{name}_distance"] = np.nan
+            if one is not None and one["status"] == "done":
+                row[f"{name}_distance"] = _distance(results.root / one["run_id"])
         # Only for the run from images, since generated starts have no true classes.
         if run["status"] == "done":
             row |= _against_images(results.root / run["run_id"])

@@ -38,8 +38,8 @@ KINDS = {
     "None": Kind((type(None),), "null", "null"),
 }
 # The argument inside the brackets may itself be such an annotation.
-LIST = re.compile(r"(?:[\w.]*Sequence|list)\[(.+)\]")
-MAPPING = re.compile(r"(?:[\w.]*Mapping|dict)\[str,(.+)\]")
+LIST = re.compile(r"(?:Sequence|list)\[(.+)\]")
+MAPPING = re.compile(r"(?:Mapping|dict)\[str,(.+)\]")
 
 
 def annotation_text(argument: inspect.Parameter) -> str:
@@ -48,7 +48,8 @@ def annotation_text(argument: inspect.Parameter) -> str:
     # It already is text if the module has `from __future__ import annotations`. str() of a type is
     # "<class 'int'>".
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return text.replace(" ", "")
+    # Names without their modules: collections.abc.Sequence is Sequence.
+    return re.sub(r"(?:\w+\.)+|\s", "", text)
 
 
 def alternatives(annotation: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.module_generator import ModuleGenerator
+from editbench.networks.scorers.module import ModuleScorer
 from editbench.run.compose import compose_config
 from tests.by_config import load_networks
 
@@ -156,3 +158,72 @@ def test_a_module_whose_weights_were_forgotten_is_refused(tmp_path: Path) -> Non
     save_file(weights, tmp_path / "weights.safetensors")
     file.write_text(yaml.safe_dump(declared | {"weights": str(tmp_path / "weights.safetensors")}))
     assert load_networks(compose_config([f"generator={file}"])).generator.z_dim == 12
+
+
+class NormalisedInPlace(nn.Module):
+    """Projects z to a sphere, and writes the result over the z that it was given."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.tanh(z.div_(z.norm(dim=1, keepdim=True)))
+
+
+class Conditional(nn.Module):
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return torch.tanh(z + label)
+
+
+def test_a_network_that_writes_over_its_codes_is_refused() -> None:
+    with pytest.raises(EditbenchError, match=r"changes its input z in place.*not `z /= norm`"):
+        ModuleGenerator(NormalisedInPlace(), 12, (3, 2, 2))
+
+
+def test_a_network_that_needs_a_label_is_told_to_fix_it() -> None:
+    with pytest.raises(EditbenchError, match=r"label.*whose forward takes z alone"):
+        ModuleGenerator(Conditional(), 12, (3, 2, 2))
+
+
+# -- classifiers -----------------------------------------------------------------------------------
+class Means(nn.Module):
+    """Two logits of an image: the means of its first two channels, changed by `change`."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.change(images.mean((2, 3))[:, :2] * 9)
+
+
+class PutsItselfIntoTraining(nn.Module):
+    """Batch normalisation that `forward` switches to the statistics of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.train()
+        return self.norm(images).mean((2, 3))[:, :2] * 9
+
+
+BOTH = [{"name": "a", "classes": ["no", "yes"]}, {"name": "b", "classes": ["no", "yes"]}]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Means(lambda logits: nn.functional.dropout(logits, 0.5, training=True)),
+        Means(lambda logits: logits - logits.mean(0)),
+        PutsItselfIntoTraining(),
+    ],
+    ids=["dropout", "neighbours", "training mode"],
+)
+def test_logits_that_depend_on_more_than_the_image_are_refused(network: nn.Module) -> None:
+    with pytest.raises(EditbenchError, match=r"the logits of an image change by .* call to call"):
+        ModuleScorer(network, BOTH, (8, 8))
+
+
+def test_logits_of_the_image_alone_are_accepted() -> None:
+    scorer = ModuleScorer(Means(lambda logits: logits), BOTH, (8, 8))
+    images = torch.rand(5, 3, 8, 8)
+    torch.testing.assert_close(scorer(images), images.mean((2, 3))[:, :2] * 9)

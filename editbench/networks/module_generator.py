@@ -52,8 +52,8 @@ class ModuleGenerator(Generator):
 
     Raises:
         BadFile: the weights do not fit the network.
-        EditbenchError: z_dim, shape or range do not fit, or an image is random or depends on the
-            others in its batch.
+        EditbenchError: z_dim, shape or range do not fit, an image is random or depends on the
+            others in its batch, or the network changes z in place.
         NonFinite: the output has NaN or infinity. All of these are detected when loading.
     """
 
@@ -151,7 +151,14 @@ class ModuleGenerator(Generator):
         """Decode a few z and check the output against the declaration."""
         # Fixed z, so that the outcome is always the same.
         z = torch.from_numpy(normals(0, "probe", 0, PROBES, self.z_dim)).float()
+        given = z.clone()
         out = self._probe(z)
+        # Otherwise every decode would move the codes of the bank and of the walks.
+        if not torch.equal(z, given):
+            raise EditbenchError(
+                f"{self.source}: the network changes its input z in place; compute on a new tensor "
+                "in its forward: `z = z / norm`, not `z /= norm` or z.div_(norm)"
+            )
         if not isinstance(out, Tensor):
             raise EditbenchError(
                 f"{self.source}: the network returns {type(out).__name__}, but one tensor is "
@@ -196,9 +203,13 @@ class ModuleGenerator(Generator):
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             # A network that was traced with PROBES fails only for another number of z.
             self._refuse_fixed_batch(error)
+            remedy = "change generator.z_dim"
+            # For example a conditional network, called without its label.
+            if isinstance(error, TypeError):
+                remedy += ", or wrap the network in a module whose forward takes z alone"
             raise EditbenchError(
                 f"{self.source}: the network does not take z of shape {tuple(z.shape)} "
-                f"({telling_line(error)}); change generator.z_dim"
+                f"({telling_line(error)}); {remedy}"
             ) from error
 
     def _refuse_fixed_batch(self, cause: Exception | None = None) -> None:

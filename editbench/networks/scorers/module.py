@@ -64,11 +64,17 @@ class ModuleScorer(Scorer):
 
     Raises:
         BadFile: the weights do not fit the network.
-        EditbenchError: the output does not fit the attributes, or has undeclared probabilities.
+        EditbenchError: the output does not fit the attributes, has undeclared probabilities, is
+            random, or depends on the other images of the batch.
         NonFinite: the output has NaN or infinity. All of these are detected when loading.
         Unsupported: an editor needs gradients, and the network has none.
     """
 
+    # What to do about an output that depends on the batch or on chance.
+    remedy = (
+        "no layer may mix the samples of a batch, and forward must neither draw random numbers nor "
+        "call train()"
+    )
     sign: Tensor  # (width,)
     mean: Tensor  # (channels, 1, 1)
     std: Tensor
@@ -128,6 +134,7 @@ class ModuleScorer(Scorer):
                 raise EditbenchError(f"scorer.std needs positive numbers; got {row.tolist()}")
             self.register_buffer(name, row.view(-1, 1, 1), persistent=False)
         self._check()
+        self._check_batches()
         parts = (
             signs,
             self.attributes.as_config(),
@@ -228,6 +235,31 @@ class ModuleScorer(Scorer):
             )
         # A network that was traced with two images fails for another number.
         self._probe(images[:1])
+
+    @torch.no_grad()
+    def _check_batches(self) -> None:
+        """Check that an image gets the same logits alone and in a batch of other images."""
+        # 64 x 64 is large enough for the strides of classifiers.
+        height, width = self.input_size or (64, 64)
+        rng = torch.Generator().manual_seed(0)
+        images = torch.rand(3, self.channels, height, width, generator=rng) * 2 - 1
+        # A network that was traced with two images has passed the check of the declaration.
+        try:
+            whole = self(images)
+            alone = self(images[:1])
+        except EditbenchError as error:
+            self.refuse_fixed_batch(error)
+            raise
+        if len(whole) != len(images) or len(alone) != 1:
+            self.refuse_fixed_batch()
+        # 1e-3 is far above rounding differences from another order of sums.
+        gap = float((whole[:1] - alone).abs().max())
+        if not gap <= 1e-3 * (1 + float(whole.abs().max())):
+            raise EditbenchError(
+                f"{self.source}: the logits of an image change by {gap:.3g} with the other images "
+                "of its batch, or from call to call: batch normalisation or dropout is in training "
+                f"mode; {self.remedy}"
+            )
 
     def _probe(self, images: Tensor) -> Any:
         """The network's output for images.

@@ -221,6 +221,26 @@ def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     assert "No ranking" in report_of(tmp_path).read_text()
 
 
+def test_runs_of_a_setting_with_other_weights_of_the_judge_are_named(tmp_path: Path) -> None:
+    same = {"generator": "11aa", "teacher": "22bb"}
+    for method in ("a", "b"):
+        fake_run(tmp_path, method, "smile", made={"hashes": same | {"judge": "33cc"}})
+    assert load(tmp_path).problems == ()
+    other = fake_run(tmp_path, "c", "smile", made={"hashes": same | {"judge": "44dd"}})
+    # Records without hashes, such as those of failed jobs, say nothing.
+    fake_run(tmp_path, "d", "smile", status="failed", reason="no")
+    (found,) = load(tmp_path).problems
+    assert found.name == "judge"
+    assert f"not comparable: {other.name} and a-smile" in found.reason
+    assert "out=FOLDER" in found.reason
+    assert "weights or code of the network differ" in report_of(tmp_path).read_text()
+    # Two worlds are two settings.
+    for world, weights in (("one", "11aa"), ("other", "55ee")):
+        made = {"hashes": {"generator": weights}}
+        fake_run(tmp_path / "worlds", "a", "smile", made=made, generator=world, tag=world)
+    assert load(tmp_path / "worlds").problems == ()
+
+
 def test_mixed_metric_versions_are_named_and_the_rest_is_made(tmp_path: Path) -> None:
     rows = metric_rows()
     old = fake_run(

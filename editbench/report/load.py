@@ -35,6 +35,8 @@ STATUS_KEYS = ("status", "method", "attribute", "generator")
 # configuration.
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
 ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
+# Networks of a run whose hashes the provenance has.
+NETWORKS = ("generator", "teacher", "judge")
 VERSION_TYPES = {name: ROW_TYPES[name] for name in ("metric", "version")}
 # Type of a column in a report -> its type in Arrow. The only objects are true, false and missing.
 ARROW_TYPES = {
@@ -269,6 +271,7 @@ def load(
     # Before pooling, since a mean over seeds would hide different versions.
     versions = {run_id: one.versions for run_id, one in read.items()}
     problems += mixed_versions(table, _join(versions, VERSION_TYPES))
+    problems += mixed_networks(table, provenance)
     read_tables = partial(_read_tables, root)
     if by_seed:
         rows, samples = read_tables(table.loc[table["status"] == "done", "run_id"])
@@ -316,6 +319,43 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
             "run their jobs again",
         )
         for (setting, sides), metrics in found.items()
+    ]
+
+
+def mixed_networks(
+    runs: pd.DataFrame, provenance: Mapping[str, Mapping[str, Any]]
+) -> list[Problem]:
+    """Settings whose runs had different weights of a network, for example of a retrained judge.
+
+    Settings are told apart by their options. A file of weights may change under its name.
+
+    Args:
+        runs: `Results.runs`, one row per record.
+        provenance: run_id -> provenance; records without hashes are ignored.
+
+    Returns:
+        One problem for all networks of a setting that differ between the same runs.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for setting, group in runs.groupby("setting"):
+        for network in NETWORKS:
+            by_hash: dict[str, list[str]] = {}
+            for run_id in sorted(group["run_id"]):
+                hashes = provenance[run_id].get("hashes") or {}
+                if network in hashes:
+                    by_hash.setdefault(str(hashes[network]), []).append(run_id)
+            if len(by_hash) > 1:
+                # The smaller part first, which is probably the one to repeat.
+                parts = sorted(by_hash.values(), key=len)
+                sides = " and ".join(", ".join(part) for part in parts)
+                found.setdefault((str(setting), sides), []).append(network)
+    return [
+        Problem(
+            f"{', '.join(networks)}" + (f" ({setting})" if setting else ""),
+            f"weights or code of the network differ, not comparable: {sides}. Run all jobs again "
+            "with the present files, or keep the two in separate folders (out=FOLDER)",
+        )
+        for (setting, sides), networks in found.items()
     ]
 
 

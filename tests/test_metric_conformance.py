@@ -138,3 +138,27 @@ def test_one_crash_in_several_checks_is_told_once(tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.count("KeyError: 'effect'") == 1 and "\nsamples, merge, reset failed\n" in told
     assert "3 checks: 3 failed" in told
+
+
+def test_a_metric_declares_the_columns_that_an_observation_adds(tmp_path, capsys):
+    """The invented walks have a column for each, also where a walk became NaN."""
+    file = tmp_path / "sharpness.py"
+    code = (BROKEN_METRICS / "mean_steps.py").read_text()
+    code = code.replace('stops["step"].to_numpy(float)', 'stops["sharpness"].to_numpy(float)')
+    file.write_text(code)
+    assert main(["conform", str(file), "--only", "rows"]) == 1
+    told = capsys.readouterr().out
+    assert "KeyError: 'sharpness'" in told and "declared by `reads = (NAME,)`" in told
+    declared = tmp_path / "declared.py"
+    declared.write_text(code.replace("produces = {", "reads = ('sharpness',)\n    produces = {"))
+    results = checked(declared)
+    assert list(results) == of_status(results, "passed")
+
+
+def test_columns_of_an_observation_change_no_other_column():
+    plain = make_walks(seed=3).table
+    more = make_walks(seed=3, reads=("sharpness", "hue")).table
+    assert list(more.columns) == [*plain.columns, "sharpness", "hue"]
+    assert more[list(plain.columns)].equals(plain)
+    lost = diverged(make_walks(reads=("hue",)), 6).table
+    assert lost["hue"].isna().equals(~lost["finite"])

@@ -28,10 +28,11 @@ from editbench.run import stages
 from editbench.run.compose import compose_config
 from editbench.run.overrides import check_overrides
 from editbench.run.record import Record
-from editbench.walk.editor import Editor, FitReport
-from editbench.walk.metric import MetricResult, ObservationMetric, ResultBuilder
+from editbench.walk.editor import Editor, FitReport, Walk
+from editbench.walk.metric import Metric, MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.observation import (
     AfterWalk,
+    DuringWalk,
     ObservationContext,
     Observed,
     observation_file,
@@ -49,6 +50,7 @@ from editbench.walk.strength import (
     start_walks,
 )
 from editbench.walk.stride import find_stride
+from editbench.walk.trajectory import Trajectories
 from tests.by_config import load_bank, load_networks, make_run_id, run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 
@@ -215,6 +217,62 @@ def test_without_its_observation_a_metric_says_so_and_the_rest_is_there(tmp_path
     )
     rows = pd.read_parquet(next(tmp_path.glob("along*")) / "rows.parquet")
     assert rows.loc[rows["metric"] == "accuracy", "value"].notna().all()
+
+
+class Largest(DuringWalk):
+    """The largest pixel of every decoded sample."""
+
+    def measure(
+        self, walk: Walk, codes: Codes, decoded: Tensor, reference: Tensor
+    ) -> dict[str, Tensor]:
+        return {"largest": decoded.flatten(1).max(1).values}
+
+
+class LargestAtTheStart(Metric):
+    name = "largest_at_the_start"
+    produces = {"largest_at_the_start": None}
+    reads = ("largest",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_columns("start", "value")
+
+    def update(self, trajectories: Trajectories) -> None:
+        first = trajectories.table[trajectories.table["step"] == 0]
+        self.append(start=first["start"].to_numpy(), value=first["largest"].to_numpy(float))
+
+    def compute(self) -> MetricResult:
+        values = self.sorted_columns("value")["value"]
+        out = ResultBuilder()
+        out.add("largest_at_the_start", float(values.mean()), len(values))
+        return out.result()
+
+
+def test_a_metric_reads_a_column_that_was_measured_during_the_walk(tmp_path):
+    def row_of(cfg) -> dict:
+        cfg.metric.largest = OmegaConf.create({"_target_": f"{__name__}.LargestAtTheStart"})
+        outcome = run_job(cfg)
+        rows = pd.read_parquet(Path(cfg.out) / outcome.run_id / "rows.parquet")
+        assert outcome.status == "done" and rows["metric"].eq("accuracy").any()
+        return rows[rows["metric"] == "largest_at_the_start"].iloc[0].to_dict()
+
+    cfg = toy_config(tmp_path)
+    cfg.observation = OmegaConf.create({"largest": {"_target_": f"{__name__}.Largest"}})
+    found = row_of(cfg)
+    run = next(tmp_path.glob("along*"))
+    kept = pd.read_parquet(run / "trajectory.parquet")
+    starts = torch.tensor(sorted(set(kept["start"])))
+    generator = load_networks(cfg).generator
+    test = load_bank(cfg).split("test")
+    places = [test.index.tolist().index(start) for start in starts.tolist()]
+    codes = test.codes(generator.latent_space)[places]
+    images = generator.decode(Codes(generator.latent_space, codes))
+    expected = np.mean([float(image.max()) for image in images])
+    assert found["value"] == pytest.approx(expected, rel=1e-5) and found["count"] == len(starts)
+    # Without the observation the rest is there, and the row says what is missing.
+    lacking = row_of(toy_config(tmp_path / "without"))
+    assert np.isnan(lacking["value"])
+    assert "no observation measured 'largest': run the job with" in lacking["note"]
 
 
 def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the_job(

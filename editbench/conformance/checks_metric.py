@@ -46,8 +46,6 @@ class MetricSubject:
     ) -> None:
         self.factory = factory
         self.figure = figure
-        self.walks = make_walks()
-        self.starts = self.walks.table["start"].unique()
 
     def make(self) -> Any:
         """A new metric."""
@@ -64,6 +62,21 @@ class MetricSubject:
     def made(self) -> Any:
         """A metric that is asked about itself; it is not updated."""
         return self.make()
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """Columns of an observation that its walks need."""
+        return tuple(self.made.reads)
+
+    @cached_property
+    def walks(self) -> Trajectories:
+        """Sound walks towards an attribute of two classes."""
+        return make_walks(reads=self.reads)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Ids of the starts of `walks`."""
+        return self.walks.table["start"].unique()
 
     @cached_property
     def whole(self) -> MetricResult:
@@ -174,7 +187,7 @@ def classes(subject: MetricSubject) -> str:
     """Compute the metric for walks between many classes, and between ordered ones."""
     subject.need_walks()
     fix = "use Trajectories.effect, .labels and .dependency, which know the layout of the logits"
-    for walks in many_classes():
+    for walks in many_classes(subject.reads):
         count = len(walks.attributes[walks.attribute].classes)
         where = f"for walks towards '{walks.attribute}' of {count} classes"
         _check_rows(subject, _computed(subject, walks, where, fix), where)
@@ -186,7 +199,9 @@ def one_attribute(subject: MetricSubject) -> str:
     subject.need_walks()
     where = "for a job with one attribute"
     fix = "an array over the other attributes may have no column: guard means and maxima of it"
-    _check_rows(subject, _computed(subject, make_walks(ALONE), where, fix), where)
+    _check_rows(
+        subject, _computed(subject, make_walks(ALONE, reads=subject.reads), where, fix), where
+    )
     return "no other attribute is needed"
 
 
@@ -294,7 +309,7 @@ def reset(subject: MetricSubject) -> str:
     """Use one metric for two runs, with a reset between them."""
     subject.need_walks()
     metric = subject.make()
-    metric.update(make_walks(seed=1))
+    metric.update(make_walks(seed=1, reads=subject.reads))
     metric.compute()
     metric.reset()
     metric.update(copy.deepcopy(subject.walks))
@@ -382,7 +397,9 @@ def figure(subject: MetricSubject) -> str:
     _draw(subject, _records(subject, []), "a report without its rows", fix)
     if isinstance(subject.make(), ObservationMetric):
         return "draws nothing where there is nothing"
-    results = [subject.result(make_walks(seed=seed)) for seed in range(len(METHODS))]
+    results = []
+    for seed in range(len(METHODS)):
+        results.append(subject.result(make_walks(seed=seed, reads=subject.reads)))
     drawings = _draw(subject, _records(subject, results), "a report of two methods", fix)
     files = [one.file for one in drawings]
     if len(set(files)) < len(files):

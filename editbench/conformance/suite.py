@@ -24,7 +24,7 @@ from editbench.conformance.subject import Subject
 from editbench.conformance.testbeds import LatentJudge, PictureJudge
 from editbench.conformance.verdicts import CheckResult, Skipped, Verdict, describe_error
 from editbench.walk.editor import Editor
-from editbench.walk.metric import Metric
+from editbench.walk.metric import UNDECLARED, Metric
 
 
 @dataclass(frozen=True)
@@ -294,10 +294,13 @@ def _result(check: Check, subject: Subject | MetricSubject) -> CheckResult:
         return _as_result(check, verdict.status, f"{verdict}\n{place}")
     except Exception as error:
         # Code of the editor that the check did not expect to fail.
+        fix = "the code at that line"
+        if type(error) is KeyError and isinstance(subject, MetricSubject):
+            fix += f"; {UNDECLARED}"
         return _as_result(
             check,
             "failed",
-            f"Found: {describe_error(error)}.\nRequired: {check.meaning}.\nFix: the code at that line.\n"
+            f"Found: {describe_error(error)}.\nRequired: {check.meaning}.\nFix: {fix}.\n"
             f"See {check.place}.",
         )
 

@@ -5,6 +5,7 @@ Ids of the starts have gaps. Some walks stop soon, some go on past their crossin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.conformance.toy import BINARY, MIXED
-from editbench.walk.trajectory import LOGIT, Trajectories
+from editbench.walk.trajectory import KEYS, LOGIT, Trajectories
 
 STARTS = 24
 STEPS = 9
@@ -23,7 +24,10 @@ ALONE = Attributes([Attribute("a", ("no", "yes"))])
 
 
 def make_walks(
-    attributes: Attributes = BINARY, attribute: str = "a", seed: int = 0
+    attributes: Attributes = BINARY,
+    attribute: str = "a",
+    seed: int = 0,
+    reads: Sequence[str] = (),
 ) -> Trajectories:
     """The walks of a job, in memory of their own.
 
@@ -31,6 +35,7 @@ def make_walks(
         attributes: that the judge knows.
         attribute: that is edited.
         seed: of the noise.
+        reads: columns of an observation, see `Metric.reads`; they get positive numbers.
     """
     rng = np.random.default_rng(seed)
     item = attributes[attribute]
@@ -43,6 +48,9 @@ def make_walks(
     sigma = np.linspace(1.0, 2.0, attributes.width)
     # Joined before the table is made: two dozen tables would take most of the time of a check.
     columns = {name: np.concatenate([walk[name] for walk in walks]) for name in walks[0]}
+    # After all walks, so that these are the same with and without an observation.
+    for name in reads:
+        columns[name] = rng.uniform(0.5, 1.5, len(columns["start"]))
     return Trajectories(pd.DataFrame(columns), attributes, attribute, sigma)
 
 
@@ -116,14 +124,19 @@ def diverged(walks: Trajectories, every: int) -> Trajectories:
     # Counted, since the ids of the starts have gaps.
     place = pd.factorize(table["start"])[0]
     lost = (place % every == 0) & (table["step"] > 0).to_numpy()
-    logits = [name for name in table.columns if name.startswith(LOGIT)]
-    table.loc[lost, logits] = np.nan
+    # What an observation measures of an image of NaN is NaN too.
+    measured = [name for name in table.columns if name not in KEYS]
+    table.loc[lost, measured] = np.nan
     table.loc[lost, ["crossed", "stopped", "finite"]] = False
     # The engine takes a walk that diverged no further.
     kept = ~(lost & (table["step"] > 1).to_numpy())
     return replace(walks, table=table[kept].reset_index(drop=True))
 
 
-def many_classes() -> list[Trajectories]:
-    """Walks between the classes of an attribute of many, and of an ordered one."""
-    return [make_walks(MIXED, "kind"), make_walks(MIXED, "angle")]
+def many_classes(reads: Sequence[str] = ()) -> list[Trajectories]:
+    """Walks between the classes of an attribute of many, and of an ordered one.
+
+    Args:
+        reads: as for `make_walks`.
+    """
+    return [make_walks(MIXED, name, reads=reads) for name in ("kind", "angle")]

@@ -27,7 +27,7 @@ from editbench.walk.rows import ROW_COLUMNS
 from editbench.walk.trajectory import Trajectories
 
 if TYPE_CHECKING:
-    from editbench.walk.metric import Metric
+    from editbench.walk.metric import Metric, MetricResult
     from editbench.walk.observation import Observation, ObservationContext
 
 
@@ -90,7 +90,7 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
         MetricFailed: a metric raised an error.
     """
     # Imported here: torchmetrics takes seconds, and a wrong setting is named before.
-    from editbench.walk.metric import MetricResult, ObservationMetric
+    from editbench.walk.metric import UNDECLARED, MetricResult, ObservationMetric
 
     metrics = load_metrics(settings)
     measured = []
@@ -98,9 +98,12 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
         try:
             if isinstance(metric, ObservationMetric):
                 metric.update(read_observed(folder, metric.observation))
-            else:
+                result = metric.compute()
+            elif set(metric.reads) <= set(trajectories.table.columns):
                 metric.update(trajectories)
-            result = metric.compute()
+                result = metric.compute()
+            else:
+                result = _not_measured(metric, trajectories)
             if not isinstance(result, MetricResult):
                 raise WrongType(
                     f"{type(metric).__name__}.compute must return a MetricResult, as returned by "
@@ -112,10 +115,26 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
         except EditbenchError as error:
             raise MetricFailed(f"metric {name}: {error}") from error
         except (Exception, SystemExit) as error:
-            raise MetricFailed(
-                f"metric {name}: {one_line(error)}{_own_line(metric, error)}"
-            ) from error
+            told = f"metric {name}: {one_line(error)}{_own_line(metric, error)}"
+            # Perhaps a column that pandas does not find, since no observation has added it.
+            if isinstance(error, KeyError):
+                told += f"; {UNDECLARED}"
+            raise MetricFailed(told) from error
     return Measured(records.metric_tables(measured), metrics_key(settings, metrics))
+
+
+def _not_measured(metric: Metric, trajectories: Trajectories) -> MetricResult:
+    """One row without a number, of a metric whose columns no observation of the job measured."""
+    from editbench.walk.metric import NAN, ResultBuilder
+
+    lacking = [name for name in metric.reads if name not in trajectories.table]
+    out = ResultBuilder()
+    note = (
+        f"no observation measured '{', '.join(lacking)}': run the job with the observation that "
+        "returns it, observation=[NAME]"
+    )
+    out.add(next(iter(metric.produces)), NAN, 0, note=note)
+    return out.result()
 
 
 def _own_line(metric: Metric, error: BaseException) -> str:

@@ -42,6 +42,9 @@ from editbench.walk.trajectory import Trajectories
 if TYPE_CHECKING:  # a metric must not load a generator
     from editbench.walk.observation import Observation, ObservationContext
 
+# Remedy for a KeyError of a metric.
+UNDECLARED = "a column that an observation adds to the walks is declared by `reads = (NAME,)`"
+
 
 MOST_BINS = 10_000  # of a curve
 
@@ -176,6 +179,8 @@ class Metric(torchmetrics.Metric):
         produces: name of each number in rows and samples -> whether higher is better (None:
             neither).
         higher_is_better: the same for the first name, as torchmetrics defines it.
+        reads: columns of the walks that an observation of the kind `DuringWalk` adds. If a job was
+            run without this observation, `update` is not called, and the metric's row says why.
     """
 
     full_state_update = False  # a batch does not depend on the batches before it
@@ -185,6 +190,7 @@ class Metric(torchmetrics.Metric):
     version: int = 1
     citation: str = ""
     produces: Mapping[str, bool | None] = {}
+    reads: tuple[str, ...] = ()
 
     def __init__(self, **options: Any) -> None:
         # The cache of torchmetrics would outlive `merge_state`.

@@ -345,6 +345,10 @@ def test_a_value_with_umlauts_needs_no_quotes(word):
 def test_a_forgotten_folder_is_suggested(tmp_path, capsys):
     assert main(["run", "method=zzz", "attribute=smile"]) == 2
     assert "Options of your own need --config-dir FOLDER" in capsys.readouterr().err
+    # A name of the user's own may be a little like one of the project's.
+    assert main(["run", "generator=my_gan", "attribute=smile"]) == 2
+    told = capsys.readouterr().err
+    assert "Did you mean 'stylegan3'" in told and "own need --config-dir FOLDER" in told
     # Of no use to who misspelt a name or gave the folder.
     assert main(["run", "method=gradctl", "attribute=smile"]) == 2
     group = tmp_path / "method"

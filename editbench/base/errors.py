@@ -10,6 +10,7 @@ from traceback import FrameSummary
 
 # From this similarity (difflib's ratio) on, a name counts as a misspelling of another.
 CLOSE = 0.5
+TYPO = 0.75  # the same for a name that was probably mistyped
 
 
 def first_line(error: BaseException) -> str:
@@ -81,7 +82,8 @@ class UnknownName(EditbenchError, KeyError):
         name: the unknown name.
         known: the existing names.
         command: command whose --help gives more information; '' for none.
-        advice: a sentence that is added if no name is near; '' for none.
+        advice: a sentence that is added unless the name is that of a known one with a typing
+            error; '' for none.
     """
 
     def __init__(
@@ -92,7 +94,8 @@ class UnknownName(EditbenchError, KeyError):
         hint = did_you_mean(name, names)
         available = ", ".join(names) or "none"
         see = f" See `{command} --help`." if command else ""
-        if advice and not hint:
+        # A name of the user's own may resemble one of the project by chance.
+        if advice and not difflib.get_close_matches(name, names, n=1, cutoff=TYPO):
             see += f" {advice}"
         self.message = f"unknown {kind} '{name}'.{hint} Available: {available}.{see}"
         super().__init__(self.message)

@@ -23,9 +23,11 @@ class MeanDifference(Editor):
     # generator and the teacher; never the test split or the judge. Logits have one column for an
     # attribute of two classes, and K for one of K: data.attributes.column(name, c) gives the column
     # and the sign of class c in data.attributes.log_odds(logits). Random numbers come from
-    # editbench.base.seeding.rng(data.seed, "name"). `data.score` gives the teacher's logits of
-    # codes, without gradients. For a gradient take data.teacher(data.generator.decode(Codes(space,
-    # codes))) and count its backward pass: data.generator.decoded += len(codes).
+    # editbench.base.seeding.rng(data.seed, "name"), a generator of NumPy; one of torch is
+    # torch.Generator().manual_seed(int(rng(data.seed, "name").integers(2**62))). `data.score` gives
+    # the teacher's logits of codes, without gradients. For a gradient take
+    # data.teacher(data.generator.decode(Codes(space, codes))) and count its backward pass:
+    # data.generator.decoded += len(codes).
     def fit(self, data):
         w = data.fit.codes(Space.W)
         labels = data.attributes.labels(data.fit.logits)

@@ -15,6 +15,7 @@ def test_the_contract():
 def test_most_samples_come_nearer_to_their_target():
     data = fit_data()  # a small world with linear attributes a, b and c
     editor = MeanDifference()
+    editor.bind(data.generator, data.teacher)  # as a job does, for a step that asks them
     editor.fit(data)
     walk = make_walk(data, editor.space, "a")
     before = data.score(editor.codes(walk))[:, 0]

@@ -8,9 +8,9 @@ import torch
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Space
 from editbench.conformance.toy import fit_data, make_walk
-from editbench.walk.editor import Editor, FitReport
+from editbench.walk.editor import Editor, FitReport, Walk, unit_rows
 from editbench.walk.strength import StrengthPath
-from editbench.walk.walker import StridedWalker, Walker, walk_own_lengths
+from editbench.walk.walker import StridedWalker, Walker, refuse_mixing, walk_own_lengths
 from tests.test_engine import PLAIN, setup
 from tests.test_engine import walk as walk_in_engine
 
@@ -188,3 +188,63 @@ def test_the_engine_gives_the_codes_at_which_each_start_ended(tmp_path):
     last = stored.sort_values(["start", "step"]).groupby("start").tail(1)
     assert last["start"].tolist() == setup()[2].index.tolist()
     np.testing.assert_array_equal(result.codes.numpy(), np.stack(last["codes"].to_list()))
+
+
+# -- steps that depend on more than the sample -----------------------------------------------------
+class Centred(Editor):
+    """Walks away from the mean of the batch."""
+
+    def fit(self, data):
+        return FitReport()
+
+    def step(self, walk):
+        return walk.codes + unit_rows(walk.codes - walk.codes.mean(0)) + 0.5
+
+
+class Shaken(Centred):
+    def step(self, walk):
+        return walk.codes + 0.5 + 0.2 * torch.randn_like(walk.codes)
+
+
+class Counting(Centred):
+    """Makes shorter steps from call to call."""
+
+    calls = 0
+
+    def step(self, walk):
+        self.calls += 1
+        return walk.codes + 0.5 / self.calls
+
+
+class Straight(Centred):
+    def step(self, walk):
+        return walk.codes + 0.5
+
+
+class Spoiling(Centred):
+    """One walk becomes NaN, which is a result."""
+
+    def step(self, walk):
+        return torch.where(walk.start[:, None] == 0, torch.nan, walk.codes + 0.5)
+
+
+def few_samples(count):
+    codes = torch.randn(count, 6, generator=torch.Generator().manual_seed(0))
+    label = torch.zeros(count, dtype=torch.int64)
+    return Walk("a", torch.arange(count), codes, codes, label, label + 1)
+
+
+@pytest.mark.parametrize("editor", [Centred(), Shaken(), Counting()])
+def test_a_step_that_depends_on_its_batch_or_on_chance_is_refused(editor):
+    with pytest.raises(EditbenchError, match="other codes alone than in a batch"):
+        refuse_mixing(editor, few_samples(5))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("editor", [Straight(), Spoiling()])
+def test_a_step_of_each_sample_alone_is_accepted(editor, count):
+    walk = few_samples(count)
+    state = torch.random.get_rng_state()
+    refuse_mixing(editor, walk)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(walk.codes, walk.origin) and walk.steps == 0

@@ -14,6 +14,7 @@ from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts, draw_targets, set_target
 from editbench.base.errors import EditbenchError
 from editbench.base.files import write_json
+from editbench.base.user_code import is_ours
 from editbench.inversion.load import InversionRequest
 from editbench.inversion.store import Inversion
 from editbench.inversion.walks import (
@@ -35,7 +36,7 @@ from editbench.run.provenance import about_fit, provenance
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
-from editbench.walk.engine import WalkResult, walk_starts
+from editbench.walk.engine import WalkResult, begin_walk, walk_starts
 from editbench.walk.observation import (
     Observation,
     ObservationContext,
@@ -46,6 +47,7 @@ from editbench.walk.observation import (
 from editbench.walk.spec import EngineSpec
 from editbench.walk.stride import Stride, find_stride
 from editbench.walk.trajectory import Trajectories
+from editbench.walk.walker import refuse_mixing
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,10 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     agreement = _imported_agreement(job, observing)
     _check_sides(job, agreement)
     stride = _find_stride(observing.context, settings.engine)
+    # The project's own methods are checked by its tests.
+    if not is_ours(settings.method.target):
+        used = (inputs.editor, inputs.generator, settings.attribute, starts, inputs.codes)
+        refuse_mixing(inputs.editor, begin_walk(*used))
     # The generator's counter has the samples of the fit too.
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:

@@ -151,7 +151,7 @@ def walk_starts(
     observer = observer or WalkObserver()
     batches = Batches(int(spec.batch), f"walk of {attribute}", generator)
     decoder = _Decoder(editor, generator, judge, batches, observer)
-    walk = _begin(editor, generator, attribute, starts, codes)
+    walk = begin_walk(editor, generator, attribute, starts, codes)
     pictures = Pictures(starts.index[: spec.pictures])
     _check_start(walk, decoder, logits, sigma, pictures)
     observer.start(walk, codes_to_decode(editor, walk), generator, batches)
@@ -195,10 +195,18 @@ def walk_starts(
     return WalkResult(table, ends, pictures, seconds, decoder.decoded)
 
 
-def _begin(
+def begin_walk(
     editor: Editor, generator: Generator, attribute: str, starts: Starts, codes: Tensor
 ) -> Walk:
-    """All starts at step 0, in the editor's space."""
+    """All starts at step 0, in the editor's space.
+
+    Args:
+        editor: whose space it is.
+        generator: of the codes.
+        attribute: the target attribute.
+        starts: n starts with their source and target classes.
+        codes: (n, d) as for `walk_starts`.
+    """
     device = codes.device
     # The same tensor is origin and codes: steps return new codes and change none in place.
     lifted = generator.lift(codes, editor.space)

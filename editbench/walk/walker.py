@@ -20,6 +20,9 @@ from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes
 from editbench.walk.editor import Editor, Walk
 
+TRIED = 3  # samples whose first step is made together and alone
+MIXED = 0.05  # difference that is a fault, relative to the length of the step
+
 
 class Walker:
     """A batch of samples that an editor moves step by step."""
@@ -175,6 +178,38 @@ def _unchanged(editor: Editor, call: str, walk: Walk) -> Iterator[None]:
         raise EditbenchError(
             f"{type(editor).__name__}.{call} changes the walk that it is given: return new codes, "
             "`walk.codes + change` instead of `walk.codes += change`"
+        )
+
+
+@torch.no_grad()
+def refuse_mixing(editor: Editor, walk: Walk) -> None:
+    """Refuse an editor whose steps depend on the other samples of the batch or on chance.
+
+    A few samples make one step together and one step each alone. The margin is wide, so that
+    rounding is never taken for a fault; `editbench conform` checks it sharply.
+
+    Args:
+        editor: fitted for the attribute of the walk.
+        walk: at step 0; it is not changed.
+
+    Raises:
+        EditbenchError: most of the samples step differently alone.
+    """
+    few = walk[: min(len(walk), TRIED)]
+    # An editor that breaks the contract in this way draws from the global random state.
+    with torch.random.fork_rng():
+        together = Walker(editor, few).step().codes
+        differing = 0
+        for row in range(len(few)):
+            alone = Walker(editor, few[row : row + 1]).step().codes[0]
+            length = (together[row] - few.codes[row]).norm()
+            # False for a walk that became NaN, which counts as a failed walk.
+            differing += bool((alone - together[row]).norm() > MIXED * length)
+    if 2 * differing > len(few):
+        raise EditbenchError(
+            f"{type(editor).__name__}.step gives a sample other codes alone than in a batch, or other "
+            "codes in a second call: reduce over dim=1 and never over the samples, keep nothing from "
+            "one step for the next, and draw no random numbers in it (`editbench conform` says more)"
         )
 
 

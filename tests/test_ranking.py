@@ -234,6 +234,10 @@ def test_runs_of_a_setting_with_other_weights_of_the_judge_are_named(tmp_path: P
     assert f"not comparable: {other.name} and a-smile" in found.reason
     assert "out=FOLDER" in found.reason
     assert "weights or code of the network differ" in report_of(tmp_path).read_text()
+    for method in ("e", "f", "g"):
+        fake_run(tmp_path, method, "smile", made={"hashes": same | {"judge": "33cc"}})
+    (found,) = load(tmp_path).problems
+    assert f"{other.name} and a-smile" in found.reason and " and 2 more; run" in found.reason
     # Two worlds are two settings.
     for world, weights in (("one", "11aa"), ("other", "55ee")):
         made = {"hashes": {"generator": weights}}

@@ -6,7 +6,7 @@ still returned.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,6 +37,7 @@ ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object
 ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
 # Networks of a run whose hashes the provenance has.
 NETWORKS = ("generator", "teacher", "judge")
+NAMED_RUNS = 3  # run ids named in a message
 VERSION_TYPES = {name: ROW_TYPES[name] for name in ("metric", "version")}
 # Type of a column in a report -> its type in Arrow. The only objects are true, false and missing.
 ARROW_TYPES = {
@@ -322,6 +323,12 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
     ]
 
 
+def _some_runs(run_ids: Sequence[str]) -> str:
+    """The first run ids of a list, and the number of others."""
+    more = f" and {len(run_ids) - NAMED_RUNS} more" if len(run_ids) > NAMED_RUNS else ""
+    return ", ".join(run_ids[:NAMED_RUNS]) + more
+
+
 def mixed_networks(
     runs: pd.DataFrame, provenance: Mapping[str, Mapping[str, Any]]
 ) -> list[Problem]:
@@ -347,12 +354,12 @@ def mixed_networks(
             if len(by_hash) > 1:
                 # The smaller part first, which is probably the one to repeat.
                 parts = sorted(by_hash.values(), key=len)
-                sides = " and ".join(", ".join(part) for part in parts)
+                sides = " and ".join(map(_some_runs, parts))
                 found.setdefault((str(setting), sides), []).append(network)
     return [
         Problem(
             f"{', '.join(networks)}" + (f" ({setting})" if setting else ""),
-            f"weights or code of the network differ, not comparable: {sides}. Run all jobs again "
+            f"weights or code of the network differ, not comparable: {sides}; run all jobs again "
             "with the present files, or keep the two in separate folders (out=FOLDER)",
         )
         for (setting, sides), networks in found.items()

@@ -222,6 +222,21 @@ def test_a_list_of_the_wrong_kind_is_told_by_its_key(tmp_path, later):
         assert str(caught.value) == f"method.{message}"
 
 
+def test_a_default_of_none_allows_null(tmp_path):
+    """Many annotations leave it out."""
+    code = (
+        "class Implicit:\n"
+        "    def __init__(self, layers: list[int] = None, pace: int = None, last: int = 3): ...\n"
+    )
+    (tmp_path / "own_implicit.py").write_text(code)
+    user_code.search_folders(tmp_path)
+    check_options("method", "own_implicit.Implicit", {"layers": None, "pace": None})
+    with pytest.raises(EditbenchError, match=r"method\.layers=3 must be a list of whole numbers$"):
+        check_options("method", "own_implicit.Implicit", {"layers": 3})
+    with pytest.raises(EditbenchError, match=r"method\.last=null must be a whole number"):
+        check_options("method", "own_implicit.Implicit", {"last": None})
+
+
 def test_an_argument_that_the_yaml_lacks_is_told_how_to_give(tmp_path, capsys):
     faster = "class Faster(Editor):\n    def __init__(self, pace: int = 1): ...\n"
     (tmp_path / "own_faster.py").write_text(f"{CODE}\n{faster}")

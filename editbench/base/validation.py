@@ -229,9 +229,9 @@ def check_attributes(key: str, named: Iterable[str], known: Iterable[str]) -> No
 def check_options(key: str, target: str, options: Mapping[str, Any]) -> None:
     """Check the options of a component against the arguments of its class or function.
 
-    Nothing is built. Kinds are checked only for arguments annotated with plain types (int, float,
-    str, bool, or None), and with lists and mappings of them, such as Sequence[int]. The constructor
-    checks the others.
+    Nothing is built. Kinds are checked only for arguments whose annotations
+    `editbench.base.annotations` understands: plain types, and lists and mappings of them, such as
+    Sequence[int]. The constructor checks the others.
 
     Args:
         key: the component's place in the configuration, such as 'method'.
@@ -344,6 +344,9 @@ def _check_annotated(key: str, value: object, argument: inspect.Parameter) -> No
         return
     if isinstance(value, Mapping) and "_target_" in value:
         return  # a nested component
+    # A default of None allows null, though `layers: list[int] = None` does not say so.
+    if value is None and argument.default is None:
+        return
     # The default of somebody's own class may be as wrong as the value.
     example = argument.default if matches(argument.default, annotation) else None
     check_kind(key, value, annotation, example)

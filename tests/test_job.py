@@ -43,7 +43,7 @@ from editbench.run.loading import load_bank
 from editbench.run.outcome import describe_outcome
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.walk.editor import FitReport
+from editbench.walk.editor import FitReport, unit_rows
 from editbench.walk.metric import Metric
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import make_run_id, networks_code, run_job
@@ -701,6 +701,20 @@ def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path
         cfg = toy_config(tmp_path)
         cfg.device = "cuda:7"
         assert "no CUDA device" in refusal(cfg)
+
+
+class AwayFromTheBatch(AlongColumn):
+    def step(self, walk):
+        return walk.codes + unit_rows(walk.codes - walk.codes.mean(0))
+
+
+def test_a_method_whose_step_depends_on_its_batch_fails_before_it_walks(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.method._target_ = f"{__name__}.AwayFromTheBatch"
+    outcome = run_job(cfg)
+    assert outcome.status == "failed"
+    assert "`step` gives a sample other codes alone than in a batch" in outcome.reason
+    assert not list(tmp_path.glob("*/trajectory.parquet"))
 
 
 def test_an_unwritable_place_is_explained(tmp_path):

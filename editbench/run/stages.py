@@ -150,8 +150,8 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     stride = _find_stride(observing.context, settings.engine)
     # The project's own methods are checked by its tests.
     if not is_ours(settings.method.target):
-        used = (inputs.editor, inputs.generator, settings.attribute, starts, inputs.codes)
-        refuse_mixing(inputs.editor, begin_walk(*used))
+        walk = begin_walk(inputs.editor, inputs.generator, settings.attribute, starts, inputs.codes)
+        refuse_mixing(inputs.editor, walk)
     # The generator's counter has the samples of the fit too.
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:

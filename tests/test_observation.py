@@ -275,6 +275,27 @@ def test_a_metric_reads_a_column_that_was_measured_during_the_walk(tmp_path):
     assert "no observation measured 'largest': run the job with" in lacking["note"]
 
 
+class Undeclared(LargestAtTheStart):
+    reads = ()
+
+
+class OneText(LargestAtTheStart):
+    reads = "largest"
+
+
+def test_a_metric_that_declares_its_columns_wrongly_is_told_how(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.metric.largest = OmegaConf.create({"_target_": f"{__name__}.Undeclared"})
+    outcome = run_job(cfg)
+    assert outcome.status == "failed"
+    assert "KeyError: 'largest'" in outcome.reason
+    assert "; a column that an observation adds to the walks is declared by" in outcome.reason
+    with pytest.raises(
+        EditbenchError, match=r"OneText\.reads must be a tuple: reads = \('largest',"
+    ):
+        OneText()
+
+
 def test_an_observation_that_cannot_look_gives_its_reason_and_a_defect_fails_the_job(
     tmp_path, monkeypatch
 ):

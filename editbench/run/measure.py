@@ -117,7 +117,7 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
         except (Exception, SystemExit) as error:
             told = f"metric {name}: {one_line(error)}{_own_line(metric, error)}"
             # Perhaps a column that pandas does not find, since no observation has added it.
-            if isinstance(error, KeyError):
+            if isinstance(error, KeyError) and not isinstance(metric, ObservationMetric):
                 told += f"; {UNDECLARED}"
             raise MetricFailed(told) from error
     return Measured(records.metric_tables(measured), metrics_key(settings, metrics))

@@ -44,8 +44,6 @@ if TYPE_CHECKING:  # a metric must not load a generator
 
 # Remedy for a KeyError of a metric.
 UNDECLARED = "a column that an observation adds to the walks is declared by `reads = (NAME,)`"
-
-
 MOST_BINS = 10_000  # of a curve
 
 
@@ -53,8 +51,8 @@ def count_bins(stop: float, width: float) -> int:
     """The number of bins of `width` that cover [0, stop), two options of a metric.
 
     Raises:
-        EditbenchError: the width is not positive, `stop` is no multiple of it, or there would be more
-            bins than MOST_BINS.
+        EditbenchError: the width is not positive, `stop` is not a multiple of it, or there would be
+            more bins than MOST_BINS.
     """
     check_positive("width", width)
     check_at_least("stop", stop, width)
@@ -193,6 +191,11 @@ class Metric(torchmetrics.Metric):
     reads: tuple[str, ...] = ()
 
     def __init__(self, **options: Any) -> None:
+        # The letters of a text would be taken for names.
+        if isinstance(self.reads, str):
+            raise EditbenchError(
+                f"{type(self).__name__}.reads must be a tuple: reads = ({self.reads!r},)"
+            )
         # The cache of torchmetrics would outlive `merge_state`.
         super().__init__(compute_with_cache=False, **options)
 

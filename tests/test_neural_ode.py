@@ -391,7 +391,9 @@ def test_bad_options():
             NeuralODE(**options)
 
 
-@pytest.mark.parametrize("options", [{"horizon": 1e30}, {"step_size": 1e-30}])
+@pytest.mark.parametrize(
+    "options", [{"horizon": 1e30}, {"step_size": 1e-30}, {"horizon": 1e300, "step_size": 1e-300}]
+)
 def test_a_path_of_too_many_solver_steps_is_refused_before_the_fit(options):
     with pytest.raises(EditbenchError, match=r"more than 100000 steps of rk4.*raise step_size"):
         NeuralODE(**options)

@@ -64,6 +64,7 @@ def test_every_command_has_help_with_examples(command, capsys):
         code = end.code
     text = capsys.readouterr().out
     assert code == 0 and "example" in text and f"editbench {command}" in text
+    assert "(default: )" not in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
-from editbench.commands.options import CommandParser, examples_of
+from editbench.commands.options import CommandParser, add_subcommand
 from editbench.commands.world_data import add_data_arguments, reading
 
 EXAMPLES = """examples:
@@ -44,12 +44,7 @@ def main(argv: list[str]) -> int:
     )
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
     about = "pack images and labels into shards for training"
-    pack = commands.add_parser(
-        "pack",
-        help=about,
-        description=about,
-        epilog=examples_of("editbench dataset pack", EXAMPLES),
-    )
+    pack = add_subcommand(commands, "editbench dataset pack", about, EXAMPLES)
     pack.add_argument(
         "source", type=Path, help="image folder, .npz, or a .yaml that declares an .npz"
     )
@@ -66,12 +61,7 @@ def main(argv: list[str]) -> int:
     add_data_arguments(pack, to_train=False)
     pack.set_defaults(run=_pack)
     about = "verify a packed data set and describe it"
-    info = commands.add_parser(
-        "info",
-        help=about,
-        description=about,
-        epilog=examples_of("editbench dataset info", EXAMPLES),
-    )
+    info = add_subcommand(commands, "editbench dataset info", about, EXAMPLES)
     info.add_argument("folder", type=Path, help="of the packed data set")
     info.set_defaults(run=_info)
     args = parser.parse_args(argv)

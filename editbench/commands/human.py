@@ -10,7 +10,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.progress import results_console
 from editbench.base.text import read_text
-from editbench.commands.options import CommandParser, examples_of, split_names
+from editbench.commands.options import CommandParser, add_subcommand, split_names
 from editbench.studies.human import ASKED
 from editbench.studies.human.responses import read_responses
 from editbench.studies.human.study import StudyDesign, make_study, read_key, summary
@@ -42,9 +42,7 @@ def _make_parser() -> CommandParser:
     jobs = parser.add_subparsers(dest="job", required=True, metavar="make|analyse")
     plan = StudyDesign()  # has the defaults that the help shows
     about = "draw a study from finished runs"
-    job = jobs.add_parser(
-        "make", help=about, description=about, epilog=examples_of("editbench human make", EXAMPLES)
-    )
+    job = add_subcommand(jobs, "editbench human make", about, EXAMPLES)
     job.add_argument("root", type=Path, help="runs folder")
     job.add_argument("--out", type=usable_folder, required=True, help="new folder of the study")
     job.add_argument(
@@ -88,12 +86,7 @@ def _make_parser() -> CommandParser:
         "--cache", type=Path, help="folder of banks and fits (default: the one in each record)"
     )
     about = "compute win rates, strengths and agreement from raters' files"
-    job = jobs.add_parser(
-        "analyse",
-        help=about,
-        description=about,
-        epilog=examples_of("editbench human analyse", EXAMPLES),
-    )
+    job = add_subcommand(jobs, "editbench human analyse", about, EXAMPLES)
     job.add_argument("study", type=Path, help="folder that `make` wrote")
     job.add_argument("files", type=Path, nargs="+", help="responses-*.json")
     job.add_argument("--out", type=usable_folder, help="output folder (default: STUDY/analysis)")

@@ -19,15 +19,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Keeps line breaks, and shows the default of an option unless its text already does."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # None is a default that is chosen later, False a flag that was not given, and an empty list
-        # an option that may be repeated.
+        # None is a default that is chosen later, False a flag that was not given, an empty list an
+        # option that may be repeated, and an empty text a list without names.
         says_default = "(default" in (action.help or "")
-        if (
-            says_default
-            or action.default is None
-            or action.default is False
-            or action.default == []
-        ):
+        if says_default or action.default is False or action.default in (None, [], ""):
             return action.help
         return super()._get_help_string(action)
 
@@ -123,3 +118,22 @@ def examples_of(subcommand: str, examples: str) -> str:
         if is_shown:
             shown.append(line)
     return "\n".join(["examples:", *shown])
+
+
+def add_subcommand(
+    commands: argparse._SubParsersAction[Any], command: str, about: str, examples: str
+) -> argparse.ArgumentParser:
+    """Add a subcommand, whose help has its own examples.
+
+    Args:
+        commands: from `add_subparsers`.
+        command: such as 'editbench human make'.
+        about: what it does, for both helps.
+        examples: of the whole command, see `examples_of`.
+    """
+    return commands.add_parser(
+        command.rpartition(" ")[2],
+        help=about,
+        description=about,
+        epilog=examples_of(command, examples),
+    )

@@ -15,7 +15,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import usable_folder
 from editbench.base.validation import check_at_least
 from editbench.commands import world_data
-from editbench.commands.options import CommandParser, add_config_dir, examples_of
+from editbench.commands.options import CommandParser, add_config_dir, add_subcommand
 from editbench.commands.world_data import add_data_arguments
 
 EXAMPLES = """examples:
@@ -73,12 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="subcommands", required=True, metavar="COMMAND")
 
     def add(name: str, run: Any, about: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name,
-            help=about,
-            description=about,
-            epilog=examples_of(f"editbench world {name}", EXAMPLES),
-        )
+        command = add_subcommand(commands, f"editbench world {name}", about, EXAMPLES)
         command.set_defaults(run=run)
         return command
 

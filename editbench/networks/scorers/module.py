@@ -257,8 +257,8 @@ class ModuleScorer(Scorer):
         if not gap <= 1e-3 * (1 + float(whole.abs().max())):
             raise EditbenchError(
                 f"{self.source}: the logits of an image change by {gap:.3g} with the other images "
-                "of its batch, or from call to call: batch normalisation or dropout is in training "
-                f"mode; {self.remedy}"
+                "of its batch, or from call to call, as with batch normalisation or dropout in "
+                f"training mode; {self.remedy}"
             )
 
     def _probe(self, images: Tensor) -> Any:

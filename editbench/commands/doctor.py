@@ -120,8 +120,8 @@ def precision_results(device: str, found: list[dict[str, Any]]) -> list[dict[str
         found: `devices()` of the machine.
 
     Returns:
-        One mapping per precision, with the fields of `MeasuredPrecision`; empty if the machine lacks the
-        device.
+        One mapping per precision, with the fields of `MeasuredPrecision`; empty if the machine
+        lacks the device.
     """
     name = device
     if device == "cuda":  # torch uses the first GPU
@@ -259,7 +259,10 @@ def describe_precision(measured: dict[str, Any]) -> str:
     state = "works"
     if not measured["works"]:
         state = f"WRONG ({measured['reason']})"
-    speed = f"{measured['matmul']:.2g} x fp32 in matrix products, {measured['conv']:.2g} x in convolutions"
+    speed = (
+        f"{measured['matmul']:.2g} x fp32 in matrix products, {measured['conv']:.2g} x in "
+        "convolutions"
+    )
     if measured["name"] == "fp32":  # the others are compared with it
         speed = "the reference"
     return f"{state}, error {measured['error']:.0e}; {speed}"

@@ -127,8 +127,8 @@ class Subject:
             bank: in place of the testbed's.
             seed: of the global random state.
         """
-        # A job has bank and judge in frames like this one. An editor that looks for them on the stack
-        # finds them here, which the trap notices.
+        # A job has bank and judge in frames like this one. An editor that looks for them on the
+        # stack finds them here, which the trap notices.
         bank = bank or testbed.bank
         judge = testbed.judge
         assert judge is not None

@@ -1,7 +1,8 @@
 """Testbeds of the suite: small networks with a bank on disk and a judge, as a job has them.
 
-- latents: `toy.ToyGenerator` with a diagonal covariance, and no pictures. Each logit depends mainly on
-  one axis, so that a method without labels (principal directions, single channels) finds controls too.
+- latents: `toy.ToyGenerator` with a diagonal covariance, and no pictures. Each logit depends mainly
+  on one axis, so that a method without labels (principal directions, single channels) finds
+  controls too.
 - pictures: a 16x16 StyleGAN2 of random weights, judged by the colours of its quarters, for editors
   that need images or a StyleGAN2.
 """

@@ -110,7 +110,7 @@ class Watch:
 
 @contextlib.contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and random; their states are restored afterwards."""
+    """Seed the global generators of torch, NumPy and random, and restore their states afterwards."""
     # All three: an editor may draw from any of them, and the suite must leave none changed.
     python = random.getstate()
     numpy = np.random.get_state()

@@ -49,7 +49,8 @@ class Dial:
         title: heading of the figure and of the table.
         axis: label of the horizontal axis.
         caption: of the figure.
-        correlates: whether it correlates pairs of attributes, so that an edit also changes the partner.
+        correlates: whether it correlates pairs of attributes, so that an edit also changes the
+            partner.
         paired: whether a sample is the same image at every setting.
     """
 

@@ -22,8 +22,8 @@ CAPTIONS = {
     "class, judged at the first crossing. Whiskers: 95 % intervals.",
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
     "σ; lower is better. Each start counts once per bin, at the step at which its walk first passes "
-    f"the centre of the bin. Bands: 95 % intervals over starts. Bins with fewer than {FEWEST} starts "
-    "are hidden.",
+    f"the centre of the bin. Bands: 95 % intervals over starts. Bins with fewer than {FEWEST} "
+    "starts are hidden.",
     "trade": figure_trade.CAPTION,
 }
 # The markers of some methods are crosses too, so the caption says where this one is.

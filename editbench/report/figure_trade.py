@@ -39,7 +39,8 @@ CAPTION = (
     "Mean accuracy with its 95 % interval, against mean AD and against each cost. The axis labels "
     "state what the means are over, which is the same for every method. The arrow points to the "
     "better side. The dashed line joins the Pareto front, without floors: the methods for which no "
-    "other one is at least as good in both quantities and better in one. Quantities that are the same for all methods are not drawn."
+    "other one is at least as good in both quantities and better in one. Quantities that are the "
+    "same for all methods are not drawn."
 )
 
 

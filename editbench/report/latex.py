@@ -269,7 +269,8 @@ def _cost_table(context: TableContext) -> Grid | None:
     over = f" ({over_what(known[0], 'accuracy')})" if known else ""
     hints = "; ".join(f"{column.title}: {column.hint}" for column in shown)
     caption = [
-        f"Costs: {describe_costs(shown)}{over}. {hints}. Measured once per run, on one machine; not tested."
+        f"Costs: {describe_costs(shown)}{over}. {hints}. Measured once per run, on one machine; not "
+        "tested."
     ]
     return Grid(caption, ["method", *(column.heading for column in shown)], rows)
 

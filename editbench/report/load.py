@@ -35,10 +35,10 @@ STATUS_KEYS = ("status", "method", "attribute", "generator")
 # configuration.
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
 ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
+VERSION_TYPES = {name: ROW_TYPES[name] for name in ("metric", "version")}
 # Networks of a run whose hashes the provenance has.
 NETWORKS = ("generator", "teacher", "judge")
 NAMED_RUNS = 3  # run ids named in a message
-VERSION_TYPES = {name: ROW_TYPES[name] for name in ("metric", "version")}
 # Type of a column in a report -> its type in Arrow. The only objects are true, false and missing.
 ARROW_TYPES = {
     "str": pa.large_string(),

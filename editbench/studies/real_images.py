@@ -91,8 +91,9 @@ def comparison(results: Results) -> pd.DataFrame:
 
     Returns:
         One row per run from inverted images, with the columns method, attribute, seed, setting,
-        inversion and space ('-' if no finished run tells it); `real_` and `generated_` (NaN if there is no such run) accuracy and
-        ad_at, each with `_low`, `_high` and `_n`, and distance; accuracy_true and accuracy_seen.
+        inversion and space ('-' if no finished run tells it); `real_` and `generated_` (NaN if
+        there is no such run) accuracy and ad_at, each with `_low`, `_high` and `_n`, and distance;
+        accuracy_true and accuracy_seen.
 
     Raises:
         EditbenchError: no finished run starts from inverted images.

@@ -1,8 +1,8 @@
 """What all rooms use.
 
 - Values: `attributes`, `spaces`, `images`, `seeding`.
-- Configuration: `conf` reads files, `validation` and `compute_options` check values, `instantiate`
-  builds components, `user_code` imports those of a user.
+- Configuration: `conf` reads files, `validation` and `compute_options` check values, `annotations`
+  reads the kinds of arguments, `instantiate` builds components, `user_code` imports those of a user.
 - What determines a result: `identity`, `sources`.
 - Files: `files`, `text`.
 - Tensors that others must not change: `changes`.

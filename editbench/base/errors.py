@@ -82,8 +82,8 @@ class UnknownName(EditbenchError, KeyError):
         name: the unknown name.
         known: the existing names.
         command: command whose --help gives more information; '' for none.
-        advice: a sentence that is added unless the name is that of a known one with a typing
-            error; '' for none.
+        advice: a sentence that is added unless the name is probably a known one, mistyped; '' for
+            none.
     """
 
     def __init__(

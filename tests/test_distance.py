@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from editbench.base.files import seal_folder
+from editbench.figures.theme import Theme
 from editbench.report import load
 from editbench.report.distance import explain, is_far
 from editbench.report.published import published
@@ -74,7 +75,7 @@ def test_it_stands_where_the_papers_number_is_shown_and_only_if_that_is_far(tmp_
         config = OmegaConf.load(folder / "config.yaml")
         OmegaConf.save(OmegaConf.merge(config, {"published": block}), folder / "config.yaml")
         seal_folder(folder)
-    (one,) = published(load(tmp_path))
+    (one,) = published(load(tmp_path), Theme({}))
     why = {(row["method"], row["attribute"]): row["why"] for row in one.rows}
     assert why["alpha", "smile"] == explain(MADE, "smile", block) != ""
     assert why["alpha", "age"] == "" and why["beta", "smile"] == ""

@@ -12,6 +12,7 @@ from editbench.base.conf import CONF, read_yaml
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
+from editbench.figures.theme import Theme
 from editbench.networks.checkpoints import assemble
 from editbench.networks.own_folder import FolderScorer, find_generator, load_generator, words_of
 from editbench.report.load import load
@@ -62,7 +63,7 @@ def test_one_command_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert "2 done, 0 skipped, 0 failed" in capsys.readouterr().err
     results = load(out)
     # Table 1: the paper's numbers beside ours.
-    (table,) = published(results)
+    (table,) = published(results, Theme({}))
     rows = {(row["method"], row["attribute"]): row for row in table.rows}
     assert rows["gradctrl", "gender"]["paper"] == "0.6937"
     assert 0 <= rows["gradctrl", "gender"]["value"] <= 1

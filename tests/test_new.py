@@ -95,7 +95,7 @@ def test_nothing_is_overwritten(here, capsys):
 def test_a_folder_that_is_none_is_said(here, capsys):
     (here / "file").write_text("")
     assert main(["new", "editor", "kept_nowhere", "--folder", "file"]) == 1
-    assert "cannot write file/kept_nowhere.py" in capsys.readouterr().err
+    assert "cannot write file (File exists)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

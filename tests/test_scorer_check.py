@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from editbench.studies.scorer_check.checkup import (
     correlations,
     examine,
     examine_logits,
+    find_better_range,
     information,
     try_ranges,
 )
@@ -163,6 +165,26 @@ def test_a_wrong_range_is_seen(faces: Stored, tmp_path: Path, declared: list) ->
         and str([float(v) for v in declared]) in text
         for where, text in findings(checkup, "warning")
     )
+
+
+def test_a_range_that_only_makes_logits_larger_is_no_better() -> None:
+    """A linear head without a bias: another std scales its logits, which makes p more certain."""
+    head = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False))
+    nn.init.normal_(head[1].weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    scorer = ModuleScorer(
+        head,
+        [{"name": "a", "classes": ["no", "yes"]}, {"name": "b", "classes": ["no", "yes"]}],
+        input_size=(2, 2),
+    )
+    pictures = torch.rand(200, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    declared = try_ranges(scorer, pictures)[0]
+    scorer.std.mul_(0.1)
+    larger = try_ranges(scorer, pictures)[0]
+    assert larger.information > declared.information + 0.1
+    assert larger.scaled == pytest.approx(declared.scaled)
+    assert find_better_range([declared, replace(larger, size=20.0)], scorer) == []
+    better = replace(larger, size=20.0, scaled=declared.scaled + 0.02)
+    assert "may be wrong" in find_better_range([declared, better], scorer)[0].text
 
 
 class Brightest(nn.Module):

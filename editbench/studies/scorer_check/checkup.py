@@ -3,14 +3,16 @@
 Logits alone do not show whether an input range is right, but they show whether the outputs would
 carry more information under another range. The information is I = H(mean of p) - mean of H(p), in
 nats, of the class probabilities p over the pictures, averaged over attributes. It is near 0 for a
-head whose output is constant or always uncertain. Very large logits (a median above SATURATED) also
-look informative, so a range with such logits is not preferred.
+head whose output is constant or always uncertain. Larger inputs make logits larger and p more
+certain, also under a wrong range. A range is therefore preferred only if its logits are also more
+informative when those of all ranges are scaled to the same median size, and never if they are very
+large (a median above SATURATED).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -27,8 +29,10 @@ from editbench.studies.scorer_check.sources import PictureSource
 RARE = 0.05  # classes with a smaller share are reported
 CONSTANT = 1e-3  # a head is constant if its 1st and 99th percentiles are closer than this
 SATURATED = 25.0  # median size of a log-odds; a sigmoid is 1 to 1e-11 there
+COMMON_SIZE = 4.0  # median size of a log-odds at which ranges are compared: p is 0.98
 SAME = 0.95  # two log-odds with a higher correlation are reported
 GAIN = 0.1  # nats of information that another range must add
+SCALED_GAIN = 0.01  # nats that it must add to the scaled logits
 TRIED = 256  # pictures for which other ranges, and values cut off, are tried
 CUT = 0.05  # share of pictures whose class may change when values beyond black and white are cut
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
@@ -68,11 +72,13 @@ class RangeTrial:
         name: of the range.
         information: in nats.
         size: median absolute value of the log-odds.
+        scaled: information of the logits scaled to the size COMMON_SIZE.
     """
 
     name: str
     information: float
     size: float
+    scaled: float
 
 
 @dataclass
@@ -330,7 +336,7 @@ def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[RangeTrial]:
                 and torch.allclose(scorer.std, declared_std)
             ):
                 # The declared range is one of RANGES: it gets its name and is not scored again.
-                rows[0] = RangeTrial(f"{name}, as declared", rows[0].information, rows[0].size)
+                rows[0] = replace(rows[0], name=f"{name}, as declared")
             else:
                 rows.append(_try_range(name, scorer, images))
     finally:
@@ -349,11 +355,14 @@ def _try_range(name: str, scorer: ModuleScorer, images: Tensor) -> RangeTrial:
     logits = scorer(images).float().cpu()
     logits = logits[torch.isfinite(logits).all(1)]
     if not len(logits):
-        return RangeTrial(name, 0.0, math.inf)
+        return RangeTrial(name, 0.0, math.inf, 0.0)
+    size = float(scorer.attributes.log_odds(logits).abs().median())
+    scaled = logits * (COMMON_SIZE / size) if size > 0 else logits
     return RangeTrial(
         name,
         information(logits, scorer.attributes),
-        float(scorer.attributes.log_odds(logits).abs().median()),
+        size,
+        information(scaled, scorer.attributes),
     )
 
 
@@ -365,21 +374,23 @@ def find_better_range(ranges: list[RangeTrial], scorer: ModuleScorer) -> list[Sc
         scorer: whose declared range is named in the text.
     """
     declared = ranges[0]
-    # Huge logits look informative under any range.
-    sane = [item for item in ranges[1:] if item.size <= SATURATED]
+    if declared.size > SATURATED:
+        # Huge logits look informative under any range.
+        declared = replace(declared, information=0.0, scaled=0.0)
+    least = declared.scaled + SCALED_GAIN
+    sane = [item for item in ranges[1:] if item.size <= SATURATED and item.scaled > least]
     if not sane:
         return []
     # The first of equal ones, in the order of RANGES.
     best = max(sane, key=lambda item: item.information)
-    declared_information = declared.information if declared.size <= SATURATED else 0.0
-    if best.information - declared_information <= GAIN:
+    if best.information - declared.information <= GAIN:
         return []
     return [
         ScorerFinding(
             "warning",
             "",
             f"input_range {list(scorer.input_range)} may be wrong: with it, the outputs carry "
-            f"{declared.information:.2f} nats (median size {declared.size:.1f}); with {best.name} "
+            f"{ranges[0].information:.2f} nats (median size {declared.size:.1f}); with {best.name} "
             f"they carry {best.information:.2f} nats (median size {best.size:.1f}). Look up how "
             "the network was trained",
         )

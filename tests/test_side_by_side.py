@@ -387,10 +387,13 @@ def test_a_search_without_a_control_failed_on_every_start(tmp_path, capfd):
         (exact.difference, exact.low, exact.high)
     )
     assert row["n"] == N and row["verdict"] == "worse" and found.pairing.alone == []
-    assert main(["report", "--compare", str(tmp_path / "a"), str(tmp_path / "b"), "--table"]) == 0
-    told = " ".join(capfd.readouterr().out.split())
-    assert "B: no control: the method's search found no edit" in told
-    assert "(m x smile, seed 0)" in told
+    assert main(["report", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    written = tmp_path / "b" / "report" / "compare"
+    for told in (printed, (written / "compare.tex").read_text()):
+        assert "B: no control: the method's search found no edit" in told
+        assert "(m x smile, seed 0)" in told and "A: no control" not in told
+    assert "(m x smile, seed 0)" in (written / "index.html").read_text()
     reverse = accuracy_row(side_by_side(tmp_path / "b", tmp_path / "a"), method="m")
     assert reverse["difference"] == -row["difference"] and reverse["verdict"] == "better"
 

@@ -313,14 +313,11 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
             ]
             # Metrics with the same versions and runs become one problem.
             found.setdefault((str(setting), "; ".join(sides)), []).append(str(metric))
-    return [
-        Problem(
-            f"{', '.join(metrics)}" + (f" ({setting})" if setting else ""),
-            f"mixed versions, not comparable: {sides}. Delete the folders of the older version and "
-            "run their jobs again",
-        )
-        for (setting, sides), metrics in found.items()
-    ]
+    return _problems(
+        found,
+        "mixed versions, not comparable: {sides}. Delete the folders of the older version and run "
+        "their jobs again",
+    )
 
 
 def _some_runs(run_ids: Sequence[str]) -> str:
@@ -356,13 +353,26 @@ def mixed_networks(
                 parts = sorted(by_hash.values(), key=len)
                 sides = " and ".join(map(_some_runs, parts))
                 found.setdefault((str(setting), sides), []).append(network)
+    return _problems(
+        found,
+        "weights or code of the network differ, not comparable: {sides}; run all jobs again with the "
+        "present files, or keep the two in separate folders (out=FOLDER)",
+    )
+
+
+def _problems(found: Mapping[tuple[str, str], Sequence[str]], reason: str) -> list[Problem]:
+    """One problem for each setting and division of its runs into sides.
+
+    Args:
+        found: (setting, sides) -> names of what differs between these sides.
+        reason: with {sides} in place of their text.
+    """
     return [
         Problem(
-            f"{', '.join(networks)}" + (f" ({setting})" if setting else ""),
-            f"weights or code of the network differ, not comparable: {sides}; run all jobs again "
-            "with the present files, or keep the two in separate folders (out=FOLDER)",
+            ", ".join(names) + (f" ({setting})" if setting else ""),
+            reason.replace("{sides}", sides),
         )
-        for (setting, sides), networks in found.items()
+        for (setting, sides), names in found.items()
     ]
 
 

@@ -82,12 +82,7 @@ def print_side_by_side(found: SideBySide) -> None:
             )
             before = row["attribute"]
         console.print(table)
-    for line in [
-        *conclusions(found),
-        *footnotes(found.table),
-        *failed_searches(found),
-        *in_doubt(found),
-    ]:
+    for line in [*conclusions(found), *footnotes(found.table), *in_doubt(found)]:
         console.print(escape(line), soft_wrap=True)
     for line in not_compared(found):
         console.print(escape(line), style="dim", soft_wrap=True)
@@ -235,6 +230,7 @@ def in_doubt(found: SideBySide) -> list[str]:
     first, second = told
     both = [line for line in first if line in second]
     return [
+        *failed_searches(found),
         *both,
         *(f"A: {line}" for line in first if line not in both),
         *(f"B: {line}" for line in second if line not in both),
@@ -450,12 +446,7 @@ def page(found: SideBySide) -> str:
         second=found.second,
         names=" and ".join(names_of_folders(found.first, found.second)),
         changes=changes(found),
-        conclusions=[
-            *conclusions(found),
-            *footnotes(found.table),
-            *failed_searches(found),
-            *in_doubt(found),
-        ],
+        conclusions=[*conclusions(found), *footnotes(found.table), *in_doubt(found)],
         first_sections=[one for one in sections if one["first"]],
         more_sections=[one for one in sections if not one["first"]],
         alone=found.pairing.alone,

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from editbench.base.text import split_outside_brackets
+
 
 class Kind(NamedTuple):
     """A plain type of a configuration.
@@ -54,15 +56,7 @@ def annotation_text(argument: inspect.Parameter) -> str:
 
 def alternatives(annotation: str) -> list[str]:
     """The parts of an annotation between the `|` that are outside of all brackets."""
-    parts = [""]
-    depth = 0
-    for character in annotation:
-        depth += {"[": 1, "]": -1}.get(character, 0)
-        if character == "|" and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
+    return split_outside_brackets(annotation, "|")
 
 
 def is_understood(annotation: str) -> bool:

@@ -1,4 +1,4 @@
-"""File names that are not valid text, and the encodings of files that people write."""
+"""File names that are not valid text, the encodings of files that people write, and lists in a text."""
 
 from __future__ import annotations
 
@@ -34,6 +34,24 @@ def printable(text: str) -> str:
     """
     shown = _UNDECODABLE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", shown)
+
+
+def split_outside_brackets(text: str, separator: str) -> list[str]:
+    """The parts of a text between the separators that are outside of all brackets.
+
+    Args:
+        text: such as 'a,b (x,y)'.
+        separator: one character, such as ','.
+    """
+    parts = [""]
+    depth = 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == separator and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def path_key(name: str) -> str:

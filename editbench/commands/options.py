@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from editbench.base.conf import check_folders
 from editbench.base.errors import UnknownName
+from editbench.base.text import split_outside_brackets
 from editbench.base.user_code import search_configuration
 
 CONFIG_DIR = ("--config-dir", "-cd")
@@ -91,15 +92,7 @@ def split_names(text: str) -> list[str]:
 
     Commas inside brackets are part of a name, such as the label of a variant.
     """
-    names = [""]
-    depth = 0
-    for letter in text:
-        # The depth of brackets: at depth 0, a comma separates names.
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and not depth:
-            names.append("")
-        else:
-            names[-1] += letter
+    names = split_outside_brackets(text, ",")
     return [name.strip() for name in names if name.strip()]
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "Runs",
     "codes",
     "generator",
+    "inverted",
     "judge",
     "load",
     "options",

@@ -3,6 +3,7 @@ from editbench.api import Run as Run
 from editbench.api import Runs as Runs
 from editbench.api import codes as codes
 from editbench.api import generator as generator
+from editbench.api import inverted as inverted
 from editbench.api import judge as judge
 from editbench.api import load as load
 from editbench.api import options as options

@@ -1,4 +1,4 @@
-"""The public interface: run jobs, read their records, show pictures, call the networks.
+"""The public interface: run jobs, read their records, show pictures, edit codes, call networks.
 
 Everything here calls what the commands call, so the numbers are those of `editbench run` and
 `editbench report`. The examples of the docstrings are run by tests/test_api.py.
@@ -25,6 +25,7 @@ from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.base.spaces import Codes
 from editbench.base.validation import check_at_least
+from editbench.inversion.store import Inversion
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.report import Style
@@ -33,8 +34,9 @@ from editbench.report.strip_figure import draw_strip
 from editbench.report.strips import strips_of_record
 from editbench.run.component import Component
 from editbench.run.compose import compose_settings, sweep_settings
+from editbench.run.edit import FittedRun
 from editbench.run.job import check_devices
-from editbench.run.loading import check_device
+from editbench.run.loading import check_device, load_networks
 from editbench.run.option_files import name_files
 from editbench.run.overrides import check_overrides, check_words_have_effect
 from editbench.run.protocol import check_protocols
@@ -284,6 +286,7 @@ class Run:
 
     def __init__(self, folder: PathLike) -> None:
         self._record = Record.read(Path(folder))
+        self._fitted: dict[str, FittedRun] = {}  # by device, once `edit` was called
 
     def __repr__(self) -> str:
         return f"<Run {self.method} x {self.attribute}, seed {self.seed}: {self.status}>"
@@ -357,6 +360,68 @@ class Run:
         # `strip` needs the folder to find the pictures.
         table.attrs[FOLDER] = str(self.folder)
         return table
+
+    def generator(self, device: str = "cpu") -> Generator:
+        """The generator of the job, in evaluation mode and without gradients of its weights.
+
+        Args:
+            device: 'cpu', 'cuda', 'cuda:1'.
+        """
+        settings = Settings.from_config(self.config())
+        return load_networks(settings.with_values(device=device)).generator
+
+    def judge(self, device: str = "cpu") -> Scorer:
+        """The judge of the job, for all attributes of its scorer, see `editbench.judge`.
+
+        Args:
+            device: 'cpu', 'cuda', 'cuda:1'.
+        """
+        settings = Settings.from_config(self.config())
+        return load_networks(settings.with_values(device=device)).judge
+
+    def edit(self, codes: Codes, steps: float, target: str | int | None = None) -> Codes:
+        """Edit codes of your own with the method of the job, as it was fitted.
+
+        Steps have the length that they have in the job, and the samples do not stop at the decision
+        boundary. The bank and the fit are read from the cache of the job (`cache` of its
+        configuration, which may be relative to the working folder), and are made again if they are
+        not there. A method that draws a direction for each start draws one for each row.
+
+        Args:
+            codes: n samples of the job's generator in Z, W or W+, such as `editbench.codes` and
+                `editbench.inverted` return; their device is that of the computation.
+            steps: number of steps, at least 0. Between two whole steps, codes are interpolated.
+            target: class to walk to, by name or index. None means the target of the job, and if it
+                has none the other class of each sample, as the judge sees it.
+
+        Returns:
+            n codes, for `decode` of the generator.
+
+        Raises:
+            EditbenchError: the job was skipped or failed; or its code, networks or files have
+                changed since.
+            SpaceMismatch: the codes do not fit the generator or the method.
+            UnknownName: the attribute has no such class.
+
+        Examples:
+            >>> import editbench as eb
+            >>> run = eb.load("runs")["interfacegan", "smile"]
+            >>> gan = run.generator()
+            >>> start = eb.codes(gan, count=4, seed=1)
+            >>> edited = run.edit(start, steps=6, target="smiling")
+            >>> tuple(gan.decode(edited).shape)
+            (4, 3, 32, 32)
+        """
+        if self.status != "done":
+            raise EditbenchError(f"{self!r} has no fitted method: {self.reason}")
+        if not isinstance(codes, Codes):
+            raise WrongType(
+                f"edit takes Codes, such as codes(generator, count=4), not {type(codes).__name__}"
+            )
+        device = str(codes.values.device)
+        if device not in self._fitted:
+            self._fitted[device] = FittedRun(self._record, device)
+        return self._fitted[device].edit(codes, steps, target)
 
 
 def _folders(config_dirs: Folders) -> list[Path]:
@@ -517,6 +582,29 @@ def codes(gan: Generator, count: int, seed: int = 0) -> Codes:
     z = z.to(device_of(gan))
     with torch.no_grad():
         return gan.latent(z)
+
+
+def inverted(folder: PathLike) -> Codes:
+    """Read the codes of real images that `editbench invert` found.
+
+    Args:
+        folder: of the inversion, the option --out of the command.
+
+    Returns:
+        Codes of all images, in the order of the inversion's `table.parquet`, which has their names.
+
+    Raises:
+        BadFile: the folder is not a finished inversion, or was altered.
+
+    Examples:
+        >>> import editbench as eb
+        >>> images = eb.inverted("photos")
+        >>> images.space.name, len(images)
+        ('W', 3)
+        >>> edited = eb.load("runs")["interfacegan", "smile"].edit(images, steps=6)
+    """
+    found = Inversion(Path(folder))
+    return Codes(found.space, found.codes(np.arange(len(found))))
 
 
 def judge(

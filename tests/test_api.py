@@ -28,11 +28,13 @@ EXAMPLES = {name: getattr(api, name) for name in eb.__all__}
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder in which the example of `run` has run: two methods on one attribute."""
+    """A folder in which the example of `run` has run, two methods on one attribute, and in which
+    three images were inverted."""
     folder = tmp_path_factory.mktemp("api")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_example("run") == 0
+        assert main(["invert", "faces:3", "--out", "photos", "--steps", "4"]) == 0
     return folder
 
 
@@ -56,7 +58,7 @@ def test_the_example_of_every_name_runs(name, here):
 
 
 def test_the_names_are_few_and_documented():
-    assert len(eb.__all__) == 10
+    assert len(eb.__all__) == 11
     for name in eb.__all__:
         assert len(EXAMPLES[name].__doc__) > 100
 

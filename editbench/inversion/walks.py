@@ -114,14 +114,31 @@ def prepare_walk(
         starts: rows of the inversion's table.
         device: of the job.
     """
-    codes = inversion.codes(starts.index).to(device)
+    codes = Codes(inversion.space, inversion.codes(starts.index).to(device))
     logits = torch.from_numpy(inversion.logits("judge", attributes)[starts.index]).to(device)
-    if inversion.space == Space.W_PLUS:
-        return WalkInputs(LayeredEditor(editor, generator), LayeredStarts(generator), codes, logits)
-    if inversion.space == Space.Z and generator.start_space(editor.space) == Space.W:
+    return WalkInputs(*adapt_to_codes(editor, generator, codes), logits)
+
+
+def adapt_to_codes(
+    editor: Editor, generator: Generator, codes: Codes
+) -> tuple[Editor, Generator, Tensor]:
+    """What a walk from codes of any space begins with.
+
+    Args:
+        editor: fitted.
+        generator: of the codes.
+        codes: n samples in Z, W or W+; in Z if the editor walks in Z.
+
+    Returns:
+        The editor and the generator, wrapped if the codes are in W+, and the samples' latents
+        (n, ...), as `begin_walk` takes them.
+    """
+    if codes.space == Space.W_PLUS:
+        return LayeredEditor(editor, generator), LayeredStarts(generator), codes.values
+    if codes.space == Space.Z and generator.start_space(editor.space) == Space.W:
         with torch.no_grad():
-            codes = generator.map(codes)
-    return WalkInputs(editor, generator, codes, logits)
+            return editor, generator, generator.map(codes.values)
+    return editor, generator, codes.values
 
 
 class LayeredStarts(Generator):

@@ -1,0 +1,141 @@
+"""Codes of one's own, edited with the method of a finished run."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import editbench as eb
+from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName, Unsupported, WrongType
+from editbench.base.spaces import Codes, Space
+from tests.by_config import load_bank
+from tests.fake_records import fake_run
+
+SMALL = "budget=demo bank.n=2560 bank.shard=1280 starts.n=56 engine.sweep_steps=4"
+METHODS = ("interfacegan", "stylespace", "navigan_svd", "random")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("edit")
+
+
+@pytest.fixture(scope="module")
+def runs(place):
+    """Four methods on one attribute, in steps of equal effect."""
+    folders = f"out='{place / 'runs'}' cache='{place / 'cache'}'"
+    methods = ",".join(METHODS)
+    return eb.run(f"method={methods} attribute=smile engine.step_effect=0.25 {SMALL} {folders}")
+
+
+def starts_of(run):
+    """The bank's w of a run's starts, in the order of its trajectory."""
+    starts = run.trajectory()["start"].unique()
+    w = load_bank(run.config()).array("w").take(starts)
+    return Codes(Space.W, torch.from_numpy(np.array(w)))
+
+
+def smile_of(run, codes):
+    """The judge's logit of smiling (n,) of decoded codes."""
+    judge = run.judge()
+    column = judge.attributes.names.index("smile")
+    return judge(run.generator().decode(codes))[:, column].detach().numpy()
+
+
+@pytest.mark.parametrize("method", ["interfacegan", "stylespace", "navigan_svd"])
+def test_edits_of_the_runs_own_starts_are_its_walks(runs, method):
+    run = runs[method, "smile"]
+    start = starts_of(run)
+    walks = run.trajectory().set_index("start")
+    for steps in (0, 1, 3):
+        # Where a walk crosses, its row is a point between two steps.
+        rows = walks[(walks["step"] == steps) & ~walks["stopped"]]
+        made = pd.Series(smile_of(run, run.edit(start, steps)), walks.index.unique())
+        assert len(rows) >= 5
+        np.testing.assert_allclose(made[rows.index], rows["logit:smile"], atol=2e-3)
+
+
+def test_between_two_steps_codes_are_interpolated(runs):
+    run = runs["interfacegan", "smile"]
+    start = eb.codes(run.generator(), count=5)
+    before, between, after = (run.edit(start, steps, "smiling") for steps in (2, 2.25, 3))
+    expected = 0.75 * before.values + 0.25 * after.values
+    torch.testing.assert_close(between.values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_target_is_for_every_sample_and_without_one_each_changes_sides(runs):
+    run = runs["interfacegan", "smile"]
+    start = eb.codes(run.generator(), count=64)
+    before = smile_of(run, start)
+    assert 10 < (before > 0).sum() < 54
+    for target, sign in (("smiling", 1), (1, 1), ("neutral", -1)):
+        change = smile_of(run, run.edit(start, 4, target)) - before
+        assert (sign * change > 0).mean() > 0.95
+    change = smile_of(run, run.edit(start, 4)) - before
+    assert (np.sign(change) == -np.sign(before)).mean() > 0.95
+
+
+def test_the_target_of_the_run_is_the_default(place):
+    words = f"method=interfacegan attribute=hair_color {SMALL} cache='{place / 'cache'}'"
+    [free] = eb.run(f"{words} out='{place / 'free'}'")
+    [bound] = eb.run(f"{words} out='{place / 'bound'}' target=red")
+    start = eb.codes(free.generator(), count=6)
+    with pytest.raises(
+        EditbenchError, match=r"hair_color has 5 classes: give target, one of .*red"
+    ):
+        free.edit(start, 2)
+    assert torch.equal(bound.edit(start, 2).values, free.edit(start, 2, target="red").values)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_rows_of_w_plus_and_z_are_edited_as_their_w_is(runs, method):
+    run = runs[method, "smile"]
+    gan = run.generator()
+    z = torch.randn(3, gan.z_dim, generator=torch.Generator().manual_seed(0))
+    w = gan.map(z)
+    images = gan.decode(run.edit(Codes(Space.W, w), 3, "smiling"))
+    for codes in (Codes(Space.Z, z), Codes(Space.W_PLUS, gan.w_plus(w).clone())):
+        torch.testing.assert_close(
+            gan.decode(run.edit(codes, 3, "smiling")), images, rtol=0, atol=1e-4
+        )
+
+
+def test_what_cannot_be_edited_is_said(runs):
+    run = runs["interfacegan", "smile"]
+    start = eb.codes(run.generator(), count=2)
+    wrong = [
+        (lambda: run.edit(start.values, 1), WrongType, "edit takes Codes, .* not Tensor"),
+        (lambda: run.edit(start, -1), EditbenchError, "steps=-1 must be at least 0"),
+        (lambda: run.edit(start, 1, "smilling"), UnknownName, "smiling"),
+        (
+            lambda: run.edit(Codes(Space.S, start.values), 1),
+            SpaceMismatch,
+            "Z, W, W_PLUS, not in S",
+        ),
+        (lambda: run.edit(Codes(Space.W, start.values[:, 1:]), 1), SpaceMismatch, r"\(2, 128\)"),
+    ]
+    for call, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            call()
+
+
+def test_a_method_that_walks_in_z_needs_z(place):
+    folders = f"out='{place / 'in_z'}' cache='{place / 'cache'}'"
+    [run] = eb.run(f"method=random method.space=z attribute=smile {SMALL} {folders}")
+    gan = run.generator()
+    z = torch.randn(2, gan.z_dim, generator=torch.Generator().manual_seed(0))
+    assert run.edit(Codes(Space.Z, z), 2, "smiling").space == Space.Z
+    with pytest.raises(Unsupported, match="random walks in Z and needs codes in Z, not in W"):
+        run.edit(eb.codes(gan, count=2), 2, "smiling")
+
+
+def test_only_a_finished_run_of_the_present_code_edits(runs, tmp_path):
+    run = runs["interfacegan", "smile"]
+    start = eb.codes(run.generator(), count=2)
+    fake_run(tmp_path, "interfacegan", "smile", status="skipped", reason="why not")
+    with pytest.raises(EditbenchError, match="has no fitted method: why not"):
+        eb.load(tmp_path)["interfacegan", "smile"].edit(start, 1)
+    other = eb.Run(run.folder)
+    other._record.status["run_id"] = "interfacegan-smile-s0-0000000000"
+    with pytest.raises(EditbenchError, match=r"other code, networks or files .* run the job again"):
+        other.edit(start, 1)

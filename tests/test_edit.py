@@ -63,6 +63,13 @@ def test_between_two_steps_codes_are_interpolated(runs):
     torch.testing.assert_close(between.values, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_codes_may_be_in_double_precision(runs):
+    run = runs["interfacegan", "smile"]
+    start = eb.codes(run.generator(), count=2)
+    double = Codes(Space.W, start.values.double())
+    assert torch.equal(run.edit(double, 2).values, run.edit(start, 2).values)
+
+
 def test_a_target_is_for_every_sample_and_without_one_each_changes_sides(runs):
     run = runs["interfacegan", "smile"]
     start = eb.codes(run.generator(), count=64)

@@ -35,6 +35,13 @@ class Line(Editor):
         return walk.codes + MOVE
 
 
+class Forgetful(Line):
+    """One that does not call its base class."""
+
+    def __init__(self) -> None:
+        self.delta = 1.0
+
+
 def searched() -> Editor:
     """An editor that has found one control, which moves the rows EDITED."""
     editor = RandomSearched()
@@ -120,3 +127,12 @@ def test_a_flow_of_each_row_is_refused_where_the_rows_are_truncated(generator):
 def test_an_editor_that_was_not_bound_says_so(w):
     with pytest.raises(EditbenchError, match=r"editor.bind\(generator\)"):
         Line(layers=EDITED).codes(walk_of(w, w))
+
+
+def test_an_editor_that_does_not_call_its_base_class_edits_every_row(
+    generator: StyleGAN2Generator,
+) -> None:
+    editor = Forgetful()
+    editor.bind(generator)
+    editor.check(generator, Attributes([Attribute("smile", ("no", "yes"))]), "smile")
+    assert editor.rows("smile") is None

@@ -11,7 +11,7 @@ from editbench.base.errors import EditbenchError, NonFinite, UnknownName, Unsupp
 from editbench.base.spaces import Codes, Space
 from editbench.methods.navigan import curvature as curvature_module
 from editbench.methods.navigan.curvature import Curvature
-from editbench.methods.navigan.spectrum import Spectrum, spectrum
+from editbench.methods.navigan.spectrum import Spectrum, SpectrumOptions, spectrum
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
@@ -302,8 +302,12 @@ def test_what_cannot_be_computed_is_said() -> None:
     for count in (0, DIM * DIM + 1):
         with pytest.raises(EditbenchError, match=f"count={count} must be from 1 to 100"):
             spectrum(generator, w, "conv", PixelDistance(), count)
-    with pytest.raises(EditbenchError, match="2 blocks of 8 cannot hold 20"):
+    with pytest.raises(
+        EditbenchError, match=r"iterations=2 blocks of 8 cannot hold 20 .* set it to 3 or more"
+    ):
         spectrum(generator, w, "conv", PixelDistance(), 20, iterations=2)
+    with pytest.raises(EditbenchError, match=r"spectrum\.tolerance=0 must"):
+        SpectrumOptions(tolerance=0)
     for key in ("method", "products"):
         with pytest.raises(EditbenchError, match=f"{key}=other must be one of"):
             spectrum(generator, w, "conv", PixelDistance(), 2, **{key: "other"})

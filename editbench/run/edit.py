@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -76,6 +78,8 @@ class FittedRun:
         """
         check_at_least("steps", steps, 0)
         self._check_codes(codes)
+        # Codes that were published as float64 arrays.
+        codes = replace(codes, values=codes.values.float())
         source, towards = self._classes(codes, target)
         editor, generator, latent = adapt_to_codes(self.editor, self.networks.generator, codes)
         starts = Starts(np.arange(len(codes)), source, towards, threshold=np.nan)

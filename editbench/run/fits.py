@@ -314,7 +314,7 @@ def _checked_state(editor: Editor) -> dict[str, torch.Tensor]:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise EditbenchError(
                 f"{type(editor).__name__}.state()[{name!r}] is {type(value).__name__}: return "
-                "tensors by name, as in torch.as_tensor(value)"
+                "tensors by name, as in torch.as_tensor(value), or **network.state_dict()"
             )
     return state
 

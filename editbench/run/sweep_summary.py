@@ -121,12 +121,10 @@ def print_summary(
     are_missed = bool(lost) and not stopped
     if are_missed:
         _print_lost(lost)
-    failed = [str(outcome["job"]) for outcome in by_status["failed"]]
-    if failed:
-        print_message(f"{len(failed)} failed: {_listed(failed)}")
+    failed = bool(by_status["failed"])
     if again and (failed or are_missed):
         print_message(f"run them again: {again}")
-    return int(bool(by_status["failed"]) or are_missed)
+    return int(failed or are_missed)
 
 
 def again_command(

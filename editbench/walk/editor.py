@@ -191,6 +191,8 @@ class Editor(abc.ABC):
     space: Space = Space.W  # the space that the editor walks in
     unit: str = "W units"  # of the length of a step
     citation: str = ""
+    # Of `__init__`; the default is for a class of one's own that does not call it.
+    layers: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None
     # The job's generator and teacher, set by `bind`.
     _generator: Generator | None = None
     _teacher: Scorer | None = None

@@ -79,6 +79,7 @@ class SpectrumOptions:
         for name in ("size", "latents", "iterations", "block", "minibatch"):
             check_at_least(f"spectrum.{name}", getattr(self, name), 1)
         check_positive("spectrum.radius", self.radius)
+        check_positive("spectrum.tolerance", self.tolerance)
         # A file that is missing is named before a bank is built.
         if self.perceptual == "lpips":
             lpips_files(self.vgg, self.linear)
@@ -136,7 +137,8 @@ def check_count(
     block = min(block, size)
     if method == "block" and iterations * block < count:
         raise EditbenchError(
-            f"{iterations} blocks of {block} cannot hold {count} eigenvectors: raise iterations"
+            f"spectrum.iterations={iterations} blocks of {block} cannot hold {count} eigenvectors: "
+            f"set it to {-(-count // block)} or more"
         )
 
 

@@ -144,7 +144,9 @@ def test_a_preset_of_an_own_method_begins_as_the_template_says(here):
 
 
 # -- the documentation
-@pytest.mark.parametrize(("page", "kind"), [("README.md", "editor"), ("docs/metrics.md", "metric")])
+@pytest.mark.parametrize(
+    ("page", "kind"), [("docs/own_method.md", "editor"), ("docs/metrics.md", "metric")]
+)
 def test_the_documentation_shows_what_is_written(page, kind):
     text = (ROOT / page).read_text()
     example = KINDS[kind].example

@@ -29,7 +29,7 @@ from editbench.inversion.store import Inversion
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.report import Style
-from editbench.report.load import Results
+from editbench.report.load import SEED_COLUMNS, Results
 from editbench.report.strip_figure import draw_strip
 from editbench.report.strips import strips_of_record
 from editbench.run.component import Component
@@ -242,7 +242,9 @@ class Runs:
             and `x`: the effect in sigma, step or strength at which a number is measured, or NaN.
         """
         runs = self.status()[["method", "attribute", "seed", "run_id"]]
-        return runs.merge(self._results.rows, on="run_id", how="inner")
+        # A row is one run here, with one seed.
+        rows = self._results.rows.drop(columns=list(SEED_COLUMNS))
+        return runs.merge(rows, on="run_id", how="inner")
 
     def report(self, out: PathLike | None = None, *, config_dirs: Folders = ()) -> Path:
         """Write the report of these runs: index.html, tables and figures.

@@ -44,7 +44,7 @@ def test_errors_name_what_there_is():
         ATTRIBUTES["smlie"]
     assert ATTRIBUTES.class_index("hair", "blond") == ATTRIBUTES.class_index("hair", 2) == 2
     with pytest.raises(
-        EditbenchError, match=r"class 3 is out of range for attribute 'hair', which has 0 \(black\)"
+        EditbenchError, match=r"target=3 is no class of the attribute 'hair', which has 0 \(black\)"
     ):
         ATTRIBUTES.class_index("hair", 3)
     with pytest.raises(

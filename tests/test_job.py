@@ -667,7 +667,7 @@ def test_a_target_class_by_name_or_index_and_one_out_of_range(tmp_path):
     assert by_index_alone.run_id == by_name.run_id
     assert other.config()["target"] == "z"
     reason = refusal(toy_config(tmp_path, "attribute=c", "target=3"))
-    assert "class 3 is out of range for attribute 'c', which has 0 (x), 1 (y), 2 (z)" in reason
+    assert "target=3 is no class of the attribute 'c', which has 0 (x), 1 (y), 2 (z)" in reason
 
 
 def test_what_changes_no_number_makes_no_record_of_its_own(tmp_path):

@@ -228,7 +228,7 @@ def test_the_other_attribute_is_the_first_evaluated_one_where_none_is_named():
         ({"other": "b", "target": "aa"}, "metric.logit_scatter.target 'aa'. Did you mean 'a'"),
         ({"other": "b", "source": "yess"}, "class of attribute 'a' 'yess'. Did you mean 'yes'"),
         ({"other": "b", "source": True}, "metric.logit_scatter.source=true must be a whole number"),
-        ({"other": "b", "other_class": 2}, "class 2 is out of range for attribute 'b'"),
+        ({"other": "b", "other_class": 2}, "other_class=2 is no class of the attribute 'b'"),
     ],
 )
 def test_what_there_is_not_is_refused_before_the_work(options, reason):

@@ -212,7 +212,7 @@ class Attributes(Sequence[Attribute]):
         if not 0 <= target < len(classes):
             listing = ", ".join(f"{i} ({c})" for i, c in enumerate(classes))
             raise EditbenchError(
-                f"class {target} is out of range for attribute '{name}', which has {listing}"
+                f"{key}={target} is no class of the attribute '{name}', which has {listing}"
             )
         return target
 

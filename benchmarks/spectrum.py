@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from editbench.base.seeding import normals
-from editbench.methods.navigan.spectrum import Spectrum, spectrum
+from editbench.methods.navigan.spectrum import Spectrum, SpectrumOptions, spectrum
 from editbench.networks.generator import Generator
 from editbench.networks.perceptual import FeatureDistance
 from editbench.worlds.faces import load_generator, load_scorer
@@ -80,10 +80,12 @@ class Problem(NamedTuple):
 
         Args:
             count: number of eigenvectors.
-            **options: of editbench.methods.navigan.spectrum.spectrum.
+            **options: of editbench.methods.navigan.spectrum.SpectrumOptions.
         """
         began = time.process_time()
-        found = spectrum(self.generator, self.w, self.layer, self.perceptual, count, **options)
+        found = spectrum(
+            self.generator, self.w, self.layer, self.perceptual, count, SpectrumOptions(**options)
+        )
         return Timed(found, time.process_time() - began)
 
 

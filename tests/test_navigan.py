@@ -13,7 +13,7 @@ from editbench.base.errors import EditbenchError, NoControl, NonFinite, UnknownN
 from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.methods.navigan.editor import NaviGAN
 from editbench.methods.navigan.reconstructor import small
-from editbench.methods.navigan.spectrum import spectrum
+from editbench.methods.navigan.spectrum import SpectrumOptions, spectrum
 from editbench.methods.navigan.training import Pairs, Training, decode_pair, learn, losses, push_out
 from editbench.methods.navigan.weight_bases import PAPER_NORM, SVDBasis, VectorBasis
 from editbench.networks.perceptual import PixelDistance
@@ -287,7 +287,9 @@ def test_finite_differences_have_the_radius_and_the_unit_that_were_asked_for(net
         )
         editor.layer_name = "conv8"
         basis, _ = editor._find_spectrum(data, editor.spectrum)
-        expected = spectrum(network, Codes(Space.Z, z), "conv8", PixelDistance(), 2, **options)
+        expected = spectrum(
+            network, Codes(Space.Z, z), "conv8", PixelDistance(), 2, SpectrumOptions(**options)
+        )
         found[radius, unit] = torch.stack([basis.direction(k) for k in range(2)])
         torch.testing.assert_close(found[radius, unit], expected.vectors, atol=1e-5, rtol=0)
     assert (found[0.1, True] - found[0.1, False]).abs().max() > 1e-3

@@ -307,15 +307,8 @@ class NaviGAN(Editor):
             self.layer_name,
             perceptual,
             size,
-            method=options.method,
-            products=options.products,
-            iterations=options.iterations,
-            tolerance=options.tolerance,
-            block=options.block,
-            minibatch=options.minibatch,
-            radius=options.radius,
-            unit=options.unit,
-            seed=data.seed,
+            options,
+            data.seed,
         )
         return VectorBasis(found.vectors), {
             "spectrum": {
@@ -343,14 +336,8 @@ class NaviGAN(Editor):
         """Raise EditbenchError if the layer has fewer directions than `count`."""
         weight = generator.kernels()[layer]
         if self.spectrum is not None:
-            check_count(
-                self._eigenvectors(self.spectrum),
-                weight.numel(),
-                layer,
-                self.spectrum.method,
-                self.spectrum.block,
-                self.spectrum.iterations,
-            )
+            count = self._eigenvectors(self.spectrum)
+            check_count(count, weight.numel(), layer, self.spectrum)
         elif self.training is None:
             transposed = isinstance(generator.inner(layer), nn.ConvTranspose2d)
             there = singular_values(weight, transposed)

@@ -47,8 +47,19 @@ class SpectrumOptions:
         size: number of eigenvectors that the hybrid variant combines (the spectrum variant uses
             `count` instead).
         latents: number of fixed samples of z.
-
-    The others are arguments of `spectrum`.
+        method: 'block', block Lanczos with full reorthogonalisation, which stops when every
+            residual is within `tolerance`; 'power', the paper's power iteration, one vector after
+            the other, always `iterations` long (paper 10, published code 20).
+        products: 'gauss_newton' (exact here), 'hessian' (exact in general) or 'finite_difference'
+            (the paper's); see Curvature.
+        iterations: per vector ('power'), or the largest number of blocks ('block').
+        tolerance: of the residuals.
+        block: number of vectors that 'block' multiplies at a time; an eigenvalue can be found with
+            at most this multiplicity.
+        minibatch: samples at a time; does not change the result.
+        radius: displacement of finite differences (paper 0.1).
+        unit: scale v to unit length before it is multiplied by the radius; the published code does
+            not and displaces by radius * |v|.
     """
 
     perceptual: str = "pixels"
@@ -112,18 +123,14 @@ class Spectrum:
     converged: bool
 
 
-def check_count(
-    count: int, size: int, layer: str, method: str, block: int, iterations: int
-) -> None:
+def check_count(count: int, size: int, layer: str, options: SpectrumOptions) -> None:
     """Check that there are enough eigenvectors, and that the blocks can hold them.
 
     Args:
         count: number of wanted eigenvectors.
         size: number of elements of the layer's weight.
         layer: its name.
-        method: see `spectrum`.
-        block: see `spectrum`.
-        iterations: see `spectrum`.
+        options: how they are computed.
 
     Raises:
         EditbenchError: `count` is too large.
@@ -134,11 +141,11 @@ def check_count(
             f"{size} numbers"
         )
     # A layer may have fewer weights than a block has rows.
-    block = min(block, size)
-    if method == "block" and iterations * block < count:
+    block = min(options.block, size)
+    if options.method == "block" and options.iterations * block < count:
         raise EditbenchError(
-            f"spectrum.iterations={iterations} blocks of {block} cannot hold {count} eigenvectors: "
-            f"set it to {-(-count // block)} or more"
+            f"spectrum.iterations={options.iterations} blocks of {block} cannot hold {count} "
+            f"eigenvectors: set it to {-(-count // block)} or more"
         )
 
 
@@ -148,42 +155,22 @@ def spectrum(
     layer: str,
     perceptual: Perceptual,
     count: int,
-    *,
-    method: str = "block",
-    products: str = "gauss_newton",
-    iterations: int = 60,
-    tolerance: float = 0.05,
-    block: int = 8,
-    minibatch: int = 8,
-    radius: float = 0.1,
-    unit: bool = True,
+    options: SpectrumOptions,
     seed: int = 0,
 ) -> Spectrum:
     """Top `count` eigenpairs of the Hessian in the weight of one layer.
 
-    'block' keeps all vectors that it has multiplied: about 2.5 to 4 times `count`, each as large as
-    the weight.
+    The method 'block' keeps all vectors that it has multiplied: about 2.5 to 4 times `count`, each
+    as large as the weight.
 
     Args:
         generator: whose layer is shifted.
-        latents: the fixed sample of z, as codes; a plain tensor holds w, or z if the generator has
-            no W.
+        latents: the fixed samples, as codes; a plain tensor holds w, or z if the generator has no
+            W.
         layer: name of the layer.
         perceptual: d^2 of the Hessian.
         count: number of wanted eigenpairs.
-        method: 'block', block Lanczos with full reorthogonalisation, which stops when every
-            residual is within `tolerance`; 'power', the paper's power iteration, one vector after
-            the other, always `iterations` long (paper 10, published code 20).
-        products: 'gauss_newton' (exact here), 'hessian' (exact in general) or 'finite_difference'
-            (the paper's); see Curvature.
-        iterations: per vector ('power'), or the largest number of blocks ('block').
-        tolerance: of the residuals.
-        block: number of vectors that 'block' multiplies at a time; an eigenvalue can be found with
-            at most this multiplicity.
-        minibatch: samples at a time; does not change the result.
-        radius: displacement of finite differences (paper 0.1).
-        unit: scale v to unit length before it is multiplied by the radius; the published code does
-            not and displaces by radius * |v|.
+        options: how they are computed; perceptual, size and latents of them are not used.
         seed: of the first vectors.
 
     Raises:
@@ -191,24 +178,33 @@ def spectrum(
         EditbenchError: the layer has fewer weights than `count`.
         Unsupported: a shift of the layer changes no picture.
     """
-    check_choice("method", method, METHODS)
-    curvature = Curvature(generator, latents, layer, perceptual, products, minibatch, radius, unit)
-    check_count(count, curvature.size, layer, method, block, iterations)
+    minibatch = options.minibatch
+    curvature = Curvature(
+        generator,
+        latents,
+        layer,
+        perceptual,
+        options.products,
+        minibatch,
+        options.radius,
+        options.unit,
+    )
+    check_count(count, curvature.size, layer, options)
     # A layer may have fewer weights than a block has rows.
-    block = min(block, curvature.size)
+    block = min(options.block, curvature.size)
     noise = seeding.rng(seed, "spectrum", layer)
 
     def draw(rows: int) -> Tensor:
         return torch.from_numpy(noise.standard_normal((rows, curvature.size))).to(curvature.weight)
 
-    if method == "block":
+    if options.method == "block":
         vectors, values, residuals = _block_lanczos(
-            curvature, draw, count, block, tolerance, iterations
+            curvature, draw, count, block, options.tolerance, options.iterations
         )
         passes = curvature.passes
         used = curvature.products
     else:
-        vectors = _power_iteration(curvature, draw, count, iterations)
+        vectors = _power_iteration(curvature, draw, count, options.iterations)
         passes = curvature.passes
         used = curvature.products
         # The residuals of the power iteration are measured with the exact Hessian, not with finite
@@ -217,7 +213,8 @@ def spectrum(
         vectors, values, residuals = _measure(exact, vectors, block)
     _check_seen(values[0], layer)
     vectors = unit_rows(vectors).reshape(count, *curvature.weight.shape).float().contiguous()
-    return Spectrum(vectors, values, residuals, passes, used, bool((residuals <= tolerance).all()))
+    converged = bool((residuals <= options.tolerance).all())
+    return Spectrum(vectors, values, residuals, passes, used, converged)
 
 
 def _check_seen(size: Tensor, layer: str) -> None:

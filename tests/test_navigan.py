@@ -507,6 +507,5 @@ def test_bad_options(options, message):
 
 
 def test_shifts_pushed_beyond_the_limit_are_refused():
-    generator = PictureToy()
-    with pytest.raises(EditbenchError, match=r"min_shift=300 exceeds method\.limit=80"):
-        learn(generator, "conv", SVDBasis(generator.weight), 3, 80.0, Training(), small, 0)
+    with pytest.raises(EditbenchError, match=r"^training\.min_shift=300 exceeds limit=80: lower"):
+        NaviGAN("optimisation", limit=80)

@@ -124,6 +124,11 @@ class NaviGAN(Editor):
         self.training = _options(
             "training", Training, training, variant, ("optimisation", "hybrid")
         )
+        if self.training is not None and self.training.min_shift > self.limit:
+            raise EditbenchError(
+                f"training.min_shift={self.training.min_shift:g} exceeds limit={self.limit:g}: "
+                "lower it"
+            )
         self.spectrum = _options(
             "spectrum", SpectrumOptions, spectrum, variant, ("spectrum", "hybrid")
         )

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editbench.base import seeding
-from editbench.base.errors import EditbenchError, NonFinite, Unsupported
+from editbench.base.errors import NonFinite, Unsupported
 from editbench.base.progress import progress
 from editbench.base.seeding import stream_key
 from editbench.base.spaces import Codes, Space, WeightShift
@@ -233,11 +233,6 @@ def learn(
     """
     if generator.output != "image":
         raise Unsupported("the reconstructor compares pictures, and this generator gives none")
-    if options.min_shift > limit:
-        raise EditbenchError(
-            f"method.training.min_shift={options.min_shift:g} exceeds method.limit={limit:g}: lower "
-            "it"
-        )
     rng = seeding.rng(seed, "navigan", layer)
     pairs = Pairs(generator, layer, basis, count, limit, options.min_shift, rng)
     # The coefficients are on the device of the weight.

@@ -28,6 +28,9 @@ from editbench.base.files import (
     lock,
     write_atomic,
 )
+from editbench.cli import main
+from editbench.networks.scorer import Scorer
+from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.torchscript import kind_of
 
 VALUES = np.random.default_rng(0).random(10_000)
@@ -132,6 +135,19 @@ def test_a_folder_that_the_file_system_does_not_make_is_explained(
     ):
         write(Path("/proc") / name)
     assert raised.value.number == errno.ENOENT
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("command", [["world", "card"], ["scorer", "check", "faces"]])
+def test_a_folder_that_cannot_be_made_is_told_before_any_image_is_judged(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(_scorer: Scorer, _images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("an image was judged")
+
+    monkeypatch.setattr(ConvScorer, "forward", score)
+    assert main([*command, "-n", "8", "--out", "/proc/x"]) != 0
+    assert "cannot write /proc/x" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")

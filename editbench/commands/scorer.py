@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from editbench.base.errors import EditbenchError, UnknownName
-from editbench.base.files import usable_folder, write_json
+from editbench.base.files import create_folder, usable_folder, write_json
 from editbench.base.instantiate import build, plain
 from editbench.base.user_code import search_folders
 from editbench.base.validation import check_at_least
@@ -71,6 +71,8 @@ def main(argv: list[str]) -> int:
         scorer.to(args.device)
     generator = plain(composed.generator)
     pictures = find_pictures(args, generator, next(iter(scorers.values())))
+    out = args.out or Path(f"scorer-check-{path.stem}")
+    create_folder(out)  # before the minutes that the check takes
     checkups = check_all(scorers, pictures, args.batch)
     references = check_all(others, pictures, args.batch)
     # Teacher and judge are compared with each other, and each of them with those of --against.
@@ -88,7 +90,6 @@ def main(argv: list[str]) -> int:
         first.findings[:0] = findings
     # Latent codes cannot be shown.
     pictured = not isinstance(pictures, Generated) or pictures.generator.output == "image"
-    out = args.out or Path(f"scorer-check-{path.stem}")
     written = write_page(out, str(path), checkups, pictures, agreements, pictured)
     write_json(out / "check.json", as_json(checkups, agreements, pictures))
     for checkup in checkups:

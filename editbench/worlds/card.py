@@ -23,7 +23,7 @@ from torch import Tensor
 from editbench.base.attributes import Attributes
 from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError
-from editbench.base.files import write_atomic, write_json
+from editbench.base.files import create_folder, write_atomic, write_json
 from editbench.base.images import to_host_bytes
 from editbench.base.progress import Advance, progress
 from editbench.base.seeding import normals
@@ -303,6 +303,7 @@ def world_card(out: Path, n: int, networks: Networks, law: FactorLaw) -> dict:
 
     Returns the content of card.json.
     """
+    create_folder(out)  # before the minutes that it takes to measure
     card = measure(n, networks, law)
     left = sheet(_renders(law, SEED, 0, SHEET))
     right = sheet(_generated(networks.generator, SEED, SHEET))
@@ -330,6 +331,7 @@ def other_card(out: Path, n: int, networks: Networks, name: str) -> dict:
             f"{', '.join(space.name for space in generator.spaces)} and returns "
             f"'{generator.output}'"
         )
+    create_folder(out)
     with progress("pictures judged", n) as advance:
         made = score_images(_generated(generator, SEED, n), networks, advance)
     card = _measure_generated(made, n, networks, SEED)

@@ -348,7 +348,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path("../shared/data"),
+        default=Path("data"),
         help="folder of the golden files; it need not exist (default: %(default)s)",
     )
     parser.add_argument(

@@ -39,7 +39,7 @@ from editbench.studies.scorer_check.checkup import (
 from editbench.studies.scorer_check.page import draw_sheet, picture_sections
 from editbench.studies.scorer_check.sources import FolderPictures, Generated
 from editbench.worlds.faces import load_scorer
-from tests.data_folder import needs_data
+from tests.data_folder import DATA, needs_data
 
 N = 64
 FACES = Attributes(
@@ -522,5 +522,5 @@ def test_the_command_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) 
 def test_a_generator_of_latents_has_no_pictures_to_look_at(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["scorer", "check", "faces", "--generator", "ffhq_latents"]) == 1
+    assert main(["scorer", "check", "faces", "--generator", "ffhq_latents", f"data={DATA}"]) == 1
     assert "--generator NAME" in capsys.readouterr().err

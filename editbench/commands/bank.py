@@ -42,7 +42,7 @@ examples:
   editbench bank                                    the default bank: 50,000 samples of faces32
   editbench bank bank.n=500000 bank.workers=2       half a million, at constant memory
   editbench bank --parts 8 budget=paper hydra/launcher=submitit_slurm hydra.launcher.cpus_per_task=4
-  editbench bank experiment=ffhq_latents data=../shared/data
+  editbench bank experiment=ffhq_latents data=FOLDER
   editbench bank import --w w.npy --logits logits.npy --attributes attributes.yaml --out runs/my_bank
   editbench bank info runs/my_bank
 """

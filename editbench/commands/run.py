@@ -24,7 +24,7 @@ examples:
   editbench run -m method=gradctrl,interfacegan,random attribute=smile,eyeglasses,age
   editbench run -m method=gradctrl attribute=yaw seed=0,1,2 budget=demo out=runs/seeds
   editbench run method=gradctrl attribute=smile method.delta=0.3 starts.n=300       300 starts over all evaluated attributes
-  editbench run -m experiment=mnist_digits data=../shared/data method=gradctrl,interfacegan
+  editbench run -m experiment=mnist_digits data=FOLDER method=gradctrl,interfacegan
   editbench run method=gradctrl attribute=hair_color target=blond
   editbench run --config-dir my_conf method=mine       with options of your own in my_conf/method/mine.yaml
   editbench run method=my_editor.yaml scorer=photos/attributes.yaml         a YAML file in place of a name

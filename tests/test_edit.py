@@ -70,6 +70,11 @@ def test_codes_may_be_in_double_precision(runs):
     assert torch.equal(run.edit(double, 2).values, run.edit(start, 2).values)
 
 
+def test_no_codes_are_edited_to_no_codes(runs):
+    run = runs["interfacegan", "smile"]
+    assert len(run.edit(eb.codes(run.generator(), count=0), 2)) == 0
+
+
 def test_a_target_is_for_every_sample_and_without_one_each_changes_sides(runs):
     run = runs["interfacegan", "smile"]
     start = eb.codes(run.generator(), count=64)

@@ -44,7 +44,7 @@ class FittedRun:
         """
         settings = Settings.from_config(record.config())
         job = identify(settings)
-        if job.run_id != record.status["run_id"]:
+        if job.run_id != record.status.get("run_id"):
             raise EditbenchError(
                 f"{record.folder} was made by other code, networks or files than there are now, so "
                 "its edits cannot be repeated: run the job again"
@@ -144,5 +144,5 @@ class FittedRun:
             logits = judge(generator.decode(codes[rows]))
             return judge.attributes.labels(logits, self.settings.attribute)
 
-        parts = batches.run(len(codes), label)
-        return np.concatenate([part.cpu().numpy() for part in parts])
+        none = torch.zeros(0, dtype=torch.int64, device=codes.values.device)
+        return torch.cat([none, *batches.run(len(codes), label)]).cpu().numpy()

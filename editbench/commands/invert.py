@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],  # without it, argparse says that at least one is required
         help="configuration overrides: generator=..., inversion.noise=optimise",
     )
     add_config_dir(parser)

@@ -116,6 +116,7 @@ def _make_parser() -> CommandParser:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],  # without it, argparse says that at least one is required
         metavar="key=value",
         help="configuration overrides, e.g. data=FOLDER",
     )

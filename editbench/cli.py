@@ -36,7 +36,7 @@ COMMANDS = {
     "dataset": "pack labelled image folders and arrays, to train a world on them",
     "world": "train, pack and describe the embedded world",
     "scorer": "check a classifier of your own: input range, signs, class shares, with images",
-    "fetch": "download the published networks of metrics (FID, LPIPS), or show where they are",
+    "fetch": "download published networks (FID, LPIPS, digiface), or show where they are",
     "doctor": "show what this machine supports, and run a self-test",
 }
 # Commands that keep what they finished, and go on from there when they are called again.

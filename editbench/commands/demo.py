@@ -1,8 +1,8 @@
 """Run every method on every evaluated attribute of the embedded world, then make tables and a page.
 
-A method that draws its examples at random runs with several seeds, as many as its YAML sets. If the
-networks of `editbench fetch digiface` are installed, a few methods also run on a GAN of realistic faces,
-in a separate section.
+A method that draws its examples, directions or training starts at random runs with several seeds, as
+many as its YAML sets. If the networks of `editbench fetch digiface` are installed, a few methods also
+run on a GAN of realistic faces, in a separate section.
 """
 
 from __future__ import annotations

@@ -127,6 +127,6 @@ def add_subcommand(
     return commands.add_parser(
         command.rpartition(" ")[2],
         help=about,
-        description=about,
+        description=f"{about[0].upper()}{about[1:]}.",
         epilog=examples_of(command, examples),
     )

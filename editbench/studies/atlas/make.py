@@ -128,7 +128,7 @@ def make_atlas(settings: Settings, design: AtlasDesign) -> Atlas:
     if not editor.has_directions():
         raise Unsupported(
             f"method={settings.method.name} has no fixed set of directions: its edit depends on "
-            f"the sample, or is learnt for one attribute. Methods that have one: "
+            f"the sample, or is learned for one attribute. Methods that have one: "
             f"{', '.join(methods_with_directions())}"
         )
     networks = load_networks(settings)

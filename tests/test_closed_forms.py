@@ -168,9 +168,8 @@ def check_straight(found: Trajectories, steers: bool = True) -> None:
     np.testing.assert_allclose(found.dependency().mean(1), np.abs(found.effect) * ratio, atol=2e-3)
     measured = AttributeDependency(at=1.0)(found).rows.set_index("metric").loc["ad_at"]
     reached = found.effect[last] >= 1
-    assert measured["count"] == reached.sum() and measured["value"] == pytest.approx(
-        ratio[last][reached].mean(), rel=1e-3
-    )
+    assert measured["count"] == reached.sum()
+    assert measured["value"] == pytest.approx(ratio[last][reached].mean(), rel=1e-3)
 
 
 CURVED = {

@@ -85,11 +85,9 @@ def test_straight_edits_commute_and_turning_ones_do_not():
     both = straight.arrays["both"]
     assert np.nanmax(straight.arrays["distance"]) < 1e-5
     walked = np.isfinite(straight.arrays["distance"])
-    assert (
-        walked.sum() > 30
-        and both[walked].all()
-        and (straight.arrays["travelled"][walked] > 0).all()
-    )
+    assert walked.sum() > 30
+    assert both[walked].all()
+    assert (straight.arrays["travelled"][walked] > 0).all()
     assert (straight.arrays["pixels"][walked] < 1e-5).all()
     turning = CompositionObservation("b", n=80, max_steps=30).look(context(Turning()))
     walked = np.isfinite(turning.arrays["distance"])
@@ -121,9 +119,8 @@ def test_both_orders_have_the_same_starts_and_targets():
         .arrays
     )
     assert np.array_equal(one["start"], other["start"])
-    assert np.array_equal(one["both"], other["both_reversed"]) and np.array_equal(
-        one["both_reversed"], other["both"]
-    )
+    assert np.array_equal(one["both"], other["both_reversed"])
+    assert np.array_equal(one["both_reversed"], other["both"])
     assert np.array_equal(one["others"], other["others_reversed"])
 
 
@@ -288,9 +285,8 @@ def test_the_metric_by_hand():
     low, high = rows.loc["commutator", ["low", "high"]]
     assert 0 < low < value["commutator"] < high < 0.75
     samples = result.samples[result.samples["metric"] == "commutator"]
-    assert samples["start"].tolist() == [2, 7, 9] and set(value.index) == set(
-        CompositionSuccess.produces
-    )
+    assert samples["start"].tolist() == [2, 7, 9]
+    assert set(value.index) == set(CompositionSuccess.produces)
     order = [2, 0, 3, 1]
     mixed = {name: values[order] if len(values) == 4 else values for name, values in arrays.items()}
     pd.testing.assert_frame_equal(CompositionSuccess(draws=50)(Observed(mixed)).rows, result.rows)

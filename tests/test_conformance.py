@@ -151,11 +151,9 @@ def test_a_broken_method_fails_for_its_own_reason_alone(name):
     ]
     message = next(r.message for r in results if r.name == check)
     assert remedy in message.split("Fix: ")[1]
-    assert (
-        "Found: " in message
-        and "Required: " in message
-        and f"editbench.walk.editor.{CHECKS[check].member}" in message
-    )
+    assert "Found: " in message
+    assert "Required: " in message
+    assert f"editbench.walk.editor.{CHECKS[check].member}" in message
 
 
 class Views(InterFaceGAN):
@@ -204,10 +202,8 @@ def test_the_suite_leaves_nothing_behind():
     conform(load_factory(str(BROKEN_METHODS / "random_fit.py")))
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[2]
     assert (np.random.get_state()[1] == before[1]).all()
-    assert (
-        Bank.__getattribute__ is object.__getattribute__
-        and Starts.__getattribute__ is object.__getattribute__
-    )
+    assert Bank.__getattribute__ is object.__getattribute__
+    assert Starts.__getattribute__ is object.__getattribute__
 
 
 # -- its testbeds
@@ -268,9 +264,8 @@ def compose_method(method, *words):
 def test_options_that_name_attributes_of_another_world_are_no_fault():
     results = conform(lambda: InterFaceGAN(layers={"smile": [1, 3]}), ("moves",))
     (moves,) = results
-    assert (
-        moves.status == "skipped" and "unknown attribute in method.layers 'smile'" in moves.message
-    )
+    assert moves.status == "skipped"
+    assert "unknown attribute in method.layers 'smile'" in moves.message
 
 
 @pytest.mark.parametrize("method", group_options("method"))

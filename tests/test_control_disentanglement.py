@@ -140,11 +140,9 @@ def test_the_curves_are_the_formulas(place):
         ("cd_entropy", spread),
     ):
         found = curve(result, name)
-        assert (
-            found["x"].tolist() == list(range(13))
-            and (found["count"] == 25).all()
-            and (found["note"] == "").all()
-        )
+        assert found["x"].tolist() == list(range(13))
+        assert (found["count"] == 25).all()
+        assert (found["note"] == "").all()
         np.testing.assert_allclose(found["value"], expected, atol=1e-12)
     assert scalar(result, "cd_max_control") == pytest.approx(max(reached))
     ends = [
@@ -226,23 +224,18 @@ def test_a_diverged_walk_stays_in_the_denominator_of_control_and_has_no_entropy(
     labels[3, 1:, 1] = 1  # this one would spoil b, but it diverges at step 3
     result = ControlDisentanglement(steps=5, draws=20)(walks(labels, lost={3: 3}))
     assert curve(result, "cd_control")["value"].tolist() == [0] + [0.75] * 5
-    assert (
-        curve(result, "cd_control_ever")["value"].max() == 0.75
-        and (curve(result, "cd_control")["count"] == 4).all()
-    )
-    assert (curve(result, "cd_entropy")["value"] == 0).all() and (
-        curve(result, "cd_entropy")["count"] == 3
-    ).all()
+    assert curve(result, "cd_control_ever")["value"].max() == 0.75
+    assert (curve(result, "cd_control")["count"] == 4).all()
+    assert (curve(result, "cd_entropy")["value"] == 0).all()
+    assert (curve(result, "cd_entropy")["count"] == 3).all()
     assert scalar(result, "cd_end_flips") == 0
     for name in ("cd_area", "cd_max_control", "cd_control_at", "cd_end_flips"):
         assert "1 of 4 walks diverged" in curve(result, name)["note"].item()
     kept = result.samples.groupby("metric")["start"].count().to_dict()
     assert kept == {"cd_end_control": 4, "cd_end_entropy": 3, "cd_end_flips": 3}
     gone = ControlDisentanglement(steps=5, draws=20)(walks(labels, lost=dict.fromkeys(range(4), 2)))
-    assert (
-        curve(gone, "cd_control")["value"].eq(0).all()
-        and curve(gone, "cd_entropy")["value"].isna().all()
-    )
+    assert curve(gone, "cd_control")["value"].eq(0).all()
+    assert curve(gone, "cd_entropy")["value"].isna().all()
     assert "every walk diverged" in curve(gone, "cd_area")["note"].item()
     assert np.isnan(scalar(gone, "cd_end_flips"))
 
@@ -255,11 +248,9 @@ def test_walks_that_stop_at_their_crossing_are_refused_with_the_fix():
     result = ControlDisentanglement(steps=10)(
         dataclasses.replace(trajectories, table=table.reset_index(drop=True))
     )
-    assert (
-        result.rows["value"].isna().all()
-        and result.rows["low"].isna().all()
-        and not len(result.samples)
-    )
+    assert result.rows["value"].isna().all()
+    assert result.rows["low"].isna().all()
+    assert not len(result.samples)
     assert (
         result.rows["note"]
         .str.contains(
@@ -292,9 +283,8 @@ def test_rows_keep_the_contract():
     assert set(result.rows["metric"]) | set(result.samples["metric"]) == set(metric.produces)
     sound = result.rows.dropna(subset=["value", "low"])
     assert len(sound) > 30
-    assert (sound["low"] <= sound["value"] + 1e-12).all() and (
-        sound["value"] <= sound["high"] + 1e-12
-    ).all()
+    assert (sound["low"] <= sound["value"] + 1e-12).all()
+    assert (sound["value"] <= sound["high"] + 1e-12).all()
     for name, state in metric.metric_state.items():
         assert all(part.dtype == torch.float64 for part in state) or name == "start"
 
@@ -305,15 +295,12 @@ def test_one_attribute_and_no_starts_are_notes():
     labels[:, 2:] = 1
     result = ControlDisentanglement(steps=3)(walks(labels, attributes=alone))
     assert curve(result, "cd_control")["value"].tolist() == [0, 0, 1, 1]
-    assert "one attribute only" in curve(result, "cd_area")["note"].item() and np.isnan(
-        scalar(result, "cd_area")
-    )
+    assert "one attribute only" in curve(result, "cd_area")["note"].item()
+    assert np.isnan(scalar(result, "cd_area"))
     nobody = ControlDisentanglement(steps=3)(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
-    assert (
-        (nobody.rows["count"] == 0).all()
-        and nobody.rows["note"].eq("no starts").all()
-        and not len(nobody.samples)
-    )
+    assert (nobody.rows["count"] == 0).all()
+    assert nobody.rows["note"].eq("no starts").all()
+    assert not len(nobody.samples)
 
 
 def test_a_method_without_control_has_no_area():

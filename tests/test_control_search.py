@@ -72,7 +72,8 @@ def test_classes_of_many_get_their_own_controls_and_a_weak_one_is_named():
     normals = data.teacher.normals
     effects = measure_effects(data, apply_rows(data, normals[1:3] - normals[3]), 2, (3.0,))
     found = choose_controls(effects, MIXED, "kind")
-    assert [c.candidate for c in found[:2]] == [0, 1] and [c.found for c in found] == [
+    assert [c.candidate for c in found[:2]] == [0, 1]
+    assert [c.found for c in found] == [
         True,
         True,
         False,
@@ -167,9 +168,9 @@ def test_a_direction_that_moves_all_attributes_is_no_control():
     effects = measure_effects(data, apply_rows(data, rows), 2, (-3.0, 3.0), samples=50)
     assert choose_control(effects, data.attributes, "a", 1).candidate == 1
     kept = choose_control(effects, data.attributes, "a", 1, bounds=Bounds(off_target=0.2))
-    assert (
-        kept.candidate == 0 and kept.off_target < 0.2 and torch.isnan(torch.tensor(kept.distance))
-    )
+    assert kept.candidate == 0
+    assert kept.off_target < 0.2
+    assert torch.isnan(torch.tensor(kept.distance))
 
 
 def test_bounds_are_positive_or_none():

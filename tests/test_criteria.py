@@ -70,9 +70,8 @@ def test_a_world_without_data_or_without_w_has_fewer() -> None:
 
 
 def test_a_bar_in_words() -> None:
-    assert "MISSED" in str(Criterion("a", "b", 0.1, 0.2)) and "MISSED" not in str(
-        Criterion("a", "b", 0.1, 0.2, at_least=False)
-    )
+    assert "MISSED" in str(Criterion("a", "b", 0.1, 0.2))
+    assert "MISSED" not in str(Criterion("a", "b", 0.1, 0.2, at_least=False))
     assert "not measured" in str(Criterion("a", "b", None, 0.2))
     assert Criterion("a", "b", 0.3, 0.2).as_dict()["passed"] is True
 

@@ -78,9 +78,8 @@ def test_full_size_arrays_are_known_by_their_number(tmp_path: Path) -> None:
     )
     np.savez_compressed(tmp_path / "complex.npz", images=images)
     source = ArrayImages(tmp_path / "complex.npz")
-    assert source.attributes is not None and [len(a.classes) for a in source.attributes] == list(
-        COMPLEX
-    )
+    assert source.attributes is not None
+    assert [len(a.classes) for a in source.attributes] == list(COMPLEX)
     assert np.array_equal(source.labels()[123_456], np.unravel_index(123_456, COMPLEX))
     toy(tmp_path / "toy.npz")
     with pytest.raises(
@@ -261,9 +260,8 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     toy(tmp_path / "toy.npz")
     words = ["dataset", "pack", str(tmp_path / "toy.npz"), "--out", str(tmp_path / "out")]
     assert main([*words, "--cardinalities", *map(str, SMALL)]) == 0
-    assert (
-        "72 pictures of 16 x 16" in capsys.readouterr().out and len(Packed(tmp_path / "out")) == N
-    )
+    assert "72 pictures of 16 x 16" in capsys.readouterr().out
+    assert len(Packed(tmp_path / "out")) == N
     for more, message in (
         ([], "give --cardinalities"),
         (["--bins", "2"], "when training instead"),

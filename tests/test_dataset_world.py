@@ -57,19 +57,16 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
 def test_real_images_are_addressed_by_index_and_each_epoch_shows_all(packed: Packed) -> None:
     show = reals(packed, seed=4)
     stream = show(0, 2 * N)
-    assert (
-        stream.shape == (2 * N, 3, 16, 16)
-        and stream.dtype == torch.float32
-        and stream.abs().max() <= 1
-    )
+    assert stream.shape == (2 * N, 3, 16, 16)
+    assert stream.dtype == torch.float32
+    assert stream.abs().max() <= 1
     assert torch.equal(
         torch.cat([reals(packed, 4)(a, a + 24) for a in range(0, 2 * N, 24)]), stream
     )
     whole = packed.images(np.arange(N)).flatten(1).sort(0).values
     first, second = stream[:N], stream[N:]
-    assert torch.equal(first.flatten(1).sort(0).values, whole) and torch.equal(
-        second.flatten(1).sort(0).values, whole
-    )
+    assert torch.equal(first.flatten(1).sort(0).values, whole)
+    assert torch.equal(second.flatten(1).sort(0).values, whole)
     assert not torch.equal(first, second) and not torch.equal(reals(packed, 5)(0, N), first)
 
 
@@ -87,11 +84,9 @@ def test_a_scorer_sees_its_own_half_with_its_labels(packed: Packed) -> None:
     options = scorer_training("judge", 16)
     images, labels = scorer_batches(packed, options)(3)
     again, _ = scorer_batches(packed, options)(3)
-    assert (
-        torch.equal(images, again)
-        and images.shape == (128, 3, 16, 16)
-        and labels.dtype == torch.int64
-    )
+    assert torch.equal(images, again)
+    assert images.shape == (128, 3, 16, 16)
+    assert labels.dtype == torch.int64
     # Clean pictures are recognised; each must be of the judge's half and carry that picture's labels.
     flat, mine = packed.images(np.arange(N)).flatten(1), set(split(N)["judge"].tolist())
     clean = [
@@ -189,11 +184,9 @@ def test_from_an_array_to_a_finished_run(
     assert main(words) == 0
     assert "AUC in W, all codes" in capsys.readouterr().out
     card = json.loads((tmp_path / "card" / "card.json").read_text())
-    assert (
-        card["world"] == "toyworld"
-        and "frechet" not in card
-        and set(card["separability"]) == {"Z", "W"}
-    )
+    assert card["world"] == "toyworld"
+    assert "frechet" not in card
+    assert set(card["separability"]) == {"Z", "W"}
     page = (tmp_path / "card" / "index.html").read_text()
     assert "the data of this world are not at hand" in page and "object_color" in page
     assert (
@@ -263,9 +256,8 @@ def test_training_on_data_goes_on_and_refuses_other_data(
     assert train("whole", 0.032) == 0  # nothing is left to do
     assert (tmp_path / "whole" / "generator16.safetensors").read_bytes() == first
     conf = yaml.safe_load((tmp_path / "whole" / "conf" / "generator" / "w.yaml").read_text())
-    assert Path(conf["path"]).is_absolute() and conf["about"].startswith(
-        "StyleGAN2 trained on 0.032 thousand"
-    )
+    assert Path(conf["path"]).is_absolute()
+    assert conf["about"].startswith("StyleGAN2 trained on 0.032 thousand")
     # A checkpoint gives its discriminator too, which a packed generator has not.
     checkpoint = tmp_path / "whole" / "checkpoint.pt"
     assert train("on", 0.032, "--init", str(checkpoint), "--warmup-kimg", "1") == 0
@@ -277,10 +269,8 @@ def test_training_on_data_goes_on_and_refuses_other_data(
     assert state["options"]["data"] == packed.digest
     del state["options"]["data"]  # as a checkpoint has it that is older than --data
     torch.save(state, tmp_path / "whole" / "checkpoint.pt")
-    assert (
-        train("whole", 0.064) == 1
-        and "belongs to another training (data  there" in capsys.readouterr().err
-    )
+    assert train("whole", 0.064) == 1
+    assert "belongs to another training (data  there" in capsys.readouterr().err
     state["options"]["data"] = "other"
     torch.save(state, tmp_path / "whole" / "checkpoint.pt")
     for words, message in (
@@ -337,10 +327,8 @@ def test_a_role_trained_alone_needs_the_same_data(
         assert train("judge", *words) == 1
         assert "was trained on other pictures or attributes" in capsys.readouterr().err
     assert not (tmp_path / "w" / "judge16.safetensors").exists()
-    assert (
-        train("judge", packed.folder) == 0
-        and (tmp_path / "w" / "conf" / "scorer" / "w.yaml").exists()
-    )
+    assert train("judge", packed.folder) == 0
+    assert (tmp_path / "w" / "conf" / "scorer" / "w.yaml").exists()
 
 
 def test_the_commonest_class_is_measured_on_the_held_out_pictures(packed: Packed) -> None:

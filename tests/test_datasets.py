@@ -239,11 +239,9 @@ def test_two_thousand_files_with_ten_broken_ones(tmp_path: Path) -> None:
         (root / name).write_bytes(b"\x89PNG\r\n\x1a\nhalf")
     data = pack(ImageFolder(root), tmp_path / "out", 8)
     rows = list(csv.reader((tmp_path / "out" / "problems.csv").open()))[1:]
-    assert (
-        {name for name, _ in rows} == wrong
-        and len(data) == 1_990
-        and data.counts["enlarged"] == 497
-    )
+    assert {name for name, _ in rows} == wrong
+    assert len(data) == 1_990
+    assert data.counts["enlarged"] == 497
     kept = [i for i in range(2_000) if f"{i // 200:02d}/{i % 200:04d}.png" not in wrong]
     kinds = np.stack([load_picture(tmp_path / f"{k}.png", 8)[0] for k in range(4)])
     assert np.array_equal(data.pixels(np.arange(len(data))), kinds[np.array(kept) % 4])
@@ -258,9 +256,8 @@ def test_shards_and_threads_change_no_picture(tmp_path: Path) -> None:
     )
     assert len(list((tmp_path / "many").glob("shard-*"))) == 3
     rows = np.array([11, 0, 4, 5, 9, 0])
-    assert np.array_equal(one.pixels(rows), many.pixels(rows)) and np.array_equal(
-        one.labels, many.labels
-    )
+    assert np.array_equal(one.pixels(rows), many.pixels(rows))
+    assert np.array_equal(one.labels, many.labels)
 
 
 class Killed(ImageFolder):

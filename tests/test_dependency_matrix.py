@@ -85,10 +85,8 @@ def test_rows_keep_the_contract_and_nothing_to_read_is_a_note():
     assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
     assert set(result.rows["metric"]) <= set(DependencyMatrix.produces)
     far = DependencyMatrix(at=9)(HAND)
-    assert (
-        far.rows["value"].isna().all()
-        and far.rows["note"].str.contains("no start reaches x = 9").all()
-    )
+    assert far.rows["value"].isna().all()
+    assert far.rows["note"].str.contains("no start reaches x = 9").all()
     none = DependencyMatrix()(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
     assert (none.rows["count"] == 0).all() and len(none.samples) == 0
     alone = DependencyMatrix()(toy_trajectories(Attributes([Attribute("a", ("no", "yes"))]), "a"))

@@ -71,11 +71,9 @@ def test_the_law_ties_two_pairs_and_nothing_else():
         i, j = TRAITS.index(a), TRAITS.index(b)
         expected[i, j] = expected[j, i] = rho
     np.testing.assert_array_equal(matrix, expected)
-    assert (
-        partner("eyeglasses") == ("age", 1)
-        and partner("beard") == ("long_hair", -1)
-        and partner("smile") is None
-    )
+    assert partner("eyeglasses") == ("age", 1)
+    assert partner("beard") == ("long_hair", -1)
+    assert partner("smile") is None
 
 
 def test_a_setting_that_is_not_there_is_named_with_the_remedy():
@@ -285,10 +283,8 @@ def test_both_ends_are_of_the_attributes_that_have_a_slope(tmp_path):
         dial_run(tmp_path, "bound", "eyeglasses", rho, entanglement=rho, accuracy=0.5)
     dial_run(tmp_path, "bound", "beard", 0.9, entanglement=-5.0, accuracy=0.5)  # one world: no line
     one = dial.slopes(load(tmp_path)).set_index("quantity").loc["entanglement"]
-    assert (
-        one[["first", "last", "slope"]].tolist() == pytest.approx([0, 0.9, 1])
-        and one["attributes"] == 1
-    )
+    assert one[["first", "last", "slope"]].tolist() == pytest.approx([0, 0.9, 1])
+    assert one["attributes"] == 1
 
 
 def test_an_end_that_an_attribute_does_not_reach_is_not_replaced_by_another_setting(tmp_path):
@@ -320,9 +316,9 @@ def test_an_end_of_seeds_that_are_kept_apart_is_their_mean(tmp_path):
 def test_one_world_is_no_dial(tmp_path):
     dial_run(tmp_path, "bound", "eyeglasses", 0.3, entanglement=0.1, accuracy=0.5)
     alone = load(tmp_path)
-    assert (
-        dial.points(alone).empty and not dial.table(alone) and not figure_dial.drawings(alone, {})
-    )
+    assert dial.points(alone).empty
+    assert not dial.table(alone)
+    assert not figure_dial.drawings(alone, {})
 
 
 @pytest.mark.parametrize(("low", "high", "cut"), [(-5, 9, True), (0.1, 0.6, False)])

@@ -213,10 +213,8 @@ def test_metrics_are_built_and_produce_what_was_published(name, judge, first_job
         )  # t runs over T
     if "logit_scatter" in cfg.metric:
         scatter = cfg.metric.logit_scatter
-        assert (
-            scatter.other in (cfg.evaluated or judge.attributes.names)
-            and scatter.other != cfg.attribute
-        )
+        assert scatter.other in (cfg.evaluated or judge.attributes.names)
+        assert scatter.other != cfg.attribute
         judge.attributes.class_index(cfg.attribute, scatter.source)
         judge.attributes.class_index(scatter.other, scatter.other_class)
 
@@ -224,11 +222,9 @@ def test_metrics_are_built_and_produce_what_was_published(name, judge, first_job
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_source_is_named_and_numbers_are_numbers_or_absent(name):
     block = PAPERS[name]["published"]
-    assert (
-        set(block) - {"resolution"} == {"source", "setting", "metric", "values"}
-        and len(block["source"]) > 20
-        and block["setting"]
-    )
+    assert set(block) - {"resolution"} == {"source", "setting", "metric", "values"}
+    assert len(block["source"]) > 20
+    assert block["setting"]
     assert re.search(r"\b20\d\d\b", block["source"]).group() == re.search(r"\d{4}", name).group()
     for method, per in (block["values"] or {}).items():
         assert method in METHODS
@@ -318,12 +314,10 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     page = report_of(tmp_path)
     text, table = page.read_text(), (page.parent / "table.md").read_text()
     for found in (text, table):
-        assert (
-            "Chen, Table 1" in found
-            and "0.9254" in found
-            and "0.731 (" in found
-            and "0.0063" in found
-        )
+        assert "Chen, Table 1" in found
+        assert "0.9254" in found
+        assert "0.731 (" in found
+        assert "0.0063" in found
 
 
 def test_a_count_of_served_attributes_and_a_source_without_numbers(tmp_path):
@@ -382,10 +376,8 @@ def test_every_setting_and_variant_stands_beside_the_paper(tmp_path):
 
 def test_runs_without_a_block_have_no_such_table(tmp_path):
     fake_run(tmp_path, "alpha", "smile")
-    assert (
-        published(load(tmp_path), Theme({})) == []
-        and "Published:" not in report_of(tmp_path).read_text()
-    )
+    assert published(load(tmp_path), Theme({})) == []
+    assert "Published:" not in report_of(tmp_path).read_text()
 
 
 def test_sweeps_are_small_enough_for_minutes_on_two_cores():

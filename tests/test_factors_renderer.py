@@ -206,11 +206,9 @@ def test_yaw_moves_the_features_to_its_side() -> None:
             (render(face(yaw=yaw, smile=1.0), 64) - render(face(yaw=yaw), 64)).abs().sum((0, 1, 2))
         )
         centres.append(float((mouth * column).sum() / mouth.sum()))
-    assert (
-        centres == sorted(centres)
-        and centres[2] == pytest.approx(0, abs=0.01)
-        and centres[4] > 0.15
-    )
+    assert centres == sorted(centres)
+    assert centres[2] == pytest.approx(0, abs=0.01)
+    assert centres[4] > 0.15
 
 
 def test_resolutions_show_the_same_face() -> None:

@@ -41,9 +41,8 @@ def test_start_is_the_code_s_default():
     for one, layers in ((linear, 1), (mlp, 3)):
         assert one.weight.shape == (layers, 2, 256, 256) and one.bias.shape == (layers, 2, 256)
         for part in (one.weight, one.bias):
-            assert (
-                part.abs().max() <= 1 / 16 and abs(part.std().item() - 1 / 16 / math.sqrt(3)) < 2e-3
-            )
+            assert part.abs().max() <= 1 / 16
+            assert abs(part.std().item() - 1 / 16 / math.sqrt(3)) < 2e-3
     alone = Field.initial(3, ["a/1"], 256, 0)
     assert torch.equal(alone.weight, mlp[1].weight) and torch.equal(alone.bias, mlp[1].bias)
     assert not torch.equal(mlp[0].weight, mlp[1].weight)

@@ -280,11 +280,9 @@ def test_a_planted_shift_adds_its_square_and_the_ends_have_the_common_effect(con
     own = frechet_distance(start, real)
     expected = own + (DELTA * t) ** 2 + 2 * DELTA * t * ((start - real).mean(0) @ line)
     np.testing.assert_allclose(distance, expected, rtol=1e-6)
-    assert (
-        len(t) == 5
-        and t[2] == 0
-        and value(result, "frechet_distance_zero") == pytest.approx(own, rel=1e-9)
-    )
+    assert len(t) == 5
+    assert t[2] == 0
+    assert value(result, "frechet_distance_zero") == pytest.approx(own, rel=1e-9)
     assert (np.diff(distance[2:]) > 0).all() and (np.diff(distance[:3]) < 0).all()
     _, effect = curve(result, "achieved_effect")
     np.testing.assert_allclose(effect[[0, 2, 4]], [-1, 0, 1], atol=0.025)
@@ -376,9 +374,8 @@ def test_samples_are_pseudo_values_with_the_interval_of_the_number(found):
     mine = mine[mine["variant"] == "unmatched"]
     row = rows_of(result)[rows_of(result)["metric"] == name].iloc[0]
     half = 2.5706 * mine["value"].std(ddof=1) / np.sqrt(B)  # t of 5 degrees of freedom
-    assert mine["start"].tolist() == list(range(B)) and row["high"] - row["value"] == pytest.approx(
-        half, rel=1e-4
-    )
+    assert mine["start"].tolist() == list(range(B))
+    assert row["high"] - row["value"] == pytest.approx(half, rel=1e-4)
 
 
 def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(context):
@@ -389,20 +386,16 @@ def test_an_effect_that_is_not_reached_has_a_curve_but_no_number_at_the_end(cont
         "40 sigma towards 'yes' was not reached: at most" in rows.loc["frechet_distance_up", "note"]
     )
     assert "towards 'no'" in rows.loc["frechet_distance_asymmetry", "note"]
-    assert (
-        rows.loc["frechet_distance", "value"].notna().all()
-        and curve(result, "frechet_distance")[0][-1] == 3
-    )
+    assert rows.loc["frechet_distance", "value"].notna().all()
+    assert curve(result, "frechet_distance")[0][-1] == 3
 
 
 def test_an_end_whose_effect_is_another_over_all_samples_says_so(found):
     gained = found.arrays["effect"] * [1, 1, 1, 1, 0.5]
     rows = rows_of(FrechetDistance()(Observed(found.arrays | {"effect": gained}, found.meta)))
     notes = rows.set_index("metric")["note"]
-    assert (
-        "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"]
-        and not notes["frechet_distance_down"]
-    )
+    assert "over all 120 the mean effect is 0.5" in notes["frechet_distance_up"]
+    assert not notes["frechet_distance_down"]
     # The difference of the ends is no better than they are.
     assert notes["frechet_distance_asymmetry"] == f"up: {notes['frechet_distance_up']}"
     sound = rows_of(FrechetDistance()(found)).set_index("metric")["note"]
@@ -419,11 +412,9 @@ def test_pictures_that_are_not_finite_have_no_number_at_that_strength(context):
     rows = rows_of(result)
     rows = rows[rows["metric"] == "frechet_distance"]
     lost = rows[rows["note"] != ""]
-    assert (
-        0 < len(lost) < len(rows)
-        and lost["value"].isna().all()
-        and "not finite" in lost["note"].iloc[0]
-    )
+    assert 0 < len(lost) < len(rows)
+    assert lost["value"].isna().all()
+    assert "not finite" in lost["note"].iloc[0]
     assert rows.loc[rows["x"] == 0, "value"].notna().all()
 
 
@@ -650,9 +641,8 @@ def test_statistics_of_a_reference_are_computed_once_and_a_damaged_file_again(co
     first = statistics(real, 10)
     calls = reference.calls
     again = statistics(real, 10)
-    assert reference.calls == calls and all(
-        np.array_equal(first[name], again[name]) for name in first
-    )
+    assert reference.calls == calls
+    assert all(np.array_equal(first[name], again[name]) for name in first)
     (file,) = (tmp_path / "references").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:100])
     assert np.array_equal(statistics(real, 10)["sum"], first["sum"])
@@ -677,14 +667,12 @@ def test_a_small_reference_has_no_floor(context, tmp_path):
 
 def test_renders_and_the_bank_and_a_folder_give_their_pictures(context, tmp_path):
     renders = Renders().images(context, 3, 7, 32)
-    assert renders.shape == (4, 3, 32, 32) and torch.equal(
-        renders[2:], Renders().images(context, 5, 7, 32)
-    )
+    assert renders.shape == (4, 3, 32, 32)
+    assert torch.equal(renders[2:], Renders().images(context, 5, 7, 32))
     assert Renders(margin=0.2).identity(context) != Renders().identity(context)
     tied = SimpleNamespace(generator=SimpleNamespace(law=law(0.9)))  # of the dial
-    assert Renders().law(tied) == law(0.9) and Renders(margin=0.2).law(tied) == replace(
-        law(0.9), margin=0.2
-    )
+    assert Renders().law(tied) == law(0.9)
+    assert Renders(margin=0.2).law(tied) == replace(law(0.9), margin=0.2)
     assert load_dial(0.9).law == law(0.9) and Renders().law(context) == FactorLaw()
     made = BankImages().images(context, 2, 5, 4).flatten(1)
     torch.testing.assert_close(made, torch.tensor(context.bank.array("w").range(2, 5)))
@@ -697,9 +685,8 @@ def test_renders_and_the_bank_and_a_folder_give_their_pictures(context, tmp_path
     for k in range(3):
         Image.new("RGB", (8, 8), (100 * k, 255, 0)).save(tmp_path / f"{k}.png")
     found = Folder(str(tmp_path)).images(context, 1, 3, 8)
-    assert found.shape == (2, 3, 8, 8) and found[1, :, 0, 0].tolist() == pytest.approx(
-        [200 / 127.5 - 1, 1, -1]
-    )
+    assert found.shape == (2, 3, 8, 8)
+    assert found[1, :, 0, 0].tolist() == pytest.approx([200 / 127.5 - 1, 1, -1])
     (tmp_path / "1.png").write_bytes(b"no picture")
     with pytest.raises(BadFile, match=r"1\.png"):
         Folder(str(tmp_path)).images(context, 0, 3, 8)
@@ -816,7 +803,8 @@ def test_curves_of_one_name_make_a_figure_and_the_ends_a_column(tmp_path, found)
     points = frechet_points(results)
     mine = points[(points["method"] == "beta") & (points["kind"] == "frechet_distance")]
     mine = mine[mine["variant"] == "matched"]
-    assert mine["open"].tolist() == [False] * 4 + [True] and mine["share"].tolist() == [
+    assert mine["open"].tolist() == [False] * 4 + [True]
+    assert mine["share"].tolist() == [
         -1,
         -0.5,
         0,

@@ -84,11 +84,9 @@ def test_controls_are_the_planted_axes_with_their_signs_and_effects():
     for name, axis in (("a", 2), ("b", 0), ("c", 5)):
         note = report.notes[f"control.{name}"]
         for c, side in enumerate(("no", "yes")):
-            assert (
-                note[side]["component"] == axis
-                and note[side]["rows"] == [0, 4]
-                and note[side]["found"]
-            )
+            assert note[side]["component"] == axis
+            assert note[side]["rows"] == [0, 4]
+            assert note[side]["found"]
             assert note[side]["effect"] == pytest.approx(
                 3, rel=0.1
             )  # 3 deviations of the axis, in sigmas of the bank
@@ -130,10 +128,8 @@ def test_the_search_is_counted_and_repeats():
     data = along_axes(BINARY, (2, 0, 5))
     editor, report = fitted(data)
     candidates = 8 * len(scale_ranges(RANGES, 4))
-    assert (
-        report.notes["candidates"] == candidates
-        and report.notes["search_decodes"] == candidates * 2 * 40
-    )
+    assert report.notes["candidates"] == candidates
+    assert report.notes["search_decodes"] == candidates * 2 * 40
     assert report.labels == 40 and data.generator.decoded == report.notes["search_decodes"]
     again, other = fitted(data)[0].state(), fitted(replace(data, seed=1))[0].state()
     assert all(torch.equal(value, again[name]) for name, value in editor.state().items())
@@ -146,9 +142,8 @@ def test_draws_are_streamed_and_do_not_depend_on_the_block(monkeypatch):
         torch.cat(list(latent_blocks(data, Space.W, 1000, "components", block)))
         for block in (7, 256, 5000)
     ]
-    assert torch.allclose(parts[0], parts[2], atol=1e-5) and torch.allclose(
-        parts[1], parts[2], atol=1e-5
-    )
+    assert torch.allclose(parts[0], parts[2], atol=1e-5)
+    assert torch.allclose(parts[1], parts[2], atol=1e-5)
     monkeypatch.setattr(ganspace, "BLOCK", 100)
     data.generator.largest = 0
     fitted(data)
@@ -209,9 +204,8 @@ def test_centring_starts_every_sample_from_the_mean_along_its_component():
                 code, origin - (offset @ unit) * unit + 0.5 * steps * move, atol=1e-4, rtol=0
             )
         logits = data.teacher(walk.codes)[:, 0] * (2 * walk.target - 1)
-        assert logits.std() < 0.15 and logits.mean() == pytest.approx(
-            0.5 * steps * 4 / 1.3**2, abs=0.15
-        )
+        assert logits.std() < 0.15
+        assert logits.mean() == pytest.approx(0.5 * steps * 4 / 1.3**2, abs=0.15)
 
 
 def test_no_control_is_an_answer_that_survives_the_cache():
@@ -285,9 +279,8 @@ def test_published_components_are_recovered_from_their_draws():
     n = 40_000
     editor, report = fitted(on(generator, teacher), samples=n, components=90, search_samples=8)
     assert report.notes["components"] == 80 and report.notes["components_asked"] == 90
-    assert (
-        report.notes["component_codes"] == "fresh draws" and report.notes["variance_explained"] == 1
-    )
+    assert report.notes["component_codes"] == "fresh draws"
+    assert report.notes["variance_explained"] == 1
     spread = generator.std.square().sum().sqrt().item() * 4 / np.sqrt(n)
     assert (editor.mean.float() - generator.mean).norm() < spread
     for name, axis in (("a", 0), ("b", 3)):  # gaps to the neighbours above 5 %
@@ -319,10 +312,8 @@ def test_a_generator_that_cannot_draw_gives_the_codes_of_its_bank():
         sigma=splits[0].logits.std(0),
     )
     editor, report = fitted(data)
-    assert (
-        report.notes["component_samples"] == 700
-        and "cannot draw" in report.notes["component_codes"]
-    )
+    assert report.notes["component_samples"] == 700
+    assert "cannot draw" in report.notes["component_codes"]
     oracle = PCA(8).fit(w[:700].double().numpy())
     assert editor.moves["a"][1].norm().item() == pytest.approx(
         np.sqrt(oracle.explained_variance_[0]), rel=1e-5

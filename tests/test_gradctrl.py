@@ -323,11 +323,9 @@ def test_tuned_count_goes_with_the_state():
     mixed = fit_data(MIXED)
     for name in MIXED.names:
         _, source, target = meta_validation(mixed, name)
-        assert (
-            (source != target).all()
-            and target.min() >= 0
-            and target.max() < len(MIXED[name].classes)
-        )
+        assert (source != target).all()
+        assert target.min() >= 0
+        assert target.max() < len(MIXED[name].classes)
         assert name != "angle" or ((source - target).abs() == 1).all()
 
 

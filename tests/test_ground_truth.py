@@ -251,10 +251,8 @@ def test_without_truth_there_is_a_remark_and_no_number():
     found = walks(0.5)
     table = found.table[[c for c in found.table if not c.startswith("true")]]
     result = JudgeTruth(draws=20)(Trajectories(table, BINARY, "a", np.ones(3)))
-    assert (
-        result.rows["value"].isna().all()
-        and result.rows["note"].str.contains("observation=\\[truth\\]").all()
-    )
+    assert result.rows["value"].isna().all()
+    assert result.rows["note"].str.contains("observation=\\[truth\\]").all()
     assert result.samples.empty
 
 
@@ -303,9 +301,8 @@ def test_the_experiment_on_a_small_bank(tmp_path):
     record = Record.open(folder)
     table = record.trajectories().table
     first = table[table["step"] == 0]
-    assert (
-        np.allclose(first["similarity:judge_features"], 1) and (first["pixel_distance"] == 0).all()
-    )
+    assert np.allclose(first["similarity:judge_features"], 1)
+    assert (first["pixel_distance"] == 0).all()
     others = [f"true:{name}" for name in attributes().names if name != "smile"]
     assert (table.groupby("start")[others].nunique() == 1).all(
         axis=None
@@ -319,10 +316,8 @@ def test_the_experiment_on_a_small_bank(tmp_path):
     walked = plain.trajectories().table
     pd.testing.assert_frame_equal(walked, table[walked.columns])  # an observation changes no step
     notes = pd.read_parquet(plain.folder / "rows.parquet").set_index("metric")["note"]
-    assert (
-        "observation=[truth]" in notes["threshold_shift"]
-        and "observation=[feature_sim" in notes["judge_feature_similarity"]
-    )
+    assert "observation=[truth]" in notes["threshold_shift"]
+    assert "observation=[feature_sim" in notes["judge_feature_similarity"]
 
 
 def test_renders_and_the_gan_are_never_in_one_table(tmp_path):

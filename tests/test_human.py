@@ -115,20 +115,17 @@ def test_only_starts_that_both_crossed_and_the_rest_is_told(root: Path, study: P
         )
         assert row["not_crossed_share"] == pytest.approx(1 - row["crossed"] / row["starts"])
     lazy = [row["not_crossed_share"] for row in manifest["coverage"] if row["method"] == "laziest"]
-    assert max(lazy) > 0.1 and {row["pictures"] for row in manifest["coverage"]} == {
-        "redrawn from the stored codes"
-    }
+    assert max(lazy) > 0.1
+    assert {row["pictures"] for row in manifest["coverage"]} == {"redrawn from the stored codes"}
     for entry in key["questions"].values():
         assert all(
             entry["start"] in crossed[entry[side], entry["attribute"]] for side in ("left", "right")
         )
     for row in manifest["pairs"]:
         both = crossed[row["a"], row["attribute"]] & crossed[row["b"], row["attribute"]]
-        assert (
-            row["both_crossed"] == len(both)
-            and row["asked"] == 6
-            and row["drawn"] == min(6, len(both))
-        )
+        assert row["both_crossed"] == len(both)
+        assert row["asked"] == 6
+        assert row["drawn"] == min(6, len(both))
 
 
 def test_targets_are_those_of_the_walks(root: Path, study: Path) -> None:
@@ -156,9 +153,8 @@ def test_sides_are_balanced_and_repeats_are_swapped_and_far(duplicates: float) -
     page = questions(drawn, "1", duplicates, seed=4)
     first = [one for one in page if one.duplicate_of is None]
     again = [one for one in page if one.duplicate_of is not None]
-    assert len(again) == int(np.ceil(duplicates * len(drawn))) and len(
-        {one.id for one in page}
-    ) == len(page)
+    assert len(again) == int(np.ceil(duplicates * len(drawn)))
+    assert len({one.id for one in page}) == len(page)
     assert sorted(one.comparison.id for one in first) == sorted(one.id for one in drawn)
     sides = Counter(
         (one.comparison.attribute, one.comparison.a, one.comparison.b, one.left == one.comparison.a)
@@ -171,13 +167,13 @@ def test_sides_are_balanced_and_repeats_are_swapped_and_far(duplicates: float) -
         assert (shown.left, shown.right) == (
             one.right,
             one.left,
-        ) and shown.comparison == one.comparison
+        )
+        assert shown.comparison == one.comparison
         assert places[one.id] - places[shown.id] >= len(drawn) // 2
     assert [one.id for one in page] == [one.id for one in questions(drawn, "1", duplicates, seed=4)]
     other = questions(drawn, "2", duplicates, seed=4)
-    assert [o.comparison for o in other] != [o.comparison for o in page] and not set(places) & {
-        o.id for o in other
-    }
+    assert [o.comparison for o in other] != [o.comparison for o in page]
+    assert not set(places) & {o.id for o in other}
 
 
 def test_sides_over_many_pages_tell_nothing() -> None:
@@ -203,10 +199,9 @@ def test_split_pages_share_the_comparisons_out(root: Path, tmp_path: Path) -> No
     key = read_key(tmp_path / "s")
     seen = Counter((one["comparison"], one["set"]) for one in key["questions"].values())
     assert set(seen.values()) == {1} and len({name for name, _ in seen}) == len(seen) == 12
+    assert key["asked"] == ["identity"]
     assert (
-        key["asked"] == ["identity"]
-        and 'fieldset data-asked="change"'
-        not in (tmp_path / "s" / "pages" / "page-1.html").read_text()
+        'fieldset data-asked="change"' not in (tmp_path / "s" / "pages" / "page-1.html").read_text()
     )
 
 
@@ -238,9 +233,10 @@ def test_pages_name_no_method_and_no_order(root: Path, study: Path) -> None:
                 assert Image.open(io.BytesIO(raw)).info == {} and b"tEXt" not in raw
         # sorted by id nothing falls into order: neither the methods on the left nor the comparisons
         lefts = [key[one]["left"] for one in sorted(order)]
-        assert lefts != sorted(lefts) and [
-            key[one]["comparison"] for one in sorted(order)
-        ] != sorted(key[one]["comparison"] for one in order)
+        assert lefts != sorted(lefts)
+        assert [key[one]["comparison"] for one in sorted(order)] != sorted(
+            key[one]["comparison"] for one in order
+        )
     assert {path.name for path in study.iterdir()} == {"pages", "key.json", "manifest.json"}
 
 
@@ -317,10 +313,8 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
     with pytest.raises(BadFile, match="differ from those that were judged"):
         Redraw(one, quick, results.provenance[quick.name])
     fallen, _ = open_pictures(results, one)
-    assert (
-        fallen.usable == frozenset(strips) & one.crossed
-        and "from the strips, because" in fallen.pictures
-    )
+    assert fallen.usable == frozenset(strips) & one.crossed
+    assert "from the strips, because" in fallen.pictures
     (lazy / "codes.parquet").unlink()
     (lazy / "strips.safetensors").write_bytes(b"half a fi")
     seal_folder(lazy)
@@ -328,9 +322,8 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
     told = {
         row["method"]: row["pictures"] for row in manifest["coverage"] if row["attribute"] == "a"
     }
-    assert "redrawn" in told["laziest"] and re.match(
-        "none, because: no codes are stored.*not readable", told["slowpoke"]
-    )
+    assert "redrawn" in told["laziest"]
+    assert re.match("none, because: no codes are stored.*not readable", told["slowpoke"])
     assert not any(
         "slowpoke" in (row["a"], row["b"]) and row["drawn"]
         for row in manifest["pairs"]
@@ -441,13 +434,10 @@ def test_answers_are_unblinded_by_the_key(study: Path, tmp_path: Path) -> None:
     rates, _ = preferences(votes, draws=50)
     assert (rates[rates["asked"] == "change"]["rate_a"] == 1).all()
     table = consistency(votes).set_index(["asked", "rater"])
-    assert (
-        table.loc[("change", "all"), "share"] == 1 and table.loc[("identity", "all"), "share"] == 0
-    )
-    assert (
-        table.loc[("identity", "all"), "left_share"] == 1
-        and table.loc[("identity", "all"), "left_p"] < 1e-9
-    )
+    assert table.loc[("change", "all"), "share"] == 1
+    assert table.loc[("identity", "all"), "share"] == 0
+    assert table.loc[("identity", "all"), "left_share"] == 1
+    assert table.loc[("identity", "all"), "left_p"] < 1e-9
     assert 0.3 < table.loc[("change", "all"), "left_share"] < 0.7
     n = sum(one["duplicate_of"] is not None for one in key["questions"].values())
     assert table.loc[("change", "all"), "repeats"] == n > 6
@@ -558,7 +548,8 @@ def test_one_file_a_rater_and_page_counts(study: Path, tmp_path: Path) -> None:
     assert {Path(name).name for name, _ in found.superseded} == {
         "full.json",
         "half.json",
-    } and not found.left_out
+    }
+    assert not found.left_out
     assert "3 files of this rater, 2 of them with other answers" in found.sheets[0].note
     bad = saved(tmp_path / "bad.json", {})
     assert [
@@ -627,9 +618,8 @@ def test_win_rates_against_scipy_and_a_slow_count() -> None:
             len(own),
         )
         test = binomtest(wins, wins + losses)
-        assert row["rate_a"] == pytest.approx(wins / (wins + losses)) and row["p"] == pytest.approx(
-            test.pvalue
-        )
+        assert row["rate_a"] == pytest.approx(wins / (wins + losses))
+        assert row["p"] == pytest.approx(test.pvalue)
         assert (row["low"], row["high"]) == pytest.approx(
             tuple(test.proportion_ci(method="wilson"))
         )
@@ -643,11 +633,9 @@ def test_win_rates_against_scipy_and_a_slow_count() -> None:
 
 def test_all_ties_have_no_rate() -> None:
     rates, strengths = preferences(made_votes({"p": 0.0, "q": 0.0}, 5, 1, tie=1.0), draws=20)
-    assert (
-        rates["rate_a"].isna().all()
-        and rates["p"].isna().all()
-        and (rates["ties"] == rates["votes"]).all()
-    )
+    assert rates["rate_a"].isna().all()
+    assert rates["p"].isna().all()
+    assert (rates["ties"] == rates["votes"]).all()
     assert strengths.empty
 
 
@@ -756,9 +744,8 @@ def test_consistency_counts_planted_repeats() -> None:
         rater="r9"
     )  # a repeat whose first showing was not answered counts for nothing
     table = consistency(pd.concat([first, again, stranger], ignore_index=True)).set_index("rater")
-    assert (table.loc["r0", "repeats"], table.loc["r0", "alike"]) == (12, 9) and table.loc[
-        "r9", "repeats"
-    ] == 0
+    assert (table.loc["r0", "repeats"], table.loc["r0", "alike"]) == (12, 9)
+    assert table.loc["r9", "repeats"] == 0
     assert table.loc["all", "share"] == 0.75 and table.loc["r0", "seconds"] == 5.5
     assert (table.loc["r0", "low"], table.loc["r0", "high"]) == pytest.approx(
         tuple(binomtest(9, 12).proportion_ci(method="wilson"))
@@ -789,10 +776,8 @@ def test_krippendorff_of_the_published_example() -> None:
     assert alpha == pytest.approx(0.743, abs=5e-4)
     same = [a == b for row in units for a, b in combinations([v for v in row if v], 2)]
     assert percent == pytest.approx(np.mean(same)) and pairs == len(same)
-    assert (
-        np.isnan(krippendorff(np.array([[2.0, 0.0], [3.0, 0.0]]))[1])
-        and krippendorff(np.zeros((0, 3)))[2] == 0
-    )
+    assert np.isnan(krippendorff(np.array([[2.0, 0.0], [3.0, 0.0]]))[1])
+    assert krippendorff(np.zeros((0, 3)))[2] == 0
 
 
 def test_agreement_of_raters_against_scotts_pi() -> None:
@@ -803,9 +788,8 @@ def test_agreement_of_raters_against_scotts_pi() -> None:
     seen = (table["r0"] == table["r1"]).mean()
     chance = sum(((votes["winner"] == name).mean()) ** 2 for name in ("p", "q", ""))
     pi = (seen - chance) / (1 - chance)
-    assert row["percent"] == pytest.approx(seen) and row["alpha"] == pytest.approx(
-        pi + (1 - pi) / 100
-    )
+    assert row["percent"] == pytest.approx(seen)
+    assert row["alpha"] == pytest.approx(pi + (1 - pi) / 100)
     assert (row["raters"], row["comparisons"], row["pairs"]) == (2, 50, 50)
     alone = agreement(votes[votes["rater"] == "r0"])
     assert (alone["comparisons"] == 0).all() and alone["alpha"].isna().all()
@@ -844,14 +828,10 @@ def test_the_command_from_runs_to_tables(
         == 0
     )
     out = capsys.readouterr().out
-    assert (
-        f"left out: {status.parent.name}: skipped: no control" in out
-        and "left out: broken: " in out
-    )
-    assert (
-        "laziest on a: " in out
-        and "You may stop at any time." in (study / "pages" / "page-1.html").read_text()
-    )
+    assert f"left out: {status.parent.name}: skipped: no control" in out
+    assert "left out: broken: " in out
+    assert "laziest on a: " in out
+    assert "You may stop at any time." in (study / "pages" / "page-1.html").read_text()
     rng = np.random.default_rng(0)
     files = [
         saved(
@@ -875,15 +855,14 @@ def test_the_command_from_runs_to_tables(
         "tables.tex",
     }
     rates = pd.read_csv(tables / "win_rates.csv")
-    assert set(rates["attribute"]) == {"all", "a", "c"} and set(rates["asked"]) == {
+    assert set(rates["attribute"]) == {"all", "a", "c"}
+    assert set(rates["asked"]) == {
         "change",
         "identity",
     }
     tex = (tables / "tables.tex").read_text()
-    assert (
-        tex.startswith(typeset.PREAMBLE)
-        and tex.count(r"\toprule") == tex.count(r"\end{tabular}") == 6
-    )
+    assert tex.startswith(typeset.PREAMBLE)
+    assert tex.count(r"\toprule") == tex.count(r"\end{tabular}") == 6
     assert "| quickest : slowpoke |" in (tables / "report.md").read_text()
     bad = saved(tmp_path / "bad.json", {"study": "[red]x"})
     assert (

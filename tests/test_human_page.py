@@ -209,18 +209,15 @@ def test_a_rater_answers_by_keys_closes_the_tab_and_saves(tmp_path: Path, open_b
     order = [one["id"] for one in browser.js("data.questions")]
     assert sorted(order) == sorted(key["questions"]) and len(order) == 5
     browser.press("ArrowLeft")  # nothing is answered before a rater is named
-    assert browser.js("state.answers") == {} and "Second </script><b>line</b>." in browser.text(
-        "#begin .intro"
-    )
+    assert browser.js("state.answers") == {}
+    assert "Second </script><b>line</b>." in browser.text("#begin .intro")
     begin(browser)
     assert (
         browser.text("fieldset.active legend")
         == "Which changes hair color better towards ‘<b>blond</b>’?"
     )
-    assert (
-        browser.text("#place") == "1 of 5"
-        and browser.js("document.activeElement.tagName") == "BODY"
-    )
+    assert browser.text("#place") == "1 of 5"
+    assert browser.js("document.activeElement.tagName") == "BODY"
 
     # The pictures are those of the key's methods, on its sides.
     base = dict(zip(METHODS, (100, 200)))
@@ -316,9 +313,8 @@ def test_one_question_pages_keep_two_raters_apart_and_do_not_reach_the_network(
         == "left,none,right,left,none"
     )
     browser.js("window.confirm = () => true; document.getElementById('clear').click()")
-    assert browser.js("JSON.parse(localStorage.getItem(place)).answers") == {} and browser.text(
-        "#begin h1"
-    )
+    assert browser.js("JSON.parse(localStorage.getItem(place)).answers") == {}
+    assert browser.text("#begin h1")
     begin(browser, "two")
     browser.press("1")
     browser.js("document.querySelector('#ask .save').click()")  # half-way

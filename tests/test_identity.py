@@ -93,10 +93,8 @@ def test_the_judge_stands_in_under_its_own_name():
     observation.prepare(world(Features()), "cpu")
     image = GENERATOR.decode(Codes(Space.W, torch.ones(2, 8)))
     np.testing.assert_allclose(observation.reference(image), np.full((2, 3), 3**-0.5), rtol=1e-6)
-    assert (
-        observation.label == JUDGE
-        and row_name(JUDGE, "similarity_at") == "judge_feature_similarity_at"
-    )
+    assert observation.label == JUDGE
+    assert row_name(JUDGE, "similarity_at") == "judge_feature_similarity_at"
     assert row_name("facenet", "verified") == "identity_verified"
 
 
@@ -278,9 +276,8 @@ def test_the_share_of_verified_images_has_the_interval_of_a_share(passing):
 def test_without_an_observation_there_is_a_remark_and_no_number():
     table = HAND.table[[c for c in HAND.table if not c.startswith("similarity")]]
     result = Identity()(Trajectories(table, BINARY, "a", HAND.sigma))
-    assert (
-        len(result.rows) == 1 and "observation=[feature_similarity]" in result.rows["note"].iloc[0]
-    )
+    assert len(result.rows) == 1
+    assert "observation=[feature_similarity]" in result.rows["note"].iloc[0]
     assert result.samples.empty and set(result.rows["metric"]) <= set(Identity.produces)
 
 

@@ -205,10 +205,8 @@ def test_conditions_are_left_alone():
     found = report.notes["projection.kind"]
     assert found["residual"] < 1e-12 and 0.05 < found["remaining"] < 1 and found["rank"] == 5
     named = InterFaceGAN(conditions=["a"])
-    assert (
-        named.fit(data).notes["projection.kind"]["rank"] == 1
-        and "projection.a" not in named.fit(data).notes
-    )
+    assert named.fit(data).notes["projection.kind"]["rank"] == 1
+    assert "projection.a" not in named.fit(data).notes
 
 
 def test_boundary_in_the_span_of_its_conditions_is_unsupported():

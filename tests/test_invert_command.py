@@ -77,9 +77,8 @@ def test_the_folder_holds_codes_errors_logits_and_truth(done):
     for role, scorer in (("judge", judge), ("teacher", teacher)):
         assert np.allclose(done.logits(role), scorer(made), atol=1e-3)
         assert np.allclose(done.logits(f"real_{role}"), scorer(part.pixels), atol=1e-3)
-    assert (done.truth == renders.factors(0, 5).labels().numpy()).all() and list(
-        judge.attributes.names
-    ) == list(TRAITS)
+    assert (done.truth == renders.factors(0, 5).labels().numpy()).all()
+    assert list(judge.attributes.names) == list(TRAITS)
     summary = done.summary().set_index("attribute")
     real, then = (
         judge.attributes.labels(judge(part.pixels)).numpy(),
@@ -125,10 +124,8 @@ def test_a_folder_of_mixed_and_broken_files(folder, tmp_path, capsys):
     assert set(found.skipped) == {"b.png", "c.jpg", "e.png"} and "skipped c.jpg" in text
     assert found.codes(np.array([2])).shape == (1, 8, 128) and (found.truth == -1).all()
     assert "image, as judged, true" not in text and found.summary()["true"].isna().all()
-    assert (
-        main(["invert", "show", str(out)]) == 0
-        and "3 inverted into w_plus" in capsys.readouterr().out
-    )
+    assert main(["invert", "show", str(out)]) == 0
+    assert "3 inverted into w_plus" in capsys.readouterr().out
 
 
 def test_a_folder_of_nothing_leaves_nothing(folder, tmp_path, capsys):
@@ -147,10 +144,8 @@ def test_a_folder_named_like_markup_and_an_output_inside_it(folder, tmp_path, ca
     assert (
         main(["invert", str(odd), "--out", str(odd / "more" / "out"), "--steps", "1", *FAST]) == 1
     )
-    assert (
-        "lies in the folder of the images" in capsys.readouterr().err
-        and not (odd / "more" / "out").exists()
-    )
+    assert "lies in the folder of the images" in capsys.readouterr().err
+    assert not (odd / "more" / "out").exists()
     assert main(["invert", str(odd), "--out", str(tmp_path / "out"), "--steps", "1", *FAST]) == 0
     assert "photos [old]" in capsys.readouterr().out
 
@@ -277,10 +272,8 @@ def test_optimised_noise_is_kept(tmp_path):
     found = build_inversion(tmp_path / "noise", task("faces:2", "w", 3, "inversion.noise=optimise"))
     parts = load_file(found.folder / "block-00000" / "codes.safetensors")
     assert parts["network.synthesis.layers.conv32.noise"].shape == (2, 32, 32)
-    assert (
-        found.table["noise_mse"].notna().all()
-        and "optimised noise" in (found.folder / "index.html").read_text()
-    )
+    assert found.table["noise_mse"].notna().all()
+    assert "optimised noise" in (found.folder / "index.html").read_text()
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------

@@ -536,7 +536,8 @@ def test_a_failure_is_kept_for_reading_and_never_taken_for_a_result(tmp_path):
 def test_a_method_that_ends_the_program_fails_alone_and_in_one_line(tmp_path):
     """As a parser of arguments does, in whose message there may be several lines."""
     outcome = run_job(toy_config(tmp_path, _target_="tests.test_job.Ending"))
-    assert outcome.status == "failed" and re.match(
+    assert outcome.status == "failed"
+    assert re.match(
         r"SystemExit: usage \(.*test_job\.py:\d+\) \(see .*; `editbench conform` checks the method\)",
         outcome.reason,
     )
@@ -693,10 +694,8 @@ def test_what_changes_no_number_makes_no_record_of_its_own(tmp_path):
 
 def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path):
     outcome = run_job(toy_config(tmp_path, layers=[1, 5]))
-    assert (
-        outcome.status == "failed"
-        and "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason
-    )
+    assert outcome.status == "failed"
+    assert "layers [1, 5) lie outside the generator's rows [0, 2)" in outcome.reason
     if not torch.cuda.is_available():
         cfg = toy_config(tmp_path)
         cfg.device = "cuda:7"

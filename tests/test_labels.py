@@ -159,14 +159,14 @@ def test_a_table_has_numbers_words_and_empty_cells(tmp_path: Path) -> None:
         '\ufefffile,smile,age,hair,one\n"a,1.png",1,9,red,x\nb.png,0,31.5,,x\nc.png,1,100,blue,x\n'
     )
     table = read_labels(path)
-    assert table.names == ["a,1.png", "b.png", "c.png"] and table.attributes.names == (
+    assert table.names == ["a,1.png", "b.png", "c.png"]
+    assert table.attributes.names == (
         "smile",
         "age",
         "hair",
     )
-    assert table.attributes["smile"].classes == ("no", "yes") and table.attributes[
-        "hair"
-    ].classes == ("blue", "red")
+    assert table.attributes["smile"].classes == ("no", "yes")
+    assert table.attributes["hair"].classes == ("blue", "red")
     assert table.attributes["age"] == Attribute("age", ("9", "31.5", "100"), ordered=True)
     assert table.classes.tolist() == [[1, 0, 1], [0, 1, -1], [1, 2, 0]]
     assert read_labels(path, ["age"], bins=2).classes.ravel().tolist() == [0, 0, 1]

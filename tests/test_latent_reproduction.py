@@ -143,9 +143,8 @@ def test_a_weight_shift_that_is_a_latent_shift_is_reproduced_in_every_space(cont
         assert rows.loc[f"reproduction_control_{space}", "value"] < 1e-3
         assert rows.loc[f"reproduction_{space}", "note"] == ""
     assert found.arrays["pictures"].shape == (2 + 4, 2, 1, 2, 4)
-    assert (
-        found.meta["panels"] == ["start", "weight shift", *SPACES] and found.meta["layer"] == "conv"
-    )
+    assert found.meta["panels"] == ["start", "weight shift", *SPACES]
+    assert found.meta["layer"] == "conv"
     shown = found.arrays["pictures"].astype(int)
     assert np.abs(shown[2:] - shown[1]).max() <= 8 < np.abs(shown[0] - shown[1]).max()
 
@@ -327,9 +326,8 @@ def test_shifts_in_a_stylegan_are_where_they_say():
         )
     space = shift_space("activation", edit, 0.1)
     before = generator.activation(Codes(Space.W, w), "conv8_up")
-    assert space.shape == before.shape[1:] and space.unit == pytest.approx(
-        float(before.square().mean().sqrt())
-    )
+    assert space.shape == before.shape[1:]
+    assert space.unit == pytest.approx(float(before.square().mean().sqrt()))
     assert space.lr == pytest.approx(0.1 * space.unit)
     shift, style = torch.randn(space.shape), generator.inner("conv8").affine(w)
     with added(generator.inner("conv8"), shift[None].expand(3, -1, -1, -1)):
@@ -348,9 +346,8 @@ def test_a_space_that_is_not_there_has_a_reason(context):
         found = LatentReproductionObservation(
             **FAST | {"steps": 1, "spaces": ["w_plus", "w"]}
         ).look(replace(context, generator=Flat(), editor=Weights(MIX)))
-    assert found.meta["left_out"] == {"w_plus": "the generator has no W_PLUS"} and found.meta[
-        "spaces"
-    ] == ["w"]
+    assert found.meta["left_out"] == {"w_plus": "the generator has no W_PLUS"}
+    assert found.meta["spaces"] == ["w"]
     assert "no W_PLUS" in rows_of(found).loc["reproduction_w_plus", "note"]
 
 
@@ -426,9 +423,8 @@ def test_rho_its_interval_and_its_samples():
     low, high = rows.loc["reproduction_w", ["low", "high"]]
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15) and low < ratio < high
     mine = result.samples[result.samples["metric"] == "reproduction_w"]
-    assert mine["value"].mean() == pytest.approx(ratio) and mine["start"].tolist() == list(
-        range(400)
-    )
+    assert mine["value"].mean() == pytest.approx(ratio)
+    assert mine["start"].tolist() == list(range(400))
     assert float(PixelDistance()(torch.zeros(1, 3), torch.ones(1, 3))) == 3
     # A search whose control turned NaN has not passed it.
     lost = arrays | {"pixels_w": np.stack([left, np.full(400, np.nan)])}
@@ -471,14 +467,10 @@ def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixe
     assert [each.file for each in draw(results, make_theme(["alpha"]))] == ["reproduction_smile"]
     figure = reproduction_figure(found["smile"], make_theme(["alpha"]))
     told = [axes.get_xlabel() for axes in figure.axes]
-    assert (
-        told[:2] == ["", ""]
-        and not told[2].startswith("(")
-        and told[3] == f"({one.rho['w'][0]:.2f})"
-    )
+    assert told[:2] == ["", ""]
+    assert not told[2].startswith("(")
+    assert told[3] == f"({one.rho['w'][0]:.2f})"
     strip = side_by_side(np.arange(2 * 3 * 2 * 4, dtype=np.uint8).reshape(2, 3, 2, 4))
-    assert (
-        strip.shape == (2, 10, 3)
-        and (strip[:, 4:6] == 255).all()
-        and strip[0, 6].tolist() == [24, 32, 40]
-    )
+    assert strip.shape == (2, 10, 3)
+    assert (strip[:, 4:6] == 255).all()
+    assert strip[0, 6].tolist() == [24, 32, 40]

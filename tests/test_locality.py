@@ -115,9 +115,8 @@ def test_a_linear_generator_has_the_closed_form(context, points):
     np.testing.assert_allclose(
         found.arrays["energy"].sum(0) / found.arrays["count"].sum(), exact, rtol=1e-3
     )
-    assert (
-        found.arrays["count"].tolist() == [points * N / B] * B and not found.arrays["broken"].any()
-    )
+    assert found.arrays["count"].tolist() == [points * N / B] * B
+    assert not found.arrays["broken"].any()
     np.testing.assert_allclose(found.arrays["strength"], t, atol=1e-12)
     change = value(found, "locality_change")
     assert change == pytest.approx(np.sqrt(exact.mean()), rel=1e-3)
@@ -187,9 +186,8 @@ def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_no
     found = observation(limit=None, effect=1.0, samples=40).look(sharp)
     exact = sigma / (DELTA * float(V[:, 0].norm()))
     assert found.arrays["strength"][[0, -1]] == pytest.approx([-exact, exact], rel=0.03)
-    assert (
-        found.meta["up"]["reached"] and "not reached" not in Locality()(found).rows["note"].iloc[0]
-    )
+    assert found.meta["up"]["reached"]
+    assert "not reached" not in Locality()(found).rows["note"].iloc[0]
 
     class OneWay(AlongColumn):
         def step(self, walk):
@@ -204,9 +202,8 @@ def test_the_grid_ends_where_the_effect_is_the_common_one_and_a_side_may_lead_no
 
 def test_pictures_that_are_not_finite_are_left_out_and_told(context):
     found = observation().look(replace(context, editor=AlongColumn(DELTA, fail="nan")))
-    assert (
-        found.arrays["broken"].sum() == POINTS * N / 2 and np.isfinite(found.arrays["energy"]).all()
-    )
+    assert found.arrays["broken"].sum() == POINTS * N / 2
+    assert np.isfinite(found.arrays["energy"]).all()
     assert "120 edited pictures are not finite" in Locality()(found).rows["note"].iloc[0]
 
 
@@ -293,10 +290,8 @@ def test_pixels_that_become_a_region_count_as_touched(context):
     energy = arrays["region_energy"]
     assert value(found, "locality_inside", **own) == pytest.approx(energy[2].sum() / energy.sum())
     touched = energy[2].sum() + energy[1, 2]
-    assert (
-        value(found, "locality_touched", **own) == pytest.approx(touched / energy.sum())
-        and energy[1, 2] > 0
-    )
+    assert value(found, "locality_touched", **own) == pytest.approx(touched / energy.sum())
+    assert energy[1, 2] > 0
 
 
 def test_top_share_and_entropy_of_known_maps():
@@ -306,9 +301,8 @@ def test_top_share_and_entropy_of_known_maps():
     assert top_share(heat).tolist() == pytest.approx([1.0, (24 + 23 + 0.5 * 22) / 300])
     p = np.arange(1, 25) / 300
     assert entropy(heat).tolist() == pytest.approx([0.0, -(p * np.log(p)).sum() / np.log(25)])
-    assert (
-        np.isnan(top_share(np.zeros((1, 10)))).all() and np.isnan(entropy(np.zeros((1, 10)))).all()
-    )
+    assert np.isnan(top_share(np.zeros((1, 10)))).all()
+    assert np.isnan(entropy(np.zeros((1, 10)))).all()
 
 
 def test_samples_are_pseudo_values_of_leaving_blocks_out_and_intervals_hold_the_value(context):
@@ -407,16 +401,13 @@ def test_intervals_end_where_a_share_does():
 )
 def test_an_attribute_without_regions_has_no_share_of_its_own(context, own, note):
     rows = Locality(own)(observation().look(context)).rows.set_index("metric")
-    assert (
-        np.isnan(rows.loc["locality_inside", "value"])
-        and note in rows.loc["locality_inside", "note"]
-    )
+    assert np.isnan(rows.loc["locality_inside", "value"])
+    assert note in rows.loc["locality_inside", "note"]
     bare = Locality({"a": ["left"]})(observation(parser=None).look(context)).rows.set_index(
         "metric"
     )
-    assert "no parser" in bare.loc["locality_touched", "note"] and np.isfinite(
-        bare.loc["locality_top", "value"]
-    )
+    assert "no parser" in bare.loc["locality_touched", "note"]
+    assert np.isfinite(bare.loc["locality_top", "value"])
 
 
 def test_a_wrong_declaration_or_option_is_named(context):
@@ -463,10 +454,8 @@ def test_declared_regions_are_the_worlds():
     declared = compose_config(["metric=[locality]"]).metric.locality.regions
     assert set(declared) == set(face_attributes().names)
     assert all(own == "all" or set(own) <= set(REGIONS) for own in declared.values())
-    assert (
-        "locality" in group_options("observation")
-        and (CONF / "observation" / "locality.yaml").exists()
-    )
+    assert "locality" in group_options("observation")
+    assert (CONF / "observation" / "locality.yaml").exists()
 
 
 # -- the figure --------------------------------------------------------------------------------------------------------

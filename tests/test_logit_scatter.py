@@ -89,11 +89,9 @@ def test_by_hand():
         1,
     ]
     assert ends.loc[1, ["scatter_x1", "scatter_y1"]].tolist() == [1, -1]
-    assert (
-        np.isnan(ends.loc[5, "scatter_x1"])
-        and ends.loc[5, "scatter_x0"] == -1
-        and 7 not in ends.index
-    )
+    assert np.isnan(ends.loc[5, "scatter_x1"])
+    assert ends.loc[5, "scatter_x0"] == -1
+    assert 7 not in ends.index
 
 
 def test_a_walk_whose_codes_diverged_has_no_slope_whatever_its_picture_shows():
@@ -119,10 +117,8 @@ def test_the_class_combination_chooses_the_starts():
         == 2.5
     )
     nobody = LogitScatter("b", source="yes", other_class="yes")(HAND)
-    assert (
-        nobody.rows["note"].eq("no start has these classes").all()
-        and nobody.rows["count"].eq(0).all()
-    )
+    assert nobody.rows["note"].eq("no start has these classes").all()
+    assert nobody.rows["count"].eq(0).all()
     assert len(LogitScatter("b")(HAND).samples.query("metric == 'scatter_x0'")) == 8
 
 
@@ -183,11 +179,9 @@ def test_rows_keep_the_contract_and_a_nan_walk_is_a_failure():
     assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
     assert set(result.rows["metric"]) | set(result.samples["metric"]) == set(metric.produces)
     sound = result.rows.dropna(subset=["value", "low"])
-    assert (
-        len(sound) == 5
-        and (sound["low"] <= sound["value"]).all()
-        and (sound["value"] <= sound["high"]).all()
-    )
+    assert len(sound) == 5
+    assert (sound["low"] <= sound["value"]).all()
+    assert (sound["value"] <= sound["high"]).all()
     assert result.rows.set_index("metric").loc["scatter_crossed", "count"] == 40
 
 

@@ -86,10 +86,8 @@ def test_flips_are_those_of_the_sample_at_that_effect(linear):
         assert curve(result, "matched_flips")[effect] == pytest.approx(np.mean(flips), abs=1e-9)
         samples = result.samples[result.samples["metric"] == "matched_flips"]
         samples = samples[samples["x"] == effect]
-        assert (
-            samples["value"].tolist() == pytest.approx(flips)
-            and samples["start"].is_monotonic_increasing
-        )
+        assert samples["value"].tolist() == pytest.approx(flips)
+        assert samples["start"].is_monotonic_increasing
 
 
 def test_it_agrees_with_dependency_at_its_effect(linear):
@@ -227,12 +225,8 @@ def test_the_report_has_the_table_and_the_paired_differences(tmp_path):
     assert (row["metric"], row["x"], row["n"]) == ("matched_path", 1.0, 30)
     assert row["difference"] == pytest.approx(-1.0, abs=0.01) and row["p_holm"] < 0.05
     out = report_of(tmp_path).parent
-    assert (
-        len(pd.read_csv(out / "matched.csv")) == 2
-        and len(pd.read_csv(out / "matched_paired.csv")) == 1
-    )
+    assert len(pd.read_csv(out / "matched.csv")) == 2
+    assert len(pd.read_csv(out / "matched_paired.csv")) == 1
     fake_run(tmp_path / "other", "alpha", "smile")
-    assert (
-        matched_table(load(tmp_path / "other")).empty
-        and matched_differences(load(tmp_path / "other")).empty
-    )
+    assert matched_table(load(tmp_path / "other")).empty
+    assert matched_differences(load(tmp_path / "other")).empty

@@ -24,9 +24,8 @@ def test_the_samples_nearest_to_all_boundaries_are_picked_wherever_they_lie():
     data.tune.logits = sides * distance * data.sigma
     position, source, target = meta_validation(data, "b")
     assert sorted(position.tolist()) == sorted(planted.tolist())
-    assert torch.equal(source, (data.tune.logits[position, 1] > 0).long()) and torch.equal(
-        target, 1 - source
-    )
+    assert torch.equal(source, (data.tune.logits[position, 1] > 0).long())
+    assert torch.equal(target, 1 - source)
 
 
 def test_the_order_of_many_classes_is_that_of_a_slow_loop():

@@ -115,10 +115,8 @@ def test_dependency_by_hand():
     at = rows_of(result, "ad_at")
     # start 1 passes x = 1 at 2/7 of its second step, start 4 at 2/3 of its first
     expected = {1: 2 / 7 * 0.25, 4: 2 / 3 * 0.5}
-    assert (
-        at["value"].item() == pytest.approx(np.mean(list(expected.values())))
-        and at["count"].item() == 2
-    )
+    assert at["value"].item() == pytest.approx(np.mean(list(expected.values())))
+    assert at["count"].item() == 2
     assert result.samples.set_index("start")["value"].to_dict() == pytest.approx(expected)
 
 
@@ -229,13 +227,11 @@ def test_any_split_and_permutation_gives_the_same_number(metric, cuts, seed):
 def test_rows_keep_the_contract(metric):
     result = metric(TOY)
     assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
-    assert set(result.rows["metric"]) == set(metric.produces) and set(
-        result.samples["metric"]
-    ) <= set(metric.produces)
+    assert set(result.rows["metric"]) == set(metric.produces)
+    assert set(result.samples["metric"]) <= set(metric.produces)
     sound = result.rows.dropna(subset=["value", "low"])
-    assert (sound["low"] <= sound["value"] + 1e-12).all() and (
-        sound["value"] <= sound["high"] + 1e-12
-    ).all()
+    assert (sound["low"] <= sound["value"] + 1e-12).all()
+    assert (sound["value"] <= sound["high"] + 1e-12).all()
     for name, state in metric.metric_state.items():
         assert all(part.dtype in (torch.float64, torch.int64) for part in state), name
 

@@ -144,9 +144,8 @@ def test_the_step_does_not_depend_on_the_size_of_the_weight_but_with_it():
     notes = editor.fit(data).notes
     data.generator.weight.data *= 3
     larger = toy_editor(steps_to_t=10).fit(data).notes
-    assert larger["T"] == pytest.approx(3 * notes["T"]) and larger["step"] == pytest.approx(
-        larger["T"] / 10
-    )
+    assert larger["T"] == pytest.approx(3 * notes["T"])
+    assert larger["step"] == pytest.approx(larger["T"] / 10)
 
 
 @pytest.mark.parametrize("attribute", ["a", "kind", "angle"])
@@ -262,11 +261,9 @@ def test_spectrum_sees_the_one_channel_that_its_distance_sees():
     editor.layer_name = "conv"
     direction, notes = editor._find_directions(data)
     basis, _ = editor._find_spectrum(data, editor.spectrum)
-    assert (
-        notes["spectrum"]["converged"]
-        and notes["spectrum"]["perceptual"] == "features of OneChannel"
-        and notes["spectrum"]["supervision"] == "teacher's features"
-    )
+    assert notes["spectrum"]["converged"]
+    assert notes["spectrum"]["perceptual"] == "features of OneChannel"
+    assert notes["spectrum"]["supervision"] == "teacher's features"
     for k in range(3):
         xi = direction(k)[:, :, 0, 0]
         assert torch.equal(xi, basis.direction(k)[:, :, 0, 0])
@@ -337,10 +334,8 @@ def test_pairs_share_z_and_obey_the_law_of_k_and_t(network):
     before, after, k, t = pairs(torch.randn(4, 6), 400)
     assert before.shape == after.shape == (400, 3, 16, 16)
     assert t.abs().min() == 300 and 3300 < t.abs().max() <= 3500 and abs(t.mean()) < 300
-    assert (
-        torch.bincount(k, minlength=4).min() > 70
-        and abs((t.abs() == 300).float().mean() - 0.086) < 0.04
-    )
+    assert torch.bincount(k, minlength=4).min() > 70
+    assert abs((t.abs() == 300).float().mean() - 0.086) < 0.04
 
 
 @pytest.mark.parametrize("layer", ["conv4", "rgb4", "conv8_up", "conv16", "rgb16"])

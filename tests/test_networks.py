@@ -80,7 +80,8 @@ def test_inception_is_given_bytes_and_asked_for_features(files: Path) -> None:
     patches = ((levels - 128) / 128).unfold(2, 6, 6).unfold(3, 6, 6).mean((4, 5)).flatten(1)
     expected = patches @ SmallInception().weight.double().t()
     assert torch.allclose(network(images).double(), expected, atol=1e-5)
-    assert network(images).dtype == torch.float32 and (network.dim, network.name) == (
+    assert network(images).dtype == torch.float32
+    assert (network.dim, network.name) == (
         DIM,
         "inception-2015-12-05",
     )
@@ -123,7 +124,8 @@ def test_features_of_the_judge_are_its_embedding() -> None:
     scorer = ConvScorer(BINARY, 16, (4, 4, 4), 7).seal()
     network = ScorerFeatures(scorer)
     images = noise(size=16).clamp(-1, 1)
-    assert isinstance(network, FeatureNetwork) and (network.dim, network.resize, network.name) == (
+    assert isinstance(network, FeatureNetwork)
+    assert (network.dim, network.resize, network.name) == (
         7,
         "none",
         "judge",
@@ -146,10 +148,8 @@ def test_features_of_any_module_are_what_its_last_linear_layer_takes() -> None:
     scorer = ModuleScorer(layers, ATTRIBUTES, input_size=(16, 16))
     images = noise(size=16)
     eager = nn.Sequential(*layers)
-    assert (
-        torch.allclose(ScorerFeatures(scorer)(images), eager[:6](images))
-        and ScorerFeatures(scorer).dim == 6
-    )
+    assert torch.allclose(ScorerFeatures(scorer)(images), eager[:6](images))
+    assert ScorerFeatures(scorer).dim == 6
     assert torch.allclose(
         ScorerFeatures(scorer, "network.1")(images), eager[:2](images).mean((2, 3)), atol=1e-6
     )
@@ -197,9 +197,9 @@ def test_lpips_of_the_scripted_network_is_its_formula(files: Path) -> None:
     assert torch.equal(distance(a, a), torch.zeros(2))
     small = ScriptedLPIPS(published(files / "vgg16.pt"), files / "vgg16.pt", size=3)
     assert torch.allclose(small(a, b), slow_lpips(a[:, :, ::2, ::2], b[:, :, ::2, ::2]), atol=1e-6)
-    assert (
-        small.digest != distance.digest and "3x3" in small.about and "full size" in distance.about
-    )
+    assert small.digest != distance.digest
+    assert "3x3" in small.about
+    assert "full size" in distance.about
 
 
 def test_lpips_has_gradients_and_takes_grey(files: Path) -> None:
@@ -342,12 +342,10 @@ def test_the_published_networks_are_pinned_and_described() -> None:
     known = registry.published()
     assert set(known) == {"inception", "vgg16"}
     for file in known.values():
-        assert (
-            file.sha256
-            and file.size
-            and file.url.startswith("https://nvlabs-fi-cdn.nvidia.com/")
-            and file.licence
-        )
+        assert file.sha256
+        assert file.size
+        assert file.url.startswith("https://nvlabs-fi-cdn.nvidia.com/")
+        assert file.licence
         assert file.url.endswith(file.name)
     for name, config in group_options("network").items():
         assert config["name"] and config["about"] and config["_target_"], name
@@ -360,11 +358,9 @@ def test_a_network_is_an_option_of_the_configuration(
     monkeypatch.setattr(VGG16Features, "dim", WIDTHS[1])
     cfg = compose_config([])
     judge = build(cfg.network)
-    assert (
-        isinstance(judge, ScorerFeatures)
-        and judge.dim == 128
-        and judge.scorer.digest == build(cfg.scorer.judge).digest
-    )
+    assert isinstance(judge, ScorerFeatures)
+    assert judge.dim == 128
+    assert judge.scorer.digest == build(cfg.scorer.judge).digest
     for option, kind in (
         ("inception", InceptionFeatures),
         ("vgg16", VGG16Features),

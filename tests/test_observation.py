@@ -158,19 +158,16 @@ def test_an_observation_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_
     ids = [run_job(plain).run_id, run_job(probed).run_id]
     elapsed = time.perf_counter() - began
     made = [json.loads((tmp_path / each / "provenance.json").read_text()) for each in ids]
-    assert (
-        made[1]["observations"]["peek"]["generator_calls"] == 10 and "observations" not in made[0]
-    )
+    assert made[1]["observations"]["peek"]["generator_calls"] == 10
+    assert "observations" not in made[0]
     assert 0 < made[1]["observations"]["peek"]["seconds"] < elapsed
     for name in ("generator_calls", "walk_generator_calls", "labels_used"):
         assert made[0][name] == made[1][name]
     bank = load_bank(probed)
     first = bank.spec.split("test")[0]
     found = number(probed, run_job(probed))
-    assert (
-        found["value"] == pytest.approx(bank.array("w").range(first, first + 10).mean())
-        and found["count"] == 10
-    )
+    assert found["value"] == pytest.approx(bank.array("w").range(first, first + 10).mean())
+    assert found["count"] == 10
 
 
 def test_only_an_observation_that_is_there_makes_another_identity(tmp_path):
@@ -211,10 +208,8 @@ def test_a_metric_on_pictures_is_recomputed_without_a_generator(tmp_path, monkey
 def test_without_its_observation_a_metric_says_so_and_the_rest_is_there(tmp_path):
     cfg = with_metric(toy_config(tmp_path))
     found = number(cfg, run_job(cfg))
-    assert (
-        np.isnan(found["value"])
-        and found["note"] == "no observation: run the job with observation=[peek]"
-    )
+    assert np.isnan(found["value"])
+    assert found["note"] == "no observation: run the job with observation=[peek]"
     rows = pd.read_parquet(next(tmp_path.glob("along*")) / "rows.parquet")
     assert rows.loc[rows["metric"] == "accuracy", "value"].notna().all()
 
@@ -427,9 +422,8 @@ def test_a_record_with_a_lost_or_cut_observation_is_run_again(tmp_path):
     folder = tmp_path / run_job(cfg).run_id
     path = observation_file(folder, "peek")
     path.write_bytes(path.read_bytes()[:40])
-    assert (
-        "delete its folder" in read_observed(folder, "peek").reason and Record.open(folder) is None
-    )
+    assert "delete its folder" in read_observed(folder, "peek").reason
+    assert Record.open(folder) is None
     with pytest.raises(BadFile, match="run the job again"):
         Observed.load(path)
     assert not run_job(cfg).reused

@@ -71,9 +71,8 @@ def test_a_planted_covariance_is_recovered():
     found = streamed(x, list(range(20_000, n, 20_000))).components(20)
     assert len(found) == 4 and found.samples == n and found.exact  # the other 16 axes hold nothing
     np.testing.assert_allclose(found.stdev, std, rtol=0.01)  # 4 sampling errors, 1 / sqrt(2 n) each
-    assert (
-        np.abs((found.rows * axes).sum(1)) > 0.9999
-    ).all() and found.ratio.sum() == pytest.approx(1, abs=1e-12)
+    assert (np.abs((found.rows * axes).sum(1)) > 0.9999).all()
+    assert found.ratio.sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_in_every_row_the_largest_channel_is_positive():
@@ -163,9 +162,8 @@ def test_samples_that_are_not_finite_are_an_error(make, bad):
 # -- the approximation for many channels ----------------------------------------------------------------------------
 def test_the_estimator_is_exact_up_to_a_limit(monkeypatch):
     monkeypatch.setattr(pca, "EXACT_LIMIT", 50)
-    assert isinstance(estimator(50, 3), RunningMoments) and isinstance(
-        estimator(51, 3), Incremental
-    )
+    assert isinstance(estimator(50, 3), RunningMoments)
+    assert isinstance(estimator(51, 3), Incremental)
 
 
 @pytest.mark.parametrize("n", [1500, 2003, 4500])

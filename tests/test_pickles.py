@@ -148,11 +148,9 @@ def test_dict_likes_are_dicts_and_other_classes_are_opaque(tmp_path, protocol, m
         OddList([1, 2]),
     ]
     easy, ordered, plain, odd, name, odd_list = read_pickle(written(tmp_path, value, protocol))
-    assert (
-        same(easy, {"fmap_base": 8192})
-        and same(ordered, {"b": 1, "a": 2})
-        and same(plain, {"a": [1]})
-    )
+    assert same(easy, {"fmap_base": 8192})
+    assert same(ordered, {"b": 1, "a": 2})
+    assert same(plain, {"a": [1]})
     for found, cls in ((odd, Odd), (name, Odd), (odd_list, OddList)):
         assert isinstance(found, Opaque) and found.name == f"{__name__}.{cls.__name__}"
     assert same(odd.state, {"x": np.arange(3)})

@@ -209,11 +209,9 @@ def test_no_payload_in_a_torch_file_runs(tmp_path, canary, zipped):
         _use_new_zipfile_serialization=zipped,
     )
     found = read_torch(path)
-    assert (
-        not canary.exists()
-        and found["args"].name == "posix.mkdir"
-        and found["args"].args == (str(canary),)
-    )
+    assert not canary.exists()
+    assert found["args"].name == "posix.mkdir"
+    assert found["args"].args == (str(canary),)
     assert torch.equal(found["g_ema"], torch.ones(3))
 
 

@@ -149,10 +149,8 @@ def test_nvlabs_pickles_come_as_opaque_modules_with_their_tensors(size):
     path = DATA / "stylegan2-ada" / f"stylegan2ada_{size}.pkl"
     found = read_pickle(path)
     network = found["G_ema"]
-    assert (
-        network.name == "torch_utils.persistence._reconstruct_persistent_obj"
-        and len(network.args) == 1
-    )
+    assert network.name == "torch_utils.persistence._reconstruct_persistent_obj"
+    assert len(network.args) == 1
     meta = network.args[0]
     assert meta["class_name"] == "Generator" and isinstance(meta["module_src"], str)
     mapping = meta["state"]["_modules"]["mapping"].args[0]["state"]

@@ -70,15 +70,11 @@ def test_it_names_what_hydra_runs(sweep, toy, tmp_path, capsys):
         "shards_there": 0,
     }
     assert main(["run", *toy, "-m", *sweep]) == 0
-    assert (
-        titles(before) == ran(tmp_path / "own")
-        and len(before["jobs"]) == before["totals"]["to_run"]
-    )
+    assert titles(before) == ran(tmp_path / "own")
+    assert len(before["jobs"]) == before["totals"]["to_run"]
     code, after = plan(capsys, "-m", *toy, *sweep)
-    assert (
-        titles(after) == titles(before)
-        and after["totals"]["to_run"] == after["totals"]["to_fit"] == 0
-    )
+    assert titles(after) == titles(before)
+    assert after["totals"]["to_run"] == after["totals"]["to_fit"] == 0
     for job in after["jobs"]:
         assert (job["status"], job["fit_cached"]) == (
             ("skipped", False) if job["method"] == "skip" else ("done", True)
@@ -109,10 +105,8 @@ def test_the_table_says_what_is_there(toy, tmp_path, capsys):
         ("crash", "starts.seed=0"): ("failed", "fit"),
         ("crash", "starts.seed=1"): ("missing", "fit"),
     }
-    assert (
-        "to be built, 3 of 4 shards built, 1000 samples" in text
-        and "skipped, 1 job: no control found" in text
-    )
+    assert "to be built, 3 of 4 shards built, 1000 samples" in text
+    assert "skipped, 1 job: no control found" in text
     assert "failed, 1 job: RuntimeError: a defect of the method" in text
     assert "6 jobs: 1 done, 1 skipped, 1 failed, 3 missing; to run: 4; fits to compute: 2" in text
 

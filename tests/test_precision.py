@@ -47,9 +47,8 @@ def test_the_spaces_agree_in_bf16(z: torch.Tensor) -> None:
     w = generator.map(z[:8])
     assert torch.equal(w, networks().generator.map(z[:8]))
     picture = generator.decode(Codes(Space.Z, z[:8]))
-    assert picture.dtype == torch.float32 and not torch.equal(
-        picture, networks().generator.decode(Codes(Space.Z, z[:8]))
-    )
+    assert picture.dtype == torch.float32
+    assert not torch.equal(picture, networks().generator.decode(Codes(Space.Z, z[:8])))
     for space in (Space.W, Space.W_PLUS, Space.S):
         torch.testing.assert_close(
             generator.decode(Codes(space, generator.lift(w, space))), picture, atol=1e-5, rtol=0
@@ -86,7 +85,8 @@ def test_precision_is_part_of_a_bank_s_identity_but_for_fp32() -> None:
     digests = {role: network.digest for role, network in vars(plain).items()}
     code = networks_code(compose_config([]))
     assert names["fp32"] == identity.bank_id(vars(spec), digests, code)
-    assert len(set(names.values())) == 2 and not any(
+    assert len(set(names.values())) == 2
+    assert not any(
         "fp32" in network.digest for network in (plain.generator, plain.teacher, plain.judge)
     )
 

@@ -311,6 +311,5 @@ def test_what_published_files_hold_is_shown(tmp_path, folder, data, capsys):
     assert "none.pkl: no such file" in capsys.readouterr().err
     for value in (np.array(3.5), np.zeros((0, 1))):
         dump(folder / "logits" / "logits_smile.pkl", value)
-        assert (
-            show([str(folder)]) == 1 and "one row of logits per sample" in capsys.readouterr().err
-        )
+        assert show([str(folder)]) == 1
+        assert "one row of logits per sample" in capsys.readouterr().err

@@ -169,9 +169,8 @@ def test_channel_rates_select_as_the_rule_says(tmp_path, capsys):
     (tmp_path / "semantic_top_32").write_bytes(
         path.read_bytes()
     )  # the published name has no suffix
-    assert (
-        show([str(tmp_path / "semantic_top_32")]) == 0 and "in 3 layers" in capsys.readouterr().out
-    )
+    assert show([str(tmp_path / "semantic_top_32")]) == 0
+    assert "in 3 layers" in capsys.readouterr().out
     for value, words in (
         ([rates[:, :10]], "shape"),
         ([rates * 2], "shares"),

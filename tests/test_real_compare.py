@@ -96,9 +96,8 @@ def test_means_are_over_the_rows_that_have_both():
         }
     )
     means = means_of(rows)
-    assert means["real_accuracy"] == pytest.approx(0.3) and means[
-        "generated_accuracy"
-    ] == pytest.approx(0.2)
+    assert means["real_accuracy"] == pytest.approx(0.3)
+    assert means["generated_accuracy"] == pytest.approx(0.2)
     assert means["real_ad_at"] == 2.0 and means["generated_ad_at"] == 4.0
     alone = means_of(rows.assign(generated_accuracy=np.nan, generated_ad_at=np.nan))
     assert alone["real_accuracy"] == pytest.approx(0.5) and np.isnan(alone["generated_accuracy"])
@@ -177,11 +176,9 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
     assert main(["invert", "compare", str(root)]) == 0
     text = capsys.readouterr().out
     table = pd.read_csv(root / "real_images.csv").set_index("method")
-    assert (
-        set(table.index) == {"random", "interfacegan"}
-        and "Edits of real" in text
-        and "class kept" in text
-    )
+    assert set(table.index) == {"random", "interfacegan"}
+    assert "Edits of real" in text
+    assert "class kept" in text
     for method, row in table.iterrows():
         for starts, name in (("faces", "real"), ("none", "generated")):
             own = (
@@ -189,10 +186,8 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
                 .set_index("metric")
                 .loc["accuracy"]
             )
-            assert (
-                row[f"{name}_accuracy"] == pytest.approx(own["value"])
-                and row[f"{name}_accuracy_n"] == own["count"]
-            )
+            assert row[f"{name}_accuracy"] == pytest.approx(own["value"])
+            assert row[f"{name}_accuracy_n"] == own["count"]
         # by hand: crossed, and the glasses as they truly are
         folder = root / ids["faces", method]
         walks = pd.read_parquet(folder / "trajectory.parquet")
@@ -203,9 +198,8 @@ def test_edits_on_real_images_stand_beside_generated_ones(config, home, capsys):
             hits += glasses == (truth.loc[walk["start"], "truth:eyeglasses"] == 1)
             seen += glasses == (truth.loc[walk["start"], "real_judge:eyeglasses"] > 0)
         n = walks["start"].nunique()
-        assert row["accuracy_true"] == pytest.approx(hits / n) and row[
-            "accuracy_seen"
-        ] == pytest.approx(seen / n)
+        assert row["accuracy_true"] == pytest.approx(hits / n)
+        assert row["accuracy_seen"] == pytest.approx(seen / n)
     runs = load(root).runs
     assert sorted(runs["setting"].unique()) == [
         "inversion.name faces",
@@ -242,9 +236,7 @@ def test_without_such_runs_the_comparison_says_what_to_do(config, tmp_path, caps
 def test_the_experiment_is_whole():
     for budget, images in (("demo", 128), ("standard", 256), ("paper", 256)):
         cfg = compose_config(["experiment=real_images", f"budget={budget}"])
-        assert (
-            cfg.inversion.images == f"faces:{images}"
-            and cfg.starts.n == images
-            and cfg.starts.near == "any"
-        )
+        assert cfg.inversion.images == f"faces:{images}"
+        assert cfg.starts.n == images
+        assert cfg.starts.near == "any"
     assert compose_config(["experiment=real_images", "inversion=none"]).inversion.name == "none"

@@ -328,9 +328,8 @@ def test_jobs_run_from_inverted_images(config, method, space, status, home):
     columns = [found.attributes.columns().index(name) for name in walks.attributes.columns()]
     assert np.allclose(logits, found.logits("judge")[begin["start"]][:, columns], atol=1e-5)
     originals = pd.read_parquet(folder / "originals.parquet").set_index("start")
-    assert (originals["name"] == found.table["name"][originals.index]).all() and len(
-        originals
-    ) == len(begin)
+    assert (originals["name"] == found.table["name"][originals.index]).all()
+    assert len(originals) == len(begin)
     assert json.loads((folder / "provenance.json").read_text())["inversion"]["space"] == space
     assert run_job(cfg).reused
 

@@ -63,9 +63,8 @@ def test_regions_lie_where_they_are_painted():
 
     heights = [centre(name)[0] for name in ("eyebrow", "eye", "nose", "mouth", "beard", "clothes")]
     assert heights == sorted(heights) and all(abs(centre(name)[1]) < 0.03 for name in REGIONS)
-    assert centre("eye")[0] == pytest.approx(-0.06, abs=0.02) and centre("mouth")[
-        0
-    ] == pytest.approx(0.36, abs=0.03)
+    assert centre("eye")[0] == pytest.approx(-0.06, abs=0.02)
+    assert centre("mouth")[0] == pytest.approx(0.36, abs=0.03)
     # An area in closed form: two ellipses of half-axes 0.095 and 0.065 (nearly flat near the middle of the head).
     bare = share(regions(face(), 64), "eye") * 4
     assert bare == pytest.approx(2 * 3.1416 * 0.095 * 0.065, rel=0.15)
@@ -184,6 +183,7 @@ def test_augmentation_leaves_the_pixels_where_they_are():
     assert torch.equal(shown, photometric(images, torch.Generator().manual_seed(0)))
     flat = lambda x: (x - x.mean((2, 3), keepdim=True)).flatten(1)  # noqa: E731
     here = torch.nn.functional.cosine_similarity(flat(shown), flat(images))
-    assert here.min() > 0.9 and bool(
+    assert here.min() > 0.9
+    assert bool(
         (here > torch.nn.functional.cosine_similarity(flat(shown), flat(images.roll(2, 3)))).all()
     )

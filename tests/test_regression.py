@@ -159,7 +159,8 @@ def test_rows_without_samples_are_judged_by_the_tolerance_alone_and_say_so(tmp_p
     assert (moved.verdict, moved.pairs) == (
         "moved",
         0,
-    ) and "no samples, judged by tolerance alone" in moved.text
+    )
+    assert "no samples, judged by tolerance alone" in moved.text
 
 
 def test_samples_that_are_not_what_the_row_averages_are_not_paired(tmp_path):
@@ -352,9 +353,8 @@ def test_variants_are_matched_by_their_options_and_a_changed_option_is_named(tmp
     record(tmp_path / "two", outcome(20), method_config={"delta": 0.9})
     one, two = (pin_runs(load(tmp_path / root))[0] for root in ("one", "two"))
     found = compare(measure_tolerances(one, {})[0], two)
-    assert found.count("moved") and found.notes == [
-        "m: options of 1 run differ from the pinned ones: delta 0.3 -> 0.9"
-    ]
+    assert found.count("moved")
+    assert found.notes == ["m: options of 1 run differ from the pinned ones: delta 0.3 -> 0.9"]
 
 
 def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_path, monkeypatch):
@@ -363,19 +363,15 @@ def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_p
         stamp = os.stat(folder / "status.json").st_mtime - age
         os.utime(folder / "status.json", (stamp, stamp))
     (run,), notes = pin_runs(load(tmp_path / "runs"))
-    assert (
-        run.rows[key("accuracy")].value == 0.25
-        and "made with other code or weights, are left out: m-smile-s0-bbbbbbbbbb" in notes[0]
-    )
+    assert run.rows[key("accuracy")].value == 0.25
+    assert "made with other code or weights, are left out: m-smile-s0-bbbbbbbbbb" in notes[0]
     change_hash(
         folder, method_source="as it is now"
     )  # an older record of the present code: it was found, not repeated
     monkeypatch.setattr("editbench.report.newest.source_digest", lambda target: "as it is now")
     (run,), notes = pin_runs(load(tmp_path / "runs"))
-    assert (
-        run.rows[key("accuracy")].value == 0.45
-        and "made with other code or weights, are left out: m-smile-s0-aaaaaaaaaa" in notes[0]
-    )
+    assert run.rows[key("accuracy")].value == 0.45
+    assert "made with other code or weights, are left out: m-smile-s0-aaaaaaaaaa" in notes[0]
 
 
 # -- tolerances --------------------------------------------------------------------------------------------------------
@@ -574,12 +570,10 @@ def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
     for name in ("a", "b"):
         pin(tmp_path / "runs", tmp_path / f"{name}.json")
     text = (tmp_path / "a.json").read_text()
-    assert (
-        text == (tmp_path / "b.json").read_text()
-        and str(tmp_path) not in text
-        and "/tmp" not in text
-        and "own.py" not in text
-    )
+    assert text == (tmp_path / "b.json").read_text()
+    assert str(tmp_path) not in text
+    assert "/tmp" not in text
+    assert "own.py" not in text
     assert all(len(line) < 2000 for line in text.splitlines()) and len(text) < 12_000
     whole = json.loads(text, parse_constant=pytest.fail)
     assert list(whole) == sorted(whole) and whole["reason"] == "for the test"
@@ -785,9 +779,9 @@ def test_the_summary_is_appended_where_github_asks_for_one(tmp_path, monkeypatch
     assert text.startswith("before\n## ❌ editbench check: 2 rows fail\n")
     [row] = [line for line in text.splitlines() if "| accuracy |" in line]
     cells = [cell.strip() for cell in row.split(" | ")]
-    assert (
-        cells[0] == "| moved" and cells[1] == "m x smile, seed 0" and cells[3:5] == ["0.5", "0.1"]
-    )
+    assert cells[0] == "| moved"
+    assert cells[1] == "m x smile, seed 0"
+    assert cells[3:5] == ["0.5", "0.1"]
     assert cells[5].startswith("-0.4 \\[-0.47") and cells[7].startswith("worse")
     assert "| method | moved | same |" in text
     [counted] = [line for line in text.splitlines() if line.startswith("| m |")]

@@ -107,9 +107,9 @@ def test_csv_holds_the_numbers_of_the_records(root: Path) -> None:
     table = pd.read_csv(root / "report" / "table.csv").set_index(["method", "attribute"])
     assert len(table) == 7 and ("gamma", "smile") not in table.index
     first = table.loc[("alpha", "smile")]
-    assert (
-        first["accuracy"] == 0.7312 and first["success_rate"] == 0.9312 and first["ad_at"] == 0.25
-    )
+    assert first["accuracy"] == 0.7312
+    assert first["success_rate"] == 0.9312
+    assert first["ad_at"] == 0.25
     assert first["accuracy_high"] - first["accuracy"] == pytest.approx(
         1.96 * np.sqrt(0.7312 * 0.2688 / 200)
     )
@@ -122,11 +122,9 @@ def test_csv_holds_the_numbers_of_the_records(root: Path) -> None:
     assert table.loc[("beta", "smile"), "ad_at_note"].startswith("excluded")
     assert table.loc[("random", "smile"), "sharpness"] == 3.5 and not table["leaking"].any()
     skipped = table.loc[("beta", "age")]
-    assert (
-        skipped["status"] == "skipped"
-        and skipped["reason"] == HOSTILE
-        and np.isnan(skipped["accuracy"])
-    )
+    assert skipped["status"] == "skipped"
+    assert skipped["reason"] == HOSTILE
+    assert np.isnan(skipped["accuracy"])
 
 
 def test_records_share_the_equal_parts_of_their_configurations(tmp_path: Path) -> None:
@@ -166,10 +164,8 @@ def test_page_is_whole_and_loads_nothing(html: str) -> None:
         for name in ("src", "href", "xlink:href", "data", "action"):
             assert not re.match(r"\s*(https?:)?//", attributes.get(name) or ""), (tag, attributes)
     assert not re.search(r"url\(\s*['\"]?https?:|@import", html)
-    assert (
-        html.count("<svg") - html.count('<svg class="dot"') == 3
-        and "data:image/png;base64," in html
-    )
+    assert html.count("<svg") - html.count('<svg class="dot"') == 3
+    assert "data:image/png;base64," in html
     assert (
         sum("crossing" in a.get("class", "").split() for _, a in page.attributes if a.get("class"))
         == 4
@@ -237,10 +233,8 @@ def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
     assert 'class="warning"' not in html
     fake_run(tmp_path, "alpha", "smile", leaking=True, judged_in="w")
     page, console = report_of(tmp_path).read_text(), Console(width=160, file=StringIO())
-    assert (
-        "All runs were judged by the teacher" in page
-        and "All runs were judged on latent codes" in page
-    )
+    assert "All runs were judged by the teacher" in page
+    assert "All runs were judged on latent codes" in page
     assert page.count('class="mark"') == 6  # two marks in each of three tables
     print_table(load(tmp_path), console)
     assert "alpha [leaking] [latent]" in console.file.getvalue()  # type: ignore[attr-defined]
@@ -587,10 +581,8 @@ def test_page_in_a_browser(root: Path, html: str, tmp_path: Path) -> None:
     out.append("errors=" + window.failures.length + ";"); document.body.append(out);</script>"""
     run = dump_page(html, probe, tmp_path)
     dom = run.stdout
-    assert (
-        "down=0.7312,0.61,0.5,0.1,0.05,none,none;" in dom
-        and "up=0.05,0.1,0.5,0.61,0.7312,none,none;" in dom
-    )
+    assert "down=0.7312,0.61,0.5,0.1,0.05,none,none;" in dom
+    assert "up=0.05,0.1,0.5,0.61,0.7312,none,none;" in dom
     assert "boxes=true;" in dom and "offered=accuracy ↑,success ↑;" in dom and "focus=true;" in dom
     assert "less=true;" in dom and "again=true;" in dom
     assert "hidden=true,false;" in dom and "filter=true;" in dom and "errors=0;" in dom

@@ -77,7 +77,8 @@ def test_cells_of_a_sprite_are_the_pictures() -> None:
         "smile"
     ][0]
     pixels = decode(made)
-    assert made.uri.startswith("data:image/png") and (made.columns, made.rows, made.shape) == (
+    assert made.uri.startswith("data:image/png")
+    assert (made.columns, made.rows, made.shape) == (
         5,
         2,
         (16, 16),
@@ -157,14 +158,11 @@ def test_data_of_the_explorer(root: Path) -> None:
     assert list(ordered) == ["age", "smile"]
     smile = data["attributes"][0]["starts"][0]
     alpha, beta, delta, gamma = smile["methods"]
-    assert (
-        alpha["crossed"] == [False, False, True, True, False, True] and alpha["effects"][5] is None
-    )
-    assert (
-        alpha["steps"] == [0, 1, 2, 3, 4, 5]
-        and len(beta["steps"]) == 4
-        and (alpha["row"], beta["row"]) == (0, 1)
-    )
+    assert alpha["crossed"] == [False, False, True, True, False, True]
+    assert alpha["effects"][5] is None
+    assert alpha["steps"] == [0, 1, 2, 3, 4, 5]
+    assert len(beta["steps"]) == 4
+    assert (alpha["row"], beta["row"]) == (0, 1)
     assert "no control found" in delta["why"] and gamma["why"] == "no images of this start"
     json.loads(json.dumps(data, allow_nan=False))
 
@@ -223,12 +221,10 @@ def test_broken_and_missing_strips_keep_the_rest(tmp_path: Path) -> None:
         '{"status": "done", "method": "gamma", "attribute": "smile", "generator": "g"}'
     )
     html = report_of(tmp_path).read_text(encoding="utf-8")
-    assert (
-        'class="explorer"' in html
-        and broken.name in html
-        and half.name in html
-        and "no images of" in html
-    )
+    assert 'class="explorer"' in html
+    assert broken.name in html
+    assert half.name in html
+    assert "no images of" in html
 
 
 def test_mixed_worlds_have_an_explorer_each(tmp_path: Path) -> None:
@@ -237,9 +233,8 @@ def test_mixed_worlds_have_an_explorer_each(tmp_path: Path) -> None:
         tmp_path, "alpha", "smile", pictures=noise(1, 4, 1, 28, 28), generator="digits", tag="b"
     )
     html = report_of(tmp_path).read_text(encoding="utf-8")
-    assert html.count('class="explorer"') == 2 and {".sp-0-0-0 {", ".sp-1-0-0 {"} <= set(
-        re.findall(r"\.sp-[\d-]+ \{", html)
-    )
+    assert html.count('class="explorer"') == 2
+    assert {".sp-0-0-0 {", ".sp-1-0-0 {"} <= set(re.findall(r"\.sp-[\d-]+ \{", html))
 
 
 def test_the_start_that_most_methods_carry_over_the_boundary_is_shown_first() -> None:
@@ -344,10 +339,8 @@ def test_explorer_in_a_browser(root: Path, tmp_path: Path, scheme: str) -> None:
     ]
     assert found["back"].split("|")[1] == "+1.2 σ · step 4/crossed, then back"
     assert found["title"] == "start 41" and found["sprite"].split()[1] == "sp-0-1-1"
-    assert (
-        found["image"].startswith('url("data:image/png')
-        and found["paper"] == {"light": "255", "dark": "20"}[scheme]
-    )
+    assert found["image"].startswith('url("data:image/png')
+    assert found["paper"] == {"light": "255", "dark": "20"}[scheme]
     # the largest finite effect is 1.5 σ in the second start; at 0.9 σ both are at their fourth
     # frame
     assert found["emax"] == "15"

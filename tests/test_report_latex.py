@@ -102,9 +102,8 @@ def test_tables_are_well_formed(root: Path) -> None:
         assert re.findall(r"\\input\{(.*)\}", made[f"{name}_standalone"]) == [name]
     assert set(re.findall(r"\\input\{(.*)\}", made["tables"])) == names
     assert check_structure(made["accuracy"])[0][0] == 1 + 3 + 1  # method, attributes, mean
-    assert made["tables"].startswith(r"\documentclass") and made["tables"].rstrip().endswith(
-        r"\end{document}"
-    )
+    assert made["tables"].startswith(r"\documentclass")
+    assert made["tables"].rstrip().endswith(r"\end{document}")
 
 
 def test_caption_says_what_was_measured(root: Path) -> None:
@@ -284,11 +283,9 @@ def test_many_attributes_go_below_each_other(tmp_path: Path) -> None:
 def test_escapes() -> None:
     text = typeset.escape(HOSTILE)
     check_structure(text)
-    assert (
-        r"\textbackslash{}input\{/etc/passwd\}" in text
-        and "{[}U+4E2D{]}" in text
-        and "\n" not in text
-    )
+    assert r"\textbackslash{}input\{/etc/passwd\}" in text
+    assert "{[}U+4E2D{]}" in text
+    assert "\n" not in text
     assert "é" in text and r"$\sigma$" in text
 
 
@@ -390,10 +387,8 @@ def test_broken_tables_keep_the_report(tmp_path: Path, monkeypatch: pytest.Monke
 
     fake_run(tmp_path, "alpha", "smile")
     monkeypatch.setattr(latex, "tables", broken)
-    assert (
-        "no type" in report_of(tmp_path).read_text()
-        and (tmp_path / "report" / "table.csv").exists()
-    )
+    assert "no type" in report_of(tmp_path).read_text()
+    assert (tmp_path / "report" / "table.csv").exists()
 
 
 @pytest.mark.parametrize("better", [False, True])
@@ -434,10 +429,8 @@ def test_costs_are_means_over_the_attributes_of_accuracy(tmp_path: Path) -> None
         fake_run(tmp_path, "random", attribute, samples=accuracy(0.1), fit_seconds=0.0)
     table = numbers_of("", load(tmp_path)).costs.set_index("method")
     assert table.loc["a", "fit_seconds"] == 3.0 and table.loc["b", "fit_seconds"] == 1.0
-    assert (
-        table.loc["b", "on_front"].split(", ")[0] == "fit s"
-        and "fit s" not in table.loc["a", "on_front"]
-    )
+    assert table.loc["b", "on_front"].split(", ")[0] == "fit s"
+    assert "fit s" not in table.loc["a", "on_front"]
     assert {column.key for column in COSTS} <= set(table.columns)
     # On the CPU, b's peak is that of a process which ran other jobs before.
     assert table.loc["a", "peak_memory_mb"] == 900.0 and np.isnan(table.loc["b", "peak_memory_mb"])
@@ -503,7 +496,8 @@ def test_files_have_the_size_of_a_column(tmp_path: Path) -> None:
             b"/Type3" not in pdf and b"/FontFile2" in pdf
         )  # TrueType: publishers refuse the other
         box = re.search(rb"/MediaBox \[ ?0 0 ([0-9.]+) ", pdf)
-        assert box and float(box[1]) / 72 in (
+        assert box
+        assert float(box[1]) / 72 in (
             pytest.approx(SINGLE, abs=0.01),
             pytest.approx(DOUBLE, abs=0.01),
         )

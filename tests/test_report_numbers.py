@@ -307,9 +307,8 @@ def test_seeds_without_a_control_are_failures_on_every_start(tmp_path: Path) -> 
     assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(crossed_share(counted))
     assert row["success_rate"] == pytest.approx((values.mean(0) + 0.2).sum() / 5)
     # What does not exist without an edit is over the seeds with a control.
-    assert row["ad_at"] == pytest.approx(0.3) and row["off_target_flips"] == pytest.approx(
-        1.3 * 0.3
-    )
+    assert row["ad_at"] == pytest.approx(0.3)
+    assert row["off_target_flips"] == pytest.approx(1.3 * 0.3)
     assert (row["seeds"], row["no_control"], row["seed"]) == (5, 2, "0, 1, 2, 3, 7")
     # All five seeds were fitted, but only three walked.
     assert row["fit_seconds"] == pytest.approx((3 * 1.5 + 2 * 9.0) / 5)
@@ -356,9 +355,8 @@ def test_a_method_without_a_control_gets_0_and_takes_no_attribute_from_the_other
     print_table(results, console)
     out = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(r"rare +no control +", out) and re.search(r"other +skipped +", out)
-    assert (
-        "a failure on every start" in out and "no control: rare on beard: no control found" in out
-    )
+    assert "a failure on every start" in out
+    assert "no control: rare on beard: no control found" in out
     page = report_of(tmp_path)
     assert 'title="no control found">no control</td>' in page.read_text(encoding="utf-8")
     for name in ("accuracy", "means"):

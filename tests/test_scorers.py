@@ -156,9 +156,8 @@ def test_an_annotator_is_as_sure_as_a_face_is_far_from_the_threshold() -> None:
     # A pose on the border of two bins is either of both, half of the time.
     between = replace(factors, yaw=torch.full((n,), 0.5 * YAW_STEP))
     yaw = train_scorers.annotate(between, random)[:, 6]
-    assert set(yaw.tolist()) == {2, 3} and yaw.double().mean().item() == pytest.approx(
-        2.5, abs=0.03
-    )
+    assert set(yaw.tolist()) == {2, 3}
+    assert yaw.double().mean().item() == pytest.approx(2.5, abs=0.03)
 
 
 def test_a_short_training_learns_and_repeats_itself() -> None:

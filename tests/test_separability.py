@@ -47,9 +47,8 @@ def test_a_straight_trait_is_read_by_all_codes_and_by_thirty(codes: np.ndarray) 
 def test_a_curved_trait_is_a_coin_toss(codes: np.ndarray) -> None:
     logits = torch.from_numpy(np.abs(codes[:, :1]) - 0.67).float().expand(-1, ATTRIBUTES.width)
     figures = separability(codes, logits, logits, ATTRIBUTES)["a"]
-    assert figures["linear"] == pytest.approx(0.5, abs=0.06) and figures["few"] == pytest.approx(
-        0.5, abs=0.06
-    )
+    assert figures["linear"] == pytest.approx(0.5, abs=0.06)
+    assert figures["few"] == pytest.approx(0.5, abs=0.06)
 
 
 def test_it_learns_the_teachers_labels_and_is_tested_by_the_judges(codes: np.ndarray) -> None:
@@ -61,9 +60,9 @@ def test_a_class_that_is_missing_or_too_rare_has_no_figure(codes: np.ndarray) ->
     never = torch.full((N, ATTRIBUTES.width), -1.0)
     never[:, 1] = torch.from_numpy(codes[:, 0]).float()
     figures = separability(codes, never, never, ATTRIBUTES)
-    assert (
-        figures["a"]["linear"] is None and figures["a"]["few"] is None and figures["b"]["few"] > 0.9
-    )
+    assert figures["a"]["linear"] is None
+    assert figures["a"]["few"] is None
+    assert figures["b"]["few"] > 0.9
     labels = (np.arange(100) < 10).astype(int)
     assert few_shot_auc(codes[:100], labels, codes[:100], labels, "rare") is None
     assert fitted_auc(codes[:100], labels * 0, codes[:100], labels) is None

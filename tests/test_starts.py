@@ -82,9 +82,8 @@ def test_a_draw_is_repeatable_disjoint_and_even(bank):
     every = np.concatenate([one[name].index for name in NAMES])
     assert len(set(every.tolist())) == 200
     for name in NAMES:
-        assert np.array_equal(one[name].index, two[name].index) and np.array_equal(
-            one[name].target, two[name].target
-        )
+        assert np.array_equal(one[name].index, two[name].index)
+        assert np.array_equal(one[name].target, two[name].target)
     assert [len(one[name]) for name in NAMES] == [67, 67, 66]
     other = draw_targets(StartsSpec(200, pool=0.6, seed=1), bank)
     assert not np.array_equal(one["a"].index, other["a"].index)
@@ -110,9 +109,8 @@ def test_near_any_draws_from_the_whole_test_split_alike(bank):
     )
     labels = ATTRIBUTES.labels(torch.from_numpy(logits)).numpy()
     for k, name in enumerate(NAMES):
-        assert np.array_equal(whole[name].source, labels[whole[name].index, k]) and np.isnan(
-            whole[name].threshold
-        )
+        assert np.array_equal(whole[name].source, labels[whole[name].index, k])
+        assert np.isnan(whole[name].threshold)
         assert (whole[name].source != whole[name].target).all()
     # over many draws every quarter of the split, ordered by its distance from the boundaries, is drawn equally often
     distance = boundary_distance(logits, bank.sigma["judge"], ATTRIBUTES).max(1)[first:last]

@@ -64,9 +64,9 @@ def test_intervals_do_not_depend_on_order(values, shuffler):
 
 def test_resampling_takes_whole_rows_and_has_streams():
     sums = resampled_sums(np.column_stack([np.ones(7), np.arange(7.0), np.arange(7.0)]), 300)
-    assert (
-        (sums[:, 0] == 7).all() and (sums[:, 1] == sums[:, 2]).all() and len(set(sums[:, 1])) > 10
-    )
+    assert (sums[:, 0] == 7).all()
+    assert (sums[:, 1] == sums[:, 2]).all()
+    assert len(set(sums[:, 1])) > 10
     np.testing.assert_array_equal(sums[:, 0:1], resampled_sums(np.ones((7, 1)), 300))
     other = resampled_sums(np.arange(7.0)[:, None], 300, "another stream")
     assert not np.array_equal(other[:, 0], sums[:, 1])

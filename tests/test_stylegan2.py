@@ -127,7 +127,8 @@ def test_all_spaces_decode_to_the_same_picture(generator: StyleGAN2Generator) ->
     w = generator.map(z)
     w_plus = generator.w_plus(w)
     s = generator.styles(w_plus)
-    assert s.shape == (4, generator.code_dim(Space.S)) and w_plus.shape == (
+    assert s.shape == (4, generator.code_dim(Space.S))
+    assert w_plus.shape == (
         4,
         generator.num_ws,
         CONFIG.w_dim,

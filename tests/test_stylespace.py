@@ -105,10 +105,8 @@ def test_ranking_is_that_of_a_slow_loop():
     )
     np.testing.assert_allclose(found.theta.numpy(), theta, rtol=1e-10)
     np.testing.assert_allclose(found.delta[:4].numpy(), delta[:4], rtol=1e-10)
-    assert (
-        found.order.tolist() == np.argsort(-theta, kind="stable")[:6].tolist()
-        and found.order[0] == 2
-    )
+    assert found.order.tolist() == np.argsort(-theta, kind="stable")[:6].tolist()
+    assert found.order[0] == 2
 
 
 def test_positives_are_the_most_extreme_members_of_the_class_and_exemplars_come_from_them():
@@ -222,9 +220,8 @@ def test_a_constant_channel_is_never_chosen():
     data.fit.w[:, 12] = 3.25
     editor = fitted(data, channels=[100], verify=False)
     for name in BINARY.names:
-        assert bool((editor.directions[name][:, 12] == 0).all()) and bool(
-            editor.directions[name].isfinite().all()
-        )
+        assert bool((editor.directions[name][:, 12] == 0).all())
+        assert bool(editor.directions[name].isfinite().all())
 
 
 def test_several_channels_have_the_weights_of_their_mean_deltas_and_a_step_its_length():

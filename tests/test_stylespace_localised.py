@@ -166,11 +166,9 @@ def test_alignment_is_that_of_the_triple_loop():
         shown += area > 0
     found = select(counts, shown)
     np.testing.assert_allclose(found.rate.numpy(), rate)
-    assert (
-        [own.tolist() for own in found.channels] == chosen
-        and sum(map(len, chosen)) >= 8
-        and not chosen[4]
-    )
+    assert [own.tolist() for own in found.channels] == chosen
+    assert sum(map(len, chosen)) >= 8
+    assert not chosen[4]
 
 
 def test_a_small_region_wins_over_a_large_one_that_is_hit_as_well():
@@ -199,10 +197,8 @@ def test_margin_and_rate_both_bind():
 
 def test_pooled_labels_are_the_majority():
     fine = torch.tensor([[1, 1, 0, 2], [1, 0, 2, 2], [3, 3, 0, 0], [3, 3, 0, 1]])[None]
-    assert (
-        pooled_labels(fine, 4, 2).tolist() == [[[1, 2], [3, 0]]]
-        and pooled_labels(fine, 4, 8) is fine
-    )
+    assert pooled_labels(fine, 4, 2).tolist() == [[[1, 2], [3, 0]]]
+    assert pooled_labels(fine, 4, 8) is fine
 
 
 def test_planted_patterns_are_found_by_their_region():
@@ -226,10 +222,8 @@ def test_the_contract_and_the_channels_of_the_regions():
         one.check(data.generator, BINARY, "a")
         with pytest.raises(Unsupported, match="no region of the picture is named for 'c'"):
             one.check(data.generator, BINARY, "c")
-    assert (
-        report.notes["derivatives"] == 4 * (DIM - 3)
-        and report.notes["images_of_region"]["dot"] == 4
-    )
+    assert report.notes["derivatives"] == 4 * (DIM - 3)
+    assert report.notes["images_of_region"]["dot"] == 4
     assert report.notes["channels_of_region"]["right"] == ["conv:2"]
     brighter = data.generator.patterns[:, :, LABELS == 1].sum((1, 2)) * data.fit.w.std(0)
     wanted = max((0, 1), key=lambda u: brighter[u].item())

@@ -384,9 +384,8 @@ def test_of_two_sweeps_at_once_one_dies_and_the_other_does_the_rest_once(tmp_pat
     survivor = next(error for process, error in zip(both, errors) if process.returncode == 0)
     assert "4 jobs: 4 done, 0 skipped, 0 failed" in survivor
     found = notes(tmp_path)
-    assert (
-        found["one fitted"] == found["two fitted"] == 1 and found["one fit"] + found["two fit"] == 3
-    )
+    assert found["one fitted"] == found["two fitted"] == 1
+    assert found["one fit"] + found["two fit"] == 3
     # A job checks its attribute twice, before and after the fit; the killed one came as far as its first.
     assert sum(n for text, n in found.items() if " check " in text) == 4 * 2 + 1
     assert len(list((tmp_path / "runs" / ".sweeps").iterdir())) == 2
@@ -622,10 +621,8 @@ def test_a_builder_goes_round_the_shards_that_another_holds(tmp_path):
                 not shard_folder(folder, 3).exists() and not building.done()
             ):  # all but the one that is held
                 time.sleep(0.001)
-            assert (
-                not build_shard(BankBuild(folder, spec), models, 1, built.append, wait=False)
-                and not built
-            )
+            assert not build_shard(BankBuild(folder, spec), models, 1, built.append, wait=False)
+            assert not built
             assert [shard_folder(folder, k).exists() for k in range(4)] == [True, False, True, True]
             assert not building.done()
         bank = building.result(timeout=60)

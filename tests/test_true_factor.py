@@ -70,9 +70,8 @@ def test_the_perfect_edit_changes_no_other_true_label_and_arrives(codes, name):
     for _ in range(95 if name == "yaw" else 21):  # yaw may have to cross all five poses
         w = towards(w, name, target, 0.05)
         now, margin = to_factors(w).labels(), margins(w, name, target)
-        assert torch.equal(w[:, fixed], codes[:, fixed]) and torch.equal(
-            now[:, others], before[:, others]
-        )
+        assert torch.equal(w[:, fixed], codes[:, fixed])
+        assert torch.equal(now[:, others], before[:, others])
         assert (margin >= last - 1e-6).all()
         if name == "hair_color":  # from the old colour to the new one, by no third
             assert ((now[:, place] == target) | (now[:, place] == before[:, place])).all()

@@ -100,17 +100,14 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Pa
     assert whole.step == second.step == STEPS
     assert_same_state(whole, second)
     assert torch.equal(whole.linear.regressor.weight, second.linear.regressor.weight)
-    assert (
-        torch.equal(whole.path_mean, second.path_mean)
-        and whole.path_count == second.path_count == 3
-    )
+    assert torch.equal(whole.path_mean, second.path_mean)
+    assert whole.path_count == second.path_count == 3
     assert torch.equal(whole.steering.shares, second.steering.shares)
     rows = [
         json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
     ]
-    assert [row["kimg"] for row in rows] == [0.02, 0.03, 0.05] and all(
-        np.isfinite(row["d"]) for row in rows
-    )
+    assert [row["kimg"] for row in rows] == [0.02, 0.03, 0.05]
+    assert all(np.isfinite(row["d"]) for row in rows)
     assert [path.name for path in folder.iterdir() if path.suffix == ".partial"] == []
 
 
@@ -388,10 +385,8 @@ def test_statistics_of_the_card_against_closed_forms() -> None:
     labels = sample_factors(FactorLaw(), 0, 0, 200).labels().numpy()
     matrix, shares = associations(labels, attributes()), marginals(labels, attributes())
     assert matrix.shape == (7, 7) and np.allclose(matrix, matrix.T)
-    assert (
-        all(sum(share) == pytest.approx(1) for share in shares.values())
-        and largest_gap(shares, shares) == 0
-    )
+    assert all(sum(share) == pytest.approx(1) for share in shares.values())
+    assert largest_gap(shares, shares) == 0
 
 
 def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
@@ -410,9 +405,8 @@ def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
     }
     assert "AUC in W, 30 examples a class" in page and card["path_length"]["mean"] > 0
     assert set(card["separability"]) == {"Z", "W"} and set(card["accuracy"]["judge"]) == LAWS
-    assert card["frechet"]["generated"] > 0 and set(card["agreement"]["generated"]) == set(
-        attributes().names
-    )
+    assert card["frechet"]["generated"] > 0
+    assert set(card["agreement"]["generated"]) == set(attributes().names)
 
 
 @pytest.mark.parametrize(

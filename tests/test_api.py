@@ -136,7 +136,7 @@ def test_wrong_names_have_the_nearest_right_one(here):
     with pytest.raises(UnknownName, match="method"):
         eb.options("metod")
     assert eb.options("experiment")["demo"].startswith("What `editbench demo` runs")
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="rnu"):
         eb.rnu  # noqa: B018
 
 

@@ -86,7 +86,7 @@ def test_one_sample_that_is_too_much_and_other_errors_are_raised():
     def full(rows):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         Batches(8, "work").run(8, full)
     with pytest.raises(RuntimeError, match="shape"):
         Batches(8, "work").run(8, lambda rows: torch.zeros(2, 2) @ torch.zeros(3, 1))

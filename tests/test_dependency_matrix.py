@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError
-from editbench.methods.random_direction import RandomDirection
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.metrics.dependency_matrix.metric import DependencyMatrix
-from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
-from tests.test_metrics import HAND, TOY, toy_trajectories
-from tests.toy import check_splits, fit_data, make_walk, trajectories
+from tests.made_walks import HAND, TOY, check_rows, straight_walks, toy_walks
+from tests.toy import check_splits
 
 
 def values(result) -> dict[tuple[str, str], float]:
@@ -43,19 +41,9 @@ def test_by_hand():
 
 
 def test_a_linear_world_has_the_signed_ratio_of_the_slopes_whatever_the_target():
-    data = fit_data(overlap=0.8)
-    direction = data.teacher.normals[0]
-
-    class Line(RandomDirection):
-        def step(self, walk):
-            return walk.codes + self.length * direction * (2 * walk.target - 1)[:, None]
-
-    editor = Line(delta=0.1, scale_step=False)
-    editor.fit(data)
-    walk = make_walk(data, editor, "a", n=30)
-    assert len(walk.target.unique()) == 2
-    slopes = ((data.teacher.normals @ direction).double() / data.sigma).numpy()
-    found = values(DependencyMatrix()(trajectories(data, editor, walk, 80)))
+    walks, slopes = straight_walks(overlap=0.8, n=30, steps=80)
+    slopes = slopes / walks.sigma
+    found = values(DependencyMatrix()(walks))
     for name, ratio in zip(("b", "c"), slopes[1:] / slopes[0]):
         assert found["entanglement_with", name] == pytest.approx(ratio, rel=1e-3)
         assert found["dependency_on", name] == pytest.approx(abs(ratio), rel=1e-3)
@@ -81,15 +69,13 @@ def test_any_split_and_permutation_gives_the_same_number(cuts, seed):
 
 
 def test_rows_keep_the_contract_and_nothing_to_read_is_a_note():
-    result = DependencyMatrix()(TOY)
-    assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
-    assert set(result.rows["metric"]) <= set(DependencyMatrix.produces)
+    check_rows(DependencyMatrix(), TOY)
     far = DependencyMatrix(at=9)(HAND)
     assert far.rows["value"].isna().all()
     assert far.rows["note"].str.contains("no start reaches x = 9").all()
     none = DependencyMatrix()(dataclasses.replace(TOY, table=TOY.table.iloc[:0]))
     assert (none.rows["count"] == 0).all() and len(none.samples) == 0
-    alone = DependencyMatrix()(toy_trajectories(Attributes([Attribute("a", ("no", "yes"))]), "a"))
+    alone = DependencyMatrix()(toy_walks(Attributes([Attribute("a", ("no", "yes"))]), "a"))
     assert alone.rows["note"].str.contains("one attribute only").all() and len(alone.rows) == 1
     assert len(alone.samples) == 0
     with pytest.raises(EditbenchError, match="at=0 must be positive"):

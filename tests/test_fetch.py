@@ -140,7 +140,7 @@ def test_a_rest_that_does_not_fit_is_thrown_away(
 
 def test_a_server_without_ranges_gives_all_again(server: Server, networks: Path) -> None:
     server.limit, server.ranges = 100_000, False
-    with pytest.raises(EditbenchError):
+    with pytest.raises(EditbenchError, match="the connection broke off"):
         fetch_file(file_of(server))
     server.limit = len(CONTENT)
     assert fetch_file(file_of(server)).path.read_bytes() == CONTENT

@@ -15,7 +15,15 @@ from editbench.methods.linear_regression import PENALTIES, LinearRegression, rid
 from editbench.methods.shared.projection import unit
 from editbench.run.fits import learned_auc
 from editbench.walk.editor import FitData
-from tests.toy import BINARY, MIXED, LinearScorer, check_editor, fit_data, make_walk
+from tests.toy import (
+    BINARY,
+    MIXED,
+    LinearScorer,
+    check_editor,
+    fit_data,
+    fitted_and_restored,
+    make_walk,
+)
 
 LEAST_SQUARES = 1e-9  # a penalty that leaves the coefficients of these worlds unchanged
 
@@ -249,9 +257,7 @@ def test_attributes_with_the_same_row_cannot_be_separated_also_after_loading():
     normals = data.teacher.normals.clone()
     normals[1] = -2 * normals[0]
     data = with_normals(data, normals)
-    editor, fresh = LinearRegression(), LinearRegression()
-    editor.fit(data)
-    fresh.load_state({name: tensor.clone() for name, tensor in editor.state().items()})
+    editor, fresh = fitted_and_restored(LinearRegression, data)
     for one in (editor, fresh):
         one.check(data.generator, BINARY, "c")
         for name in ("a", "b"):

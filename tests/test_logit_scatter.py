@@ -7,61 +7,33 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, iqr
 
 from editbench.base.errors import EditbenchError
 from editbench.figures.theme import make_theme
-from editbench.methods.random_direction import RandomDirection
 from editbench.metrics.logit_scatter.figure import scatter_figure, scatter_points
 from editbench.metrics.logit_scatter.metric import LogitScatter
 from editbench.report import load
-from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows, report_of
-from tests.toy import BINARY, MIXED, check_splits, fit_data, make_walk, trajectories
+from tests.made_walks import TOY, check_rows, straight_walks, walks_of
+from tests.toy import BINARY, check_splits
 
-
-def table_of(starts: dict[int, tuple[int, list]]) -> Trajectories:
-    """start -> (target class of a, logits of (a, b, c) at each step); None diverged."""
-    rows = []
-    for start, (target, steps) in starts.items():
-        crossed = False
-        for step, logits in enumerate(steps):
-            a, b, c = logits or (np.nan,) * 3
-            arrived = logits is not None and step > 0 and (a > 0) == bool(target)
-            rows.append(
-                {
-                    "start": start,
-                    "source": 1 - target,
-                    "target": target,
-                    "step": step,
-                    "path": 1.0 * step,
-                    "crossed": crossed or arrived,
-                    "stopped": arrived and not crossed,
-                    "finite": logits is not None,
-                    "logit:a": a,
-                    "logit:b": b,
-                    "logit:c": c,
-                }
-            )
-            crossed |= arrived
-    return Trajectories(pd.DataFrame(rows), BINARY, "a", np.ones(3))
-
-
-HAND = table_of(
+HAND = walks_of(
     {
-        1: (1, [(-1, -2, 0), (0, -1.5, 0), (1, -1, 0), (5, 9, 0)]),  # stops at (1, -1): slope 1 / 2
-        2: (1, [(-1, -1, 0), (-0.5, -2, 0)]),  # never crosses: slope -1 / 0.5, the right way
-        3: (1, [(-1, -1, 0), (-2, -1.5, 0)]),  # the wrong way: slope -0.5 / -1
-        4: (0, [(2, -1, 0), (-2, 1, 0)]),  # towards class 0
-        5: (1, [(-1, -3, 0), (-0.5, 0, 0), None]),  # diverges before it crosses
-        6: (1, [(-1, -1, 0), (1, 0, 0), None]),  # crosses, diverges after
-        7: (1, [(-1, 2, 0), (1, 7, 0)]),  # another class of b
-        8: (1, [(-1, -1, 0), (-1, -4, 0)]),  # x never moves: no slope
-    }
+        1: [(-1, -2, 0), (0, -1.5, 0), (1, -1, 0), (5, 9, 0)],  # stops at (1, -1): slope 1 / 2
+        2: [(-1, -1, 0), (-0.5, -2, 0)],  # never crosses: slope -1 / 0.5, the right way
+        3: [(-1, -1, 0), (-2, -1.5, 0)],  # the wrong way: slope -0.5 / -1
+        4: [(2, -1, 0), (-2, 1, 0)],  # towards class 0
+        5: [(-1, -3, 0), (-0.5, 0, 0), None],  # diverges before it crosses
+        6: [(-1, -1, 0), (1, 0, 0), None],  # crosses, diverges after
+        7: [(-1, 2, 0), (1, 7, 0)],  # another class of b
+        8: [(-1, -1, 0), (-1, -4, 0)],  # x never moves: no slope
+    },
+    targets={4: 0},
+    sigma=(1.0, 1.0, 1.0),
 )
 
 
@@ -123,36 +95,14 @@ def test_the_class_combination_chooses_the_starts():
 
 
 def test_a_straight_walk_in_a_linear_world_has_the_slope_of_the_normals():
-    data = fit_data(overlap=0.7)
-    direction = data.teacher.normals[0]
-
-    class Line(RandomDirection):
-        def step(self, walk):
-            return walk.codes + self.length * direction * (2 * walk.target - 1)[:, None]
-
-    editor = Line(delta=0.1, scale_step=False)
-    editor.fit(data)
-    found = LogitScatter("b")(trajectories(data, editor, make_walk(data, editor, "a", n=40), 60))
-    moved = (data.teacher.normals @ direction).double()
+    walks, slopes = straight_walks(overlap=0.7, n=40, steps=60)
+    found = LogitScatter("b")(walks)
     samples = found.samples[found.samples["metric"] == "scatter_slope"].set_index("start")["value"]
-    expected = float(moved[1] / moved[0])
+    expected = slopes[1] / slopes[0]
     np.testing.assert_allclose(samples, expected, rtol=1e-4)  # the same both ways
     assert value(found, "scatter_slope") == pytest.approx(expected, rel=1e-4)
     assert value(found, "scatter_ratio") == pytest.approx(abs(expected), rel=1e-4)
     assert value(found, "scatter_right_way") == 1.0
-
-
-def toy() -> Trajectories:
-    data = fit_data(MIXED, n=200)
-    editor = RandomDirection(delta=1.0)
-    editor.fit(data)
-    walk = make_walk(data, editor, "kind", n=40)
-    walk.codes[7] = torch.nan
-    walk.origin = walk.codes
-    return trajectories(data, editor, walk, 30)
-
-
-TOY = toy()
 
 
 @settings(max_examples=8, deadline=None)
@@ -175,13 +125,9 @@ def test_many_classes_are_read_as_log_odds_towards_the_asked_class():
 
 def test_rows_keep_the_contract_and_a_nan_walk_is_a_failure():
     metric = LogitScatter("a", draws=200, min_points=1)
-    result = metric(TOY)
-    assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
+    result = check_rows(metric, TOY)
     assert set(result.rows["metric"]) | set(result.samples["metric"]) == set(metric.produces)
-    sound = result.rows.dropna(subset=["value", "low"])
-    assert len(sound) == 5
-    assert (sound["low"] <= sound["value"]).all()
-    assert (sound["value"] <= sound["high"]).all()
+    assert len(result.rows.dropna(subset=["value", "low"])) == 5
     assert result.rows.set_index("metric").loc["scatter_crossed", "count"] == 40
 
 

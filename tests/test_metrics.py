@@ -14,61 +14,17 @@ from scipy.stats import binomtest
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError
-from editbench.methods.random_direction import RandomDirection
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.metrics.crossing_accuracy.metric import CrossingAccuracy
-from editbench.walk.metric import ROW_COLUMNS, SAMPLE_COLUMNS
 from editbench.walk.trajectory import Trajectories
-from tests.toy import BINARY, MIXED, check_splits, fit_data, make_walk, trajectories
+from tests.made_walks import HAND, TOY, check_rows, straight_walks, toy_walks, walks_of
+from tests.toy import check_splits
 
 METRICS = [
     CrossingAccuracy(),
     AttributeDependency(draws=100),
     AttributeDependency(draws=100, pooling="rows"),
 ]
-
-
-def table_of(walks: dict[int, list[tuple]], sigma: tuple = (1.0, 2.0, 4.0)) -> Trajectories:
-    """start -> logits of (a, b, c) at each step; target is a = yes; a row of None diverged."""
-    rows = []
-    for start, steps in walks.items():
-        crossed = False
-        for step, logits in enumerate(steps):
-            finite = logits is not None
-            a, b, c = logits or (np.nan,) * 3
-            arrived = finite and step > 0 and a > 0
-            rows.append(
-                {
-                    "start": start,
-                    "source": 0,
-                    "target": 1,
-                    "step": step,
-                    "path": 0.5 * step,
-                    "crossed": crossed or arrived,
-                    "stopped": arrived and not crossed,
-                    "finite": finite,
-                    "logit:a": a,
-                    "logit:b": b,
-                    "logit:c": c,
-                }
-            )
-            crossed |= arrived
-    return Trajectories(pd.DataFrame(rows), BINARY, "a", np.array(sigma))
-
-
-HAND = table_of(
-    {
-        1: [
-            (-1, 1, 1),
-            (-0.2, 1, 1),
-            (0.5, 0.5, 2),
-            (2.0, -1, 2),
-        ],  # clean at its crossing; b flips later
-        4: [(-1, 1, 1), (0.5, -1, 1)],  # crosses and flips b
-        6: [(-1, 1, 1), (-1.5, 1, 1), (-1.2, 1, 1)],  # goes the wrong way, never crosses
-        9: [(-1, 1, 1), (-0.5, 1, 1), None],  # diverges
-    }
-)
 
 
 def rows_of(result, name: str) -> pd.DataFrame:
@@ -121,18 +77,9 @@ def test_dependency_by_hand():
 
 
 def test_dependency_of_a_linear_world_is_the_ratio_of_the_slopes():
-    data = fit_data(overlap=0.8)
-    direction = data.teacher.normals[0]
-
-    class Line(RandomDirection):
-        def step(self, walk):
-            return walk.codes + self.length * direction * (2 * walk.target - 1)[:, None]
-
-    editor = Line(delta=0.1, scale_step=False)
-    editor.fit(data)
-    found = trajectories(data, editor, make_walk(data, editor, "a", n=30), 80)
-    slopes = (data.teacher.normals @ direction).double() / data.sigma
-    ratio = (slopes[1:].abs() / slopes[0]).numpy()
+    found, slopes = straight_walks(overlap=0.8, n=30, steps=80)
+    slopes = slopes / found.sigma
+    ratio = np.abs(slopes[1:] / slopes[0])
     result = AttributeDependency()(found)
     at = rows_of(result, "ad_at")
     assert at["value"].item() == pytest.approx(ratio.mean(), rel=1e-4) and at["count"].item() == 30
@@ -182,7 +129,7 @@ def test_rows_that_linger_weigh_nothing_unless_rows_are_pooled():
     """A walk that repeats its last step 30 times: the papers' pooling counts it 31 times."""
     quick = {k: [(-1, 1, 1), (0.5, -1, 1)] for k in range(5)}
     slow = {9: [(-1, 1, 1), *[(0.5, 1, 1)] * 31]}
-    found = table_of(quick | slow)
+    found = walks_of(quick | slow)
     once = rows_of(AttributeDependency(min_points=1)(found), "ad").set_index("x").loc[1.375]
     assert once["count"] == 6 and once["value"] == pytest.approx(5 / 6 * 0.5 * 1.375 / 1.5)
     pooled = AttributeDependency(min_points=1, pooling="rows")(found)
@@ -203,19 +150,6 @@ def test_pooled_rows_are_those_of_a_slow_loop():
             assert row["value"] == pytest.approx(dependency[inside].mean(), rel=1e-9)
 
 
-def toy_trajectories(attributes: Attributes = MIXED, attribute: str = "kind") -> Trajectories:
-    data = fit_data(attributes, n=200)
-    editor = RandomDirection(delta=1.0)
-    editor.fit(data)
-    walk = make_walk(data, editor, attribute, n=40)
-    walk.codes[7] = torch.nan
-    walk.origin = walk.codes
-    return trajectories(data, editor, walk, 30)
-
-
-TOY = toy_trajectories()
-
-
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 @settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(1, 39), max_size=4), seed=st.integers(0, 2**20))
@@ -225,13 +159,8 @@ def test_any_split_and_permutation_gives_the_same_number(metric, cuts, seed):
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 def test_rows_keep_the_contract(metric):
-    result = metric(TOY)
-    assert list(result.rows) == list(ROW_COLUMNS) and list(result.samples) == list(SAMPLE_COLUMNS)
+    result = check_rows(metric, TOY)
     assert set(result.rows["metric"]) == set(metric.produces)
-    assert set(result.samples["metric"]) <= set(metric.produces)
-    sound = result.rows.dropna(subset=["value", "low"])
-    assert (sound["low"] <= sound["value"] + 1e-12).all()
-    assert (sound["value"] <= sound["high"] + 1e-12).all()
     for name, state in metric.metric_state.items():
         assert all(part.dtype in (torch.float64, torch.int64) for part in state), name
 
@@ -255,7 +184,7 @@ def test_notes_say_why_a_number_should_not_be_read():
     assert rows_of(few, "ad")["note"].str.contains("starts are fewer than 30").all()
     pooled = AttributeDependency(pooling="rows")(HAND)
     assert rows_of(pooled, "ad")["note"].str.contains("points are fewer than 30").all()
-    never = table_of(
+    never = walks_of(
         {k: [(-1, 1, 1), (-0.9, 1, 1)] for k in range(12)} | {20: [(-1, 1, 1), (1.5, 1, 1)]}
     )
     rare = AttributeDependency(min_points=1)(never)
@@ -270,15 +199,12 @@ def test_notes_say_why_a_number_should_not_be_read():
 
 def test_one_attribute_has_nothing_to_depend_on():
     alone = Attributes([Attribute("a", ("no", "yes"))])
-    result = AttributeDependency()(toy_trajectories(alone, "a"))
+    result = AttributeDependency()(toy_walks(alone, "a"))
     values = result.rows[result.rows["metric"] != "wrong_direction"]
     assert values["value"].isna().all() and values["low"].isna().all()
     assert values["note"].str.contains("one attribute only").all() and len(result.samples) == 0
     assert (
-        rows_of(CrossingAccuracy()(toy_trajectories(alone, "a")), "off_target_flips")[
-            "value"
-        ].item()
-        == 0
+        rows_of(CrossingAccuracy()(toy_walks(alone, "a")), "off_target_flips")["value"].item() == 0
     )
 
 

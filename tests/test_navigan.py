@@ -28,6 +28,7 @@ from tests.toy import (
     ToyGenerator,
     check_editor,
     fit_data,
+    fitted_and_restored,
     make_walk,
     normals_for,
 )
@@ -416,9 +417,7 @@ def test_divergence_is_an_error():
 # -- what cannot be served ---------------------------------------------------------------------------------------------
 def test_no_control_is_a_reason_also_after_loading():
     data = fit_data()
-    editor, fresh = toy_editor(min_effect=1e3), toy_editor(min_effect=1e3)
-    editor.fit(data)
-    fresh.load_state(editor.state())
+    editor, fresh = fitted_and_restored(lambda: toy_editor(min_effect=1e3), data)
     walk = make_walk(data, editor, "a", 3)
     for one in (editor, fresh):
         with pytest.raises(NoControl, match="no control found for 'a': the best of 24 candidates"):

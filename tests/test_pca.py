@@ -155,7 +155,9 @@ def test_one_sample_has_no_covariance():
 def test_samples_that_are_not_finite_are_an_error(make, bad):
     x = np.zeros((40, 3))
     x[17, 1] = bad
-    with pytest.raises(NonFinite):
+    with pytest.raises(
+        NonFinite, match="samples of a principal component analysis hold NaN or infinity"
+    ):
         make().add(x)
 
 

@@ -189,7 +189,7 @@ def test_a_selection_of_the_bank_draws_near_its_own_boundaries_alone(bank):
     fit = part.split("fit")
     assert torch.equal(fit.logits, bank.split("fit").logits[:, [0, 2, 3, 4]])
     assert fit.w is bank.split("fit").w and bank.select(NAMES) is bank
-    with pytest.raises(UnknownName):
+    with pytest.raises(UnknownName, match="unknown attribute 'd'"):
         bank.select(["a", "d"])
     starts = draw_targets(StartsSpec(60, pool=0.1), part)
     first, last = bank.spec.split("test")

@@ -239,7 +239,7 @@ def test_latent_only_decodes_to_itself():
     generator = LatentOnly(w_dim=8)
     w = draw(3, 8)
     assert generator.decode(Codes(Space.W, w)) is w and generator.output == "w"
-    with pytest.raises(SpaceMismatch):
+    with pytest.raises(SpaceMismatch, match="decodes W codes but was given W_PLUS"):
         generator.decode(Codes(Space.W_PLUS, w[:, None]))
     with pytest.raises(EditbenchError, match="bank import"):
         generator.map(w)

@@ -88,7 +88,7 @@ def test_one_step_is_delta_amounts():
     assert towards(w, "age", torch.tensor([1, 0]), 0.2)[:, 4].tolist() == pytest.approx([0.2, 0.0])
     hair = towards(w, "hair_color", torch.tensor([1, 2]), 0.1)[:, 5:10]
     np.testing.assert_allclose(hair, [[0.5, 0.5, 0, 0, 0], [0.54, 0.36, 0.1, 0, 0]], atol=1e-6)
-    with pytest.raises(UnknownName):
+    with pytest.raises(UnknownName, match="unknown attribute 'height'"):
         towards(w, "height", torch.tensor([1, 0]), 0.1)
 
 

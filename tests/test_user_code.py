@@ -112,7 +112,7 @@ def test_a_folder_of_results_is_no_module(tmp_path):
     (tmp_path / "own_helpers").mkdir()
     (tmp_path / "own_helpers" / "one.py").write_text("ONE = 1\n")
     user_code.search_folders(tmp_path)
-    with pytest.raises(ImportError):
+    with pytest.raises(ImportError, match="wandb"):
         __import__("wandb.latest")
     assert __import__("own_helpers.one").one.ONE == 1
 

@@ -109,7 +109,7 @@ def test_layers_by_name_and_by_the_published_number():
     for number in (4, -1):
         with pytest.raises(UnknownName, match=r"unknown method\.layer"):
             layer_name(generator, number)
-    with pytest.raises(UnknownName):
+    with pytest.raises(UnknownName, match=r"unknown method\.layer '0'"):
         layer_name(ToyGenerator(5), 0)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.conformance import toy
 from editbench.conformance.toy import (
@@ -71,6 +74,24 @@ def make_walk(data: FitData, editor: Editor, attribute: str, n: int = 40, seed: 
     """n new starts in the editor's space; the target is the next class (of the last one, the first)."""
     editor.bind(data.generator, data.teacher)
     return toy.make_walk(data, editor.space, attribute, n, seed)
+
+
+def fitted_and_restored(make: Callable[[], Editor], data: FitData) -> tuple[Editor, Editor]:
+    """An editor after its fit, and a new one with its state, as the cache of fits gives it."""
+    editor = make()
+    restored = make()
+    editor.fit(data)
+    restored.load_state({name: tensor.clone() for name, tensor in editor.state().items()})
+    return editor, restored
+
+
+def check_refused(make: Callable[..., object], options: Iterable[dict]) -> None:
+    """Each of the options is refused by an error that names one of its keys."""
+    for wrong in options:
+        with pytest.raises(EditbenchError) as caught:
+            make(**wrong)
+        named = [key for key in wrong if re.search(rf"\b{key}\b", str(caught.value))]
+        assert named, f"{wrong}: {caught.value}"
 
 
 def trajectories(data: FitData, editor: Editor, walk: Walk, steps: int) -> Trajectories:

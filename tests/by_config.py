@@ -6,8 +6,15 @@ Each takes the configuration where the product's function takes `Settings`.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
+import pytest
+from omegaconf import DictConfig
+
+from editbench.base.errors import EditbenchError
 from editbench.run import inversions, job, loading, workers
+from editbench.run.outcome import Outcome
+from editbench.run.record import Record
 from editbench.run.settings import Settings
 
 
@@ -37,3 +44,20 @@ def make_run_id(settings, bank_id, names):
 def run_jobs(configs, count):
     """`workers.run_jobs` of the settings of each configuration."""
     return workers.run_jobs([Settings.from_config(config) for config in configs], count)
+
+
+def folder_of(config: DictConfig, outcome: Outcome) -> Path:
+    """Folder of the record of a job."""
+    return Path(config.out) / outcome.run_id
+
+
+def record_of(config: DictConfig) -> Record:
+    """Record of a job, which is run unless it is there."""
+    return Record.read(folder_of(config, run_job(config)))
+
+
+def refusal(config: DictConfig) -> str:
+    """Why a job cannot begin."""
+    with pytest.raises(EditbenchError) as caught:
+        run_job(config)
+    return str(caught.value)

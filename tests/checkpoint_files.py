@@ -185,7 +185,7 @@ def nvlabs_pickle(
     return path
 
 
-# -- StyleGAN3 --------------------------------------------------------------------------------------------------------
+# -- StyleGAN3 -------------------------------------------------------------------------------------
 def stylegan3_state(network: StyleGAN3) -> dict[str, Tensor]:
     """The tensors of a network in the official names."""
     theirs = {"input": "input"} | {d.name: d.published for d in network.config.layers()}
@@ -259,7 +259,7 @@ def stylegan3_pickle(path: Path, network: StyleGAN3, **changed: Any) -> Path:
     return path
 
 
-# -- TensorFlow -------------------------------------------------------------------------------------------------------
+# -- TensorFlow ------------------------------------------------------------------------------------
 def tensorflow_variables(**options: Any) -> dict[str, np.ndarray]:
     """Variables of a TensorFlow generator, all random, by path; of the sizes of `nvlabs_state`."""
     state, found = nvlabs_state(**options), {}
@@ -347,7 +347,7 @@ def tensorflow_pickle(
     return path
 
 
-# -- rosinality -------------------------------------------------------------------------------------------------------
+# -- rosinality ------------------------------------------------------------------------------------
 def rosinality_state(state: dict[str, Tensor], noises: bool = True) -> dict[str, Tensor]:
     """The same numbers, of the skip architecture without labels, in the names of rosinality's code."""
     found = {}

@@ -17,7 +17,7 @@ from editbench.networks.dcgan import DCGAN
 MODEL = "StatefulPartitionedCall/model_1"
 
 
-# -- TensorFlow.js files -----------------------------------------------------------------------------------------------
+# -- TensorFlow.js files ---------------------------------------------------------------------------
 class Weights:
     """Collects weights, and writes them as a binary file with a manifest."""
 
@@ -165,7 +165,7 @@ def small_graph(outputs: dict[str, int], channels: int, seed: int) -> tuple[dict
     return model, made
 
 
-# -- archives ----------------------------------------------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------------------
 def tgz(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
     with tarfile.open(path, "w:gz") as file:
         for name, content in members.items():
@@ -222,7 +222,7 @@ def human_archive(path: Path) -> dict[str, tuple[dict, Weights]]:
     return {"emotion": emotion, "facemesh": mesh}
 
 
-# -- slow networks, in TensorFlow's layout and float64 -----------------------------------------------------------------
+# -- slow networks, in TensorFlow's layout and float64 ---------------------------------------------
 def slow_windows(
     x: np.ndarray, size: tuple[int, int], stride: tuple[int, int], padding: str, fill: float
 ):

@@ -118,7 +118,7 @@ def slow_images(part: Part, w: Tensor, resolution: int, **options: object) -> Te
     )  # type: ignore
 
 
-# -- parameters in the names of two projects ---------------------------------------------------------------------------
+# -- parameters in the names of two projects -------------------------------------------------------
 def nvlabs_part(state: Mapping[str, Tensor]) -> Part:
     """Of a state dict in NVlabs' PyTorch names, whose up-convolution is a transposed one: a turned kernel."""
 

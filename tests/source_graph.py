@@ -24,6 +24,8 @@ ORDER = (
     "studies",
     "commands",
 )
+# What a wheel or a container is built from, beside the licence.
+COPIED = ("editbench", "methods", "metrics", "conf", "pyproject.toml", "setup.py", "README.md")
 
 
 def module_name(path: Path) -> str:

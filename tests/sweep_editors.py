@@ -1,5 +1,6 @@
 """Editors of the toy world that note what they do in a file, and that hang or die where a test asks for it."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.toy_world import AlongColumn
+
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
 class Noted(AlongColumn):
@@ -73,3 +76,16 @@ def notes(tmp_path: Path) -> Counter[str]:
     """How often each thing was noted."""
     file = tmp_path / "notes"
     return Counter(file.read_text().splitlines() if file.exists() else [])
+
+
+def records(folder: Path) -> dict[str, dict]:
+    """Id of a run -> the content of its status.json."""
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/status.json")
+    }
+
+
+def outcomes(folder: Path) -> dict[int, dict]:
+    """Job number -> outcome of the one sweep that wrote below `folder`."""
+    (sweep,) = (folder / ".sweeps").iterdir()
+    return {int(file.stem): json.loads(file.read_text()) for file in sweep.glob("*.json")}

@@ -149,7 +149,7 @@ def test_a_bank_keeps_the_layout_it_was_begun_with(tmp_path):
     assert len(list((tmp_path / "b").glob("shard-*"))) == 4
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 def test_a_cut_shard_is_noticed_and_only_it_is_rebuilt(tmp_path):
     bank = build(tmp_path / "b")
     before, others = (

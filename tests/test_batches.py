@@ -38,7 +38,7 @@ from editbench.walk.observed import Observed
 from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
-from tests.test_engine import walk
+from tests.linear_walks import walk
 from tests.toy import fit_data
 from tests.toy_world import ToyGenerator, ToyScorer, toy_config
 
@@ -64,7 +64,7 @@ class Brightness(DuringWalk):
         return {"mean": decoded.flatten(1).mean(1), "first": reference[:, 0]}
 
 
-# -- the loop --------------------------------------------------------------------------------------------------------
+# -- the loop --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [1, 3, 8, 64])
 def test_every_sample_is_worked_on_once_and_in_order(size, capfd):
     def work(rows):
@@ -93,7 +93,7 @@ def test_one_sample_that_is_too_much_and_other_errors_are_raised():
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(ValueError("not enough memory"))
 
 
-# -- how many fit ----------------------------------------------------------------------------------------------------
+# -- how many fit ----------------------------------------------------------------------------------
 def test_the_peak_is_that_of_tensors_alive_at_once():
     x = torch.ones(1000)  # float32: 4000 bytes
     assert peak_bytes(lambda: (x + 1) + 1) == 8000
@@ -155,7 +155,7 @@ def test_other_sizes_are_refused(word):
     assert compose_settings(["engine.batch=auto", "bank.batch=auto"]).bank.batch == "auto"
 
 
-# -- what uses it ----------------------------------------------------------------------------------------------------
+# -- what uses it ----------------------------------------------------------------------------------
 def test_a_walk_goes_on_where_memory_ends(capfd):
     generator = Small()
     small = walk(

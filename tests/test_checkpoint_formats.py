@@ -61,7 +61,7 @@ def agree(
             assert (got - expected).abs().max() <= BOUND * expected.std()
 
 
-# -- NVlabs, PyTorch --------------------------------------------------------------------------------------------------
+# -- NVlabs, PyTorch -------------------------------------------------------------------------------
 CASES = [
     ("skip", {}),
     ("resnet", {}),
@@ -137,7 +137,7 @@ def test_a_network_without_noise(tmp_path: Path) -> None:
     agree(read(nvlabs_pickle(tmp_path / "net.pkl", state)), nvlabs_part(state), "skip", noise=False)
 
 
-# -- NVlabs, TensorFlow -----------------------------------------------------------------------------------------------
+# -- NVlabs, TensorFlow ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "how, options",
     [
@@ -203,7 +203,7 @@ def test_options_of_tensorflow_that_change_the_result_are_refused(tmp_path: Path
         read(path)
 
 
-# -- rosinality -------------------------------------------------------------------------------------------------------
+# -- rosinality ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("resolution", [4, 16])
 def test_a_checkpoint_of_rosinality(resolution: int, tmp_path: Path) -> None:
     state = nvlabs_state(resolution)
@@ -232,7 +232,7 @@ def test_what_a_checkpoint_of_rosinality_may_lack(tmp_path: Path) -> None:
     )
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 def altered(**changes: Tensor | None) -> dict[str, Tensor]:
     """`__` stands for a dot; None takes a tensor away."""
     state = nvlabs_state() | {name.replace("__", "."): value for name, value in changes.items()}  # type: ignore

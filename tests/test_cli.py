@@ -16,6 +16,7 @@ from editbench.base.files import CannotWrite
 from editbench.cli import COMMANDS, main
 from tests.fake_records import fake_run, metric_rows
 from tests.processes import ROOT, Started, forbid_locks
+from tests.sweep_editors import records
 
 TOY = ["--config-dir", "tests/conf", "generator=toy", "scorer=toy", "budget=toy"]
 
@@ -48,12 +49,6 @@ def toy_run(editbench, tmp_path):
 
 def toy_words(folder):
     return [*TOY, f"out={folder}", f"cache={folder}/cache"]
-
-
-def records(folder):
-    return {
-        path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/status.json")
-    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

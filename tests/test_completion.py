@@ -119,7 +119,7 @@ def test_bash_gets_its_answers():
     assert done.stdout.split() == ["method=gradctrl_500"]
 
 
-# -- flags of Hydra
+# -- flags of Hydra --------------------------------------------------------------------------------
 def test_info_without_a_value_and_in_a_sweep(capsys):
     assert main(["run", "--info", "defaults", "method=random"]) == 0
     assert "Defaults List" in capsys.readouterr().out
@@ -166,7 +166,7 @@ def test_free_keys_of_hydra_are_free(capsys):
     assert "MINE: '1'" in capsys.readouterr().out
 
 
-# -- dry runs
+# -- dry runs --------------------------------------------------------------------------------------
 def test_a_dry_run_is_the_plan(tmp_path, capsys):
     words = [*TOY, "method=along,skip", "attribute=a,b", f"out={tmp_path}", f"cache={tmp_path}/c"]
     assert main(["plan", *words, "--json"]) == 0

@@ -132,7 +132,7 @@ def by_status(results, status):
     return [result.name for result in results if result.status == status]
 
 
-# -- what the suite finds ----------------------------------------------------------------------------------------------
+# -- what the suite finds --------------------------------------------------------------------------
 @pytest.mark.parametrize("file", SOUND_METHODS, ids=lambda file: file.stem)
 def test_a_sound_method_passes_everything(file):
     results = conform(load_factory(str(file)))
@@ -206,7 +206,7 @@ def test_the_suite_leaves_nothing_behind():
     assert Starts.__getattribute__ is object.__getattribute__
 
 
-# -- its testbeds
+# -- its testbeds ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_testbeds_hold_every_class_and_another_bank_differs_only_where_an_editor_may_not_look(
@@ -233,7 +233,7 @@ def test_testbeds_hold_every_class_and_another_bank_differs_only_where_an_editor
     assert not torch.equal(testbed.teacher(decoded), testbed.judge(decoded))
 
 
-# -- the methods of the project ----------------------------------------------------------------------------------------
+# -- the methods of the project --------------------------------------------------------------------
 def files_for(config, folder):
     """Files for the methods that want some, made for the suite's testbed."""
     if "paths" in config:
@@ -379,7 +379,7 @@ def test_every_method_has_an_oracle_a_citation_its_arguments_written_down_and_a_
         assert demo != config and demo.about == f"{config.about} (demo preset: a smaller budget)"
 
 
-# -- the command -------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 def test_the_command_tells_passed_from_failed_from_wrong_usage(tmp_path, capsys):
     sound, broken = (str(BROKEN_METHODS / f"{name}.py") for name in ("mean_shift", "in_place"))
     assert main(["conform", sound, "--only", "batch,pure"]) == 0

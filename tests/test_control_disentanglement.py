@@ -323,7 +323,7 @@ def test_a_single_start_has_no_interval_of_its_entropy():
     assert resampled[["low", "high"]].isna().all(axis=None) and resampled["value"].notna().any()
 
 
-# -- reading one curve against another ---------------------------------------------------------------------------------
+# -- reading one curve against another -------------------------------------------------------------
 def test_area_and_levels_of_a_straight_and_of_a_falling_back_curve():
     c = np.linspace(0, 0.8, 41)
     assert area(c, 0.5 * c) == pytest.approx(0.5 * 0.8**2 / 2)
@@ -369,7 +369,7 @@ def test_most_within_is_what_a_fine_grid_finds(points):
     assert best <= fine_c[fine_d <= 0.3 + 0.02].max() + 0.02
 
 
-# -- figures -----------------------------------------------------------------------------------------------------------
+# -- figures ---------------------------------------------------------------------------------------
 METRICS = {
     "control_disentanglement": {"figure": "editbench.metrics.control_disentanglement.figure.draw"}
 }

@@ -127,7 +127,7 @@ def test_a_cleaner_candidate_below_the_least_effect_does_not_replace_a_control(b
     assert found.found == (best >= 0.5)
 
 
-# -- a control keeps the picture ---------------------------------------------------------------------------------------
+# -- a control keeps the picture -------------------------------------------------------------------
 def broken_and_whole():
     """Edits of the linear world: a small clean one, and one that moves the attribute ten times as
     far and shifts what no attribute sees by a hundred of its deviations."""

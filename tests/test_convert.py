@@ -255,7 +255,7 @@ def test_a_converted_file_is_not_converted_again(
     assert "generator=stylegan2" in capsys.readouterr().err
 
 
-# -- in a run ---------------------------------------------------------------------------------------------------------
+# -- in a run --------------------------------------------------------------------------------------
 def generator(*words: str) -> StyleGAN2Generator:
     return build(compose_config(["generator=stylegan2", *words]).generator)
 

@@ -76,7 +76,7 @@ def test_a_bar_in_words() -> None:
     assert Criterion("a", "b", 0.3, 0.2).as_dict()["passed"] is True
 
 
-# -- what a run says of its world -----------------------------------------------------------------
+# -- what a run says of its world ------------------------------------------------------------------
 def test_the_card_of_the_package_is_as_it_was_written() -> None:
     cards = sorted(CARDS.glob("card*.json"))
     assert cards

@@ -38,7 +38,7 @@ def declare(path: Path, text: str) -> Path:
     return path
 
 
-# -- factors -----------------------------------------------------------------------------------------------------------
+# -- factors ---------------------------------------------------------------------------------------
 def test_labels_are_the_row_major_indices() -> None:
     grid = np.arange(np.prod(CARDINALITIES)).reshape(
         CARDINALITIES
@@ -103,7 +103,7 @@ def test_other_sizes_are_resized_as_files_are(tmp_path: Path) -> None:
         )
 
 
-# -- arrays that a YAML file declares ----------------------------------------------------------------------------------
+# -- arrays that a YAML file declares --------------------------------------------------------------
 def test_declared_arrays_with_labels_of_any_kind(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     classes = np.stack([random.integers(0, 3, 50), random.integers(0, 4, 50), np.zeros(50, int)], 1)
@@ -155,7 +155,7 @@ attributes:
         ArrayImages(tmp_path / "toy.npz")
 
 
-# -- size and damage ---------------------------------------------------------------------------------------------------
+# -- size and damage -------------------------------------------------------------------------------
 def test_a_large_array_is_streamed(tmp_path: Path) -> None:
     images = np.lib.stride_tricks.as_strided(
         np.arange(64 * 64 * 3, dtype=np.uint8), (2304, 64, 64, 3), (0, 192, 3, 1)

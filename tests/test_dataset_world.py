@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
     return pack(ArrayImages(folder / "toy.npz", CARDINALITIES), folder / "packed")
 
 
-# -- what is shown -----------------------------------------------------------------------------------------------------
+# -- what is shown ---------------------------------------------------------------------------------
 def test_real_images_are_addressed_by_index_and_each_epoch_shows_all(packed: Packed) -> None:
     show = reals(packed, seed=4)
     stream = show(0, 2 * N)
@@ -113,7 +114,7 @@ def test_layouts_follow_the_resolution() -> None:
             StyleGAN2Config(resolution, tuple(gan_channels(resolution)))
 
 
-# -- the commands ------------------------------------------------------------------------------------------------------
+# -- the commands ----------------------------------------------------------------------------------
 def test_from_an_array_to_a_finished_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,18 +122,9 @@ def test_from_an_array_to_a_finished_run(
     monkeypatch.setattr(separability.watch, "__defaults__", (600, 5_006))
     np.savez(tmp_path / "toy.npz", images=scenes())
     data = [
-        "--data",
-        str(tmp_path / "toy.npz"),
-        "--cardinalities",
+        *shlex.split(f"--data {tmp_path}/toy.npz --cardinalities"),
         *map(str, CARDINALITIES),
-        "--bins",
-        "2",
-        "--name",
-        "toyworld",
-        "--out",
-        str(tmp_path / "world"),
-        "--cache",
-        str(tmp_path / "cache"),
+        *shlex.split(f"--bins 2 --name toyworld --out {tmp_path}/world --cache {tmp_path}/cache"),
     ]
     assert main(["world", "train-scorers", *data, "--images", "5120"]) == 0
     text = capsys.readouterr()
@@ -207,24 +199,13 @@ def test_from_an_array_to_a_finished_run(
     assert "--correlation: only for the faces world" in capsys.readouterr().err
 
     out = tmp_path / "runs"
-    words = [
-        "--config-dir",
-        str(tmp_path / "world" / "conf"),
-        "generator=toyworld",
-        "scorer=toyworld",
-        "method=random",
-        "attribute=object_color",
-        "bank.n=600",
-        "bank.shard=300",
-        "bank.block=50",
-        "starts.n=20",
-        "starts.pool=0.4",
-        "starts.near=target",
-        "engine.max_steps=5",
-        "engine.sweep_steps=2",
-        f"out={out}",
-        f"cache={tmp_path}/cache",
-    ]
+    words = shlex.split(
+        f"--config-dir {tmp_path / 'world'}/conf generator=toyworld "
+        "scorer=toyworld method=random attribute=object_color bank.n=600 "
+        "bank.shard=300 bank.block=50 starts.n=20 starts.pool=0.4 "
+        f"starts.near=target engine.max_steps=5 engine.sweep_steps=2 out={out} "
+        f"cache={tmp_path}/cache"
+    )
     assert main(["run", *words]) == 0, capsys.readouterr().err
     (status,) = [json.loads(path.read_text()) for path in out.glob("[!.]*/status.json")]
     assert (status["status"], status["generator"], status["leaking"]) == ("done", "toyworld", False)
@@ -236,17 +217,9 @@ def test_training_on_data_goes_on_and_refuses_other_data(
     def train(folder: str, kimg: float, *more: str) -> int:
         return main(
             [
-                "world",
-                "train-gan",
-                "--data",
-                str(packed.folder),
-                "--name",
-                "w",
-                "--kimg",
-                str(kimg),
+                *shlex.split(f"world train-gan --data {packed.folder} --name w --kimg {kimg}"),
                 *TINY,
-                "--out",
-                str(tmp_path / folder),
+                *shlex.split(f"--out {tmp_path / folder}"),
                 *more,
             ]
         )
@@ -366,18 +339,9 @@ def test_a_folder_without_labels_trains_a_generator_but_no_scorer(
     (tmp_path / "in").mkdir()
     for i, pixels in enumerate(packed.pixels(np.arange(24))):
         Image.fromarray(pixels).resize((20 + i, 18)).save(tmp_path / "in" / f"{i:02d}.png")
-    data = [
-        "--data",
-        str(tmp_path / "in"),
-        "--name",
-        "w",
-        "--resolution",
-        "16",
-        "--cache",
-        str(tmp_path / "cache"),
-        "--out",
-        str(tmp_path / "w"),
-    ]
+    data = shlex.split(
+        f"--data {tmp_path}/in --name w --resolution 16 --cache {tmp_path}/cache --out {tmp_path}/w"
+    )
     assert main(["world", "train-gan", *data, *TINY, "--kimg", "0.016"]) == 0
     assert (tmp_path / "w" / "generator16.safetensors").exists()
     assert main(["world", "train-scorers", *data]) == 1

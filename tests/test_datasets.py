@@ -8,6 +8,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import struct
 import zlib
@@ -23,26 +24,7 @@ from editbench.worlds.datasets.images import ImageFolder, Unreadable, load_pictu
 from editbench.worlds.datasets.pack import pack
 from editbench.worlds.datasets.packed import Epochs, Packed
 from editbench.worlds.datasets.training import split
-
-R = 16
-
-
-def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    shape = (height, width, channels) if channels > 1 else (height, width)
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    (image if mode is None else image.convert(mode)).save(path, **options)  # type: ignore[arg-type]
-    return path
-
-
-def folder(tmp_path: Path, n: int = 12) -> Path:
-    for i in range(n):
-        save(tmp_path / "in" / f"{i % 3}" / f"{i:02d}.png", noise(9 + i, 20 - i, seed=i))
-    return tmp_path / "in"
+from tests.picture_files import R, folder, noise, save
 
 
 def sums(packed: Path) -> dict[str, str]:
@@ -53,7 +35,7 @@ def sums(packed: Path) -> dict[str, str]:
     }
 
 
-# -- one picture -------------------------------------------------------------------------------------------------------
+# -- one picture -----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("size", "box"),
     [
@@ -186,7 +168,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
             load_picture(tmp_path / name, R)
 
 
-# -- a folder ----------------------------------------------------------------------------------------------------------
+# -- a folder --------------------------------------------------------------------------------------
 def test_broken_files_are_listed_and_left_out(tmp_path: Path) -> None:
     root = folder(tmp_path)
     bad = broken_files(root / "bad")
@@ -248,7 +230,7 @@ def test_two_thousand_files_with_ten_broken_ones(tmp_path: Path) -> None:
     assert np.array_equal(data.pixels(np.arange(len(data))), kinds[np.array(kept) % 4])
 
 
-# -- packing -----------------------------------------------------------------------------------------------------------
+# -- packing ---------------------------------------------------------------------------------------
 def test_shards_and_threads_change_no_picture(tmp_path: Path) -> None:
     root = folder(tmp_path)
     one = pack(ImageFolder(root, "folders", threads=1), tmp_path / "one", R)
@@ -304,20 +286,7 @@ def test_a_damaged_pack_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[s
     root = folder(tmp_path)
     out = tmp_path / "out"
     assert (
-        main(
-            [
-                "dataset",
-                "pack",
-                str(root),
-                "--labels",
-                "folders",
-                "--resolution",
-                "16",
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
+        main(shlex.split(f"dataset pack {root} --labels folders --resolution 16 --out {out}")) == 0
     )
     assert main(["dataset", "info", str(out)]) == 0
     assert (

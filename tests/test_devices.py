@@ -31,7 +31,7 @@ SMI = "GPU-aa11, 40\nGPU-bb22, 30000\nGPU-cc33, 12\n"
 SPEC = BankSpec(120, block=20, shard=40)
 
 
-# -- which GPU -------------------------------------------------------------------------------------------------------
+# -- which GPU -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "visible, expected",
     [
@@ -69,7 +69,7 @@ def test_free_gpus_are_dealt_in_turn_and_used_ones_left_alone():
     assert launch.dealt_device("cuda:1", 0, 3, used) == "cuda:1"
 
 
-# -- memory and numbers ----------------------------------------------------------------------------------------------
+# -- memory and numbers ----------------------------------------------------------------------------
 @needs_pretend_gpu
 def test_the_peak_is_that_of_the_job_and_its_device(monkeypatch):
     asked = []
@@ -118,7 +118,7 @@ def test_a_gpu_is_to_repeat_its_numbers_and_rounds_to_tf32_where_asked():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-# -- banks of several kinds ------------------------------------------------------------------------------------------
+# -- banks of several kinds ------------------------------------------------------------------------
 def models(scale: float = 1.0):
     return Networks(ToyGenerator(), ToyScorer("teacher", scale), ToyScorer("judge"))
 

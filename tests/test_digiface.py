@@ -57,7 +57,7 @@ def as_torch(x: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(x).float().permute(0, 3, 1, 2)
 
 
-# -- TensorFlow's rules ------------------------------------------------------------------------------------------------
+# -- TensorFlow's rules ----------------------------------------------------------------------------
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_same_padding_gives_the_size_that_tensorflow_documents(kernel, stride):
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_holds_objects_is_refused_without_advice_to_load_it():
         convert_generator(file.getvalue())
 
 
-# -- archives ----------------------------------------------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------------------
 @pytest.fixture
 def synthetic(tmp_path, monkeypatch):
     """A folder with archives of random networks, whose hashes are the pinned ones; the networks; an empty cache."""
@@ -275,7 +275,7 @@ def test_a_mirror_goes_before_the_package_manager(tmp_path, monkeypatch):
     assert asked == [f"http://mirror.invalid/files/{archives.FACE_API.name}"]
 
 
-# -- attributes --------------------------------------------------------------------------------------------------------
+# -- attributes ------------------------------------------------------------------------------------
 def test_turned_is_the_place_of_the_nose_between_the_cheeks():
     left, right = torch.tensor([0.2, 0.2, 0.2]), torch.tensor([0.8, 0.8, 0.8])
     found = faces.turned(torch.tensor([0.5, 0.8, 0.35]), left, right)
@@ -311,7 +311,7 @@ def test_dcgan_has_the_tutorials_sizes():
     assert names[:2] == ["main.0.weight", "main.1.weight"] and names[-1] == "main.6.weight"
 
 
-# -- the experiment ----------------------------------------------------------------------------------------------------
+# -- the experiment --------------------------------------------------------------------------------
 def test_presets_name_layers_and_spaces_that_a_dcgan_has():
     generator = ModuleGenerator(DCGAN(), 100, (3, 64, 64), check_range=False)
     swept = group_options("experiment")["digiface"]["hydra"]["sweeper"]["params"]["method"]
@@ -344,7 +344,7 @@ def test_there_are_enough_candidates_where_the_face_check_refuses_a_quarter(budg
     assert starts.pool_size(round(0.75 * (last - first))) >= starts.n
 
 
-# -- the real networks -------------------------------------------------------------------------------------------------
+# -- the real networks -----------------------------------------------------------------------------
 def _fetched() -> bool:
     return all(load.path_of(archive).is_file() for archive in archives.ARCHIVES)
 

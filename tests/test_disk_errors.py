@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,19 +30,9 @@ from editbench.cli import main
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.convnet import ConvScorer
 from editbench.networks.torchscript import kind_of
+from tests.file_limits import limited_files
 
 VALUES = np.random.default_rng(0).random(10_000)
-
-
-@contextmanager
-def limited_files() -> Iterator[None]:
-    """Allow files of 1000 bytes, as `ulimit -f` does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def write_parquet(path: Path) -> None:

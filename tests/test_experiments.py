@@ -281,7 +281,7 @@ def test_the_documentation_lists_every_experiment():
         assert f"experiment={name}" in text, f"{name} is not in docs/experiments.md"
 
 
-# -- in the report -----------------------------------------------------------------------------------------------------
+# -- in the report ---------------------------------------------------------------------------------
 def published_run(root: Path, method: str, attribute: str, block: dict, **more) -> None:
     folder = fake_run(root, method, attribute, **more)
     config = OmegaConf.load(folder / "config.yaml")

@@ -23,6 +23,7 @@ from editbench.worlds.faces.factors import (
 )
 from editbench.worlds.faces.regions import REGIONS, regions
 from editbench.worlds.faces.renderer import render
+from tests.one_face import face
 
 N = 20_000
 
@@ -32,27 +33,7 @@ def labels() -> np.ndarray:
     return sample_factors(FactorLaw(), 7, 0, N).labels().numpy()
 
 
-def face(**changes: float) -> Factors:
-    """A plain frontal face with one thing changed."""
-    values = {
-        "amounts": torch.zeros(1, 5),
-        "hair": torch.eye(5)[1:2].clone(),
-        "yaw": torch.zeros(1),
-        "skin": torch.full((1,), 0.2),
-        "background": torch.full((1, 3), 0.5),
-        "size": torch.ones(1),
-    }
-    for name, value in changes.items():
-        if name in BINARY:
-            values["amounts"][0, BINARY.index(name)] = value
-        elif name == "hair_color":
-            values["hair"] = torch.eye(5)[int(value)][None]
-        else:
-            values[name] = torch.full_like(values[name], value)
-    return Factors(**values)
-
-
-# -- the law ----------------------------------------------------------------------------------------------------------
+# -- the law ---------------------------------------------------------------------------------------
 def test_marginals_are_the_priors(labels: np.ndarray) -> None:
     for column, trait in enumerate(TRAITS):
         prior = np.array(FactorLaw().priors[trait])
@@ -127,7 +108,7 @@ def test_a_bad_correlation_is_named(correlations: dict[str, float], word: str) -
         FactorLaw(correlations=correlations).correlation_matrix()
 
 
-# -- the renderer -----------------------------------------------------------------------------------------------------
+# -- the renderer ----------------------------------------------------------------------------------
 def test_a_face_does_not_depend_on_its_batch() -> None:
     whole = render(sample_factors(FactorLaw(), 1, 0, 9), 32)
     assert whole.shape == (9, 3, 32, 32) and whole.abs().max() <= 1

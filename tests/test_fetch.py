@@ -21,6 +21,8 @@ from editbench.networks import registry
 from editbench.networks.fetch import fetch_file, locate_file
 from editbench.networks.registry import Published
 
+pytestmark = pytest.mark.usefixtures("networks")
+
 CONTENT = bytes(range(256)) * 2000  # 512 kB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -70,15 +72,6 @@ def server() -> Iterator[Server]:
     yield one
     one.shutdown()
     one.server_close()
-
-
-@pytest.fixture(autouse=True)
-def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(registry.FOLDER, str(tmp_path / "networks"))
-    monkeypatch.delenv(registry.OFFLINE, raising=False)
-    monkeypatch.delenv(registry.MIRROR, raising=False)
-    monkeypatch.setattr(registry, "_offline", False)
-    return tmp_path / "networks"
 
 
 def file_of(server: Server, sha256: str | None = SHA256, name: str = "net.pt") -> Published:

@@ -164,7 +164,7 @@ def test_a_follower_looks_while_others_work(tmp_path, capsys):
     assert capsys.readouterr().err == "[1/1] job 0: done\n"
 
 
-# -- the command that runs the failed jobs again
+# -- the command that runs the failed jobs again ---------------------------------------------------
 def product(**choices):
     return [
         [f"{key}={value}" for key, value in zip(choices, values)]
@@ -195,7 +195,7 @@ def test_the_command_is_read_as_it_was_written():
     assert line.sweep and line.overrides == ["method=a", "seed=0"]
 
 
-# -- bars on a terminal
+# -- bars on a terminal ----------------------------------------------------------------------------
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -77,7 +77,7 @@ def fitted(data, **options):
     return editor, editor.fit(data)
 
 
-# -- components and effects in closed form --------------------------------------------------------------------------
+# -- components and effects in closed form ---------------------------------------------------------
 def test_controls_are_the_planted_axes_with_their_signs_and_effects():
     data = along_axes(BINARY, (2, 0, 5))
     editor, report = fitted(data)
@@ -150,7 +150,7 @@ def test_draws_are_streamed_and_do_not_depend_on_the_block(monkeypatch):
     assert data.generator.largest == 100
 
 
-# -- contract -------------------------------------------------------------------------------------------------------
+# -- contract --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options, attribute",
     [
@@ -226,7 +226,7 @@ def test_no_control_is_an_answer_that_survives_the_cache():
     assert "no control found" in report.notes["control.c"] and set(editor.moves) == {"a", "b"}
 
 
-# -- activations ----------------------------------------------------------------------------------------------------
+# -- activations -----------------------------------------------------------------------------------
 def test_regression_from_activations_that_are_w_gives_the_components_of_w_and_the_axes_of_z():
     data = along_axes(BINARY, (2, 0, 5))
     generator = data.generator
@@ -269,7 +269,7 @@ def test_regression_is_least_squares_on_fresh_samples(space):
         )
 
 
-# -- other generators -----------------------------------------------------------------------------------------------
+# -- other generators ------------------------------------------------------------------------------
 @needs_data
 def test_published_components_are_recovered_from_their_draws():
     generator = PCALatents(DATA / "ffhq-latents" / "w_pca.safetensors")
@@ -326,7 +326,7 @@ def test_more_components_than_channels_are_as_many_as_there_are():
     assert report.notes["components"] == DIM and report.notes["components_asked"] == 500
 
 
-# -- options --------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 def test_ranges_are_carried_over_in_proportion():
     assert scale_ranges(RANGES, 18) == list(RANGES)
     assert scale_ranges(RANGES, 8) == [(0, 8), (0, 2), (1, 3), (2, 3), (2, 4), (3, 4), (4, 5)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,7 +46,7 @@ def codes(dense):
     return dense.map(torch.from_numpy(normals(3, "test", 0, N, dense.z_dim)).float())
 
 
-# -- the generator -----------------------------------------------------------------------------------------------------
+# -- the generator ---------------------------------------------------------------------------------
 def test_codes_are_the_factors_and_decode_to_the_render():
     factors = sample_factors(FactorLaw(), 0, 0, 12)
     w = to_codes(factors)
@@ -142,7 +143,7 @@ def test_the_judges_attributes_must_be_known_to_the_generator(dense):
             Truth().prepare(networks, "cpu")
 
 
-# -- the metric --------------------------------------------------------------------------------------------------------
+# -- the metric ------------------------------------------------------------------------------------
 def walks(threshold: float, late: float = 0.5, steps: int = 12, starts: int = 7) -> Trajectories:
     """Amount 0.03 + 0.08 t (+ 0.01 for each start), true from 0.5 on; the judge of `a` switches at `threshold`.
     `b` never truly changes, but the judge calls it 1 beyond amount `late`; `c` changes at 0.9, the judge knows."""
@@ -270,21 +271,15 @@ def test_a_ratio_of_no_labels_says_why():
     assert (JudgeTruth(draws=20)(nobody).rows["note"] == "no starts").all()
 
 
-# -- the experiment ----------------------------------------------------------------------------------------------------
+# -- the experiment --------------------------------------------------------------------------------
 def job(tmp_path, *words: str):
     cfg = compose_config(
         [
-            "experiment=ground_truth",
-            "budget=demo",
-            "attribute=smile",
-            "bank.n=500",
-            "bank.shard=250",
-            "bank.block=50",
-            "starts.n=14",
-            "starts.pool=0.33",
-            "engine.sweep_steps=5",
-            "engine.pictures=1",
-            f"out={tmp_path}",
+            *shlex.split(
+                "experiment=ground_truth budget=demo attribute=smile bank.n=500 "
+                "bank.shard=250 bank.block=50 starts.n=14 starts.pool=0.33 "
+                f"engine.sweep_steps=5 engine.pictures=1 out={tmp_path}"
+            ),
             f"cache={tmp_path / 'cache'}",
             *words,
         ]

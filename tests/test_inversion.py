@@ -24,18 +24,15 @@ from editbench.networks.perceptual import FeatureDistance, PixelDistance
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.worlds.faces import load_generator, load_scorer
+from tests.noise_maps import normal
 
 torch.set_num_threads(1)
+
+
 STILL = Schedule(steps=300, jitter=0.0)
+
+
 SHORT = Schedule(steps=12)
-
-
-def normal(name, *shape):
-    return (
-        torch.from_numpy(normals(0, name, 0, shape[0], int(np.prod(shape[1:]))))
-        .float()
-        .reshape(shape)
-    )
 
 
 class Linear(Generator):
@@ -69,7 +66,7 @@ def small():
     return StyleGAN2Generator(network)
 
 
-# -- noise -------------------------------------------------------------------------------------------------------------
+# -- noise -----------------------------------------------------------------------------------------
 def test_maps_are_normal_and_belong_to_their_image(small):
     maps = NoiseMaps(small, 0, np.array([2, 5, 6]))
     again = NoiseMaps(small, 0, np.array([5]))
@@ -129,7 +126,7 @@ def test_many_images_decode_with_their_own_maps():
         assert torch.allclose(made[i], alone[0], atol=1e-5)
 
 
-# -- the projector -----------------------------------------------------------------------------------------------------
+# -- the projector ---------------------------------------------------------------------------------
 def test_statistics_are_those_of_the_samples():
     found = latent_statistics(small_map := Linear(), ProjectionSpec(samples=1234))
     w = 2 * torch.from_numpy(normals(0, "inversion/statistics", 0, 1234, 5)).float()

@@ -7,10 +7,10 @@ import torch
 from editbench.base.errors import EditbenchError
 from editbench.inversion.noise import autocorrelation
 from editbench.inversion.spec import ProjectionSpec, Schedule
-from tests.test_inversion import normal
+from tests.noise_maps import normal
 
 
-# -- schedule ----------------------------------------------------------------------------------------------------------
+# -- schedule --------------------------------------------------------------------------------------
 def test_the_schedule_is_the_papers():
     default = Schedule()
     assert default.steps == 1000
@@ -49,7 +49,7 @@ def test_a_projection_that_makes_no_sense_is_refused(bad):
         ProjectionSpec(**bad)
 
 
-# -- noise -------------------------------------------------------------------------------------------------------------
+# -- noise -----------------------------------------------------------------------------------------
 def slow_penalty(x):
     """One map (H, W), pixel by pixel."""
     total = 0.0

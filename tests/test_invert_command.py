@@ -62,7 +62,7 @@ def files(path):
     }
 
 
-# -- what is written ---------------------------------------------------------------------------------------------------
+# -- what is written -------------------------------------------------------------------------------
 def test_the_folder_holds_codes_errors_logits_and_truth(done):
     generator, judge, teacher = load_generator(), load_scorer("judge"), load_scorer("teacher")
     renders = FaceRenders(5, 32)
@@ -163,7 +163,7 @@ def test_a_grey_generator_gets_luma(folder):
     assert part.pixels.shape == (3, 1, 28, 28) and -1 <= part.pixels.min() < part.pixels.max() <= 1
 
 
-# -- resuming ----------------------------------------------------------------------------------------------------------
+# -- resuming --------------------------------------------------------------------------------------
 def test_killed_and_started_again_it_gives_the_same_bits(done, tmp_path, monkeypatch):
     out, calls, real = tmp_path / "out", [], building.invert
 
@@ -276,7 +276,7 @@ def test_optimised_noise_is_kept(tmp_path):
     assert "optimised noise" in (found.folder / "index.html").read_text()
 
 
-# -- refused -----------------------------------------------------------------------------------------------------------
+# -- refused ---------------------------------------------------------------------------------------
 def test_damage_is_named(done, tmp_path):
     for name in ("block-00001/codes.safetensors", "table.parquet"):
         copy = tmp_path / name.replace("/", "-")

@@ -25,14 +25,9 @@ from editbench.worlds.datasets.labels import (
 )
 from editbench.worlds.datasets.mpi3d import ArrayImages
 from editbench.worlds.datasets.pack import pack
-from editbench.worlds.datasets.vocabulary import (
-    MISSING,
-    MISSING_WORDS,
-    UNSPECIFIED,
-    read_column,
-)
+from editbench.worlds.datasets.vocabulary import MISSING, MISSING_WORDS, UNSPECIFIED, read_column
 from tests.data_folder import REPORTS, needs_reports
-from tests.test_datasets import R, folder, noise, save
+from tests.picture_files import R, folder, noise, save
 
 CELEBA = "3\nSmiling Young\na.png -1  1\nsub/b.png  1 -1\nc.png  1  1\n"
 NFC = "caf\u00e9"
@@ -101,7 +96,7 @@ def test_a_reported_folder_is_packed_as_its_labels_say(
     assert len(problems(out)) == 24 - packed
 
 
-# -- lists and tables -----------------------------------------------------------------------------
+# -- lists and tables ------------------------------------------------------------------------------
 def test_an_attribute_list_and_files_that_do_not_agree(tmp_path: Path) -> None:
     for i, name in enumerate(("a.png", "sub/b.png", "deep/c.png", "extra.png", "broken.png")):
         save(tmp_path / "in" / name, noise(20, 20, seed=i))

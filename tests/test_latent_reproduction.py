@@ -39,7 +39,7 @@ from editbench.walk.editor import Editor, FitReport
 from editbench.walk.observation import Observed, observation_file
 from editbench.worlds.faces import load_generator
 from tests.fake_records import fake_run, metric_rows
-from tests.test_observation import DELTA, scene_of
+from tests.scenes import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
 
 N = 96
@@ -130,7 +130,7 @@ def mixed(context):
         )
 
 
-# -- what is found -----------------------------------------------------------------------------------------------------
+# -- what is found ---------------------------------------------------------------------------------
 def test_a_weight_shift_that_is_a_latent_shift_is_reproduced_in_every_space(context):
     with torch.no_grad():
         found = LatentReproductionObservation(**FAST).look(
@@ -226,7 +226,7 @@ class Lost(AlongColumn):
         return super().fit(data)
 
 
-# -- the optimiser -----------------------------------------------------------------------------------------------------
+# -- the optimiser ---------------------------------------------------------------------------------
 def search(context, name: str, restarts: int, steps: int = 30):
     edit = WeightEdit(replace(context, editor=Weights(MIX)), 2.0)
     space = shift_space(name, edit, 0.1)
@@ -297,7 +297,7 @@ def test_an_optimiser_that_fails_its_control_may_not_say_unreachable(context):
     assert "must not" not in rows_of(found, recovered=0.999).loc["reproduction_w", "note"]
 
 
-# -- spaces ------------------------------------------------------------------------------------------------------------
+# -- spaces ----------------------------------------------------------------------------------------
 def test_shifts_in_a_stylegan_are_where_they_say():
     generator = load_generator()
     z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(0))
@@ -394,7 +394,7 @@ def test_a_wrong_option_is_named(wrong):
         LatentReproductionObservation(**wrong)
 
 
-# -- the metric --------------------------------------------------------------------------------------------------------
+# -- the metric ------------------------------------------------------------------------------------
 def test_rho_its_interval_and_its_samples():
     rng = np.random.default_rng(0)
     whole, left = rng.gamma(2, 1, 400), rng.gamma(2, 0.5, 400)
@@ -440,7 +440,7 @@ def test_the_configured_observation_is_the_papers():
     assert dict(options.lr) == {"z": 0.05, "w": 0.01, "w_plus": 0.01, "activation": 0.01}
 
 
-# -- the figure --------------------------------------------------------------------------------------------------------
+# -- the figure ------------------------------------------------------------------------------------
 def test_pictures_stand_by_space_and_a_failed_control_in_brackets(tmp_path, mixed):
     rows = LatentReproduction(draws=10, recovered=1e-9)(mixed).rows
     rows.loc[rows["metric"] == "reproduction_z", "note"] = ""

@@ -130,7 +130,7 @@ def test_a_large_tune_split_is_judged_by_its_first_samples(monkeypatch):
     assert learned_auc(Editor(), data, ["a"]) == {"a": 0.5} and lengths == [50]
 
 
-# -- of the methods ----------------------------------------------------------------------------------------------------
+# -- of the methods --------------------------------------------------------------------------------
 def test_controls_give_their_coordinates_and_flows_shifts_and_floors_nothing():
     data = fit_data(MIXED, n=800)
     space = GANSpace(samples=2000, components=4, search_samples=16, ranges=[[0, 18]], min_effect=0)
@@ -151,7 +151,7 @@ def test_controls_give_their_coordinates_and_flows_shifts_and_floors_nothing():
         assert editor.class_scores(data, "a") is None
 
 
-# -- in the report -----------------------------------------------------------------------------------------------------
+# -- in the report ---------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")

@@ -31,7 +31,7 @@ from editbench.worlds.faces.truth import RenderGenerator, to_factors
 from editbench.worlds.parser import RegionParser
 from tests.by_config import run_job
 from tests.fake_records import fake_run
-from tests.test_observation import DELTA, scene_of
+from tests.scenes import DELTA, scene_of
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, V, toy_config
 
 N, B, POINTS = 40, 5, 6
@@ -106,7 +106,7 @@ def test_pictures_that_the_parser_does_not_take_are_told_before_the_editor_is_fi
         observation(parser=RegionParser()).check(context)
 
 
-# -- the observation ---------------------------------------------------------------------------------------------------------
+# -- the observation -------------------------------------------------------------------------------
 @pytest.mark.parametrize("points", [6, 7])
 def test_a_linear_generator_has_the_closed_form(context, points):
     found = observation(points=points).look(context)
@@ -260,7 +260,7 @@ def test_the_renderer_has_its_own_masks_and_a_perfect_edit_stays_in_them(tmp_pat
     assert FactorLaw() == generator.law
 
 
-# -- the numbers -------------------------------------------------------------------------------------------------------
+# -- the numbers -----------------------------------------------------------------------------------
 def test_an_edit_in_a_mask_is_in_it_and_one_of_everything_is_nowhere(context):
     inside = torch.tensor([1.0, 1, 0, 0, 1, 1, 0, 0])
     found = observation().look(replace(context, editor=Planted(inside)))
@@ -458,7 +458,7 @@ def test_declared_regions_are_the_worlds():
     assert (CONF / "observation" / "locality.yaml").exists()
 
 
-# -- the figure --------------------------------------------------------------------------------------------------------
+# -- the figure ------------------------------------------------------------------------------------
 def test_a_map_a_method_and_attribute_with_seeds_added(tmp_path, context):
     maps = {"alpha": torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]), "beta": torch.ones(DIM)}
     for method, vector in maps.items():

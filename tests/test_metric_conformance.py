@@ -94,7 +94,7 @@ def test_the_projects_metrics_conform(name):
     assert len(of_status(results, "passed")) == expected
 
 
-# -- the walks
+# -- the walks -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("attributes", "attribute"), [(None, "a"), (MIXED, "kind"), (MIXED, "angle")]
 )
@@ -112,7 +112,7 @@ def test_the_walks_are_those_of_a_job(attributes, attribute):
     assert np.isnan(lost.logits).any() and not lost.table["finite"].all()
 
 
-# -- the command
+# -- the command -----------------------------------------------------------------------------------
 def test_the_command_takes_metrics(capsys):
     for name, code in (("mean_steps", 0), ("cached", 1)):
         words = ["conform", f"{BROKEN_METRICS}/{name}.py", "--only", "reset,pure", "--json"]

@@ -18,9 +18,10 @@ from editbench.methods.navigan.training import Pairs, Training, decode_pair, lea
 from editbench.methods.navigan.weight_bases import PAPER_NORM, SVDBasis, VectorBasis
 from editbench.networks.perceptual import PixelDistance
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
-from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.networks.stylegan2.network import StyleGAN2Config
 from editbench.walk.editor import FitData, Walk
 from editbench.worlds.faces import load_generator
+from tests.small_stylegan2 import random_stylegan2
 from tests.toy import (
     BINARY,
     MIXED,
@@ -82,13 +83,8 @@ def picture_walk(generator, attributes, name, n) -> Walk:
 
 @pytest.fixture(scope="module")
 def network() -> StyleGAN2Generator:
-    torch.manual_seed(0)
-    net = StyleGAN2(StyleGAN2Config(16, (8, 6, 6), z_dim=10, w_dim=9, mapping_layers=2))
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            if name.endswith(("noise_strength", "bias")):
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return StyleGAN2Generator(net)
+    config = StyleGAN2Config(16, (8, 6, 6), z_dim=10, w_dim=9, mapping_layers=2)
+    return StyleGAN2Generator(random_stylegan2(config))
 
 
 class PictureToy(ToyGenerator):
@@ -104,7 +100,7 @@ class PictureToy(ToyGenerator):
         return (self.seen * super()._decode(codes)).reshape(-1, 3, 4, 4)
 
 
-# -- the editor in closed form -----------------------------------------------------------------------------------------
+# -- the editor in closed form ---------------------------------------------------------------------
 @pytest.mark.parametrize("variant", ["svd", "spectrum"])
 def test_effects_and_walks_of_the_linear_world(variant):
     data = fit_data(MIXED, DIM)
@@ -163,7 +159,7 @@ def test_contract(attribute):
     assert torch.equal(ours.magnitude, theirs.magnitude) and ours.layer == theirs.layer == "conv"
 
 
-# -- against networks whose weight was edited --------------------------------------------------------------------------
+# -- against networks whose weight was edited ------------------------------------------------------
 def edited_alone(generator, layer, kernel, t, codes: Codes):
     """The picture of one sample by a copy of the whole network with another weight."""
     other = copy.deepcopy(generator)
@@ -237,7 +233,7 @@ def test_the_same_on_the_embedded_world():
         torch.testing.assert_close(pictures[n], alone, atol=1e-4, rtol=1e-4)
 
 
-# -- planted directions ------------------------------------------------------------------------------------------------
+# -- planted directions ----------------------------------------------------------------------------
 def test_svd_finds_a_dominating_direction_first():
     rng = torch.Generator().manual_seed(0)
     u, v = (torch.randn(8, generator=rng) for _ in range(2))
@@ -312,7 +308,7 @@ def test_eq_1_turns_its_directions_to_what_shows():
     assert seen.min() > 0.95 and found.coefficients.norm(dim=1) == pytest.approx(1.0, abs=1e-5)
 
 
-# -- eq. (1) -----------------------------------------------------------------------------------------------------------
+# -- eq. (1) ---------------------------------------------------------------------------------------
 def test_losses_are_those_of_eq_1():
     rng = np.random.default_rng(0)
     logits, k = rng.normal(size=(5, 4)), rng.integers(4, size=5)
@@ -414,7 +410,7 @@ def test_divergence_is_an_error():
         learn(generator, "conv", SVDBasis(generator.weight), 3, 80.0, options, small, 0)
 
 
-# -- what cannot be served ---------------------------------------------------------------------------------------------
+# -- what cannot be served -------------------------------------------------------------------------
 def test_no_control_is_a_reason_also_after_loading():
     data = fit_data()
     editor, fresh = fitted_and_restored(lambda: toy_editor(min_effect=1e3), data)

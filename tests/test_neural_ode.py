@@ -50,7 +50,7 @@ def random_logits(seed: int, n: int = 9) -> torch.Tensor:
     )
 
 
-# -- losses ------------------------------------------------------------------------------------------------------------
+# -- losses ----------------------------------------------------------------------------------------
 def test_a_binary_attribute_has_the_softmax_of_its_sigmoid():
     logits = random_logits(0)
     torch.testing.assert_close(
@@ -145,7 +145,7 @@ def test_only_edited_images_are_decoded():
     assert data.generator.decoded - before == 5 * 8 * 3 * forward_and_back
 
 
-# -- worlds with a known answer ----------------------------------------------------------------------------------------
+# -- worlds with a known answer --------------------------------------------------------------------
 def directions(editor, attribute):
     bias = editor.fields[attribute].bias[0]
     return bias / bias.norm(dim=1, keepdim=True)
@@ -240,7 +240,7 @@ def test_identity_variant_keeps_the_embedding():
         tuned(bare, "a", other="identity")
 
 
-# -- walk --------------------------------------------------------------------------------------------------------------
+# -- walk ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options, attribute",
     [
@@ -343,7 +343,7 @@ def test_reference_targets_serve_the_first_and_the_last_class():
         editor.flow(first, "kind", 1, 1.0)
 
 
-# -- what cannot be served ---------------------------------------------------------------------------------------------
+# -- what cannot be served -------------------------------------------------------------------------
 class Sick(LinearScorer):
     """Every log-odds is NaN where class 1 of the second attribute would begin."""
 

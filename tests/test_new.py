@@ -143,7 +143,7 @@ def test_a_preset_of_an_own_method_begins_as_the_template_says(here):
     assert compose_settings(words, [Path("my_conf")]).method.options["delta"] == 0.25
 
 
-# -- the documentation
+# -- the documentation -----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("page", "kind"), [("docs/own_method.md", "editor"), ("docs/metrics.md", "metric")]
 )

@@ -1,4 +1,4 @@
-"""Observations after the walk: what a job measures on pictures, at strengths that mean the same for every method."""
+"""Observations after the walk: what a job measures on pictures, and what it keeps where that fails."""
 
 import json
 import re
@@ -6,19 +6,16 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from editbench.base.errors import BadFile, EditbenchError, UnknownName, Unsupported
-from editbench.base.spaces import Codes, Space, WeightShift
+from editbench.base.spaces import Codes
 from editbench.metrics.frechet_distance.observation import FrechetDistanceObservation
 from editbench.metrics.frechet_distance.reference import BankImages
 from editbench.metrics.identity.observation import FeatureSimilarity
@@ -28,7 +25,7 @@ from editbench.run import stages
 from editbench.run.compose import compose_config
 from editbench.run.overrides import check_overrides
 from editbench.run.record import Record
-from editbench.walk.editor import Editor, FitReport, Walk
+from editbench.walk.editor import Walk
 from editbench.walk.metric import Metric, MetricResult, ObservationMetric, ResultBuilder
 from editbench.walk.observation import (
     AfterWalk,
@@ -38,23 +35,11 @@ from editbench.walk.observation import (
     observation_file,
     read_observed,
 )
-from editbench.walk.strength import (
-    StrengthPath,
-    aim_walk,
-    calibrate,
-    edited_codes,
-    measure_effect,
-    require_samples,
-    sides,
-    start_logits,
-    start_walks,
-)
-from editbench.walk.stride import find_stride
+from editbench.walk.strength import edited_codes, require_samples
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import load_bank, load_networks, make_run_id, run_job
-from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
-
-DELTA = 0.5
+from tests.scenes import scene_of
+from tests.toy_world import toy_config
 
 
 class Peek(AfterWalk):
@@ -123,24 +108,6 @@ def with_metric(cfg):
     return cfg
 
 
-def scene_of(cfg, editor: Editor | None = None, **changes) -> ObservationContext:
-    networks, bank = load_networks(cfg), load_bank(cfg)
-    context = ObservationContext(
-        editor or AlongColumn(DELTA),
-        networks.generator,
-        networks.teacher,
-        networks.judge,
-        bank,
-        "a",
-        None,
-        0,
-        "cpu",
-        64,
-        Path(cfg.cache),
-    )
-    return replace(context, **changes)
-
-
 @pytest.fixture(scope="module")
 def context(tmp_path_factory):
     return scene_of(toy_config(tmp_path_factory.mktemp("observation")))
@@ -151,7 +118,7 @@ def number(cfg, outcome) -> dict:
     return rows[rows["metric"] == "brightness"].iloc[0].to_dict()
 
 
-# -- the stage ---------------------------------------------------------------------------------------------------------
+# -- the stage -------------------------------------------------------------------------------------
 def test_an_observation_leaves_arrays_that_a_metric_reads_and_is_no_cost_of_the_method(tmp_path):
     plain, probed = toy_config(tmp_path), with_observation(toy_config(tmp_path))
     began = time.perf_counter()
@@ -441,249 +408,7 @@ def test_observations_are_chosen_as_metrics_are():
     )  # a sweep over lists
 
 
-# -- strengths ---------------------------------------------------------------------------------------------------------
-def moves(context: ObservationContext, strengths, n: int) -> dict[float, torch.Tensor]:
-    """strength -> decoded samples as (n, 8), from the stream."""
-    parts: dict[float, list] = {}
-    for t, rows, codes in edited_codes(context, strengths, n):
-        parts.setdefault(t, []).append((rows.start, context.generator.decode(codes).flatten(1)))
-    assert all(
-        [start for start, _ in each] == sorted(start for start, _ in each)
-        for each in parts.values()
-    )
-    return {t: torch.cat([x for _, x in each]) for t, each in parts.items()}
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    strengths=st.lists(st.floats(-6, 6, width=16), min_size=1, max_size=5, unique=True),
-    batch=st.sampled_from([7, 64]),
-)
-def test_every_sample_moves_by_its_strength_to_either_side(context, strengths, batch):
-    found = moves(replace(context, batch=batch), strengths, 30)
-    first = context.bank.spec.split("test")[0]
-    start = torch.tensor(context.bank.array("w").range(first, first + 30))
-    line = (V.T / V.T.norm(dim=1, keepdim=True))[0]
-    assert set(found) == set(strengths)
-    for t, x in found.items():
-        torch.testing.assert_close(x, start + t * DELTA * line, atol=1e-4, rtol=1e-4)
-        assert t != 0 or torch.equal(x, start)
-
-
-def test_every_step_is_made_once_and_nothing_is_decoded_twice(context):
-    steps = []
-
-    class Counted(AlongColumn):
-        def step(self, walk):
-            steps.append(walk.steps)
-            return super().step(walk)
-
-    counted = replace(context, editor=Counted(DELTA))
-    before = context.generator.decoded
-    moves(counted, [-2.5, -1.0, 0.0, 0.25, 0.5, 3.0], 20)
-    assert steps == [0, 1, 2, 0, 1, 2] and context.generator.decoded - before == 6 * 20
-
-
-def test_strengths_of_an_editor_of_the_weights(context):
-    kernels = torch.zeros(2, 4, 4, 1, 1)
-
-    class Weights(Editor):
-        space = Space.THETA
-
-        def fit(self, data):
-            return FitReport()
-
-        def step(self, walk):
-            return walk.codes + 3.0
-
-        def codes(self, walk):
-            return Codes(
-                Space.W, walk.latent, WeightShift("conv", kernels, walk.target, walk.codes[:, 0])
-            )
-
-    found = {
-        t: (codes.shift.magnitude.unique().tolist(), codes.shift.index.unique().tolist())
-        for t, _, codes in edited_codes(
-            replace(context, editor=Weights()), [-1.5, 0.0, 0.5, 2.0], 5
-        )
-    }
-    assert found == {0.0: ([0.0], [1]), 0.5: ([1.5], [1]), 2.0: ([6.0], [1]), -1.5: ([4.5], [0])}
-
-
-def test_a_sample_that_has_the_class_counts_as_one_of_the_other_side(context):
-    ((_, walk, logits),) = start_walks(context, 50)
-    assert torch.equal(walk.source, ATTRIBUTES.labels(logits, "a"))
-    ahead = aim_walk(walk, 1, 0)
-    assert (ahead.target == 1).all() and (ahead.source == 0).all()
-    kinds = next(start_walks(replace(context, attribute="c"), 50))[1]
-    there = aim_walk(kinds, 2, 0)
-    assert torch.equal(there.source, torch.where(kinds.source == 2, 0, kinds.source))
-
-
-@pytest.mark.parametrize(
-    "name, target, expected",
-    [
-        ("a", None, (0, 1)),
-        ("a", 0, (1, 0)),
-        ("c", None, (0, 2)),
-        ("c", 1, (0, 1)),
-        ("c", 0, (1, 0)),
-    ],
-)
-def test_the_two_sides_of_an_attribute(name, target, expected):
-    assert sides(ATTRIBUTES[name], target) == expected
-
-
-def test_too_few_samples_name_the_bank(context):
-    with pytest.raises(EditbenchError, match=r"n=10000: the test split .*: raise bank.n, or set"):
-        list(edited_codes(context, [0.0], 10_000))
-
-
-def test_going_back_starts_from_the_mark_and_gives_the_same(context):
-    ((_, walk, _),) = start_walks(context, 6)
-    way, fresh = (
-        StrengthPath(context.editor, aim_walk(walk, 1, 0)),
-        StrengthPath(context.editor, aim_walk(walk, 1, 0)),
-    )
-    way.at(2.0)
-    way.mark()
-    way.at(7.3)
-    assert torch.equal(way.at(3.6).values, fresh.at(3.6).values)
-    assert torch.equal(
-        way.at(1.2).values, StrengthPath(context.editor, aim_walk(walk, 1, 0)).at(1.2).values
-    )
-
-
-# -- calibration -------------------------------------------------------------------------------------------------------
-def test_effect_and_calibration_on_a_linear_world_are_those_of_the_closed_form(context):
-    sigma = float(context.bank.sigma["judge"][0])
-    exact = sigma / (DELTA * float(V[:, 0].norm()))  # steps a sigma
-    for sign in (1, -1):
-        for wanted in (0.3, 1.0, 2.0):
-            found = calibrate(context, sign, wanted, 64)
-            assert found.reached and found.effect == pytest.approx(wanted, rel=0.02)
-            assert found.strength == pytest.approx(sign * wanted * exact, rel=0.021)
-    for t, rows, codes in edited_codes(context, [2.0], 30):
-        change = measure_effect(
-            context, context.judge(context.generator.decode(codes)), start_logits(context, rows), 1
-        )
-        torch.testing.assert_close(change, torch.full_like(change, t / exact), rtol=1e-4, atol=1e-4)
-
-
-def test_the_batch_does_not_change_a_calibration(context):
-    assert calibrate(replace(context, batch=5), 1, 1.0, 33).strength == pytest.approx(
-        calibrate(context, 1, 1.0, 33).strength, rel=1e-6
-    )
-
-
-def test_an_effect_out_of_reach_is_a_result_with_the_largest_one(context):
-    found = calibrate(context, 1, 50.0, 20, cap=9)
-    assert not found.reached and found.strength == 9.0 and found.effect > 1
-
-    class Turning(AlongColumn):  # three steps forth, and then back
-        def step(self, walk):
-            moved = super().step(walk)
-            return moved if walk.steps < 3 else 2 * walk.codes - moved
-
-    found = calibrate(replace(context, editor=Turning(DELTA)), 1, 50.0, 20)
-    assert not found.reached and 2 < found.strength < 4.5
-    found = calibrate(replace(context, editor=AlongColumn(DELTA, fail="frozen")), 1, 1.0, 20)
-    assert (found.strength, found.effect, found.reached) == (0.0, 0.0, False)
-    found = calibrate(replace(context, editor=AlongColumn(DELTA, fail="nan")), 1, 1.0, 20)
-    assert (found.strength, found.reached) == (0.0, False)
-
-
-# -- steps of equal effect ------------------------------------------------------------------------
-@pytest.mark.parametrize("effect", [0.1, 0.25, 2.0])
-def test_the_stride_of_a_linear_world_is_that_of_the_closed_form(context, effect):
-    """The teacher's sigma counts, and a direction away from the class has a stride too."""
-    sigma = float(context.bank.sigma["teacher"][0])
-    slope = context.teacher.scale * float(V[:, 0].norm())  # log-odds of the teacher a unit
-    exact = effect * sigma / (DELTA * slope)
-    found = find_stride(context, effect, 40)
-    assert found.reached and found.steps == pytest.approx(exact, rel=1e-3)
-
-    class Away(AlongColumn):
-        def step(self, walk):
-            return 2 * walk.codes - super().step(walk)
-
-    away = find_stride(replace(context, editor=Away(DELTA)), effect, 40)
-    assert away.reached and away.steps == pytest.approx(exact, rel=1e-3)
-    few = find_stride(replace(context, batch=7), effect, 40)
-    assert few.steps == pytest.approx(found.steps, rel=1e-6)
-    assert not find_stride(context, 50.0, 9).reached
-
-
-def test_without_a_sample_that_lacks_the_class_there_is_no_stride(context):
-    split = context.bank.split("tune", "cpu")
-    alike = replace(split, logits=split.logits[:1].expand_as(split.logits))
-    target = int(context.teacher.attributes.labels(split.logits[:1], "a"))
-    bank = SimpleNamespace(split=lambda name, device: alike)
-    found = find_stride(replace(context, bank=bank, target=target), 0.5, 40)
-    assert (found.steps, found.reached) == (0.0, False)
-
-
-@pytest.mark.parametrize("attribute", ["b", "c"])
-def test_a_stride_is_measured_on_walks_to_classes_that_starts_have_as_targets(context, attribute):
-    """Of an ordered attribute these are neighbours: no start walks from the last to the first."""
-    seen = []
-
-    class Notes(AlongColumn):
-        def step(self, walk):
-            seen.append((walk.source.numpy(), walk.target.numpy()))
-            return super().step(walk)
-
-    find_stride(replace(context, attribute=attribute, editor=Notes(DELTA)), 0.5, 3)
-    source, target = seen[0]
-    about = context.teacher.attributes[attribute]
-    assert (source != target).all() and set(target) <= set(range(len(about.classes)))
-    if about.ordered:
-        assert (np.abs(target - source) == 1).all()
-    else:
-        # Every other class is a target of some sample.
-        pairs = {(int(a), int(b)) for a, b in zip(source, target)}
-        assert len(pairs) == len(about.classes) * (len(about.classes) - 1)
-
-
-@pytest.mark.parametrize("good", [0, 3])
-def test_a_stride_of_walks_that_become_nan_is_not_reached(context, good):
-    """They have some good steps, too few for the effect."""
-
-    class Breaks(AlongColumn):
-        def step(self, walk):
-            moved = super().step(walk)
-            return moved if walk.steps < good else moved * float("nan")
-
-    assert not find_stride(replace(context, editor=Breaks(DELTA)), 2.0, 40).reached
-
-
-def test_a_job_with_steps_of_equal_effect_keeps_its_stride(tmp_path):
-    """Of own steps that are twice as long half as many are walked."""
-    lengths = []
-    for delta in (0.2, 0.4):
-        cfg = toy_config(tmp_path / str(delta))
-        cfg.engine.step_effect = 0.5
-        cfg.method.delta = delta
-        folder = Path(cfg.out) / run_job(cfg).run_id
-        stride = json.loads((folder / "provenance.json").read_text())["stride"]
-        assert stride["reached"]
-        table = pd.read_parquet(folder / "trajectory.parquet")
-        lengths.append(stride["steps"] * delta)
-        np.testing.assert_allclose(table["path"], lengths[-1] * table["step"], rtol=1e-4)
-    assert lengths[0] == pytest.approx(lengths[1], rel=1e-3)
-    plain = toy_config(tmp_path / "plain")
-    folder = Path(plain.out) / run_job(plain).run_id
-    assert "stride" not in json.loads((folder / "provenance.json").read_text())
-    # An effect out of reach leaves the walk as it is.
-    far = toy_config(tmp_path / "far")
-    far.engine.step_effect = 1e6
-    other = Path(far.out) / run_job(far).run_id
-    assert not json.loads((other / "provenance.json").read_text())["stride"]["reached"]
-    tables = [pd.read_parquet(one / "trajectory.parquet") for one in (folder, other)]
-    pd.testing.assert_frame_equal(*tables)
-
-
-# -- networks of features of one's own -----------------------------------------------------------------
+# -- networks of features of one's own -------------------------------------------------------------
 class Scaled(nn.Module):
     """Has no parameter: what it computes is in its graph alone."""
 

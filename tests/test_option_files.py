@@ -28,7 +28,7 @@ MINE = "name: mine\nabout: one of my own\n_target_: tests.toy_world.AlongColumn\
 METRIC = "_target_: editbench.metrics.crossing_accuracy.CrossingAccuracy\n"
 
 
-# -- files in place of names
+# -- files in place of names -----------------------------------------------------------------------
 def test_a_file_in_a_configuration_folder_makes_it_one():
     file = CONF / "method" / "along.yaml"
     words, folders = name_files([f"method=gradctrl,{file}", "seed=1"])
@@ -159,7 +159,7 @@ def test_two_folders_with_one_name_are_refused(tmp_path):
         check_overrides(["method=mine"], [tmp_path / "one", tmp_path / "two"])
 
 
-# -- the commands
+# -- the commands ----------------------------------------------------------------------------------
 @pytest.fixture
 def own(tmp_path):
     """A configuration folder with a method of its own."""

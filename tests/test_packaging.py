@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
+from tests.source_graph import COPIED
+
 ROOT = Path(__file__).parents[1]
-COPIED = ("editbench", "methods", "metrics", "conf", "pyproject.toml", "setup.py", "README.md")
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def assert_same(a: Components, b: Components, atol: float) -> None:
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=atol, err_msg=name)
 
 
-# -- against scikit-learn and by hand -------------------------------------------------------------------------------
+# -- against scikit-learn and by hand --------------------------------------------------------------
 @pytest.mark.parametrize("dtype, atol", [(np.float64, 1e-10), (np.float32, 2e-5)])
 def test_the_components_are_those_of_the_full_decomposition(dtype, atol):
     x = correlated(3000, 40, mean=3.0).astype(dtype)
@@ -86,7 +86,7 @@ def _mirrored(found: Components) -> Components:
     return Components(-found.mean, found.rows, found.stdev, found.ratio, found.samples, found.exact)
 
 
-# -- any split, any order, any machine ------------------------------------------------------------------------------
+# -- any split, any order, any machine -------------------------------------------------------------
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 400), max_size=6), st.integers(0, 10**6), st.integers(0, 400))
 def test_splits_permutations_and_merges_change_nothing(cuts, seed, half):
@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_the_stream():
     assert peak(200) < 1.05 * peak(5) < 1_000_000  # 200 blocks are 52 MB
 
 
-# -- awkward samples ------------------------------------------------------------------------------------------------
+# -- awkward samples -------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_directions_without_variance_are_left_out(dtype):
     few = correlated(12, 40, mean=5.0).astype(dtype)
@@ -161,7 +161,7 @@ def test_samples_that_are_not_finite_are_an_error(make, bad):
         make().add(x)
 
 
-# -- the approximation for many channels ----------------------------------------------------------------------------
+# -- the approximation for many channels -----------------------------------------------------------
 def test_the_estimator_is_exact_up_to_a_limit(monkeypatch):
     monkeypatch.setattr(pca, "EXACT_LIMIT", 50)
     assert isinstance(estimator(50, 3), RunningMoments)

@@ -98,7 +98,7 @@ def slow_lpips(tensors: dict[str, Tensor], a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-# -- LPIPS ----------------------------------------------------------------------------------------------------------
+# -- LPIPS -----------------------------------------------------------------------------------------
 def test_lpips_equals_its_definition(tensors: dict[str, Tensor], folder: Path) -> None:
     lpips = LPIPS([folder / "vgg16.pth", folder / "vgg.pth"])
     a, b = images()
@@ -172,7 +172,7 @@ def test_files_that_are_missing_cut_or_of_another_kind_are_named(
         LPIPS(tmp_path / "other.pth")
 
 
-# -- the features of a scorer ---------------------------------------------------------------------------------------
+# -- the features of a scorer ----------------------------------------------------------------------
 def test_features_of_a_conv_scorer_are_compared_at_each_depth() -> None:
     torch.manual_seed(2)
     scorer = ConvScorer(BINARY, 16, (4, 6, 8), 5).seal()

@@ -19,7 +19,7 @@ import torch
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import Limits, read_pickle, read_torch
 from editbench.networks.pickles.reader import CHILD, FLOOR, RATIO
-from tests.test_pickles_hostile import Call, glob
+from tests.hostile_pickles import Call, glob
 
 
 def array_pickle(shape, code="f8", raw=b"\0" * 16):

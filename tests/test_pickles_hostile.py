@@ -19,18 +19,9 @@ import torch
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import Limits, Opaque, read_pickle, read_torch
 from editbench.networks.pickles.reader import CHILD, REFUSED
+from tests.hostile_pickles import Call, glob, line
 
 LOUD: list[str] = []  # what a payload of this module's own classes did
-
-
-class Call:
-    """Pickles as a call of any function."""
-
-    def __init__(self, function, *args):
-        self.parts = function, args
-
-    def __reduce__(self):
-        return self.parts
 
 
 class Loud:
@@ -48,14 +39,6 @@ class Loud:
     def __hash__(self):
         LOUD.append("__hash__")
         return 1
-
-
-def line(text):
-    return text.encode() + b"\n"
-
-
-def glob(module, name):
-    return b"c" + line(module) + line(name)
 
 
 def payloads(canary):

@@ -12,7 +12,7 @@ import torch
 from editbench.base.errors import BadFile
 from editbench.networks.pickles import read_pickle, read_torch
 from tests.data_folder import DATA, needs_data
-from tests.test_pickles import PROTOCOLS, same, written
+from tests.pickle_files import PROTOCOLS, same, written
 
 TENSORS = {
     "plain": torch.arange(12.0).reshape(3, 4),

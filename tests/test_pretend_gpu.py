@@ -86,7 +86,7 @@ def test_every_method_keeps_to_the_device(method, folder, monkeypatch):
     assert max(waits) <= WAITS_A_STEP, str(WAITS)
 
 
-# -- observations ----------------------------------------------------------------------------------------------------
+# -- observations ----------------------------------------------------------------------------------
 OBSERVED = {  # observation -> a method that it looks at, and how little it looks at
     "composition": ("interfacegan", {"then": "angle", "n": 6, "max_steps": 2, "pictures": 1}),
     "feature_similarity": ("random", {"samples": 12}),
@@ -149,7 +149,7 @@ def test_the_renderer_keeps_to_the_device(tmp_path, monkeypatch):
     assert max(waits) <= WAITS_A_STEP, str(WAITS)
 
 
-# -- banks, real images, trainings -----------------------------------------------------------------------------------
+# -- banks, real images, trainings -----------------------------------------------------------------
 def test_a_bank_of_the_device_is_that_of_the_host(folder, tmp_path):
     config = tiny_config(tmp_path, "random", f"device={DEVICE}", "bank.n=120", "bank.shard=120")
     with pretend_gpu() as waits:

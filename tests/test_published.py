@@ -17,7 +17,7 @@ from editbench.bank.published.gradctrl import import_gradctrl
 from editbench.bank.published.interfacegan import import_scores
 from editbench.base.errors import BadFile, UnknownName
 from editbench.cli import main
-from tests.test_published_directions import Evil, dump, ganspace
+from tests.published_files import Evil, dump, ganspace
 
 N, DIM = 300, 6
 LAYOUT = [

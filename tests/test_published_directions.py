@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -17,20 +14,8 @@ from editbench.base.spaces import Space
 from editbench.methods.direction import Direction
 from editbench.methods.stylespace.regions import select
 from tests.data_folder import DATA, needs_data
+from tests.published_files import Evil, dump, ganspace
 from tests.toy import BINARY, check_editor, fit_data, make_walk
-
-
-class Evil:
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-def dump(path, value, protocol=3):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(value, protocol))
 
 
 @needs_data
@@ -43,25 +28,6 @@ def test_published_boundaries_are_unit_directions(tmp_path, capsys):
         assert rows.shape == (1, 512) and abs(np.linalg.norm(rows) - 1) < 1e-9
     assert show([str(path) for path in files]) == 0
     assert capsys.readouterr().out.count("unit as a boundary's normal") == len(files)
-
-
-def ganspace(path, rows, **more):
-    """As GANSpace's viewer exports a component."""
-    content = {
-        "act_comp": np.ones((1, 4), np.float32),
-        "lat_comp": rows.astype(np.float32),
-        "act_stdev": 1.04,
-        "lat_stdev": np.float32(1.25),
-        "edit_start": 1,
-        "edit_end": 3,
-        "latent_space": "W",
-        "name": "Light",
-        "model_name": "StyleGAN2",
-        "component_index": 15,
-        "decomposition": {"layer": "style"},
-    }
-    dump(path, content | more, 4)
-    return str(path)
 
 
 def test_a_ganspace_component_edits_its_own_layers_by_its_own_deviation(tmp_path):

@@ -18,7 +18,7 @@ from editbench.run.compose import compose_config
 from editbench.studies.real_images import _against_images, _distance, _key, means_of
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
-from tests.test_real_images import real_job
+from tests.real_job import real_job
 
 PAIR = Attributes([Attribute("a", ("no", "yes")), Attribute("b", ("no", "yes"))])
 
@@ -144,7 +144,6 @@ def test_inversions_into_other_spaces_are_other_settings():
 
 
 # -- whole runs ------------------------------------------------------------------------------------
-# --------------------
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("beside")

@@ -24,20 +24,16 @@ from editbench.inversion.walks import (
 )
 from editbench.networks.perceptual import PixelDistance
 from editbench.run import job
-from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor, FitReport, Walk
 from editbench.walk.engine import walk_starts
 from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
-from tests.by_config import (
-    load_bank,
-    load_networks,
-    make_run_id,
-    request_inversion,
-    run_job,
-)
+from tests.by_config import load_bank, load_networks, make_run_id, request_inversion, run_job
+from tests.real_job import real_job
 
 torch.set_num_threads(1)
+
+
 NAMES = ["smile", "eyeglasses"]
 
 
@@ -77,31 +73,6 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("real")
 
 
-def real_job(home, *words):
-    """A job of the faces world on a small bank, from 12 renders inverted in 4 steps."""
-    return compose_config(
-        [
-            f"out={home / 'runs'}",
-            f"cache={home / 'cache'}",
-            "bank.n=320",
-            "bank.block=64",
-            "bank.shard=320",
-            "method=random",
-            "inversion=faces",
-            "inversion.images=faces:12",
-            "inversion.steps=4",
-            "inversion.samples=50",
-            "starts.near=any",
-            "starts.n=12",
-            "evaluated=[smile,eyeglasses]",
-            "engine.max_steps=3",
-            "engine.sweep_steps=2",
-            "engine.pictures=2",
-            *words,
-        ]
-    )
-
-
 @pytest.fixture(scope="module")
 def config(home):
     return partial(real_job, home)
@@ -132,7 +103,6 @@ def rows(n, generator):
 
 
 # -- W+ starts -------------------------------------------------------------------------------------
-# --------------------
 @pytest.mark.parametrize("layers", [None, (2, 5)])
 def test_every_row_in_reach_moves_as_the_mean_does_and_no_other(networks, layers):
     editor, latent = (
@@ -216,7 +186,6 @@ def test_from_equal_rows_a_walk_is_the_walk_from_w(networks, layers):
 
 
 # -- the draw --------------------------------------------------------------------------------------
-# --------------------
 def test_starts_are_drawn_among_the_images(config, layered):
     bank = load_bank(config()).select(NAMES)
     drawn = draw_inverted(StartsSpec(12, near="any"), layered, bank)
@@ -263,7 +232,6 @@ def test_a_z_inversion_serves_both_z_and_w(config, networks):
 
 
 # -- jobs ------------------------------------------------------------------------------------------
-# --------------------
 def test_names_of_runs_from_the_bank_stay_as_they_were(config):
     plain, asked = config("inversion=none"), config()
     identity = make_run_id(plain, "bank", NAMES)

@@ -24,14 +24,14 @@ from editbench.worlds.parser import (
     photometric,
     train_parser,
 )
-from tests.test_factors_renderer import face
+from tests.one_face import face
 
 
 def share(labels: torch.Tensor, name: str) -> float:
     return (labels == REGIONS.index(name)).double().mean().item()
 
 
-# -- masks ------------------------------------------------------------------------------------------------------------
+# -- masks -----------------------------------------------------------------------------------------
 def test_masks_are_labels_and_a_face_does_not_depend_on_its_batch():
     factors = sample_factors(FactorLaw(), 1, 0, 6)
     labels = regions(factors, 32)
@@ -94,7 +94,7 @@ def test_pictures_are_blind_to_region_names(monkeypatch):
     assert torch.equal(render(factors, 32), plain)
 
 
-# -- the parser -------------------------------------------------------------------------------------------------------
+# -- the parser ------------------------------------------------------------------------------------
 def test_the_packed_parser_knows_the_regions_of_held_out_renders():
     assert weights_path("parser").stat().st_size < 1e6
     parser = load_parser()

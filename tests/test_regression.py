@@ -1,10 +1,8 @@
-"""Baselines and their check: numbers, tolerances and verdicts that follow from how the runs were constructed."""
+"""The check of a baseline: verdicts that follow from how the runs were constructed, and planted bugs."""
 
 import json
 import os
 import shutil
-from dataclasses import replace
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -12,91 +10,26 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from editbench import regression
-from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import seal_folder
-from editbench.cli import main
-from editbench.regression import (
-    Finding,
-    RegressionResult,
-    compare,
-    measure_tolerances,
-    pin_runs,
-    read_baseline,
-    summary,
-)
+from editbench.regression import compare, measure_tolerances, pin_runs
 from editbench.regression.compare import paired_interval
-from editbench.regression.tolerance import default
-from editbench.report.load import SAMPLE_TYPES, load
+from editbench.report.load import load
 from editbench.walk.editor import Editor, FitReport, unit_rows
-from editbench.walk.rows import key_of
 from tests.by_config import run_job
-from tests.fake_records import complete, fake_run, metric_rows
 from tests.paired_by_hand import paired_difference
+from tests.pinned_records import (
+    N,
+    change_hash,
+    check,
+    findings,
+    key,
+    outcome,
+    pin,
+    record,
+    setting,
+    verdicts,
+)
 from tests.toy_world import ToyScorer, V, toy_config
-
-N = 200
-
-
-# -- records with chosen numbers ---------------------------------------------------------------------------------------
-def outcome(hits=100, lost=0, won=0):
-    """0/1 a start: the first `hits` succeed, but `lost` of them do not and `won` of the others do."""
-    value = (np.arange(N) < hits).astype(float)
-    value[:lost] = 0
-    value[N - won :] = 1
-    return value
-
-
-def record(root, values=None, method="m", attribute="smile", edit=None, **more):
-    """A run whose accuracy row is the mean of its samples."""
-    values = outcome() if values is None else values
-    rows = metric_rows(accuracy=values.mean(), n=N)
-    samples = pd.DataFrame({"metric": "accuracy", "start": 7 + 3 * np.arange(N), "value": values})
-    return fake_run(
-        root, method, attribute, rows if edit is None else edit(rows), samples=samples, **more
-    )
-
-
-def setting(**changes):
-    """Edit of rows: setting(path_length=6.0)."""
-
-    def edit(rows):
-        for metric, value in changes.items():
-            rows.loc[rows["metric"] == metric, "value"] = value
-        return rows
-
-    return edit
-
-
-def key(metric: str, **fields) -> tuple:
-    return key_of({"metric": metric, **fields})
-
-
-def change_hash(folder, **hashes):
-    made = json.loads((folder / "provenance.json").read_text())
-    made["hashes"] |= hashes
-    (folder / "provenance.json").write_text(json.dumps(made))
-    seal_folder(folder)
-
-
-def pin(root, path, *words):
-    return main(
-        ["baseline", str(root), "--out", str(path), "--reason", "for the test", *map(str, words)]
-    )
-
-
-def check(root, path, *words):
-    return main(["check", str(root), "--baseline", str(path), *map(str, words)])
-
-
-def findings(old, new):
-    """(run, row) -> finding, of two runs folders with default tolerances."""
-    found = compare(measure_tolerances(pin_runs(load(old))[0], {})[0], pin_runs(load(new))[0])
-    return {(f.run, f.row): f for f in found.findings}
-
-
-def verdicts(old, new):
-    return {row: f.verdict for (_, row), f in findings(old, new).items()}
 
 
 @pytest.mark.parametrize(
@@ -233,11 +166,11 @@ def test_another_setting_is_named_by_its_hashes_and_never_compared(tmp_path, cap
 def test_networks_are_told_by_hashes_and_the_scorer_also_by_its_name(tmp_path):
     """The same weights may lie elsewhere; another scorer's name means another judge."""
     changes = {"old": {}, "moved": {"generator.path": "there"}, "judged": {"scorer.name": "x"}}
-    for name, changed in changes.items():
-        folder = record(tmp_path / name)
+    for root, changed in changes.items():
+        folder = record(tmp_path / root)
         config = OmegaConf.load(folder / "config.yaml")
-        for key, value in changed.items():
-            OmegaConf.update(config, key, value)
+        for name, value in changed.items():
+            OmegaConf.update(config, name, value)
         OmegaConf.save(config, folder / "config.yaml")
         seal_folder(folder)
     assert verdicts(tmp_path / "old", tmp_path / "moved")["accuracy"] == "same"
@@ -374,7 +307,6 @@ def test_of_two_records_of_one_job_the_newest_is_taken_and_the_other_named(tmp_p
     assert "made with other code or weights, are left out: m-smile-s0-aaaaaaaaaa" in notes[0]
 
 
-# -- tolerances --------------------------------------------------------------------------------------------------------
 def test_changed_code_is_told_of_the_records_that_it_is_true_of(tmp_path, monkeypatch, capsys):
     for root in ("old", "new"):
         for method in ("m", "n"):
@@ -388,279 +320,6 @@ def test_changed_code_is_told_of_the_records_that_it_is_true_of(tmp_path, monkey
     said = capsys.readouterr().out
     assert "code changed since the pins: m (1 of 2 records), n\n" in said
     assert "code changed since the records were made: m (1 of 2 records); this check" in said
-
-
-def test_default_tolerances_are_the_documented_function_of_the_row():
-    row = regression.Pin(0.5, 0.4, 0.64, 100, 1)
-    assert default(row, paired=True) == pytest.approx(0.06)  # a quarter of the interval's width
-    assert default(row, paired=False) == pytest.approx(0.12)
-    assert default(replace(row, low=0.49, high=0.51), paired=True) == pytest.approx(
-        0.025
-    )  # 5 % of the value
-    assert default(replace(row, value=3.0, low=np.nan, high=np.nan), paired=False) == 1  # a count
-    assert default(replace(row, value=400.0, low=np.nan, high=np.nan), paired=False) == 20
-    assert np.isnan(default(replace(row, value=np.nan), paired=False))
-
-
-def test_measured_tolerances_are_twice_the_largest_deviation_with_a_floor(tmp_path):
-    record(tmp_path / "runs")
-    record(tmp_path / "one", outcome(won=30), seed=1)
-    record(tmp_path / "one", outcome(lost=20), seed=2)
-    record(tmp_path / "two", edit=lambda rows: rows[rows["metric"] != "ad_at"])
-    path = tmp_path / "b.json"
-    assert pin(tmp_path / "runs", path, "--spread", tmp_path / "one", tmp_path / "two") == 0
-    rows = read_baseline(path).runs[0].rows
-    assert (rows[key("accuracy")].tolerance, rows[key("accuracy")].origin) == (
-        pytest.approx(2 * 0.15),
-        "spread",
-    )
-    usual = measure_tolerances(pin_runs(load(tmp_path / "runs"))[0], {})[0][0].rows
-    assert rows[key("path_length")].origin == "floor"
-    assert rows[key("path_length")].tolerance == pytest.approx(
-        0.2 * usual[key("path_length")].tolerance, rel=1e-3
-    )
-    spread = json.loads(path.read_text())["tolerance"]["spread"]
-    assert spread == {
-        "one": {"runs": 2, "varied": {"seed": ["0 -> 1", "0 -> 2"]}},
-        "two": {"runs": 1, "varied": {}},
-    }
-    assert usual[key("accuracy")].origin == "default"
-
-
-def run_of_rows(values):
-    """A run of one method with rows without samples, whose default tolerance is 0.1."""
-    rows = {
-        key("ad", x=float(k)): regression.Pin(value, value - 0.1, value + 0.1, 100, 1)
-        for k, value in enumerate(values)
-    }
-    return regression.PinnedRun("m x a", "m", "a", 0, "done", "", "id", {}, {}, rows=rows)
-
-
-def test_a_row_that_agrees_by_chance_has_the_tolerance_of_its_metrics_rows():
-    pinned = run_of_rows(np.ones(40))
-    other = run_of_rows(1 + 0.05 * np.arange(40) / 40)
-    (found,), _ = measure_tolerances([pinned], {"other": [other]})
-    rows = list(found.rows.values())
-    # The 95 % quantile of 0, 1, ..., 39 is 37.05.
-    scale = 0.05 * 37.05 / 40
-    assert (rows[0].origin, rows[39].origin) == ("scale", "spread")
-    assert rows[0].tolerance == pytest.approx(2 * scale, rel=1e-3)
-    assert rows[39].tolerance == pytest.approx(2 * 0.05 * 39 / 40, rel=1e-3)
-    # Fewer than 20 rows have no such quantile.
-    few_rows = [run_of_rows(np.ones(19)), run_of_rows([1.0] * 10 + [2.0] * 9)]
-    (few,), _ = measure_tolerances(few_rows[:1], {"other": few_rows[1:]})
-    assert [pin.origin for pin in few.rows.values()] == ["floor"] * 10 + ["spread"] * 9
-
-
-def test_a_baseline_is_widened_by_another_machine_and_keeps_its_values(tmp_path, capsys):
-    path = tmp_path / "b.json"
-    record(tmp_path / "pinned")
-    record(tmp_path / "first", outcome(won=4))
-    record(tmp_path / "second", outcome(won=30))
-    record(tmp_path / "third", outcome(won=16))
-    pin(tmp_path / "pinned", path, "--spread", tmp_path / "first")
-    assert check(tmp_path / "second", path) == 1
-    assert pin(tmp_path / "second", path, "--widen") == 0
-    assert check(tmp_path / "second", path) == 0 and check(tmp_path / "pinned", path) == 0
-    widened = read_baseline(path)
-    row = widened.runs[0].rows[key("accuracy")]
-    assert (row.value, row.tolerance) == (0.5, pytest.approx(2 * 0.15))
-    assert list(widened.spread) == ["first", "second"] and widened.history == ["for the test"]
-    # Tolerances do not become smaller.
-    assert pin(tmp_path / "third", path, "--widen") == 0
-    assert read_baseline(path).runs[0].rows[key("accuracy")].tolerance == row.tolerance
-    unmeasured = tmp_path / "unmeasured.json"
-    pin(tmp_path / "pinned", unmeasured)
-    usual = read_baseline(unmeasured).runs[0].rows[key("path_length")]
-    pin(tmp_path / "third", unmeasured, "--widen")
-    assert read_baseline(unmeasured).runs[0].rows[key("path_length")] == usual
-    before = path.read_text()
-    for words, text in (
-        ([tmp_path / "third", path, "--widen"], "rename the new one"),
-        ([tmp_path / "pinned", tmp_path / "absent.json", "--widen"], "absent.json"),
-    ):
-        capsys.readouterr()
-        assert pin(*words) == 1
-        assert text in capsys.readouterr().err and path.read_text() == before
-    with pytest.raises(SystemExit) as end:
-        pin(tmp_path / "pinned", path, "--widen", "--force")
-    assert end.value.code == 2 and path.read_text() == before
-    assert "--force: not allowed with argument --widen" in capsys.readouterr().err
-
-
-def test_a_failed_check_on_another_machine_names_both_remedies(tmp_path, capsys):
-    path = tmp_path / "pins ä.json"
-    record(tmp_path / "pinned")
-    record(tmp_path / "new", outcome(won=30))
-    pin(tmp_path / "pinned", path)
-    assert check(tmp_path / "new", path) == 1
-    err = capsys.readouterr().err
-    # The command can be pasted into a shell.
-    assert f"--out '{path}' --force" in err and "--widen" not in err
-    old = read_baseline(path)
-    elsewhere = replace(old, made_with=old.made_with | {"processor": "of another make"})
-    regression.write_baseline(path, elsewhere)
-    assert check(tmp_path / "new", path) == 1
-    said = capsys.readouterr()
-    assert "--force" in said.err and "--widen" in said.err
-    assert "processor of another make -> " in " ".join(said.out.split())
-
-
-def test_a_run_is_measured_by_runs_of_its_own_seed_where_there_are_any(tmp_path):
-    record(tmp_path / "runs")
-    record(tmp_path / "runs", outcome(won=30), seed=1)
-    record(tmp_path / "other", outcome(won=30))
-    record(tmp_path / "other", outcome(lost=20), seed=2)
-    path = tmp_path / "b.json"
-    assert pin(tmp_path / "runs", path, "--spread", tmp_path / "other") == 0
-    first, second = read_baseline(path).runs
-    # Seed 0 has its own run there; seed 1 has none, and takes both others.
-    assert first.rows[key("accuracy")].tolerance == pytest.approx(2 * 0.15)
-    assert second.rows[key("accuracy")].tolerance == pytest.approx(2 * 0.25)
-    spread = json.loads(path.read_text())["tolerance"]["spread"]
-    assert spread == {"other": {"runs": 3, "varied": {"seed": ["1 -> 0", "1 -> 2"]}}}
-
-
-def test_a_record_is_no_spread_of_itself(tmp_path, monkeypatch, capsys):
-    record(tmp_path / "runs")
-    # The folder by another name of it: its own name is empty.
-    monkeypatch.chdir(tmp_path / "runs")
-    assert pin(tmp_path / "runs", tmp_path / "b.json", "--spread", ".") == 1
-    assert "'runs' holds no finished run of a pinned job" in capsys.readouterr().err
-    record(tmp_path / "runs", outcome(won=30), seed=1)
-    assert pin(tmp_path / "runs", tmp_path / "b.json", "--spread", ".") == 0
-    rows = read_baseline(tmp_path / "b.json").runs[0].rows
-    assert rows[key("accuracy")].tolerance == pytest.approx(2 * 0.15)
-    spread = json.loads((tmp_path / "b.json").read_text())["tolerance"]["spread"]
-    assert spread == {"runs": {"runs": 2, "varied": {"seed": ["0 -> 1", "1 -> 0"]}}}
-
-
-def test_spread_of_other_code_or_of_another_job_is_refused(tmp_path):
-    record(tmp_path / "runs")
-    change_hash(record(tmp_path / "code"), method_source="other")
-    record(tmp_path / "job", starts_n=5)
-    runs = pin_runs(load(tmp_path / "runs"))[0]
-    for root, text in (("code", "other code of m"), ("job", "no finished run of a pinned job")):
-        with pytest.raises(EditbenchError, match=text):
-            measure_tolerances(runs, {root: pin_runs(load(tmp_path / root), every=True)[0]})
-
-
-# -- the file ----------------------------------------------------------------------------------------------------------
-def test_the_file_keeps_every_pin_and_is_the_same_every_time(tmp_path):
-    rng = np.random.default_rng(0)
-    folder = record(tmp_path / "runs")
-    dense = pd.DataFrame(
-        {
-            "metric": "ad_at",
-            "x": 1.0,
-            "start": 7 + 3 * np.arange(0, N, 2),
-            "value": rng.gamma(2.0, 0.2, N // 2),
-        }
-    )
-    samples = pd.concat([pd.read_parquet(folder / "samples.parquet"), dense])
-    samples = complete(samples, SAMPLE_TYPES)
-    samples.sample(frac=1, random_state=0).to_parquet(folder / "samples.parquet")
-    seal_folder(folder)
-    record(
-        tmp_path / "runs",
-        status="failed",
-        method="n",
-        reason="RuntimeError: x (/m/own.py:3) (see log.txt)",
-    )
-    for name in ("a", "b"):
-        pin(tmp_path / "runs", tmp_path / f"{name}.json")
-    text = (tmp_path / "a.json").read_text()
-    assert text == (tmp_path / "b.json").read_text()
-    assert str(tmp_path) not in text
-    assert "/tmp" not in text
-    assert "own.py" not in text
-    assert all(len(line) < 2000 for line in text.splitlines()) and len(text) < 12_000
-    whole = json.loads(text, parse_constant=pytest.fail)
-    assert list(whole) == sorted(whole) and whole["reason"] == "for the test"
-    wanted, read = (
-        measure_tolerances(pin_runs(load(tmp_path / "runs"))[0], {})[0],
-        read_baseline(tmp_path / "a.json").runs,
-    )
-    for one, two in zip(wanted, read, strict=True):
-        assert (one.label, one.status, one.reason, one.setting) == (
-            two.label,
-            two.status,
-            two.reason,
-            two.setting,
-        )
-        assert one.starts.tolist() == two.starts.tolist()
-        for name, values in one.samples.items():
-            np.testing.assert_array_equal(values, two.samples[name])
-        for name, row in one.rows.items():
-            np.testing.assert_equal(vars(replace(row, better=None)), vars(two.rows[name]))
-    np.testing.assert_allclose(read[0].samples[key("ad_at", x=1.0)][::2], dense["value"], rtol=5e-4)
-    assert (read[1].status, read[1].reason, read[1].rows) == ("failed", "RuntimeError: x", {})
-
-
-def test_an_update_needs_force_shows_the_difference_and_keeps_the_reasons(tmp_path, capsys):
-    path = tmp_path / "b.json"
-    record(tmp_path / "old")
-    record(tmp_path / "new", outcome(30))
-    pin(tmp_path / "old", path)
-    before = path.read_text()
-    capsys.readouterr()
-    assert pin(tmp_path / "new", path) == 1 and path.read_text() == before
-    said = capsys.readouterr()
-    assert "--force" in said.err and "moved" in said.out
-    assert (
-        main(
-            ["baseline", str(tmp_path / "new"), "--out", str(path), "--reason", "second", "--force"]
-        )
-        == 0
-    )
-    assert "moved" in capsys.readouterr().out
-    baseline = read_baseline(path)
-    assert (baseline.reason, baseline.history) == ("second", ["for the test"])
-    assert check(tmp_path / "new", path) == 0 and check(tmp_path / "old", path) == 1
-
-
-def test_a_reason_is_mandatory(tmp_path, capsys):
-    record(tmp_path / "runs")
-    with pytest.raises(SystemExit):
-        main(["baseline", str(tmp_path / "runs"), "--out", str(tmp_path / "b.json")])
-    assert (
-        main(
-            ["baseline", str(tmp_path / "runs"), "--out", str(tmp_path / "b.json"), "--reason", " "]
-        )
-        == 1
-    )
-    assert not (tmp_path / "b.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "text"),
-    [
-        (lambda path: path.unlink(), "does not exist"),
-        (lambda path: (path.unlink(), path.mkdir()), "is a folder"),
-        (lambda path: path.write_text(path.read_text()[:400]), "not a complete JSON file"),
-        (lambda path: path.write_bytes(b"\x80\x00"), "not a complete JSON file"),
-        (lambda path: path.write_text('{"a": 1}'), "JSON but not a baseline"),
-        (lambda path: path.write_text("[1]"), "JSON but not a baseline"),
-        (
-            lambda path: path.write_text(path.read_text().replace('"format": 2', '"format": 9')),
-            "has format 9",
-        ),
-        (
-            lambda path: path.write_text(
-                path.read_text().replace('"accuracy"}, "1', '"accuracy"}, "')
-            ),
-            "its checksum differs",
-        ),
-    ],
-)
-def test_a_file_that_is_no_baseline_is_explained(tmp_path, spoil, text, capsys):
-    record(tmp_path / "runs")
-    pin(tmp_path / "runs", tmp_path / "b.json")
-    spoil(tmp_path / "b.json")
-    with pytest.raises(BadFile, match=text):
-        read_baseline(tmp_path / "b.json")
-    assert check(tmp_path / "runs", tmp_path / "b.json") == 1
-    assert "error: " in capsys.readouterr().err
 
 
 def test_a_job_that_runs_now_is_of_the_same_experiment(tmp_path, capsys):
@@ -686,139 +345,7 @@ def test_a_baseline_of_another_experiment_and_unreadable_runs_are_named(tmp_path
     assert "unreadable: cut-smile-s0-abcdef0123" in capsys.readouterr().out
 
 
-# -- machines ----------------------------------------------------------------------------------------------------------
-def test_junit_and_annotations_name_what_failed(tmp_path, capsys):
-    for root in ("old", "new"):
-        record(tmp_path / root, outcome(20 if root == "new" else 100))
-        record(
-            tmp_path / root,
-            method="n",
-            status="failed" if root == "new" else "done",
-            reason="50 % of\n\x1b[1mit",
-        )
-        record(tmp_path / root, method=f"only_{root}")
-    pin(tmp_path / "old", tmp_path / "b.json")
-    capsys.readouterr()
-    assert (
-        check(
-            tmp_path / "new",
-            tmp_path / "b.json",
-            "--junit",
-            tmp_path / "x" / "check.xml",
-            "--github",
-        )
-        == 1
-    )
-    suite = ElementTree.parse(tmp_path / "x" / "check.xml").getroot().find("testsuite")
-    cases = {(case.get("classname"), case.get("name")): case for case in suite}
-    failed = {key for key, case in cases.items() if case.find("failure") is not None}
-    assert failed == {
-        ("m x smile, seed 0", "accuracy"),
-        ("m x smile, seed 0", "success_rate"),
-        ("n x smile, seed 0", "run"),
-        ("only_old x smile, seed 0", "run"),
-    }
-    assert (int(suite.get("tests")), int(suite.get("failures"))) == (len(cases), len(failed))
-    assert int(suite.get("skipped")) == sum(
-        case.find("skipped") is not None for case in cases.values()
-    )
-    assert "0.5 -> 0.1, difference -0.4 [" in cases["m x smile, seed 0", "accuracy"].find(
-        "failure"
-    ).get("message")
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("::")]
-    assert [line.split("::")[1] for line in lines] == [
-        "error title=editbench%3A m x smile%2C seed 0",
-        "error title=editbench%3A n x smile%2C seed 0",
-        "error title=editbench%3A only_old x smile%2C seed 0",
-        "notice title=editbench%3A only_new x smile%2C seed 0",
-    ]
-    assert "accuracy: moved, worse: 0.5 -> 0.1" in lines[0] and "%0Asuccess_rate" in lines[0]
-    assert "50 %25 of%0A" in lines[1]
-
-
-def test_junit_counts_rows_that_are_not_to_be_read_in_one_case(tmp_path):
-    """Twelve points of a curve have a note on both sides, and a new version has all rows of a metric."""
-
-    def noted(rows):
-        rows.loc[rows["metric"] == "ad", "note"] = "too few"
-        return rows
-
-    def newer(rows):
-        rows = noted(rows)
-        rows["version"] = rows["version"].where(rows["metric"] != "path_length", 2)
-        return rows
-
-    record(tmp_path / "old", edit=noted)
-    record(tmp_path / "new", edit=newer)
-    pin(tmp_path / "old", tmp_path / "b.json")
-    assert check(tmp_path / "new", tmp_path / "b.json", "--junit", tmp_path / "c.xml") == 0
-    suite = ElementTree.parse(tmp_path / "c.xml").getroot().find("testsuite")
-    skips = {case.get("name"): case.find("skipped") for case in suite}
-    skips = {name: one.get("message") for name, one in skips.items() if one is not None}
-    assert set(skips) == {"path_length", "unread rows"}
-    assert skips["unread rows"].startswith("12 rows have no value")
-    assert (suite.get("skipped"), suite.get("tests")) == ("2", str(len(suite)))
-
-
-# -- the summary of a page of GitHub Actions ---------------------------------------------------------------------------
-def test_the_summary_is_appended_where_github_asks_for_one(tmp_path, monkeypatch, capsys):
-    record(tmp_path / "old")
-    record(tmp_path / "old", method="n")
-    record(tmp_path / "new", outcome(20))
-    record(tmp_path / "new", method="n")
-    pin(tmp_path / "old", tmp_path / "b.json")
-    file = tmp_path / "summary.md"
-    file.write_text("before\n")
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    assert check(tmp_path / "new", tmp_path / "b.json", "--github") == 1
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(file))
-    assert check(tmp_path / "new", tmp_path / "b.json") == 1
-    assert file.read_text() == "before\n"  # without --github nothing is written
-    assert check(tmp_path / "new", tmp_path / "b.json", "--github") == 1
-    text = file.read_text()
-    assert text.startswith("before\n## ❌ editbench check: 2 rows fail\n")
-    [row] = [line for line in text.splitlines() if "| accuracy |" in line]
-    cells = [cell.strip() for cell in row.split(" | ")]
-    assert cells[0] == "| moved"
-    assert cells[1] == "m x smile, seed 0"
-    assert cells[3:5] == ["0.5", "0.1"]
-    assert cells[5].startswith("-0.4 \\[-0.47") and cells[7].startswith("worse")
-    assert "| method | moved | same |" in text
-    [counted] = [line for line in text.splitlines() if line.startswith("| m |")]
-    assert counted.split("|")[2].strip() == "2"
-    assert check(tmp_path / "old", tmp_path / "b.json", "--github") == 0
-    assert "## ✅ editbench check: agrees" in file.read_text()
-
-
-def test_the_summary_stays_within_what_github_shows():
-    findings = [
-        Finding(f"m{k} x smile, seed 0", "accuracy", "moved", "é|<b>\n" * 5000, 0.5, 0.1, -0.4)
-        for k in range(3000)
-    ]
-    text = summary.markdown(
-        "title", RegressionResult(findings, ["note " * 99] * 400, True), findings
-    )
-    assert "2800 more rows failed" in text and "<b>" not in text
-    assert max(map(len, text.splitlines())) < 2000
-    cut = summary.shortened("é" * summary.LARGEST, summary.LARGEST)
-    assert len(cut) <= summary.LARGEST and cut.decode().endswith("that GitHub shows)\n")
-    assert summary.shortened("text", 0) == b"" and summary.shortened("text", 4) == b"text"
-
-
-def test_the_table_has_what_failed_first(tmp_path, capsys):
-    record(tmp_path / "old")
-    record(tmp_path / "new", outcome(lost=70, won=40))
-    record(tmp_path / "new", method="a_new_one")
-    pin(tmp_path / "old", tmp_path / "b.json")
-    capsys.readouterr()
-    assert check(tmp_path / "new", tmp_path / "b.json", "--all") == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if "seed 0" in line]
-    kinds = [line.split()[0] for line in lines]
-    assert kinds[:2] == ["moved", "moved"] and kinds.index("new") == 2 and "same" in kinds
-    assert all(word in lines[0] for word in ("accuracy", "0.5", "0.35", "-0.15 [-0.2", "worse"))
-
-
-# -- real jobs ---------------------------------------------------------------------------------------------------------
+# -- real jobs -------------------------------------------------------------------------------------
 class Bent(ToyScorer):
     """The toy world with b's logit cubic: which channels it needs depends on where the walk is."""
 
@@ -904,12 +431,3 @@ def test_planted_bugs_are_caught(bent, bug, monkeypatch, capsys):
     assert any("[" in line and "worse" in line for line in moved), (
         moved
     )  # at least one with a paired interval
-
-
-def test_rows_without_a_version_are_of_no_other_version(tmp_path):
-    """NaN differs from itself; records of other harnesses have no version at all."""
-    for folder, seed in (("pins", 0), ("spread", 1)):
-        record(tmp_path / folder, edit=lambda rows: rows.assign(version=np.nan), seed=seed)
-    runs, _ = pin_runs(load(tmp_path / "pins"))
-    measured, _ = measure_tolerances(runs, {"spread": pin_runs(load(tmp_path / "spread"))[0]})
-    assert {pin.origin for pin in measured[0].rows.values()} <= {"floor", "spread"}

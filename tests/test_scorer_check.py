@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -108,7 +109,7 @@ def declare(folder: Path, spoil: str = "", **changed: object) -> Path:
     return path
 
 
-# -- planted faults ----------------------------------------------------------------------------------------------------
+# -- planted faults --------------------------------------------------------------------------------
 class Stored:
     """Faces that were generated once."""
 
@@ -294,7 +295,7 @@ def test_a_scorer_against_another_of_the_same_roles(
     assert "--device nonsense is not a device" in capsys.readouterr().err
 
 
-# -- the numbers by hand -----------------------------------------------------------------------------------------------
+# -- the numbers by hand ---------------------------------------------------------------------------
 def test_shares_quantiles_correlation_and_information_by_hand() -> None:
     rng = torch.Generator().manual_seed(2)
     logits = torch.randn(500, 4, generator=rng) * 3 + torch.tensor([-7.0, 1, 0, 0])
@@ -363,7 +364,7 @@ def test_trying_ranges_leaves_the_scorer_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(scorer(images), before) and len(rows) == 5 and rows[0].name == "as declared"
 
 
-# -- pictures of a folder ----------------------------------------------------------------------------------------------
+# -- pictures of a folder --------------------------------------------------------------------------
 def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -377,10 +378,7 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
         "scorer",
         "check",
         str(declare(tmp_path, "probabilities")),
-        "--out",
-        str(tmp_path / "out"),
-        "--images",
-        str(photos),
+        *shlex.split(f"--out {tmp_path}/out --images {photos}"),
     ]
     assert main(words) in (0, 1)
     assert "11 pictures" in json.loads((tmp_path / "out" / "check.json").read_text())["pictures"]
@@ -391,7 +389,7 @@ def test_pictures_of_a_folder_with_broken_ones(tmp_path: Path) -> None:
         FolderPictures(tmp_path / "empty", 5, 8)
 
 
-# -- what is wrong in a YAML file --------------------------------------------------------------------------------------
+# -- what is wrong in a YAML file ------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("change", "message", "kind"),
     [

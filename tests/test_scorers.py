@@ -19,13 +19,7 @@ from editbench.networks.weights import save_tensors
 from editbench.worlds import train_scorers
 from editbench.worlds.faces import attributes, load_generator, load_scorer, weights_path
 from editbench.worlds.faces.factors import YAW_STEP, FactorLaw, sample_factors
-from editbench.worlds.train_scorers import (
-    ROLES,
-    ScorerTraining,
-    augment,
-    batch,
-    train_scorer,
-)
+from editbench.worlds.train_scorers import ROLES, ScorerTraining, augment, batch, train_scorer
 
 ATTRIBUTES = Attributes(
     [Attribute("glasses", ("no", "yes")), Attribute("colour", ("red", "green", "blue"))]
@@ -39,7 +33,7 @@ def scorer() -> ConvScorer:
     return ConvScorer(ATTRIBUTES, 32, (4, 6, 8), 10).seal()
 
 
-# -- the network ------------------------------------------------------------------------------------------------------
+# -- the network -----------------------------------------------------------------------------------
 def test_logits_have_the_layout_of_the_attributes(scorer: ConvScorer) -> None:
     logits = scorer(torch.rand(5, 3, 32, 32))
     assert logits.shape == (5, ATTRIBUTES.width) == (5, 4) and logits.dtype == torch.float32
@@ -112,7 +106,7 @@ def test_loss_is_the_mean_of_the_cross_entropies() -> None:
     )
 
 
-# -- the recipe -------------------------------------------------------------------------------------------------------
+# -- the recipe ------------------------------------------------------------------------------------
 def test_a_step_depends_on_seed_role_and_step_alone() -> None:
     first = batch(TINY, "cpu", 4)
     batch(TINY, "cpu", 9)
@@ -171,7 +165,7 @@ def test_a_short_training_learns_and_repeats_itself() -> None:
     assert first == second != once.digest
 
 
-# -- the weights of the package ---------------------------------------------------------------------------------------
+# -- the weights of the package --------------------------------------------------------------------
 def test_the_roles_differ_in_everything_that_matters() -> None:
     teacher, judge = ROLES["teacher"], ROLES["judge"]
     assert teacher.seed != judge.seed and sum(teacher.widths) < sum(judge.widths)

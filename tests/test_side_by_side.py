@@ -22,8 +22,8 @@ from editbench.studies.side_by_side import side_by_side, write_side_by_side
 from editbench.studies.side_by_side.differences import OPEN, unpaired_test, verdict_of
 from editbench.studies.side_by_side.write import changes, names_of_folders
 from tests.fake_records import complete, fake_run, metric_rows, report_of
+from tests.latex_tables import check_structure
 from tests.paired_by_hand import paired_difference
-from tests.test_report_latex import check_structure
 
 N = 120
 

@@ -26,7 +26,7 @@ from editbench.walk.observation import Observed
 from tests.fake_records import fake_run, metric_rows
 
 
-# -- the entropy -------------------------------------------------------------------------------------------------------
+# -- the entropy -----------------------------------------------------------------------------------
 def test_planted_spectra():
     assert entropy(np.ones(40), 100) == pytest.approx(np.log(40))
     assert entropy(np.ones(40), 10) == pytest.approx(np.log(10))
@@ -123,7 +123,7 @@ def test_rows_are_the_mean_over_flows_and_the_sweep_is_clipped():
     assert one["singular_entropy"] == one["singular_entropy_layer"] == 0
 
 
-# -- Spearman ----------------------------------------------------------------------------------------------------------
+# -- Spearman --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("ties", [False, True])
 def test_rho_is_scipys_and_p_is_brute_force(seed, ties):
@@ -182,7 +182,7 @@ def test_too_few_pairs_have_no_number():
     assert (three.n, three.rho) == (3, 1) and np.isnan(three.low)
 
 
-# -- the report --------------------------------------------------------------------------------------------------------
+# -- the report ------------------------------------------------------------------------------------
 METRICS = {"singular_entropy": {"figure": "editbench.metrics.singular_entropy.figure.draw"}}
 H = {"smile": 4.1, "age": 4.4, "beard": 4.2, "yaw": 4.5}
 GAIN = {"smile": -0.05, "age": 0.2, "beard": 0.0, "yaw": 0.1}

@@ -19,7 +19,8 @@ from editbench.networks.generator import Generator
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
-from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.networks.stylegan2.network import StyleGAN2Config
+from tests.small_stylegan2 import random_stylegan2
 from tests.toy import ToyGenerator
 
 DIM = 10
@@ -40,17 +41,9 @@ def spectrum(
 
 
 def tiny(resolution: int = 8) -> StyleGAN2Generator:
-    torch.manual_seed(0)
-    network = StyleGAN2(
-        StyleGAN2Config(
-            resolution, (4, 3, 2)[: resolution.bit_length() - 2], z_dim=6, w_dim=5, mapping_layers=2
-        )
-    )
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith(("noise_strength", "bias")):
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return StyleGAN2Generator(network.double())
+    channels = (4, 3, 2)[: resolution.bit_length() - 2]
+    config = StyleGAN2Config(resolution, channels, z_dim=6, w_dim=5, mapping_layers=2)
+    return StyleGAN2Generator(random_stylegan2(config).double())
 
 
 class Bends(Perceptual):
@@ -104,7 +97,7 @@ def assert_orthonormal(found: Spectrum) -> None:
     )
 
 
-# -- the eigenpairs -------------------------------------------------------------------------------------------------
+# -- the eigenpairs --------------------------------------------------------------------------------
 def test_toy_world_has_the_spectrum_of_its_closed_form() -> None:
     generator, w, hessian = toy()
     expected = np.linalg.eigvalsh(hessian)[::-1]  # each eigenvalue DIM times
@@ -179,7 +172,7 @@ def test_a_planted_direction_is_found() -> None:
         torch.testing.assert_close(found.values[0], 2e4 * w.square().sum(1).mean())
 
 
-# -- products -------------------------------------------------------------------------------------------------------
+# -- products --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("layer", ["conv8_up", "rgb8"])
 def test_products_agree_with_one_another_and_with_the_dense_hessian(layer: str) -> None:
     generator = tiny()
@@ -262,7 +255,7 @@ def test_what_precedes_the_layer_runs_once_where_it_fits_into_memory(
     hook.remove()
 
 
-# -- the paper's iteration --------------------------------------------------------------------------------------------
+# -- the paper's iteration -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options",
     [
@@ -294,22 +287,27 @@ def test_power_iteration_converges_to_the_dense_spectrum(options: dict) -> None:
     np.testing.assert_allclose(few.residuals, true_residuals(few, hessian), rtol=1e-3)
 
 
-# -- other generators and errors ------------------------------------------------------------------------------------
+# -- other generators and errors -------------------------------------------------------------------
+def two_layer_eigenvalues(network: torch.nn.Sequential, z: Tensor) -> Tensor:
+    """Of the Hessian for the first weight of Linear, Tanh, Linear: its Jacobian, one output after the other."""
+    inner = torch.tanh(network[0](z))
+    rows = [
+        torch.einsum("o,i->oi", network[2].weight[m] * (1 - inner[n] ** 2), z[n]).flatten()
+        for n in range(len(z))
+        for m in range(len(network[2].weight))
+    ]
+    jacobian = torch.stack(rows).detach().double()
+    return torch.linalg.eigvalsh(2 * jacobian.T @ jacobian / len(z)).flip(0)
+
+
 def test_any_module_and_the_features_of_a_scorer() -> None:
     torch.manual_seed(1)
     network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 12))
     generator = ModuleGenerator(network, 6, (3, 2, 2), check_range=False)
     z, weight = torch.randn(9, 6), network[0].weight
     found = spectrum(generator, z, "0", PixelDistance(), 4, tolerance=1e-3)
-    inner = torch.tanh(network[0](z))
-    rows = [
-        torch.einsum("o,i->oi", network[2].weight[m] * (1 - inner[n] ** 2), z[n]).flatten()
-        for n in range(9)
-        for m in range(12)
-    ]
-    jacobian = torch.stack(rows).double()
-    expected = torch.linalg.eigvalsh(2 * jacobian.T @ jacobian / 9).flip(0)[:4]
-    torch.testing.assert_close(found.values, expected.detach(), rtol=1e-4, atol=1e-6)
+    expected = two_layer_eigenvalues(network, z)[:4]
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-6)
     assert found.vectors.shape == (4, *weight.shape)
 
 
@@ -392,14 +390,7 @@ def test_a_weight_of_fewer_numbers_than_a_block_has_rows(count: int) -> None:
     )
     generator = ModuleGenerator(network, 3, (3, 2, 2), check_range=False).double()
     z = torch.randn(7, 3, dtype=torch.float64)
-    inner = torch.tanh(network[0](z))
-    rows = [
-        torch.einsum("o,i->oi", network[2].weight[m] * (1 - inner[n] ** 2), z[n]).flatten()
-        for n in range(7)
-        for m in range(12)
-    ]
-    jacobian = torch.stack(rows).detach()
-    expected = torch.linalg.eigvalsh(2 * jacobian.T @ jacobian / 7).flip(0)[:count]
+    expected = two_layer_eigenvalues(network, z)[:count]
     found = spectrum(generator, z, "0", PixelDistance(), count, block=8)
     torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=1e-9)
     assert found.converged and found.products == 6

@@ -1,14 +1,25 @@
-"""The search for the number of own steps that has a wanted effect, on effects of known form."""
+"""The stride, the number of own steps that has a wanted effect: on effects of known form, and in the toy world."""
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from editbench.walk.stride import interpolate_stride
+from editbench.walk.stride import find_stride, interpolate_stride
+from tests.by_config import run_job
+from tests.scenes import DELTA, scene_of
+from tests.toy_world import AlongColumn, V, toy_config
 
 CAP = 40.0
+
+
 WANTED = 0.25
 
 
@@ -67,3 +78,98 @@ def test_no_more_than_the_largest_number_of_steps_is_asked_for():
 
     interpolate_stride(measure, WANTED, 7.0)
     assert max(asked) == 7.0
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    return scene_of(toy_config(tmp_path_factory.mktemp("observation")))
+
+
+# -- steps of equal effect -------------------------------------------------------------------------
+@pytest.mark.parametrize("effect", [0.1, 0.25, 2.0])
+def test_the_stride_of_a_linear_world_is_that_of_the_closed_form(context, effect):
+    """The teacher's sigma counts, and a direction away from the class has a stride too."""
+    sigma = float(context.bank.sigma["teacher"][0])
+    slope = context.teacher.scale * float(V[:, 0].norm())  # log-odds of the teacher a unit
+    exact = effect * sigma / (DELTA * slope)
+    found = find_stride(context, effect, 40)
+    assert found.reached and found.steps == pytest.approx(exact, rel=1e-3)
+
+    class Away(AlongColumn):
+        def step(self, walk):
+            return 2 * walk.codes - super().step(walk)
+
+    away = find_stride(replace(context, editor=Away(DELTA)), effect, 40)
+    assert away.reached and away.steps == pytest.approx(exact, rel=1e-3)
+    few = find_stride(replace(context, batch=7), effect, 40)
+    assert few.steps == pytest.approx(found.steps, rel=1e-6)
+    assert not find_stride(context, 50.0, 9).reached
+
+
+def test_without_a_sample_that_lacks_the_class_there_is_no_stride(context):
+    split = context.bank.split("tune", "cpu")
+    alike = replace(split, logits=split.logits[:1].expand_as(split.logits))
+    target = int(context.teacher.attributes.labels(split.logits[:1], "a"))
+    bank = SimpleNamespace(split=lambda name, device: alike)
+    found = find_stride(replace(context, bank=bank, target=target), 0.5, 40)
+    assert (found.steps, found.reached) == (0.0, False)
+
+
+@pytest.mark.parametrize("attribute", ["b", "c"])
+def test_a_stride_is_measured_on_walks_to_classes_that_starts_have_as_targets(context, attribute):
+    """Of an ordered attribute these are neighbours: no start walks from the last to the first."""
+    seen = []
+
+    class Notes(AlongColumn):
+        def step(self, walk):
+            seen.append((walk.source.numpy(), walk.target.numpy()))
+            return super().step(walk)
+
+    find_stride(replace(context, attribute=attribute, editor=Notes(DELTA)), 0.5, 3)
+    source, target = seen[0]
+    about = context.teacher.attributes[attribute]
+    assert (source != target).all() and set(target) <= set(range(len(about.classes)))
+    if about.ordered:
+        assert (np.abs(target - source) == 1).all()
+    else:
+        # Every other class is a target of some sample.
+        pairs = {(int(a), int(b)) for a, b in zip(source, target)}
+        assert len(pairs) == len(about.classes) * (len(about.classes) - 1)
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_a_stride_of_walks_that_become_nan_is_not_reached(context, good):
+    """They have some good steps, too few for the effect."""
+
+    class Breaks(AlongColumn):
+        def step(self, walk):
+            moved = super().step(walk)
+            return moved if walk.steps < good else moved * float("nan")
+
+    assert not find_stride(replace(context, editor=Breaks(DELTA)), 2.0, 40).reached
+
+
+def test_a_job_with_steps_of_equal_effect_keeps_its_stride(tmp_path):
+    """Of own steps that are twice as long half as many are walked."""
+    lengths = []
+    for delta in (0.2, 0.4):
+        cfg = toy_config(tmp_path / str(delta))
+        cfg.engine.step_effect = 0.5
+        cfg.method.delta = delta
+        folder = Path(cfg.out) / run_job(cfg).run_id
+        stride = json.loads((folder / "provenance.json").read_text())["stride"]
+        assert stride["reached"]
+        table = pd.read_parquet(folder / "trajectory.parquet")
+        lengths.append(stride["steps"] * delta)
+        np.testing.assert_allclose(table["path"], lengths[-1] * table["step"], rtol=1e-4)
+    assert lengths[0] == pytest.approx(lengths[1], rel=1e-3)
+    plain = toy_config(tmp_path / "plain")
+    folder = Path(plain.out) / run_job(plain).run_id
+    assert "stride" not in json.loads((folder / "provenance.json").read_text())
+    # An effect out of reach leaves the walk as it is.
+    far = toy_config(tmp_path / "far")
+    far.engine.step_effect = 1e6
+    other = Path(far.out) / run_job(far).run_id
+    assert not json.loads((other / "provenance.json").read_text())["stride"]["reached"]
+    tables = [pd.read_parquet(one / "trajectory.parquet") for one in (folder, other)]
+    pd.testing.assert_frame_equal(*tables)

@@ -16,19 +16,15 @@ from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.layers import StyledConv
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
 from editbench.networks.stylegan2.ops import fir_kernel, fir_upsample
+from tests.small_stylegan2 import random_stylegan2
 
 CONFIG = StyleGAN2Config(16, (12, 8, 6), z_dim=10, w_dim=9, mapping_layers=2)
 
 
 def network() -> StyleGAN2:
     """A network with everything switched on: noise, biases and a mean w."""
-    torch.manual_seed(0)
-    net = StyleGAN2(CONFIG)
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            if name.endswith(("noise_strength", "bias")):
-                parameter.add_(0.3 * torch.randn_like(parameter))
-        net.mapping.w_avg.normal_(0, 0.5)
+    net = random_stylegan2(CONFIG)
+    net.mapping.w_avg.data.normal_(0, 0.5)
     return net
 
 
@@ -68,7 +64,7 @@ def slow_styled_conv(layer: StyledConv, x: Tensor, style: Tensor) -> Tensor:
     return torch.cat(out)
 
 
-# -- layers -----------------------------------------------------------------------------------------------------------
+# -- layers ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("up", [False, True])
 def test_styled_conv_equals_modulating_each_kernel(up: bool) -> None:
     torch.manual_seed(1)
@@ -121,7 +117,7 @@ def test_demodulation_keeps_the_picture_whatever_the_scale_of_a_style() -> None:
     torch.testing.assert_close(layer(x, style), layer(x, 7 * style), atol=1e-5, rtol=1e-5)
 
 
-# -- spaces -----------------------------------------------------------------------------------------------------------
+# -- spaces ----------------------------------------------------------------------------------------
 def test_all_spaces_decode_to_the_same_picture(generator: StyleGAN2Generator) -> None:
     z = torch.randn(4, CONFIG.z_dim)
     w = generator.map(z)
@@ -219,7 +215,7 @@ def test_codes_of_a_wrong_shape_or_space_are_refused(
         generator.decode(Codes(space, torch.zeros(shape)))
 
 
-# -- layout and files -------------------------------------------------------------------------------------------------
+# -- layout and files ------------------------------------------------------------------------------
 def test_config_f_has_the_published_layout() -> None:
     config = StyleGAN2Config.config_f(1024)
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""StyleGAN3: against what the official code computed, a slow network, closed forms, its equivariance, and all editors."""
+"""StyleGAN3: against what the official code computed, a slow network, closed forms, and its equivariance."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
-from editbench import cli
-from editbench.bank.bank import Split
-from editbench.base.errors import BadFile, EditbenchError, Unsupported
-from editbench.base.instantiate import build, plain
+from editbench.base.errors import Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.conformance.testbeds import ColourScorer
 from editbench.inversion.noise import NoiseMaps
-from editbench.methods.ganspace import directions
 from editbench.networks.checkpoints import assemble
 from editbench.networks.checkpoints.parity import BOUND, not_compared, parity, read_golden
 from editbench.networks.stylegan3 import activation
@@ -36,30 +30,12 @@ from editbench.networks.stylegan3.config import StyleGAN3Config
 from editbench.networks.stylegan3.filters import jinc, low_pass
 from editbench.networks.stylegan3.generator import StyleGAN3Generator
 from editbench.networks.stylegan3.network import StyleGAN3
-from editbench.run.compose import compose_config
-from editbench.walk.editor import FitData, Walk
-from tests.checkpoint_files import read_source, stylegan3_pickle, stylegan3_state
+from tests.checkpoint_files import read_source, stylegan3_state
 from tests.data_folder import DATA, needs_data
 from tests.slow_stylegan3 import activated, slow_images, slow_w
-from tests.toy import BINARY
+from tests.small_stylegan3 import ODD, SMALL, TURNING, network
 
 FILES = {"t32": 11, "r64": 11}  # rows of the parity table: w, pictures, a style a layer
-SMALL = StyleGAN3Config(16, (8, 8, 7, 6), 12, 10, num_critical=1, margin=2)
-TURNING = dataclasses.replace(SMALL, kernel=1, radial=True)
-
-
-def network(config: StyleGAN3Config = SMALL, seed: int = 0) -> StyleGAN3:
-    """Random weights of a trained network's sizes, the input's motion among them."""
-    torch.manual_seed(seed)
-    made = StyleGAN3(config).requires_grad_(False)
-    made.mapping.w_avg.normal_(std=0.3)
-    for name, layer in made.synthesis.layers.items():
-        if name == "input":
-            layer.affine.weight.normal_(std=0.3)
-        else:
-            layer.bias.normal_(std=0.2)
-            layer.magnitude_ema.fill_(0.5 + torch.rand(()).item())
-    return made
 
 
 @cache
@@ -72,7 +48,7 @@ def golden_of(name: str) -> dict[str, Tensor]:
     return read_golden(DATA / f"stylegan3/stylegan3_{name}.golden.npz")
 
 
-# -- the official code -------------------------------------------------------------------------------------------------
+# -- the official code -----------------------------------------------------------------------------
 @needs_data
 @pytest.mark.parametrize("name", FILES)
 def test_w_styles_and_pictures_are_those_of_the_official_code(name: str) -> None:
@@ -150,28 +126,6 @@ def test_the_published_layouts() -> None:
     assert r.num_ws == 16 and [d.radial for d in r.layers()] == [True] * 12 + [False] * 3
     with pytest.raises(ValueError, match="'t' or 'r'"):
         StyleGAN3Config.published(256, "s")
-
-
-# -- the slow network --------------------------------------------------------------------------------------------------
-ODD = StyleGAN3Config(
-    8,
-    (5, 4, 3),
-    6,
-    7,
-    mapping_layers=3,
-    img_channels=1,
-    c_dim=2,
-    embed_dim=3,
-    mapping_width=9,
-    num_critical=1,
-    first_cutoff=1.0,
-    first_stopband=1.5,
-    margin=3,
-    filter_size=5,
-    oversampling=2,
-    conv_clamp=0.7,
-    output_scale=0.5,
-)
 
 
 @pytest.mark.parametrize("config", [SMALL, TURNING, ODD], ids=["t", "r", "odd"])
@@ -295,7 +249,7 @@ def test_spread_and_gather_are_their_sums(lead: int, size: int, shape: tuple[int
     torch.testing.assert_close(gathered, torch.einsum("tuij,tu->ij", matrix, y[0, 0]))
 
 
-# -- filters -----------------------------------------------------------------------------------------------------------
+# -- filters ---------------------------------------------------------------------------------------
 def test_a_low_pass_has_its_cutoff_and_its_stop_band() -> None:
     """|H| is 1 at 0, 1/2 at the cut-off, and small beyond the transition band."""
     place = torch.arange(48, dtype=torch.float64) - 23.5
@@ -323,7 +277,7 @@ def test_a_radial_filter_is_symmetric_under_rotation() -> None:
     assert found[2] * 4 == pytest.approx(expected.item(), rel=1e-5)
 
 
-# -- equivariance ------------------------------------------------------------------------------------------------------
+# -- equivariance ----------------------------------------------------------------------------------
 def pictures_of(made: StyleGAN3, motion: list[float]) -> Tensor:
     """The picture of one w whose input is turned and moved."""
     styles = made.synthesis.styles(
@@ -370,7 +324,7 @@ def test_configuration_r_turns_with_its_input() -> None:
     assert gap.abs().max() > 0.1 * still.std()  # configuration t does not
 
 
-# -- the generator -----------------------------------------------------------------------------------------------------
+# -- the generator ---------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def generator() -> StyleGAN3Generator:
     return StyleGAN3Generator(network())
@@ -416,187 +370,3 @@ def test_bfloat16_is_close(generator: StyleGAN3Generator) -> None:
         generator.precision = "fp32"
     assert low.dtype == torch.float32 and (low - exact).abs().max() < 0.2 * exact.std()
     assert not torch.equal(low, exact)
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-def test_what_is_written_decodes_as_the_source(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = network(ODD)
-    source = stylegan3_pickle(tmp_path / "net.pkl", made)
-    out = tmp_path / "net.safetensors"
-    assert cli.main(["convert", str(source), "--out", str(out)]) == 0
-    shown = capsys.readouterr().out
-    for text in ("StyleGAN3 pickle", "configuration t", "L1_14_4", "generator=stylegan3"):
-        assert text in shown
-    assert StyleGAN3.from_file(out).config == ODD
-    words = [f"generator.weights={out}", "generator.label=1", "generator.truncation_psi=0.5"]
-    found = build(compose_config(["generator=stylegan3", *words]).generator)
-    z = torch.randn(3, 6)
-    expected = made(z, 0.5, torch.eye(2)[[1, 1, 1]])
-    torch.testing.assert_close(found.decode(Codes(Space.Z, z)), expected)
-    with pytest.raises(BadFile, match="contains a 'stylegan3', expected a 'stylegan2'"):
-        build(compose_config(["generator=stylegan2", *words]).generator)
-    with pytest.raises(EditbenchError, match=r"generator=stylegan3 needs a network"):
-        build(compose_config(["generator=stylegan3"]).generator)
-    found.save(tmp_path / "again.safetensors")
-    again = StyleGAN3Generator.from_file(tmp_path / "again.safetensors", 0.5, label=1)
-    assert again.digest == found.digest
-
-
-def test_a_state_dict_is_read_by_the_published_design(tmp_path: Path) -> None:
-    config = dataclasses.replace(SMALL, num_critical=2)
-    made = network(config)
-    torch.save({"g_ema": stylegan3_state(made)}, tmp_path / "net.pt")
-    source = read_source(tmp_path / "net.pt")
-    assert source.config == config and "mapping_lr" in source.assumed
-    assert read_source(tmp_path / "net.pt", conv_clamp=3.0).config.conv_clamp == 3.0
-    z = torch.randn(2, 12)
-    torch.testing.assert_close(assemble(source)(z), made(z))
-
-
-def broken(change) -> dict[str, Tensor]:
-    state = stylegan3_state(network(dataclasses.replace(SMALL, num_critical=2)))
-    change(state)
-    return state
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda state: state.pop("synthesis.L2_20_7.weight"), "expected L0, L1, ..."),
-        (lambda state: state.pop("synthesis.L1_20_8.magnitude_ema"), "missing.*magnitude_ema"),
-        (lambda state: state.update({"synthesis.L1_20_8.more": torch.ones(2)}), "unexpected.*more"),
-        (lambda state: state.pop("synthesis.L0_20_8.up_filter"), "lacks .*up_filter"),
-    ],
-)
-def test_a_file_that_is_not_whole_is_refused(change, message: str, tmp_path: Path) -> None:
-    torch.save(broken(change), tmp_path / "net.pt")
-    with pytest.raises(BadFile, match=rf"net\.pt(.|\n)*{message}"):
-        assemble(read_source(tmp_path / "net.pt"))
-
-
-def test_layers_of_another_design_are_refused(tmp_path: Path) -> None:
-    arrays = [np.ones(2)] * 4
-    given = (("padding", [1, 1, 1, 1]), ("padding", arrays), ("down_factor", 4), ("in_size", 9))
-    for name, value in given:
-        path = stylegan3_pickle(tmp_path / "net.pkl", network(), **{name: value})
-        with pytest.raises(Unsupported, match=f"{name}=(.|\n)*design of the paper"):
-            read_source(path)
-    path = stylegan3_pickle(tmp_path / "net.pkl", network(), in_sampling_rate=math.nan)
-    with pytest.raises(BadFile, match=r"in_sampling_rate' is nan; the file is damaged"):
-        read_source(path)
-    # A state dict does not show its bands.
-    torch.save(stylegan3_state(network(ODD)), tmp_path / "net.pt")
-    with pytest.raises(Unsupported, match="would be L"):
-        read_source(tmp_path / "net.pt")
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"resolution": 12}, "power of two"),
-        ({"channels": (8, 0, 7, 6)}, "at least 1"),
-        ({"num_critical": 4}, "num_critical"),
-        ({"first_stopband": 1.0}, "stop band"),
-        ({"kernel": 2}, "odd"),
-        ({"margin": -1}, "counts"),
-        ({"conv_clamp": 0.0}, "conv_clamp"),
-    ],
-)
-def test_an_impossible_architecture_is_explained(change: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(SMALL, **change)
-
-
-# -- all editors -------------------------------------------------------------------------------------------------------
-TINY = StyleGAN3Config(
-    8, (6, 6, 5), 12, 10, num_critical=1, first_cutoff=1.0, first_stopband=1.5, margin=2
-)
-LAYER = "L1_12_6"
-SHORT = {
-    "iterations": 3,
-    "batch": 4,
-    "fresh": 8,
-    "search_samples": 4,
-    "candidates": 4,
-    "samples": 200,
-    "components": 4,
-    "latents": 8,
-    "block": 4,
-}
-# One of each family, as its YAML has it, with what this network needs: a layer's name, short training.
-EDITORS: dict[str, dict[str, object]] = {
-    "direction": {"paths": {"a": "a.npy", "b": "b.npy"}},
-    "ganspace": {"min_effect": 0.0},
-    "ganspace_activations": {"layer": LAYER, "min_effect": 0.0},
-    "gradctrl": {"epochs": 20},
-    "interfacegan": {},
-    "interfacegan_conditional": {},
-    "linear_regression": {},
-    "navigan": {"layer": LAYER, "count": 6, "min_effect": 0.0},
-    "navigan_spectrum": {"layer": LAYER, "count": 4, "min_effect": 0.0},
-    "neural_ode": {},
-    "random": {},
-    "random_channel": {},
-    "random_searched": {},
-    "sefa": {"min_effect": 0.0, "semantics": 2},
-    "stylespace": {},
-}
-
-
-@pytest.fixture(scope="module")
-def data() -> FitData:
-    generator = StyleGAN3Generator(network(TINY))
-    z = torch.randn(300, 12, generator=torch.Generator().manual_seed(3))
-    w = generator.map(z)
-    teacher = ColourScorer(BINARY, generator, 2)
-    logits = teacher(generator.decode(Codes(Space.W, w)))
-    fit = Split(torch.arange(240), z[:240], w[:240], logits[:240])
-    tune = Split(torch.arange(240, 300), z[240:], w[240:], logits[240:])
-    return FitData(generator, teacher, fit, tune, BINARY.log_odds(logits).std(0), 0)
-
-
-@pytest.mark.parametrize("method", EDITORS)
-def test_every_family_of_editors_walks_on_it(
-    method: str, data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = data.generator
-    config = compose_config([f"method={method}", "budget=demo"]).method
-    OmegaConf.set_struct(config, False)
-    options = plain(config)
-    assert EDITORS[method].keys() <= options.keys()
-    options |= EDITORS[method]
-    shorten(options)
-    for name in ("a", "b"):
-        np.save(tmp_path / f"{name}.npy", np.eye(10, dtype=np.float32)[:1])
-    if "paths" in options:
-        options["paths"] = {name: str(tmp_path / f"{name}.npy") for name in ("a", "b")}
-    monkeypatch.setattr(directions, "REGRESSION_SAMPLES", 200)
-    editor = build(OmegaConf.create(options))
-    editor.bind(generator)
-    editor.check(generator, data.attributes, "a")
-    editor.fit(data)
-    if method == "neural_ode":
-        editor.tune(data, "a")
-    editor.check(generator, data.attributes, "a")
-    z = torch.randn(3, 12, generator=torch.Generator().manual_seed(5))
-    latent = z if editor.space is Space.Z else generator.map(z)
-    codes = generator.lift(latent, editor.space)
-    target = torch.tensor([0, 1, 1])
-    walk = Walk("a", torch.arange(3), codes, codes, 1 - target, target, latent=latent)
-    start = generator.decode(editor.codes(walk))
-    torch.testing.assert_close(start, generator.decode(Codes(Space.W, generator.map(z))))
-    with torch.no_grad():
-        walk.codes = editor.step(walk)
-    moved = generator.decode(editor.codes(walk))
-    assert torch.isfinite(moved).all()
-    assert ((moved - start).abs().amax((1, 2, 3)) > 1e-4).all()
-
-
-def shorten(options: dict) -> None:
-    for key, value in options.items():
-        if isinstance(value, dict):
-            shorten(value)
-        elif key in SHORT and isinstance(value, int):
-            options[key] = min(value, SHORT[key])

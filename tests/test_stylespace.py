@@ -51,7 +51,7 @@ def fitted(data: FitData, **options) -> StyleSpace:
     return editor
 
 
-# -- the space --------------------------------------------------------------------------------------------------------
+# -- the space -------------------------------------------------------------------------------------
 def test_the_styles_of_a_w_decode_to_its_picture_and_offsets_name_the_channels():
     generator = load_generator()
     w = generator.map(torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(0)))
@@ -81,7 +81,7 @@ def test_moments_of_any_block_are_those_of_all_samples_at_once():
         torch.testing.assert_close(found.std, styles.std(0, correction=0), rtol=1e-9, atol=0)
 
 
-# -- ranking ----------------------------------------------------------------------------------------------------------
+# -- ranking ---------------------------------------------------------------------------------------
 def test_ranking_is_that_of_a_slow_loop():
     rng = np.random.default_rng(0)
     bank, rows = rng.normal(2, 3, (400, 9)), rng.normal(2.5, 2, (25, 9))
@@ -135,7 +135,7 @@ def test_the_top_channel_is_stable_under_resampled_exemplars():
     assert picks == {(7, 20)}
 
 
-# -- the edit ---------------------------------------------------------------------------------------------------------
+# -- the edit --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options, attribute",
     [
@@ -254,7 +254,7 @@ def test_a_candidate_is_kept_once():
     assert [out.add_channel(generator, u) for u in (5, 3, 5)] == [0, 1, 0] and len(out.rows) == 2
 
 
-# -- who cannot be served ---------------------------------------------------------------------------------------------
+# -- who cannot be served --------------------------------------------------------------------------
 def test_a_class_without_positives_is_a_reason_and_the_others_are_served():
     data = planted({0: {7: 1.0}, 1: {3: 1.0}, 2: {20: 1.0}}, bias=torch.tensor([0.0, -100.0, 0.0]))
     editor, fresh = fitted(data), StyleSpace()

@@ -82,7 +82,7 @@ def world() -> FitData:
     return FitData(generator, teacher, *splits, splits[0].logits.std(0), 0)
 
 
-# -- gradient maps ----------------------------------------------------------------------------------------------------
+# -- gradient maps ---------------------------------------------------------------------------------
 def test_gradient_maps_are_those_of_autograd_and_of_finite_differences():
     torch.manual_seed(0)
     generator = StyleGAN2Generator(StyleGAN2(StyleGAN2Config(16, (4, 4, 3), 8, 8, 2))).double()
@@ -115,7 +115,7 @@ def test_gradient_maps_of_a_linear_generator_are_its_patterns():
     torch.testing.assert_close(maps, generator.patterns[[3, 0, 6]].abs().mean(1))
 
 
-# -- alignment --------------------------------------------------------------------------------------------------------
+# -- alignment -------------------------------------------------------------------------------------
 def triple_loop(
     maps: np.ndarray, labels: np.ndarray, regions: int
 ) -> tuple[np.ndarray, list[list[int]]]:
@@ -209,7 +209,7 @@ def test_planted_patterns_are_found_by_their_region():
     assert found.images.tolist() == [5] * 4
 
 
-# -- the editor -------------------------------------------------------------------------------------------------------
+# -- the editor ------------------------------------------------------------------------------------
 REGIONS = {"a": ["left"], "b": ["right", "dot"], "c": None}
 
 

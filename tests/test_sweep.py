@@ -1,4 +1,4 @@
-"""Sweeps on several workers: the same results, nothing lost or done twice, and the share of the machine each gets."""
+"""Sweeps on several workers: the same results, and nothing lost or done twice."""
 
 import json
 import os
@@ -8,213 +8,27 @@ import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import forkserver
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import torch
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.backend.context import get_start_method
-from omegaconf import OmegaConf
 
 from editbench.api import run
 from editbench.bank.build import BankBuild, build_bank, build_shard
 from editbench.bank.layout import shard_folder
 from editbench.bank.spec import BankSpec
-from editbench.base.errors import EditbenchError
 from editbench.base.files import claim_folder, lock
 from editbench.cli import main
 from editbench.networks.roles import Networks
 from editbench.run import launch
 from editbench.run.compose import compose_settings
 from editbench.run.job import find_job
-from editbench.run.loading import device_problem
 from editbench.run.sweep_summary import print_summary
-from tests.processes import ROOT, Started, wait_until
-from tests.sweep_editors import notes, toy_words
+from tests.processes import Started, wait_until
+from tests.sweep_editors import JOBLIB, notes, outcomes, records
 from tests.toy_world import ToyGenerator, ToyScorer
 
-JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-
-
-@pytest.fixture
-def words(tmp_path):
-    """The words of a sweep on the toy world, with methods one and two, which note what they do in tmp_path/notes."""
-    return toy_words(tmp_path)
-
-
-@pytest.fixture
-def in_root(monkeypatch):
-    monkeypatch.chdir(ROOT)  # where the workers find the package of the tests
-
-
-def records(folder):
-    return {
-        path.parent.name: json.loads(path.read_text()) for path in folder.glob("[!.]*/status.json")
-    }
-
-
-def outcomes(folder):
-    """Job number -> outcome of the one sweep that wrote below `folder`."""
-    (sweep,) = (folder / ".sweeps").iterdir()
-    return {int(file.stem): json.loads(file.read_text()) for file in sweep.glob("*.json")}
-
-
-# -- a device that is not there ----------------------------------------------------------------------------------------
-AWAY = "device=cuda:64"
-
-
-@pytest.mark.parametrize("launcher", [[], JOBLIB])
-@pytest.mark.parametrize("device", [AWAY, "device=cpu,cuda:64"])
-def test_a_device_that_is_not_there_is_told_once_before_any_job(
-    launcher, device, tmp_path, words, in_root, capfd
-):
-    if launcher:
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    out = tmp_path / "out"
-    jobs = ["-m", "method=along,skip", "attribute=a,b", device]
-    assert main(["run", *words, f"out={out}", *jobs, *launcher]) == 1
-    text = capfd.readouterr().err
-    assert text.startswith(f"error: {AWAY}, but torch sees ") and text.count("\n") == 1
-    assert "device=cpu" in text
-    assert not out.exists() and not (tmp_path / "cache").exists()
-
-
-def test_a_bank_in_parts_and_the_interface_tell_of_the_device_once(tmp_path, words, in_root, capfd):
-    assert main(["bank", *words, f"out={tmp_path}/out", AWAY, "--parts", "3"]) == 1
-    text = capfd.readouterr().err
-    assert text.startswith(f"error: {AWAY}") and text.count("\n") == 1
-    folder, *others = words[1:]
-    with pytest.raises(EditbenchError, match=f"^{AWAY}, but torch sees"):
-        run(
-            [*others, f"out={tmp_path}/out", "method=along", "attribute=a,b", AWAY],
-            config_dirs=folder,
-        )
-    # No job was begun, which would have made the bank.
-    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
-
-
-def test_the_demo_tells_of_the_device_once(tmp_path, in_root, capfd):
-    assert main(["demo", "--out", str(tmp_path / "out"), AWAY]) == 1
-    text = capfd.readouterr().err
-    assert text.startswith(f"error: {AWAY}") and text.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_finished_jobs_need_no_device(tmp_path, words, in_root, capfd):
-    command = ["run", *words, f"out={tmp_path}/out", "-m", "method=along"]
-    assert main([*command, "attribute=a,b"]) == 0
-    capfd.readouterr()
-    assert main([*command, "attribute=a,b", AWAY]) == 0
-    assert "2 done, 0 skipped, 0 failed (2 reused)" in capfd.readouterr().err
-    # One more job has to run.
-    assert main([*command, "attribute=a,b,c", AWAY]) == 1
-    assert capfd.readouterr().err.startswith(f"error: {AWAY}")
-
-
-def test_the_devices_of_other_machines_are_not_looked_for(
-    tmp_path, words, in_root, capfd, monkeypatch
-):
-    # As with a launcher that sends the jobs away; here they run in this process after all.
-    monkeypatch.setattr("editbench.run.sweep.local_workers", lambda *_: None)
-    jobs = ["-m", "method=along", "attribute=a,b", AWAY]
-    assert main(["run", *words, f"out={tmp_path}/out", *jobs]) == 1
-    assert [outcome["status"] for outcome in outcomes(tmp_path / "out").values()] == ["failed"] * 2
-
-
-# -- a GPU without TF32 --------------------------------------------------------------------------------------------
-TURING = "GPU-aa11, 7.5\n"
-TF32 = ["device=cuda", "precision=tf32"]
-
-
-@pytest.fixture
-def one_gpu(monkeypatch):
-    """A machine with one GPU, as far as a sweep looks before its jobs start -> sets its driver's answer."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-
-    def answer(text):
-        asked = SimpleNamespace(stdout=text)
-        monkeypatch.setattr(launch.subprocess, "run", lambda *_, **__: asked)
-
-    return answer
-
-
-@pytest.mark.parametrize("launcher", [[], JOBLIB])
-def test_a_gpu_without_tf32_is_told_once_before_any_job(
-    launcher, tmp_path, words, in_root, capfd, one_gpu
-):
-    if launcher:
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    one_gpu(TURING)
-    out = tmp_path / "out"
-    jobs = ["-m", "method=along,skip", "attribute=a,b", *TF32]
-    assert main(["run", *words, f"out={out}", *jobs, *launcher]) == 1
-    text = capfd.readouterr().err
-    assert text.startswith("error: precision=tf32 with device=cuda: TF32 needs an NVIDIA GPU")
-    assert text.count("\n") == 1 and "precision=fp32" in text
-    assert not out.exists() and not (tmp_path / "cache").exists()
-
-
-def test_a_bank_in_parts_and_the_interface_tell_of_tf32_once(
-    tmp_path, words, in_root, capfd, one_gpu
-):
-    one_gpu(TURING)
-    assert main(["bank", *words, f"out={tmp_path}/out", *TF32, "--parts", "3"]) == 1
-    text = capfd.readouterr().err
-    assert text.startswith("error: precision=tf32 with device=cuda") and text.count("\n") == 1
-    folder, *others = words[1:]
-    with pytest.raises(EditbenchError, match=r"^precision=tf32 with device=cuda"):
-        run(
-            [*others, f"out={tmp_path}/out", "method=along", "attribute=a,b", *TF32],
-            config_dirs=folder,
-        )
-    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
-
-
-@pytest.mark.parametrize(
-    ("answer", "precision", "is_told"),
-    [
-        (TURING, "tf32", True),
-        ("GPU-aa11, 8.0\n", "tf32", False),
-        ("GPU-aa11, 10.0\n", "tf32", False),
-        # A worker may be given the GPU that has it.
-        (f"{TURING}GPU-bb22, 8.6\n", "tf32", False),
-        # An old driver, whose tool does not know the question.
-        ('Field "compute_cap" is not a valid field to query.\n', "tf32", False),
-        ("", "tf32", False),
-        (TURING, "bf16", False),
-        (TURING, "fp32", False),
-    ],
-)
-def test_only_what_is_known_to_lack_tf32_is_refused(answer, precision, is_told, one_gpu, words):
-    one_gpu(answer)
-    config = ["method=along", "attribute=a", "device=cuda", f"precision={precision}"]
-    folder, *others = words[1:]
-    settings = compose_settings([*others, *config], [Path(folder)])
-    assert (device_problem(settings) is not None) == is_told
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["world", "train-gan", "--out", "gan"],
-        ["scorer", "check", "faces"],
-        ["human", "make", "runs", "--out", "study"],
-    ],
-)
-def test_a_command_with_an_option_names_the_option(command, tmp_path, capfd, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main([*command, "--device", "cuda:64"]) == 1
-    text = capfd.readouterr().err
-    assert text.startswith("error: --device cuda:64, but torch sees ")
-    assert "--device cpu" in text and list(tmp_path.iterdir()) == []
-
-
-# -- a user's callbacks ------------------------------------------------------------------------------------------------
+# -- a user's callbacks ----------------------------------------------------------------------------
 CALLBACK = """
 from pathlib import Path
 from types import SimpleNamespace
@@ -276,7 +90,7 @@ def test_callbacks_of_a_user_are_called_as_hydra_calls_them(tmp_path, words, mon
     ]
 
 
-# -- workers -----------------------------------------------------------------------------------------------------------
+# -- workers ---------------------------------------------------------------------------------------
 def test_two_workers_leave_what_one_leaves(tmp_path, words, in_root, capfd, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -336,11 +150,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(tmp_path, words, in_root, cap
     sweep = [
         "run",
         *words,
-        f"out={tmp_path}/runs",
-        "-m",
-        "method=one",
-        "attribute=a",
-        "seed=0,1,2",
+        *shlex.split(f"out={tmp_path}/runs -m method=one attribute=a seed=0,1,2"),
         *JOBLIB,
     ]
     process = Started(main, sweep)
@@ -399,11 +209,7 @@ def test_workers_stop_with_the_sweep_and_hold_nothing(tmp_path, words, kill):
     sweep = [
         "run",
         *words,
-        f"out={tmp_path}/runs",
-        "-m",
-        "method=one",
-        "attribute=a",
-        "seed=0,1",
+        *shlex.split(f"out={tmp_path}/runs -m method=one attribute=a seed=0,1"),
         *JOBLIB,
     ]
     process = Started(main, sweep)
@@ -466,7 +272,7 @@ def test_of_the_jobs_of_submitit_one_is_killed_and_the_others_are_waited_for(
     assert "2 jobs: 2 done, 0 skipped, 0 failed (1 reused)" in capfd.readouterr().err
 
 
-# -- the sweep's own folder --------------------------------------------------------------------------------------------
+# -- the sweep's own folder ------------------------------------------------------------------------
 def test_folders_are_claimed_once(tmp_path):
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(claim_folder, [tmp_path / "sweeps" / "now"] * 64))
@@ -484,10 +290,7 @@ def test_jobs_with_other_outputs_come_into_one_summary(tmp_path, words, in_root,
             [
                 "run",
                 *words,
-                "-m",
-                "experiment=f,i",
-                "method=along",
-                "attribute=a",
+                *shlex.split("-m experiment=f,i method=along attribute=a"),
                 f'hydra.sweep.dir="{tmp_path}/it\'s all"',
             ]
         )
@@ -497,98 +300,7 @@ def test_jobs_with_other_outputs_come_into_one_summary(tmp_path, words, in_root,
     assert all(len(records(tmp_path / name)) == 1 for name in ("first", "it's"))
 
 
-# -- shares of the machine ---------------------------------------------------------------------------------------------
-def config(target, **hydra):
-    return OmegaConf.create(
-        {
-            "hydra": {
-                "launcher": {"_target_": f"x.{target}", "n_jobs": hydra.pop("n_jobs", None)},
-                "sweeper": hydra,
-            }
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("target", "options", "jobs", "workers"),
-    [
-        ("BasicLauncher", {}, 20, 1),
-        ("JoblibLauncher", {"n_jobs": 3}, 20, 3),
-        ("JoblibLauncher", {"n_jobs": 3}, 2, 2),
-        ("JoblibLauncher", {"n_jobs": -1}, 20, 8),
-        ("JoblibLauncher", {"n_jobs": -2}, 20, 7),
-        ("LocalLauncher", {}, 20, 20),
-        ("LocalLauncher", {"max_batch_size": 4}, 20, 4),
-        ("SlurmLauncher", {}, 20, None),
-    ],
-)
-def test_workers_on_this_machine(target, options, jobs, workers):
-    assert launch.local_workers(config(target, **options), jobs, cores=8) == workers
-
-
-def test_threads_share_the_cores_unless_the_user_said_how_many():
-    assert [launch.worker_threads(workers, 8, {}) for workers in (None, 1, 2, 3, 8, 20)] == [
-        None,
-        None,
-        4,
-        2,
-        1,
-        1,
-    ]
-    assert launch.worker_threads(2, 8, {"OMP_NUM_THREADS": "3"}) is None
-
-
-def test_gpus_are_dealt_in_turn():
-    assert [launch.dealt_device("cuda", k, 3) for k in range(5)] == [
-        "cuda:0",
-        "cuda:1",
-        "cuda:2",
-        "cuda:0",
-        "cuda:1",
-    ]
-    assert [launch.dealt_device(name, 4, 3) for name in ("cpu", "cuda:2")] == ["cpu", "cuda:2"]
-    assert launch.dealt_device("cuda", 1, 0) == "cuda"  # no GPU: the job says so itself
-
-
-# -- launchers that are not there --------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("name", "extra"),
-    [("joblib", "launch"), ("submitit_local", "slurm"), ("submitit_slurm", "slurm")],
-)
-def test_a_missing_plugin_is_named_with_its_extra(name, extra, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "installed", lambda plugin: False)
-    assert main(["run", "-m", f"hydra/launcher={name}", "seed=0,1"]) == 1
-    assert f"pip install 'editbench[{extra}]'" in capsys.readouterr().err
-    assert f'\n{extra} = ["' in (ROOT / "pyproject.toml").read_text()
-
-
-def test_workers_of_joblib_are_forks_of_the_server_with_the_imports():
-    before = get_start_method()
-    with launch.forked_joblib_workers():
-        parents = Parallel(n_jobs=2)(delayed(os.getppid)() for _ in range(4))
-    get_reusable_executor().shutdown()
-    assert set(parents) == {forkserver._forkserver._forkserver_pid}
-    assert get_start_method() == before
-
-
-def test_an_unknown_launcher_gets_the_nearest(capsys):
-    assert not launch.installed("no_such_plugin")
-    assert main(["run", "-m", "hydra/launcher=jobli", "seed=0,1"]) == 2
-    assert (
-        "unknown launcher 'jobli'. Did you mean 'joblib'? Available: basic, joblib"
-        in capsys.readouterr().err
-    )
-
-
-def test_an_unknown_key_of_a_launcher_gets_the_nearest(capsys):
-    assert main(["run", "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.njobs=2"]) == 2
-    error = capsys.readouterr().err
-    assert "unknown option of 'hydra.launcher' 'njobs'. Did you mean 'n_jobs'?" in error
-    # Joblib has no other key of this name: Hydra's advice to add it would be wrong.
-    assert "+hydra" not in error
-
-
-# -- banks -------------------------------------------------------------------------------------------------------------
+# -- banks -----------------------------------------------------------------------------------------
 def test_parts_of_a_bank_compute_every_sample_once(tmp_path, words):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     parts = ["bank", *words, f"out={tmp_path}/runs", "--parts", "4", *JOBLIB, "bank.shard=50"]

@@ -270,7 +270,7 @@ def test_streams_are_put_back_whatever_happens() -> None:
     assert (sys.stdout, sys.stderr) == before
 
 
-# -- no home folder ----------------------------------------------------------------------------------
+# -- no home folder --------------------------------------------------------------------------------
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A user who has no home in the list of users, in an empty folder."""

@@ -51,7 +51,7 @@ def draw(n: int, width: int) -> Tensor:
     return torch.from_numpy(normals(0, "test", 0, n, width)).float()
 
 
-# -- MNIST: an image GAN and an image classifier -----------------------------------------------------------------------
+# -- MNIST: an image GAN and an image classifier ---------------------------------------------------
 @needs_data
 def test_mnist_generator_matches_its_network():
     generator = from_config("generator", "mnist_mlp")
@@ -117,7 +117,7 @@ def test_teacher_and_judge_of_the_rigs_are_one():
         )
 
 
-# -- FFHQ: W codes and heads on W --------------------------------------------------------------------------------------
+# -- FFHQ: W codes and heads on W ------------------------------------------------------------------
 @needs_data
 def test_heads_equal_a_loop_over_networks():
     tensors, names = load_file(HEADS), ["gender", "smile", "eyeglasses", "age", "pose"]
@@ -247,7 +247,7 @@ def test_latent_only_decodes_to_itself():
         generator.decode(Codes(Space.W, draw(3, 7)))
 
 
-# -- declarations, on networks made here -------------------------------------------------------------------------------
+# -- declarations, on networks made here -----------------------------------------------------------
 def test_mlp_has_the_tensor_names_of_a_plain_sequential():
     assert list(mlp([2, 3, 4], output="tanh").state_dict()) == [
         "0.weight",
@@ -320,7 +320,7 @@ def test_scorer_converts_range_channels_size_and_sign():
     assert plain.digest != smooth.digest
 
 
-# -- errors: each names the file or the key ----------------------------------------------------------------------------
+# -- errors: each names the file or the key --------------------------------------------------------
 class Gives(nn.Module):
     """A fixed output, whatever goes in."""
 
@@ -471,7 +471,7 @@ def test_lenet_input_errors():
         ModuleScorer(LeNet(), DIGITS, (16, 16), (0, 1), channels=1)
 
 
-# -- the shipped experiments ------------------------------------------------------------------------------------
+# -- the shipped experiments -----------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["ffhq_latents", "mnist_digits"])
 def test_experiment_composes_and_sweeps_over_what_exists(name: str):
     sweep = read_yaml(CONF / f"experiment/{name}.yaml")["hydra"]["sweeper"]["params"]

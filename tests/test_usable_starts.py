@@ -147,7 +147,7 @@ def test_a_module_gives_quality_as_one_of_its_outputs():
             ModuleScorer(network, quality=wrong, **declared)
 
 
-# -- agreement ---------------------------------------------------------------------------------------------------------
+# -- agreement -------------------------------------------------------------------------------------
 def test_kappa_is_that_of_scikit_learn():
     rng = np.random.default_rng(0)
     for classes in (2, 3, 5):
@@ -177,7 +177,7 @@ def test_a_banks_agreement_is_over_all_samples(bank):
     assert found == {name: {"agreement": 1.0, "kappa": 1.0} for name in ("a", "b", "c")}
 
 
-# -- a generator without W ---------------------------------------------------------------------------------------------
+# -- a generator without W -------------------------------------------------------------------------
 def test_an_editor_of_w_names_the_option_that_would_serve_a_generator_of_z():
     only_z = SimpleNamespace(spaces=(Space.Z, Space.THETA), num_ws=0)
     with pytest.raises(

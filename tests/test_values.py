@@ -150,7 +150,7 @@ def test_gradctrl(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert np.allclose(rows(out, "teacher"), expected, atol=1e-5)
 
 
-# -- scorers --------------------------------------------------------------------------------------
+# -- scorers ---------------------------------------------------------------------------------------
 class Head(nn.Module):
     """Column sums of the toy world's pictures, and a function of them."""
 

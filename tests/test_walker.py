@@ -11,8 +11,8 @@ from editbench.conformance.toy import fit_data, make_walk
 from editbench.walk.editor import Editor, FitReport, Walk, unit_rows
 from editbench.walk.strength import StrengthPath
 from editbench.walk.walker import StridedWalker, Walker, refuse_mixing, walk_own_lengths
-from tests.test_engine import PLAIN, setup
-from tests.test_engine import walk as walk_in_engine
+from tests.linear_walks import PLAIN, setup
+from tests.linear_walks import walk as walk_in_engine
 
 
 class Turning(Editor):

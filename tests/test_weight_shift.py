@@ -14,7 +14,8 @@ from editbench.base.spaces import Codes, Space, WeightShift
 from editbench.networks.module_generator import ModuleGenerator
 from editbench.networks.stylegan2.generator import StyleGAN2Generator
 from editbench.networks.stylegan2.layers import StyledConv, own_kernels, own_kernels_are_faster
-from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.networks.stylegan2.network import StyleGAN2Config
+from tests.small_stylegan2 import random_stylegan2
 
 CONFIG = StyleGAN2Config(16, (7, 6, 5), z_dim=8, w_dim=9, mapping_layers=2)
 LAYERS = ("conv4", "rgb4", "conv8_up", "conv8", "rgb8", "conv16_up", "conv16", "rgb16")
@@ -23,13 +24,7 @@ N = 6
 
 def make_generator() -> StyleGAN2Generator:
     """In double precision, with noise and biases switched on."""
-    torch.manual_seed(0)
-    network = StyleGAN2(CONFIG)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith(("noise_strength", "bias")):
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return StyleGAN2Generator(network.double())
+    return StyleGAN2Generator(random_stylegan2(CONFIG).double())
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +68,7 @@ def slowly(generator: StyleGAN2Generator, codes: Codes) -> Tensor:
     return torch.cat(images)
 
 
-# -- StyleGAN2 ------------------------------------------------------------------------------------------------------
+# -- StyleGAN2 -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("make", [make_shift, make_own_shift])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_shift_equals_a_changed_network_for_every_sample(
@@ -254,7 +249,7 @@ def _rest(shift: WeightShift) -> tuple[Tensor, Tensor, Tensor]:
     return shift.kernels, shift.index, shift.magnitude
 
 
-# -- any module -----------------------------------------------------------------------------------------------------
+# -- any module ------------------------------------------------------------------------------------
 class Halved(nn.Conv2d):
     """A convolution that is not linear in its weight as stored."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.test_packaging import COPIED
+from tests.source_graph import COPIED
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / ".github" / "workflows" / "test.yml").read_text()

@@ -40,7 +40,7 @@ from editbench.worlds.faces.renderer import render
 from editbench.worlds.generator_training import read_start
 from editbench.worlds.steering import ShareSteering
 from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
-from tests.test_disk_errors import limited_files
+from tests.file_limits import limited_files
 from tests.toy_world import ATTRIBUTES
 
 CONFIG = StyleGAN2Config(8, (8, 8), z_dim=6, w_dim=6, mapping_layers=2)
@@ -86,7 +86,7 @@ def assert_same_state(a: GANTrainer, b: GANTrainer) -> None:
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
 
 
-# -- the GAN ----------------------------------------------------------------------------------------------------------
+# -- the GAN ---------------------------------------------------------------------------------------
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     whole, first, second = trainer(), trainer(), trainer()
     train(whole, tmp_path / "whole")
@@ -271,7 +271,7 @@ def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:
     torch.testing.assert_close(linear.weight.grad, 2 * linear.weight)
 
 
-# -- the command ------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 def test_pack_writes_the_averaged_generator(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -373,7 +373,7 @@ def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0 and "world" in capsys.readouterr().out
 
 
-# -- the card ---------------------------------------------------------------------------------------------------------
+# -- the card --------------------------------------------------------------------------------------
 def test_statistics_of_the_card_against_closed_forms() -> None:
     a, b = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
     assert phi(a, a) == pytest.approx(1) and phi(a, b) == pytest.approx(0) and phi(a, 0 * a) == 0

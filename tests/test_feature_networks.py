@@ -34,6 +34,8 @@ from editbench.run.settings import resolve
 from tests.scripted import DIM, WIDTHS, SmallInception, SmallVGG16, published, save
 from tests.toy import BINARY, LinearScorer, normals_for
 
+pytestmark = pytest.mark.usefixtures("networks")
+
 ATTRIBUTES = [{"name": "a", "classes": ["no", "yes"]}, {"name": "b", "classes": ["no", "yes"]}]
 
 
@@ -43,16 +45,6 @@ class Inception(InceptionFeatures):
 
 class VGG16(VGG16Features):
     dim = WIDTHS[1]
-
-
-@pytest.fixture(autouse=True)
-def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of networks."""
-    monkeypatch.setenv(registry.FOLDER, str(tmp_path / "networks"))
-    monkeypatch.delenv(registry.OFFLINE, raising=False)
-    monkeypatch.delenv(registry.MIRROR, raising=False)
-    monkeypatch.setattr(registry, "_offline", False)
-    return tmp_path / "networks"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +61,7 @@ def noise(n: int = 4, size: int = 12, channels: int = 3) -> Tensor:
     )
 
 
-# -- features --------------------------------------------------------------------------------------------------------
+# -- features --------------------------------------------------------------------------------------
 def test_inception_is_given_bytes_and_asked_for_features(files: Path) -> None:
     path = files / "inception-2015-12-05.pt"
     network = Inception(published(path), path)
@@ -171,7 +163,7 @@ def test_scorers_without_features_of_images_say_so(files: Path) -> None:
         ScorerFeatures(ModuleScorer([nn.Conv2d(3, 2, 4), nn.Flatten()], ATTRIBUTES, (4, 4)))
 
 
-# -- LPIPS -----------------------------------------------------------------------------------------------------------
+# -- LPIPS -----------------------------------------------------------------------------------------
 def slow_lpips(a: Tensor, b: Tensor) -> Tensor:
     """Equation (1) of the paper, position by position, for the two layers of the stand-in."""
     network, total = SmallVGG16(), torch.zeros(len(a))
@@ -215,7 +207,7 @@ def test_lpips_has_gradients_and_takes_grey(files: Path) -> None:
     assert torch.equal(distance.residual(grey), distance.residual(grey.expand(-1, 3, -1, -1)))
 
 
-# -- files that are something else -----------------------------------------------------------------------------------
+# -- files that are something else -----------------------------------------------------------------
 def spoil(path: Path, out: Path, length: float) -> Path:
     content = path.read_bytes()
     out.write_bytes(content[: int(len(content) * length)])
@@ -337,7 +329,7 @@ def test_they_are_found_however_they_are_written(call: str, tmp_path: Path) -> N
         read_torchscript(tmp_path / "bad.pt")
 
 
-# -- the registry ----------------------------------------------------------------------------------------------------
+# -- the registry ----------------------------------------------------------------------------------
 def test_the_published_networks_are_pinned_and_described() -> None:
     known = registry.published()
     assert set(known) == {"inception", "vgg16"}

@@ -46,7 +46,7 @@ def walk_of(w, start):
     return Walk("a", torch.tensor(start), w, w, zeros, zeros + 1, latent=w)
 
 
-# -- during the walk
+# -- during the walk -------------------------------------------------------------------------------
 def test_the_columns_are_the_cosine_and_the_pixels():
     w = torch.from_numpy(normals(0, "w", 0, 6, 8)).float()
     moved = w + torch.from_numpy(normals(1, "w", 0, 6, 8)).float() * 0.3
@@ -118,7 +118,7 @@ def test_large_pictures_are_averaged_down():
     assert PixelDistance(8).reference(image).shape == (2, 192)
 
 
-# -- in a job ----------------------------------------------------------------------------------------------------------
+# -- in a job --------------------------------------------------------------------------------------
 def job(tmp_path, *words: str, batch: int = 16):
     cfg = toy_config(tmp_path, "observation=[feature_similarity,pixel_distance]", *words)
     cfg.observation.feature_similarity.network = {"_target_": "torch.nn.Flatten"}
@@ -198,7 +198,7 @@ def test_a_column_that_is_there_already_is_refused_and_not_lost(given, column):
         observer.start(walk_of(w, [1, 2, 3]), Codes(Space.W, w), GENERATOR, Batches(2, "walk"))
 
 
-# -- the metric --------------------------------------------------------------------------------------------------------
+# -- the metric ------------------------------------------------------------------------------------
 def table_of(walks: dict[int, list[tuple]], threshold: float = 0.8) -> Trajectories:
     """start -> (effect, cosine) of each step; sigma of the target is 2."""
     rows = []

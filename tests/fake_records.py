@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from rich.console import Console
 from safetensors.torch import save_file
 
 from editbench.base.files import seal_folder
-from editbench.report import report
+from editbench.report import print_table, report
 from editbench.report.files import ReportFiles
-from editbench.report.load import ROW_TYPES, SAMPLE_TYPES
+from editbench.report.load import ROW_TYPES, SAMPLE_TYPES, Results
 from editbench.report.style import Style
 
 BETTER = {
@@ -230,3 +232,10 @@ def report_of(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReportFiles, "_draw_one", draw_some)
         return report(root, out, by_seed=by_seed, files=bool(draws), style=style)
+
+
+def printed_table(results: Results, width: int = 400, **options: object) -> str:
+    """What `print_table` writes on a terminal of so many columns."""
+    written = StringIO()
+    print_table(results, Console(width=width, file=written), **options)  # type: ignore[arg-type]
+    return written.getvalue()

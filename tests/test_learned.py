@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
@@ -23,14 +21,14 @@ from editbench.methods.navigan.editor import NaviGAN
 from editbench.methods.neural_ode.editor import NeuralODE
 from editbench.methods.random_direction import RandomDirection
 from editbench.methods.stylespace.editor import StyleSpace
-from editbench.report import load, print_table
+from editbench.report import load
 from editbench.report.numbers import numbers_of
 from editbench.report.tables import main_table
 from editbench.report.text_tables import markdown
 from editbench.run import fits
 from editbench.run.fits import learned_auc
 from tests.by_config import run_job
-from tests.fake_records import fake_run, metric_rows, report_of
+from tests.fake_records import fake_run, metric_rows, printed_table, report_of
 from tests.toy import MIXED, fit_data
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 
@@ -177,10 +175,8 @@ def test_tables_hold_it_and_means_are_over_the_same_attributes(root: Path) -> No
 
 
 def test_what_was_not_learnt_is_marked_by_words(root: Path) -> None:
-    console = Console(width=240, file=StringIO())
-    print_table(load(root), console)
     markdown = (root / "report" / "table.md").read_text()
-    for text in (console.file.getvalue(), markdown):  # type: ignore[attr-defined]
+    for text in (printed_table(load(root), 240), markdown):
         assert "learned ↑" in text and text.count("0.54 not learned") == 1
         assert "0.80 not learned" not in text and "AUC below 0.6" in text
     page = (root / "report" / "index.html").read_text()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 from scipy.stats import binomtest, ttest_rel
 
 from editbench.figures.theme import Theme
-from editbench.report import load, print_table
+from editbench.report import load
 from editbench.report.load import Results
 from editbench.report.means import compare_methods
 from editbench.report.paired import find_leaders, paired_differences, paired_table
@@ -21,7 +19,7 @@ from editbench.report.ranking import Ranking, describe_ranking
 from editbench.report.ranking import ranking as rank
 from editbench.report.tables import main_table
 from editbench.stats.intervals import holm
-from tests.fake_records import fake_run, metric_rows, report_of
+from tests.fake_records import fake_run, metric_rows, printed_table, report_of
 from tests.paired_by_hand import paired_difference
 
 
@@ -313,9 +311,7 @@ def test_the_best_of_easy_starts_does_not_lead_over_what_is_better_on_them(tmp_p
 
 def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:
     write(tmp_path, outcomes({"good": 0.8, "bad": 0.2}), "smile")
-    console = Console(width=120, file=StringIO())
-    print_table(load(tmp_path), console)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = printed_table(load(tmp_path), 120)
     assert "ranking: by mean accuracy over 1 of 1 attributes, 300 starts (smile)" in text
     page = report_of(tmp_path)
     table = pd.read_csv(page.parent / "ranking.csv")

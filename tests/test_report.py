@@ -27,7 +27,7 @@ from editbench.report.tables import main_table
 from editbench.report.text_tables import TextTable, csv, print_parts
 from editbench.run.record import Record
 from tests.browser import dump_page, needs_browser
-from tests.fake_records import fake_run, metric_rows, report_of, start_samples
+from tests.fake_records import fake_run, metric_rows, printed_table, report_of, start_samples
 
 HOSTILE = "no <script>alert('x')</script> & \"quotes\" | pipe {{ 7 * 7 }}"
 
@@ -220,12 +220,11 @@ def test_mean_dependency_is_taken_over_the_same_attributes_and_starts(tmp_path: 
 def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
     assert 'class="warning"' not in html
     fake_run(tmp_path, "alpha", "smile", leaking=True, judged_in="w")
-    page, console = report_of(tmp_path).read_text(), Console(width=160, file=StringIO())
+    page = report_of(tmp_path).read_text()
     assert "All runs were judged by the teacher" in page
     assert "All runs were judged on latent codes" in page
     assert page.count('class="mark"') == 6  # two marks in each of three tables
-    print_table(load(tmp_path), console)
-    assert "alpha [leaking] [latent]" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "alpha [leaking] [latent]" in printed_table(load(tmp_path), 160)
     assert "alpha [leaking] [latent]" in (tmp_path / "report" / "table.md").read_text()
 
 
@@ -423,9 +422,7 @@ def test_only_skipped_runs(tmp_path: Path) -> None:
 
 def test_terminal_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for width in (80, 160):
-        console = Console(width=width, file=StringIO())
-        print_table(load(root), console)
-        text = console.file.getvalue()  # type: ignore[attr-defined]
+        text = printed_table(load(root), width)
         assert "0.731" in text and "skipped: beta on age" in text
         assert max(map(len, text[: text.index("means over")].splitlines())) <= width
     assert main([str(root), "--table"]) == 0 and "0.731" in capsys.readouterr().out

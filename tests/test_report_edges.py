@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import LayoutEngine
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
@@ -26,12 +24,11 @@ from editbench.report import (
     figures,
     latex,
     load,
-    print_table,
     report,
 )
 from editbench.report.drawings import metric_figures
 from editbench.report.files import ReportFiles
-from tests.fake_records import fake_run, metric_rows, report_of, start_samples
+from tests.fake_records import fake_run, metric_rows, printed_table, report_of, start_samples
 
 
 def caption(file: Path) -> str:
@@ -80,9 +77,7 @@ def test_a_label_of_the_user_is_told_apart_by_the_setting(tmp_path: Path) -> Non
 def test_titles_with_brackets_are_printed_whole(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile")
     style = Style(titles={"ad_at": "AD [sigma]", "accuracy": "share [/s]"})
-    console = Console(width=160, file=StringIO())
-    print_table(load(tmp_path), console, style=style)
-    out = console.file.getvalue()  # type: ignore[attr-defined]
+    out = printed_table(load(tmp_path), 160, style=style)
     assert "AD [sigma] ↓" in out and "share [/s] ↑" in out
 
 
@@ -101,9 +96,7 @@ def test_a_method_and_a_world_that_are_written_alike_keep_their_papers(tmp_path:
 # -- columns ---------------------------------------------------------------------------------------
 def test_a_narrow_terminal_shows_the_columns_that_were_chosen(tmp_path: Path) -> None:
     fake_run(tmp_path, "alpha", "smile")
-    console = Console(width=80, file=StringIO())
-    print_table(load(tmp_path), console, style=Style(columns=("fit_seconds", "labels_used")))
-    out = console.file.getvalue()  # type: ignore[attr-defined]
+    out = printed_table(load(tmp_path), 80, style=Style(columns=("fit_seconds", "labels_used")))
     assert re.search(r"smile +alpha +1\.5 +60", out)
 
 
@@ -117,9 +110,7 @@ def test_no_number_of_a_table_is_broken_by_a_narrow_terminal(tmp_path: Path, wid
             fake_run(tmp_path, method, attribute, rows, samples=start_samples(accuracy=values))
     printed = []
     for columns in (width, 1000):
-        console = Console(width=columns, file=StringIO())
-        print_table(load(tmp_path), console)
-        text = console.file.getvalue()  # type: ignore[attr-defined]
+        text = printed_table(load(tmp_path), columns)
         printed.append(text[text.index("means over the same") : text.index("each row:")])
     narrow, wide = printed
     assert all(len(line) <= width for line in narrow.splitlines())
@@ -143,11 +134,9 @@ def test_costs_of_a_gpu_have_the_peak_memory_and_say_that_it_is_a_maximum(tmp_pa
     for device in ("cpu", "cuda:0"):
         fake_run(tmp_path / device, "alpha", "smile", made={"device": device})
         page = report_of(tmp_path / device)
-        console = Console(width=400, file=StringIO())
-        print_table(load(tmp_path / device), console)
         texts = [
             page.read_text(encoding="utf-8"),
-            console.file.getvalue(),  # type: ignore[attr-defined]
+            printed_table(load(tmp_path / device)),
             (page.parent / "latex" / "cost.tex").read_text(encoding="utf-8"),
             (page.parent / "table.md").read_text(encoding="utf-8"),
         ]
@@ -178,9 +167,8 @@ def test_two_seeds_that_differ_are_said_to_be_few(tmp_path: Path, count: int) ->
             rows = metric_rows(share)
             samples = start_samples(accuracy=values)
             fake_run(tmp_path, method, "smile", rows, seed=seed, samples=samples)
-    console = Console(width=400, file=StringIO())
-    print_table(load(tmp_path, by_seed=False), console)
-    found = re.findall("two seeds: .* three seeds or more (.*)", console.file.getvalue())  # type: ignore[attr-defined]
+    told = printed_table(load(tmp_path, by_seed=False))
+    found = re.findall("two seeds: .* three seeds or more (.*)", told)
     assert found == (["(varies/smile)"] if count == 2 else [])
 
 

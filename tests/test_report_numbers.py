@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from editbench.figures.theme import Theme, theme_of
 from editbench.report import figure_trade, load, print_table
@@ -20,7 +18,7 @@ from editbench.report.numbers import Numbers, numbers_of
 from editbench.report.paired import paired_differences
 from editbench.report.tables import FLOORS_APART
 from editbench.stats.intervals import bootstrap_mean
-from tests.fake_records import fake_run, metric_rows, report_of, start_samples
+from tests.fake_records import fake_run, metric_rows, printed_table, report_of, start_samples
 from tests.runs_of_samples import ATTRIBUTES, N, one_run, outcomes
 
 
@@ -107,9 +105,7 @@ def test_means_are_the_same_in_terminal_page_csv_latex_and_figures(
             "3 of 4 attributes, 120 starts",
         )
 
-    console = Console(width=400, file=StringIO())
-    print_table(load(root, by_seed=False), console)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = printed_table(load(root, by_seed=False), 400)
     lines = text[text.index("means over the same") : text.index("ranking")].splitlines()[1:]
     split = [re.split(r"\s{2,}", line.strip()) for line in lines if line.strip()]
     terminal = found_means(split[1:], split[0], text)

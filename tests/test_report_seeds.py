@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from rich.console import Console
 
 from editbench.report import load, print_table
 from editbench.report.means import MeanComparison
@@ -24,7 +22,7 @@ from editbench.stats.intervals import (
     shared_seed_spread,
     wilson,
 )
-from tests.fake_records import fake_run, metric_rows, report_of, start_samples
+from tests.fake_records import fake_run, metric_rows, printed_table, report_of, start_samples
 from tests.runs_of_samples import ATTRIBUTES, NO_CONTROL, N, one_run, outcomes
 
 KERNEL = "metric == 'kernel_distance_up'"
@@ -125,9 +123,7 @@ def test_a_method_without_a_control_gets_0_and_takes_no_attribute_from_the_other
     row = main_table(results).set_index(["method", "attribute"]).loc[("rare", "beard")]
     assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(wilson(0, N))
     assert main_table(results)["accuracy"].isna().sum() == 1  # of the method that needs S
-    console = Console(width=200, file=StringIO())
-    print_table(results, console)
-    out = console.file.getvalue()  # type: ignore[attr-defined]
+    out = printed_table(results, 200)
     assert re.search(r"rare +no control +", out) and re.search(r"other +skipped +", out)
     assert "a failure on every start" in out
     assert "no control: rare on beard: no control found" in out

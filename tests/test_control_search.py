@@ -112,6 +112,27 @@ def test_a_cleaner_candidate_is_taken_only_within_5_percent_of_the_best_effect(s
     assert found.effect == pytest.approx(2 * share if chosen else 2.0)
 
 
+def test_a_control_is_chosen_by_the_samples_that_lack_the_class():
+    """What a candidate does to samples of the class would reverse the choice and break a bound."""
+    start = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0]])
+    change = torch.zeros(2, 1, 5, 3)
+    distance = torch.ones(2, 1, 5)
+    lacking = [0, 2]
+    having = [1, 3, 4]
+    change[0, 0, lacking, 0] = torch.tensor([1.0, 2.0])
+    change[0, 0, lacking, 1] = torch.tensor([0.2, -0.4])
+    change[0, 0, having] = torch.tensor([-3.0, 4.0, 4.0])
+    distance[0, 0, having] = 9.0
+    change[1, 0, :, 0] = torch.tensor([0.9, 5.0, 0.9, 5.0, 5.0])
+    effects = Effects(change, (3.0,), start, 10, distance)
+    found = choose_control(effects, BINARY, "a", 1, bounds=Bounds(off_target=0.5, distance=2.0))
+    assert found.candidate == 0 and found.found
+    assert found.effect == pytest.approx((1.0 + 2.0) / 2)
+    # The mean of |0.2| and |-0.4|, and over two other attributes, of which one does not change.
+    assert found.off_target == pytest.approx((0.2 + 0.4) / 2 / 2)
+    assert found.distance == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("best, chosen", [(0.51, 0), (0.53, 1), (0.49, 1)])
 def test_a_cleaner_candidate_below_the_least_effect_does_not_replace_a_control(best, chosen):
     """Candidate 0 moves 'a' by `best` sigma, candidate 1 by 3 % less and the others hardly."""

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from editbench.walk.stride import find_stride, interpolate_stride
 from tests.by_config import run_job
@@ -104,6 +105,22 @@ def test_the_stride_of_a_linear_world_is_that_of_the_closed_form(context, effect
     few = find_stride(replace(context, batch=7), effect, 40)
     assert few.steps == pytest.approx(found.steps, rel=1e-6)
     assert not find_stride(context, 50.0, 9).reached
+
+
+def test_a_stride_is_that_of_the_median_of_the_first_64_tune_samples(context):
+    first = int(context.bank.split("tune", "cpu").index[0])
+
+    class Uneven(AlongColumn):
+        def step(self, walk):
+            # Two of three samples move at the speed of the plain editor, and one at five times it.
+            # The 65th sample and all later ones move too fast to be among those that count.
+            speed = torch.where(walk.start % 3 == 0, 5.0, 1.0)
+            speed = torch.where(walk.start < first + 64, speed, 50.0)
+            return walk.codes + speed[:, None] * (super().step(walk) - walk.codes)
+
+    found = find_stride(replace(context, editor=Uneven(DELTA)), 0.25, 40)
+    plain = find_stride(context, 0.25, 40)
+    assert found.steps == pytest.approx(plain.steps, rel=1e-3)
 
 
 def test_without_a_sample_that_lacks_the_class_there_is_no_stride(context):

@@ -258,13 +258,13 @@ def test_a_run_whose_starts_are_far_warns_in_its_line_and_its_record(tmp_path):
 def test_the_page_warns_of_far_starts_and_tells_the_distances(tmp_path):
     for method in ("alpha", "beta"):
         folder = fake_run(tmp_path, method, "smile")
-        with Record.read(folder).updating():
+        with Record.read(folder).updating() as place:
             made = {
                 "bank_n": 24000,
                 "start_distance": {"target": 0.93, "nearest_other": 0.31},
                 "start_warning": "half of the starts lie more than 0.93 sigma",
             }
-            (folder / Record.PROVENANCE).write_text(json.dumps(made))
+            (place / Record.PROVENANCE).write_text(json.dumps(made))
     text = report_of(tmp_path).read_text()
     assert "median distance is 0.93 σ (smile)" in text
     assert (
@@ -345,10 +345,10 @@ def test_an_attribute_of_a_single_class_is_told_and_no_larger_bank_is_advised(tm
 
 def test_a_world_that_misses_bars_is_named_in_every_table(tmp_path, capsys):
     folder = fake_run(tmp_path, "alpha", "smile")
-    with Record.read(folder).updating():
+    with Record.read(folder).updating() as place:
         card = {"bars": 30, "missed": ["share near the boundary of smile 0.09, below 0.15"]}
         made = {"bank_n": 24000, "world_card": card}
-        (folder / Record.PROVENANCE).write_text(json.dumps(made))
+        (place / Record.PROVENANCE).write_text(json.dumps(made))
     page = report_of(tmp_path)
     print_table(load(tmp_path))
     tables = (page, page.parent / "table.md", page.parent / "latex" / "accuracy.tex")

@@ -1,5 +1,6 @@
 """Metrics of a record: added, changed and failed ones are computed on the walks that are there."""
 
+import errno
 import re
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 
 import editbench as eb
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import file_state, unsealed_folder, write_json
+from editbench.base.files import CannotWrite, file_state, updated_folder, write_json
 from editbench.metrics.crossing_accuracy import CrossingAccuracy
 from editbench.report import load
 from editbench.report.drawings import metric_figures
@@ -65,6 +66,25 @@ def test_a_metric_that_is_added_to_a_finished_run_brings_its_figure(tmp_path):
     )
 
 
+def test_a_finished_record_is_kept_where_its_new_metrics_cannot_be_written(tmp_path, monkeypatch):
+    first = run_job(toy_config(tmp_path))
+    folder = folder_of(toy_config(tmp_path), first)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    more = toy_config(tmp_path, "metric=[crossing_accuracy,dependency_matrix]")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(CannotWrite, match="What was finished is kept"):
+            run_job(more)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not list(tmp_path.glob(".partial-*"))
+    # Its walks are still there.
+    assert run_job(more).reused
+
+
 class Fragile(CrossingAccuracy):
     """A metric that raises what the test asks for."""
 
@@ -112,10 +132,10 @@ def test_a_metric_that_gives_something_else_is_told_what_to_give(tmp_path, monke
 
 def without(folder: Path, name: str, columns: list[str]) -> None:
     """Take columns from a table of a record, as if an older version had written it."""
-    with unsealed_folder(folder):
-        pq.write_table(pq.read_table(folder / name).drop_columns(columns), folder / name)
+    with updated_folder(folder) as place:
+        pq.write_table(pq.read_table(folder / name).drop_columns(columns), place / name)
         # The metrics of that version had another key too.
-        write_json(folder / "metrics.json", {"key": "of an older version"})
+        write_json(place / "metrics.json", {"key": "of an older version"})
 
 
 def test_a_record_of_an_older_version_is_measured_again_or_named_with_the_remedy(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 
 import pytest
 
@@ -14,31 +16,77 @@ from editbench.base.files import (
     read_seal,
     seal_folder,
     sweep_partials,
-    unsealed_folder,
+    updated_folder,
     write_atomic,
 )
 
 
 def test_a_file_that_is_written_within_one_tick_of_the_clock_gets_its_new_checksum(tmp_path):
     """As on a file system that keeps whole seconds."""
-    path = tmp_path / "rows.txt"
+    folder = tmp_path / "record"
+    folder.mkdir()
+    path = folder / "rows.txt"
     path.write_text("old")
     about = path.stat()
-    seal_folder(tmp_path)
-    with unsealed_folder(tmp_path):
-        write_atomic(path, "new")
-        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert check_file(tmp_path, "rows.txt", "").read_text() == "new"
+    seal_folder(folder)
+    with updated_folder(folder) as place:
+        write_atomic(place / "rows.txt", "new")
+        os.utime(place / "rows.txt", ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert check_file(folder, "rows.txt", "").read_text() == "new"
 
 
 def test_a_file_that_is_deleted_on_purpose_is_not_missed_and_one_that_was_gone_is(tmp_path):
+    folder = tmp_path / "record"
+    folder.mkdir()
     for name in ("rows.txt", "log.txt", "codes.txt"):
-        (tmp_path / name).write_text(name)
-    seal_folder(tmp_path)
-    (tmp_path / "codes.txt").unlink()
-    with unsealed_folder(tmp_path):
-        (tmp_path / "log.txt").unlink()
-    assert set(read_seal(tmp_path)["files"]) == {"rows.txt", "codes.txt"}
+        (folder / name).write_text(name)
+    seal_folder(folder)
+    (folder / "codes.txt").unlink()
+    with updated_folder(folder, removed=["log.txt", "never.txt"]):
+        pass
+    assert set(read_seal(folder)["files"]) == {"rows.txt", "codes.txt"}
+    assert not (folder / "log.txt").exists()
+
+
+def test_a_file_that_was_altered_is_not_taken_as_sound_by_an_update_of_another(tmp_path):
+    folder = tmp_path / "record"
+    folder.mkdir()
+    for name in ("rows.txt", "codes.txt"):
+        (folder / name).write_text(name)
+    seal_folder(folder)
+    (folder / "codes.txt").write_text("other")
+    with updated_folder(folder) as place:
+        (place / "rows.txt").write_text("new")
+    with pytest.raises(BadFile, match=r"codes\.txt is truncated or altered"):
+        check_folder(folder, "")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_an_update_that_is_broken_off_leaves_the_folder_as_it_was(error, tmp_path):
+    folder = tmp_path / "record"
+    folder.mkdir()
+    (folder / "rows.txt").write_text("old")
+    seal_folder(folder)
+    with pytest.raises(type(error)), updated_folder(folder) as place:
+        (place / "rows.txt").write_text("new")
+        raise error
+    check_folder(folder, "")
+    assert (folder / "rows.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["record"]
+
+
+def test_a_folder_is_replaced_in_whole_even_if_the_old_one_cannot_be_removed(tmp_path, monkeypatch):
+    """As when the process is killed while it removes the old one."""
+    final = tmp_path / "folder"
+    with atomic_folder(final) as partial:
+        (partial / "old.txt").write_text("old")
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with atomic_folder(final) as partial:
+        (partial / "new.txt").write_text("new")
+    assert [path.name for path in final.iterdir()] == ["new.txt"]
+    monkeypatch.undo()
+    sweep_partials(final)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_two_containers_whose_processes_have_one_number_keep_to_their_own_files(tmp_path):

@@ -17,9 +17,10 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import platformdirs
@@ -210,6 +211,7 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
             unsealed.
     """
     partial = partial_path(final)
+    old = partial_path(final)
     create_folder(final.parent)
     with explain_disk_errors(final):
         partial.mkdir()
@@ -219,13 +221,15 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
                 seal_folder(partial, about)
             for file in (*partial.rglob("*"), partial):
                 _flush_to_disk(file)
-            # A rename does not replace a folder that contains files.
+            # A rename does not replace a folder that contains files. The old folder gets another
+            # name first, since a kill during its removal would leave a part of it.
             if final.exists():
-                shutil.rmtree(final)
+                final.rename(old)
             partial.rename(final)
             _flush_to_disk(final.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def claim_folder(path: Path, keys: str = "") -> Path:
@@ -442,26 +446,40 @@ def compare_checksum(path: Path, expected: str, remedy: str) -> None:
 
 
 @contextmanager
-def unsealed_folder(folder: Path) -> Iterator[None]:
-    """Allow files of a sealed folder to be rewritten or deleted; the folder is sealed again when
-    the block succeeds.
+def updated_folder(folder: Path, removed: Sequence[str] = ()) -> Iterator[Path]:
+    """A place for new versions of files of a sealed folder; they replace the old ones when the block
+    succeeds.
 
-    The seal is removed first, so that a kill at any moment leaves a folder without a seal, which
-    counts as unfinished. Files that the block does not write keep their checksums and are not read.
+    All writing happens beside the folder, so a full disk or Ctrl-C leaves the folder as it was. Then
+    files are only renamed, without the seal: a kill meanwhile leaves a folder that counts as
+    unfinished. Files that the block does not write keep their checksums and are not read.
+
+    Args:
+        folder: sealed, and flat.
+        removed: names of files that are deleted; they need not exist.
+
+    Yields:
+        An empty folder, to write the new files to.
     """
     seal = read_seal(folder)
-    before = {name: file_state(folder / name) for name in seal["files"]}
-    (folder / SEAL).unlink()
-    yield
-    for name, state in before.items():
-        # A file that was missing before stays listed, so that it is still reported as missing.
-        if state is not None and not (folder / name).exists():
-            del seal["files"][name]
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if file.is_file() and before.get(name) != file_state(file):
-            seal["files"][name] = file_sha256(file)
-    write_json(folder / SEAL, seal)
+    with TemporaryDirectory(prefix=f".partial-{folder.name}-", dir=folder.parent) as name:
+        place = Path(name)
+        yield place
+        for file in removed:
+            seal["files"].pop(file, None)
+        for path in place.iterdir():
+            seal["files"][path.name] = file_sha256(path)
+        write_json(place / SEAL, seal)
+        for path in place.iterdir():
+            _flush_to_disk(path)
+        (folder / SEAL).unlink()
+        for file in removed:
+            (folder / file).unlink(missing_ok=True)
+        for path in place.iterdir():
+            if path.name != SEAL:
+                path.replace(folder / path.name)
+        (place / SEAL).replace(folder / SEAL)
+        _flush_to_disk(folder)
 
 
 # -- single files with a checksum file -------------------------------------------------------------

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from editbench.base import identity
@@ -296,17 +295,13 @@ def _observe_kept(job: Job, record: Record) -> Record:
     folder = record.folder
     about = {**record.status, "reason": METRICS_MISSING, Record.UNOBSERVED: False}
     sweep_partials(folder)
-    # Observed elsewhere, since an interruption while a record is updated loses it.
-    with TemporaryDirectory(prefix=f".partial-{folder.name}-", dir=folder.parent) as place:
+    with record.updating() as place:
         try:
             with explain_disk_errors(folder, OF_RECORDS):
-                observe(job, fit_again(job), record.provenance(), Path(place))
+                observe(job, fit_again(job), record.provenance(), place)
         except (Exception, SystemExit) as error:
             raise EditbenchError(_located_reason(error)) from error
-        with record.updating():
-            for file in Path(place).iterdir():
-                write_atomic(folder / file.name, file.read_bytes())
-            records.write_status(folder, **about)
+        records.write_status(place, **about)
     return Record.read(folder)
 
 

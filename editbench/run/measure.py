@@ -197,21 +197,18 @@ def refresh_metrics(record: Record, settings: Settings) -> tuple[Record, list[st
     if not is_outdated(record, settings):
         return record, []
     removed: list[str] = []
-    # Computed before the update removes the seal: a record without a seal counts as unfinished, and
-    # the failure or interruption of a metric would then lose the walks.
     trajectories = record.trajectories()
     config = record.config()
     if record.has(Record.ROWS):
         removed = [name for name in config.get("metric") or {} if name not in settings.metrics]
     config["metric"] = settings.plain["metric"]
     measured = compute_metrics(record.folder, trajectories, settings)
-    with record.updating() as folder:
+    # The log describes the earlier failure of a record that was only walked.
+    with record.updating(removed=[Record.LOG]) as place:
         # Figures and papers of the metrics are looked up there.
-        records.write_config(folder, config)
-        measured.write(folder)
+        records.write_config(place, config)
+        measured.write(place)
         if record.walked:
             about = {key: value for key, value in record.status.items() if key not in OUTCOME}
-            records.write_status(folder, "done", **about)
-            # The log describes the earlier failure.
-            (folder / Record.LOG).unlink(missing_ok=True)
+            records.write_status(place, "done", **about)
     return Record.read(record.folder), removed

@@ -23,7 +23,7 @@ from editbench.base.files import (
     compare_checksum,
     read_json,
     read_seal,
-    unsealed_folder,
+    updated_folder,
     write_atomic,
     write_json,
 )
@@ -193,10 +193,10 @@ class Record:
         return read_json(self.path(self.METRICS)).get("key", "") if self.has(self.METRICS) else ""
 
     @contextmanager
-    def updating(self) -> Iterator[Path]:
-        """The folder, to rewrite some of its files; it is sealed again when the block succeeds."""
-        with unsealed_folder(self.folder):
-            yield self.folder
+    def updating(self, removed: Sequence[str] = ()) -> Iterator[Path]:
+        """A place for new versions of some files, see `updated_folder`."""
+        with updated_folder(self.folder, removed) as place:
+            yield place
 
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:

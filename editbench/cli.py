@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
+from typing import TypeGuard
 
 from editbench.base.allocator import keep_freed_memory
 from editbench.base.errors import EditbenchError, UnknownName
@@ -97,12 +98,26 @@ def _run_guarded(words: list[str]) -> int:
         except (Exception, KeyboardInterrupt) as error:
             if interrupts or isinstance(error, KeyboardInterrupt):
                 return _end_stopped(words)
+            if _is_refused_path(error):
+                print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+                return FAILED
             if not isinstance(error, EditbenchError):
                 raise
             print(f"error: {error}", file=sys.stderr)
             if isinstance(error, UnknownName):
                 return WRONG_USAGE
             return FAILED
+
+
+def _is_refused_path(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the system refused a path, as for a folder that may not be entered, a name that is too
+    long or a full disk.
+
+    A path on the command line may be tested anywhere. A file that is missing is not included: where
+    this can be due to the user, there is an explanation of its own.
+    """
+    is_named = isinstance(error, OSError) and error.filename is not None
+    return is_named and not isinstance(error, FileNotFoundError)
 
 
 @contextmanager

@@ -352,6 +352,20 @@ def test_a_full_disk_is_told_with_the_words_of_its_command(tmp_path, monkeypatch
     assert "free some space, or set cache=DIR to a folder on another disk" in error
 
 
+def test_a_disk_that_is_full_as_a_sweep_begins_is_told_with_the_folder(
+    tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        # Of a write, whose error names no file.
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("omegaconf.OmegaConf.save", full)
+    words = toy_words(tmp_path)
+    assert main(["run", "-m", *words, "method=along", "attribute=a,b"]) == 1
+    (folder,) = (tmp_path / ".sweeps").iterdir()
+    assert f"error: the disk is full: could not write {folder}. What" in capsys.readouterr().err
+
+
 def test_an_error_of_the_disk_survives_the_way_out_of_a_worker():
     error = CannotWrite(Path("there"), errno.EACCES, "cache=DIR")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
@@ -386,6 +400,27 @@ def test_a_file_in_the_way_of_the_output_is_told_before_any_work(place, tmp_path
         assert main(command) == 1
         out, err = capsys.readouterr()
         assert f"{way} is a file; give a folder" in err and out == ""
+
+
+def test_a_path_that_the_system_refuses_is_told_without_a_traceback(tmp_path, capsys):
+    """Here a name of more than 255 bytes, which stops root too; a folder that may not be entered
+    takes the same way.
+    """
+    refused = tmp_path / ("x" * 256)
+    words = toy_words(refused)
+    for command in (
+        ["run", *words, "method=along", "attribute=a"],
+        ["run", *words, "-m", "method=along", "attribute=a,b"],
+        ["plan", *words, "-m", "method=along", "attribute=a,b"],
+        ["report", str(refused)],
+        ["report", str(tmp_path), "--out", str(refused)],
+        ["report", "--compare", str(refused), str(tmp_path)],
+        ["run", "method=random", "attribute=smile", "--config-dir", str(refused)],
+    ):
+        assert main(command) == 1, command
+        out, err = capsys.readouterr()
+        assert err.startswith(f"error: {refused}") and err.count("\n") == 1 and out == ""
+        assert os.strerror(errno.ENAMETOOLONG) in err
 
 
 def test_bank_builds_describes_and_imports(tmp_path, editbench):

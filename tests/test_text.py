@@ -35,7 +35,7 @@ from editbench.base.text import path_key, printable, read_text
 from editbench.cli import main
 from editbench.inversion.images import FolderImages
 from editbench.networks import registry
-from editbench.report import Results
+from editbench.report import Results, load
 from editbench.run import answer_cache
 from editbench.run.compose import compose_settings
 from editbench.studies.scorer_check.sources import FolderPictures
@@ -113,6 +113,16 @@ def test_a_folder_that_parquet_cannot_open_is_refused_before_work(tmp_path: Path
         ):
             compose_settings([f"{key}='{ugly}'"])
     assert usable_folder(tmp_path / "ré σ") == tmp_path / "ré σ" and not ugly.exists()
+
+
+def test_a_report_on_such_a_folder_calls_no_record_damaged(tmp_path: Path) -> None:
+    """The folder may have been named on another machine, with another encoding."""
+    fake_run(tmp_path / "runs", "alpha", "smile")
+    runs = tmp_path / UGLY
+    (tmp_path / "runs").rename(runs)
+    with pytest.raises(EditbenchError, match="bytes that are not UTF-8") as error:
+        load(runs)
+    assert "Delete" not in str(error.value) and "choose another folder" in str(error.value)
 
 
 def test_what_people_write_is_read_as_utf8_with_or_without_a_mark(tmp_path: Path) -> None:

@@ -168,15 +168,20 @@ def usable_folder(path: str | Path) -> Path:
         The path.
 
     Raises:
-        EditbenchError: it, or a folder above it, is a file; or its name is not UTF-8, which the
+        EditbenchError: it, or a folder above it, is a file; the system refuses it, as for a name that
+            is too long or a folder that may not be entered; or its name is not UTF-8, which the
             libraries of these formats cannot open.
     """
     path = Path(path)
     for place in (path, *path.parents):
-        # Missing folders are made below the nearest one that exists.
-        if place.is_dir():
-            break
-        if place.exists():
+        try:
+            # Missing folders are made below the nearest one that exists.
+            if place.is_dir():
+                break
+            is_file = place.exists()
+        except OSError as error:
+            raise EditbenchError(f"{path}: {error.strerror}; give another folder") from error
+        if is_file:
             where = "" if place == path else f"{path}: "
             raise EditbenchError(f"{where}{place} is a file; give a folder")
     if str(path) != printable(str(path)):

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from editbench.base.compute_options import is_gpu
 from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import usable_folder
 from editbench.report.newest import notes_of, older_records
 from editbench.report.no_control import count_failures
 from editbench.report.seeds import pool_seeds
@@ -228,7 +229,7 @@ def load(
         newest: whether to read only one record of each job, see editbench.report.newest.
 
     Raises:
-        EditbenchError: the folder is missing or has no record at all.
+        EditbenchError: the folder is missing, has no record at all, or has a name that is not UTF-8.
     """
     root = Path(root)
     if not root.is_dir():
@@ -236,6 +237,8 @@ def load(
         raise EditbenchError(
             f"the runs folder '{root}' {found}; name the folder that a sweep wrote to"
         )
+    # Before any record is read, which would count as damaged.
+    usable_folder(root)
     read: dict[str, _RunFiles] = {}
     problems: list[Problem] = []
     parts: dict[str, Any] = {}

@@ -167,11 +167,13 @@ def run_sweep(
         follower = Follower(sweep.folder, sweep.own, at_once)
         numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
         try:
-            if task is job_task:
-                numbers = _finish_found_jobs(sweep, composer, follower)
-            if numbers:
-                with _followed(task, follower, launcher, submitted) as followed:
-                    _launch_jobs(sweep, numbers, hydra.config_loader, master, followed)
+            # Hydra's errors about a full disk do not name the file.
+            with explain_disk_errors(sweep.folder, "out=DIR"):
+                if task is job_task:
+                    numbers = _finish_found_jobs(sweep, composer, follower)
+                if numbers:
+                    with _followed(task, follower, launcher, submitted) as followed:
+                        _launch_jobs(sweep, numbers, hydra.config_loader, master, followed)
         except KeyboardInterrupt:
             interrupted = True
         except Exception as error:

@@ -271,6 +271,25 @@ def test_a_worker_speaks_into_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> 
             print_message("job: σ")
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_no_file_gets_the_number_of_a_stream_that_is_missing(number: int) -> None:
+    """A worker process would take it for its own standard error, and end."""
+    # The child has the other two streams of this process.
+    code = (
+        "import os, sys\n"
+        "from editbench.base.output import steady_output\n"
+        "with steady_output():\n"
+        "    low = min(os.pipe()) < 3\n"
+        f"    sys.exit(low or not os.get_inheritable({number}))\n"
+    )
+    child = os.fork()
+    if child == 0:
+        os.close(number)
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 def test_streams_are_put_back_whatever_happens() -> None:
     before = (sys.stdout, sys.stderr)
     with pytest.raises(RuntimeError), steady_output() as output:

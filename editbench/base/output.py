@@ -57,6 +57,20 @@ class Output:
         return getattr(self._stream, name)
 
 
+def _open_missing_streams() -> None:
+    """Open the null device in place of every standard stream that the process was started without.
+
+    Otherwise the next file or pipe gets the number of that stream, and a worker process takes it for
+    its own standard error.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The system gives the lowest free number, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
 @contextmanager
 def steady_output() -> Iterator[Output]:
     """Replace standard output and standard error by an `Output` within the block.
@@ -64,6 +78,7 @@ def steady_output() -> Iterator[Output]:
     Yields:
         Standard output.
     """
+    _open_missing_streams()
     before = (sys.stdout, sys.stderr)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         # A stream is None if the process was started without it.

@@ -334,6 +334,16 @@ def test_bad_input_gets_a_clear_message(
         read_key(tmp_path)
 
 
+def test_a_key_with_a_changed_method_is_refused(study: Path, tmp_path: Path) -> None:
+    """Two methods that have changed sides would have each other's votes."""
+    text = (study / "key.json").read_text()
+    swapped = text.replace('"left": "quickest"', '"left": "laziest"', 1)
+    assert swapped != text
+    (tmp_path / "key.json").write_text(swapped)
+    with pytest.raises(EditbenchError, match=r"not the key of a study .*checksum differs"):
+        read_key(tmp_path)
+
+
 # -- the command -----------------------------------------------------------------------------------
 def test_the_command_from_runs_to_tables(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as pads
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from editbench.bank.bank import Bank
 from editbench.base.errors import BadFile, EditbenchError, Unsupported, reason_of
+from editbench.base.files import read_checked
 from editbench.base.images import to_host_bytes
 from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
@@ -90,7 +91,7 @@ class Redraw:
             self.settings, self.bank_id, self.networks, self.edits.attribute, type(editor)
         ):
             if path.is_file():  # without it, the check of the pictures tells whether it was needed
-                editor.load_state(load_file(path))
+                editor.load_state(load(read_checked(path)))
         return editor
 
     @torch.no_grad()

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
-from editbench.base.errors import EditbenchError
-from editbench.base.files import atomic_folder, digest, file_sha256, write_atomic, write_json
+from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.files import (
+    atomic_folder,
+    digest,
+    file_sha256,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from editbench.base.progress import progress
 from editbench.report.strips import PIXELATED, picture
 from editbench.report.templates import page_environment
@@ -309,7 +315,8 @@ def read_key(folder: Path) -> dict:
     """
     path = folder / "key.json"
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))
+        # A single changed letter could swap the two methods of a question.
+        key = read_json(path)
         fits = (
             key["format"] == f"{FORMAT} key"
             and key["version"] == VERSION
@@ -322,7 +329,7 @@ def read_key(folder: Path) -> dict:
         if not fits or set(key["asked"]) - set(ASKED):
             raise ValueError("not a key of this version")
     # Errors that other JSON raises when it is read as a key.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (BadFile, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EditbenchError(
             f"{path} is not the key of a study ({error}): name the folder that `editbench human "
             "make` wrote, with its key.json"

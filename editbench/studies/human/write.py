@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from editbench.base.files import write_atomic
+from editbench.base.errors import BadFile
+from editbench.base.files import read_json, write_atomic
 from editbench.base.text import printable
 from editbench.report import typeset
 from editbench.report.cells import MISSING
@@ -245,14 +245,14 @@ def write_analysis(found: Analysis, folder: Path) -> None:
 def _unseen(study: Path) -> list[str]:
     """The share of starts that never crossed, which no win rate is about."""
     try:
-        rows = json.loads((study / "manifest.json").read_text(encoding="utf-8"))["coverage"]
+        rows = read_json(study / "manifest.json")["coverage"]
         return [
             f"{row['method']} on {row['attribute']}: {row['starts'] - row['crossed']} of "
             f"{row['starts']} starts never reached the target and were not shown"
             for row in rows
         ]
     # A manifest that is lost costs this note and not the analysis.
-    except (OSError, ValueError, KeyError, TypeError):
+    except (BadFile, KeyError, TypeError):
         return [
             "manifest.json is not readable, so it is unknown how many starts never reached the target"
         ]

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import struct
 import zlib
@@ -21,6 +22,7 @@ from PIL import Image
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.cli import main
 from editbench.worlds.datasets.images import ImageFolder, Unreadable, load_picture
+from editbench.worlds.datasets.opening import Reading, open_data
 from editbench.worlds.datasets.pack import pack
 from editbench.worlds.datasets.packed import Epochs, Packed
 from editbench.worlds.datasets.training import split
@@ -302,6 +304,36 @@ def test_a_damaged_pack_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path.write_bytes(content[:-1])
     with pytest.raises(BadFile, match="missing or damaged"):
         Packed(out)
+
+
+def test_a_pack_with_damaged_indices_is_not_finished_with_wrong_labels(tmp_path: Path) -> None:
+    root, size = folder(tmp_path), 4 * 3 * R * R
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pack(ImageFolder(root, "folders"), whole, R, shard_bytes=size)
+    pack(ImageFolder(root, "folders"), parts, R, shard_bytes=size)
+    (parts / "dataset.json").unlink()  # as after a kill before the end
+    kept = parts / "shard-00001" / "kept.npy"
+    rows = np.load(kept)
+    np.save(kept, rows[::-1])
+    with pytest.raises(BadFile, match=r"kept\.npy is truncated or altered .* delete") as error:
+        pack(ImageFolder(root, "folders"), parts, R)
+    # As the message says.
+    assert f"delete {kept.parent} and" in str(error.value)
+    shutil.rmtree(kept.parent)
+    pack(ImageFolder(root, "folders"), parts, R)
+    assert sums(parts) == sums(whole)
+
+
+def test_a_training_refuses_a_damaged_picture(tmp_path: Path) -> None:
+    data = pack(ImageFolder(folder(tmp_path), "folders"), tmp_path / "out", R)
+    reading = Reading()
+    assert len(open_data(data.folder, reading, None, tmp_path / "cache")) == len(data)
+    path = data.folder / "shard-00000" / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadFile, match=r"images\.npy: its checksum has changed"):
+        open_data(data.folder, reading, None, tmp_path / "cache")
 
 
 def test_many_shards_keep_few_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

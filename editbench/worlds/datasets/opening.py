@@ -74,6 +74,7 @@ def open_data(path: Path, reading: Reading, resolution: int | None, cache: Path)
 
     Raises:
         EditbenchError: an option contradicts the packed data set.
+        BadFile: a part of the packed data set is missing or was altered.
     """
     if (path / DATASET).exists():
         data = _open_packed(path, reading, resolution)
@@ -85,6 +86,8 @@ def open_data(path: Path, reading: Reading, resolution: int | None, cache: Path)
         folder = cache / "datasets" / f"{path.resolve().stem}-{key}"
         data = pack(source, folder, size, reading.max_broken)
         print(f"data: {data.folder}, {describe(data)}")
+    # A training reads every picture many times; this reads each once.
+    data.verify()
     if data.attributes is None:
         return data
     # A data set is packed with all labels, and each training selects its own.

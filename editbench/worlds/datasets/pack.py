@@ -26,6 +26,7 @@ import numpy as np
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import (
     atomic_folder,
+    compare_checksum,
     digest,
     explain_disk_errors,
     file_sha256,
@@ -133,6 +134,7 @@ def _write_shards(
                     about = {
                         "rows": len(block.kept),
                         "sha256": file_sha256(partial / "images.npy"),
+                        "kept_sha256": file_sha256(partial / "kept.npy"),
                         "problems": block.problems,
                         "enlarged": block.enlarged,
                     }
@@ -168,7 +170,11 @@ def _finish(source: Source, out: Path, resolution: int, shards: int, max_broken:
     if labels is not None:
         rows = []
         for k in range(shards):
-            rows.append(np.load(shard_folder(out, k) / "kept.npy", allow_pickle=False))
+            folder = shard_folder(out, k)
+            # Other indices would give the pictures the labels of others.
+            remedy = f"delete {folder} and start again: only this shard is packed again"
+            compare_checksum(folder / "kept.npy", parts[k].get("kept_sha256", ""), remedy)
+            rows.append(np.load(folder / "kept.npy", allow_pickle=False))
         kept = np.concatenate(rows)
         # In memory first, since the checksum is that of the written bytes.
         buffer = io.BytesIO()

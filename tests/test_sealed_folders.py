@@ -102,6 +102,25 @@ def test_two_containers_whose_processes_have_one_number_keep_to_their_own_files(
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+@pytest.mark.parametrize("way", ["file", "link", "dangling"])
+def test_what_has_the_name_of_a_folder_is_replaced_and_a_linked_folder_is_kept(way, tmp_path):
+    final = tmp_path / "folder"
+    other = tmp_path / "other"
+    if way == "file":
+        final.write_text("in the way")
+    else:
+        final.symlink_to(other)
+    if way == "link":
+        other.mkdir()
+        (other / "rows.txt").write_text("elsewhere")
+    with atomic_folder(final) as partial:
+        (partial / "rows.txt").write_text("new")
+    assert (final / "rows.txt").read_text() == "new" and not final.is_symlink()
+    if way == "link":
+        assert (other / "rows.txt").read_text() == "elsewhere"
+    assert not list(tmp_path.glob(".partial-*"))
+
+
 @pytest.mark.parametrize("name", ["folder", "smile[open]"])
 def test_partial_files_of_a_killed_writer_are_swept(name, tmp_path):
     final = tmp_path / name

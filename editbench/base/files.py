@@ -228,13 +228,13 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
                 _flush_to_disk(file)
             # A rename does not replace a folder that contains files. The old folder gets another
             # name first, since a kill during its removal would leave a part of it.
-            if final.exists():
+            if os.path.lexists(final):
                 final.rename(old)
             partial.rename(final)
             _flush_to_disk(final.parent)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            for path in (partial, old):
+                _remove(path)
 
 
 def claim_folder(path: Path, keys: str = "") -> Path:
@@ -273,10 +273,15 @@ def sweep_partials(final: Path) -> None:
     """Remove partial files of killed writers of `final`. Hold the lock of `final` when calling."""
     # Escaped, since the name of an attribute may have brackets.
     for stale in final.parent.glob(f".partial-{glob.escape(final.name)}-*"):
-        if stale.is_dir():
-            shutil.rmtree(stale, ignore_errors=True)
-        else:
-            stale.unlink(missing_ok=True)
+        _remove(stale)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder as far as possible; it need not exist."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

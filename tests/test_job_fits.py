@@ -1,6 +1,9 @@
 """Fits of a job: found in the cache, charged, kept where the job ends after them, and held to their contract."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +19,7 @@ from editbench.run import stages
 from editbench.run.loading import load_bank
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.walk.editor import FitReport
+from editbench.walk.editor import FitData, FitReport
 from tests.by_config import folder_of, record_of, run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 
@@ -182,6 +185,35 @@ def test_what_an_editor_asks_of_teacher_and_generator_is_charged(tmp_path):
     steps = (pd.read_parquet(tmp_path / outcome.run_id / "trajectory.parquet")["step"] > 0).sum()
     assert diligent["labels_used"] == plain["labels_used"] + 30 + steps
     assert diligent["generator_calls"] == plain["generator_calls"] + 30 + steps
+
+
+class Meeting(AlongColumn):
+    """Decodes three samples in its fit, at the same time as another job if there can be one."""
+
+    barrier = threading.Barrier(2, timeout=2)
+
+    def fit(self, data: FitData) -> FitReport:
+        space = data.generator.latent_space
+        # If nobody comes, the barrier is broken, and nobody waits at it again.
+        with suppress(threading.BrokenBarrierError):
+            self.barrier.wait()
+        data.generator.decode(Codes(space, data.fit.codes(space)[:3]))
+        with suppress(threading.BrokenBarrierError):
+            self.barrier.wait()
+        return FitReport(labels=0)
+
+
+def test_jobs_in_two_threads_are_charged_for_their_own_samples_alone(tmp_path):
+    """As when a notebook runs two sweeps in the background."""
+    run_job(toy_config(tmp_path))  # makes the bank
+    target = f"{__name__}.Meeting"
+    configs = [toy_config(tmp_path, f"seed={seed}", _target_=target) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(run_job, configs))
+    for config, outcome in zip(configs, outcomes):
+        assert outcome.status == "done", outcome.reason
+        made = Record.read(folder_of(config, outcome)).provenance()
+        assert made["fit_generator_calls"] == 3
 
 
 class Changing(AlongColumn):

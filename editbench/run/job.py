@@ -6,6 +6,7 @@ Running the same job again finds the record.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -59,6 +60,9 @@ from editbench.walk.spec import EngineSpec
 # What chooses the folder of the records; the demo has an option for it.
 OF_RECORDS = "out=DIR (demo: --out DIR)"
 METRICS_MISSING = "its metrics are missing: the same command computes them"
+# The threads of a process share its networks, which count what a job decodes and scores: the costs
+# of two jobs at a time would be mixed up.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def find_job(settings: Settings) -> Outcome | None:
@@ -169,7 +173,7 @@ def _found(job: Job, folder: Path) -> Outcome | None:
 
 
 def run_job(settings: Settings) -> Outcome:
-    """Run one job, or find its record.
+    """Run one job, or find its record. Of the threads of a process, one runs its job at a time.
 
     An error during the job leads to a record with the status 'failed'. Ctrl-C is not caught.
 
@@ -179,6 +183,12 @@ def run_job(settings: Settings) -> Outcome:
             folder of the records cannot be written; or an observation or a metric failed on the
             walks of an existing record.
     """
+    with _ONE_AT_A_TIME:
+        return _run_or_find(settings)
+
+
+def _run_or_find(settings: Settings) -> Outcome:
+    """`run_job`, in one thread at a time."""
     root = settings.out
     # Checked first: with offline=true a missing file is reported before any time is spent.
     require_files(settings.plain)

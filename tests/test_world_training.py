@@ -252,6 +252,21 @@ def test_a_checkpoint_without_a_discriminator_is_refused(tmp_path: Path) -> None
         read_start(tmp_path / "checkpoint.pt", 8)
 
 
+def test_a_training_does_not_go_on_from_weights_of_which_one_bit_has_changed(
+    tmp_path: Path,
+) -> None:
+    t = trainer()
+    path = tmp_path / "checkpoint.pt"
+    t.save(path)
+    weights = next(t.g.parameters()).detach().numpy().tobytes()
+    content = path.read_bytes()
+    position = content.index(weights)
+    changed = content[position] ^ 1
+    path.write_bytes(content[:position] + bytes([changed]) + content[position + 1 :])
+    with pytest.raises(BadFile, match=r"checkpoint.pt: not a complete checkpoint"):
+        check_checkpoint(path, CONFIG, OPTIONS)
+
+
 def test_the_card_shows_pictures_that_are_not_square() -> None:
     pictures = torch.linspace(-1, 1, SHEET)[:, None, None, None].expand(-1, 1, 4, 6)
     shown = sheet(iter(pictures.split(10)))

@@ -31,6 +31,7 @@ from editbench.base.files import create_folder, write_atomic
 from editbench.base.seeding import normals, uniforms
 from editbench.networks.scorer import Scorer
 from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config
+from editbench.networks.torchscript import check_whole, open_archive
 from editbench.worlds.capture import StepGraphs, adam, load_optimiser, set_rate
 from editbench.worlds.discriminator import Discriminator
 from editbench.worlds.linearity import LinearTerm
@@ -481,6 +482,9 @@ def read_checkpoint(path: Path) -> dict:
     if not path.is_file():
         raise BadFile(f"{path}: no such checkpoint; {remedy}")
     try:
+        # torch compares no checksum of the archive.
+        with open_archive(path) as archive:
+            check_whole(path, archive)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler may stumble over damaged bytes in any way
         raise BadFile(f"{path}: not a complete checkpoint; {remedy}") from error

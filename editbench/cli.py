@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -171,6 +172,10 @@ def run_command(words: list[str]) -> int:
         return FINE
     if words[0] not in COMMANDS:
         raise UnknownName("command", words[0], COMMANDS)
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise EditbenchError("the current folder was deleted: change to another one") from error
     from editbench.base.user_code import search_configuration
 
     # Also for commands that compose no configuration: a report imports the figures of metrics.

@@ -423,6 +423,23 @@ def test_a_path_that_the_system_refuses_is_told_without_a_traceback(tmp_path, ca
         assert os.strerror(errno.ENAMETOOLONG) in err
 
 
+def test_a_current_folder_that_was_deleted_is_told(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    try:
+        for words in (["run", "method=random", "attribute=smile"], ["report"], ["list"]):
+            assert main(words) == 1
+            assert capsys.readouterr().err == (
+                "error: the current folder was deleted: change to another one\n"
+            )
+        assert main(["--version"]) == 0
+    finally:
+        # What runs after this test needs a folder.
+        os.chdir(tmp_path)
+
+
 def test_bank_builds_describes_and_imports(tmp_path, editbench):
     built = editbench("bank", *toy_words(tmp_path))
     assert built.returncode == 0 and "1000 samples" in built.stdout and "samples in" in built.stderr

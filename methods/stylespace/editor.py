@@ -15,7 +15,7 @@ from torch import Tensor
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
-from editbench.base.validation import check_choice, check_kind
+from editbench.base.validation import check_at_least, check_choice, check_kind, check_positive
 from editbench.methods.shared.control_search import (
     MIN_EFFECT,
     Effects,
@@ -100,9 +100,12 @@ class StyleSpace(Editor):
                 f"exemplars={exemplars}: at least {MIN_EXEMPLARS} are needed to estimate a spread, "
                 "or null for all positives"
             )
-        if candidates < 1 or samples < 1 or not strengths or min(strengths) <= 0 or step <= 0:
+        check_at_least("candidates", candidates, 1)
+        check_at_least("samples", samples, 1)
+        check_positive("step", step)
+        if not strengths or min(strengths) <= 0:
             raise EditbenchError(
-                "candidates, samples, strengths (both signs are tried) and step must be positive"
+                f"strengths={list(strengths)} must be positive numbers; both signs are tried"
             )
         if channels is not None and not _are_counts(channels):
             raise EditbenchError(

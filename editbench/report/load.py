@@ -22,7 +22,7 @@ from editbench.base.compute_options import is_gpu
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.files import usable_folder
 from editbench.report.newest import notes_of, older_records
-from editbench.report.no_control import count_failures
+from editbench.report.no_control import count_failures, failures_by_seed
 from editbench.report.seeds import pool_seeds
 from editbench.report.settings import add_settings
 from editbench.run.record import Record
@@ -47,9 +47,8 @@ ARROW_TYPES = {
     "int64": pa.int64(),
     "object": pa.bool_(),
 }
-# Columns that pooling adds: the number of seeds, their part of a number's variance, and the number of
-# each seed over the same starts, as (seed, number); None for a single seed.
-SEED_COLUMNS = {"seeds": 1, "seed_variance": 0.0, "seed_means": None}
+# Columns that pooling adds: the number of seeds, and their part of a number's variance.
+SEED_COLUMNS = {"seeds": 1, "seed_variance": 0.0}
 # Versions that wrote records without the key `floor` had only this floor.
 OLD_FLOOR = "random"
 # Costs in the provenance of a record. editbench.report.costs has those that tables show.
@@ -115,6 +114,8 @@ class Results:
         provenance: run_id -> provenance.
         problems: what could not be read.
         notes: which records were left out in favour of newer ones of the same jobs.
+        by_seed: if seeds are pooled, (run_id, `key_of` of an accuracy or AD) -> values (starts,
+            seeds) of the starts that have one for every seed.
     """
 
     root: Path
@@ -125,6 +126,7 @@ class Results:
     provenance: dict[str, dict] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    by_seed: dict[tuple[str, tuple], pd.DataFrame] = field(default_factory=dict)
 
     @cached_property
     def run_records(self) -> list[dict[str, Any]]:
@@ -139,7 +141,8 @@ class Results:
         # Runs that differ only in the seed walk from the same starts.
         runs = add_settings(self.runs, self.configs, by_seed=False)
         rows, samples = count_failures(runs, self.rows, self.samples)
-        return replace(self, rows=rows, samples=samples)
+        by_seed = self.by_seed | failures_by_seed(runs, samples)
+        return replace(self, rows=rows, samples=samples, by_seed=by_seed)
 
     def kept(self, which: pd.Series) -> Results:
         """The results of some rows of `runs`, without anything of the others.
@@ -277,11 +280,14 @@ def load(
     problems += mixed_versions(table, _join(versions, VERSION_TYPES))
     problems += mixed_networks(table, provenance)
     read_tables = partial(_read_tables, root)
+    values: dict[tuple[str, tuple], pd.DataFrame] = {}
     if by_seed:
         rows, samples = read_tables(table.loc[table["status"] == "done", "run_id"])
     else:
-        table, rows, samples = pool_seeds(table, read_tables, ("learned", *COST_KEYS))
-    return Results(root, table, rows, samples, configs, provenance, tuple(problems), tuple(notes))
+        table, rows, samples, values = pool_seeds(table, read_tables, ("learned", *COST_KEYS))
+    return Results(
+        root, table, rows, samples, configs, provenance, tuple(problems), tuple(notes), values
+    )
 
 
 def require_readable(results: Results) -> None:

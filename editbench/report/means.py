@@ -23,7 +23,7 @@ import pandas as pd
 
 from editbench.figures.theme import Theme, display_name
 from editbench.report.load import Results
-from editbench.report.paired import seed_spreads, start_values
+from editbench.report.paired import start_values
 from editbench.report.tables import AT_EFFECT, floors_reached, readable, scalars_of
 from editbench.stats.intervals import (
     DRAWS,
@@ -31,9 +31,11 @@ from editbench.stats.intervals import (
     percentiles,
     resampled_sums,
     seed_draws,
+    seed_spread,
     shared_seed_spread,
     wilson,
 )
+from editbench.walk.rows import KEY_COLUMNS
 
 LEAST = 0.5  # least share of the attributes; a mean over fewer would be over a biased selection
 SHARED = 10  # least starts per attribute; a bootstrap over fewer has too few different draws
@@ -269,11 +271,12 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanC
         kept.append(floor)
         for attribute, wide in values.items():
             values[attribute] = wide.assign(**{floor: series[floor, attribute]})
+    seeds = _values_by_seed(results, table, metric, values)
     return replace(
         without,
         values=values,
-        spreads=_spreads(results, metric),
-        shared_spreads=_shared_spreads(results, table, metric, list(values)),
+        spreads={cell: seed_spread(own.to_numpy()) for cell, own in seeds.items()},
+        shared_spreads=_shared_spreads(seeds, list(values)),
         methods=tuple(methods),
         floors=tuple(kept),
         lacking=lacking,
@@ -383,43 +386,50 @@ def _readable_values(
     }
 
 
-def _spreads(results: Results, metric: str) -> dict[tuple[str, str], SeedSpread]:
-    """(method, attribute) -> what its seeds add to the variance of the number."""
-    label = {run["run_id"]: (run["label"], run["attribute"]) for run in results.run_records}
-    return {
-        label[run]: spread
-        for (run, key), spread in seed_spreads(results, (metric,)).items()
-        if run in label
-    }
-
-
-def _shared_spreads(
-    results: Results, table: pd.DataFrame, metric: str, attributes: Sequence[str]
-) -> dict[str, SeedSpread]:
-    """Method -> what effects of its seeds on all attributes together add to the variance of its mean.
+def _values_by_seed(
+    results: Results, table: pd.DataFrame, metric: str, values: Mapping[str, pd.DataFrame]
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """What the seeds of a number have at the starts that its means are over.
 
     Args:
         results: of one setting.
         table: their `main_table`.
         metric: the number.
+        values: attribute -> (starts, methods) of the means.
+
+    Returns:
+        (method, attribute) -> (starts, seeds); only for several seeds.
+    """
+    # AD may have been measured at several effects.
+    effects = dict(zip(table["run_id"], table["ad_at_effect"]))
+    cells = {run["run_id"]: (run["label"], run["attribute"]) for run in results.run_records}
+    found = {}
+    for (run, key), by_seed in results.by_seed.items():
+        fields = dict(zip(KEY_COLUMNS, key))
+        at_effect = fields["x"] is None or fields["x"] == effects.get(run)
+        if run in cells and fields["metric"] == metric and at_effect:
+            method, attribute = cells[run]
+            if attribute in values and method in values[attribute]:
+                found[method, attribute] = by_seed.loc[values[attribute].index]
+    return found
+
+
+def _shared_spreads(
+    seeds: Mapping[tuple[str, str], pd.DataFrame], attributes: Sequence[str]
+) -> dict[str, SeedSpread]:
+    """Method -> what effects of its seeds on all attributes together add to the variance of its mean.
+
+    Args:
+        seeds: of `_values_by_seed`.
         attributes: that the means are over.
     """
-    rows = results.rows
-    rows = rows[(rows["metric"] == metric) & rows["seed_means"].notna()]
-    # AD may have been measured at several effects.
-    effect = rows["run_id"].map(dict(zip(table["run_id"], table["ad_at_effect"])))
-    rows = rows[~np.isfinite(rows["x"]) | (rows["x"] == effect)]
-    by_run = {run: dict(means) for run, means in zip(rows["run_id"], rows["seed_means"])}
-    cells: dict[str, list[dict[int, float]]] = {}
-    for run in results.run_records:
-        if run["run_id"] in by_run and run["attribute"] in attributes:
-            cells.setdefault(run["label"], []).append(by_run[run["run_id"]])
     found = {}
-    for method, own in cells.items():
+    for method in {method for method, _ in seeds}:
+        own = [seeds[method, name] for name in attributes if (method, name) in seeds]
         # A search may have found no control for some seeds on some attributes.
-        seeds = sorted(set.intersection(*(set(cell) for cell in own)))
-        if len(own) == len(attributes) and seeds:
-            means = np.array([[cell[seed] for cell in own] for seed in seeds])
+        shared = sorted(set.intersection(*(set(values.columns) for values in own)))
+        if len(own) == len(attributes) and shared:
+            means = np.stack([values[shared].mean().to_numpy() for values in own], 1)
             found[method] = shared_seed_spread(means)
     return found
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from editbench.stats.intervals import wilson
+from editbench.walk.rows import key_of
 
 SHARES = ("accuracy", "success_rate")  # metrics that are shares of all starts
 
@@ -43,13 +44,32 @@ def count_failures(
             samples[samples["run_id"].isin(others)],
             [run["run_id"]],
         )
-        seeds = run["seeds"]
-        by_seed = tuple((seed, 0.0) for seed in seeds) if len(seeds) > 1 else None
-        means = pd.Series([by_seed] * len(zeros), index=zeros.index, dtype=object)
-        zeros = zeros.assign(seeds=len(seeds), seed_variance=0.0, seed_means=means)
-        more_rows.append(zeros)
+        more_rows.append(zeros.assign(seeds=len(run["seeds"]), seed_variance=0.0))
         more_samples.append(starts)
     return joined(rows, more_rows), joined(samples, more_samples)
+
+
+def failures_by_seed(
+    runs: pd.DataFrame, samples: pd.DataFrame
+) -> dict[tuple[str, tuple], pd.DataFrame]:
+    """Accuracy of the starts and seeds of cells without any control, which is 0.
+
+    Args:
+        runs: see `editbench.report.load.Results`, with pooled seeds.
+        samples: of `count_failures`.
+
+    Returns:
+        As `by_seed` of `Results`.
+    """
+    found = {}
+    accuracy = samples[samples["metric"] == "accuracy"]
+    for run in runs[(runs["status"] == "skipped") & (runs["no_control"] > 0)].to_dict("records"):
+        own = accuracy[accuracy["run_id"] == run["run_id"]]
+        if len(own) and len(run["seeds"]) > 1:
+            key = key_of(own.iloc[0].to_dict())
+            zeros = pd.DataFrame(0.0, index=own["start"].to_numpy(), columns=list(run["seeds"]))
+            found[str(run["run_id"]), key] = zeros
+    return found
 
 
 def failures(

@@ -1,7 +1,8 @@
 """Differences between all pairs of methods on the starts that they share.
 
 If several seeds of a method are pooled, the value of a start is the mean over the seeds, and the
-method's draws include the variance due to its seeds (`editbench.stats.intervals.seed_draws`).
+method's draws include the variance that its seeds add on the shared starts
+(`editbench.stats.intervals.seed_draws`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from editbench.stats.intervals import (
     percentiles,
     resampled_means,
     seed_draws,
+    seed_spread,
     two_sided,
 )
 from editbench.walk.rows import KEY_COLUMNS, key_of
@@ -72,7 +74,6 @@ def paired_table(
     if results.samples.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     values = keyed_values(results, metrics)
-    spreads = seed_spreads(results, metrics)
     # Keys may contain None, which cannot be compared with a number, so they are sorted as text.
     keys = sorted({key for _, key in values}, key=lambda key: (metrics.index(key[0]), str(key)))
     rows = []
@@ -81,10 +82,15 @@ def paired_table(
         runs = sorted(zip(group["label"], group["run_id"]))
         for key in keys:
             having = {label: values[run, key] for label, run in runs if (run, key) in values}
-            seeds = {label: spreads[run, key] for label, run in runs if (run, key) in spreads}
+            by_seed = {
+                label: results.by_seed[run, key]
+                for label, run in runs
+                if (run, key) in results.by_seed
+            }
             fields = dict(zip(KEY_COLUMNS, key))
             about = [fields[name] for name in ("metric", "variant", "network", "x")]
-            for pair, found in paired_differences(pd.DataFrame(having).sort_index(), seeds).items():
+            table = pd.DataFrame(having).sort_index()
+            for pair, found in paired_differences(table, by_seed).items():
                 rows.append((setting, attribute, *about, *pair, *found))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -145,13 +151,14 @@ def seed_spreads(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, 
 
 
 def paired_differences(
-    table: pd.DataFrame, spreads: Mapping[str, SeedSpread] | None = None, draws: int = DRAWS
+    table: pd.DataFrame, by_seed: Mapping[str, pd.DataFrame] | None = None, draws: int = DRAWS
 ) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:
     """Paired differences of all pairs of columns.
 
     Args:
         table: (starts, methods), NaN if a method lacks a start.
-        spreads: method -> what its seeds add to the variance of its mean; only for several seeds.
+        by_seed: method -> values (starts, seeds) whose means over the seeds are its column; only for
+            several seeds.
         draws: least number of bootstrap draws; many pairs need more.
 
     Returns:
@@ -175,7 +182,7 @@ def paired_differences(
         return {pair: (0, *(float("nan"),) * 5) for pair in pairs}
     # For a pair with few common starts, a draw may contain none of them and is then NaN.
     means = resampled_means(gaps, max(draws, PER_PAIR * len(pairs)), stream="paired")
-    means += _seed_part(pairs, len(means), spreads or {})
+    means += _seed_part(table.index, pairs, held, by_seed or {}, len(means))
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = np.where(held[used], gaps, 0.0).sum(0) / n
     low, high = percentiles(means)
@@ -197,15 +204,35 @@ def paired_differences(
 
 
 def _seed_part(
-    pairs: list[tuple[str, str]], draws: int, spreads: Mapping[str, SeedSpread]
+    starts: pd.Index,
+    pairs: list[tuple[str, str]],
+    held: np.ndarray,
+    by_seed: Mapping[str, pd.DataFrame],
+    draws: int,
 ) -> np.ndarray:
-    """(draws, pairs) deviations due to seeds, for the draws of each difference."""
-    # One random stream per method, since its seeds are the same in every pair.
-    own = {
-        name: seed_draws(spreads.get(name, SeedSpread()), draws, "paired", name)
-        for name in {name for pair in pairs for name in pair}
-    }
-    return np.stack([own[a] - own[b] for a, b in pairs], 1)
+    """Deviations due to seeds, for the draws of each difference.
+
+    Args:
+        starts: (n,) of the rows of `held`.
+        pairs: of methods.
+        held: (n, pairs) bool, the starts that both methods of a pair have.
+        by_seed: as for `paired_differences`.
+        draws: number of draws.
+
+    Returns:
+        (draws, pairs).
+    """
+    found = np.zeros((draws, len(pairs)))
+    for name, table in by_seed.items():
+        values = table.reindex(starts).to_numpy(np.float64)
+        # One random stream per method, since its seeds are the same in every pair.
+        unit = seed_draws(SeedSpread(1.0, values.shape[1]), draws, "paired", name)
+        for k, (a, b) in enumerate(pairs):
+            if name in (a, b):
+                spread = seed_spread(values[held[:, k]])
+                deviation = np.sqrt(spread.variance) * unit
+                found[:, k] += deviation if name == a else -deviation
+    return found
 
 
 def find_leaders(

@@ -20,7 +20,7 @@ success are over them too, and other numbers over the seeds with a control.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,13 +42,31 @@ from editbench.walk.rows import KEY_COLUMNS, join_notes, key_of
 CELL = ["setting", "label", "attribute"]  # runs that agree in these differ only in the seed
 # Run ids of finished runs -> their rows and samples.
 ReadTables = Callable[[list[str]], tuple[pd.DataFrame, pd.DataFrame]]
+# Numbers that are compared on the starts that methods share, where the seeds may differ by more or
+# less than on all starts.
+COMPARED = ("accuracy", "ad_at")
 LARGEST = ("peak_memory_mb",)  # the maximum over seeds, since a machine must have that much
 ROUNDING = 1e-6  # relative tolerance for whether a row is the mean of its samples
 
 
-def pool_seeds(
-    runs: pd.DataFrame, read_tables: ReadTables, costs: tuple[str, ...]
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+class Pooled(NamedTuple):
+    """Cells in place of runs.
+
+    Attributes:
+        runs: one row per cell, with the run id of its first finished seed.
+        rows: of cells, with `seeds` and `seed_variance`, what the choice of seeds adds to the
+            variance of the value.
+        samples: of cells, one per start.
+        by_seed: see `editbench.report.load.Results`.
+    """
+
+    runs: pd.DataFrame
+    rows: pd.DataFrame
+    samples: pd.DataFrame
+    by_seed: dict[tuple[str, tuple], pd.DataFrame]
+
+
+def pool_seeds(runs: pd.DataFrame, read_tables: ReadTables, costs: tuple[str, ...]) -> Pooled:
     """Pool the runs that differ only in the seed.
 
     Only the tables of one cell are in memory at a time.
@@ -57,13 +75,8 @@ def pool_seeds(
         runs: one row per run, as in `editbench.report.load.Results`.
         read_tables: reads the rows and the samples of finished runs, by their run ids.
         costs: columns of `runs` that are averaged over seeds, including `learned`.
-
-    Returns:
-        One row per cell, with the run id of its first finished seed; the rows of cells, with
-        `seeds`, `seed_variance` (what the choice of seeds adds to the variance of the value) and
-        `seed_means` ((seed, mean) of every seed, over the starts of all seeds);
-        and the samples of cells, one per start.
     """
+    by_seed: dict[tuple[str, tuple], pd.DataFrame] = {}
     cells = []
     pooled_rows = []
     pooled_samples = []
@@ -83,13 +96,18 @@ def pool_seeds(
             rows = _joined_rows(rows, by_start, done, without, group)
             samples = _joined_samples(by_start, samples)
             rows["run_id"] = samples["run_id"] = cell["run_id"]
+            seed_of = dict(zip(group["run_id"], group["seed"]))
+            for key, table in by_start.items():
+                if key[0] in COMPARED:
+                    by_seed[str(cell["run_id"]), key] = table.dropna().rename(columns=seed_of)
         pooled_rows.append(rows)
         pooled_samples.append(samples)
     none_rows, none_samples = read_tables([])
-    return (
+    return Pooled(
         pd.DataFrame(cells, columns=runs.columns).reset_index(drop=True),
         joined(none_rows, pooled_rows),
         joined(none_samples, pooled_samples),
+        by_seed,
     )
 
 
@@ -194,8 +212,7 @@ def _joined_rows(
         counts = np.array([one["count"] for one in part], np.float64)
         table = tables.get(key)
         if table is not None and _is_mean(table[list(by_run)], values, counts):
-            seeds = [seed_of[run] for run in by_run]
-            pooled = _of_starts(table[list(by_run)].to_numpy(np.float64), seeds)
+            pooled = _of_starts(table[list(by_run)].to_numpy(np.float64))
         else:
             pooled = _of_numbers(part)
         found.append(row | pooled | {"note": _joined_note(part, seed_of)})
@@ -219,13 +236,8 @@ def _is_mean(table: pd.DataFrame, values: np.ndarray, counts: np.ndarray) -> boo
     return bool(np.allclose(means, values, rtol=ROUNDING, atol=ROUNDING))
 
 
-def _of_starts(values: np.ndarray, seeds: list[int]) -> dict[str, Any]:
-    """Value, interval and count of a number, from the values of single starts.
-
-    Args:
-        values: (starts, S).
-        seeds: (S,) numbers of the seeds.
-    """
+def _of_starts(values: np.ndarray) -> dict[str, Any]:
+    """Value, interval and count of a number, from the values (starts, S) of single starts."""
     values = values[np.isfinite(values).all(1)]
     if not len(values):
         return {"value": np.nan, "low": np.nan, "high": np.nan, "count": 0.0}
@@ -239,7 +251,6 @@ def _of_starts(values: np.ndarray, seeds: list[int]) -> dict[str, Any]:
         "count": float(len(values)),
         "seeds": spread.seeds,
         "seed_variance": spread.variance,
-        "seed_means": tuple(zip(seeds, values.mean(0).tolist())),
     }
 
 

@@ -38,7 +38,6 @@ from editbench.stats.intervals import (
     percentiles,
     resampled_sums,
     seed_draws,
-    seed_spread,
     two_sided,
 )
 from editbench.studies.side_by_side.pairing import Pair, Pairing, pair_folders
@@ -180,7 +179,7 @@ class FolderNumbers:
         # Curves without values of single starts are left out: many rows that cannot be tested.
         rows = rows[rows["x"].isna() | rows["metric"].isin([*metrics, AT_EFFECT])]
         tables = _grouped_tables(rows, samples)
-        _, pooled_rows, _ = pool_seeds(runs, tables, ("learned", *COST_KEYS))
+        pooled_rows = pool_seeds(runs, tables, ("learned", *COST_KEYS)).rows
         self.without_control = set(runs.loc[runs["no_control"] > 0, "run_id"])
         # Cells without any control are not pooled: the failures of all seeds are the same.
         failed = self.without_control & {self.first_run(cell) for cell in cells}
@@ -418,8 +417,7 @@ def mean_with_interval(values: pd.DataFrame, draws: int) -> tuple[int, float, fl
     """
     # The mean is the difference of a pair whose other side is zero.
     pair = pd.DataFrame({"values": values.mean(axis=1), "zero": 0.0})
-    spreads = {"values": seed_spread(values.to_numpy(np.float64))}
-    [(n, mean, low, high, p, _)] = paired_differences(pair, spreads, draws).values()
+    [(n, mean, low, high, p, _)] = paired_differences(pair, {"values": values}, draws).values()
     return n, mean, low, high, p
 
 

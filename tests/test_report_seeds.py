@@ -323,3 +323,35 @@ def test_spread_of_seeds_is_that_of_the_analysis_of_variance(n: int) -> None:
     # With one start of all seeds: the means 1, 3 and 3 of the seeds, whose variance is 4 / 3.
     few = np.array([[1.0, 2.0, 3.0], [np.nan, 4.0, np.nan]])
     assert seed_spread(few).variance == pytest.approx(4 / 3 / 3)
+
+
+def test_a_mean_of_ad_has_the_variance_of_its_seeds_at_the_effect_and_the_shared_starts(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    hits = outcomes(0.5, 0)
+    # Three seeds that differ more at the later half of the starts, and much more at another effect.
+    seeds = 0.4 + 0.1 * rng.normal(size=3) * np.linspace(0, 1, N)[:, None]
+    seeds = seeds + rng.normal(0, 0.01, (N, 3))
+    other = 0.8 + rng.normal(size=3) + rng.normal(0, 0.01, (N, 3))
+    reached = np.where(np.arange(N) < N // 2, 0.5, np.nan)
+    for seed in range(3):
+        rows = metric_rows(hits.mean(), seeds[:, seed].mean(), n=N)
+        extra = rows[rows["metric"] == "ad_at"].assign(x=2.0, value=other[:, seed].mean())
+        samples = start_samples(accuracy=hits, ad_at=seeds[:, seed])
+        samples["x"] = np.where(samples["metric"] == "ad_at", 1.0, np.nan)
+        more = start_samples(ad_at=other[:, seed]).assign(x=2.0)
+        fake_run(
+            tmp_path,
+            "several",
+            "smile",
+            pd.concat([rows, extra]),
+            samples=pd.concat([samples, more]),
+            seed=seed,
+        )
+    one_run(tmp_path, "one", "smile", hits, reached)
+    numbers = numbers_of("", load(tmp_path, by_seed=False))
+    spread = numbers.compared["ad_at"].spreads["several", "smile"]
+    expected = seed_spread(seeds[: N // 2])
+    assert spread.variance == pytest.approx(expected.variance, rel=1e-6)
+    assert spread.variance < 0.5 * seed_spread(seeds).variance

@@ -366,6 +366,16 @@ def test_a_disk_that_is_full_as_a_sweep_begins_is_told_with_the_folder(
     assert f"error: the disk is full: could not write {folder}. What" in capsys.readouterr().err
 
 
+def test_a_file_that_a_sweep_may_not_write_is_told_by_its_own_name(tmp_path, monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/file")
+
+    monkeypatch.setattr("omegaconf.OmegaConf.save", refused)
+    words = toy_words(tmp_path)
+    assert main(["run", "-m", *words, "method=along", "attribute=a,b"]) == 1
+    assert "error: cannot write /elsewhere/file (Permission denied)" in capsys.readouterr().err
+
+
 def test_an_error_of_the_disk_survives_the_way_out_of_a_worker():
     error = CannotWrite(Path("there"), errno.EACCES, "cache=DIR")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

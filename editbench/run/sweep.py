@@ -168,7 +168,7 @@ def run_sweep(
         numbers = list(range(len(jobs)))  # of the jobs that the launcher gets
         try:
             # Hydra's errors about a full disk do not name the file.
-            with explain_disk_errors(sweep.folder, "out=DIR"):
+            with _explained_disk(sweep.folder):
                 if task is job_task:
                     numbers = _finish_found_jobs(sweep, composer, follower)
                 if numbers:
@@ -437,13 +437,17 @@ def _is_explained(error: Exception) -> bool:
 
 
 @contextmanager
-def _explained_disk() -> Iterator[None]:
-    """Explain errors of folders that cannot be written, which Hydra does not explain."""
+def _explained_disk(folder: Path = Path(".")) -> Iterator[None]:
+    """Explain errors of folders that cannot be written, which Hydra does not explain.
+
+    Args:
+        folder: named if the error itself names no file.
+    """
     try:
         yield
     except OSError as error:
         # The folder of a sweep is inside `out`, unless hydra.sweep.dir is set.
-        with explain_disk_errors(Path(error.filename or "."), "out=DIR"):
+        with explain_disk_errors(Path(error.filename or folder), "out=DIR"):
             raise
 
 

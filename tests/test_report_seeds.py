@@ -63,6 +63,17 @@ def test_seeds_are_one_cell_with_the_mean_over_starts_and_seeds(tmp_path: Path) 
     assert row["off_target_flips_low"] < row["off_target_flips"]
 
 
+def test_a_part_of_the_results_has_the_values_by_seed_of_its_own_cells_alone(
+    tmp_path: Path,
+) -> None:
+    for k, method in enumerate(("a", "b")):
+        seeded(tmp_path, method, np.stack([outcomes(0.5, 2 * k), outcomes(0.6, 2 * k + 1)], 1))
+    results = load(tmp_path, by_seed=False)
+    part = results.kept(results.runs["method"] == "b")
+    assert {run for run, _ in results.by_seed} == set(results.runs["run_id"])
+    assert {run for run, _ in part.by_seed} == set(part.runs["run_id"])
+
+
 def test_seeds_without_a_control_are_failures_on_every_start(tmp_path: Path) -> None:
     values = np.stack([outcomes(0.6, seed) for seed in range(3)], 1)
     ads = [np.full(N, ad) for ad in (0.2, 0.3, 0.4)]

@@ -161,6 +161,7 @@ class Results:
             samples=self.samples[self.samples["run_id"].isin(keep)],
             configs={run: one for run, one in self.configs.items() if run in seeds},
             provenance={run: one for run, one in self.provenance.items() if run in seeds},
+            by_seed={key: values for key, values in self.by_seed.items() if key[0] in keep},
         )
 
     def by_setting(self) -> list[tuple[str, Results]]:

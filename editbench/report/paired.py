@@ -133,23 +133,6 @@ def start_values(
     }
 
 
-def seed_spreads(results: Results, metrics: tuple[str, ...]) -> dict[tuple[str, tuple], SeedSpread]:
-    """What the seeds of each number add to its variance.
-
-    Args:
-        results: of any settings; only pooled seeds have a spread.
-        metrics: names in the rows of the metrics.
-
-    Returns:
-        (run_id, `key_of` of the number) -> spread, only for numbers over several seeds.
-    """
-    rows = results.rows[results.rows["metric"].isin(metrics) & (results.rows["seeds"] > 1)]
-    return {
-        (str(row["run_id"]), key_of(row)): SeedSpread(row["seed_variance"], int(row["seeds"]))
-        for row in rows.to_dict("records")
-    }
-
-
 def paired_differences(
     table: pd.DataFrame, by_seed: Mapping[str, pd.DataFrame] | None = None, draws: int = DRAWS
 ) -> dict[tuple[str, str], tuple[int, float, float, float, float, float]]:

@@ -27,7 +27,6 @@ from editbench.report.paired import (
     SIGNIFICANCE,
     keyed_values,
     paired_differences,
-    seed_spreads,
 )
 from editbench.report.seeds import ROUNDING, ReadTables, pool_seeds
 from editbench.report.tables import AT_EFFECT
@@ -185,9 +184,7 @@ class FolderNumbers:
         failed = self.without_control & {self.first_run(cell) for cell in cells}
         rows = joined(pooled_rows, [rows[rows["run_id"].isin(failed)]])
         self.floors = dict(zip(runs["run_id"], runs["floor"]))
-        pooled = replace(results, runs=runs, rows=rows, samples=samples)
-        self.samples = keyed_values(pooled, metrics)
-        self.spreads = seed_spreads(pooled, metrics)
+        self.samples = keyed_values(replace(results, samples=samples), metrics)
         self.rows: dict[str, dict[tuple, dict[Any, Any]]] = {}
         for row in rows.to_dict("records"):
             self.rows.setdefault(str(row["run_id"]), {})[key_of(row)] = row
@@ -240,7 +237,8 @@ class FolderNumbers:
             cell: of the number.
             key: of the number, see `key_of`.
         """
-        return self.spreads.get((self.first_run(cell), key), SeedSpread())
+        row = self.of(cell)[key]
+        return SeedSpread(row["seed_variance"], int(row["seeds"]))
 
 
 def side_by_side(first: Path, second: Path, by_seed: bool = False) -> SideBySide:

@@ -70,6 +70,17 @@ def test_codes_may_be_in_double_precision(runs):
     assert torch.equal(run.edit(double, 2).values, run.edit(start, 2).values)
 
 
+def test_an_edit_has_the_precision_of_its_run_after_a_job_with_another_one(runs, monkeypatch):
+    run = runs["interfacegan", "smile"]
+    start = eb.codes(run.generator(), count=2)
+    run.edit(start, 1)
+    # On a GPU, the precision is a mode of the process.
+    modes = []
+    monkeypatch.setattr("editbench.run.edit.use_precision", lambda *mode: modes.append(mode))
+    run.edit(start, 1)
+    assert modes == [("fp32", "cpu")]
+
+
 def test_no_codes_are_edited_to_no_codes(runs):
     run = runs["interfacegan", "smile"]
     assert len(run.edit(eb.codes(run.generator(), count=0), 2)) == 0

@@ -11,6 +11,7 @@ from torch import Tensor
 from editbench.bank.starts import Starts
 from editbench.base.batches import Batches
 from editbench.base.errors import EditbenchError, SpaceMismatch, Unsupported
+from editbench.base.precision import use_precision
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_at_least
 from editbench.inversion.walks import adapt_to_codes
@@ -76,6 +77,8 @@ class FittedRun:
             UnknownName: the attribute has no such class.
             EditbenchError: `target` is needed, or `steps` is negative.
         """
+        # A mode of the process, which another job may have changed since.
+        use_precision(self.settings.precision, self.settings.device)
         check_at_least("steps", steps, 0)
         self._check_codes(codes)
         # Codes that were published as float64 arrays.

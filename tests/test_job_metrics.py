@@ -146,8 +146,11 @@ def test_a_record_of_an_older_version_is_measured_again_or_named_with_the_remedy
     assert f"{folder}/rows.parquet lacks the columns count, note, as" in problem.reason
     assert "the `editbench run` that made it computes them again" in problem.reason
     assert f"delete {folder}" in problem.reason
+    # What a process left that was killed while it measured again.
+    (tmp_path / f".partial-{folder.name}-killed").mkdir()
     # As the message says.
     assert run_job(cfg).reused
+    assert not list(tmp_path.glob(".partial-*"))
     assert load(tmp_path).problems == ()
     # Nothing can compute the walks from the rest of the record.
     without(folder, "trajectory.parquet", ["crossed", "stopped"])

@@ -304,7 +304,6 @@ def _observe_kept(job: Job, record: Record) -> Record:
     """
     folder = record.folder
     about = {**record.status, "reason": METRICS_MISSING, Record.UNOBSERVED: False}
-    sweep_partials(folder)
     with record.updating() as place:
         try:
             with explain_disk_errors(folder, OF_RECORDS):

@@ -23,6 +23,7 @@ from editbench.base.files import (
     compare_checksum,
     read_json,
     read_seal,
+    sweep_partials,
     updated_folder,
     write_atomic,
     write_json,
@@ -194,7 +195,8 @@ class Record:
 
     @contextmanager
     def updating(self, removed: Sequence[str] = ()) -> Iterator[Path]:
-        """A place for new versions of some files, see `updated_folder`."""
+        """A place for new versions of some files, see `updated_folder`. Hold the lock of the folder."""
+        sweep_partials(self.folder)
         with updated_folder(self.folder, removed) as place:
             yield place
 

@@ -197,10 +197,15 @@ class Runs:
             known = [f"[{row.label}, {row.attribute}, {row.seed}]" for row in table.itertuples()]
             raise UnknownName("run", f"[{', '.join(map(str, key))}]", known)
         if len(chosen) > 1:
-            labels = [f"{row.label}, seed {row.seed}" for row in chosen.itertuples()]
+            # The name of a setting has the seed if there are several.
+            known = []
+            for row in chosen.to_dict("records"):
+                setting = row["setting"] or f"seed {row['seed']}"
+                known.append(f"{row['run_id']} ({row['label']}, {setting})")
             raise EditbenchError(
-                f"{len(chosen)} runs of {method} on {attribute}: {'; '.join(labels)}. Give the "
-                "seed as a third key, or the label instead of the method"
+                f"{len(chosen)} runs of {method} on {attribute}: {'; '.join(known)}. Give the "
+                "seed as a third key, or the label instead of the method, or open one by its "
+                f"folder: Run('{self._results.root / str(chosen['run_id'].iloc[0])}')"
             )
         return Run(self._results.root / str(chosen["run_id"].iloc[0]))
 

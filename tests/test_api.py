@@ -93,7 +93,7 @@ def test_a_run_found_by_the_interface_is_the_commands_own(here, capfd):
 def test_the_table_holds_the_rows_of_every_record(here):
     runs = eb.load("runs")
     table = runs.table()
-    assert not {"seeds", "seed_variance", "seed_means"} & set(table)  # of pooled seeds
+    assert not {"seeds", "seed_variance"} & set(table)  # of pooled seeds
     for run in runs:
         mine = table[table["run_id"] == run.folder.name]
         stored = pd.read_parquet(run.folder / "rows.parquet")
@@ -122,6 +122,17 @@ def test_a_strip_shows_the_record_s_pictures(here):
         eb.strip(run, start=4)
     with pytest.raises(EditbenchError, match="which run"):
         eb.strip(pd.DataFrame(), start=0)
+
+
+def test_of_several_runs_with_one_name_each_is_told_with_what_distinguishes_it(tmp_path):
+    for starts in (100, 200):
+        fake_run(tmp_path, "random", "smile", starts_n=starts, tag=f"of{starts}")
+    with pytest.raises(EditbenchError) as error:
+        eb.load(tmp_path)["random", "smile"]
+    for starts in (100, 200):
+        assert f"random-smile-s0-of{starts} (random, starts.n {starts})" in str(error.value)
+    (folder,) = re.findall(r"open one by its folder: Run\('(.*)'\)", str(error.value))
+    assert eb.Run(folder).method == "random"
 
 
 def test_wrong_names_have_the_nearest_right_one(here):

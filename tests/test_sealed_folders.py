@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from editbench.base.errors import BadFile
 from editbench.base.files import (
+    CannotWrite,
     atomic_folder,
     check_file,
     check_folder,
@@ -86,6 +88,25 @@ def test_a_folder_is_replaced_in_whole_even_if_the_old_one_cannot_be_removed(tmp
     assert [path.name for path in final.iterdir()] == ["new.txt"]
     monkeypatch.undo()
     sweep_partials(final)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_get_its_name(tmp_path, monkeypatch):
+    """As on a full disk, where a folder may have no room for another entry."""
+    final = tmp_path / "folder"
+    with atomic_folder(final) as partial:
+        (partial / "old.txt").write_text("old")
+    rename = Path.rename
+
+    def refused(path, target):
+        if (path / "new.txt").exists():
+            raise OSError(errno.ENOSPC, "full")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(CannotWrite), atomic_folder(final) as partial:
+        (partial / "new.txt").write_text("new")
+    assert (final / "old.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 

@@ -233,6 +233,9 @@ def atomic_folder(final: Path, about: Mapping[str, Any] | None = None) -> Iterat
             partial.rename(final)
             _flush_to_disk(final.parent)
         finally:
+            # The second of the two renames failed, as on a full disk.
+            if os.path.lexists(old) and not os.path.lexists(final):
+                old.rename(final)
             for path in (partial, old):
                 _remove(path)
 

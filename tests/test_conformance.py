@@ -76,6 +76,7 @@ BROKEN = {  # file -> the one check that fails, and the remedy that its message 
     "spoils_the_data": ("pure", ".clone() before writing"),
     "single_precision": ("dtype_device", "end with .to(walk.codes)"),
     "forgets": ("state", "put everything that `step`, `codes` and `check` read into `state`"),
+    "keeps_an_object": ("state", "wrap numbers with torch.tensor(x, dtype=torch.float64)"),
     "tunes_from_the_fit": ("state", "put everything that `tune` reads into `state`"),
     "peeks_at_the_judge": ("blind", "do not search the stack, gc or the disk"),
     "peeks_at_the_test_split": (

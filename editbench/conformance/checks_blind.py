@@ -12,6 +12,7 @@ from torch import Tensor
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts
 from editbench.base.spaces import Codes, Space
+from editbench.conformance.checks_state import need_storable
 from editbench.conformance.compare import spelled_out
 from editbench.conformance.subject import Fit, Served, Subject
 from editbench.conformance.testbeds import SPEC, Testbed
@@ -60,6 +61,7 @@ class Recorder:
 def blind(subject: Subject) -> str:
     """Fit and walk twice, under two judges and test splits; nothing may differ or be touched."""
     served = subject.need_served()[0]
+    need_storable(subject, served.editor)
     testbed = served.fit.testbed
     again = subject.again
     difference = ""

@@ -11,7 +11,7 @@ from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
 from editbench.conformance.subject import NO_REASON, Fit, Subject
 from editbench.conformance.testbeds import bare_generator, copied
-from editbench.conformance.verdicts import Failed, Warned, describe_error, must_not_raise
+from editbench.conformance.verdicts import Failed, Skipped, Warned, describe_error, must_not_raise
 from editbench.run.fits import storable
 from editbench.walk.editor import Editor, Walk
 
@@ -133,6 +133,24 @@ def _check_storable(tensors: object) -> None:
         ) from None
 
 
+def need_storable(subject: Subject, editor: Editor) -> None:
+    """Skip a check that would fail for one reason alone, that a fit cannot be stored.
+
+    Args:
+        subject: watches.
+        editor: fitted.
+
+    Raises:
+        Skipped: its state is nothing that the cache of fits can hold.
+    """
+    with subject.watch.running(0):
+        tensors = editor.state()
+    try:
+        _check_storable(tensors)
+    except Failed:
+        raise Skipped("a fit cannot be stored; see `state`") from None
+
+
 def restored(subject: Subject, fitted: Fit, tensors: dict[str, Tensor]) -> Editor:
     """A new editor that was loaded from stored state and never fitted.
 
@@ -186,7 +204,7 @@ def skip(subject: Subject) -> str:
             )
     if subject.refused and not found:
         return "; ".join(f"{name}: {reason}" for name, reason in subject.refused.items())
-    subject.need_served()
+    need_storable(subject, subject.need_served()[0].editor)
     without_class = _without_a_class(subject)
     return f"{without_class}; {_without_the_space(subject)}"
 

@@ -360,6 +360,19 @@ def test_a_forgotten_folder_is_suggested(tmp_path, capsys):
     assert f"--config-dir {group}: no folder 'method' in it" in capsys.readouterr().err
 
 
+def test_the_folder_that_should_have_been_given_is_named(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "my_conf" / "method" / "mine_direction.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("name: mine_direction\n")
+    monkeypatch.chdir(tmp_path)
+    # The name resembles `direction`, which is not meant.
+    for given in ([], ["--config-dir", "my_conf/method"]):
+        assert main(["run", *given, "method=mine_direction", "attribute=smile"]) == 2
+        told = capsys.readouterr().err
+        assert "my_conf/method/mine_direction.yaml exists: give --config-dir my_conf " in told
+        assert "Did you mean" not in told
+
+
 def test_an_experiment_of_a_folder_needs_its_line(tmp_path):
     file = tmp_path / "experiment" / "mine.yaml"
     file.parent.mkdir()

@@ -6,6 +6,7 @@ wrong name is reported at once.
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -297,11 +298,32 @@ def _named_options(value: str) -> list[str]:
     return parts
 
 
+class FolderNotGiven(UnknownName):
+    """An option of the user, whose folder was not given.
+
+    Args:
+        group: of the option.
+        name: of the option.
+        folder: that has it.
+    """
+
+    def __init__(self, group: str, name: str, folder: Path) -> None:
+        super().__init__(group, name, [])
+        # The nearest of the known names would not help: this option exists.
+        self.message = (
+            f"unknown {group} '{name}', but {folder / group / name}.yaml exists: give --config-dir "
+            f"{folder} (config_dirs in Python)"
+        )
+
+
 def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path]) -> None:
     known = option_names(group, more)
     ours = option_names(group)
     for name in names:
         if name not in known:
+            folder = _folder_with(group, name, more)
+            if folder is not None:
+                raise FolderNotGiven(group, name, folder)
             raise UnknownName(group, name, known, advice=_advice_on_folders(group, more))
         places = {(folder / group / f"{name}.yaml").resolve() for folder in more}
         files = sorted(place for place in places if place.is_file())
@@ -318,6 +340,26 @@ def _check_options_exist(group: str, names: Sequence[str], more: Sequence[Path])
                 )
             check_content(group, file)
             check_place(group, file)
+
+
+def _folder_with(group: str, name: str, more: Sequence[Path]) -> Path | None:
+    """A folder that should have been given with --config-dir, since it has the wanted option.
+
+    Args:
+        group: of the option.
+        name: of the option.
+        more: the configuration folders that were given; one may be a group's own folder.
+
+    Returns:
+        A folder in the current folder, or the parent of a given one; None if there is none.
+    """
+    # `glob` passes over folders that cannot be read.
+    inside = sorted(Path().glob(f"*/{glob.escape(group)}/{glob.escape(name)}.yaml"))
+    candidates = [file.parent.parent for file in inside] + [folder.parent for folder in more]
+    for folder in candidates:
+        if (folder / group / f"{name}.yaml").is_file():
+            return folder
+    return None
 
 
 def _advice_on_folders(group: str, more: Sequence[Path]) -> str:

@@ -24,6 +24,7 @@ from editbench.base.conf import check_folders, describe_options, groups, quoted
 from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.base.spaces import Codes
+from editbench.base.user_code import search_folders
 from editbench.base.validation import check_at_least
 from editbench.inversion.store import Inversion
 from editbench.networks.generator import Generator
@@ -374,8 +375,7 @@ class Run:
         Args:
             device: 'cpu', 'cuda', 'cuda:1'.
         """
-        settings = Settings.from_config(self.config())
-        return load_networks(settings.with_values(device=device)).generator
+        return load_networks(self._settings(device)).generator
 
     def judge(self, device: str = "cpu") -> Scorer:
         """The judge of the job, for all attributes of its scorer, see `editbench.judge`.
@@ -383,8 +383,7 @@ class Run:
         Args:
             device: 'cpu', 'cuda', 'cuda:1'.
         """
-        settings = Settings.from_config(self.config())
-        return load_networks(settings.with_values(device=device)).judge
+        return load_networks(self._settings(device)).judge
 
     def edit(self, codes: Codes, steps: float, target: str | int | None = None) -> Codes:
         """Edit codes of your own with the method of the job, as it was fitted.
@@ -427,8 +426,22 @@ class Run:
             )
         device = str(codes.values.device)
         if device not in self._fitted:
+            _search_current_folder()
             self._fitted[device] = FittedRun(self._record, device)
         return self._fitted[device].edit(codes, steps, target)
+
+    def _settings(self, device: str) -> Settings:
+        """Settings of the job on this device."""
+        _search_current_folder()
+        return Settings.from_config(self.config()).with_values(device=device)
+
+
+def _search_current_folder() -> None:
+    """Let modules of the user's own be found that a job found in its working folder.
+
+    Python itself searches the folder of the script, which may be another one.
+    """
+    search_folders(Path.cwd())
 
 
 def _folders(config_dirs: Folders) -> list[Path]:

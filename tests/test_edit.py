@@ -1,5 +1,8 @@
 """Codes of one's own, edited with the method of a finished run."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,6 +132,7 @@ def test_what_cannot_be_edited_is_said(runs):
     wrong = [
         (lambda: run.edit(start.values, 1), WrongType, "edit takes Codes, .* not Tensor"),
         (lambda: run.edit(start, -1), EditbenchError, "steps=-1 must be at least 0"),
+        (lambda: run.edit(start, "2"), WrongType, "steps='2' must be a number, at least 0"),
         (lambda: run.edit(start, 1, "smilling"), UnknownName, "smiling"),
         (
             lambda: run.edit(Codes(Space.S, start.values), 1),
@@ -162,3 +166,69 @@ def test_only_a_finished_run_of_the_present_code_edits(runs, tmp_path):
     other._record.status["run_id"] = "interfacegan-smile-s0-0000000000"
     with pytest.raises(EditbenchError, match=r"other code, networks or files .* run the job again"):
         other.edit(start, 1)
+
+
+def test_a_bank_that_is_not_in_the_cache_is_announced_and_built_again(
+    tmp_path, monkeypatch, capsys
+):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    monkeypatch.chdir(first)
+    [run] = eb.run(f"method=random attribute=smile {SMALL} out=runs cache=cache")
+    start = eb.codes(run.generator(), count=2)
+    capsys.readouterr()
+    expected = run.edit(start, 2, "smiling").values
+    assert "does not have the bank" not in capsys.readouterr().err
+    # The relative cache of its configuration is now another folder.
+    monkeypatch.chdir(second)
+    [same] = eb.load(first / "runs")
+    assert torch.equal(same.edit(start, 2, "smiling").values, expected)
+    told = capsys.readouterr().err
+    assert f"{second / 'cache'} does not have the bank of {run.folder.name}, because" in told
+
+
+MINE = """
+from editbench.walk.editor import Editor, FitReport
+
+class Mine(Editor):
+    def fit(self, data):
+        return FitReport(labels=0)
+
+    def step(self, walk):
+        return walk.codes + 0.1
+
+    def state(self):
+        return {}
+
+    def load_state(self, state):
+        pass
+"""
+SCRIPT = """
+import editbench as eb
+
+[run] = eb.load("runs")
+start = eb.codes(run.generator(), count=2)
+moved = run.edit(start, 1, "smiling").values - run.edit(start, 0, "smiling").values
+print(moved.min().item(), moved.max().item())
+"""
+
+
+def test_a_method_of_the_working_folder_is_found_by_a_script_in_another(tmp_path, place):
+    (tmp_path / "mine_here.py").write_text(MINE)
+    group = tmp_path / "my_conf" / "method"
+    group.mkdir(parents=True)
+    (group / "mine.yaml").write_text("name: mine\nabout: one\n_target_: mine_here.Mine\n")
+    script = tmp_path / "scripts" / "edit.py"
+    script.parent.mkdir()
+    script.write_text(SCRIPT)
+    job = f"method=mine attribute=smile {SMALL} out=runs"
+    words = [*job.split(), f"cache={place / 'cache'}"]
+    made = [sys.executable, "-m", "editbench", "run", "--config-dir", "my_conf", *words]
+    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True)
+    edited = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert [float(number) for number in edited.stdout.split()] == pytest.approx(
+        [0.1, 0.1], rel=1e-4
+    )

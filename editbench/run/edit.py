@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import torch
@@ -10,15 +11,16 @@ from torch import Tensor
 
 from editbench.bank.starts import Starts
 from editbench.base.batches import Batches
-from editbench.base.errors import EditbenchError, SpaceMismatch, Unsupported
+from editbench.base.errors import EditbenchError, SpaceMismatch, Unsupported, WrongType
 from editbench.base.precision import use_precision
+from editbench.base.progress import print_message
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import check_at_least
 from editbench.inversion.walks import adapt_to_codes
 from editbench.run.batch import engine_batch
 from editbench.run.fits import fitted_editor
 from editbench.run.job import identify
-from editbench.run.loading import load_bank, load_networks
+from editbench.run.loading import load_bank, load_networks, locate_bank
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.engine import begin_walk
@@ -53,6 +55,7 @@ class FittedRun:
         settings = settings.with_values(device=device)
         self.settings = settings
         self.networks = load_networks(settings).select(job.evaluated)
+        _announce_missing(settings, record)
         bank = load_bank(settings).select(job.evaluated)
         self.editor = fitted_editor(settings, bank, self.networks, settings.attribute)
         stride = record.provenance().get("stride")
@@ -76,7 +79,10 @@ class FittedRun:
             Unsupported: the method cannot start from codes of this space.
             UnknownName: the attribute has no such class.
             EditbenchError: `target` is needed, or `steps` is negative.
+            WrongType: `steps` is not a number.
         """
+        if not isinstance(steps, Real):
+            raise WrongType(f"steps={steps!r} must be a number, at least 0")
         # A mode of the process, which another job may have changed since.
         use_precision(self.settings.precision, self.settings.device)
         check_at_least("steps", steps, 0)
@@ -149,3 +155,16 @@ class FittedRun:
 
         none = torch.zeros(0, dtype=torch.int64, device=codes.values.device)
         return torch.cat([none, *batches.run(len(codes), label)]).cpu().numpy()
+
+
+def _announce_missing(settings: Settings, record: Record) -> None:
+    """Print why the bank of a finished run is about to be built again, which may take long.
+
+    Its cache was deleted, or is a relative path and the working folder is another one.
+    """
+    place = locate_bank(settings)
+    if not (place.folder / "bank.json").exists():
+        print_message(
+            f"{settings.cache.absolute()} does not have the bank of {record.folder.name}, because "
+            "it was deleted or the run had another working folder: building it again"
+        )

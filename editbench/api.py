@@ -168,23 +168,26 @@ class Runs:
         for name in self._results.runs["run_id"]:
             yield Run(self._results.root / name)
 
-    def __getitem__(self, key: tuple[str, str] | tuple[str, str, int]) -> Run:
+    def __getitem__(self, key: str | tuple[str, str] | tuple[str, str, int]) -> Run:
         """The run of a method on an attribute.
 
         Args:
             key: method and attribute, and the seed if there are several. The method is a name, or a
-                label of the report, which distinguishes variants.
+                label of the report, which distinguishes variants. A run id, the name of the run's
+                folder, distinguishes runs that differ in something else.
 
         Raises:
             UnknownName: there is no such run.
             EditbenchError: several runs fit, or the key has another form.
         """
+        table = self._results.runs
+        if isinstance(key, str) and key in set(table["run_id"]):
+            return Run(self._results.root / key)
         if not isinstance(key, tuple) or len(key) not in (2, 3):
             raise EditbenchError(
-                f"runs[{key!r}]: select a run as runs[method, attribute] or runs[method, "
-                "attribute, seed]"
+                f"runs[{key!r}]: select a run as runs[method, attribute], runs[method, attribute, "
+                "seed] or runs[run_id]"
             )
-        table = self._results.runs
         method, attribute, *seed = key
         of_attribute = table[table["attribute"] == attribute]
         chosen = of_attribute[of_attribute["label"] == method]
@@ -198,15 +201,15 @@ class Runs:
             known = [f"[{row.label}, {row.attribute}, {row.seed}]" for row in table.itertuples()]
             raise UnknownName("run", f"[{', '.join(map(str, key))}]", known)
         if len(chosen) > 1:
-            # The name of a setting has the seed if there are several.
-            known = []
+            found = []
             for row in chosen.to_dict("records"):
+                # The name of a setting has the seed if there are several.
                 setting = row["setting"] or f"seed {row['seed']}"
-                known.append(f"{row['run_id']} ({row['label']}, {setting})")
+                found.append(f"{row['run_id']} ({row['label']}, {setting}, {row['status']})")
             raise EditbenchError(
-                f"{len(chosen)} runs of {method} on {attribute}: {'; '.join(known)}. Give the "
-                "seed as a third key, or the label instead of the method, or open one by its "
-                f"folder: Run('{self._results.root / str(chosen['run_id'].iloc[0])}')"
+                f"{len(chosen)} runs of {method} on {attribute}: {'; '.join(found)}. Give the "
+                "seed as a third key, the label instead of the method, or the id of one: "
+                f"runs['{chosen['run_id'].iloc[0]}']"
             )
         return Run(self._results.root / str(chosen["run_id"].iloc[0]))
 

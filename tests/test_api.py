@@ -160,6 +160,20 @@ def test_a_label_that_is_the_name_of_the_method_is_one_run(tmp_path):
     assert runs["alpha (k=2)", "smile"].folder == other
 
 
+def test_runs_that_differ_in_their_setting_alone_are_told_apart_by_their_ids(tmp_path):
+    folders = [
+        fake_run(tmp_path, "alpha", "smile", tag="many"),
+        fake_run(tmp_path, "alpha", "smile", tag="few", starts_n=3, status="failed", reason="why"),
+    ]
+    runs = eb.load(tmp_path)
+    with pytest.raises(EditbenchError, match=r"2 runs of alpha on smile: .*runs\[run_id\]") as told:
+        runs["alpha", "smile"]
+    for folder in folders:
+        assert folder.name in str(told.value)
+        assert runs[folder.name].folder == folder
+    assert f"({folders[1].name}, failed)" in str(told.value)
+
+
 def test_a_mean_over_runs_counts_a_search_without_a_control_as_a_failure(tmp_path):
     for attribute in ("smile", "age"):
         # "other" shows from which starts the search should have walked.

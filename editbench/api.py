@@ -429,22 +429,15 @@ class Run:
             )
         device = str(codes.values.device)
         if device not in self._fitted:
-            _search_current_folder()
-            self._fitted[device] = FittedRun(self._record, device)
+            self._fitted[device] = FittedRun(self._record, self._settings(device))
         return self._fitted[device].edit(codes, steps, target)
 
     def _settings(self, device: str) -> Settings:
         """Settings of the job on this device."""
-        _search_current_folder()
+        # A job finds a user's modules in its working folder. Python itself searches the folder of
+        # the script, which may be another one.
+        search_folders(Path.cwd())
         return Settings.from_config(self.config()).with_values(device=device)
-
-
-def _search_current_folder() -> None:
-    """Let modules of the user's own be found that a job found in its working folder.
-
-    Python itself searches the folder of the script, which may be another one.
-    """
-    search_folders(Path.cwd())
 
 
 def _folders(config_dirs: Folders) -> list[Path]:

@@ -33,26 +33,24 @@ START_SPACES = (Space.Z, Space.W, Space.W_PLUS)  # of codes from which an edit c
 class FittedRun:
     """The networks and the fitted method of a finished run."""
 
-    def __init__(self, record: Record, device: str) -> None:
+    def __init__(self, record: Record, settings: Settings) -> None:
         """Load the networks, the bank and the fit.
 
         Bank and fit are read from the cache of the run, and made again if they are not there.
 
         Args:
             record: of the run; it must have walks.
-            device: of the networks, which need not be that of the run.
+            settings: of the run, possibly on another device.
 
         Raises:
             EditbenchError: the method, the networks or the bank are not those of the run any more.
         """
-        settings = Settings.from_config(record.config())
         job = identify(settings)
         if job.run_id != record.status.get("run_id"):
             raise EditbenchError(
                 f"{record.folder} was made by other code, networks or files than there are now, so "
                 "its edits cannot be repeated: run the job again"
             )
-        settings = settings.with_values(device=device)
         self.settings = settings
         self.networks = load_networks(settings).select(job.evaluated)
         _announce_missing(settings, record)
@@ -163,7 +161,7 @@ def _announce_missing(settings: Settings, record: Record) -> None:
     Its cache was deleted, or is a relative path and the working folder is another one.
     """
     place = locate_bank(settings)
-    if not (place.folder / "bank.json").exists():
+    if not place.is_built:
         print_message(
             f"{settings.cache.absolute()} does not have the bank of {record.folder.name}, because "
             "it was deleted or the run had another working folder: building it again"

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from editbench.base.errors import EditbenchError
+from editbench.base.errors import EditbenchError, WrongType
 from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.module_generator import ModuleGenerator
@@ -226,3 +226,21 @@ def test_logits_of_the_image_alone_are_accepted() -> None:
     scorer = ModuleScorer(Means(lambda logits: logits), BOTH, (8, 8))
     images = torch.rand(5, 3, 8, 8)
     torch.testing.assert_close(scorer(images), images.mean((2, 3))[:, :2] * 9)
+
+
+def test_a_lazy_layer_is_named() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(EditbenchError, match=r"layer '1' of Sequential is an nn\.LazyLinear"):
+        ModuleScorer(network, [{"name": "smile", "classes": ["no", "yes"]}], (8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_codes_of_another_dtype_are_refused_in_words(dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+    generator = ModuleGenerator(network, 6, (1, 2, 3))
+    values = torch.zeros(2, 6, dtype=dtype)
+    with pytest.raises(WrongType, match=rf"codes of torch.float32, not of {dtype}"):
+        generator.decode(Codes(Space.Z, values))
+    # A network in float64, as for a check of its derivatives, takes such codes.
+    if dtype == torch.float64:
+        assert generator.double().decode(Codes(Space.Z, values)).shape == (2, 1, 2, 3)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.validation import check_numbers
@@ -84,8 +85,10 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
     Raises:
         BadFile: as `read_tensors`; or names or shapes differ, and the message lists the
             differences.
+        EditbenchError: a lazy layer of the network has no shape yet.
     """
     network = _as_module(network)
+    _refuse_lazy_layers(network)
     if weights is not None:
         tensors = read_tensors(weights)
         # Prefixes of wrappers are removed only if the names do not match otherwise, since a network
@@ -94,6 +97,17 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
             tensors = unwrapped(tensors)
         load_strict(network, tensors, weights)
     return cast(nn.Module, freeze(network))
+
+
+def _refuse_lazy_layers(network: nn.Module) -> None:
+    """Raise EditbenchError if a layer such as nn.LazyLinear has no shape yet."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
+            raise EditbenchError(
+                f"layer '{name}' of {type(network).__name__} is an nn.{type(layer).__name__}, whose "
+                "weights have no shape before the network is run: give it the size of its input, "
+                "as in nn.Linear(512, 10) for nn.LazyLinear(10)"
+            )
 
 
 def freeze(network: object, device: torch.device | str | None = None) -> Any:

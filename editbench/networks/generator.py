@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName, WrongType
@@ -64,7 +65,8 @@ class Generator(nn.Module, abc.ABC):
 
         Raises:
             SpaceMismatch: the generator does not have the space of the codes.
-            WrongType: the argument is a plain tensor.
+            WrongType: the argument is a plain tensor, or the codes have the dtype of NumPy's
+                default, float64, or are integers.
         """
         if not isinstance(codes, Codes):
             raise WrongType(
@@ -77,6 +79,7 @@ class Generator(nn.Module, abc.ABC):
                 f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but "
                 f"was given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
             )
+        self._check_dtype(codes.values)
         # Weight shifts are checked before any computation.
         if codes.shift is not None:
             self._check_shift(codes)
@@ -121,6 +124,7 @@ class Generator(nn.Module, abc.ABC):
 
     def latent(self, z: Tensor) -> Codes:
         """z (N, z_dim) -> the samples' own latents, in `latent_space`."""
+        self._check_dtype(z)
         if self.latent_space == Space.Z:
             return Codes(Space.Z, z)
         return Codes(Space.W, self.map(z))
@@ -157,6 +161,18 @@ class Generator(nn.Module, abc.ABC):
     def kernels(self) -> dict[str, Tensor]:
         """Layer name -> weight that a WeightShift can change; empty without THETA."""
         return {}
+
+    def _check_dtype(self, values: Tensor) -> None:
+        # A generator may have been converted to float64, to check derivatives.
+        weights = next(self.parameters(), None)
+        own = torch.float32 if weights is None else weights.dtype
+        if values.dtype == own:
+            return
+        if values.dtype == torch.float64 or not values.is_floating_point():
+            raise WrongType(
+                f"{type(self).__name__} decodes codes of {own}, not of {values.dtype}: pass "
+                f"values.to({own}); NumPy's arrays are float64 unless they say otherwise"
+            )
 
     def _check_shift(self, codes: Codes) -> None:
         shift = codes.shift

@@ -126,7 +126,14 @@ def test_a_folder_that_the_file_system_does_not_make_is_explained(
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("command", [["world", "card"], ["scorer", "check", "faces"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["world", "card", "-n", "8"],
+        ["scorer", "check", "faces", "-n", "8"],
+        ["atlas", "method=ganspace", "--samples", "8"],
+    ],
+)
 def test_a_folder_that_cannot_be_made_is_told_before_any_image_is_judged(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +141,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_image_is_judged(
         raise AssertionError("an image was judged")
 
     monkeypatch.setattr(ConvScorer, "forward", score)
-    assert main([*command, "-n", "8", "--out", "/proc/x"]) != 0
+    assert main([*command, "--out", "/proc/x"]) != 0
     assert "cannot write /proc/x" in capsys.readouterr().err
 
 

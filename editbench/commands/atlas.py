@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from editbench.base.errors import EditbenchError
-from editbench.base.files import usable_folder
+from editbench.base.files import create_folder, usable_folder
 from editbench.commands.options import CommandParser, add_config_dir
 
 EXAMPLES = """examples:
@@ -74,8 +74,10 @@ def main(argv: list[str]) -> int:
     device = [f"device={args.device}"] if args.device else []
     settings = compose_settings([*device, *args.overrides], args.config_dir)
     require_files(settings.plain)  # with offline=true, missing files are reported first
+    out = args.out or Path("runs/atlas") / settings.method.name
+    create_folder(out)  # before the minutes that the directions take
     atlas = make_atlas(settings, design)
-    page, table = write_atlas(args.out or Path("runs/atlas") / atlas.method, atlas)
+    page, table = write_atlas(out, atlas)
     print(f"{atlas.about['directions']} directions of {atlas.method}; strengths in {atlas.unit}")
     print_best(best_directions(atlas, LEAST))
     print(f"table {table}\npage  {page}")

@@ -92,17 +92,18 @@ def counted_jobs(count: int) -> str:
 
 def job_table(jobs: Sequence[PlannedJob]) -> Table:
     """One row per job. A column 'more' has the differing overrides that have no other column."""
-    varied = [" ".join(words) for words in own_words([job.overrides for job in jobs])]
+    varied = [" ".join(words) for words in own_words([job.names.overrides for job in jobs])]
     # Without such overrides the column would be empty.
     more = ["more"] if any(varied) else []
     table = Table(*NAMING, *more, "status", "run id", "bank", "fit", box=None)
     for job, words in zip(jobs, varied):
-        cells = [job.method, job.attribute, str(job.seed)]
+        names = job.names
+        cells = [names.method, names.attribute, str(names.seed)]
         if more:
             cells.append(words)
         # Escaped, since brackets would be read as markup. The colours are markup.
         cells = [escape(cell) for cell in cells]
-        cells += [f"[{COLOURS[job.status]}]{job.status}[/]", escape(job.run_id)]
+        cells += [f"[{COLOURS[job.status]}]{job.status}[/]", escape(names.run_id)]
         cells += [bank_cell(job), fit_cell(job)]
         table.add_row(*cells)
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,28 +42,16 @@ class PlannedJob:
     """One job of a plan.
 
     Args:
-        method: of the job.
-        attribute: of the job.
-        seed: of the job.
-        overrides: its words.
+        names: of its record, its bank and its fits.
         status: one of STATUSES.
         reason: why it was skipped, failed or cannot run.
-        run_id: name of its record.
-        out: folder of the records.
         bank: None for a job that cannot run.
-        fit_files: cache files of its fit and, for a method that tunes, of the tuning.
     """
 
-    method: str
-    attribute: str
-    seed: int
-    overrides: list[str]
+    names: JobNames
     status: str
     reason: str = ""
-    run_id: str = ""
-    out: str = ""
     bank: BankState | None = None
-    fit_files: list[Path] = field(default_factory=list)
 
     @property
     def to_run(self) -> bool:
@@ -73,7 +61,8 @@ class PlannedJob:
     @property
     def fit_cached(self) -> bool:
         """Whether every fit that it needs is in the cache."""
-        return bool(self.fit_files) and all(file.exists() for file in self.fit_files)
+        files = self.names.fits
+        return bool(files) and all(Path(file).exists() for file in files)
 
 
 def plan_sweep(overrides: Sequence[str], more: Sequence[Path] = ()) -> list[PlannedJob]:
@@ -114,18 +103,14 @@ def _names(overrides: Sequence[str], more: Sequence[Path]) -> list[JobNames]:
 
 def plan_job(names: JobNames) -> PlannedJob:
     """Look a job up as `run_job` would."""
-    about = (names.method, names.attribute, names.seed, names.overrides)
     if names.reason:
-        return PlannedJob(*about, "impossible", names.reason)
-    # An incomplete record counts as missing: the job would run.
+        return PlannedJob(names, "impossible", names.reason)
+    bank = bank_state(names)
     found = Record.open(Path(names.out) / names.run_id)
-    status = "missing"
-    reason = ""
-    if found is not None:
-        status = found.status["status"]
-        reason = found.status["reason"]
-    files = [Path(file) for file in names.fits]
-    return PlannedJob(*about, status, reason, names.run_id, names.out, bank_state(names), files)
+    # An incomplete record counts as missing: the job would run.
+    if found is None:
+        return PlannedJob(names, "missing", bank=bank)
+    return PlannedJob(names, found.status["status"], found.status["reason"], bank)
 
 
 def bank_state(names: JobNames) -> BankState:
@@ -149,20 +134,20 @@ def totals(jobs: Sequence[PlannedJob]) -> dict[str, int]:
     """Jobs by status, and how many fits (for all attributes) and tunings (for one attribute) the
     jobs to run would have to make."""
     records: set[tuple[str, str]] = set()  # two jobs of a sweep may have one record
-    fits: set[Path] = set()
-    tunings: set[Path] = set()
+    fits: set[str] = set()
+    tunings: set[str] = set()
     for job in jobs:
         if job.to_run:
-            records.add((job.out, job.run_id))
-            fits.update(job.fit_files[:1])
-            tunings.update(job.fit_files[1:])
+            records.add((job.names.out, job.names.run_id))
+            fits.update(job.names.fits[:1])
+            tunings.update(job.names.fits[1:])
     counts = {"jobs": len(jobs)}
     for status in STATUSES:
         counts[status] = sum(job.status == status for job in jobs)
     counts["to_run"] = len(records)
     # Jobs share fits: each is made by the first one that needs it.
-    counts["to_fit"] = sum(not file.exists() for file in fits)
-    counts["to_tune"] = sum(not file.exists() for file in tunings)
+    counts["to_fit"] = sum(not Path(file).exists() for file in fits)
+    counts["to_tune"] = sum(not Path(file).exists() for file in tunings)
     return counts
 
 
@@ -170,11 +155,21 @@ def as_data(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     """The plan as plain values: jobs, banks and totals."""
     rows: list[dict[str, Any]] = []
     for job in jobs:
-        row = dict(vars(job))
-        del row["fit_files"]  # paths on this machine; `fit_cached` has the relevant information
-        row["bank"] = job.bank.id if job.bank else None
-        row["fit_cached"] = job.fit_cached
-        rows.append(row)
+        names = job.names
+        rows.append(
+            {
+                "method": names.method,
+                "attribute": names.attribute,
+                "seed": names.seed,
+                "overrides": names.overrides,
+                "status": job.status,
+                "reason": job.reason,
+                "run_id": names.run_id,
+                "out": names.out,
+                "bank": job.bank.id if job.bank else None,
+                "fit_cached": job.fit_cached,
+            }
+        )
     return {"jobs": rows, "banks": [vars(bank) for bank in banks(jobs)], "totals": totals(jobs)}
 
 

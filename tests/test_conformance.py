@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import get_class
+from sklearn.svm import LinearSVC
 
 from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts
@@ -35,6 +36,7 @@ from editbench.methods.interfacegan import InterFaceGAN
 from editbench.methods.shared import meta_validation
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
+from tests.broken_methods.mean_shift import MeanShift
 from tests.tiny_pictures import save_random_heads, shrink
 
 torch.set_num_threads(1)  # the testbeds are tiny: more threads only wait for one another
@@ -172,6 +174,32 @@ class Views(InterFaceGAN):
 def test_a_state_that_the_cache_of_fits_can_store_passes():
     found = {result.name: result.status for result in conform(Views, ["state"])}
     assert found == {"state": "passed"}
+
+
+class ShuffledDescent(MeanShift):
+    """A solver that shuffles its samples and converges: no difference of two fits shows its draws."""
+
+    random_state: int | None = None
+
+    def fit(self, data):
+        report = super().fit(data)
+        labels = data.attributes.labels(data.fit.logits)[:, 0]
+        solver = LinearSVC(dual=True, random_state=self.random_state, max_iter=20_000, tol=1e-10)
+        solver.fit(data.fit.codes(Space.W).numpy(), labels.numpy())
+        return report
+
+
+class SeededDescent(ShuffledDescent):
+    random_state = 0
+
+
+def test_a_fit_that_draws_from_a_global_generator_is_warned_though_it_converges():
+    (found,) = conform(ShuffledDescent, ["determinism"])
+    assert found.status == "warned"
+    assert "fit drew from the global generator of np.random" in found.message
+    assert "give scikit-learn a random_state" in found.message
+    (found,) = conform(SeededDescent, ["determinism"])
+    assert found.status == "passed"
 
 
 def test_every_file_of_a_broken_method_is_tried_and_every_duty_is_broken_by_one():

@@ -188,7 +188,7 @@ def determinism(subject: Subject) -> str:
     # A second fit in the same process: state outside the instance would show.
     first = subject.need_served()[0].fit
     if subject.again.error is None and not _different_step(subject, first, subject.again):
-        return "two fits under different global seeds step alike"
+        return _alike(subject)
     # The judge and the test split may be why, which is another check's matter.
     again = subject.fit(first.testbed, seed=1)
     if again.error is not None:
@@ -205,6 +205,22 @@ def determinism(subject: Subject) -> str:
             'draw from editbench.base.seeding.rng(data.seed, "name"); give scikit-learn a '
             "random_state and torch modules weights drawn from it",
         )
+    return _alike(subject)
+
+
+def _alike(subject: Subject) -> str:
+    """The result for fits that step alike, unless they might not on other data."""
+    for fitted in {id(served.fit): served.fit for served in subject.served}.values():
+        for name, tally in fitted.tallies.items():
+            # A solver that converges gives one result here, whatever it draws.
+            if tally.drawn:
+                raise Warned(
+                    f"{_call(name)} drew from the global generator of {sorted(tally.drawn)[0]}, "
+                    "although fits with different global seeds step alike here",
+                    "a result that data.seed determines on any data",
+                    "give scikit-learn a random_state, and draw from "
+                    'editbench.base.seeding.rng(data.seed, "name")',
+                )
     return "two fits under different global seeds step alike"
 
 

@@ -24,6 +24,7 @@ class Tally:
     counted: int = 0  # samples that `generator.decode` counted
     scored: int = 0  # samples that the teacher scored
     read: bool = False  # whether the teacher's logits of a split were read
+    drawn: set[str] = field(default_factory=set)  # modules whose global random state it advanced
 
 
 @dataclass
@@ -44,11 +45,15 @@ class Watch:
         before = self.inside
         self.inside = True
         with global_seed(seed):
+            seeded = _global_states()
             try:
                 yield
             finally:
                 # Not False: blocks may be nested.
                 self.inside = before
+                for name, state in _global_states().items():
+                    if state != seeded[name]:
+                        self.tally.drawn.add(name)
 
     @contextlib.contextmanager
     def trap(self, *classes: type) -> Iterator[None]:
@@ -106,6 +111,13 @@ class Watch:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def _global_states() -> dict[str, object]:
+    """Name of a module -> the state of its global random generator."""
+    # Not of torch: every new layer draws weights from it, which a fit may replace by its own.
+    _, keys, *position = np.random.get_state()
+    return {"random": random.getstate(), "np.random": (np.asarray(keys).tobytes(), *position)}
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName, WrongType
@@ -65,8 +64,8 @@ class Generator(nn.Module, abc.ABC):
 
         Raises:
             SpaceMismatch: the generator does not have the space of the codes.
-            WrongType: the argument is a plain tensor, or the codes have the dtype of NumPy's
-                default, float64, or are integers.
+            WrongType: the argument is a plain tensor, or the network cannot compute with codes of
+                this dtype.
         """
         if not isinstance(codes, Codes):
             raise WrongType(
@@ -79,17 +78,20 @@ class Generator(nn.Module, abc.ABC):
                 f"{type(self).__name__} decodes {', '.join(s.name for s in self.spaces)} codes but "
                 f"was given {codes.space.name} codes of shape {tuple(codes.values.shape)}"
             )
-        self._check_dtype(codes.values)
         # Weight shifts are checked before any computation.
         if codes.shift is not None:
             self._check_shift(codes)
         # Counted before decoding, since a failed pass costs as much.
         self.decoded += len(codes)
-        if self.precision == "fp32":
-            return self._decode(codes)
-        # Codes and images are always float32, so that metrics see only one type.
-        with casting(self.precision, codes.values.device):
-            return self._decode(codes).float()
+        try:
+            if self.precision == "fp32":
+                return self._decode(codes)
+            # Codes and images are always float32, so that metrics see only one type.
+            with casting(self.precision, codes.values.device):
+                return self._decode(codes).float()
+        except RuntimeError:
+            self._explain_dtype(codes.values)
+            raise
 
     @abc.abstractmethod
     def _decode(self, codes: Codes) -> Tensor:
@@ -124,7 +126,6 @@ class Generator(nn.Module, abc.ABC):
 
     def latent(self, z: Tensor) -> Codes:
         """z (N, z_dim) -> the samples' own latents, in `latent_space`."""
-        self._check_dtype(z)
         if self.latent_space == Space.Z:
             return Codes(Space.Z, z)
         return Codes(Space.W, self.map(z))
@@ -162,16 +163,14 @@ class Generator(nn.Module, abc.ABC):
         """Layer name -> weight that a WeightShift can change; empty without THETA."""
         return {}
 
-    def _check_dtype(self, values: Tensor) -> None:
-        # A generator may have been converted to float64, to check derivatives.
+    def _explain_dtype(self, values: Tensor) -> None:
+        """Raise WrongType if codes have another type than the weights, for a pass that failed."""
         weights = next(self.parameters(), None)
-        own = torch.float32 if weights is None else weights.dtype
-        if values.dtype == own:
-            return
-        if values.dtype == torch.float64 or not values.is_floating_point():
+        if weights is not None and weights.dtype != values.dtype:
             raise WrongType(
-                f"{type(self).__name__} decodes codes of {own}, not of {values.dtype}: pass "
-                f"values.to({own}); NumPy's arrays are float64 unless they say otherwise"
+                f"{type(self).__name__} decodes codes of {weights.dtype}, not of {values.dtype}: "
+                f"pass values.to({weights.dtype}); NumPy's arrays are float64 unless they say "
+                "otherwise"
             )
 
     def _check_shift(self, codes: Codes) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Codes",
     "Run",
     "Runs",
+    "Space",
     "codes",
     "generator",
     "inverted",

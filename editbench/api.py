@@ -24,6 +24,7 @@ from editbench.base.conf import check_folders, describe_options, groups, quoted
 from editbench.base.devices import device_of
 from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.base.spaces import Codes
+from editbench.base.spaces import Space as Space  # a name of the interface
 from editbench.base.user_code import search_folders
 from editbench.base.validation import check_at_least
 from editbench.inversion.store import Inversion
@@ -425,7 +426,8 @@ class Run:
             raise EditbenchError(f"{self!r} has no fitted method: {self.reason}")
         if not isinstance(codes, Codes):
             raise WrongType(
-                f"edit takes Codes, such as codes(generator, count=4), not {type(codes).__name__}"
+                "edit takes Codes, such as editbench.codes(generator, count=4), not "
+                f"{type(codes).__name__}"
             )
         device = str(codes.values.device)
         if device not in self._fitted:

@@ -58,7 +58,7 @@ def test_the_example_of_every_name_runs(name, here):
 
 
 def test_the_names_are_few_and_documented():
-    assert len(eb.__all__) == 11
+    assert len(eb.__all__) == 13
     for name in eb.__all__:
         assert len(EXAMPLES[name].__doc__) > 100
 

@@ -23,6 +23,14 @@ class Space(StrEnum):
     - S: (N, style channels in the order of the layers).
     - THETA: the weights. The codes of a walk in THETA are (N, 1): how far a sample has moved along
       its direction. The decoded codes are the sample's own in Z, W, W+ or S, with a `WeightShift`.
+
+    Examples:
+        >>> import editbench as eb
+        >>> gan = eb.generator("faces32")
+        >>> [space.name for space in gan.spaces]
+        ['Z', 'W', 'W_PLUS', 'S', 'THETA']
+        >>> gan.code_dim(eb.Space.W)
+        128
     """
 
     # Configurations and records contain these values, so they must not change.
@@ -72,6 +80,14 @@ class Codes:
         space: the space of `values`.
         values: (N, ...), see `Space`.
         shift: weight shift to decode the codes with (THETA); None for the generator's own weights.
+
+    Examples:
+        >>> import torch
+        >>> import editbench as eb
+        >>> gan = eb.generator("faces32")
+        >>> w = torch.zeros(2, gan.w_dim)  # float32; torch.from_numpy(array).float() for an array
+        >>> tuple(gan.decode(eb.Codes(eb.Space.W, w)).shape)
+        (2, 3, 32, 32)
     """
 
     space: Space

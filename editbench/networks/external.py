@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.validation import check_numbers
@@ -102,7 +102,7 @@ def load_network(network: nn.Module | Sequence[nn.Module], weights: Path | str |
 def _refuse_lazy_layers(network: nn.Module) -> None:
     """Raise EditbenchError if a layer such as nn.LazyLinear has no shape yet."""
     for name, layer in network.named_modules():
-        if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
+        if any(is_lazy(weight) for weight in layer.parameters(recurse=False)):
             raise EditbenchError(
                 f"layer '{name}' of {type(network).__name__} is an nn.{type(layer).__name__}, whose "
                 "weights have no shape before the network is run: give it the size of its input, "

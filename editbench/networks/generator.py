@@ -70,7 +70,7 @@ class Generator(nn.Module, abc.ABC):
         if not isinstance(codes, Codes):
             raise WrongType(
                 f"{type(self).__name__}.decode takes Codes, which know their space, not "
-                f"{type(codes).__name__}: pass Codes(Space.W, w) of editbench.base.spaces, or "
+                f"{type(codes).__name__}: pass editbench.Codes(editbench.Space.W, w), or "
                 "editbench.codes(generator, count=4)"
             )
         if codes.space not in self.spaces:

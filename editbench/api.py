@@ -32,6 +32,7 @@ from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.report import Style
 from editbench.report.load import SEED_COLUMNS, Results
+from editbench.report.paired import paired_table
 from editbench.report.strip_figure import draw_strip
 from editbench.report.strips import strips_of_record
 from editbench.run.component import Component
@@ -90,6 +91,7 @@ def run(
         >>> [run.method for run in runs]
         ['interfacegan', 'random']
     """
+    _check_whole("workers", workers, example=1)
     check_at_least("workers", workers, 1)
     words = _words(overrides)
     words, folders = name_files(words, _folders(config_dirs))
@@ -155,6 +157,8 @@ class Runs:
         >>> table = runs.table()
         >>> sorted({"method", "attribute", "metric", "value", "low", "high"} - set(table.columns))
         []
+        >>> runs.paired()[["a", "b", "attribute", "n"]].values.tolist()[0]
+        ['interfacegan', 'random', 'smile', 8]
         >>> runs.report("page").name
         'index.html'
     """
@@ -255,6 +259,22 @@ class Runs:
         # A row is one run here, with one seed.
         rows = self._results.rows.drop(columns=list(SEED_COLUMNS))
         return runs.merge(rows, on="run_id", how="inner")
+
+    def paired(self) -> pd.DataFrame:
+        """Test the differences of all pairs of methods, as a report does (`paired.csv`).
+
+        Both methods of a pair edit the same starts, and the seeds of a method are pooled. The tests
+        are paired bootstraps, for accuracy and AD at an effect.
+
+        Returns:
+            One row per setting, attribute, number and pair, with the columns of `paired.csv`. Among
+            these are `a` and `b` (methods with their variants), `difference` (mean of a - b over
+            the `n` starts that both have), `low` and `high` (its 95 % interval), `p`, and `p_holm`:
+            adjusted for all pairs of the attribute and number. With fewer than ten common starts
+            there is only the difference.
+        """
+        pooled = reports.load(self._results.root, set(self._results.runs["run_id"]), by_seed=False)
+        return paired_table(pooled.with_failures())
 
     def report(self, out: PathLike | None = None, *, config_dirs: Folders = ()) -> Path:
         """Write the report of these runs: index.html, tables and figures.
@@ -528,9 +548,9 @@ def _record_of(walks: object) -> Path:
     return Path(walks.attrs[FOLDER])
 
 
-def _check_whole(name: str, value: object) -> None:
+def _check_whole(name: str, value: object, example: int = 0) -> None:
     if not isinstance(value, int | np.integer):
-        raise WrongType(f"{name}={value!r} must be a whole number, as in {name}=0")
+        raise WrongType(f"{name}={value!r} must be a whole number, as in {name}={example}")
 
 
 # -- networks --------------------------------------------------------------------------------------

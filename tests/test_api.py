@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.cli import main
 from editbench.metrics.crossing_accuracy import CrossingAccuracy
 from tests.fake_records import fake_run
+from tests.runs_of_samples import one_run, outcomes
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {name: getattr(api, name) for name in eb.__all__}
@@ -195,6 +197,7 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
     gan, judge = eb.generator("faces32"), eb.judge("faces")
     codes = eb.codes(gan, count=1)
     wrong = [
+        (lambda: eb.run("method=random", workers=1.5), r"workers=1\.5 must .*, as in workers=1"),
         (lambda: eb.run({"method": "random"}), r"words of a command line, .* not dict"),
         (lambda: eb.strip(run, start=1.0), r"start=1\.0 must be a whole number"),
         (lambda: eb.load("runs")["random", "smile", "0"], r"seed='0' must be a whole number"),
@@ -206,11 +209,40 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
         (lambda: judge(np.zeros((1, 3, 32, 32))), r"in \[-1, 1\] .* not ndarray of float64"),
         (lambda: judge(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), r"not Tensor of torch\.u"),
         (lambda: judge(codes), "not Codes"),
+        (
+            lambda: judge(torch.zeros(1, 3, 32, 32, dtype=torch.float64)),
+            r"float64: pass values\.to\(torch\.float32\)",
+        ),
+        (lambda: eb.Codes("w", codes.values), r"editbench\.Space\.W, not 'w' of type str"),
+        (lambda: eb.Codes(eb.Space.W, codes.values.numpy()), "a tensor, not ndarray: pass torch"),
         (lambda: CrossingAccuracy().update(run.trajectory()), r"not take a table: pass Traj"),
     ]
     for call, message in wrong:
         with pytest.raises(WrongType, match=message):
             call()
+
+
+def test_paired_tests_are_those_of_the_report_with_seeds_pooled(tmp_path):
+    for method, share in (("weak", 0.3), ("strong", 0.8)):
+        for seed in range(2):
+            one_run(tmp_path, method, "smile", outcomes(share, seed), seed=seed)
+    runs = eb.load(tmp_path)
+    runs.report()
+    written = pd.read_csv(tmp_path / "report" / "paired.csv")
+    pairs = runs.paired()
+    assert pairs[["metric", "a", "b", "n"]].values.tolist() == [
+        ["accuracy", "strong", "weak", 60],
+        ["ad_at", "strong", "weak", 60],
+    ]
+    assert pairs["p_holm"].iloc[0] < 0.01
+    numbers = ["x", "difference", "low", "high", "p", "p_holm"]
+    np.testing.assert_allclose(pairs[numbers].astype(float), written[numbers])
+
+
+def test_threads_may_load_networks_at_the_same_time():
+    with ThreadPoolExecutor(6) as pool:
+        gans = list(pool.map(eb.generator, ["faces32"] * 12))
+    assert {gan.digest for gan in gans} == {eb.generator("faces32").digest}
 
 
 def test_a_generator_takes_options_of_its_configuration(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.methods.direction import Direction
+from editbench.run.compose import compose_config
 from tests.toy import BINARY, DATA, MIXED, check_editor, fit_data, make_walk, needs_data
 
 DIM, ROWS = 24, 4
@@ -133,3 +134,11 @@ def test_published_files_are_read():
         np.testing.assert_allclose(
             editor.directions[name][0], file / np.linalg.norm(file), atol=1e-7
         )
+
+
+@pytest.mark.parametrize("word", ["method.paths.smile=s.npy", "method.paths={smile: s.npy}"])
+def test_a_file_that_needs_a_plus_is_told_so(word):
+    with pytest.raises(EditbenchError, match=r"\+method\.paths=\{smile: ?(s\.npy|\.\.\.)\}"):
+        compose_config(["method=direction", word])
+    given = compose_config(["method=direction", "+method.paths={smile: s.npy}"])
+    assert given.method.paths == {"smile": "s.npy"}

@@ -11,6 +11,7 @@ import torch
 import editbench as eb
 from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName, Unsupported, WrongType
 from editbench.base.spaces import Codes, Space
+from editbench.run.record import Record
 from tests.by_config import load_bank
 from tests.fake_records import fake_run
 
@@ -94,7 +95,7 @@ def test_a_target_is_for_every_sample_and_without_one_each_changes_sides(runs):
     start = eb.codes(run.generator(), count=64)
     before = smile_of(run, start)
     assert 10 < (before > 0).sum() < 54
-    for target, sign in (("smiling", 1), (1, 1), ("neutral", -1)):
+    for target, sign in (("smiling", 1), (1, 1), (np.int64(1), 1), ("neutral", -1)):
         change = smile_of(run, run.edit(start, 4, target)) - before
         assert (sign * change > 0).mean() > 0.95
     change = smile_of(run, run.edit(start, 4)) - before
@@ -129,6 +130,8 @@ def test_equal_rows_of_w_plus_and_z_are_edited_as_their_w_is(runs, method):
 def test_what_cannot_be_edited_is_said(runs):
     run = runs["interfacegan", "smile"]
     start = eb.codes(run.generator(), count=2)
+    holed = Codes(Space.W, start.values.clone())
+    holed.values[1, 5] = float("nan")
     wrong = [
         (lambda: run.edit(start.values, 1), WrongType, "edit takes Codes, .* not Tensor"),
         (lambda: run.edit(start, -1), EditbenchError, "steps=-1 must be at least 0"),
@@ -140,6 +143,7 @@ def test_what_cannot_be_edited_is_said(runs):
             "Z, W, W_PLUS, not in S",
         ),
         (lambda: run.edit(Codes(Space.W, start.values[:, 1:]), 1), SpaceMismatch, r"\(2, 128\)"),
+        (lambda: run.edit(holed, 1), EditbenchError, r"1 of 2 codes .* first is codes\[1\]"),
     ]
     for call, kind, message in wrong:
         with pytest.raises(kind, match=message):
@@ -166,6 +170,24 @@ def test_only_a_finished_run_of_the_present_code_edits(runs, tmp_path):
     other._record.status["run_id"] = "interfacegan-smile-s0-0000000000"
     with pytest.raises(EditbenchError, match=r"other code, networks or files .* run the job again"):
         other.edit(start, 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"judge": "0" * 64}, r"\(changed: the judge\)"),
+        ({"bank": "0", "method_source": "0"}, r"\(changed: the bank .*, the code of the method\)"),
+        ({}, "than there are now, so"),
+    ],
+)
+def test_an_edit_that_cannot_be_repeated_names_what_changed(runs, monkeypatch, changed, message):
+    run = eb.Run(runs["interfacegan", "smile"].folder)
+    provenance = run.provenance()
+    provenance["hashes"] |= changed
+    monkeypatch.setattr(Record, "provenance", lambda record: provenance)
+    run._record.status["run_id"] = "interfacegan-smile-s0-0000000000"
+    with pytest.raises(EditbenchError, match=message):
+        run.edit(eb.codes(run.generator(), count=1), 1)
 
 
 def test_a_bank_that_is_not_in_the_cache_is_announced_and_built_again(

@@ -137,7 +137,7 @@ def test_a_tuned_method_needs_a_fit_and_a_tuning(capsys, tmp_path):
         (["seed=range(0)"], 1, "seed=range(0): has no value, so there is no job"),
         (["out=/data/Müller (2)"], 1, "stands in quotes: \"out='my runs (2)'\""),
         (["--cfg", "job"], 1, "--cfg does not apply to a plan"),
-        (["method=gradctrl,"], 1, "method=gradctrl,: a comma has no value beside it; remove it"),
+        (["method=gradctrl,"], 1, "method=gradctrl,: a comma has no value beside it; remove the"),
         (["method=,sefa"], 1, "method=,sefa: a comma has no value beside it"),
         (["seed=0,,1"], 1, "seed=0,,1: a comma has no value beside it"),
         (["metric=[locality,]"], 1, "metric=[locality,]: a comma has no value beside it"),

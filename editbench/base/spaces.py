@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from editbench.base.errors import WrongType
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -81,6 +83,9 @@ class Codes:
         values: (N, ...), see `Space`.
         shift: weight shift to decode the codes with (THETA); None for the generator's own weights.
 
+    Raises:
+        WrongType: the space is no `Space`, or the values are no tensor.
+
     Examples:
         >>> import torch
         >>> import editbench as eb
@@ -93,6 +98,21 @@ class Codes:
     space: Space
     values: Tensor
     shift: WeightShift | None = None
+
+    def __post_init__(self) -> None:
+        # Here, since commands that only read configurations do without torch.
+        from torch import Tensor
+
+        if not isinstance(self.space, Space):
+            raise WrongType(
+                f"Codes take a space such as editbench.Space.W, not {self.space!r} of type "
+                f"{type(self.space).__name__}"
+            )
+        if not isinstance(self.values, Tensor):
+            raise WrongType(
+                f"Codes take a tensor, not {type(self.values).__name__}: pass "
+                "torch.as_tensor(values).float()"
+            )
 
     def __len__(self) -> int:
         return len(self.values)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, WrongType
 from editbench.base.validation import check_numbers
 from editbench.networks.torchscript import COPY_AGAIN, expect_kind
 from editbench.networks.weights import (
@@ -146,6 +146,27 @@ def fix_modes(network: nn.Module) -> None:
 def _keep_mode(network: nn.Module, mode: bool = False) -> nn.Module:
     """`train` and `eval` for a network without modes."""
     return network
+
+
+def explain_dtype(network: nn.Module, values: Tensor, what: str) -> None:
+    """Say that values have another type than the weights, for a pass that failed.
+
+    Not checked before the pass, since a network may well compute with another type.
+
+    Args:
+        network: of the pass.
+        values: that were passed to it.
+        what: begins the message, such as 'Generator decodes codes'.
+
+    Raises:
+        WrongType: the types differ.
+    """
+    weights = next(network.parameters(), None)
+    if weights is not None and weights.dtype != values.dtype:
+        raise WrongType(
+            f"{what} of {weights.dtype}, not of {values.dtype}: pass values.to({weights.dtype}); "
+            "NumPy's arrays are float64 unless they say otherwise"
+        )
 
 
 @torch.no_grad()

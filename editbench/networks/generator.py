@@ -11,7 +11,7 @@ from editbench.base.errors import EditbenchError, SpaceMismatch, UnknownName, Wr
 from editbench.base.precision import casting
 from editbench.base.spaces import Codes, Space
 from editbench.base.validation import in_yaml
-from editbench.networks.external import fix_modes
+from editbench.networks.external import explain_dtype, fix_modes
 
 
 class Generator(nn.Module, abc.ABC):
@@ -90,7 +90,7 @@ class Generator(nn.Module, abc.ABC):
             with casting(self.precision, codes.values.device):
                 return self._decode(codes).float()
         except RuntimeError:
-            self._explain_dtype(codes.values)
+            explain_dtype(self, codes.values, f"{type(self).__name__} decodes codes")
             raise
 
     @abc.abstractmethod
@@ -162,16 +162,6 @@ class Generator(nn.Module, abc.ABC):
     def kernels(self) -> dict[str, Tensor]:
         """Layer name -> weight that a WeightShift can change; empty without THETA."""
         return {}
-
-    def _explain_dtype(self, values: Tensor) -> None:
-        """Raise WrongType if codes have another type than the weights, for a pass that failed."""
-        weights = next(self.parameters(), None)
-        if weights is not None and weights.dtype != values.dtype:
-            raise WrongType(
-                f"{type(self).__name__} decodes codes of {weights.dtype}, not of {values.dtype}: "
-                f"pass values.to({weights.dtype}); NumPy's arrays are float64 unless they say "
-                "otherwise"
-            )
 
     def _check_shift(self, codes: Codes) -> None:
         shift = codes.shift

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from editbench.base.attributes import Attributes
 from editbench.base.errors import WrongType
 from editbench.base.precision import casting
-from editbench.networks.external import fix_modes
+from editbench.networks.external import explain_dtype, fix_modes
 
 
 class Scorer(nn.Module, abc.ABC):
@@ -69,8 +69,12 @@ class Scorer(nn.Module, abc.ABC):
                 f"{type(self).__name__} scores a tensor of floats, {values} as a generator decodes "
                 f"them, not {kind}"
             )
-        with casting(self.precision, decoded.device):
-            return super().__call__(decoded, *args, **kwargs)
+        try:
+            with casting(self.precision, decoded.device):
+                return super().__call__(decoded, *args, **kwargs)
+        except RuntimeError:
+            explain_dtype(self, decoded, f"{type(self).__name__} scores values")
+            raise
 
     @abc.abstractmethod
     def forward(self, decoded: Tensor) -> Tensor:

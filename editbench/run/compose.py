@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from editbench.run.settings import TOP_VALUES, Settings
 
 # Keys that can change what is evaluated; if the list is null, the scorer decides.
 SAY_THE_LIST = ("evaluated", "experiment", "budget", "scorer")
+# Hydra keeps its state in one object of the process, so threads compose one after the other.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 # -- one job -------------------------------------------------------------------------------------
@@ -56,7 +59,7 @@ def compose_config(overrides: Sequence[str], more: Sequence[Path] = ()) -> DictC
     overrides, more = name_files(overrides, more)
     check_overrides(overrides, more)
     check_single(overrides, "this command takes one job, and only `editbench run -m` a sweep")
-    with hydra_application(more, overrides):
+    with _ONE_AT_A_TIME, hydra_application(more, overrides):
         return compose(MAIN, overrides=list(overrides))
 
 
@@ -219,7 +222,7 @@ def sweep_settings(
         UnknownName: the options of a job lack a key.
         EditbenchError: a value is wrong.
     """
-    with hydra_application(more, overrides) as hydra:
+    with _ONE_AT_A_TIME, hydra_application(more, overrides) as hydra:
         master, jobs = compose_master(hydra.config_loader, overrides)
         composer = JobComposer(hydra.config_loader, master, more)
         for words in jobs:

@@ -19,14 +19,23 @@ from editbench.base.validation import check_at_least
 from editbench.inversion.walks import adapt_to_codes
 from editbench.run.batch import engine_batch
 from editbench.run.fits import fitted_editor
-from editbench.run.job import identify
+from editbench.run.job import Identified, identify
 from editbench.run.loading import load_bank, load_networks, locate_bank
+from editbench.run.provenance import content_hashes
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.engine import begin_walk
 from editbench.walk.strength import sides
 from editbench.walk.walker import StridedWalker, codes_to_decode
 
+# Hash in the provenance of a run -> what messages call its content.
+PARTS = {
+    "generator": "the generator",
+    "teacher": "the teacher",
+    "judge": "the judge",
+    "bank": "the bank or its code",
+    "method_source": "the code of the method",
+}
 START_SPACES = (Space.Z, Space.W, Space.W_PLUS)  # of codes from which an edit can start
 
 
@@ -48,8 +57,9 @@ class FittedRun:
         job = identify(settings)
         if job.run_id != record.status.get("run_id"):
             raise EditbenchError(
-                f"{record.folder} was made by other code, networks or files than there are now, so "
-                "its edits cannot be repeated: run the job again"
+                f"{record.folder} was made by other code, networks or files than there are now"
+                f"{_changed_parts(record, settings, job)}, so its edits cannot be repeated: run the "
+                "job again"
             )
         self.settings = settings
         self.networks = load_networks(settings).select(job.evaluated)
@@ -76,7 +86,7 @@ class FittedRun:
             SpaceMismatch: the codes are of a space or a size in which no walk starts.
             Unsupported: the method cannot start from codes of this space.
             UnknownName: the attribute has no such class.
-            EditbenchError: `target` is needed, or `steps` is negative.
+            EditbenchError: `target` is needed, `steps` is negative, or codes are not finite.
             WrongType: `steps` is not a number.
         """
         if not isinstance(steps, Real):
@@ -108,6 +118,13 @@ class FittedRun:
                 f"{len(codes)} codes in {codes.space.name} have the shape {shape}, not "
                 f"{tuple(codes.values.shape)}"
             )
+        finite = codes.values.isfinite().flatten(1).all(dim=1)
+        if not finite.all():
+            rows = (~finite).nonzero().flatten().tolist()
+            raise EditbenchError(
+                f"{len(rows)} of {len(codes)} codes have NaN or infinity, the first is codes"
+                f"[{rows[0]}]: leave them out"
+            )
         if self.editor.space == Space.Z and codes.space != Space.Z:
             raise Unsupported(
                 f"{self.settings.method.name} walks in Z and needs codes in Z, not in "
@@ -129,6 +146,8 @@ class FittedRun:
         seen = self._judged(codes)
         if target is None:
             target = self.settings.target
+        if isinstance(target, np.integer):
+            target = int(target)
         if target is not None:
             wanted = self.networks.judge.attributes.class_index(about.name, target)
             other, _ = sides(about, wanted)
@@ -153,6 +172,14 @@ class FittedRun:
 
         none = torch.zeros(0, dtype=torch.int64, device=codes.values.device)
         return torch.cat([none, *batches.run(len(codes), label)]).cpu().numpy()
+
+
+def _changed_parts(record: Record, settings: Settings, job: Identified) -> str:
+    """What differs from a finished run: ' (changed: bank)'; '' if its hashes do not tell."""
+    then = record.provenance().get("hashes") or {}
+    now = content_hashes(job.networks, job.bank.id, settings.method.target)
+    changed = [PARTS[name] for name in PARTS if then.get(name) != now[name]]
+    return f" (changed: {', '.join(changed)})" if changed else ""
 
 
 def _announce_missing(settings: Settings, record: Record) -> None:

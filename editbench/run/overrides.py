@@ -274,7 +274,9 @@ def _check_commas(override: str, value: str) -> None:
     # Quoted and escaped characters are text; interpolations have other rules.
     signs = re.sub(r"\\.|'[^']*'|\"[^\"]*\"", "text", value)
     if "${" not in signs and re.search(r"(^|[,\[({])\s*,|,\s*([])}]|$)", signs):
-        raise EditbenchError(f"{override}: a comma has no value beside it; remove it")
+        raise EditbenchError(
+            f"{override}: a comma has no value beside it; remove the comma, or a blank next to it"
+        )
 
 
 def _is_list(value: str) -> bool:
@@ -512,6 +514,11 @@ def _unknown_option(key: str, name: str, options: Any, named: str) -> EditbenchE
         options: the options that the part has.
         named: the part in the message: 'method' in quotes, or method=sefa.
     """
+    # A mapping that is empty in the YAML, such as method.paths, has no keys yet.
+    if not options:
+        return EditbenchError(
+            f"{key} has no keys yet: give all at once, as in '+{key}={{{name}: ...}}'"
+        )
     target = options.get("_target_")
     if target is not None:
         arguments, _ = arguments_of(load_target(f"{key}._target_", target))

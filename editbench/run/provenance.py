@@ -19,6 +19,26 @@ from editbench.worlds.criteria import card_verdict
 SHORTEST = 1e-9  # seconds; a tiny walk may take less time than the clock resolves
 
 
+def content_hashes(networks: Networks, bank_id: str, method: str) -> dict[str, str]:
+    """Hashes of what a job uses; equal hashes mean equal content, wherever the files lie.
+
+    Args:
+        networks: generator, teacher and judge.
+        bank_id: identity of the bank.
+        method: dotted name of the class of the method.
+
+    Returns:
+        Role -> hash.
+    """
+    return {
+        "generator": networks.generator.digest,
+        "teacher": networks.teacher.digest,
+        "judge": networks.judge.digest,
+        "bank": bank_id,
+        "method_source": source_digest(method),
+    }
+
+
 def provenance(
     settings: Settings,
     networks: Networks,
@@ -41,19 +61,11 @@ def provenance(
             editor decoded itself.
     """
     distances = starts.distances()
-    # Equal hashes mean equal weights and samples, wherever their files lie.
-    hashes = {
-        "generator": networks.generator.digest,
-        "teacher": networks.teacher.digest,
-        "judge": networks.judge.digest,
-        "bank": bank.id,
-        "method_source": source_digest(settings.method.target),
-    }
     card = settings.plain["generator"].get("card")
     # The engine counts what it decodes itself; the rest was decoded inside the editor's steps.
     in_steps = walk_calls - result.decoded
     return environment(settings.device) | {
-        "hashes": hashes,
+        "hashes": content_hashes(networks, bank.id, settings.method.target),
         "bank_n": len(bank),
         "starts": len(starts),
         "pool_threshold": starts.threshold,

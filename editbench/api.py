@@ -157,6 +157,8 @@ class Runs:
         >>> table = runs.table()
         >>> sorted({"method", "attribute", "metric", "value", "low", "high"} - set(table.columns))
         []
+        >>> runs.means()["method"].tolist()
+        ['interfacegan', 'random']
         >>> runs.paired()[["a", "b", "attribute", "n"]].values.tolist()[0]
         ['interfacegan', 'random', 'smile', 8]
         >>> runs.report("page").name
@@ -260,6 +262,21 @@ class Runs:
         rows = self._results.rows.drop(columns=list(SEED_COLUMNS))
         return runs.merge(rows, on="run_id", how="inner")
 
+    def means(self) -> pd.DataFrame:
+        """Average each method over its attributes, as a report does (`means.csv`).
+
+        The seeds of a method are pooled, and all methods are compared on the same attributes and
+        starts.
+
+        Returns:
+            One row per setting and method, the best accuracy first and floors last, with the
+            columns of `means.csv`. Among these are `accuracy` and `ad_at` (AD at an effect), their
+            95 % intervals `accuracy_low` to `accuracy_high` and `ad_at_low` to `ad_at_high`, and
+            `accuracy_note` and `ad_at_note`, why there is no such mean.
+        """
+        settings = reports.every_setting(self._pooled())
+        return pd.concat([one.means for one in settings], ignore_index=True)
+
     def paired(self) -> pd.DataFrame:
         """Test the differences of all pairs of methods, as a report does (`paired.csv`).
 
@@ -273,8 +290,12 @@ class Runs:
             adjusted for all pairs of the attribute and number. With fewer than ten common starts
             there is only the difference.
         """
-        pooled = reports.load(self._results.root, set(self._results.runs["run_id"]), by_seed=False)
-        return paired_table(pooled.with_failures())
+        return paired_table(self._pooled())
+
+    def _pooled(self) -> Results:
+        """The records with the seeds of a method pooled, as a report reads them."""
+        ids = set(self._results.runs["run_id"])
+        return reports.load(self._results.root, ids, by_seed=False).with_failures()
 
     def report(self, out: PathLike | None = None, *, config_dirs: Folders = ()) -> Path:
         """Write the report of these runs: index.html, tables and figures.

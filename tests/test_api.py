@@ -222,12 +222,20 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
             call()
 
 
-def test_paired_tests_are_those_of_the_report_with_seeds_pooled(tmp_path):
+def test_means_and_paired_tests_are_those_of_the_report_with_seeds_pooled(tmp_path):
     for method, share in (("weak", 0.3), ("strong", 0.8)):
         for seed in range(2):
             one_run(tmp_path, method, "smile", outcomes(share, seed), seed=seed)
     runs = eb.load(tmp_path)
     runs.report()
+    means = runs.means()
+    assert means[["method", "seeds", "n"]].values.tolist() == [["strong", 2, 60], ["weak", 2, 60]]
+    assert means["accuracy"].tolist() == pytest.approx(
+        [np.mean([outcomes(share, seed) for seed in range(2)]) for share in (0.8, 0.3)]
+    )
+    listed = pd.read_csv(tmp_path / "report" / "means.csv")
+    numbers = [f"{name}{end}" for name in ("accuracy", "ad_at") for end in ("", "_low", "_high")]
+    np.testing.assert_allclose(means[numbers].astype(float), listed[numbers])
     written = pd.read_csv(tmp_path / "report" / "paired.csv")
     pairs = runs.paired()
     assert pairs[["metric", "a", "b", "n"]].values.tolist() == [

@@ -111,14 +111,14 @@ def run(
             if not outcome.run_id:
                 raise EditbenchError(f"{settings.title}: {outcome.reason}")
             found.add(outcome.run_id)
-    except WorkerKilled as error:
+    except WorkerKilled:
         # A worker imports the script that called this. Without the condition it calls this again,
         # which Python refuses.
         raise WorkerKilled(
             "a worker ended before its job. In a script, put this call below `if __name__ == "
             '"__main__":`. If it stands there, memory may have run out: finished work is kept; call '
             "again with fewer workers"
-        ) from error
+        ) from None
     return Runs(reports.load(roots.pop(), found).with_failures())
 
 

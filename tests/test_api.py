@@ -311,6 +311,7 @@ def test_a_script_with_workers_is_told_that_its_call_needs_a_condition(tmp_path,
     else:
         last = ran.stderr.strip().splitlines()[-1]
         assert ran.returncode == 1 and 'put this call below `if __name__ == "__main__":`' in last
+        assert "bootstrapping" not in ran.stderr and ran.stderr.count("Traceback") == 1
 
 
 def test_networks_of_ones_own_are_found_in_ones_own_folder(monkeypatch, tmp_path):

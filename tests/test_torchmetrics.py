@@ -81,7 +81,7 @@ def one_process(rank: int, folder: str) -> None:
     results["moments"] = moments.compute()
     with open(f"{folder}/{rank}.pickle", "wb") as file:
         pickle.dump(results, file)
-    dist.destroy_process_group()
+    # The group is not destroyed: with torch 2.6 that may wait for a thread that waits for it.
 
 
 def test_two_processes_have_the_numbers_of_one(tmp_path):

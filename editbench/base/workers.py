@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,16 @@ def prepare_workers() -> BaseContext:
         # Imported here, since Windows has no such server.
         from multiprocessing import forkserver
 
-        with _ignored_interrupts():
-            forkserver.ensure_running()
+        try:
+            with _ignored_interrupts():
+                forkserver.ensure_running()
+        except RuntimeError:
+            # A worker imports the script that asked for workers, and the script asks for them once
+            # more, which Python refuses. The worker ends without a traceback of its own, since the
+            # first process says what to do.
+            if "__mp_main__" not in sys.modules:  # what a worker calls this script
+                raise
+            raise SystemExit(1) from None
     return context
 
 

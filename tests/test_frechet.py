@@ -42,8 +42,8 @@ def test_samples_of_two_gaussians_approach_the_closed_form() -> None:
 def test_it_is_zero_for_equal_sets_symmetric_and_survives_constant_features() -> None:
     x, y = rng.normal(size=(50, 8)), rng.normal(size=(70, 8))
     x[:, 3] = y[:, 3] = 0
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
     # A spectrum with an exact zero is known to 1e-16, its root to 1e-8.
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
     assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x), abs=1e-6)
 
 

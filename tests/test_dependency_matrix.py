@@ -43,7 +43,9 @@ def test_by_hand():
 def test_a_linear_world_has_the_signed_ratio_of_the_slopes_whatever_the_target():
     walks, slopes = straight_walks(overlap=0.8, n=30, steps=80)
     slopes = slopes / walks.sigma
-    found = values(DependencyMatrix()(walks))
+    result = DependencyMatrix()(walks)
+    assert (result.rows["count"] == 30).all()
+    found = values(result)
     for name, ratio in zip(("b", "c"), slopes[1:] / slopes[0]):
         assert found["entanglement_with", name] == pytest.approx(ratio, rel=1e-3)
         assert found["dependency_on", name] == pytest.approx(abs(ratio), rel=1e-3)

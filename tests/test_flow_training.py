@@ -1,5 +1,6 @@
-"""The schedule of a flow's training: the law of the lengths, and the learning rate."""
+"""The training of a flow: its starts, the law of the lengths, and the learning rate."""
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -16,6 +17,13 @@ def run(options: Training, solver: Solver) -> None:
     pools = [starts_of(labels, target, None, torch.device("cpu")) for target in (0, 1)]
     start = Field.initial(2, ["a/0", "a/1"], 24, 0)
     train(start, data, "a", [0, 1], pools, Space.W, 1.0, options, solver)
+
+
+def test_a_flow_starts_from_its_source_or_from_every_other_class():
+    labels = np.array([0, 1, 2, 0])
+    cpu = torch.device("cpu")
+    assert starts_of(labels, 2, 0, cpu).tolist() == [0, 3]
+    assert starts_of(labels, 2, None, cpu).tolist() == [0, 1, 3]
 
 
 @pytest.mark.parametrize(

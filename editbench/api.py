@@ -449,8 +449,8 @@ class Run:
             n codes, for `decode` of the generator.
 
         Raises:
-            EditbenchError: the job was skipped or failed; or its code, networks or files have
-                changed since.
+            EditbenchError: the job was skipped or failed; its code, networks or files have changed
+                since; or codes are not finite.
             SpaceMismatch: the codes do not fit the generator or the method.
             UnknownName: the attribute has no such class.
 

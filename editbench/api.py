@@ -39,7 +39,7 @@ from editbench.run.component import Component
 from editbench.run.compose import compose_settings, sweep_settings
 from editbench.run.edit import FittedRun
 from editbench.run.job import check_devices
-from editbench.run.loading import check_device, load_networks
+from editbench.run.loading import check_device, load_network, load_networks
 from editbench.run.option_files import name_files
 from editbench.run.overrides import check_overrides, check_words_have_effect
 from editbench.run.protocol import check_protocols
@@ -605,7 +605,7 @@ def generator(
     """
     words = [f"generator={name}"]
     words += [f"generator.{key}={_written(value)}" for key, value in options.items()]
-    network: Generator = _ready(_settings(words, data, config_dirs).generator, device)
+    network: Generator = _ready("generator", _settings(words, data, config_dirs).generator, device)
     return network
 
 
@@ -735,7 +735,7 @@ def _scorer(
     role: str, name: str, device: str, data: PathLike | None, config_dirs: Folders
 ) -> Scorer:
     scorers = _settings([f"scorer={name}"], data, config_dirs).scorer
-    scorer: Scorer = _ready(getattr(scorers, role), device)
+    scorer: Scorer = _ready(role, getattr(scorers, role), device)
     return scorer
 
 
@@ -746,10 +746,10 @@ def _settings(words: list[str], data: PathLike | None, config_dirs: Folders) -> 
     return compose_settings(words, _folders(config_dirs))
 
 
-def _ready(component: Component, device: str) -> Any:
+def _ready(role: str, component: Component, device: str) -> Any:
     """Build a network, ready to be called on the device."""
     check_device(device)
-    return component.build().to(device).eval().requires_grad_(False)
+    return load_network(role, component.config, device)
 
 
 def _written(value: object) -> str:

@@ -153,11 +153,11 @@ def layer_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
     Returns:
         A heading and one line per layer, with the shape of its weight if the weight can be shifted.
     """
-    from editbench.base.instantiate import build
     from editbench.run.compose import compose_settings
+    from editbench.run.loading import load_network
 
     # Only the generator is built, since the scorers may need files that are missing.
-    found = build(compose_settings(words, more).generator.config)
+    found = load_network("generator", compose_settings(words, more).generator.config, "cpu")
     kernels = found.kernels()
     lines = [f"layers of generator {_chosen(words, 'generator')} (method.layer=NAME)"]
     for name in found.layers():

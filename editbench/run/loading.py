@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,7 @@ from editbench.base.precision import AMPERE, use_precision
 from editbench.base.user_code import is_ours
 from editbench.networks.features import FeatureNetwork
 from editbench.networks.generator import Generator
+from editbench.networks.own_networks import check_own_generator, check_own_scorer
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.batch import bank_batch
@@ -184,18 +186,20 @@ def _build_networks(
     code: str,
 ) -> Networks:
     parts = json.loads(description)
-    generator: Generator = _on_device("generator", parts["generator"], device)
-    teacher: Scorer = _on_device("teacher", parts["teacher"], device)
+    generator: Generator = load_network("generator", parts["generator"], device)
+    teacher: Scorer = load_network("teacher", parts["teacher"], device)
     judge = teacher
     # Equal configurations are one network: it is kept in memory once, and runs count as leaking.
     if parts["judge"] != parts["teacher"]:
-        judge = _on_device("judge", parts["judge"], device)
+        judge = load_network("judge", parts["judge"], device)
     for role, scorer in (("teacher", teacher), ("judge", judge)):
         if scorer.input != generator.output:
             raise EditbenchError(
                 f"the {role} scores '{scorer.input}', but generator '{parts['name']}' returns "
                 f"'{generator.output}': choose a matching scorer, scorer=NAME"
             )
+    for role, scorer in (("teacher", teacher), ("judge", judge)):
+        check_scorer(role, scorer, parts[role], generator)
     if teacher.attributes != judge.attributes:
         raise EditbenchError(
             "teacher and judge must have the same attributes in the same order: "
@@ -225,6 +229,38 @@ def _difference(one: Attributes, other: Attributes) -> str:
     )
 
 
+def check_generator(generator: Generator, config: Mapping[str, Any]) -> None:
+    """Try a generator of a user's own class on a few samples.
+
+    Args:
+        generator: on its device.
+        config: that it was built from.
+
+    Raises:
+        EditbenchError: it breaks the contract of generators.
+    """
+    if not is_ours(config["_target_"]):
+        check_own_generator(generator, f"generator._target_={config['_target_']}")
+
+
+def check_scorer(
+    role: str, scorer: Scorer, config: Mapping[str, Any], generator: Generator
+) -> None:
+    """Try a scorer of a user's own class on a few samples.
+
+    Args:
+        role: 'teacher' or 'judge'.
+        scorer: on the device of the generator.
+        config: that it was built from.
+        generator: whose samples it scores.
+
+    Raises:
+        EditbenchError: it breaks the contract of scorers.
+    """
+    if not is_ours(config["_target_"]):
+        check_own_scorer(scorer, f"scorer.{role}._target_={config['_target_']}", generator)
+
+
 def _check_base(key: str, target: object, made: object, base: type) -> None:
     """Check that what a `_target_` gives has the base class of its role.
 
@@ -244,7 +280,18 @@ def _check_base(key: str, target: object, made: object, base: type) -> None:
         )
 
 
-def _on_device(role: str, config: dict[str, Any], device: str) -> Any:
+def load_network(role: str, config: dict[str, Any], device: str) -> Any:
+    """One network, in evaluation mode and without gradients of its weights.
+
+    Args:
+        role: 'generator', 'teacher' or 'judge'.
+        config: of the network, with `_target_`.
+        device: that this machine has, see `check_device`.
+
+    Raises:
+        EditbenchError: it cannot be built, or breaks the contract of its role. Scorers of a user's
+            own class are tried by `load_networks`, on samples of a generator.
+    """
     network = build(config)
     is_generator = role == "generator"
     key = role if is_generator else f"scorer.{role}"
@@ -257,6 +304,8 @@ def _on_device(role: str, config: dict[str, Any], device: str) -> Any:
         )
     _refuse_random_weights(role, network, config)
     network = network.to(device).eval().requires_grad_(False)
+    if is_generator:
+        check_generator(network, config)
     _identify_by_files(network, config)
     return network
 

@@ -303,6 +303,13 @@ def test_an_interpolation_that_leads_nowhere_is_one_line():
         Settings.from_config(config)
 
 
+def test_a_value_that_an_option_leaves_to_the_user_is_asked_for_by_its_key():
+    config = compose_config([])
+    config.data = "???"
+    with pytest.raises(EditbenchError, match="incomplete: Missing mandatory value: data"):
+        Settings.from_config(config)
+
+
 def test_an_old_configuration_is_read_with_todays_keys():
     plain = compose_settings(["evaluated=[smile,age]"]).plain
     old = {key: value for key, value in plain.items() if key != "evaluated"}

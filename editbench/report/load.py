@@ -27,6 +27,7 @@ from editbench.report.seeds import pool_seeds
 from editbench.report.settings import add_settings
 from editbench.run.record import Record
 from editbench.walk.observed import Observed, observation_file, read_observed
+from editbench.walk.rows import KEY_COLUMNS as METRIC_ROW_KEYS
 from editbench.walk.rows import ROW_TYPES as METRIC_ROW_TYPES
 from editbench.walk.rows import SAMPLE_TYPES
 
@@ -37,6 +38,8 @@ STATUS_KEYS = ("status", "method", "attribute", "generator")
 ADDED_TYPES = {"group": "str", "version": "float64", "higher_is_better": "object"}
 ROW_TYPES = METRIC_ROW_TYPES | ADDED_TYPES
 VERSION_TYPES = {name: ROW_TYPES[name] for name in ("metric", "version")}
+# What identifies a number but for its place on a curve, and the metric's option.
+NUMBER_TYPES = {name: ROW_TYPES[name] for name in ("group", *METRIC_ROW_KEYS) if name != "x"}
 # Networks of a run whose hashes the provenance has.
 NETWORKS = ("generator", "teacher", "judge")
 NAMED_RUNS = 3  # run ids named in a message
@@ -280,6 +283,9 @@ def load(
     versions = {run_id: one.versions for run_id, one in read.items()}
     problems += mixed_versions(table, _join(versions, VERSION_TYPES))
     problems += mixed_networks(table, provenance)
+    numbers = {run_id: one.numbers for run_id, one in read.items()}
+    parts_of = {run_id: one.part_hashes for run_id, one in read.items()}
+    problems += mixed_parts(table, parts_of, _join(numbers, NUMBER_TYPES))
     read_tables = partial(_read_tables, root)
     values: dict[tuple[str, tuple], pd.DataFrame] = {}
     if by_seed:
@@ -370,6 +376,58 @@ def mixed_networks(
     )
 
 
+def mixed_parts(
+    runs: pd.DataFrame, hashes: Mapping[str, Mapping[str, str]], numbers: pd.DataFrame
+) -> list[Problem]:
+    """Settings with numbers of a metric that were computed with different options or sources.
+
+    Options of metrics and observations do not make settings. A sweep shares them, but someone may
+    run one method again with others.
+
+    Args:
+        runs: `Results.runs`, one row per record.
+        hashes: run_id -> `Record.part_hashes`.
+        numbers: NUMBER_TYPES and run_id.
+
+    Returns:
+        One problem for all metrics and observations of a setting that differ between the same runs.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    # An option may differ between attributes on purpose, such as the second one of a composition.
+    for (setting, _), group in runs.groupby(["setting", "attribute"]):
+        present = {name for run_id in group["run_id"] for name in hashes[run_id]}
+        for name in sorted(present):
+            by_hash: dict[str, list[str]] = {}
+            for run_id in sorted(group["run_id"]):
+                if name in hashes[run_id]:
+                    by_hash.setdefault(hashes[run_id][name], []).append(run_id)
+            if len(by_hash) < 2:
+                continue
+            sides = sorted(by_hash.values(), key=len)
+            metric = name.removeprefix("metric.")
+            if metric != name and not _share_numbers(numbers[numbers["group"] == metric], sides):
+                continue
+            text = " and ".join(map(_some_runs, sides))
+            found.setdefault((str(setting), text), []).append(name)
+    return _problems(
+        found,
+        "options or source differ, not comparable: {sides}; run all jobs again with the same options "
+        "(for a metric this reads the stored walks), or keep the two in separate folders (out=FOLDER)",
+    )
+
+
+def _share_numbers(numbers: pd.DataFrame, sides: Sequence[Sequence[str]]) -> bool:
+    """Whether runs of several sides have the same number. Those of another n or effect are others.
+
+    Args:
+        numbers: NUMBER_TYPES and run_id of one metric.
+        sides: run ids.
+    """
+    side_of = {run_id: place for place, side in enumerate(sides) for run_id in side}
+    sided = numbers.assign(side=numbers["run_id"].map(side_of)).dropna(subset=["side"])
+    return bool((sided.groupby(list(NUMBER_TYPES), dropna=False)["side"].nunique() > 1).any())
+
+
 def _problems(found: Mapping[tuple[str, str], Sequence[str]], reason: str) -> list[Problem]:
     """One problem for each setting and division of its runs into sides.
 
@@ -405,12 +463,16 @@ class _RunFiles(NamedTuple):
         config: operative configuration.
         provenance: of a run that was skipped or failed that of its fit; {} if it had none.
         versions: its metrics and the versions of their code; None if the run is not done.
+        numbers: its numbers, NUMBER_TYPES; None likewise.
+        part_hashes: of its record; {} likewise.
     """
 
     run: dict[str, Any]
     config: dict
     provenance: dict
     versions: pa.Table | None
+    numbers: pa.Table | None
+    part_hashes: dict[str, str]
 
 
 def _read(record: Record, parts: dict[str, Any]) -> _RunFiles:
@@ -430,10 +492,14 @@ def _read(record: Record, parts: dict[str, Any]) -> _RunFiles:
     config = _share(record.config(), parts)
     made = _share(record.provenance(), parts)
     versions = None
+    numbers = None
+    part_hashes: dict[str, str] = {}
     # The tables of a failed job may be incomplete and are not results.
     if status["status"] == "done":
         rows, _ = _own_tables(record)
         versions = rows.group_by(list(VERSION_TYPES)).aggregate([])
+        numbers = rows.group_by(list(NUMBER_TYPES)).aggregate([])
+        part_hashes = record.part_hashes()
     seed = int(status.get("seed") or 0)
     floor = status.get("floor")
     run = {
@@ -458,7 +524,7 @@ def _read(record: Record, parts: dict[str, Any]) -> _RunFiles:
         "scorer": option_name(config.get("scorer")),
         "bank": option_name(config.get("bank")),
     }
-    return _RunFiles(run, config, made, versions)
+    return _RunFiles(run, config, made, versions, numbers, part_hashes)
 
 
 def _share(content: dict, parts: dict[str, Any]) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +17,15 @@ from editbench.base.errors import (
     one_line,
 )
 from editbench.base.files import digest, write_atomic, write_json
-from editbench.base.identity import code_of
+from editbench.base.identity import code_of, content
 from editbench.base.user_code import is_ours
+from editbench.base.validation import load_target
 from editbench.run import record as records
+from editbench.run.component import Component
 from editbench.run.loading import load_metrics
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.walk.observation import read_observed
+from editbench.walk.observation import DuringWalk, read_observed
 from editbench.walk.rows import ROW_COLUMNS
 from editbench.walk.trajectory import Trajectories
 
@@ -45,17 +48,19 @@ class Measured(NamedTuple):
     Attributes:
         tables: name of a file -> its content.
         key: `metrics_key`.
+        parts: `part_hashes`.
     """
 
     tables: dict[str, bytes]
     key: str
+    parts: dict[str, str]
 
     def write(self, folder: Path) -> None:
         """Write rows and samples of every metric to the folder of the record."""
         for name, table in self.tables.items():
             write_atomic(folder / name, table)
         # `refresh_metrics` compares this key and recomputes the rows if it differs.
-        write_json(folder / Record.METRICS, {"key": self.key})
+        write_json(folder / Record.METRICS, {"key": self.key, "parts": self.parts})
 
 
 def check_observed(
@@ -120,7 +125,8 @@ def compute_metrics(folder: Path, trajectories: Trajectories, settings: Settings
             if isinstance(error, KeyError) and not isinstance(metric, ObservationMetric):
                 told += f"; {UNDECLARED}"
             raise MetricFailed(told) from error
-    return Measured(records.metric_tables(measured), metrics_key(settings, metrics))
+    tables = records.metric_tables(measured)
+    return Measured(tables, metrics_key(settings, metrics), part_hashes(settings, metrics))
 
 
 def _not_measured(metric: Metric, trajectories: Trajectories) -> MetricResult:
@@ -164,6 +170,39 @@ def metrics_key(settings: Settings, metrics: dict[str, Metric]) -> str:
     if own:
         key["code"] = code_of(own)
     return digest(key)
+
+
+def part_hashes(settings: Settings, metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """Hashes of what the numbers of each metric were computed with, see `Record.part_hashes`.
+
+    Args:
+        settings: of the job.
+        metrics: as objects, by name.
+    """
+    # Imported here for the reason in `compute_metrics`.
+    from editbench.walk.metric import ObservationMetric
+
+    found = {}
+    for name, metric in metrics.items():
+        parts = [metric.version, _described(settings.metrics[name])]
+        if isinstance(metric, ObservationMetric) and metric.observation in settings.observations:
+            parts.append(_described(settings.observations[metric.observation]))
+        found[f"metric.{name}"] = digest(parts)
+    # Any metric may read the columns of these.
+    for name, part in settings.observations.items():
+        kind = load_target(part.key, part.target)
+        if inspect.isclass(kind) and issubclass(kind, DuringWalk):
+            found[f"observation.{name}"] = digest(_described(part))
+    return found
+
+
+def _described(part: Component) -> list[object]:
+    """The options of a metric or observation, and the source of a user's own.
+
+    The project's own classes have versions, or their source is part of the identity of a run.
+    """
+    code = "" if is_ours(part.target) else code_of(part.config)
+    return [content(part.config), code]
 
 
 def is_outdated(record: Record, settings: Settings) -> bool:

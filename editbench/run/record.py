@@ -193,6 +193,16 @@ class Record:
         """Key of the metrics' versions and options; '' if unknown."""
         return read_json(self.path(self.METRICS)).get("key", "") if self.has(self.METRICS) else ""
 
+    def part_hashes(self) -> dict[str, str]:
+        """What its numbers were computed with; {} in records of earlier versions.
+
+        Returns:
+            'metric.NAME' -> hash of the metric's options, version and observation;
+            'observation.NAME' -> hash of the options of an observation during the walk. Both
+            include the source of a user's own class.
+        """
+        return read_json(self.path(self.METRICS)).get("parts", {}) if self.has(self.METRICS) else {}
+
     @contextmanager
     def updating(self, removed: Sequence[str] = ()) -> Iterator[Path]:
         """A place for new versions of some files, see `updated_folder`. Hold the lock of the folder."""

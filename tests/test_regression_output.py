@@ -2,7 +2,11 @@
 
 from xml.etree import ElementTree
 
+import pytest
+from rich.console import Console
+
 from editbench.regression import Finding, RegressionResult, summary
+from editbench.regression.show import LONGEST, print_comparison
 from tests.pinned_records import check, outcome, pin, record
 
 
@@ -122,6 +126,17 @@ def test_the_summary_stays_within_what_github_shows():
     cut = summary.shortened("é" * summary.LARGEST, summary.LARGEST)
     assert len(cut) <= summary.LARGEST and cut.decode().endswith("that GitHub shows)\n")
     assert summary.shortened("text", 0) == b"" and summary.shortened("text", 4) == b"text"
+
+
+@pytest.mark.parametrize(("failed", "hidden"), [(LONGEST - 1, False), (LONGEST, True)])
+def test_the_table_says_that_rows_are_hidden_only_if_some_are(failed, hidden, capsys):
+    """Two new rows of a run are one row of the table, which ends after LONGEST rows."""
+    findings = [Finding("m", f"row {k}", "moved", "worse", 0.5, 0.1, -0.4) for k in range(failed)]
+    findings += [Finding("m", f"curve {k}", "new", "not pinned") for k in range(2)]
+    print_comparison(RegressionResult(findings, [], True), Console(width=200))
+    printed = capsys.readouterr().out
+    assert ("curve 0 and 1 more" in printed) is not hidden
+    assert ("further rows are not shown" in printed) is hidden
 
 
 def test_the_table_has_what_failed_first(tmp_path, capsys):

@@ -18,7 +18,7 @@ from editbench.base.errors import EditbenchError
 from editbench.commands.report import main
 from editbench.figures.theme import Theme
 from editbench.report import figures, load, print_table, report
-from editbench.report.cells import Column, cell, number
+from editbench.report.cells import Column, cell, number, spread
 from editbench.report.means import compare_methods
 from editbench.report.numbers import numbers_of
 from editbench.report.paired import paired_table
@@ -372,10 +372,28 @@ def test_paired_difference_on_common_starts(tmp_path: Path) -> None:
         (-12345, "−12.3k"),
         (0.0004, "<0.001"),
         (-0.0004, ">−0.001"),
+        (999_499, "999k"),
+        (999_600, "1M"),
+        (-999_600, "−1M"),
+        (1_234_567_890, "1235M"),
     ],
 )
 def test_numbers_as_text(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([150.5, 1500.7], "150–1,501"),
+        ([99.7], "100"),
+        ([0.123, 12.3], "0.12–12"),
+        ([200.0, 200.0], "200"),
+        ([float("nan")], ""),
+    ],
+)
+def test_a_range_is_written_without_powers_of_ten(values: list[float], text: str) -> None:
+    assert spread(values) == text
 
 
 def test_an_interval_with_a_sign_has_no_dash() -> None:

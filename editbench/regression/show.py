@@ -53,7 +53,8 @@ def print_comparison(
         # The sort is stable, so rows with the same verdict keep the order of the pins.
         key=lambda f: VERDICTS.index(f.verdict),
     )
-    cut = shown if every else merge_alike(shown)[:LONGEST]
+    rows = shown if every else merge_alike(shown)
+    cut = rows if every else rows[:LONGEST]
     if cut:
         table = Table(
             title=escape(title) or None,
@@ -83,8 +84,7 @@ def print_comparison(
                 escape(finding.text),
             )
         console.print(table)
-        # Merging also leaves fewer rows, but then nothing is hidden.
-        if len(cut) < len(shown) and len(cut) == LONGEST:
+        if len(cut) < len(rows):
             console.print("further rows are not shown; --all shows all", style="dim")
     for note in comparison.notes:
         console.print(escape(f"note: {note}"), style="dim", soft_wrap=True)
@@ -233,17 +233,13 @@ def merge_alike(findings: Sequence[Finding]) -> list[Finding]:
         # Failures are never merged, since each is a number to look at.
         own = (finding.row,) if finding.verdict not in REPORTED else ()
         groups.setdefault((finding.run, finding.verdict, finding.text, *own), []).append(finding)
-    return [
-        group[0]
-        if len(group) == 1
-        else Finding(
-            group[0].run,
-            f"{group[0].row} and {len(group) - 1} more",
-            group[0].verdict,
-            group[0].text,
-        )
-        for group in groups.values()
-    ]
+    merged = []
+    for first, *others in groups.values():
+        if others:
+            row = f"{first.row} and {len(others)} more"
+            first = Finding(first.run, row, first.verdict, first.text)
+        merged.append(first)
+    return merged
 
 
 def _printable(text: str) -> str:

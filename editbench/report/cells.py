@@ -314,15 +314,21 @@ def number(value: float, digits: int | None = None) -> str:
     # Columns of shares have fixed decimals, so that they are aligned.
     if digits is not None:
         return f"{value:.{digits}f}"
-    # k is used from 10,000 on; 4,560 is easy to read with all its digits.
-    for limit, suffix in ((1e6, "M"), (1e4, "k")):
-        if value >= limit:
-            return f"{value / (limit if suffix == 'M' else 1e3):.3g}{suffix}"
+    # A small cost or difference should not appear as 0.
     if 0 < value < 0.001:
-        # A small cost or difference should not appear as 0.
         return "<0.001"
-    # :.3g is not used for large numbers, since it would write those above 1,000 as powers.
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+    # What rounds to 1000k is 1M. 4,560 is easy to read with all its digits.
+    if value >= 999.5e3:
+        return f"{_three_digits(value / 1e6)}M"
+    if value >= 1e4:
+        return f"{_three_digits(value / 1e3)}k"
+    return _three_digits(value)
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, or all digits before the point if these are more."""
+    # :.3g would write numbers from 999.5 on as powers.
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def spread(values: Collection[float]) -> str:
@@ -331,7 +337,8 @@ def spread(values: Collection[float]) -> str:
     if not numbers:
         return ""
     texts = [
-        f"{value:,.0f}" if value == int(value) else f"{value:.2g}"
+        # :.2g would write numbers from 99.5 on as powers.
+        f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
         for value in (numbers[0], numbers[-1])
     ]
     # The texts are compared, since 1.001 and 1.002 are written alike.

@@ -17,7 +17,7 @@ from editbench.base.progress import results_console
 from editbench.figures.theme import make_theme
 from editbench.report import typeset
 from editbench.report.caveats import caveats
-from editbench.report.cells import MISSING, capitalised, marks, number
+from editbench.report.cells import MISSING, capitalised, marks, number, spread
 from editbench.report.notes import NO_CONTROL_MEANS, some
 from editbench.report.paired import SIGNIFICANCE
 from editbench.report.style import Style
@@ -502,5 +502,5 @@ def page_section(name: str, part: pd.DataFrame) -> dict[str, Any]:
         "rows": rows,
         "first": part["metric"].iloc[0] in SHOWN,
         "drawn": any(row["drawn"] for row in rows),
-        "reach": f"±{reach:.2g}",
+        "reach": f"±{spread([reach])}",
     }

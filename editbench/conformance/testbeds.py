@@ -121,18 +121,17 @@ class Testbed:
     judge: Scorer
     bank: Bank
 
-    def data(self, bank: Bank | None = None, seed: int = 0) -> FitData:
+    def data(self, bank: Bank | None = None) -> FitData:
         """What an editor may learn from, as a copy: a change of it affects no other editor.
 
         Args:
             bank: in place of the testbed's own.
-            seed: of the method's randomness.
         """
         bank = bank or self.bank
         fit = copied(bank.split("fit"))
         tune = copied(bank.split("tune"))
         sigma = torch.from_numpy(bank.sigma["teacher"]).float()
-        return FitData(self.generator, self.teacher, fit, tune, sigma, seed)
+        return FitData(self.generator, self.teacher, fit, tune, sigma, seed=0)
 
     @property
     def last(self) -> nn.Module:

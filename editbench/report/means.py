@@ -284,14 +284,11 @@ def compare_methods(results: Results, table: pd.DataFrame, metric: str) -> MeanC
     )
 
 
-def summary(
-    results: Results, table: pd.DataFrame, found: Mapping[str, MeanComparison]
-) -> pd.DataFrame:
+def summary(table: pd.DataFrame, found: Mapping[str, MeanComparison]) -> pd.DataFrame:
     """One row per method with its means, and what they are over. Best accuracy first, floors last.
 
     Args:
-        results: of one setting.
-        table: their `main_table`.
+        table: `main_table` of one setting.
         found: number of MEANS -> its comparison, see `comparisons`.
 
     Returns:

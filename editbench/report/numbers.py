@@ -59,7 +59,7 @@ def numbers_of(name: str, results: Results) -> Numbers:
     """
     table = main_table(results)
     compared = comparisons(results, table)
-    means = summary(results, table, compared)
+    means = summary(table, compared)
     return Numbers(
         name,
         results,

@@ -262,7 +262,7 @@ def _run(job: Job, folder: Path) -> Outcome:
             with explain_disk_errors(folder, OF_RECORDS):
                 observing, trajectories = fit_and_walk(job, partial)
                 stage = "observations"
-                observe(job, observing, read_json(partial / Record.PROVENANCE), partial)
+                observe(observing, read_json(partial / Record.PROVENANCE), partial)
                 stage = "metrics"
                 compute_metrics(partial, trajectories, job.settings).write(partial)
         except Unsupported as error:
@@ -307,7 +307,7 @@ def _observe_kept(job: Job, record: Record) -> Record:
     with record.updating() as place:
         try:
             with explain_disk_errors(folder, OF_RECORDS):
-                observe(job, fit_again(job), record.provenance(), place)
+                observe(fit_again(job), record.provenance(), place)
         except (Exception, SystemExit) as error:
             raise EditbenchError(_located_reason(error)) from error
         records.write_status(place, **about)

@@ -14,6 +14,9 @@ from editbench.run.caveats import remarks
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 
+FIRST = 2  # scalar rows of a record that are printed first, whatever their metrics
+MOST = 5  # rows of a record that are printed
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -92,20 +95,18 @@ def describe_outcome(settings: Settings, outcome: Outcome) -> str:
     return f"{head}: {headline(record)}" + (f" ({text})" if text else "")
 
 
-def headline(record: Record, count: int = 2, most: int = 5) -> str:
+def headline(record: Record) -> str:
     """The main numbers of a record, as text.
 
-    Args:
-        record: whose numbers they are.
-        count: scalar rows that are taken first, whatever their metrics.
-        most: rows altogether. The first row of each further metric is added, where it is a scalar.
+    These are the first FIRST scalar rows, and of each further metric the first row, if it is a
+    scalar; MOST rows altogether.
     """
     rows = record.rows()
-    first = rows[rows["x"].isna()].head(count)
+    first = rows[rows["x"].isna()].head(FIRST)
     # A metric whose first row lies on a curve has no single number to show.
     others = rows[~rows["group"].isin(first["group"])].drop_duplicates("group")
     scalars = others[others["x"].isna()]
-    shown = rows.loc[[*first.index, *scalars.index][:most]]
+    shown = rows.loc[[*first.index, *scalars.index][:MOST]]
     return ", ".join(_number(row) for row in shown.to_dict("records"))
 
 

@@ -42,6 +42,7 @@ MOVED_STARTS = "attributes"  # option of `starts` that is now the key `evaluated
 NEW_ENGINE_OPTIONS = {"refine": 0, "step_effect": None}  # absent from older records
 REMEDY = "delete its folder and run the job again"
 STATUSES = ("done", "skipped", "failed")
+FRAMES = 8  # images of each start whose images are kept
 
 
 @dataclass(frozen=True)
@@ -291,20 +292,17 @@ def metric_tables(results: Sequence[MetricResult]) -> dict[str, bytes]:
     }
 
 
-def write_pictures(
-    folder: Path, pictures: Pictures, trajectories: Trajectories, columns: int = 8
-) -> None:
+def write_pictures(folder: Path, pictures: Pictures, trajectories: Trajectories) -> None:
     """Write strips.safetensors, or nothing if no image was kept.
 
-    For each kept start it has the source, small to large steps, and the crossing: images (k, c, C,
-    H, W) uint8; steps, crossed, effect (k, c); starts, source, target (k,). The effect is in sigmas
-    of the target attribute's log-odds. Class names are in status.json.
+    For each kept start it has FRAMES steps, see `_shown_steps`: images (k, FRAMES, C, H, W) uint8;
+    steps, crossed, effect (k, FRAMES); starts, source, target (k,). The effect is in sigmas of the
+    target attribute's log-odds. Class names are in status.json.
 
     Args:
         folder: of the run.
         pictures: of k starts at every step.
         trajectories: of the same walk.
-        columns: c, images of each start. A walk of fewer steps repeats its last one.
     """
     import numpy as np
     import torch
@@ -322,19 +320,8 @@ def write_pictures(
     }
     for start in pictures.starts.tolist():
         walk = table.loc[start]
-        last = int(walk.index.max())
         stop = walk.index[walk["stopped"]]
-        # Evenly spaced, including the source and the last step. In a short walk some coincide.
-        chosen = set(np.linspace(0, last, columns).round().astype(int).tolist())
-        if len(stop) and int(stop[0]) not in chosen:  # the crossing replaces its nearest neighbour
-            # Source and last step stay, unless the strip has no other step.
-            chosen.discard(
-                min(chosen - {0, last} or {last}, key=lambda step: abs(step - int(stop[0])))
-            )
-            chosen.add(int(stop[0]))
-        steps = sorted(chosen)
-        # Strips have one width, so that they can be stacked: a short walk repeats its last step.
-        steps += [last] * (columns - len(steps))
+        steps = _shown_steps(int(walk.index.max()), int(stop[0]) if len(stop) else None)
         strips["images"].append(torch.stack([images[start, step] for step in steps]))
         strips["steps"].append(torch.tensor(steps))
         strips["crossed"].append(torch.tensor(walk.loc[steps, "crossed"].to_numpy(bool)))
@@ -344,3 +331,26 @@ def write_pictures(
             strips[name].append(torch.tensor(int(walk[name].iloc[0])))
     stacked = {name: torch.stack(parts) for name, parts in strips.items()}
     write_atomic(folder / Record.PICTURES, save(stacked))
+
+
+def _shown_steps(last: int, crossing: int | None) -> list[int]:
+    """The FRAMES steps of a walk whose images are kept, ascending.
+
+    They are evenly spaced and include the source, the last step and the crossing.
+
+    Args:
+        last: step of the walk.
+        crossing: the step at which it crosses; None if it does not.
+    """
+    import numpy as np
+
+    # In a short walk some coincide.
+    chosen = set(np.linspace(0, last, FRAMES).round().astype(int).tolist())
+    if crossing is not None and crossing not in chosen:
+        # It replaces its nearest neighbour, but neither the source nor the last step.
+        inner = chosen - {0, last}
+        chosen.remove(min(inner, key=lambda step: abs(step - crossing)))
+        chosen.add(crossing)
+    steps = sorted(chosen)
+    # Strips have one width, so that they can be stacked: a short walk repeats its last step.
+    return steps + [last] * (FRAMES - len(steps))

@@ -177,15 +177,14 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     return observing, trajectories
 
 
-def observe(job: Job, observing: Observing, made: dict[str, Any], folder: Path) -> None:
+def observe(observing: Observing, made: dict[str, Any], folder: Path) -> None:
     """Measure what is measured after the walk, and write it.
 
     The method's costs and the peak memory are in the provenance already: what is decoded from here
     on is not a cost of the method.
 
     Args:
-        job: whose walks have ended.
-        observing: with the fitted editor.
+        observing: of a job whose walks have ended, with the fitted editor.
         made: provenance so far.
         folder: for the files of the observations and the complete provenance.
     """

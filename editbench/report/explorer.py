@@ -117,8 +117,8 @@ def sheets(
     largest = max(
         (
             max(strip.images.shape[-2:])
-            for gallery in galleries
-            for starts in gallery.values()
+            for found in galleries
+            for starts in found.values()
             for strips in starts.values()
             for strip in strips
         ),
@@ -129,22 +129,17 @@ def sheets(
     for way in WAYS:
         if way.kind == "PNG" and largest > PIXELATED:
             continue
-        made = [
-            {
-                attribute: [
-                    _sheet(f"sp-{section}-{a}-{k}", strips, way)
-                    for k, strips in enumerate(starts.values())
-                ]
-                for a, (attribute, starts) in enumerate(
-                    sorted(gallery.items(), key=lambda item: item[0] != first)
-                )
-            }
-            for section, gallery in enumerate(galleries)
-        ]
-        if (
-            sum(len(sheet.uri) for part in made for group in part.values() for sheet in group)
-            <= budget
-        ):
+        spent = 0
+        for section, found in enumerate(galleries):
+            # sorted keeps the order of equal keys.
+            attributes = sorted(found, key=lambda attribute: attribute != first)
+            made[section] = {attribute: [] for attribute in attributes}
+            for a, attribute in enumerate(attributes):
+                for k, strips in enumerate(found[attribute].values()):
+                    sheet = _sheet(f"sp-{section}-{a}-{k}", strips, way)
+                    made[section][attribute].append(sheet)
+                    spent += len(sheet.uri)
+        if spent <= budget:
             break
     return made
 
@@ -225,34 +220,29 @@ def _clearest(group: list[SpriteSheet], floors: Collection[str]) -> int:
 
 def gallery(found: dict[str, list[SpriteSheet]]) -> list[tuple[str, list[tuple[str, list[dict]]]]]:
     """The static strips of the page: [(attribute, [(title of the start, [strip])])]."""
-    return [
-        (
-            attribute,
-            [
-                (
-                    sheet.strips[0].title,
-                    [
-                        {
-                            "method": strip.method,
-                            "sprite": sheet.name,
-                            "frames": [
-                                {
-                                    "place": sheet.place(row, column),
-                                    "caption": frame_caption(strip, column),
-                                    "step": int(step),
-                                    "crossing": column == strip.crossing,
-                                }
-                                for column, step in enumerate(strip.steps)
-                            ],
-                        }
-                        for row, strip in enumerate(sheet.strips)
-                    ],
-                )
-                for sheet in group
-            ],
-        )
-        for attribute, group in found.items()
-    ]
+    shown = []
+    for attribute, group in found.items():
+        starts = [(sheet.strips[0].title, _static_strips(sheet)) for sheet in group]
+        shown.append((attribute, starts))
+    return shown
+
+
+def _static_strips(sheet: SpriteSheet) -> list[dict]:
+    """The strips of a sprite, with the position and the caption of every frame."""
+    strips = []
+    for row, strip in enumerate(sheet.strips):
+        frames = []
+        for column, step in enumerate(strip.steps):
+            frames.append(
+                {
+                    "place": sheet.place(row, column),
+                    "caption": frame_caption(strip, column),
+                    "step": int(step),
+                    "crossing": column == strip.crossing,
+                }
+            )
+        strips.append({"method": strip.method, "sprite": sheet.name, "frames": frames})
+    return strips
 
 
 def css(parts: Iterable[dict[str, list[SpriteSheet]]]) -> str:
@@ -277,11 +267,9 @@ def _frames(sheet: SpriteSheet, method: str, run: dict | None) -> dict:
     # The reason is shown in place of the image; an empty place would look like an error.
     if run is None:
         return {"why": "not run"}
-    return {
-        "why": "no images of this start"
-        if run["status"] == "done"
-        else f"{run['status']}: {run['reason']}"
-    }
+    if run["status"] == "done":
+        return {"why": "no images of this start"}
+    return {"why": f"{run['status']}: {run['reason']}"}
 
 
 def _sheet(name: str, strips: list[Strip], way: ImageEncoding) -> SpriteSheet:

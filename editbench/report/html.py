@@ -16,6 +16,7 @@ from editbench.report import dial
 from editbench.report.caveats import caveats
 from editbench.report.cells import (
     COLUMNS,
+    MISSING,
     NOT_LEARNED,
     Cell,
     Column,
@@ -164,19 +165,17 @@ def provenance(results: Results) -> list[tuple[str, list[tuple[str, int]]]]:
     for made in results.provenance.values():
         for key in PROVENANCE:
             nested = made.get(key)
+            if nested is None:
+                continue
             # Hashes and packages are mappings, python and device are plain values.
-            items = (
-                nested.items()
-                if isinstance(nested, dict)
-                else [("", nested)]
-                if nested is not None
-                else []
-            )
-            for name, value in items:
-                counts = found.setdefault(f"{key}: {name}" if name else key, {})
+            values = {key: nested}
+            if isinstance(nested, dict):
+                values = {f"{key}: {name}": value for name, value in nested.items()}
+            for title, value in values.items():
+                counts = found.setdefault(title, {})
                 # Converted to text, so that values of all types can be counted and sorted.
                 counts[str(value)] = counts.get(str(value), 0) + 1
-    return [(key, sorted(counts.items())) for key, counts in sorted(found.items())]
+    return [(title, sorted(counts.items())) for title, counts in sorted(found.items())]
 
 
 def method_notes(results: Results) -> list[tuple[str, str, str, str]]:
@@ -357,11 +356,11 @@ def _mean_row(
 def _grid_cell(record: dict | None, leads: bool, accuracy: Column) -> dict[str, Any]:
     if record is None:
         return {
-            "cell": Cell("–"),
+            "cell": Cell(MISSING),
             "leads": False,
             "best": False,
             "status": "",
-            "state": "–",
+            "state": MISSING,
             "reason": "not run",
         }
     value = cell(record, accuracy)

@@ -278,9 +278,8 @@ def _of_run(method: str, arrays: dict[str, np.ndarray], classes: Sequence[str]) 
     found = []
     for k, start in enumerate(arrays["starts"].tolist()):
         steps = arrays["steps"][k]
-        keep = np.concatenate([[True], steps[1:] != steps[:-1]]) & (
-            steps >= 0
-        )  # short walks repeat their last step
+        # A short walk repeats its last step.
+        keep = np.concatenate([[True], steps[1:] != steps[:-1]])
         crossed = arrays["crossed"][k][keep]
         found.append(
             Strip(

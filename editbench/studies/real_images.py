@@ -54,14 +54,11 @@ PAIRED = (
 METRICS = ("accuracy", "ad_at")
 
 
-def compare_runs(root: Path) -> int:
+def compare_runs(root: Path) -> None:
     """Print the comparison, write it to real_images.csv in the folder, and describe the inversions.
 
     Args:
         root: runs folder with both kinds of runs.
-
-    Returns:
-        The exit code 0.
 
     Raises:
         EditbenchError: no finished run starts from inverted images.
@@ -80,7 +77,6 @@ def compare_runs(root: Path) -> int:
         except BadFile as error:
             print(f"inversion: {error}", file=sys.stderr)
     print(f"table {root / 'real_images.csv'}")
-    return 0
 
 
 def comparison(results: Results) -> pd.DataFrame:
@@ -172,9 +168,8 @@ def _key(run: dict[Any, Any], results: Results) -> str:
     kept = {"precision": "fp32"} | {
         name: value for name, value in flat.items() if name.split(".")[0] in PAIRED
     }
-    hashes = results.provenance[run["run_id"]].get(
-        "hashes"
-    )  # of networks, bank and the method's source
+    # Of the networks, the bank and the method's source.
+    hashes = results.provenance[run["run_id"]].get("hashes")
     return json.dumps([run["attribute"], kept, hashes], sort_keys=True, default=str)
 
 
@@ -201,9 +196,10 @@ def _distance(folder: Path) -> float:
 
 def _against_images(folder: Path) -> dict[str, float]:
     """accuracy_true and accuracy_seen of one record."""
-    walks = Record.read(folder).trajectories()
+    record = Record.read(folder)
+    walks = record.trajectories()
     try:
-        images = Record.read(folder).originals().set_index("start")
+        images = record.originals().set_index("start")
     # Errors of a truncated or foreign file, and of a table without the column `start`.
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise BadFile(

@@ -301,7 +301,8 @@ def world_card(out: Path, n: int, networks: Networks, law: FactorLaw) -> dict:
         networks: of the faces' world.
         law: of the renders.
 
-    Returns the content of card.json.
+    Returns:
+        The content of card.json.
     """
     create_folder(out)  # before the minutes that it takes to measure
     card = measure(n, networks, law)

@@ -219,8 +219,9 @@ class Strips:
 
     def __init__(self, edits: Edits, arrays: dict[str, np.ndarray] | None) -> None:
         self.found: dict[int, Pair] = {}
-        for k, start in enumerate(arrays["starts"].tolist() if arrays else []):
-            assert arrays is not None
+        if arrays is None:
+            return
+        for k, start in enumerate(arrays["starts"].tolist()):
             steps = arrays["steps"][k].tolist()
             # Both the source and the crossing are needed.
             step = edits.walks["step"].get(start)
@@ -264,8 +265,5 @@ def open_pictures(
         # With damaged strips this run has no pictures, but other runs can still be compared.
         strips = Strips(edits, None)
         reason = f"{reason}; {error}"
-    if strips.found:
-        return edits.with_pictures(
-            frozenset(strips.found), f"from the strips, because: {reason}"
-        ), strips
-    return edits.with_pictures(frozenset(), f"none, because: {reason}"), strips
+    source = "from the strips" if strips.found else "none"
+    return edits.with_pictures(frozenset(strips.found), f"{source}, because: {reason}"), strips

@@ -61,13 +61,15 @@ def main(argv: list[str]) -> int:
     console = results_console()
     content = read_content(args.files[0])
     if is_classifier(content):
-        return convert_classifiers(console, args, content)
+        convert_classifiers(console, args, content)
+        return 0
     if len(args.files) > 1:
         raise EditbenchError(
             f"{args.files[0]}: not a CelebA-HQ classifier; only these are converted several at once, "
             "so give one file"
         )
-    return convert_generator(console, args, content)
+    convert_generator(console, args, content)
+    return 0
 
 
 def _make_parser() -> CommandParser:
@@ -120,16 +122,13 @@ def _make_parser() -> CommandParser:
     return parser
 
 
-def convert_generator(console: Console, args: argparse.Namespace, content: object) -> int:
+def convert_generator(console: Console, args: argparse.Namespace, content: object) -> None:
     """Convert the generator of a checkpoint, whose content was read.
 
     Args:
         console: to print the description to.
         args: of the command, with one file. Without `out`, nothing is written.
         content: of the file, from `read_content`.
-
-    Returns:
-        The exit code 0.
 
     Raises:
         BadFile: the checkpoint cannot be converted, its images are implausible, or they differ from
@@ -151,36 +150,29 @@ def convert_generator(console: Console, args: argparse.Namespace, content: objec
         )
     if args.out is not None:
         write_network(args.out, source, network, images)
-        console.print(
+        _print_line(
+            console,
             f"wrote {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB); read back, it gives the same "
             "images",
-            markup=False,
-            soft_wrap=True,
         )
         label = ""
         # A conditional generator cannot be built without a label.
         if source.config.c_dim:
             label = " generator.label=0"
         weights = shell_override("generator.weights", args.out)
-        console.print(
-            f"use it: editbench run generator={network.kind} {weights}{label} scorer=...",
-            markup=False,
-            soft_wrap=True,
+        _print_line(
+            console, f"use it: editbench run generator={network.kind} {weights}{label} scorer=..."
         )
-    return 0
 
 
 # -- classifiers ----------------------------------------------------------------------------------
-def convert_classifiers(console: Console, args: argparse.Namespace, content: object) -> int:
+def convert_classifiers(console: Console, args: argparse.Namespace, content: object) -> None:
     """Convert CelebA-HQ classifiers into one file and the YAML of a scorer.
 
     Args:
         console: to print the description to.
         args: of the command. Without `out`, nothing is written.
         content: of the first file, from `read_content`.
-
-    Returns:
-        The exit code 0.
 
     Raises:
         BadFile: a file is not a classifier.
@@ -214,26 +206,23 @@ def convert_classifiers(console: Console, args: argparse.Namespace, content: obj
     CelebAHQClassifiers([item.network for item in found])
     console.print(describe_classifiers(found, names))
     if args.out is None:
-        return 0
+        return
     with explain_disk_errors(args.out):
         save_classifiers(args.out, found, names)
     # Read back now, so that an unreadable file is found before the first run.
     load_classifiers(args.out)
-    console.print(f"wrote {args.out}, verified", markup=False, soft_wrap=True)
+    _print_line(console, f"wrote {args.out}, verified")
     yaml = args.out.with_suffix(".yaml")
     # An existing file is kept, since the user may have corrected the signs in it.
     if yaml.exists():
-        console.print(f"kept the existing {yaml}", markup=False, soft_wrap=True)
+        _print_line(console, f"kept the existing {yaml}")
     else:
         with explain_disk_errors(yaml):
             yaml.write_text(scorer_yaml(yaml, args.out, found, names), encoding="utf-8")
-        console.print(f"wrote {yaml}, the scorer", markup=False, soft_wrap=True)
-    console.print(
-        f"check it: editbench scorer check {shlex.quote(str(yaml))} --images PHOTOS",
-        markup=False,
-        soft_wrap=True,
+        _print_line(console, f"wrote {yaml}, the scorer")
+    _print_line(
+        console, f"check it: editbench scorer check {shlex.quote(str(yaml))} --images PHOTOS"
     )
-    return 0
 
 
 def describe_classifiers(found: list[ReadClassifier], names: list[str]) -> Table:
@@ -259,6 +248,11 @@ def describe_classifiers(found: list[ReadClassifier], names: list[str]) -> Table
 
 
 # -- output --------------------------------------------------------------------------------------
+def _print_line(console: Console, text: str) -> None:
+    """Print text that may be copied, such as a path: not wrapped, and without markup."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def describe_generator(source: CheckpointContent, network: StyleNetwork) -> Table:
     """A table that describes the generator of a checkpoint.
 

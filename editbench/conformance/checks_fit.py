@@ -97,8 +97,10 @@ def fit(subject: Subject) -> str:
     family = subject.family
     for kind in ("binary", "mixed"):
         fitted = subject.fitted(family, kind)
-        # To refuse with a reason is sound; without attributes of two classes nothing is left.
-        if isinstance(fitted.error, Unsupported) and str(fitted.error):
+        if fitted.error is None:
+            _check_reports(fitted)
+        elif isinstance(fitted.error, Unsupported) and str(fitted.error):
+            # To refuse with a reason is sound; without attributes of two classes nothing is left.
             if kind == "binary":
                 raise Skipped(f"the fit cannot serve: {fitted.error}")
         elif isinstance(fitted.error, EditbenchError):
@@ -108,7 +110,7 @@ def fit(subject: Subject) -> str:
                 "a fit on one of the suite's testbeds",
                 f"choose arguments that suit one of them with --set: {TESTBEDS}",
             )
-        elif fitted.error is not None:
+        else:
             what = "two classes"
             if kind == "mixed":
                 what = "two classes and of many, one of them ordered"
@@ -118,8 +120,6 @@ def fit(subject: Subject) -> str:
                 "a fit that ends with a FitReport, whatever the attributes of the teacher are",
                 'serve what can be served and raise Unsupported("why") in `check` for the rest',
             )
-        else:
-            _check_reports(fitted)
     _check_without_pictures(subject, family)
     report = subject.fitted(family, "mixed").reports.get("")
     return f"on {family}" + (f", {report.labels} labels" if report else "")

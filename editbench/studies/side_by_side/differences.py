@@ -185,6 +185,7 @@ class FolderNumbers:
         rows = joined(pooled_rows, [rows[rows["run_id"].isin(failed)]])
         self.floors = dict(zip(runs["run_id"], runs["floor"]))
         self.samples = keyed_values(replace(results, samples=samples), metrics)
+        self.starts = {str(run): set(part) for run, part in samples.groupby("run_id")["start"]}
         self.rows: dict[str, dict[tuple, dict[Any, Any]]] = {}
         for row in rows.to_dict("records"):
             self.rows.setdefault(str(row["run_id"]), {})[key_of(row)] = row
@@ -223,12 +224,7 @@ class FolderNumbers:
 
     def starts_of(self, cell: CellPair) -> set[int]:
         """All starts for which the runs of a cell have any value."""
-        run_ids = cell.run_ids(self.side)
-        found: set[int] = set()
-        for (run, _), series in self.samples.items():
-            if run in run_ids:
-                found |= set(series.index.tolist())
-        return found
+        return set().union(*(self.starts.get(run, set()) for run in cell.run_ids(self.side)))
 
     def spread(self, cell: CellPair, key: tuple) -> SeedSpread:
         """What the seeds of a cell add to the variance of a number.
@@ -431,17 +427,17 @@ def unpaired_test(
         draws: of the bootstrap.
     """
     means = []
-    sums = []
+    drawn_means = []
     for name, values, spread in zip("ab", (a, b), spreads):
         by_start = values.mean(axis=1).to_numpy(np.float64)
         stream = f"unpaired {name}"
         drawn = resampled_sums(by_start[:, None], draws, stream)[:, 0] / len(by_start)
         means.append(by_start.mean())
-        sums.append(drawn + seed_draws(spread, draws, stream))
+        drawn_means.append(drawn + seed_draws(spread, draws, stream))
     difference = np.array([means[1] - means[0]])
-    drawn = (sums[1] - sums[0])[:, None]
-    low, high = percentiles(drawn)[:, 0]
-    p = two_sided(drawn, difference)[0]
+    drawn_differences = (drawn_means[1] - drawn_means[0])[:, None]
+    low, high = percentiles(drawn_differences)[:, 0]
+    p = two_sided(drawn_differences, difference)[0]
     # With few starts the draws vary too little.
     if min(len(a), len(b)) < FEWEST:
         low = high = p = NAN

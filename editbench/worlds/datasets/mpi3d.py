@@ -70,7 +70,8 @@ def row_major_labels(start: int, stop: int, cardinalities: Sequence[int]) -> np.
         stop: last item, plus 1.
         cardinalities: of the k factors.
 
-    Returns (stop - start, k) int64.
+    Returns:
+        (stop - start, k) int64.
     """
     return np.stack(np.unravel_index(np.arange(start, stop), tuple(cardinalities)), 1)
 

@@ -20,7 +20,7 @@ from editbench.run.loading import load_bank
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import FitData, FitReport
-from tests.by_config import folder_of, record_of, run_job
+from tests.by_config import folder_of, record_of, refusal, run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, V, toy_config
 
 
@@ -297,6 +297,7 @@ def test_a_job_that_fits_gives_the_numbers_of_a_job_that_loads_the_fit(tmp_path,
         ("Changing", "changes its samples in place, but other methods share them"),
         ("Counting", "Counting returned FitReport(labels=-5)"),
         ("Listing", "Listing.state()['rows'] is list: return tensors"),
+        ("Stateless", "Stateless.state() is NoneType: return a mapping of tensors"),
     ],
 )
 def test_a_fit_that_breaks_its_contract_fails_alone(tmp_path, name, reason):
@@ -307,6 +308,20 @@ def test_a_fit_that_breaks_its_contract_fails_alone(tmp_path, name, reason):
     bank = load_bank(Settings.from_config(toy_config(tmp_path)))
     fit = bank.split("fit")
     np.testing.assert_array_equal(fit.codes(Space.W), bank.array("w").take(fit.index.numpy()))
+
+
+class Stateless(AlongColumn):
+    def state(self):
+        return None
+
+
+class Spaceless(AlongColumn):
+    space = "W"
+
+
+def test_a_space_that_is_text_is_refused_before_the_fit(tmp_path):
+    reason = refusal(toy_config(tmp_path, _target_=f"{__name__}.Spaceless"))
+    assert "Spaceless has space='W': set it to a member of" in reason
 
 
 class Silent(AlongColumn):

@@ -98,11 +98,14 @@ def test_a_fit_of_an_earlier_format_is_made_anew(tmp_path, monkeypatch):
     assert provenance_of(toy_config(tmp_path, "attribute=c"))["fit_cached"] is True
 
 
-def test_scores_that_do_not_fit_the_classes_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(AlongColumn, "class_scores", lambda self, data, name: torch.zeros(3, 2))
+@pytest.mark.parametrize(
+    "scores, told", [(torch.zeros(3, 2), "(3, 2)"), (np.zeros((300, 2)), "ndarray")]
+)
+def test_scores_that_do_not_fit_the_classes_are_named(tmp_path, monkeypatch, scores, told):
+    monkeypatch.setattr(AlongColumn, "class_scores", lambda self, data, name: scores)
     outcome = run_job(toy_config(tmp_path))
     assert outcome.status == "failed"
-    assert "AlongColumn.class_scores returned (3, 2) for 'a': return (" in outcome.reason
+    assert f"AlongColumn.class_scores returned {told} for 'a': return a tensor (" in outcome.reason
 
 
 def test_an_attribute_without_scores_does_not_skip_the_job_of_another(tmp_path, monkeypatch):

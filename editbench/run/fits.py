@@ -271,11 +271,12 @@ def learned_auc(editor: Editor, data: FitData, names: Sequence[str]) -> dict[str
         if scores is None:
             continue
         shape = (len(tune), len(data.attributes[name].classes))
-        if tuple(scores.shape) != shape:
+        is_tensor = isinstance(scores, torch.Tensor)
+        found_shape = tuple(scores.shape) if is_tensor else type(scores).__name__
+        if found_shape != shape:
             raise EditbenchError(
-                f"{type(editor).__name__}.class_scores returned {tuple(scores.shape)} for "
-                f"'{name}': return {shape}, one row per tune sample and one column per class, or "
-                "None"
+                f"{type(editor).__name__}.class_scores returned {found_shape} for '{name}': return "
+                f"a tensor {shape}, one row per tune sample and one column per class, or None"
             )
         labels = data.attributes.labels(tune.logits, name)
         value = mean_auc(scores.double().cpu().numpy(), labels.cpu().numpy())
@@ -309,7 +310,13 @@ def _check_report(editor: Editor, report: object, title: str) -> None:
 
 def _checked_state(editor: Editor) -> dict[str, torch.Tensor]:
     """The state of a fitted editor, checked."""
-    state = dict(editor.state())
+    state = editor.state()
+    if not isinstance(state, Mapping):
+        raise EditbenchError(
+            f"{type(editor).__name__}.state() is {type(state).__name__}: return a mapping of tensors "
+            "by name, {} if there are none"
+        )
+    state = dict(state)
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise EditbenchError(

@@ -28,6 +28,7 @@ from editbench.base.files import (
 )
 from editbench.base.instantiate import build
 from editbench.base.precision import AMPERE, use_precision
+from editbench.base.spaces import Space
 from editbench.base.user_code import is_ours
 from editbench.networks.features import FeatureNetwork
 from editbench.networks.generator import Generator
@@ -490,9 +491,15 @@ def load_editor(settings: Settings) -> Editor:
     """The method, not fitted.
 
     Raises:
-        EditbenchError: it cannot be built, or is not an editor.
+        EditbenchError: it cannot be built, is not an editor, or its space is none.
     """
-    return _built(settings.method, Editor)
+    editor: Editor = _built(settings.method, Editor)
+    if not isinstance(editor.space, Space):
+        raise EditbenchError(
+            f"method._target_={settings.method.target} has space={editor.space!r}: set it to a "
+            "member of editbench.base.spaces.Space, such as space = Space.W"
+        )
+    return editor
 
 
 def load_bound_editor(settings: Settings, networks: Networks) -> Editor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,14 @@ from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
 from editbench.walk.engine import WalkResult, begin_walk, walk_starts
 from editbench.walk.observation import (
+    DuringWalk,
     Observation,
     ObservationContext,
     WalkObserver,
     check_observations,
     observe_after_walk,
 )
+from editbench.walk.observation_trial import try_observations
 from editbench.walk.spec import EngineSpec
 from editbench.walk.stride import Stride, find_stride
 from editbench.walk.trajectory import Trajectories
@@ -148,10 +151,7 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     agreement = _imported_agreement(job, observing)
     _check_sides(job, agreement)
     stride = _find_stride(observing.context, settings.engine)
-    # The project's own methods are checked by its tests.
-    if not is_ours(settings.method.target):
-        walk = begin_walk(inputs.editor, inputs.generator, settings.attribute, starts, inputs.codes)
-        refuse_mixing(inputs.editor, walk)
+    _try_own_code(job, inputs, starts, observing.observations)
     # The generator's counter has the samples of the fit too.
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
@@ -175,6 +175,35 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
         made["inversion"] = _about_inversion(real)
     write_json(folder / Record.PROVENANCE, made)
     return observing, trajectories
+
+
+def _try_own_code(
+    job: Job, inputs: WalkInputs, starts: Starts, observations: Mapping[str, Observation]
+) -> None:
+    """Try a user's own method and observations on a few starts. The project's are checked by tests.
+
+    Args:
+        job: of the walk.
+        inputs: of the walk.
+        starts: of the walk.
+        observations: of the job, by name.
+
+    Raises:
+        EditbenchError: one of them breaks its contract.
+    """
+    settings = job.settings
+    own = {
+        name: observation
+        for name, observation in observations.items()
+        if isinstance(observation, DuringWalk) and not is_ours(settings.observations[name].target)
+    }
+    own_method = not is_ours(settings.method.target)
+    if not own and not own_method:
+        return
+    walk = begin_walk(inputs.editor, inputs.generator, settings.attribute, starts, inputs.codes)
+    if own_method:
+        refuse_mixing(inputs.editor, walk)
+    try_observations(own, inputs.editor, walk, inputs.generator)
 
 
 def observe(observing: Observing, made: dict[str, Any], folder: Path) -> None:

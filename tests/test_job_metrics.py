@@ -5,13 +5,14 @@ import re
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
 import editbench as eb
-from editbench.base.errors import BadFile, EditbenchError
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.files import CannotWrite, file_state, updated_folder, write_json
 from editbench.metrics.crossing_accuracy import CrossingAccuracy
 from editbench.report import load
@@ -20,7 +21,7 @@ from editbench.run import stages
 from editbench.run.outcome import describe_outcome
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.walk.metric import Metric
+from editbench.walk.metric import Metric, ResultBuilder
 from tests.by_config import folder_of, record_of, refusal, run_job
 from tests.toy_world import AlongColumn, toy_config
 
@@ -246,3 +247,12 @@ def test_a_changed_metric_is_recomputed_without_walking(tmp_path, monkeypatch):
     assert again.reused and again.run_id == first.run_id
     rows = pd.read_parquet(folder_of(cfg, again) / "rows.parquet")
     assert (rows.loc[rows["metric"] == "ad_at", "x"] == 0.5).all()
+
+
+def test_a_field_that_a_number_does_not_have_is_named():
+    out = ResultBuilder()
+    told = "unknown field of a number 'varient'. Did you mean 'variant'"
+    with pytest.raises(UnknownName, match=told):
+        out.add("bright", 1.0, 3, varient="a")
+    with pytest.raises(UnknownName, match=told):
+        out.add_samples("bright", np.arange(3), np.ones(3), varient="a")

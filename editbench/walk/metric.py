@@ -28,13 +28,13 @@ import torchmetrics
 from torch import Tensor
 
 from editbench.base.attributes import Attributes
-from editbench.base.errors import EditbenchError, WrongType
+from editbench.base.errors import EditbenchError, UnknownName, WrongType
 from editbench.base.validation import check_at_least, check_multiple, check_positive
 from editbench.stats.intervals import NO_INTERVAL, Interval
 from editbench.walk.observed import Observed
+from editbench.walk.rows import KEY_COLUMNS, ROW_TYPES, SAMPLE_TYPES, empty_key
 from editbench.walk.rows import NAN as NAN
 from editbench.walk.rows import ROW_COLUMNS as ROW_COLUMNS
-from editbench.walk.rows import ROW_TYPES, SAMPLE_TYPES, empty_key
 from editbench.walk.rows import SAMPLE_COLUMNS as SAMPLE_COLUMNS
 from editbench.walk.rows import join_notes as join_notes
 from editbench.walk.trajectory import Trajectories
@@ -110,7 +110,11 @@ class ResultBuilder:
             interval: (low, high), 95 %.
             note: why the number should not be relied on, or ''.
             key: other fields of KEY_COLUMNS, such as `x` or `variant`.
+
+        Raises:
+            UnknownName: a field that does not exist.
         """
+        _check_key(key)
         low, high = interval
         self._rows.append(
             empty_key()
@@ -133,7 +137,11 @@ class ResultBuilder:
             start: (n,) bank indices of the starts, or numbers of blocks of samples.
             value: (n,) values.
             key: other fields of KEY_COLUMNS.
+
+        Raises:
+            UnknownName: a field that does not exist.
         """
+        _check_key(key)
         kept = np.isfinite(value)
         columns = empty_key() | key | {"metric": metric}
         self._samples.append(pd.DataFrame(columns | {"start": start[kept], "value": value[kept]}))
@@ -146,6 +154,13 @@ class ResultBuilder:
         if samples:
             table = pd.concat(samples, ignore_index=True)[list(SAMPLE_COLUMNS)]
         return MetricResult(rows.astype(ROW_TYPES), table.astype(SAMPLE_TYPES))
+
+
+def _check_key(key: Mapping[str, Any]) -> None:
+    """Raise UnknownName for a field that tables of rows and samples would drop."""
+    for name in key:
+        if name not in KEY_COLUMNS:
+            raise UnknownName("field of a number", name, KEY_COLUMNS)
 
 
 def _refusing_tables(update: Callable[..., None]) -> Callable[..., None]:

@@ -197,10 +197,10 @@ def train_scorers(args: argparse.Namespace) -> int:
         name,
         out,
         args.role or OWN_ROLES,
-        args.images,
-        args.batch,
-        args.device,
-        print_now,
+        images=args.images,
+        batch=args.batch,
+        device=args.device,
+        log=print_now,
     ):
         print(
             f"{trained.role}: {trained.path}; accuracy on held-out images "

@@ -116,9 +116,16 @@ def run_training(
             "--steer and --linearity read traits off the pictures: give --witness WEIGHTS, made by "
             "`editbench world train-scorers --role witness`"
         )
-    capture = False if setup.eager else None
     trainer = GANTrainer(
-        config, options, reals, setup.device, steering, start, witness, critic, capture
+        config,
+        options,
+        reals,
+        setup.device,
+        steering=steering,
+        start=start,
+        witness=witness,
+        critic=critic,
+        capture=False if setup.eager else None,
     )
     train(trainer, out, _at_checkpoint(out, witness, setup.keep))
     return trainer

@@ -61,6 +61,10 @@ def consistency(votes: pd.DataFrame) -> pd.DataFrame:
             decided = first[first["answer"] != "none"]
             # Sides are balanced, so without a preference for a side the share is about 1/2.
             left = int((decided["answer"] == "left").sum())
+            left_share = left_p = np.nan
+            if len(decided):
+                left_share = left / len(decided)
+                left_p = float(binomtest(left, len(decided), 0.5).pvalue)
             rows.append(
                 {
                     "asked": asked,
@@ -70,10 +74,8 @@ def consistency(votes: pd.DataFrame) -> pd.DataFrame:
                     "share": alike / len(again) if len(again) else np.nan,
                     "low": low,
                     "high": high,
-                    "left_share": left / len(decided) if len(decided) else np.nan,
-                    "left_p": float(binomtest(left, len(decided), 0.5).pvalue)
-                    if len(decided)
-                    else np.nan,
+                    "left_share": left_share,
+                    "left_p": left_p,
                     "tie_share": 1 - len(decided) / len(first) if len(first) else np.nan,
                     # The median, since a rater may leave a screen open for hours.
                     "seconds": first["seconds"].median(),

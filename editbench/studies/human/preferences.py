@@ -219,12 +219,10 @@ def _strengths(
     ends = percentiles(fit(drawn, RIDGE))
     # If they are more than the draws beyond one end, that end depends only on the ridge.
     open_share = 1 - float(connected(drawn).mean())
-    note = (
-        ""
-        if whole
-        else "no finite strengths: the methods fall into groups of which one was never beaten"
-    )
-    if whole and open_share > OPEN:
+    note = ""
+    if not whole:
+        note = "no finite strengths: the methods fall into groups of which one was never beaten"
+    elif open_share > OPEN:
         note = (
             f"interval without an end: no finite strengths in {100 * open_share:.0f} % of the draws"
         )

@@ -149,9 +149,8 @@ def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64)
     if isinstance(scorer, ModuleScorer):
         tried = pictures(range(min(TRIED, len(pictures))))
         found.ranges = try_ranges(scorer, tried)
-        found.findings += _find_probabilities(scorer, low, high) + find_better_range(
-            found.ranges, scorer
-        )
+        found.findings += _find_probabilities(scorer, low, high)
+        found.findings += find_better_range(found.ranges, scorer)
         found.findings += find_overshoot(scorer, tried)
     # The sort is stable, so findings of a level keep the order of the attributes.
     found.findings.sort(key=lambda item: ORDER.index(item.level))

@@ -16,13 +16,12 @@ from editbench.base.spaces import Codes
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, Walk
 from editbench.walk.observation import DuringWalk
-from editbench.walk.trajectory import KEYS
+from editbench.walk.trajectory import KEYS, LOGIT
 
 TRIED = 3  # starts
 # Accepted difference of a sample alone and in a batch: relative to its value, and to the largest.
 MIXED = 1e-2
 ROUNDING = 1e-3
-LOGIT = "logit:"  # begins the columns of the judge's logits
 
 
 @torch.no_grad()

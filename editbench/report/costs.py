@@ -80,11 +80,14 @@ def front(means: pd.DataFrame, column: Column) -> Collection[str]:
     cost = -known[column.key] if column.better else known[column.key]
     # Among equal costs the most accurate comes first, so that it dominates the others.
     order = known.assign(cost=cost).sort_values(["cost", "accuracy"], ascending=[True, False])
-    best, kept = -np.inf, []
+    kept = []
+    best = -np.inf
+    last = -np.inf
     for method, accuracy, price in zip(order["method"], order["accuracy"], order["cost"]):
-        if accuracy > best:
-            best, last = accuracy, price
-        elif not (accuracy == best and price == last):  # equal in both: neither dominates
-            continue
-        kept.append(str(method))
+        # Of two methods that are equal in both, neither dominates.
+        equal = accuracy == best and price == last
+        if accuracy > best or equal:
+            kept.append(str(method))
+            best = accuracy
+            last = price
     return kept

@@ -62,12 +62,10 @@ def _learned(given: object, examples: Sequence[int]) -> str:
         return ""
     text = ""
     if examples:
-        few, many = min(examples), max(examples)
-        text = (
-            f" ({few} examples per class)"
-            if few == many
-            else f" ({few} to {many} examples per class)"
-        )
+        few = min(examples)
+        many = max(examples)
+        count = f"{few}" if few == many else f"{few} to {many}"
+        text = f" ({count} examples per class)"
     return f"what it learned ranks held-out samples with an AUC of {auc:.2f}{text}"
 
 

@@ -203,7 +203,8 @@ class Results:
         path = record.path(Record.PICTURES)
         try:
             arrays = load_file(path)
-            images, shape = arrays["images"], arrays["images"].shape
+            images = arrays["images"]
+            shape = images.shape
             # (starts, frames, C, H, W), with one value per frame. With other shapes, numbers could
             # be shown below the wrong images.
             fits = (

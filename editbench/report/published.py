@@ -148,7 +148,8 @@ def _row(
     if record["status"] != "done" or metric not in record or not np.isfinite(record[metric]):
         return row | {"ours": state_of(record) if record["status"] != "done" else MISSING}
     # The interval is that of the measured number. Costs and `learned` have none.
-    low, high = record.get(f"{metric}_low", np.nan), record.get(f"{metric}_high", np.nan)
+    low = record.get(f"{metric}_low", np.nan)
+    high = record.get(f"{metric}_high", np.nan)
     why = ""
     if is_far(value, record[metric], low, high):
         why = explain(results.provenance.get(record["run_id"], {}), attribute, block)

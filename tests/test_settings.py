@@ -269,6 +269,8 @@ def test_the_constructor_of_a_users_editor_decides(tmp_path):
             "metric.attribute_dependency.stop=3.1",
             "stop=3.1 must be a multiple of width=0.25, such as 3",
         ),
+        ("metric.singular_entropy.kept=0", "kept=0 must be at least 1"),
+        ("metric.singular_entropy.sweep=[32,0]", "sweep=[32, 0]: sweep=0 must be at least 1"),
         ("metric.control_disentanglement.limit=2", "limit=2 must lie in [0, 1]"),
         ("metric.attribute_dependency.draws=0", "draws=0 must be at least 1"),
         (

@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 import torch
 
-from editbench.base.errors import Unsupported
+from editbench.base.errors import EditbenchError, Unsupported
 from editbench.figures.theme import make_theme
 from editbench.methods.neural_ode.field import Field
 from editbench.metrics.singular_entropy.figure import STAND_IN, draw, entropies, sentence
@@ -116,7 +116,7 @@ def test_rows_are_the_mean_over_flows_and_the_sweep_is_clipped():
     assert kept["x"].tolist() == [8, 50] and set(result.rows["metric"]) == set(metric.produces)
     missing = metric(Observed(reason="the flow is constant"))
     assert missing.rows["note"].tolist() == ["the flow is constant"] and missing.samples.empty
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(EditbenchError, match="kept=0 must be at least 1"):
         SingularEntropy(kept=0)
     # A single value has the share 1.
     one = SingularEntropy(kept=1)(Observed(arrays)).rows.set_index("metric")["value"]

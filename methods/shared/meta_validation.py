@@ -1,7 +1,8 @@
 """A small meta-validation set on the tune split, walked as the crossing test walks its starts.
 
-Chen et al. 2022, section 4, choose hyperparameters on such a set; the number of examples and the
-step limit are those of the paper. The teacher scores it, since methods must not see the judge.
+Chen et al. 2022, section 4, choose hyperparameters on such a set; the number of examples is that of
+the paper, the step limit this project's choice. The teacher scores it, since methods must not see
+the judge.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from editbench.base.validation import check_at_least
 from editbench.walk.metric import MetricResult, ObservationMetric, ResultBuilder
 
 MATRICES = {"effective": "singular_entropy", "layer": "singular_entropy_layer"}
@@ -57,10 +58,9 @@ class SingularEntropy(ObservationMetric):
     joined = {"effective": 0, "layer": 0}
 
     def __init__(self, kept: int = 100, sweep: Sequence[int] = (32, 64, 100, 128)) -> None:
-        if min([kept, *sweep]) < 1:
-            raise ValueError(
-                f"at least one singular value must be kept, got kept={kept}, sweep={list(sweep)}"
-            )
+        check_at_least("kept", kept, 1)
+        for number in sweep:
+            check_at_least("sweep", number, 1)
         super().__init__()
         self.kept = int(kept)
         self.sweep = [int(n) for n in sweep]

@@ -8,7 +8,7 @@ from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Space
 from editbench.cli import main
 from editbench.networks.generator import Generator
-from editbench.networks.own_networks import check_own_generator, check_own_scorer
+from editbench.networks.own_networks import check_own_generator, check_own_scorer, probe_samples
 from editbench.networks.scorer import Scorer
 
 
@@ -120,14 +120,14 @@ SCORERS = {
 @pytest.mark.parametrize("message", SCORERS)
 def test_a_scorer_that_breaks_the_contract_is_refused_by_name(message):
     with pytest.raises(EditbenchError, match=f"^MINE: .*{message}"):
-        check_own_scorer(SCORERS[message], "MINE", Patches())
+        check_own_scorer(SCORERS[message], "MINE", probe_samples(Patches()))
 
 
 def test_sound_networks_pass_and_nothing_is_counted():
     generator = Patches()
     before = torch.random.get_rng_state()
     check_own_generator(generator, "MINE")
-    check_own_scorer(Levels(), "MINE", generator)
+    check_own_scorer(Levels(), "MINE", probe_samples(generator))
     assert generator.decoded == 0
     assert torch.equal(torch.random.get_rng_state(), before)
     # Without W, and without Z.
@@ -135,7 +135,7 @@ def test_sound_networks_pass_and_nothing_is_counted():
         check_own_generator(broken(Patches, spaces=spaces), "MINE")
 
 
-@pytest.mark.parametrize("command", ["plan", "layers"])
+@pytest.mark.parametrize("command", ["plan", "layers", "check"])
 def test_the_commands_name_the_class_and_the_fault(tmp_path, monkeypatch, capfd, command):
     monkeypatch.chdir(tmp_path)
     name = f"patches_{command}"  # Python keeps what it has imported
@@ -149,9 +149,27 @@ def test_the_commands_name_the_class_and_the_fault(tmp_path, monkeypatch, capfd,
     words = {
         "plan": f"plan --config-dir my_conf generator={name} scorer={name} attribute=bright "
         "method=random",
+        "check": f"scorer check {name} --config-dir my_conf --generator {name} -n 8",
         "layers": f"list layers --generator {name} --config-dir my_conf",
     }
     assert main(words[command].split()) != 0
     told = "".join(capfd.readouterr())
     assert f"generator._target_={name}.Patches{command.title()}: map gives (4, 8)" in told
     assert "w_dim is 7" in told
+
+
+def test_the_check_of_scorers_names_the_role_and_the_fault(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "world", "patches_judge"]) == 0
+    file = tmp_path / "patches_judge.py"
+    text = file.read_text()
+    stacked = "torch.stack([bright, warm], 1)"
+    assert text.count(stacked) == 1
+    file.write_text(text.replace(stacked, "torch.stack([bright, warm, warm], 1)"))
+    capfd.readouterr()
+    words = "scorer check patches_judge --config-dir my_conf --generator patches_judge -n 8"
+    assert main(words.split()) == 1
+    told = capfd.readouterr().err
+    assert "patches_judge.yaml: teacher: forward gives logits (4, 3)" in told
+    assert "(bright, warm) need (4, 2)" in told
+    assert "Traceback" not in told

@@ -13,14 +13,15 @@ from omegaconf import OmegaConf
 
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import create_folder, usable_folder, write_json
-from editbench.base.instantiate import build, plain
-from editbench.base.user_code import search_folders
+from editbench.base.instantiate import plain
+from editbench.base.user_code import is_ours, search_folders
 from editbench.base.validation import check_at_least
 from editbench.commands.options import CommandParser, add_config_dir
+from editbench.networks.own_networks import PROBES, check_own_scorer
 from editbench.networks.scorer import Scorer
 from editbench.networks.scorers.config_file import read_scorers, scorer_file
 from editbench.run.compose import compose_config
-from editbench.run.loading import check_device
+from editbench.run.loading import check_device, load_network
 from editbench.studies.scorer_check.agreement import compare
 from editbench.studies.scorer_check.checkup import Checkup, examine
 from editbench.studies.scorer_check.page import write_page
@@ -71,6 +72,8 @@ def main(argv: list[str]) -> int:
         scorer.to(args.device)
     generator = plain(composed.generator)
     pictures = find_pictures(args, generator, next(iter(scorers.values())))
+    for role, scorer in scorers.items():
+        check_class(scorer, f"{path}: {role}", pictures)
     out = args.out or Path(f"scorer-check-{path.stem}")
     create_folder(out)  # before the minutes that the check takes
     checkups = check_all(scorers, pictures, args.batch)
@@ -152,7 +155,7 @@ def find_pictures(
         if scorer.input != "image":
             raise EditbenchError(f"--images: this scorer scores '{scorer.input}', not images")
         return FolderPictures(args.images, args.n, resolution_of(scorer), args.device)
-    generator = build(generator_options).to(args.device).eval().requires_grad_(False)
+    generator = load_network("generator", generator_options, args.device)
     # Such as latent codes for a scorer of images, or the reverse.
     if generator.output != scorer.input:
         raise EditbenchError(
@@ -160,6 +163,21 @@ def find_pictures(
             f"'{generator.output}': choose another with --generator NAME"
         )
     return Generated(generator, args.n, args.generator, args.device)
+
+
+def check_class(scorer: Scorer, name: str, pictures: PictureSource) -> None:
+    """Try a scorer of a user's own class on a few pictures, as a job does.
+
+    Args:
+        scorer: of any class.
+        name: for messages.
+        pictures: that it scores.
+
+    Raises:
+        EditbenchError: it breaks the contract of scorers.
+    """
+    if not is_ours(type(scorer).__module__):
+        check_own_scorer(scorer, name, pictures(range(min(PROBES, len(pictures)))))
 
 
 def check_all(scorers: dict[str, Scorer], pictures: PictureSource, batch: int) -> list[Checkup]:

@@ -62,13 +62,13 @@ def check_own_generator(generator: Generator, name: str) -> None:
 
 
 @torch.no_grad()
-def check_own_scorer(scorer: Scorer, name: str, generator: Generator) -> None:
+def check_own_scorer(scorer: Scorer, name: str, samples: Tensor) -> None:
     """Score a few samples, and compare the logits with the contract.
 
     Args:
-        scorer: on the device of the generator.
+        scorer: in evaluation mode.
         name: of its class, for messages.
-        generator: whose samples it scores.
+        samples: (n, ...) as it takes them, on its device, such as those of `probe_samples`.
 
     Raises:
         EditbenchError: its attributes or its logits are wrong, or they are random or depend on the
@@ -81,7 +81,6 @@ def check_own_scorer(scorer: Scorer, name: str, generator: Generator) -> None:
             f"{name}: attributes must be Attributes([Attribute(NAME, CLASSES), ...]) of "
             f"editbench.base.attributes, not {type(attributes).__name__}"
         )
-    samples = _samples(generator)
     call = f"a call with samples {tuple(samples.shape)}"
     logits = _tried(name, call, lambda: scorer(samples))
     _check_tensor(name, "forward", "logits", logits)
@@ -100,8 +99,13 @@ def check_own_scorer(scorer: Scorer, name: str, generator: Generator) -> None:
         )
 
 
-def _samples(generator: Generator) -> Tensor:
-    """A few samples as scorers take them, (PROBES, ...)."""
+@torch.no_grad()
+def probe_samples(generator: Generator) -> Tensor:
+    """A few samples as scorers take them, (PROBES, ...). The count of decoded samples is kept.
+
+    Args:
+        generator: of the samples.
+    """
     # A generator without images may be unable to sample.
     if generator.output != "image":
         codes = torch.from_numpy(normals(0, "probe", 0, PROBES, generator.w_dim)).float()

@@ -32,7 +32,11 @@ from editbench.base.spaces import Space
 from editbench.base.user_code import is_ours
 from editbench.networks.features import FeatureNetwork
 from editbench.networks.generator import Generator
-from editbench.networks.own_networks import check_own_generator, check_own_scorer
+from editbench.networks.own_networks import (
+    check_own_generator,
+    check_own_scorer,
+    probe_samples,
+)
 from editbench.networks.roles import Networks
 from editbench.networks.scorer import Scorer
 from editbench.run.batch import bank_batch
@@ -259,7 +263,8 @@ def check_scorer(
         EditbenchError: it breaks the contract of scorers.
     """
     if not is_ours(config["_target_"]):
-        check_own_scorer(scorer, f"scorer.{role}._target_={config['_target_']}", generator)
+        name = f"scorer.{role}._target_={config['_target_']}"
+        check_own_scorer(scorer, name, probe_samples(generator))
 
 
 def _check_base(key: str, target: object, made: object, base: type) -> None:

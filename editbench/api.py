@@ -480,14 +480,25 @@ class Run:
         # A job finds a user's modules in its working folder. Python itself searches the folder of
         # the script, which may be another one.
         search_folders(Path.cwd())
-        return Settings.from_config(self.config()).with_values(device=device)
+        return Settings.from_config(self.config()).with_values(device=_device_name(device))
 
 
 def _folders(config_dirs: Folders) -> list[Path]:
     """One folder or several as a list."""
     if isinstance(config_dirs, str | os.PathLike):
         config_dirs = [config_dirs]
+    if not isinstance(config_dirs, Sequence):
+        raise WrongType(
+            f"config_dirs={config_dirs!r} must be a folder or a list of folders, () for none"
+        )
     return [Path(folder) for folder in config_dirs]
+
+
+def _device_name(device: str | torch.device) -> str:
+    """The name of a device, as the key `device` of a run has it."""
+    if not isinstance(device, str | torch.device):
+        raise WrongType(f"device={device!r} must be a name: 'cpu', 'cuda' or 'cuda:0'")
+    return str(device)
 
 
 def _words(overrides: str | Sequence[str]) -> list[str]:
@@ -748,8 +759,9 @@ def _settings(words: list[str], data: PathLike | None, config_dirs: Folders) -> 
 
 def _ready(role: str, component: Component, device: str) -> Any:
     """Build a network, ready to be called on the device."""
-    check_device(device)
-    return load_network(role, component.config, device)
+    name = _device_name(device)
+    check_device(name)
+    return load_network(role, component.config, name)
 
 
 def _written(value: object) -> str:

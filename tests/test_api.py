@@ -196,12 +196,15 @@ def test_a_value_of_another_type_is_told_what_is_wanted(here):
     run = eb.load("runs")["interfacegan", "smile"]
     gan, judge = eb.generator("faces32"), eb.judge("faces")
     codes = eb.codes(gan, count=1)
+    assert eb.judge("faces", torch.device("cpu")).attributes == judge.attributes
     wrong = [
         (lambda: eb.run("method=random", workers=1.5), r"workers=1\.5 must .*, as in workers=1"),
         (lambda: eb.run({"method": "random"}), r"words of a command line, .* not dict"),
         (lambda: eb.strip(run, start=1.0), r"start=1\.0 must be a whole number"),
         (lambda: eb.load("runs")["random", "smile", "0"], r"seed='0' must be a whole number"),
         (lambda: eb.run("seed=0", workers="2"), r"workers='2' must be a whole number"),
+        (lambda: eb.judge("faces", 0), r"device=0 must be a name: 'cpu'"),
+        (lambda: eb.options(config_dirs=None), r"config_dirs=None must be a folder or a list"),
         (lambda: eb.codes(gan, count=1.5), r"count=1\.5 must be a whole number"),
         (lambda: eb.codes(gan, count=1, seed="a"), r"seed='a' must be a whole number"),
         (lambda: eb.codes("faces32", count=1), r"a generator, .* not str"),

@@ -6,7 +6,9 @@ number. The project's own classes are checked by its tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -54,11 +56,8 @@ def check_own_generator(generator: Generator, name: str) -> None:
     _check_declaration(generator, name)
     if generator.output != "image":
         return
-    counted = generator.decoded
-    try:
+    with _uncounted(generator):
         _check_images(generator, name)
-    finally:
-        generator.decoded = counted
 
 
 @torch.no_grad()
@@ -110,9 +109,16 @@ def probe_samples(generator: Generator) -> Tensor:
     if generator.output != "image":
         codes = torch.from_numpy(normals(0, "probe", 0, PROBES, generator.w_dim)).float()
         return codes.to(device_of(generator))
+    with _uncounted(generator):
+        return generator.decode(generator.latent(_probes(generator)))
+
+
+@contextmanager
+def _uncounted(generator: Generator) -> Iterator[None]:
+    """Keep the generator's count of decoded samples, which is a cost of methods."""
     counted = generator.decoded
     try:
-        return generator.decode(generator.latent(_probes(generator)))
+        yield
     finally:
         generator.decoded = counted
 
@@ -168,7 +174,7 @@ def _check_images(generator: Generator, name: str) -> None:
     for space, values in _codes(generator, name).items():
         given = values.clone()
         call = f"_decode of {space.name} codes {tuple(values.shape)}"
-        found = _tried(name, call, lambda: generator.decode(Codes(space, values)))  # noqa: B023
+        found = _tried(name, call, partial(generator.decode, Codes(space, values)))
         _check_form(name, call, found)
         # Otherwise every decode would move the codes of the bank and of the walks.
         if not torch.equal(values, given):
@@ -239,7 +245,8 @@ def _check_form(name: str, call: str, images: object) -> None:
         raise EditbenchError(
             f"{name}: {call} gives {shape}: its channels are last; return images.permute(0, 3, 1, 2)"
         )
-    low, high = images.min().item(), images.max().item()
+    low = images.min().item()
+    high = images.max().item()
     problem = ""
     if max(-low, high) > LARGEST:
         problem = "leave that range"

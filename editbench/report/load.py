@@ -337,6 +337,28 @@ def mixed_versions(runs: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
     )
 
 
+def _sides(hashes: Mapping[str, Mapping[str, Any]], name: str) -> list[list[str]]:
+    """Run ids with the same hash of something. Runs without a hash of it are left out.
+
+    Args:
+        hashes: run_id -> name -> hash.
+        name: of what may differ between the runs.
+
+    Returns:
+        One list for each hash, the shortest first: these are probably the runs to repeat.
+    """
+    by_hash: dict[str, list[str]] = {}
+    for run_id in sorted(hashes):
+        if name in hashes[run_id]:
+            by_hash.setdefault(str(hashes[run_id][name]), []).append(run_id)
+    return sorted(by_hash.values(), key=len)
+
+
+def _name_sides(sides: Sequence[Sequence[str]]) -> str:
+    """The run ids of several sides, as text."""
+    return " and ".join(map(_some_runs, sides))
+
+
 def _some_runs(run_ids: Sequence[str]) -> str:
     """The first run ids of a list, and the number of others."""
     more = f" and {len(run_ids) - NAMED_RUNS} more" if len(run_ids) > NAMED_RUNS else ""
@@ -359,17 +381,11 @@ def mixed_networks(
     """
     found: dict[tuple[str, str], list[str]] = {}
     for setting, group in runs.groupby("setting"):
+        hashes = {run_id: provenance[run_id].get("hashes") or {} for run_id in group["run_id"]}
         for network in NETWORKS:
-            by_hash: dict[str, list[str]] = {}
-            for run_id in sorted(group["run_id"]):
-                hashes = provenance[run_id].get("hashes") or {}
-                if network in hashes:
-                    by_hash.setdefault(str(hashes[network]), []).append(run_id)
-            if len(by_hash) > 1:
-                # The smaller part first, which is probably the one to repeat.
-                parts = sorted(by_hash.values(), key=len)
-                sides = " and ".join(map(_some_runs, parts))
-                found.setdefault((str(setting), sides), []).append(network)
+            sides = _sides(hashes, network)
+            if len(sides) > 1:
+                found.setdefault((str(setting), _name_sides(sides)), []).append(network)
     return _problems(
         found,
         "weights or code of the network differ, not comparable: {sides}; run all jobs again with the "
@@ -396,20 +412,15 @@ def mixed_parts(
     found: dict[tuple[str, str], list[str]] = {}
     # An option may differ between attributes on purpose, such as the second one of a composition.
     for (setting, _), group in runs.groupby(["setting", "attribute"]):
-        present = {name for run_id in group["run_id"] for name in hashes[run_id]}
-        for name in sorted(present):
-            by_hash: dict[str, list[str]] = {}
-            for run_id in sorted(group["run_id"]):
-                if name in hashes[run_id]:
-                    by_hash.setdefault(hashes[run_id][name], []).append(run_id)
-            if len(by_hash) < 2:
+        present = {run_id: hashes[run_id] for run_id in group["run_id"]}
+        for name in sorted(set().union(*present.values())):
+            sides = _sides(present, name)
+            if len(sides) < 2:
                 continue
-            sides = sorted(by_hash.values(), key=len)
             metric = name.removeprefix("metric.")
             if metric != name and not _share_numbers(numbers[numbers["group"] == metric], sides):
                 continue
-            text = " and ".join(map(_some_runs, sides))
-            found.setdefault((str(setting), text), []).append(name)
+            found.setdefault((str(setting), _name_sides(sides)), []).append(name)
     return _problems(
         found,
         "options or source differ, not comparable: {sides}; run all jobs again with the same options "

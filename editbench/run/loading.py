@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -193,27 +192,28 @@ def _build_networks(
     parts = json.loads(description)
     generator: Generator = load_network("generator", parts["generator"], device)
     teacher: Scorer = load_network("teacher", parts["teacher"], device)
-    judge = teacher
+    scorers = {"teacher": teacher}
     # Equal configurations are one network: it is kept in memory once, and runs count as leaking.
     if parts["judge"] != parts["teacher"]:
-        judge = load_network("judge", parts["judge"], device)
-    for role, scorer in (("teacher", teacher), ("judge", judge)):
+        scorers["judge"] = load_network("judge", parts["judge"], device)
+    judge = scorers.get("judge", teacher)
+    for role, scorer in scorers.items():
         if scorer.input != generator.output:
             raise EditbenchError(
                 f"the {role} scores '{scorer.input}', but generator '{parts['name']}' returns "
                 f"'{generator.output}': choose a matching scorer, scorer=NAME"
             )
-    for role, scorer in (("teacher", teacher), ("judge", judge)):
-        check_scorer(role, scorer, parts[role], generator)
+    for role, scorer in scorers.items():
+        target = parts[role]["_target_"]
+        if not is_ours(target):
+            check_own_scorer(scorer, f"scorer.{role}._target_={target}", probe_samples(generator))
     if teacher.attributes != judge.attributes:
         raise EditbenchError(
             "teacher and judge must have the same attributes in the same order: "
             f"{_difference(teacher.attributes, judge.attributes)}"
         )
     if precision != "fp32":
-        networks: list[Generator | Scorer] = [generator, teacher]
-        if judge is not teacher:
-            networks.append(judge)
+        networks: list[Generator | Scorer] = [generator, *scorers.values()]
         for network in networks:
             network.precision = precision
             # Other logits make another bank. fp32 is what identities without a mark stand for.
@@ -232,39 +232,6 @@ def _difference(one: Attributes, other: Attributes) -> str:
         f"'{first.name}' with the classes {', '.join(first.classes)}{orders[0]} and "
         f"{', '.join(second.classes)}{orders[1]}"
     )
-
-
-def check_generator(generator: Generator, config: Mapping[str, Any]) -> None:
-    """Try a generator of a user's own class on a few samples.
-
-    Args:
-        generator: on its device.
-        config: that it was built from.
-
-    Raises:
-        EditbenchError: it breaks the contract of generators.
-    """
-    if not is_ours(config["_target_"]):
-        check_own_generator(generator, f"generator._target_={config['_target_']}")
-
-
-def check_scorer(
-    role: str, scorer: Scorer, config: Mapping[str, Any], generator: Generator
-) -> None:
-    """Try a scorer of a user's own class on a few samples.
-
-    Args:
-        role: 'teacher' or 'judge'.
-        scorer: on the device of the generator.
-        config: that it was built from.
-        generator: whose samples it scores.
-
-    Raises:
-        EditbenchError: it breaks the contract of scorers.
-    """
-    if not is_ours(config["_target_"]):
-        name = f"scorer.{role}._target_={config['_target_']}"
-        check_own_scorer(scorer, name, probe_samples(generator))
 
 
 def _check_base(key: str, target: object, made: object, base: type) -> None:
@@ -310,8 +277,8 @@ def load_network(role: str, config: dict[str, Any], device: str) -> Any:
         )
     _refuse_random_weights(role, network, config)
     network = network.to(device).eval().requires_grad_(False)
-    if is_generator:
-        check_generator(network, config)
+    if is_generator and not is_ours(config["_target_"]):
+        check_own_generator(network, f"generator._target_={config['_target_']}")
     _identify_by_files(network, config)
     return network
 

@@ -192,7 +192,7 @@ class Record:
 
     def metrics_key(self) -> str:
         """Key of the metrics' versions and options; '' if unknown."""
-        return read_json(self.path(self.METRICS)).get("key", "") if self.has(self.METRICS) else ""
+        return self._of_metrics().get("key", "")
 
     def part_hashes(self) -> dict[str, str]:
         """What its numbers were computed with; {} in records of earlier versions.
@@ -202,7 +202,11 @@ class Record:
             'observation.NAME' -> hash of the options of an observation during the walk. Both
             include the source of a user's own class.
         """
-        return read_json(self.path(self.METRICS)).get("parts", {}) if self.has(self.METRICS) else {}
+        return self._of_metrics().get("parts", {})
+
+    def _of_metrics(self) -> dict[str, Any]:
+        """Content of the file METRICS; {} without it."""
+        return read_json(self.path(self.METRICS)) if self.has(self.METRICS) else {}
 
     @contextmanager
     def updating(self, removed: Sequence[str] = ()) -> Iterator[Path]:

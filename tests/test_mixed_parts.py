@@ -8,7 +8,8 @@ import pytest
 
 import editbench as eb
 from editbench.cli import main
-from editbench.report.load import load, mixed_parts
+from editbench.report.load import load
+from editbench.report.mixed import mixed_parts
 from editbench.run.record import Record
 
 TOYS = Path(__file__).parent / "conf"

@@ -12,8 +12,9 @@ from editbench.report import dial, figure_dial, matched, references, typeset
 from editbench.report.costs import COSTS
 from editbench.report.files import ReportFiles
 from editbench.report.html import page
-from editbench.report.load import Problem, Results, load, require_readable
+from editbench.report.load import Results, load, require_readable
 from editbench.report.numbers import Numbers, numbers_of
+from editbench.report.problem import Problem
 from editbench.report.references import cited_in
 from editbench.report.style import Style
 from editbench.report.text_tables import csv, markdown, print_table

@@ -12,8 +12,9 @@ from editbench.figures.drawing import Drawing
 from editbench.figures.panels import FEWEST
 from editbench.figures.theme import Theme, display_name
 from editbench.report import figure_trade, figures
-from editbench.report.load import Problem, Results
+from editbench.report.load import Results
 from editbench.report.numbers import Numbers
+from editbench.report.problem import Problem
 from editbench.report.tables import curves
 from editbench.report.titles import Wording
 

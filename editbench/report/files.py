@@ -17,9 +17,9 @@ from editbench.figures.theme import Theme
 from editbench.report import figures, latex, typeset
 from editbench.report.drawings import drawings_of
 from editbench.report.html import Section
-from editbench.report.load import Problem
 from editbench.report.numbers import Numbers
 from editbench.report.paper import SCALE, TALLEST, WIDTHS, to_paper
+from editbench.report.problem import Problem
 from editbench.report.references import Cited
 from editbench.report.strips import pages, strips
 from editbench.report.style import Style

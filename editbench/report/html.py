@@ -31,7 +31,7 @@ from editbench.report.cells import (
 from editbench.report.costs import COSTS, describe_costs
 from editbench.report.explorer import FIRST, SpriteSheet, css, explorer, gallery, sheets
 from editbench.report.facts import facts
-from editbench.report.load import Problem, Results
+from editbench.report.load import Results
 from editbench.report.notes import (
     NEVER_BOLD,
     floor_legend,
@@ -47,6 +47,7 @@ from editbench.report.notes import (
 )
 from editbench.report.numbers import Numbers
 from editbench.report.paired import SIGNIFICANCE, find_leaders
+from editbench.report.problem import Problem
 from editbench.report.published import WHY, published, reasons
 from editbench.report.ranking import describe_ranking
 from editbench.report.strips import Strip

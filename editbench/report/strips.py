@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from editbench.base.errors import EditbenchError
 from editbench.figures.theme import Theme
-from editbench.report.load import Problem, Results, load
+from editbench.report.load import Results, load
+from editbench.report.problem import Problem
 
 # Images up to this side are enlarged without smoothing, which would blur the pixels that the judge
 # saw.

@@ -68,7 +68,7 @@ from editbench.networks.stylegan2.network import StyleGAN2, StyleGAN2Config  # n
 from editbench.run.environment import peak_memory_mb  # noqa: E402
 from editbench.run.machine import fastest, measure_precisions  # noqa: E402
 from editbench.walk.editor import Editor, FitData, FitReport, Walk  # noqa: E402
-from editbench.walk.engine import walk_starts  # noqa: E402
+from editbench.walk.engine import WalkInputs, walk_starts  # noqa: E402
 from editbench.walk.spec import EngineSpec  # noqa: E402
 
 DEVICE_OF_TESTS = "EDITBENCH_TEST_DEVICE"  # the variable that tests/test_gpu.py reads
@@ -302,13 +302,8 @@ def engine_pass(setting: Setting, resolution: int, precision: str) -> dict[str, 
     starts = Starts(np.arange(count), source, 1 - source, 1.0)
     forget_peak(setting.device)
     result = walk_starts(
-        Straight(),
-        generator,
+        WalkInputs(Straight(), generator, "a", starts, w, logits),
         judge,
-        "a",
-        starts,
-        w,
-        logits,
         np.ones(judge.attributes.width),
         EngineSpec(steps, steps, batch, 4),
     )

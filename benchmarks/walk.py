@@ -40,7 +40,7 @@ from editbench.networks.scorer import Scorer
 from editbench.run.compose import compose_settings
 from editbench.run.loading import load_bank, load_networks
 from editbench.run.stages import start_codes
-from editbench.walk.engine import walk_starts
+from editbench.walk.engine import WalkInputs, walk_starts
 from editbench.walk.spec import EngineSpec
 
 ATTRIBUTE = "smile"  # the attribute that is edited
@@ -150,9 +150,8 @@ def main() -> None:
         moves = LENGTH * editor.directions(torch.from_numpy(starts.index), codes)
         plain = walk_with_script(generator, judge, codes, moves, target, spec)
         between = time.process_time()
-        walked = walk_starts(
-            editor, generator, judge, ATTRIBUTE, starts, codes, logits, sigma, spec
-        )
+        inputs = WalkInputs(editor, generator, ATTRIBUTE, starts, codes, logits)
+        walked = walk_starts(inputs, judge, sigma, spec)
         ended = time.process_time()
         check_same(plain, walked.table, starts.index, judge.attributes)
         decoded = len(plain)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from editbench.bank.starts import Starts
-from editbench.walk.engine import walk_starts
+from editbench.walk.engine import WalkInputs, walk_starts
 from editbench.walk.spec import EngineSpec
 from tests.toy_world import DIM, AlongColumn, ToyGenerator, ToyScorer
 
@@ -30,15 +30,7 @@ def walk(editor=None, starts=None, spec=PLAIN, generator=None, w=None, logits=No
         base[1] if logits is None else logits,
         starts or base[2],
     )
-    return walk_starts(
-        editor or AlongColumn(),
-        generator or ToyGenerator(),
-        ToyScorer(),
-        "a",
-        starts,
-        w,
-        logits,
-        SIGMA,
-        spec,
-        **kwargs,
-    )
+    editor = editor or AlongColumn()
+    generator = generator or ToyGenerator()
+    inputs = WalkInputs(editor, generator, "a", starts, w, logits)
+    return walk_starts(inputs, ToyScorer(), SIGMA, spec, **kwargs)

@@ -27,7 +27,7 @@ from editbench.methods.random_direction import RandomDirection
 from editbench.methods.stylespace.editor import StyleSpace
 from editbench.metrics.attribute_dependency.metric import AttributeDependency
 from editbench.walk.editor import Editor, FitData
-from editbench.walk.engine import walk_starts
+from editbench.walk.engine import WalkInputs, walk_starts
 from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
 from tests.toy import CurvedScorer
@@ -54,17 +54,8 @@ def walk(
     starts = Starts(begin.start.numpy(), begin.source.numpy(), begin.target.numpy(), 1.0)
     w = begin.latent if editor.space != Space.Z else data.generator.map(begin.latent)
     sigma = data.sigma.double().numpy()
-    result = walk_starts(
-        editor,
-        data.generator,
-        data.teacher,
-        attribute,
-        starts,
-        begin.latent,
-        data.teacher(w),
-        sigma,
-        EngineSpec(steps, steps, 32, 0),
-    )
+    inputs = WalkInputs(editor, data.generator, attribute, starts, begin.latent, data.teacher(w))
+    result = walk_starts(inputs, data.teacher, sigma, EngineSpec(steps, steps, 32, 0))
     return Trajectories(result.table, data.attributes, attribute, sigma)
 
 

@@ -1,6 +1,7 @@
 """Jobs whose walks start from inverted images: what moves, what stays, who is skipped."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -25,7 +26,7 @@ from editbench.inversion.walks import (
 from editbench.networks.perceptual import PixelDistance
 from editbench.run import job
 from editbench.walk.editor import Editor, FitReport, Walk
-from editbench.walk.engine import walk_starts
+from editbench.walk.engine import WalkInputs, walk_starts
 from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import load_bank, load_networks, make_run_id, request_inversion, run_job
@@ -170,18 +171,15 @@ def test_from_equal_rows_a_walk_is_the_walk_from_w(networks, layers):
     spec, sigma = EngineSpec(max_steps=3, sweep_steps=3), np.ones(networks.judge.attributes.width)
     editor = Shift(layers=layers)
     editor.bind(generator)
-    flat = walk_starts(editor, generator, networks.judge, "smile", starts, w, logits, sigma, spec)
-    wide = walk_starts(
-        LayeredEditor(editor, generator),
-        LayeredStarts(generator),
-        networks.judge,
-        "smile",
-        starts,
-        generator.w_plus(w).clone(),
-        logits,
-        sigma,
-        spec,
+    from_w = WalkInputs(editor, generator, "smile", starts, w, logits)
+    flat = walk_starts(from_w, networks.judge, sigma, spec)
+    from_rows = replace(
+        from_w,
+        editor=LayeredEditor(editor, generator),
+        generator=LayeredStarts(generator),
+        codes=generator.w_plus(w).clone(),
     )
+    wide = walk_starts(from_rows, networks.judge, sigma, spec)
     pd.testing.assert_frame_equal(flat.table, wide.table, rtol=1e-3, atol=1e-3)
 
 
@@ -214,7 +212,7 @@ def test_starts_are_drawn_among_the_images(config, layered):
 def test_codes_and_logits_are_the_reconstructions(networks, layered):
     starts = Starts(np.array([7, 2]), np.zeros(2, np.int64), np.ones(2, np.int64), np.nan)
     here = prepare_walk(
-        Shift(), networks.generator, networks.judge.attributes, layered, starts, "cpu"
+        Shift(), networks.generator, networks.judge.attributes, "smile", layered, starts, "cpu"
     )
     assert torch.equal(here.codes, layered.codes(np.array([7, 2])))
     decoded = networks.generator.decode(Codes(Space.W_PLUS, here.codes))
@@ -225,8 +223,8 @@ def test_a_z_inversion_serves_both_z_and_w(config, networks):
     found = request_inversion(config("inversion.space=z")).load()
     starts = Starts(np.arange(3), np.zeros(3, np.int64), np.ones(3, np.int64), np.nan)
     names = networks.judge.attributes
-    z = prepare_walk(Shift(Space.Z), networks.generator, names, found, starts, "cpu").codes
-    w = prepare_walk(Shift(Space.W), networks.generator, names, found, starts, "cpu").codes
+    z = prepare_walk(Shift(Space.Z), networks.generator, names, "smile", found, starts, "cpu").codes
+    w = prepare_walk(Shift(Space.W), networks.generator, names, "smile", found, starts, "cpu").codes
     assert torch.equal(z, found.codes(np.arange(3))) and torch.equal(w, networks.generator.map(z))
     check_walk(Shift(Space.Z), found)
 

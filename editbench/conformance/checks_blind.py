@@ -18,7 +18,7 @@ from editbench.conformance.subject import Fit, Served, Subject
 from editbench.conformance.testbeds import SPEC, Testbed
 from editbench.conformance.verdicts import Failed, Skipped, describe_error
 from editbench.walk.editor import Editor, Walk
-from editbench.walk.engine import walk_starts
+from editbench.walk.engine import WalkInputs, walk_starts
 from editbench.walk.spec import EngineSpec
 
 STARTS = 12
@@ -140,19 +140,10 @@ def _walk_as_a_job(subject: Subject, fit: Fit, served: Served, testbed: Testbed)
     codes = _latents(bank, recorder.space, index)
     own = Space.Z if recorder.space == Space.Z else Space.W
     logits = judge(generator.decode(Codes(own, codes)))
+    inputs = WalkInputs(cast(Editor, recorder), generator, served.attribute, starts, codes, logits)
     # Other checks report an editor that breaks here; what matters is what it touched before.
     with contextlib.suppress(Exception):
-        walk_starts(
-            cast(Editor, recorder),
-            generator,
-            judge,
-            served.attribute,
-            starts,
-            codes,
-            logits,
-            bank.sigma["judge"],
-            EngineSpec(STEPS, STEPS, 64, 1),
-        )
+        walk_starts(inputs, judge, bank.sigma["judge"], EngineSpec(STEPS, STEPS, 64, 1))
     return recorder.steps
 
 

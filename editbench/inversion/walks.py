@@ -14,7 +14,7 @@ logits. The start depends on the spaces of the editor and of the inversion:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.inversion.store import Inversion
 from editbench.networks.generator import Generator
 from editbench.walk.editor import Editor, FitData, FitReport, Walk
+from editbench.walk.engine import WalkInputs
 
 
 def draw_inverted(spec: StartsSpec, inversion: Inversion, bank: Bank) -> dict[str, Starts]:
@@ -79,27 +80,11 @@ def check_walk(editor: Editor, inversion: Inversion) -> None:
         )
 
 
-@dataclass(frozen=True)
-class WalkInputs:
-    """The inputs of a walk.
-
-    Args:
-        editor: the editor, wrapped for W+ starts.
-        generator: the generator, wrapped for W+ starts.
-        codes: (n, ...) latents of the starts.
-        logits: (n, width) the judge's logits of the starts.
-    """
-
-    editor: Editor
-    generator: Generator
-    codes: Tensor
-    logits: Tensor
-
-
 def prepare_walk(
     editor: Editor,
     generator: Generator,
     attributes: Attributes,
+    attribute: str,
     inversion: Inversion,
     starts: Starts,
     device: str,
@@ -110,13 +95,18 @@ def prepare_walk(
         editor: of the job, fitted.
         generator: of the job.
         attributes: the evaluated attributes.
+        attribute: the target attribute.
         inversion: the images.
         starts: rows of the inversion's table.
         device: of the job.
+
+    Returns:
+        The inputs; editor and generator are wrapped if the images were inverted into W+.
     """
     codes = Codes(inversion.space, inversion.codes(starts.index).to(device))
     logits = torch.from_numpy(inversion.logits("judge", attributes)[starts.index]).to(device)
-    return WalkInputs(*adapt_to_codes(editor, generator, codes), logits)
+    editor, generator, latents = adapt_to_codes(editor, generator, codes)
+    return WalkInputs(editor, generator, attribute, starts, latents, logits)
 
 
 def adapt_to_codes(

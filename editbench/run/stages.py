@@ -19,7 +19,6 @@ from editbench.base.user_code import is_ours
 from editbench.inversion.load import InversionRequest
 from editbench.inversion.store import Inversion
 from editbench.inversion.walks import (
-    WalkInputs,
     check_walk,
     draw_inverted,
     prepare_walk,
@@ -37,7 +36,7 @@ from editbench.run.provenance import about_fit, provenance
 from editbench.run.record import Record
 from editbench.run.settings import Settings
 from editbench.walk.editor import Editor
-from editbench.walk.engine import WalkResult, begin_walk, walk_starts
+from editbench.walk.engine import WalkInputs, WalkResult, begin_walk, walk_starts
 from editbench.walk.observation import (
     DuringWalk,
     Observation,
@@ -151,12 +150,12 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     agreement = _imported_agreement(job, observing)
     _check_sides(job, agreement)
     stride = _find_stride(observing.context, settings.engine)
-    _try_own_code(job, inputs, starts, observing.observations)
+    _try_own_code(job, inputs, observing.observations)
     # The generator's counter has the samples of the fit too.
     before = networks.generator.decoded
     with scored(networks.teacher) as labelled:
         observer = WalkObserver(observing.observations)
-        result = _walk(job, inputs, starts, observer, folder, batch, stride)
+        result = _walk(job, inputs, observer, folder, batch, stride)
     walk_calls = networks.generator.decoded - before
     if not networks.leaking:  # otherwise the judge's logits would be among these
         fitted = replace(fitted, labels=fitted.labels + sum(labelled))
@@ -177,15 +176,12 @@ def fit_and_walk(job: Job, folder: Path) -> tuple[Observing, Trajectories]:
     return observing, trajectories
 
 
-def _try_own_code(
-    job: Job, inputs: WalkInputs, starts: Starts, observations: Mapping[str, Observation]
-) -> None:
+def _try_own_code(job: Job, inputs: WalkInputs, observations: Mapping[str, Observation]) -> None:
     """Try a user's own method and observations on a few starts. The project's are checked by tests.
 
     Args:
         job: of the walk.
         inputs: of the walk.
-        starts: of the walk.
         observations: of the job, by name.
 
     Raises:
@@ -200,7 +196,9 @@ def _try_own_code(
     own_method = not is_ours(settings.method.target)
     if not own and not own_method:
         return
-    walk = begin_walk(inputs.editor, inputs.generator, settings.attribute, starts, inputs.codes)
+    walk = begin_walk(
+        inputs.editor, inputs.generator, inputs.attribute, inputs.starts, inputs.codes
+    )
     if own_method:
         refuse_mixing(inputs.editor, walk)
     try_observations(own, inputs.editor, walk, inputs.generator)
@@ -295,13 +293,14 @@ def _prepare_walk(
 ) -> WalkInputs:
     """Codes and logits at step 0, and the editor and generator for the walk from there."""
     generator = job.networks.generator
+    attribute = job.settings.attribute
     device = job.settings.device
     if real is None:
         codes, logits = start_codes(editor, generator, job.bank, starts, device)
-        return WalkInputs(editor, generator, codes, logits)
+        return WalkInputs(editor, generator, attribute, starts, codes, logits)
     # Inverted images may have codes in another space and, with noise maps, their own decoding.
     attributes = job.networks.judge.attributes
-    inputs = prepare_walk(editor, generator, attributes, real, starts, device)
+    inputs = prepare_walk(editor, generator, attributes, attribute, real, starts, device)
     write_originals(folder / Record.ORIGINALS, real, starts)
     return inputs
 
@@ -309,7 +308,6 @@ def _prepare_walk(
 def _walk(
     job: Job,
     inputs: WalkInputs,
-    starts: Starts,
     observer: WalkObserver,
     folder: Path,
     batch: int,
@@ -318,13 +316,8 @@ def _walk(
     settings = job.settings
     codes_file = folder / Record.CODES if settings.save_codes else None
     return walk_starts(
-        inputs.editor,
-        inputs.generator,
+        inputs,
         job.networks.judge,
-        settings.attribute,
-        starts,
-        inputs.codes,
-        inputs.logits,
         sigma=job.bank.sigma["judge"],
         spec=replace(settings.engine, batch=batch),
         codes_file=codes_file,

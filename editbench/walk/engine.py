@@ -106,15 +106,32 @@ class WalkResult:
     decoded: int  # samples that the engine and its observations decoded
 
 
+@dataclass(frozen=True)
+class WalkInputs:
+    """What a walk begins with.
+
+    Args:
+        editor: fitted for the attribute.
+        generator: decodes the codes of every step.
+        attribute: the target attribute.
+        starts: n starts with their source and target classes.
+        codes: (n, ...) the starts' own z for an editor of Z, otherwise their w (z if the generator
+            has no W). The walk begins at these codes, lifted to the editor's space.
+        logits: (n, width) the judge's logits of the starts, from the bank.
+    """
+
+    editor: Editor
+    generator: Generator
+    attribute: str
+    starts: Starts
+    codes: Tensor
+    logits: Tensor
+
+
 @torch.no_grad()
 def walk_starts(
-    editor: Editor,
-    generator: Generator,
+    inputs: WalkInputs,
     judge: Scorer,
-    attribute: str,
-    starts: Starts,
-    codes: Tensor,
-    logits: Tensor,
     sigma: np.ndarray,
     spec: EngineSpec,
     codes_file: Path | None = None,
@@ -127,14 +144,8 @@ def walk_starts(
     just past the decision boundary. The walk itself continues from the whole step.
 
     Args:
-        editor: fitted for the attribute.
-        generator: decodes the codes of every step.
+        inputs: the n starts, and the editor that moves them.
         judge: scores every step; a start has crossed when the judge sees its target class.
-        attribute: the target attribute.
-        starts: n starts with their source and target classes.
-        codes: (n, z_dim or w_dim) the starts' own z for an editor of Z, otherwise their w (z if
-            the generator has no W). The walk begins at these codes, lifted to the editor's space.
-        logits: (n, width) the judge's logits of the starts, from the bank.
         sigma: (width,) standard deviation of each of the judge's log-odds.
         spec: step limits and batch size.
         codes_file: parquet file (start, step, codes) for the codes of every step, written during
@@ -149,11 +160,15 @@ def walk_starts(
     """
     began = time.perf_counter()
     observer = observer or WalkObserver()
-    batches = Batches(int(spec.batch), f"walk of {attribute}", generator)
+    editor = inputs.editor
+    generator = inputs.generator
+    starts = inputs.starts
+    device = inputs.codes.device
+    batches = Batches(int(spec.batch), f"walk of {inputs.attribute}", generator)
     decoder = _Decoder(editor, generator, judge, batches, observer)
-    walk = begin_walk(editor, generator, attribute, starts, codes)
+    walk = begin_walk(editor, generator, inputs.attribute, starts, inputs.codes)
     pictures = Pictures(starts.index[: spec.pictures])
-    _check_start(walk, decoder, logits, sigma, pictures)
+    _check_start(walk, decoder, inputs.logits, sigma, pictures)
     observer.start(walk, codes_to_decode(editor, walk), generator, batches)
     # These samples were decoded, but their cost is not charged to the method.
     decoder.decoded += observer.decoded
@@ -163,12 +178,12 @@ def walk_starts(
     # No start counts as crossed at step 0: its source is not its target.
     never = torch.zeros_like(underway.crossed)
     rows = _Rows(judge.attributes)
-    unedited = _Judged(walk, logits, observer.take_columns())
+    unedited = _Judged(walk, inputs.logits, observer.take_columns())
     rows.add(unedited, underway.path, underway.crossed, never, ~never)
     walker = Walker(editor, walk) if stride is None else StridedWalker(editor, walk, stride)
     with (
         _CodesFile(codes_file) as store,
-        progress(f"{attribute}: steps", spec.max_steps) as advance,
+        progress(f"{inputs.attribute}: steps", spec.max_steps) as advance,
     ):
         store.add(starts.index, 0, *to_host(*store.wanted(walk)))
         before = walk
@@ -180,12 +195,12 @@ def walk_starts(
             # A walk that has crossed goes on up to `sweep_steps`; one that is not finite ends now.
             going = finite & (~underway.crossed | (walk.steps < spec.sweep_steps))
             # One transfer for all that the host needs of a step, so that the device waits once.
-            shown = pictures.waiting(codes)
+            shown = pictures.waiting(inputs.codes)
             going_here, shown, *kept = to_host(going, shown, *store.wanted(judged.walk))
             pictures.take(shown)
             store.add(starts.index[underway.place], walk.steps, *kept)
-            on = to_device(going_here.nonzero()[:, 0], codes.device)
-            ends[to_device(torch.from_numpy(underway.place), codes.device)] = judged.walk.codes
+            on = to_device(going_here.nonzero()[:, 0], device)
+            ends[to_device(torch.from_numpy(underway.place), device)] = judged.walk.codes
             walker.keep(on)
             underway.keep(going_here, on)
             before = walker.walk
@@ -205,7 +220,7 @@ def begin_walk(
         generator: of the codes.
         attribute: the target attribute.
         starts: n starts with their source and target classes.
-        codes: (n, d) as for `walk_starts`.
+        codes: (n, ...) as of `WalkInputs`.
     """
     device = codes.device
     # The same tensor is origin and codes: steps return new codes and change none in place.

@@ -21,7 +21,7 @@ from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.images import to_host_bytes
 from editbench.base.spaces import Codes, Space
 from editbench.walk.editor import Editor, Walk
-from editbench.walk.engine import walk_starts
+from editbench.walk.engine import WalkInputs, walk_starts
 from editbench.walk.observation import AfterWalk, ObservationContext, Observed
 from editbench.walk.spec import EngineSpec
 from editbench.walk.trajectory import LOGIT
@@ -208,18 +208,17 @@ class CompositionObservation(AfterWalk):
             return end
         # No threshold, since these starts were not drawn by their distance from the boundary.
         starts = Starts(drawn.index[go], source[go], target[go], float("nan"))
-        walked = walk_starts(
+        inputs = WalkInputs(
             editor,
             context.generator,
-            context.judge,
             name,
             starts,
             torch.from_numpy(codes[go]).to(context.device),
             torch.from_numpy(logits[go]).to(context.device),
-            context.bank.sigma["judge"],
-            # No sweep beyond the crossing and no pictures: only the end points are needed.
-            EngineSpec(self.max_steps, 0, context.batch, 0),
         )
+        # No sweep beyond the crossing and no pictures: only the end points are needed.
+        spec = EngineSpec(self.max_steps, 0, context.batch, 0)
+        walked = walk_starts(inputs, context.judge, context.bank.sigma["judge"], spec)
         # Table and starts are sorted by start, so the last rows are in the order of the starts.
         last = walked.table.groupby("start").tail(1)
         columns = [f"{LOGIT}{column}" for column in attributes.columns()]

@@ -10,6 +10,6 @@ class LooksUpTheWalk(MeanShift):
         frame, scale = sys._getframe(), 1
         while frame is not None:
             if frame.f_code.co_name == "walk_starts":
-                scale = 1 + frame.f_locals["logits"][: len(walk), :1].abs()
+                scale = 1 + frame.f_locals["inputs"].logits[: len(walk), :1].abs()
             frame = frame.f_back
         return walk.codes + self.move(walk) * scale

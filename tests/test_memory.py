@@ -45,3 +45,16 @@ def test_a_block_that_was_freed_costs_no_pages_again_unless_the_system_decides()
     page = os.sysconf("SC_PAGE_SIZE")
     assert pages() < 1000
     assert pages(EDITBENCH_ALLOCATOR="system") >= 2 * (1 << 26) // page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="set on Linux alone")
+def test_arrow_has_no_memory_of_its_own_in_a_command() -> None:
+    program = (
+        "from editbench.base.allocator import keep_freed_memory; keep_freed_memory(); "
+        "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    )
+    inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    started = subprocess.run(
+        [sys.executable, "-c", program], env=inherited, check=True, capture_output=True, text=True
+    )
+    assert started.stdout.strip() == "system"

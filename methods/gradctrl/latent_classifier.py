@@ -82,7 +82,8 @@ class LatentClassifier:
             slopes: (n, A, 16) of `forward`.
             rows: (r,) output rows.
 
-        Returns (n, r, d).
+        Returns:
+            (n, r, d).
         """
         owner = self.owner[rows]
         return torch.einsum("nrh,rhd->nrd", slopes[:, owner] * self.w2[rows], self.w1[owner])

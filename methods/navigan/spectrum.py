@@ -307,7 +307,8 @@ def _power_iteration(
 ) -> Tensor:
     """Repeat v <- P H v / |v|, eq. (4), with P the projection off the vectors found so far.
 
-    Returns (count, D) orthonormal rows.
+    Returns:
+        (count, D) orthonormal rows.
     """
     found = draw(0)
     with progress(f"spectrum of {curvature.layer}: vectors", count) as advance:

@@ -17,7 +17,13 @@ from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
 from editbench.base.validation import check_choice, check_kind
 from editbench.methods.neural_ode.field import Field, Solver
-from editbench.methods.neural_ode.training import Embedding, Training, starts_of, train
+from editbench.methods.neural_ode.training import (
+    Embedding,
+    Flows,
+    Training,
+    starts_of,
+    train,
+)
 from editbench.methods.shared.device_copies import DeviceCopies
 from editbench.methods.shared.state import group
 from editbench.networks.external import freeze
@@ -172,18 +178,8 @@ class NeuralODE(Editor):
             data.generator.code_dim(self.training_space),
             data.seed,
         )
-        found = train(
-            field,
-            data,
-            attribute,
-            targets,
-            starts,
-            self.training_space,
-            self.scale,
-            self.training,
-            self.solver,
-            self._embedding(data),
-        )
+        flows = Flows(field, attribute, targets, starts, self.training_space, self.scale)
+        found = train(flows, data, self.training, self.solver, self._embedding(data))
         # The state must not depend on the device used for training.
         self.fields[attribute] = found.field.to(torch.device("cpu"))
         self.routes[attribute] = route

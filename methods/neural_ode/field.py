@@ -149,7 +149,8 @@ class Solver:
             length: broadcasts against w; a negative length goes backwards. If it is on the host,
                 rk4 need not wait for the device.
 
-        Returns (..., d).
+        Returns:
+            (..., d).
 
         Raises:
             Unsupported: dopri5 could not follow the field.

@@ -76,6 +76,27 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Flows:
+    """The K flows of one attribute before their training.
+
+    Args:
+        field: the flows at initialisation, in the paper's units: codes times `scale`.
+        name: the attribute.
+        targets: the target class of each flow.
+        starts: for each flow, positions (s,) of its starting samples in the fit split.
+        space: W or Z, the space of the flows.
+        scale: number of the paper's units in one unit of this space.
+    """
+
+    field: Field
+    name: str
+    targets: Sequence[int]
+    starts: Sequence[Tensor]
+    space: Space
+    scale: float
+
+
+@dataclass(frozen=True)
 class Trained:
     """Result of the training, one row per flow.
 
@@ -179,13 +200,8 @@ def identity_loss(before: Tensor, after: Tensor) -> Tensor:
 
 # -- training -----------------------------------------------------------------
 def train(
-    field: Field,
+    flows: Flows,
     data: FitData,
-    name: str,
-    targets: Sequence[int],
-    starts: Sequence[Tensor],
-    space: Space,
-    scale: float,
     options: Training,
     solver: Solver,
     embedding: Embedding | None = None,
@@ -199,22 +215,18 @@ def train(
     variant also decodes the originals for their embedding).
 
     Args:
-        field: the K flows at initialisation, in the paper's units: codes times `scale`.
+        flows: to train; they are not changed.
         data: the splits, the generator and the teacher.
-        name: the attribute.
-        targets: the target class of each flow.
-        starts: for each flow, positions (s,) of its starting samples in the fit split.
-        space: W or Z, the space of the flows.
-        scale: number of the paper's units in one unit of this space.
         options: budget and loss.
         solver: of the equation.
         embedding: images -> (n, e), for `other: identity`.
     """
-    codes = data.fit.codes(space)
+    name = flows.name
+    targets = flows.targets
+    codes = data.fit.codes(flows.space)
     device = data.fit.logits.device
-    # Copies, so that the caller's field is not changed.
-    weight = field.weight.to(device, copy=True).requires_grad_()
-    bias = field.bias.to(device, copy=True).requires_grad_()
+    weight = flows.field.weight.to(device, copy=True).requires_grad_()
+    bias = flows.field.bias.to(device, copy=True).requires_grad_()
     field = Field(weight, bias)
     adam = torch.optim.Adam([weight, bias], lr=options.lr)
     schedule = torch.optim.lr_scheduler.StepLR(adam, options.decay_every, 0.5)
@@ -226,15 +238,16 @@ def train(
     averaged = max(1, options.iterations // 10)
     with progress(f"{name}: flows", options.iterations) as advance:
         for iteration in range(options.iterations):
-            rows = _draw_starts(streams, starts, options.batch)
+            rows = _draw_starts(streams, flows.starts, options.batch)
             lengths = _draw_lengths(clock, len(targets), options).to(codes.dtype)
-            moved = solver.integrate(field.velocity, codes[rows] * scale, lengths) / scale
+            paper_codes = codes[rows] * flows.scale
+            moved = solver.integrate(field.velocity, paper_codes, lengths) / flows.scale
             gradients = torch.zeros_like(moved)  # (K, m, d)
             for k, target in enumerate(targets):
                 if diverged[k]:
                     continue
                 figures, gradient = _evaluate_flow(
-                    data, name, target, space, rows[k], moved[k], options, embedding
+                    flows, data, target, rows[k], moved[k], options, embedding
                 )
                 finite = torch.isfinite(figures[0] + figures[1]) & torch.isfinite(gradient).all()
                 diverged[k] = ~finite
@@ -280,10 +293,9 @@ def _draw_lengths(clock: np.random.Generator, flows: int, options: Training) -> 
 
 
 def _evaluate_flow(
+    flows: Flows,
     data: FitData,
-    name: str,
     target: int,
-    space: Space,
     rows: Tensor,
     moved: Tensor,
     options: Training,
@@ -292,10 +304,9 @@ def _evaluate_flow(
     """Decode and score the end of one flow, and differentiate its loss.
 
     Args:
+        flows: of which it is one.
         data: the splits, the generator and the teacher.
-        name: the attribute.
         target: the class that the flow leads to.
-        space: of the codes.
         rows: (m,) positions of the starting samples in the fit split.
         moved: (m, d) codes that the flow has moved them to.
         options: of the loss.
@@ -307,27 +318,27 @@ def _evaluate_flow(
     """
     # The graph is cut at the codes, so that only one flow's images are in memory.
     leaf = moved.detach().requires_grad_()
-    image = data.generator.decode(Codes(space, leaf))
+    image = data.generator.decode(Codes(flows.space, leaf))
     logits = data.teacher(image)
-    main = main_loss(data.attributes, logits, name, target, options.temperature)
+    main = main_loss(data.attributes, logits, flows.name, target, options.temperature)
     if embedding is None:
         other = other_loss(
             data.attributes,
             data.fit.logits[rows],
             logits,
-            name,
+            flows.name,
             options.temperature,
             options.tempering == "symmetric",
         )
     else:
         with torch.no_grad():
-            start = Codes(space, data.fit.codes(space)[rows])
+            start = Codes(flows.space, data.fit.codes(flows.space)[rows])
             original = embedding(data.generator.decode(start))
         other = identity_loss(original, embedding(image))
     (gradient,) = torch.autograd.grad(main + options.weight * other, leaf)
     # The backward pass through the generator costs about as much as a forward pass.
     data.generator.decoded += len(leaf)
-    reached = (data.attributes.labels(logits, name) == target).float().mean()
+    reached = (data.attributes.labels(logits, flows.name) == target).float().mean()
     return torch.stack([main, other, reached]).detach(), gradient
 
 

@@ -51,7 +51,8 @@ def gradient_maps(
         size: largest side of the maps.
         block: number of channels at a time.
 
-    Returns (c, h, w).
+    Returns:
+        (c, h, w).
     """
 
     def decode(code: Tensor) -> Tensor:
@@ -88,7 +89,8 @@ def belongs(
         regions: R, the number of regions.
         discount: the exponent of the region's size in the score.
 
-    Returns ((C,) int64, -1 for none; (R,) pixels of each region).
+    Returns:
+        The region of each channel, (C,) int64, -1 for none; and the pixels of each region, (R,).
     """
     area = torch.bincount(labels, minlength=regions)
     # The second argsort turns the order of the pixels into ranks.

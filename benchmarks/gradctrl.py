@@ -34,11 +34,12 @@ import time
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from editbench.base.allocator import keep_freed_memory
 from editbench.methods.gradctrl.exclusion import excluded_channels
 from editbench.methods.gradctrl.latent_classifier import SLOPE, Examples, LatentClassifier, train
-from editbench.walk.editor import FFHQ_W_SPREAD, unit_rows
+from editbench.walk.editor import FFHQ_W_SPREAD
 
 NAMES = ("gender", "smile", "eyeglasses", "age")  # the first one is the target
 DIM = 512  # channels of W
@@ -111,7 +112,7 @@ def batched(heads: LatentClassifier, w: torch.Tensor) -> torch.Tensor:
     logits, slopes = heads.forward(w)
     gradient = heads.pull_back(slopes, NAMES[0], torch.ones(len(w), 1, dtype=logits.dtype))
     mask = excluded_channels(heads, logits, slopes, dict.fromkeys(NAMES[1:], EXCLUDED))
-    return unit_rows(gradient * ~mask)
+    return F.normalize(gradient * ~mask, dim=-1)
 
 
 class Heads(torch.nn.Module):

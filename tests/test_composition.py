@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import binomtest
+from torch.nn import functional as F
 
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Codes, Space
@@ -22,7 +23,7 @@ from editbench.metrics.composition.observation import (
     _Stage,
     advance,
 )
-from editbench.walk.editor import Editor, FitReport, unit_rows
+from editbench.walk.editor import Editor, FitReport
 from editbench.walk.observation import Observed, read_observed
 from tests.by_config import run_job
 from tests.toy_world import ATTRIBUTES, AlongColumn, ToyGenerator, ToyScorer, V, toy_config
@@ -72,7 +73,7 @@ class Turning(Editor):
 
     def step(self, walk):
         column, sign = ATTRIBUTES.column(walk.attribute, walk.target)
-        straight = torch.as_tensor(sign)[:, None] * unit_rows(V.T)[column]
+        straight = torch.as_tensor(sign)[:, None] * F.normalize(V.T, dim=-1)[column]
         return (
             walk.codes
             + 0.5 * straight
@@ -97,7 +98,7 @@ def test_straight_edits_commute_and_turning_ones_do_not():
 def test_the_ends_are_those_of_a_walk_by_hand():
     """Sample by sample: walk to the crossing of the first, then from there to that of the second."""
     found = CompositionObservation("b", n=40, max_steps=30).look(context(AlongColumn()))
-    bank, unit = Bank(), unit_rows(V.T)
+    bank, unit = Bank(), F.normalize(V.T, dim=-1)
     for place, start in enumerate(found.arrays["start"]):
         for order, suffix in (((0, 1), ""), ((1, 0), "_reversed")):
             w = torch.from_numpy(bank.arrays["w"][start]).clone()
@@ -136,7 +137,7 @@ def test_advance_gives_each_sample_its_own_number_of_steps():
         np.array([0, 3, 2]),
         "cpu",
     )
-    normal = unit_rows(V.T)[0].numpy()
+    normal = F.normalize(V.T, dim=-1)[0].numpy()
     np.testing.assert_allclose(end, np.outer([0, 1.5, -1.0], normal), atol=1e-6)
 
 

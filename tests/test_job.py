@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.spaces import Codes, Space
 from editbench.report import load
 from editbench.run.record import Record
 from editbench.run.settings import Settings
-from editbench.walk.editor import unit_rows
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import folder_of, record_of, refusal, run_job
 from tests.toy_world import AlongColumn, toy_config
@@ -220,7 +220,7 @@ def test_layers_outside_the_generator_and_a_missing_device_name_the_key(tmp_path
 
 class AwayFromTheBatch(AlongColumn):
     def step(self, walk):
-        return walk.codes + unit_rows(walk.codes - walk.codes.mean(0))
+        return walk.codes + F.normalize(walk.codes - walk.codes.mean(0), dim=-1)
 
 
 def test_a_method_whose_step_depends_on_its_batch_fails_before_it_walks(tmp_path):

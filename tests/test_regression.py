@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.nn import functional as F
 
 from editbench.base.files import seal_folder
 from editbench.regression import compare, measure_tolerances, pin_runs
 from editbench.regression.compare import paired_interval
 from editbench.report.load import load
-from editbench.walk.editor import Editor, FitReport, unit_rows
+from editbench.walk.editor import Editor, FitReport
 from tests.by_config import run_job
 from tests.paired_by_hand import paired_difference
 from tests.pinned_records import (
@@ -368,7 +369,7 @@ class Masked(Editor):
 
     def direction(self, walk, at):
         kept = self.slopes(at).argsort(1).argsort(1) < V.shape[0] // 2
-        return unit_rows(V[:, 0] * kept) * (2.0 * walk.target - 1)[:, None]
+        return F.normalize(V[:, 0] * kept, dim=-1) * (2.0 * walk.target - 1)[:, None]
 
     def step(self, walk):
         return walk.codes + self.delta * self.direction(walk, walk.codes)

@@ -4,11 +4,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch.nn import functional as F
 
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Space
 from editbench.conformance.toy import fit_data, make_walk
-from editbench.walk.editor import Editor, FitReport, Walk, unit_rows
+from editbench.walk.editor import Editor, FitReport, Walk
 from editbench.walk.strength import StrengthPath
 from editbench.walk.walker import StridedWalker, Walker, refuse_mixing, walk_own_lengths
 from tests.linear_walks import PLAIN, setup
@@ -198,7 +199,7 @@ class Centred(Editor):
         return FitReport()
 
     def step(self, walk):
-        return walk.codes + unit_rows(walk.codes - walk.codes.mean(0)) + 0.5
+        return walk.codes + F.normalize(walk.codes - walk.codes.mean(0), dim=-1) + 0.5
 
 
 class Shaken(Centred):

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.nn import functional as F
 
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import NoControl
@@ -20,7 +21,7 @@ from editbench.base.spaces import Codes, Space
 from editbench.networks.generator import Generator
 from editbench.networks.scorer import Scorer
 from editbench.run.compose import compose_config
-from editbench.walk.editor import Editor, FitData, FitReport, Walk, unit_rows
+from editbench.walk.editor import Editor, FitData, FitReport, Walk
 
 DIM = 8
 ATTRIBUTES = Attributes(
@@ -93,7 +94,8 @@ class AlongColumn(Editor):
 
     def step(self, walk: Walk) -> Tensor:
         column, sign = ATTRIBUTES.column(walk.attribute, walk.target)
-        moved = walk.codes + self.delta * torch.as_tensor(sign)[:, None] * unit_rows(V.T)[column]
+        direction = F.normalize(V.T, dim=-1)[column]
+        moved = walk.codes + self.delta * torch.as_tensor(sign)[:, None] * direction
         if self.fail == "nan":
             moved = torch.where((walk.start % 2 == 0)[:, None], moved, torch.nan)
         if self.fail == "shape":

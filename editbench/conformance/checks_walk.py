@@ -66,7 +66,7 @@ def moves(subject: Subject) -> str:
             raise Failed(
                 f"a step towards {served.name} gives NaN or infinity",
                 "finite codes",
-                "guard divisions (editbench.walk.editor.unit_rows) and missing examples in `fit`",
+                "guard divisions (torch.nn.functional.normalize does) and missing examples in `fit`",
             )
         # Of many classes `multi_class` looks at every pair.
         if served.classes == 2:

@@ -1,10 +1,11 @@
 """Mean difference: walk from the mean of the source class towards the mean of the target class."""
 
 import torch
+from torch.nn import functional as F
 
 from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
-from editbench.walk.editor import Editor, FitReport, unit_rows
+from editbench.walk.editor import Editor, FitReport
 
 
 class MeanDifference(Editor):
@@ -49,7 +50,8 @@ class MeanDifference(Editor):
     # takes self.need_teacher(). The engine decodes, judges and stops.
     def step(self, walk):
         means = self.means[walk.attribute]
-        return walk.codes + self.length * unit_rows(means[walk.target] - means[walk.source])
+        towards = means[walk.target] - means[walk.source]
+        return walk.codes + self.length * F.normalize(towards, dim=-1)
 
     # Named tensors with all that the fit found: every job walks with an editor that loaded them.
     def state(self):

@@ -437,16 +437,3 @@ class Editor(abc.ABC):
         w_plus = origin.clone()
         w_plus[:, first:last] = moved[:, first:last]
         return Codes(Space.W_PLUS, w_plus)
-
-
-def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
-    """Scale rows to unit Euclidean length; a zero row stays zero.
-
-    Args:
-        x: (..., d).
-        eps: lower bound of the length that a row is divided by.
-
-    Returns:
-        (..., d).
-    """
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(eps)

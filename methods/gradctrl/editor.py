@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from editbench.base import seeding
@@ -57,7 +58,7 @@ from editbench.methods.shared.layer_choice import (
 from editbench.methods.shared.meta_validation import score_choices
 from editbench.methods.shared.state import group, prefixed
 from editbench.networks.generator import Generator
-from editbench.walk.editor import FFHQ_W_SPREAD, FitData, FitReport, Walk, unit_rows
+from editbench.walk.editor import FFHQ_W_SPREAD, FitData, FitReport, Walk
 
 VALIDATION = 2000  # largest number of tune samples used for early stopping of the classifiers
 PARTS = ("weight1", "bias1", "weight2", "bias2")
@@ -501,7 +502,7 @@ class GradCtrl(LatentEditor):
             classifier, logits, slopes, self.excluded(walk.attribute), self.ties, self.multiclass
         )
         # Zero if every channel is masked; the sample then does not move.
-        direction = unit_rows(gradient * ~mask)
+        direction = F.normalize(gradient * ~mask, dim=-1)
         return walk.codes + (self.length * direction).to(walk.codes)
 
     # -- state ----------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from editbench.base import seeding
 from editbench.base.errors import EditbenchError, Unsupported
@@ -28,7 +29,6 @@ from editbench.networks.perceptual import (
     lpips_files,
 )
 from editbench.networks.scorer import Scorer
-from editbench.walk.editor import unit_rows
 
 METHODS = ("block", "power")
 SPURIOUS = 1e-6  # relative to the size of a product; smaller values are rounding errors
@@ -212,7 +212,8 @@ def spectrum(
         exact = Curvature(generator, latents, layer, perceptual, minibatch=minibatch)
         vectors, values, residuals = _measure(exact, vectors, block)
     _check_seen(values[0], layer)
-    vectors = unit_rows(vectors).reshape(count, *curvature.weight.shape).float().contiguous()
+    units = F.normalize(vectors, dim=-1)
+    vectors = units.reshape(count, *curvature.weight.shape).float().contiguous()
     converged = bool((residuals <= options.tolerance).all())
     return Spectrum(vectors, values, residuals, passes, used, converged)
 
@@ -316,13 +317,14 @@ def _power_iteration(
             v = _off(draw(1), found)
             for _ in range(iterations):
                 if curvature.unit:
-                    v = unit_rows(v)
+                    v = F.normalize(v, dim=-1)
                 image = curvature(v)
                 if not len(found):
                     _check_seen(image.abs().max(), curvature.layer)
                 v = _off(image / v.norm(), found)
             # Projected once more at unit length, to remove rounding errors.
-            found = torch.cat([found, unit_rows(_off(unit_rows(v), found))])
+            across = _off(F.normalize(v, dim=-1), found)
+            found = torch.cat([found, F.normalize(across, dim=-1)])
             advance()
     return found
 

@@ -12,10 +12,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from editbench.base.errors import UnknownName
 from editbench.networks.generator import Generator
-from editbench.walk.editor import unit_rows
 
 # Stored weight of the 512 x 512 x 3 x 3 kernels that the paper's T are for
 PAPER_NORM = math.sqrt(512 * 512 * 3 * 3)
@@ -33,7 +33,7 @@ class WeightBasis(abc.ABC):
 
     def unit(self, coefficients: Tensor) -> Tensor:
         """`combine` of coefficients at unit length: ||xi||_F = 1."""
-        return self.combine(unit_rows(coefficients))
+        return self.combine(F.normalize(coefficients, dim=-1))
 
     @abc.abstractmethod
     def direction(self, k: int) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device
@@ -31,7 +32,7 @@ from editbench.methods.shared.layer_choice import RANGES, RANGES_OF, scale_range
 from editbench.methods.shared.options import walk_space
 from editbench.methods.shared.state import group, prefixed, tensor_to_text, text_to_tensor
 from editbench.networks.generator import Generator
-from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk, unit_rows
+from editbench.walk.editor import DirectionSet, Editor, FitData, FitReport, Walk
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ class DirectionSearch(Editor):
         With `centre`, the codes' component along the moves is replaced by that of the mean first.
         """
         if centre:
-            unit = unit_rows(moves)
+            unit = F.normalize(moves, dim=-1)
             mean = self._copies.get("mean", self.mean, codes)
             codes = codes - ((codes - mean) * unit).sum(1, keepdim=True) * unit
         return codes + amount * moves

@@ -1,10 +1,11 @@
 """The sound method that the broken ones derive from: from the mean of the source class to that of the target class."""
 
 import torch
+from torch.nn import functional as F
 
 from editbench.base.errors import Unsupported
 from editbench.base.spaces import Space
-from editbench.walk.editor import Editor, FitReport, unit_rows
+from editbench.walk.editor import Editor, FitReport
 
 
 class MeanShift(Editor):
@@ -28,7 +29,8 @@ class MeanShift(Editor):
 
     def move(self, walk):
         means = self.means[walk.attribute]
-        return self.length * unit_rows(means[walk.target] - means[walk.source]).to(walk.codes)
+        towards = means[walk.target] - means[walk.source]
+        return self.length * F.normalize(towards, dim=-1).to(walk.codes)
 
     def step(self, walk):
         return walk.codes + self.move(walk)

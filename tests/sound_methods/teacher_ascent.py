@@ -1,9 +1,10 @@
 """A sound method that fits nothing: every step follows the teacher's gradient at the samples."""
 
 import torch
+from torch.nn import functional as F
 
 from editbench.base.spaces import Codes, Space
-from editbench.walk.editor import Editor, FitReport, unit_rows
+from editbench.walk.editor import Editor, FitReport
 
 
 class TeacherAscent(Editor):
@@ -26,7 +27,7 @@ class TeacherAscent(Editor):
             wanted = sign * log_odds[torch.arange(len(walk)), column]
             (gradient,) = torch.autograd.grad(wanted.sum(), codes)
         generator.decoded += len(codes)  # the backward pass
-        return walk.codes + self.length * unit_rows(gradient)
+        return walk.codes + self.length * F.normalize(gradient, dim=-1)
 
     def state(self):
         return {"length": torch.tensor(self.length, dtype=torch.float64)}

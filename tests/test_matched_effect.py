@@ -15,6 +15,7 @@ from editbench.report.matched import matched_differences, matched_table
 from editbench.walk.editor import Editor, FitReport
 from editbench.walk.trajectory import Trajectories
 from tests.fake_records import fake_run, metric_rows, report_of
+from tests.made_walks import walks_of
 from tests.toy import MIXED, check_splits, fit_data, make_walk, trajectories
 
 EFFECTS = (0.5, 1.0, 1.5, 2.0)
@@ -94,6 +95,13 @@ def test_it_agrees_with_dependency_at_its_effect(linear):
     *_, found = linear
     at = AttributeDependency(at=1.0, draws=50)(found).rows.set_index("metric").loc["ad_at", "value"]
     assert curve(MatchedEffect(EFFECTS, draws=50)(found), "matched_ad")[1.0] == pytest.approx(at)
+
+
+def test_a_change_that_turns_between_two_steps_is_interpolated_with_its_sign():
+    # b is 1 sigma up at the effect 0.5 and 1 sigma down at 1.5, so it is unchanged at 1.
+    found = walks_of({1: [(-1.0, 0.0, 0.0), (-0.5, 2.0, 0.0), (0.5, -2.0, 0.0)]})
+    ad = curve(MatchedEffect((0.5, 1.0), min_starts=1, draws=20)(found), "matched_ad")
+    assert ad.to_dict() == pytest.approx({0.5: 0.5, 1.0: 0.0})
 
 
 def test_observed_columns_are_read_where_the_effect_is_passed(linear):

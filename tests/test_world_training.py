@@ -155,6 +155,13 @@ def test_training_moves_all_networks_and_the_average_trails() -> None:
     assert t.g.mapping.w_avg.abs().max() > 0 and torch.equal(t.g.mapping.w_avg, t.ema.mapping.w_avg)
 
 
+def test_with_a_half_life_of_0_the_average_is_the_generator_itself() -> None:
+    made = trainer(ema_kimg=0.0)
+    made.train_step()
+    for mine, theirs in zip(made.ema.parameters(), made.g.parameters()):
+        assert torch.equal(mine, theirs)
+
+
 def test_mixed_rows_come_from_two_w_and_the_first_is_its_own() -> None:
     t = trainer(batch=400, mixing=0.5)
     drawn = t._draw(0)
@@ -429,6 +436,7 @@ def test_the_card_is_one_self_contained_page(tmp_path: Path) -> None:
     [
         (["train-scorers", "--images", "0"], "--images"),
         (["train-parser", "--faces", "0"], "--faces"),
+        (["train-gan", "--mapping-layers", "0"], "--mapping-layers"),
         (["card", "-n", "0"], "-n"),
     ],
 )
@@ -449,6 +457,15 @@ def test_the_card_of_the_faces_needs_two_pictures_and_other_correlations_once(tm
     ):
         with pytest.raises(EditbenchError, match="name two traits, and each pair once"):
             world.main([*card, "--correlation", *words])
+    with pytest.raises(EditbenchError, match="'age' has no correlation"):
+        world.main([*card, "--correlation", "age"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_of_faces_is_of_two_laws_and_therefore_even(tmp_path):
+    words = ["train-scorers", "--batch", "1", "--out", str(tmp_path / "out")]
+    with pytest.raises(EditbenchError, match="--batch=1 must be even"):
+        world.main(words)
     assert not (tmp_path / "out").exists()
 
 

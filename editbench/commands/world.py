@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
         "batch": "--batch",
         "faces": "--faces",
         "resolution": "--resolution",
+        "mapping_layers": "--mapping-layers",
         "n": "-n",
     }
     for option, flag in counts.items():
@@ -367,6 +368,10 @@ def _train_scorers(args: argparse.Namespace) -> int:
     if args.data is not None:
         return world_data.train_scorers(args)
     world_data.refuse_without_data(args, "resolution")
+    if args.batch is not None and args.batch % 2:
+        raise EditbenchError(
+            f"--batch={args.batch} must be even: half of the faces are drawn from each of two laws"
+        )
     out = args.out or Path("runs/world/scorers")
     for role in args.role or ROLES:
         options = ROLES[role]

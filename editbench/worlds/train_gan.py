@@ -426,7 +426,8 @@ class GANTrainer:
     def _average(self) -> None:
         # A short memory at the start, so that the average forgets the first, bad networks.
         half_life = min(self.options.ema_kimg, max(self.kimg * self.options.ema_rampup, 1e-3))
-        beta = 0.5 ** (self.options.batch / 1000 / half_life)
+        # A half-life of 0 keeps nothing of the average.
+        beta = 0.5 ** (self.options.batch / 1000 / half_life) if half_life else 0.0
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.g.parameters()), 1 - beta)
             for mine, theirs in zip(self.ema.buffers(), self.g.buffers()):

@@ -36,7 +36,9 @@ def read_law(correlations: Sequence[str] | None) -> FactorLaw:
         given = {}
         seen = set()
         for text in correlations:
-            pair, rho = text.split("=")
+            pair, equals, rho = text.partition("=")
+            if not equals:
+                raise ValueError(f"'{text}' has no correlation")
             traits = frozenset(name.strip() for name in pair.split(","))
             # A trait with itself would be another variance, and of two values one would be lost.
             if len(traits) != 2 or traits in seen:

@@ -87,6 +87,19 @@ def test_win_rates_against_scipy_and_a_slow_count() -> None:
         assert order["p_holm"].iloc[0] == pytest.approx(min(1, len(family) * order["p"].iloc[0]))
 
 
+def test_a_method_counts_its_votes_on_either_side() -> None:
+    # q is always the second of a pair with p, and the first of a pair with r.
+    votes = made_votes({"p": 0.0, "q": 0.3, "r": 0.1}, 30, 1, tie=0.3, seed=5)
+    _, strengths = preferences(votes, draws=20)
+    whole = strengths[strengths["attribute"] == "all"].set_index("method")
+    for name in "pqr":
+        own = votes[(votes["a"] == name) | (votes["b"] == name)]
+        row = whole.loc[name]
+        assert row["wins"] == (own["winner"] == name).sum()
+        assert row["ties"] == (own["winner"] == "").sum()
+        assert row["wins"] + row["losses"] + row["ties"] == len(own) == 60
+
+
 def test_all_ties_have_no_rate() -> None:
     rates, strengths = preferences(made_votes({"p": 0.0, "q": 0.0}, 5, 1, tie=1.0), draws=20)
     assert rates["rate_a"].isna().all()

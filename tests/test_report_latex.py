@@ -67,6 +67,16 @@ def test_tables_are_well_formed(root: Path) -> None:
     assert made["tables"].rstrip().endswith(r"\end{document}")
 
 
+def test_the_ranking_numbers_the_methods_that_are_tied(root: Path) -> None:
+    text = (root / "report" / "latex" / "ranking.tex").read_text()
+    ((_, rows),) = check_structure(text)
+    # Every second row has the intervals, and the first the headings.
+    ties = [(row[0].strip(), row[-1].strip()) for row in rows[1:] if row[0].strip()]
+    names = [name.rpartition("}")[2].strip() for name, _ in ties]
+    assert names == [r"1. good\_one", "2. close", "3. weak", "4. Random direction"]
+    assert [tied for _, tied in ties] == ["2", "1", "4", "3"]
+
+
 def test_caption_says_what_was_measured(root: Path) -> None:
     text = (root / "report" / "latex" / "accuracy.tex").read_text()
     caption = text[text.index(r"\caption") : text.index(r"\label")]

@@ -137,6 +137,22 @@ def test_heads_equal_a_loop_over_networks():
     assert scorer(w.double()).dtype == torch.float32
 
 
+def test_a_binary_head_of_two_outputs_is_their_difference(tmp_path):
+    rng = torch.Generator().manual_seed(1)
+    parts = {
+        "0.weight": torch.randn(4, 6, generator=rng),
+        "0.bias": torch.randn(4, generator=rng),
+        "2.weight": torch.randn(2, 4, generator=rng),
+        "2.bias": torch.randn(2, generator=rng),
+    }
+    save_file({f"classifiers.0.classifier.{k}": v for k, v in parts.items()}, tmp_path / "h.st")
+    w = torch.randn(5, 6, generator=rng)
+    hidden = torch.nn.functional.leaky_relu(w @ parts["0.weight"].T + parts["0.bias"], 0.1)
+    outputs = hidden @ parts["2.weight"].T + parts["2.bias"]
+    found = LatentHeads(tmp_path / "h.st", BINARY)(w)
+    assert torch.allclose(found.sigmoid(), outputs.softmax(1)[:, 1:], atol=1e-6)
+
+
 @needs_data
 def test_published_signs():
     """Logits against directions published by others. Pearson correlation over 20,000 draws, and the change of the mean

@@ -99,6 +99,9 @@ def test_seeds_without_a_control_are_failures_on_every_start(tmp_path: Path) -> 
     assert "seed 9 skipped: too few examples" in row["reason"]
     spread = results.rows.set_index("metric").loc["accuracy", "seed_variance"]
     assert spread == pytest.approx(seed_spread(counted).variance) and spread > 0
+    # Paired tests take the values of each seed.
+    (by_seed,) = (table for (_, key), table in results.by_seed.items() if "accuracy" in key)
+    np.testing.assert_array_equal(by_seed[[1, 2, 3, 0, 7]].to_numpy(), counted)
 
 
 def test_one_seed_with_a_control_keeps_the_other_numbers_of_its_record(tmp_path: Path) -> None:

@@ -175,3 +175,19 @@ def test_published_heads_with_signs_and_their_errors(tmp_path):
         GradCtrl(heads=str(tmp_path / "none"), head_attributes=FFHQ).fit(data)
     with pytest.raises(BadFile, match="512 channels"):
         GradCtrl(heads=file, head_attributes=FFHQ).fit(fit_data())
+
+
+def test_a_new_head_is_drawn_as_torch_draws_a_linear_layer() -> None:
+    torch.manual_seed(0)
+    ours = initial("smile", 3, 512, seed=0)
+    layers = (torch.nn.Linear(512, 16), torch.nn.Linear(16, 3))
+    theirs = [part for layer in layers for part in (layer.weight, layer.bias)]
+    for mine, other in zip(ours, theirs):
+        assert mine.shape == other.shape
+    for fan_in, *parts in ((512, ours[0], theirs[0]), (16, ours[2], theirs[2])):
+        for part in parts:
+            bound = fan_in**-0.5
+            assert part.abs().max() <= bound
+            # The standard deviation of a uniform draw; the smaller layer has 48 weights.
+            assert float(part.std()) == pytest.approx(bound / 3**0.5, rel=0.15)
+    assert ours[1].abs().max() <= 512**-0.5 and ours[3].abs().max() <= 16**-0.5

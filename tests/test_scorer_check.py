@@ -18,11 +18,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from editbench.bank.importing import read_attributes
+from editbench.base import batches
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.conf import read_yaml
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.instantiate import build
 from editbench.cli import main
+from editbench.commands.scorer import as_json, pictures_at_once
 from editbench.networks.scorers.config_file import keys_of, read_scorers, scorer_file
 from editbench.networks.scorers.exported import FileScorer
 from editbench.networks.scorers.module import ModuleScorer
@@ -30,12 +32,14 @@ from editbench.run.compose import compose_config
 from editbench.studies.scorer_check.agreement import compare
 from editbench.studies.scorer_check.checkup import (
     Checkup,
+    RangeTrial,
     correlations,
     examine,
     examine_logits,
     find_better_range,
     information,
-    try_ranges,
+    measure_range,
+    try_inputs,
 )
 from editbench.studies.scorer_check.page import draw_sheet, picture_sections
 from editbench.studies.scorer_check.sources import FolderPictures, Generated
@@ -178,9 +182,9 @@ def test_a_range_that_only_makes_logits_larger_is_no_better() -> None:
         input_size=(2, 2),
     )
     pictures = torch.rand(200, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    declared = try_ranges(scorer, pictures)[0]
+    declared = measure_range("declared", scorer(pictures), scorer.attributes)
     scorer.std.mul_(0.1)
-    larger = try_ranges(scorer, pictures)[0]
+    larger = measure_range("larger", scorer(pictures), scorer.attributes)
     assert larger.information > declared.information + 0.1
     assert larger.scaled == pytest.approx(declared.scaled)
     assert find_better_range([declared, replace(larger, size=20.0)], scorer) == []
@@ -197,6 +201,8 @@ class Brightest(nn.Module):
 
 class Overshooting:
     """Grey pictures, of which every fourth has one pixel beyond white."""
+
+    about = "grey pictures"
 
     def __len__(self) -> int:
         return N
@@ -215,6 +221,72 @@ def test_classes_that_hang_on_values_beyond_white_are_seen() -> None:
     # One of the 192 values of every fourth picture.
     assert all(item.text.startswith("25.0% of the pictures") for item in told)
     assert "(0.1% of all)" in told[0].text
+
+
+class CountedBatches(Overshooting):
+    """The same pictures; the largest number that was asked for at once is kept."""
+
+    largest = 0
+
+    def __len__(self) -> int:
+        return 300
+
+    def __call__(self, numbers: range) -> Tensor:
+        self.largest = max(self.largest, len(numbers))
+        return super().__call__(numbers)
+
+
+class CountingNetwork(Brightest):
+    """Keeps the largest number of pictures that it was given at once."""
+
+    largest = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.largest = max(self.largest, len(images))
+        return super().forward(images)
+
+
+def test_no_more_pictures_than_a_batch_are_in_memory() -> None:
+    network = CountingNetwork()
+    scorer = ModuleScorer(
+        network, [{"name": "one", "classes": ["dim", "bright"]}], None, columns=[0]
+    )
+    network.largest = 0  # the checks when a scorer is made have batches of their own
+    pictures = CountedBatches()
+    found = examine(scorer, "judge", pictures, batch=5)
+    assert network.largest == 5 and pictures.largest == 5
+    # The first 256 pictures are tried, the last of their batches in part.
+    told = [item.text for item in found.findings if "cut off" in item.text]
+    assert len(told) == 1 and len(found.ranges) == 4
+
+
+def test_without_a_batch_as_many_pictures_as_fit_are_scored_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scorer = ModuleScorer(
+        Brightest(), [{"name": "one", "classes": ["dim", "bright"]}], [8, 8], columns=[0]
+    )
+    pictures = Overshooting()
+    found = []
+    for free in (0, 1e12, 1e5):
+        monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
+        found.append(pictures_at_once([scorer], pictures, "cpu"))
+    # 0 is unknown. A picture of 768 bytes and its copy for the network need more than 1,152.
+    assert found[:2] == [64, 64] and 1 <= found[2] < 0.25 * 1e5 / 1152
+
+
+def test_the_numbers_are_json_that_every_reader_takes() -> None:
+    """Of an attribute with one class only, kappa is undefined."""
+    attributes = Attributes([Attribute("smile", ("neutral", "smiling"))])
+    logits = torch.rand(100, 1, generator=torch.Generator().manual_seed(0)) + 1
+    first, second = (examine_logits(logits + shift, attributes, str(shift)) for shift in (0, 1))
+    first.ranges = [RangeTrial("broken", 0.0, float("inf"), 0.0)]
+    table, _ = compare(first, second)
+    assert np.isnan(table.loc["smile", "kappa"])
+    found = as_json([first, second], [("both", table)], Overshooting())
+    text = json.dumps(found, allow_nan=False)
+    assert json.loads(text)["agreement"]["both"]["smile"]["kappa"] is None
+    assert found["scorers"]["0"]["ranges"][0]["size"] is None
 
 
 def test_a_flipped_sign_is_seen_by_the_other_role(
@@ -360,8 +432,9 @@ def test_trying_ranges_leaves_the_scorer_as_it_was(tmp_path: Path) -> None:
     )
     images = torch.rand(6, 3, 32, 32) * 2 - 1
     before = scorer(images)
-    rows = try_ranges(scorer, images)
-    assert torch.equal(scorer(images), before) and len(rows) == 5 and rows[0].name == "as declared"
+    ranges = try_inputs(scorer, images).ranges
+    assert torch.equal(scorer(images), before) and len(ranges) == 5
+    assert next(iter(ranges)) == "as declared" and torch.equal(ranges["as declared"], before)
 
 
 # -- pictures of a folder --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 
+from editbench.base.batches import fitting_batch
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.files import create_folder, usable_folder, write_json
 from editbench.base.instantiate import plain
@@ -44,6 +46,7 @@ outputs carry less information than under another, and teacher and judge with op
 page shows images of each class, so that you can see whether "positive" is the side you expect. The
 exit code is 1 if there is an error.
 """
+MOST_AT_ONCE = 64  # images; larger batches are not faster
 
 
 def main(argv: list[str]) -> int:
@@ -52,7 +55,8 @@ def main(argv: list[str]) -> int:
     if args.action != "check":
         raise UnknownName("action of `editbench scorer`", args.action, ["check"])
     check_at_least("-n", args.n, 2)
-    check_at_least("--batch", args.batch, 1)
+    if args.batch is not None:
+        check_at_least("--batch", args.batch, 1)
     check_device(args.device, "--device ")
     path = scorer_file(args.scorer, args.config_dir)
     search_folders(path.absolute().parent)  # modules that the YAML names may be beside it
@@ -76,8 +80,10 @@ def main(argv: list[str]) -> int:
         check_class(scorer, f"{path}: {role}", pictures)
     out = args.out or Path(f"scorer-check-{path.stem}")
     create_folder(out)  # before the minutes that the check takes
-    checkups = check_all(scorers, pictures, args.batch)
-    references = check_all(others, pictures, args.batch)
+    every = [*scorers.values(), *others.values()]
+    batch = args.batch or pictures_at_once(every, pictures, args.device)
+    checkups = check_all(scorers, pictures, batch)
+    references = check_all(others, pictures, batch)
     # Teacher and judge are compared with each other, and each of them with those of --against.
     pairs = []
     for part in checkups[1:]:
@@ -129,7 +135,12 @@ def _make_parser() -> CommandParser:
         "--against", help="another scorer, by file or name: compare attributes of the same name"
     )
     parser.add_argument("-n", type=int, default=2000, help="number of images")
-    parser.add_argument("--batch", type=int, default=64, help="images that are scored at once")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help=f"images that are scored at once (default: {MOST_AT_ONCE}, or as many as fit into the "
+        "free memory)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument(
         "--out", type=usable_folder, help="folder of the page (default: scorer-check-NAME)"
@@ -163,6 +174,23 @@ def find_pictures(
             f"'{generator.output}': choose another with --generator NAME"
         )
     return Generated(generator, args.n, args.generator, args.device)
+
+
+@torch.no_grad()
+def pictures_at_once(scorers: list[Scorer], pictures: PictureSource, device: str) -> int:
+    """The number of pictures that fit into the free memory, at most MOST_AT_ONCE.
+
+    Args:
+        scorers: one of which scores at a time.
+        pictures: that they score.
+        device: of the networks.
+    """
+
+    def one() -> None:
+        for scorer in scorers:
+            scorer(pictures([0]))
+
+    return fitting_batch(one, device, MOST_AT_ONCE)
 
 
 def check_class(scorer: Scorer, name: str, pictures: PictureSource) -> None:
@@ -233,26 +261,34 @@ def as_json(
         pictures: that were scored.
 
     Returns:
-        Mappings, lists, texts and finite numbers.
+        Mappings, lists, texts, finite numbers, and None in place of others.
     """
     scorers = {}
     for checkup in checkups:
-        ranges = []
-        for item in checkup.ranges:
-            # JSON has no infinity.
-            size = item.size if math.isfinite(item.size) else None
-            ranges.append(vars(item) | {"size": size})
         scorers[checkup.role] = {
             "shares": checkup.shares.to_dict("records"),
             "quantiles": checkup.quantiles.to_dict("index"),
             "correlation": checkup.correlation.to_dict(),
-            "ranges": ranges,
+            "ranges": [_finite(vars(item)) for item in checkup.ranges],
             "findings": [vars(item) for item in checkup.findings],
         }
+    agreement = {}
+    for title, table in agreements:
+        rows = table.to_dict("index")
+        agreement[title] = {name: _finite(row) for name, row in rows.items()}
     return {
         "pictures": pictures.about,
         # Interpolation and convolution differ by version.
         "torch": torch.__version__,
         "scorers": scorers,
-        "agreement": {title: table.to_dict("index") for title, table in agreements},
+        "agreement": agreement,
     }
+
+
+def _finite(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The values with None for NaN and infinity, which JSON does not have."""
+    out = {}
+    for name, value in values.items():
+        broken = isinstance(value, float) and not math.isfinite(value)
+        out[str(name)] = None if broken else value
+    return out

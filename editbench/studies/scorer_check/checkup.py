@@ -81,6 +81,21 @@ class RangeTrial:
     scaled: float
 
 
+@dataclass(frozen=True)
+class InputTrial:
+    """Logits of the same n pictures as a scorer might receive them, on the CPU.
+
+    Attributes:
+        ranges: name of an input range -> (n, width); the declared range comes first.
+        cut: (n, width) as declared, of the pictures without values beyond black and white.
+        beyond: (n,) share of such values in each picture.
+    """
+
+    ranges: dict[str, Tensor]
+    cut: Tensor
+    beyond: Tensor
+
+
 @dataclass
 class Checkup:
     """The results of examining one scorer.
@@ -121,12 +136,13 @@ def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64)
         scorer: of any class; other ranges are tried only for a ModuleScorer.
         role: of the scorer, for tables.
         pictures: to score.
-        batch: number of pictures that are scored at once.
+        batch: number of pictures that are in memory and scored at once.
 
     Raises:
         EditbenchError: no picture has finite logits.
     """
     logits = []
+    tried = []
     low = math.inf
     high = -math.inf
     with progress(f"{role}: pictures", len(pictures)) as advance:
@@ -142,16 +158,20 @@ def examine(scorer: Scorer, role: str, pictures: PictureSource, batch: int = 64)
                     low = min(low, float(known.min()))
                     high = max(high, float(known.max()))
                 logits.append((scorer.columns(out) * scorer.sign).cpu())
+                if start < TRIED:
+                    tried.append(try_inputs(scorer, images[: TRIED - start]))
             else:
                 logits.append(scorer(images).float().cpu())
             advance(len(numbers))
     found = examine_logits(torch.cat(logits), scorer.attributes, role)
     if isinstance(scorer, ModuleScorer):
-        tried = pictures(range(min(TRIED, len(pictures))))
-        found.ranges = try_ranges(scorer, tried)
+        trial = join_trials(tried)
+        found.ranges = [
+            measure_range(name, values, scorer.attributes) for name, values in trial.ranges.items()
+        ]
         found.findings += _find_probabilities(scorer, low, high)
         found.findings += find_better_range(found.ranges, scorer)
-        found.findings += find_overshoot(scorer, tried)
+        found.findings += find_overshoot(trial, scorer.attributes)
     # The sort is stable, so findings of a level keep the order of the attributes.
     found.findings.sort(key=lambda item: ORDER.index(item.level))
     return found
@@ -307,20 +327,22 @@ def _entropy(p: Tensor) -> Tensor:
     return -torch.xlogy(p, p).sum(-1)
 
 
-def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[RangeTrial]:
-    """Score the same pictures as declared and under RANGES.
+@torch.no_grad()
+def try_inputs(scorer: ModuleScorer, images: Tensor) -> InputTrial:
+    """Score the same pictures as declared, under RANGES, and with values cut off.
 
     Args:
-        scorer: its range, mean and std are changed for each trial, and restored at the end.
-        images: (n, C, H, W) in [-1, 1].
-
-    Returns:
-        One entry per range, the declared one first.
+        scorer: its range, mean and std are changed for each range, and restored at the end.
+        images: (n, C, H, W), about [-1, 1].
     """
     declared_range = scorer.input_range
     declared_mean = scorer.mean
     declared_std = scorer.std
-    rows = [_try_range("as declared", scorer, images)]
+    as_declared = scorer(images).float().cpu()
+    cut = scorer(images.clamp(-1, 1)).float().cpu()
+    beyond = (images.abs() > 1).flatten(1).float().mean(1).cpu()
+    first = "as declared"
+    others = {}
     try:
         for name, (limits, mean, std) in RANGES.items():
             # ImageNet's mean and std are for three channels.
@@ -335,14 +357,24 @@ def try_ranges(scorer: ModuleScorer, images: Tensor) -> list[RangeTrial]:
                 and torch.allclose(scorer.std, declared_std)
             ):
                 # The declared range is one of RANGES: it gets its name and is not scored again.
-                rows[0] = replace(rows[0], name=f"{name}, as declared")
+                first = f"{name}, as declared"
             else:
-                rows.append(_try_range(name, scorer, images))
+                others[name] = scorer(images).float().cpu()
     finally:
         scorer.input_range = declared_range
         scorer.mean = declared_mean
         scorer.std = declared_std
-    return rows
+    return InputTrial({first: as_declared} | others, cut, beyond)
+
+
+def join_trials(parts: list[InputTrial]) -> InputTrial:
+    """The trial of all pictures, from those of batches with the same scorer."""
+    ranges = {}
+    for name in parts[0].ranges:
+        ranges[name] = torch.cat([part.ranges[name] for part in parts])
+    cut = torch.cat([part.cut for part in parts])
+    beyond = torch.cat([part.beyond for part in parts])
+    return InputTrial(ranges, cut, beyond)
 
 
 def _by_channel(values: list[float], like: Tensor) -> Tensor:
@@ -350,18 +382,24 @@ def _by_channel(values: list[float], like: Tensor) -> Tensor:
     return torch.tensor(values).to(like).view(-1, 1, 1)
 
 
-def _try_range(name: str, scorer: ModuleScorer, images: Tensor) -> RangeTrial:
-    logits = scorer(images).float().cpu()
+def measure_range(name: str, logits: Tensor, attributes: Attributes) -> RangeTrial:
+    """How informative the outputs under an input range are.
+
+    Args:
+        name: of the range.
+        logits: (n, width) under this range; rows with NaN or infinity are left out.
+        attributes: of the logits.
+    """
     logits = logits[torch.isfinite(logits).all(1)]
     if not len(logits):
         return RangeTrial(name, 0.0, math.inf, 0.0)
-    size = float(scorer.attributes.log_odds(logits).abs().median())
+    size = float(attributes.log_odds(logits).abs().median())
     scaled = logits * (COMMON_SIZE / size) if size > 0 else logits
     return RangeTrial(
         name,
-        information(logits, scorer.attributes),
+        information(logits, attributes),
         size,
-        information(scaled, scorer.attributes),
+        information(scaled, attributes),
     )
 
 
@@ -369,7 +407,7 @@ def find_better_range(ranges: list[RangeTrial], scorer: ModuleScorer) -> list[Sc
     """At most one finding: that another range carries more information than the declared one.
 
     Args:
-        ranges: of `try_ranges`, the declared one first.
+        ranges: of `measure_range`, the declared one first.
         scorer: whose declared range is named in the text.
     """
     declared = ranges[0]
@@ -396,20 +434,21 @@ def find_better_range(ranges: list[RangeTrial], scorer: ModuleScorer) -> list[Sc
     ]
 
 
-def find_overshoot(scorer: ModuleScorer, images: Tensor) -> list[ScorerFinding]:
+def find_overshoot(trial: InputTrial, attributes: Attributes) -> list[ScorerFinding]:
     """Findings about attributes that depend on values beyond black and white.
 
     A generator's images leave [-1, 1], and scorers receive them as they are. Image files, on which
     most classifiers are trained, have no such values.
 
     Args:
-        scorer: to examine.
-        images: (n, C, H, W), about [-1, 1].
+        trial: of all pictures.
+        attributes: of the scorer.
     """
-    classes = scorer.attributes.labels(scorer(images).float())
-    cut = scorer.attributes.labels(scorer(images.clamp(-1, 1)).float())
+    as_declared = next(iter(trial.ranges.values()))
+    classes = attributes.labels(as_declared)
+    cut = attributes.labels(trial.cut)
     changed = (classes != cut).float().mean(0).tolist()
-    beyond = float((images.abs() > 1).float().mean())
+    beyond = float(trial.beyond.mean())
     return [
         ScorerFinding(
             "warning",
@@ -418,7 +457,7 @@ def find_overshoot(scorer: ModuleScorer, images: Tensor) -> list[ScorerFinding]:
             f"({beyond:.1%} of all) are cut off, as in an image file: if the network was trained "
             "on image files, clamp its input",
         )
-        for item, share in zip(scorer.attributes, changed)
+        for item, share in zip(attributes, changed)
         if share > CUT
     ]
 

@@ -15,9 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch import Tensor
 
+from editbench.base import batches
 from editbench.base.errors import BadFile, EditbenchError, UnknownName
 from editbench.base.files import read_json, seal_folder, write_json
+from editbench.base.spaces import Codes
 from editbench.cli import main
 from editbench.report import typeset
 from editbench.studies.human.draw import MethodComparison, questions
@@ -295,6 +298,34 @@ def test_pictures_that_the_judge_did_not_see_are_refused(root: Path, tmp_path: P
         for row in manifest["pairs"]
         if row["attribute"] == "a"
     )
+
+
+def test_no_more_pictures_are_redrawn_at_once_than_fit_into_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (quick,) = root.glob("quickest-a-*")
+    results, edits, _ = read_edits(root)
+    one = next(edit for edit in edits if edit.run_id == quick.name)
+    starts = sorted(one.crossed)
+    drawn = []
+    # 0 is unknown. In a kilobyte there is room for a few pictures of 32 bytes.
+    for free in (0, 1000):
+        monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
+        redraw = Redraw(one, quick, results.provenance[quick.name])
+        sizes: list[int] = []
+        decode = redraw.networks.generator.decode
+
+        def counted(codes: Codes, decode=decode, sizes=sizes) -> Tensor:  # type: ignore[no-untyped-def]
+            sizes.append(len(codes))
+            return decode(codes)
+
+        monkeypatch.setattr(redraw.networks.generator, "decode", counted)
+        drawn.append(redraw(starts))
+        monkeypatch.undo()
+        assert max(sizes) == len(starts) if free == 0 else max(sizes) < 8
+    for start in starts:
+        for here, there in zip(drawn[0][start], drawn[1][start]):
+            np.testing.assert_array_equal(here, there)
 
 
 def test_bad_input_gets_a_clear_message(

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from editbench.base import batches
 from editbench.base.batches import Batches
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
@@ -75,6 +76,26 @@ def test_the_columns_are_the_cosine_and_the_pixels():
     gap = np.sqrt(((a.clip(-1, 1) - b.clip(-1, 1)) ** 2).mean(1))
     np.testing.assert_allclose(found["pixel_distance"], gap, rtol=1e-5)
     assert observer.take_columns() == {}
+
+
+def test_the_threshold_is_measured_in_batches_that_fit_into_memory(monkeypatch):
+    sizes = []
+
+    class Counting(ToyGenerator):
+        def _decode(self, codes):
+            sizes.append(len(codes))
+            return super()._decode(codes)
+
+    found = []
+    # 0 is unknown. In a kilobyte there is room for a few codes of 32 bytes and their images.
+    for free in (0, 1000):
+        monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
+        sizes.clear()
+        observation = FeatureSimilarity(nn.Flatten(), samples=40)
+        observation.prepare(world(generator=Counting()), "cpu")
+        found.append((observation.threshold, max(sizes)))
+    assert found[0][1] == 40 and found[1][1] < 8
+    assert found[1][0] == pytest.approx(found[0][0])
 
 
 def test_the_threshold_lets_a_share_of_the_strangers_pass():

@@ -15,7 +15,13 @@ from editbench.cli import main
 from editbench.report.load import Results, load
 from editbench.report.settings import add_settings
 from editbench.run.compose import compose_config
-from editbench.studies.real_images import _against_images, _distance, _key, means_of
+from editbench.studies.real_images import (
+    _against_images,
+    _distance,
+    _key,
+    comparison,
+    means_of,
+)
 from editbench.walk.trajectory import Trajectories
 from tests.by_config import run_job
 from tests.real_job import real_job
@@ -224,6 +230,20 @@ def test_a_search_without_a_control_failed_on_every_image(config, home, capsys):
         assert failed[name] == walked[name]
     for name in ("real_ad_at", "generated_ad_at", "real_distance", "generated_distance"):
         assert np.isnan(failed[name])
+
+
+def test_dependency_at_another_effect_is_not_put_beside_it(config, home):
+    """The run on generated images is older, and was measured at 0.25 sigma instead of 0.5."""
+    root = home / "effects"
+    for starts, effect in (("none", 0.25), ("faces", 0.5)):
+        words = [f"inversion={starts}", f"out={root}", "engine.max_steps=20", "method=interfacegan"]
+        words += ["metric=[crossing_accuracy,attribute_dependency]"]
+        outcome = run_job(config(*words, f"metric.attribute_dependency.at={effect}"))
+        assert outcome.status == "done", outcome.reason
+    (row,) = comparison(load(root)).to_dict("records")
+    assert row["ad_effect"] == 0.5
+    assert np.isfinite(row["real_ad_at"]) and np.isnan(row["generated_ad_at"])
+    assert np.isfinite(row["generated_accuracy"])
 
 
 def test_without_such_runs_the_comparison_says_what_to_do(config, tmp_path, capsys):

@@ -15,6 +15,8 @@ from editbench.networks.scorer import Scorer
 from editbench.run.settings import Settings
 from editbench.walk.editor import SCORED
 
+REDRAWN = 64  # images of a record that are decoded again together, if they fit into memory
+
 
 def engine_batch(settings: Settings, networks: Networks) -> int:
     """Samples that a walk and its observations decode together.
@@ -39,6 +41,21 @@ def fit_batch(settings: Settings, networks: Networks) -> int:
         SCORED, or a smaller power of two.
     """
     return _fitting(settings, networks, networks.teacher, SCORED)
+
+
+def redraw_batch(settings: Settings, networks: Networks) -> int:
+    """Images of a record that are decoded again together: REDRAWN, or fewer if memory is short.
+
+    Not `engine.batch`, since the record may be from a machine with more memory.
+
+    Args:
+        settings: of the record, with the device that decodes.
+        networks: of the record, on that device.
+
+    Returns:
+        REDRAWN, or a smaller power of two.
+    """
+    return _fitting(settings, networks, networks.judge, REDRAWN)
 
 
 def bank_batch(settings: Settings, networks: Networks) -> int:

@@ -2,7 +2,8 @@
 
 A run from inverted images is paired with the run that differs only in its starts. The table has:
 
-- `accuracy` and `ad_at` of both, as the metrics define them;
+- `accuracy` and `ad_at` of both, as the metrics define them. AD is at the effect `ad_effect` on both
+  sides, that of the run from images; a twin that was measured at another effect has no AD;
 - `distance` of both: mean distance of the starts from the target's boundary, in standard deviations
   of the bank. If the distances differ, the edits are not equally hard;
 - `accuracy_true` of the real images: the share of walks that crossed while every other attribute
@@ -51,7 +52,8 @@ PAIRED = (
     "engine",
     "precision",
 )
-METRICS = ("accuracy", "ad_at")
+# Ending of a column -> the field of a metric's row.
+FIELDS = {"": "value", "_low": "low", "_high": "high", "_n": "count"}
 
 
 def compare_runs(root: Path) -> None:
@@ -87,9 +89,9 @@ def comparison(results: Results) -> pd.DataFrame:
 
     Returns:
         One row per run from inverted images, with the columns method, attribute, seed, setting,
-        inversion and space ('-' if no finished run tells it); `real_` and `generated_` (NaN if
-        there is no such run) accuracy and ad_at, each with `_low`, `_high` and `_n`, and distance;
-        accuracy_true and accuracy_seen.
+        inversion and space ('-' if no finished run tells it); ad_effect, in sigmas; `real_` and
+        `generated_` (NaN if there is no such run) accuracy and ad_at, each with `_low`, `_high` and
+        `_n`, and distance; accuracy_true and accuracy_seen.
 
     Raises:
         EditbenchError: no finished run starts from inverted images.
@@ -117,12 +119,10 @@ def comparison(results: Results) -> pd.DataFrame:
         }
         # A run without a counterpart stays in the table, for its own numbers.
         twin = others.get(_key(run, results))
+        row["ad_effect"] = _effect(results, run)
         for name, one in (("real", run), ("generated", twin)):
-            for metric in METRICS:
-                row |= {
-                    f"{name}_{metric}{key}": value
-                    for key, value in _value(results, one, metric).items()
-                }
+            row |= _value(results, one, name, "accuracy")
+            row |= _value(results, one, name, "ad_at", row["ad_effect"])
             row[f"{name}_distance"] = np.nan
             if one is not None and one["status"] == "done":
                 row[f"{name}_distance"] = _distance(results.root / one["run_id"])
@@ -173,14 +173,40 @@ def _key(run: dict[Any, Any], results: Results) -> str:
     return json.dumps([run["attribute"], kept, hashes], sort_keys=True, default=str)
 
 
-def _value(results: Results, run: dict[Any, Any] | None, metric: str) -> dict[str, float]:
-    """Ending of a column -> value, interval and count of a metric; NaN if it was not measured."""
+def _rows_of(results: Results, run: dict[Any, Any] | None, metric: str) -> pd.DataFrame:
+    """The rows of a metric of a run; none if there is no run."""
     run_id = None if run is None else run["run_id"]
-    found = results.rows[(results.rows["run_id"] == run_id) & (results.rows["metric"] == metric)]
-    if found.empty:
-        return {"": np.nan, "_low": np.nan, "_high": np.nan, "_n": np.nan}
-    first = found.iloc[0]
-    return {"": first["value"], "_low": first["low"], "_high": first["high"], "_n": first["count"]}
+    return results.rows[(results.rows["run_id"] == run_id) & (results.rows["metric"] == metric)]
+
+
+def _effect(results: Results, run: dict[Any, Any]) -> float:
+    """The effect at which a run measured AD, in sigmas; NaN if it did not."""
+    found = _rows_of(results, run, "ad_at")["x"]
+    return float(found.iloc[0]) if len(found) else np.nan
+
+
+def _value(
+    results: Results, run: dict[Any, Any] | None, side: str, metric: str, x: float = np.nan
+) -> dict[str, float]:
+    """Value, interval and count of a metric; NaN if it was not measured.
+
+    Args:
+        results: records of the runs.
+        run: whose metric it is; None if there is none.
+        side: 'real' or 'generated', with which the names of the columns begin.
+        metric: name of the metric.
+        x: of the row; NaN for a metric without one.
+
+    Returns:
+        Column -> number, for each of FIELDS.
+    """
+    found = _rows_of(results, run, metric)
+    # The other run may have been measured at another effect, which is another number.
+    found = found[np.isclose(found["x"], x, equal_nan=True)]
+    values = {}
+    for ending, name in FIELDS.items():
+        values[f"{side}_{metric}{ending}"] = found[name].iloc[0] if len(found) else np.nan
+    return values
 
 
 def _distance(folder: Path) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from editbench.base.batches import Batches, fitting_batch
 from editbench.base.errors import EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space
@@ -25,7 +27,7 @@ JUDGE = "judge_features"  # a separate label, since the judge's features do not 
 SIMILARITY = "similarity:"
 THRESHOLD = "similarity_threshold:"
 PIXEL_DISTANCE = "pixel_distance"  # a column
-BATCH = 64  # images decoded together to measure the threshold
+BATCH = 64  # images decoded together to measure the threshold, if they fit into memory
 
 
 class FeatureSimilarity(DuringWalk):
@@ -106,11 +108,14 @@ class FeatureSimilarity(DuringWalk):
         # The name of the random stream decides the draws and must not change.
         drawn = normals(0, "gauge/impostors", 0, self.samples, networks.generator.z_dim)
         z = torch.from_numpy(drawn).float().to(device)
-        parts = []
-        for first in range(0, len(z), BATCH):
-            codes = Codes(Space.Z, z[first : first + BATCH])
-            parts.append(self.reference(networks.generator.decode(codes)))
-        unit = torch.cat(parts).double()
+
+        def embed(rows: slice) -> Tensor:
+            return self.reference(networks.generator.decode(Codes(Space.Z, z[rows])))
+
+        generator = networks.generator
+        size = fitting_batch(partial(embed, slice(1)), device, BATCH, counted=generator)
+        batches = Batches(size, "verification threshold", generator)
+        unit = torch.cat(batches.run(len(z), embed)).double()
         # Every pair once, and no image with itself.
         above = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
         cosines = (unit @ unit.T)[above[0], above[1]]

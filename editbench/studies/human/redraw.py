@@ -24,6 +24,7 @@ from editbench.base.images import to_host_bytes
 from editbench.base.spaces import Space
 from editbench.networks.roles import Networks
 from editbench.report.load import Results
+from editbench.run.batch import redraw_batch
 from editbench.run.fits import fit_files
 from editbench.run.loading import load_bound_editor, load_networks
 from editbench.run.protocol import evaluated_names
@@ -35,7 +36,6 @@ from editbench.walk.trajectory import LOGIT
 
 Pair = tuple[np.ndarray, np.ndarray]  # original and edit, (C, H, W) uint8
 TOLERANCE = 0.05  # largest difference of a logit from that of the record, in sigmas
-BATCH = 64  # pictures that are decoded together
 PROBED = 4  # pictures that are redrawn at first, to see whether a run can be redrawn
 
 
@@ -79,6 +79,7 @@ class Redraw:
         self.bank_id = str((provenance.get("hashes") or {}).get("bank", ""))
         self.bank: Bank | None = None
         self.editor = self._editor()
+        self.batch = redraw_batch(self.settings, self.networks)
         # Redrawn now, while the caller can still fall back on the strips.
         probe = sorted(edits.crossed)[:PROBED]
         if probe:
@@ -98,8 +99,8 @@ class Redraw:
     def __call__(self, starts: Sequence[int]) -> dict[int, Pair]:
         """start -> (original, edit), for starts that crossed."""
         found: dict[int, Pair] = {}
-        for first in range(0, len(starts), BATCH):
-            part = list(starts[first : first + BATCH])
+        for first in range(0, len(starts), self.batch):
+            part = list(starts[first : first + self.batch])
             steps = self.edits.walks.loc[part, "step"].astype(int).tolist()
             # An edit may depend on the start of its walk, so the code at step 0 is read too.
             origin = self._codes(part, [0] * len(part))

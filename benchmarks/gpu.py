@@ -23,8 +23,8 @@ same command resumes a run that was stopped. The folder receives PART.json for e
 SUMMARY.md, and PART.jsonl, which gets each row as soon as it is measured. If a part is stopped at
 its limit, the rows of this file are its result.
 
-Exit codes: 0 if all parts are done, 1 if a part failed, 2 if there is no GPU. docs/gpu.md reports
-results.
+Exit codes: 0 if all parts are done, 1 if a part failed, 2 if there is no GPU or if the folder has
+results of another device or of a dry run. docs/gpu.md reports results.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,7 @@ from editbench.walk.spec import EngineSpec  # noqa: E402
 
 DEVICE_OF_TESTS = "EDITBENCH_TEST_DEVICE"  # the variable that tests/test_gpu.py reads
 MINUTES = 60  # seconds
-NO_GPU = 2  # exit code
+CANNOT_BEGIN = 2  # exit code
 LARGEST_BATCH = 64  # images, of the part `decoding`
 SAMPLES_OF_THE_JUDGE = 8  # images that the scale of the judge's logits is computed from
 SECONDS_OF_A_BATCH = 5.0  # a batch that takes longer is measured only once
@@ -410,7 +411,8 @@ def run_part(name: str, setting: Setting) -> dict[str, Any]:
         setting: of the part.
 
     Returns:
-        status ('done' or 'failed'), reason of a failure, rows, seconds, and device.
+        status ('done' or 'failed'), reason of a failure, rows, seconds, device, and whether it was a
+        dry run.
     """
     began = time.time()
     found: dict[str, Any] = {"status": "done", "reason": "", "rows": []}
@@ -429,7 +431,7 @@ def run_part(name: str, setting: Setting) -> dict[str, Any]:
         found["reason"] = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     found["seconds"] = round(time.time() - began, 1)
-    found["device"] = device_kind(setting.device)
+    found |= made_on(setting)
     write_json(setting.out / f"{name}.json", found)
     return found
 
@@ -467,7 +469,7 @@ def run_apart(name: str, setting: Setting) -> dict[str, Any]:
         rows = read_rows(rows_file(name, setting)) or last_log_row(setting.out / name)
         found = {"status": "done" if cut and rows else "failed", "reason": reason, "rows": rows}
         found["seconds"] = round(time.time() - began, 1)
-        found["device"] = device_kind(setting.device)
+        found |= made_on(setting)
         write_json(setting.out / f"{name}.json", found)
     return found
 
@@ -479,8 +481,30 @@ def rows_file(name: str, setting: Setting) -> Path:
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """Read a file with one JSON object per line; an empty list if there is no file."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [json.loads(line) for line in lines]
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        # A process that was killed may have written half of its last line.
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def made_on(setting: Setting) -> dict[str, Any]:
+    """What the results of a folder have in common: the device, and whether it is a dry run."""
+    return {"device": device_kind(setting.device), "tiny": setting.tiny}
+
+
+def other_results(setting: Setting) -> str:
+    """Text about results of another device or size in the folder, which must not be mixed; or ''."""
+    for name in PARTS:
+        earlier = read_part(name, setting)
+        if earlier is None:
+            continue
+        # Results of earlier versions do not say whether they are of a dry run.
+        made = {key: earlier.get(key, value) for key, value in made_on(setting).items()}
+        if made != made_on(setting):
+            return f"a {'dry' if made['tiny'] else 'full'} run on {made['device']}"
+    return ""
 
 
 def read_part(name: str, setting: Setting) -> dict[str, Any] | None:
@@ -550,8 +574,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if is_gpu(args.device) and not torch.cuda.is_available():
         print(f"--device {args.device}: torch sees no CUDA device", file=sys.stderr)
-        return NO_GPU
+        return CANNOT_BEGIN
     setting = Setting(args.device, args.tiny, args.out.absolute())
+    other = other_results(setting)
+    if other:
+        print(f"--out {args.out} has results of {other}: give another folder", file=sys.stderr)
+        return CANNOT_BEGIN
     setting.out.mkdir(parents=True, exist_ok=True)
     if args.part:
         results = [run_part(name, setting) for name in args.part]

@@ -66,6 +66,25 @@ def test_a_part_that_is_done_is_not_repeated_and_one_that_fails_is_told(
     assert begun == ["tests"]
 
 
+def test_results_of_a_dry_run_and_of_a_full_run_are_not_mixed(
+    script, tmp_path, monkeypatch, capsys
+):
+    parts = {name: (lambda setting: [{"x": 1.0}], 9) for name in script.PARTS}
+    monkeypatch.setattr(script, "PARTS", parts)
+    monkeypatch.setattr(script, "run_apart", script.run_part)
+    words = ["--device", "cpu", "--out", str(tmp_path)]
+    assert script.main([*words, "--tiny"]) == 0
+    assert script.main([*words, "--tiny"]) == 0
+    capsys.readouterr()
+    assert script.main(words) == 2
+    assert "has results of a dry run on cpu: give another folder" in capsys.readouterr().err
+
+
+def test_half_a_line_of_a_killed_process_is_left_out(script, tmp_path):
+    (tmp_path / "decoding.jsonl").write_text('{"side": 256}\n{"side": 10')
+    assert script.read_rows(tmp_path / "decoding.jsonl") == [{"side": 256}]
+
+
 def stalls(setting):
     """A part that is cut after its first row: nothing in the process sees the signal."""
     yield {"side": 256, "pictures/s": 12.5}

@@ -1,6 +1,8 @@
 """Jobs whose walks start from inverted images: what moves, what stays, who is skipped."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -314,3 +316,20 @@ def test_an_inversion_by_path_must_be_of_these_networks(config, home):
             run_job(config(f"inversion.path={wrong}"))
     with pytest.raises(EditbenchError, match=r"inversion\.images is not set"):
         run_job(config("inversion.images=null"))
+
+
+def test_an_inversion_that_was_made_again_in_its_folder_is_opened_again(config, home):
+    folder = home / "again"
+    words = ["inversion.images=null", f"inversion.path={folder}"]
+    found = []
+    for steps in (1, 2):
+        task = request_inversion(config(f"inversion.steps={steps}")).task
+        shutil.rmtree(folder, ignore_errors=True)
+        made = build_inversion(folder, task)
+        # As the same command of another process would write it, only later.
+        os.utime(folder / "inversion.json", ns=(steps, steps))
+        request = request_inversion(config(*words))
+        assert request.id == made.id
+        assert request.load() is request_inversion(config(*words)).load()  # verified once
+        found.append(request.id)
+    assert found[0] != found[1]

@@ -140,6 +140,13 @@ def check_name(name: str, kind: Template) -> None:
         raise EditbenchError(
             f"{name} must be a Python name in small letters a to z, such as my_editor"
         )
+    # Names such as _1 and none would give the classes 1 and None.
+    made = class_name(name)
+    if not made.isidentifier() or keyword.iskeyword(made):
+        raise EditbenchError(
+            f"{name} gives no name of a class ({made or 'nothing is left'}): choose another name, "
+            "such as my_editor"
+        )
     for group in kind.groups:
         if name in option_names(group):
             raise EditbenchError(

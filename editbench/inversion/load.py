@@ -23,8 +23,9 @@ from editbench.networks.generator import Generator
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks
 
-# Inversions that this process has already opened and verified.
-_OPEN: dict[Path, Inversion] = {}
+# Inversions that this process has already opened and verified. The key has the time of
+# inversion.json, so that one that was made again is opened again.
+_OPEN: dict[tuple[Path, int], Inversion] = {}
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,16 @@ class InversionRequest:
         """
         if self.path:
             folder = Path(self.path)
-            if folder not in _OPEN:
-                _OPEN[folder] = Inversion(folder)
-            return _check_inversion(_OPEN[folder], self.networks)
+            found = _OPEN.get(_stamped(folder))
+            if found is None:
+                found = _keep(Inversion(folder))
+            return _check_inversion(found, self.networks)
         folder = self.cache / "inversions" / self.task.id
-        if folder not in _OPEN:
-            with explain_disk_errors(folder, OF_CACHE):
-                _OPEN[folder] = build_inversion(folder, self.task)
-        return _OPEN[folder]
+        found = _OPEN.get(_stamped(folder))
+        if found is not None:
+            return found
+        with explain_disk_errors(folder, OF_CACHE):
+            return _keep(build_inversion(folder, self.task))
 
     @property
     def id(self) -> str:
@@ -100,6 +103,17 @@ class InversionRequest:
             self.block,
             self.device,
         )
+
+
+def _stamped(folder: Path) -> tuple[Path, int]:
+    """A key of _OPEN."""
+    file = folder / "inversion.json"
+    return folder, file.stat().st_mtime_ns if file.exists() else 0
+
+
+def _keep(inversion: Inversion) -> Inversion:
+    _OPEN[_stamped(inversion.folder)] = inversion
+    return inversion
 
 
 def _check_inversion(inversion: Inversion, networks: Networks) -> Inversion:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import get_class
+from omegaconf import OmegaConf
 from sklearn.svm import LinearSVC
 
 from editbench.bank.bank import Bank
@@ -21,7 +22,7 @@ from editbench.base.errors import UnknownName
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
 from editbench.conformance import CHECKS, conform, subject
-from editbench.conformance.load import WrongUsage, load_factory
+from editbench.conformance.load import WrongUsage, load_factory, parse_settings
 from editbench.conformance.testbeds import (
     DIM,
     FAMILIES,
@@ -470,6 +471,23 @@ def test_what_cannot_be_checked_ends_with_2_and_says_why(tmp_path, capsys, text,
     assert main(["conform", f"{file}{''.join(words[:1])}", *words[1:]]) == 2
     err = capsys.readouterr().err
     assert expected.format(file=file) in err and "Traceback" not in err
+
+
+def test_values_of_the_command_line_are_those_of_a_yaml(tmp_path):
+    """A number such as 1e-3 is one to Hydra, and text to PyYAML."""
+    words = [
+        "rate=1e-3",
+        "layers=[0, 4]",
+        "names=[a, b]",
+        "limit=null",
+        "text=a=b",
+        "options={x: 1}",
+    ]
+    found = parse_settings(words)
+    file = tmp_path / "mine.yaml"
+    file.write_text("".join(f"{word.replace('=', ': ', 1)}\n" for word in words))
+    assert found == OmegaConf.to_container(OmegaConf.load(file))
+    assert found["rate"] == 0.001
 
 
 @pytest.mark.parametrize(

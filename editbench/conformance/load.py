@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra.utils import get_object
@@ -115,7 +115,7 @@ def _from_dotted_name(target: str, path: str, name: str) -> type:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Values as YAML reads them.
+    """Values as the YAML of a job reads them.
 
     Args:
         settings: such as 'delta=0.3' or 'layers=[0, 4]'.
@@ -129,9 +129,11 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.isidentifier():
             raise WrongUsage(f"--set {word}: write key=value, for example --set delta=0.3")
         try:
-            values[key] = yaml.safe_load(value)
+            # By OmegaConf, as in a run: PyYAML takes 1e-3 for text.
+            parsed = OmegaConf.from_dotlist([word])
         except yaml.YAMLError as error:
             raise WrongUsage(f"--set {word}: {value} is not readable YAML") from error
+        values |= cast(dict[str, Any], OmegaConf.to_container(parsed))
     return values
 
 

@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ from editbench.bank.bank import Bank
 from editbench.bank.starts import Starts
 from editbench.base import instantiate
 from editbench.base.conf import group_options
-from editbench.base.errors import UnknownName
+from editbench.base.errors import UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space
 from editbench.cli import main
-from editbench.conformance import CHECKS, conform, subject
+from editbench.conformance import CHECKS, checks_walk, conform, subject
 from editbench.conformance.load import WrongUsage, load_factory, parse_settings
 from editbench.conformance.testbeds import (
     DIM,
@@ -38,6 +39,8 @@ from editbench.methods.shared import meta_validation
 from editbench.run.compose import compose_config
 from editbench.walk.editor import Editor
 from tests.broken_methods.mean_shift import MeanShift
+from tests.pretend_gpu import DEVICE, needs_pretend_gpu, pretend_gpu
+from tests.sound_methods.teacher_ascent import TeacherAscent
 from tests.tiny_pictures import save_random_heads, shrink
 
 torch.set_num_threads(1)  # the testbeds are tiny: more threads only wait for one another
@@ -471,6 +474,39 @@ def test_what_cannot_be_checked_ends_with_2_and_says_why(tmp_path, capsys, text,
     assert main(["conform", f"{file}{''.join(words[:1])}", *words[1:]]) == 2
     err = capsys.readouterr().err
     assert expected.format(file=file) in err and "Traceback" not in err
+
+
+class PictureAscent(TeacherAscent):
+    """Of pictures alone, whose generator computes in float32 on its own device."""
+
+    def check(self, generator, attributes, attribute):
+        super().check(generator, attributes, attribute)
+        if generator.output != "image":
+            raise Unsupported("needs pictures")
+
+    def fit(self, data):
+        self.check(data.generator, data.attributes, data.attributes.names[0])
+        return super().fit(data)
+
+    def step(self, walk):
+        return super().step(replace(walk, codes=walk.codes.float())).to(walk.codes)
+
+
+class Stuck(PictureAscent):
+    """Keeps what it walks with on the CPU."""
+
+    def step(self, walk):
+        return super().step(walk).cpu()
+
+
+@needs_pretend_gpu
+@pytest.mark.parametrize(("make", "status"), [(PictureAscent, "passed"), (Stuck, "failed")])
+def test_on_a_gpu_the_networks_of_a_step_are_there_too(make, status, monkeypatch):
+    monkeypatch.setattr(checks_walk, "CUDA", DEVICE)
+    with pretend_gpu():
+        (found,) = conform(make, ["dtype_device"])
+    assert found.status == status, found.message
+    assert "CUDA" in found.message
 
 
 def test_values_of_the_command_line_are_those_of_a_yaml(tmp_path):

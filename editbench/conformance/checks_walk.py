@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from editbench.base.errors import EditbenchError
 from editbench.base.spaces import Codes
+from editbench.conformance.checks_state import need_storable, restored
 from editbench.conformance.compare import altered, close, snapshot, spelled_out
 from editbench.conformance.subject import Served, Subject
 from editbench.conformance.testbeds import clone_walk
@@ -19,6 +21,7 @@ STEPS = 10  # of the walk that shows whether an editor steers
 STEPS_OF_BATCH = 2  # the second starts where the first has led
 # Share of samples that must agree between dtypes: a rank or a mask may turn over for a few.
 AGREE = 0.8
+CUDA = "cuda"
 MANY = ("kind", "angle")  # attributes of many classes, the second of them ordered
 
 
@@ -305,13 +308,27 @@ def dtype_device(subject: Subject) -> str:
 
 
 def _check_on_cuda(subject: Subject, served: Served, walk: Walk) -> None:
-    """A step on CUDA of the editor as it was fitted on the CPU: a cached fit looks like this."""
+    """A step on CUDA of an editor that was fitted on the CPU and stored, as a cached fit is used."""
+    need_storable(subject, served.editor)
+    testbed = served.fit.testbed
+    # In a job on CUDA the networks are there too. Copies, since other checks run on the CPU.
+    there = replace(
+        testbed,
+        generator=copy.deepcopy(testbed.generator).to(CUDA),
+        teacher=copy.deepcopy(testbed.teacher).to(CUDA),
+    )
+    with subject.watch.running(0):
+        tensors = served.editor.state()
+    try:
+        here = subject.step(restored(subject, served.fit, tensors), walk)
+    except Exception:
+        raise Skipped("a stored fit cannot step; see `state`") from None
+    editor = restored(subject, replace(served.fit, testbed=there), tensors)
     fix = "load_state gives CPU tensors: bring them to the walk with .to(walk.codes)"
-    with must_not_raise("a step of codes on CUDA", "codes on CUDA", fix, served.editor):
-        moved = subject.step(served.editor, clone_walk(walk, device="cuda"))
-    here = subject.step(served.editor, walk)
+    with must_not_raise("a step of codes on CUDA", "codes on CUDA", fix, editor):
+        moved = subject.step(editor, clone_walk(walk, device=CUDA))
     size = (here - walk.codes).abs().amax()
-    away = moved.device.type != "cuda"
+    away = moved.device.type != torch.device(CUDA).type
     # The median: a mask or a rank may turn over for a few samples.
     if away or (moved.cpu() - here).abs().amax(-1).flatten().median() > 1e-2 * size:
         raise Failed(

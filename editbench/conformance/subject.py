@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from editbench.bank.bank import Bank
 from editbench.base.errors import EditbenchError, UnknownName, Unsupported
 from editbench.base.spaces import Codes
 from editbench.conformance.compare import altered, close, snapshot, spelled_out
@@ -116,23 +115,20 @@ class Subject:
             self._testbeds[family, kind] = make_testbed(family, kind, self.folder)
         return self._testbeds[family, kind]
 
-    def fit(
-        self, testbed: Testbed, data: FitData | None = None, bank: Bank | None = None, seed: int = 0
-    ) -> Fit:
+    def fit(self, testbed: Testbed, data: FitData | None = None, seed: int = 0) -> Fit:
         """Fit a new editor as a job does; an exception is kept, not raised.
 
         Args:
             testbed: to fit on.
             data: in place of the testbed's.
-            bank: in place of the testbed's.
             seed: of the global random state.
         """
         # A job has bank and judge in frames like this one. An editor that looks for them on the
         # stack finds them here, which the trap notices.
-        bank = bank or testbed.bank
+        bank = testbed.bank
         judge = testbed.judge
-        assert judge is not None
-        data = data or testbed.data(bank)
+        assert bank is not None and judge is not None
+        data = data or testbed.data()
         fit = Fit(testbed, data, self.make())
         self._spend(fit, "", lambda: fit.editor.fit(data), seed, first=True)
         return fit

@@ -121,16 +121,11 @@ class Testbed:
     judge: Scorer
     bank: Bank
 
-    def data(self, bank: Bank | None = None) -> FitData:
-        """What an editor may learn from, as a copy: a change of it affects no other editor.
-
-        Args:
-            bank: in place of the testbed's own.
-        """
-        bank = bank or self.bank
-        fit = copied(bank.split("fit"))
-        tune = copied(bank.split("tune"))
-        sigma = torch.from_numpy(bank.sigma["teacher"]).float()
+    def data(self) -> FitData:
+        """What an editor may learn from, as a copy: a change of it affects no other editor."""
+        fit = copied(self.bank.split("fit"))
+        tune = copied(self.bank.split("tune"))
+        sigma = torch.from_numpy(self.bank.sigma["teacher"]).float()
         return FitData(self.generator, self.teacher, fit, tune, sigma, seed=0)
 
     @property

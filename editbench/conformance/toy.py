@@ -6,8 +6,6 @@ The decoded sample is the code (in W+ the mean of the rows, in S the code itself
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -169,9 +167,8 @@ def make_walk(
     attribute: str,
     n: int = 40,
     seed: int = 5,
-    targets: Sequence[int] | None = None,
 ) -> Walk:
-    """New starts with their source class.
+    """New starts with their source class; the target is the next class (of the last, the first).
 
     Args:
         data: gives the generator and the teacher.
@@ -179,17 +176,13 @@ def make_walk(
         attribute: that is edited.
         n: starts.
         seed: of the starts.
-        targets: n classes; None for the next class (of the last one, the first).
     """
     z = torch.randn(n, data.generator.z_dim, generator=torch.Generator().manual_seed(seed))
     w = data.generator.map(z)
     latent = z if space == Space.Z else w
     codes = data.generator.lift(latent, space)
     source = data.attributes.labels(data.teacher(w), attribute)
-    if targets is None:
-        target = (source + 1) % len(data.attributes[attribute].classes)
-    else:
-        target = torch.tensor(targets)
+    target = (source + 1) % len(data.attributes[attribute].classes)
     # Indices with gaps, so that an editor that takes them for rows of the batch fails.
     start = torch.arange(n) * 7 + 1000
     return Walk(attribute, start, codes, codes, source, target, latent=latent)

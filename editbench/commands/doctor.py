@@ -25,12 +25,10 @@ from editbench.run.launch import EXTRAS, installed
 from editbench.run.loading import load_networks
 from editbench.run.machine import devices, measure_precisions
 
-# Packages that editbench does not need, and what they are for.
+# Packages that only some commands need, and what they are for.
 OPTIONAL = {
     "hydra-joblib-launcher": "sweeps over several processes",
     "hydra-submitit-launcher": "sweeps on SLURM",
-    "torchvision": "not needed",
-    "torch-fidelity": "not needed",
 }
 ROOM = 1.0  # GiB that should be free in `out`
 WARM_UP = 64  # samples before the self-test is timed; the first ones allocate memory

@@ -76,7 +76,9 @@ class Bench:
 
     def pictures(self) -> Tensor:
         """The unedited pictures that are shown: (shown, C, H, W) uint8."""
-        return small_pictures(torch.cat(self.unedited)[: self.shown])
+        # Cut first, since all samples at once may be gigabytes.
+        parts = [part[: self.shown] for part in self.unedited]
+        return small_pictures(torch.cat(parts)[: self.shown])
 
     @torch.inference_mode()
     def measure(

@@ -178,6 +178,22 @@ def test_pictures_begin_with_the_start():
     assert found.arrays["pictures"].shape == (3, 5, 1, 2, 4) and found.meta["then"] == "b"
 
 
+class OneByOne(ToyGenerator):
+    """Decodes sample by sample, which gives nothing to join of an empty batch."""
+
+    def _decode(self, codes):
+        return torch.cat(
+            [super(OneByOne, self)._decode(codes[k : k + 1]) for k in range(len(codes))]
+        )
+
+
+def test_without_a_start_where_both_hold_nothing_is_decoded():
+    slow = AlongColumn(delta=1e-6)
+    observation = CompositionObservation("b", n=20, max_steps=1, pictures=2)
+    found = observation.look(context(slow, generator=OneByOne()))
+    assert not found.arrays["both"].any() and "pictures" not in found.arrays
+
+
 class SomeRows(AlongColumn):
     """Moves a row of W+ that a search has found, as GANSpace does; no option says so."""
 

@@ -58,7 +58,8 @@ class CompositionObservation(AfterWalk):
       start, in codes; NaN unless both targets hold at the end in the first order and each edit made
       a step.
     - pixels: for the commutator, root mean square difference of the two images; NaN likewise.
-    - pictures: (k, 5, C, H, W) uint8, of a few starts with a commutator; columns PANELS.
+    - pictures: (k, 5, C, H, W) uint8, of a few starts with a commutator; columns PANELS. Missing
+      if there is no such start.
     """
 
     citation = (
@@ -137,8 +138,9 @@ class CompositionObservation(AfterWalk):
         moved = (forward[0].steps > 0) & (forward[1].steps > 0)
         kept = np.flatnonzero(arrays["both"] & moved)
         arrays |= self._commutator(context, editors, names, drawn, forward, kept)
-        if self.pictures and context.generator.output == "image":
-            few = kept[: self.pictures]
+        few = kept[: self.pictures]
+        # Many networks reject an empty batch.
+        if len(few) and context.generator.output == "image":
             stages = [drawn.codes, *(stage.codes for stage in (*forward, *backward))]
             shown = [to_host_bytes(_decode(context, stage[few])) for stage in stages]
             arrays["pictures"] = torch.stack(shown, 1).numpy()

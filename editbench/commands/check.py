@@ -12,7 +12,15 @@ import pandas as pd
 from editbench.base.errors import EditbenchError
 from editbench.base.progress import results_console
 from editbench.commands.options import CommandParser, add_config_dir, use_config_dir
-from editbench.regression import Baseline, PinnedRun, compare, pin_runs, read_baseline, surroundings
+from editbench.regression import (
+    Baseline,
+    PinnedRun,
+    compare,
+    describe_runs,
+    pin_runs,
+    read_baseline,
+    surroundings,
+)
 from editbench.regression.compare import differences, name_methods
 from editbench.regression.show import github_annotations, print_comparison, write_junit
 from editbench.regression.summary import append_summary, markdown
@@ -117,17 +125,6 @@ def _make_parser() -> CommandParser:
     )
     add_config_dir(parser)
     return parser
-
-
-def describe_runs(runs: list[PinnedRun]) -> str:
-    """The methods, attributes and seeds of some runs: 'gradctrl, random on age, smile, seed 0'."""
-    if not runs:
-        return "no readable run"
-    methods, attributes = (
-        sorted({getattr(run, name) for run in runs}) for name in ("method", "attribute")
-    )
-    seeds = sorted({run.seed for run in runs})
-    return f"{', '.join(methods)} on {', '.join(attributes)}, seed {', '.join(map(str, seeds))}"
 
 
 def note_changed_code(runs: list[PinnedRun]) -> list[str]:

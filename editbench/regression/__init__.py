@@ -4,7 +4,7 @@
 
 from editbench.regression.compare import Finding, RegressionResult, compare
 from editbench.regression.file import Baseline, read_baseline, write_baseline
-from editbench.regression.pins import Pin, PinnedRun, pin_runs, surroundings
+from editbench.regression.pins import Pin, PinnedRun, describe_runs, pin_runs, surroundings
 from editbench.regression.tolerance import measure_tolerances
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "PinnedRun",
     "RegressionResult",
     "compare",
+    "describe_runs",
     "measure_tolerances",
     "pin_runs",
     "read_baseline",

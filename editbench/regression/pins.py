@@ -151,6 +151,22 @@ def pin_runs(results: Results, every: bool = False) -> tuple[list[PinnedRun], li
     return kept, [*results.notes, *notes]
 
 
+def describe_runs(runs: Sequence[PinnedRun]) -> str:
+    """The methods, attributes and seeds of runs: 'gradctrl, random on age, smile, seed 0'.
+
+    If none of them is done, their statuses follow.
+    """
+    if not runs:
+        return "no readable run"
+    methods = sorted({run.method for run in runs})
+    attributes = sorted({run.attribute for run in runs})
+    seeds = sorted({run.seed for run in runs})
+    statuses = {run.status for run in runs}
+    done = "" if "done" in statuses else f", {' or '.join(sorted(statuses))}"
+    numbers = ", ".join(map(str, seeds))
+    return f"{', '.join(methods)} on {', '.join(attributes)}, seed {numbers}{done}"
+
+
 def surroundings(results: Results) -> dict:
     """Versions and hardware of the runs: key -> value, or a list of values if the runs differ."""
     found: dict[str, set[str]] = {}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from editbench.base.errors import EditbenchError
-from editbench.regression import PinnedRun, pin_runs
+from editbench.regression import PinnedRun, describe_runs, pin_runs
 from editbench.regression.compare import differences, pair_runs
 from editbench.report.load import Results, load, require_readable
 
@@ -215,16 +215,5 @@ def nothing_in_common(
         )
     return (
         f"{first} and {second} have no finished run in common (same method, attribute and seed): "
-        f"{first} holds {described(left)}; {second} holds {described(right)}"
+        f"{first} holds {describe_runs(left)}; {second} holds {describe_runs(right)}"
     )
-
-
-def described(runs: list[PinnedRun]) -> str:
-    """The methods, attributes and seeds of runs: 'gradctrl, random on age, smile, seed 0'."""
-    methods = sorted({run.method for run in runs})
-    attributes = sorted({run.attribute for run in runs})
-    seeds = sorted({run.seed for run in runs})
-    states = {run.status for run in runs}
-    done = "" if "done" in states else f", {' or '.join(sorted(states))}"
-    numbers = ", ".join(map(str, seeds))
-    return f"{', '.join(methods)} on {', '.join(attributes)}, seed {numbers}{done}"

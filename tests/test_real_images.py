@@ -14,6 +14,7 @@ from omegaconf import open_dict
 
 from editbench.bank.spec import StartsSpec
 from editbench.bank.starts import Starts
+from editbench.base import batches
 from editbench.base.errors import BadFile, EditbenchError
 from editbench.base.seeding import normals
 from editbench.base.spaces import Codes, Space, WeightShift
@@ -333,3 +334,24 @@ def test_an_inversion_that_was_made_again_in_its_folder_is_opened_again(config, 
         assert request.load() is request_inversion(config(*words)).load()  # verified once
         found.append(request.id)
     assert found[0] != found[1]
+
+
+def test_no_more_images_are_decoded_at_once_than_fit_into_memory(config, home, monkeypatch):
+    task = request_inversion(config()).task
+    generator = task.networks.generator
+    decode = generator.decode
+    sizes = []
+
+    def counted(codes):
+        sizes.append(len(codes))
+        return decode(codes)
+
+    monkeypatch.setattr(generator, "decode", counted)
+    whole = build_inversion(home / "whole", task)
+    assert max(sizes) == len(whole)
+    sizes.clear()
+    monkeypatch.setattr(batches, "free_memory", lambda device: 1)
+    alone = build_inversion(home / "alone", task)
+    assert max(sizes) == 1
+    numbers = whole.table.select_dtypes("number")
+    np.testing.assert_allclose(alone.table[numbers.columns], numbers, rtol=1e-3, atol=1e-3)

@@ -164,13 +164,14 @@ def _make_block(
         advance(task.spec.schedule.steps)
         return
     pixels = part.pixels.to(task.device)
-    found = _invert_all(task, pixels, part.index, statistics, advance)
+    size = _images_at_once(task, pixels, statistics)
+    found = _invert_all(task, pixels, part.index, statistics, size, advance)
     # Contiguous, since safetensors stores no other tensors.
     noise = {name: values[:, 0].cpu().contiguous() for name, values in found.noise.items()}
     save_file(
         {"codes": found.codes.values.cpu().contiguous()} | noise, folder / "codes.safetensors"
     )
-    table, made = _measure(task, part, pixels, found)
+    table, made = _measure(task, part, pixels, found, size)
     table.assign(block=block, row=np.arange(len(table))).to_parquet(folder / "table.parquet")
     if first < PICTURES:
         few = torch.from_numpy(part.index < PICTURES)
@@ -180,10 +181,14 @@ def _make_block(
         )
 
 
-def _invert_all(
-    task: Task, pixels: Tensor, index: np.ndarray, statistics: Statistics, advance: Advance
-) -> Inverted:
-    """Invert the images of a block, as many at once as fit into memory; they are independent."""
+def _images_at_once(task: Task, pixels: Tensor, statistics: Statistics) -> int:
+    """How many images fit into memory, by the gradient for one of them; at most all of `pixels`.
+
+    Args:
+        task: of the inversion.
+        pixels: (n, C, H, W) images of a block.
+        statistics: of the latents.
+    """
     generator = task.networks.generator
     space = Space(task.spec.space)
 
@@ -193,7 +198,19 @@ def _invert_all(
         image = generator.decode(Codes(space, code))
         return torch.autograd.grad(task.perceptual.residual(image).square().sum(), code)[0]
 
-    size = fitting_batch(one, task.device, len(index), counted=generator)
+    return fitting_batch(one, task.device, len(pixels), counted=generator)
+
+
+def _invert_all(
+    task: Task,
+    pixels: Tensor,
+    index: np.ndarray,
+    statistics: Statistics,
+    size: int,
+    advance: Advance,
+) -> Inverted:
+    """Invert the images of a block, `size` at once; they are independent."""
+    generator = task.networks.generator
 
     def work(rows: slice) -> Inverted:
         # Only the first batch advances the bar, which counts the steps of a block once.
@@ -219,16 +236,16 @@ def _joined(parts: list[Inverted]) -> Inverted:
 
 
 def _measure(
-    task: Task, part: ImageBatch, pixels: Tensor, found: Inverted
+    task: Task, part: ImageBatch, pixels: Tensor, found: Inverted, size: int
 ) -> tuple[pd.DataFrame, Tensor]:
-    """The rows of the table for a block, and the reconstructions."""
+    """The rows of the table for a block, and the reconstructions; `size` are decoded at once."""
 
     def work(rows: slice) -> tuple[dict[str, Tensor], Tensor]:
         noise = {name: one[rows] for name, one in found.noise.items()}
         some = Inverted(found.codes[rows], noise, found.distance[rows])
         return _reconstructed(task, pixels[rows], some)
 
-    batches = Batches(len(pixels), "reconstructions", task.networks.generator)
+    batches = Batches(size, "reconstructions", task.networks.generator)
     parts = batches.run(len(pixels), work)
     columns = {name: torch.cat([one[name] for one, _ in parts]) for name in parts[0][0]}
     for name, values in columns.items():

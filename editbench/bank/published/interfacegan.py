@@ -8,6 +8,7 @@ see editbench.bank.published.directions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from editbench.bank.published.gradctrl import columns_of
 from editbench.bank.published.npy import read_npy
 from editbench.bank.values import Values
 from editbench.base.attributes import Attributes
-from editbench.base.errors import BadFile, UnknownName
+from editbench.base.errors import BadFile, EditbenchError, UnknownName
 
 UNIT = 1e-3  # how far from 1 the length of a boundary may be
 
@@ -48,10 +49,16 @@ def import_scores(
         The bank, opened. The scores are both the teacher's and the judge's logits.
 
     Raises:
+        EditbenchError: `invalid` is NaN or infinite, which no score may be.
         UnknownName: a score file belongs to no attribute of the list.
         BadFile: a file is missing, unreadable or does not fit; nothing is written then.
     """
     refuse_existing(out)
+    if invalid is not None and not math.isfinite(invalid):
+        raise EditbenchError(
+            f"--invalid {invalid:g}: scores that are NaN or infinite are refused in any case; remove "
+            "these rows from the scores and the latents"
+        )
     layout, signs = read_attributes(attributes)
     codes = read_matrix(w)
     logits, keep = _read_scores(scores, layout, invalid)
@@ -105,7 +112,7 @@ def _read_scores(
         if values.dtype.kind != "f" or not values.ndim or not np.isfinite(values).all():
             raise BadFile(
                 f"{path}: {values.dtype} of shape {values.shape}, expected finite floats, one row "
-                "per sample"
+                "per sample; remove rows with NaN, and those of the latents too"
             )
         # The first file says how many samples there are; the others must have as many.
         n = len(values)

@@ -181,9 +181,11 @@ def test_splits_and_permutations(linear, seed):
 
 
 def test_effects_must_differ_and_be_positive():
-    for effects in ((), (0.0, 1.0), (1.0, 1.0)):
-        with pytest.raises(EditbenchError, match="different and above 0"):
+    for effects in ((), (0.0, 1.0), (1.0, 1.0), (float("nan"),), (1.0, float("inf"))):
+        with pytest.raises(EditbenchError, match=r"effects=.*(all different|positive|finite)"):
             MatchedEffect(effects)
+    with pytest.raises(EditbenchError, match="min_success=nan must be at least 0"):
+        AttributeDependency(min_success=float("nan"))
 
 
 def matched_run(root, method: str, path: float, starts: range) -> None:

@@ -279,7 +279,7 @@ def test_the_constructor_of_a_users_editor_decides(tmp_path):
         ),
         (
             "metric.matched_effect.effects=[1,1]",
-            "effects=[1, 1]: effects must be different and above 0",
+            "effects=[1, 1] must be one number or more, all different",
         ),
         ("metric.locality.regions.smile=1", "regions.smile=1 must be a list of text or text"),
     ],

@@ -103,6 +103,7 @@ class AttributeDependency(Metric):
         check_positive("at", at)
         check_choice("pooling", pooling, POOLINGS)
         check_at_least("draws", draws, 1)
+        check_at_least("min_success", min_success, 0)
         super().__init__()
         self.x_star = float(at)
         self.width = float(width)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from editbench.base.errors import EditbenchError
-from editbench.base.validation import check_at_least
+from editbench.base.validation import check_at_least, check_positive
 from editbench.metrics.identity.observation import PIXEL_DISTANCE, SIMILARITY
 from editbench.stats.first_crossing import at_effect
 from editbench.stats.intervals import bootstrap_mean, wilson
@@ -85,8 +85,12 @@ class MatchedEffect(Metric):
         min_starts: int = 30,
         draws: int = 2000,
     ) -> None:
-        if not effects or min(effects) <= 0 or len(set(effects)) < len(effects):
-            raise EditbenchError("effects must be different and above 0")
+        for effect in effects:
+            check_positive("effects", effect)
+        if not effects or len(set(effects)) < len(effects):
+            raise EditbenchError(
+                f"effects={list(effects)} must be one number or more, all different"
+            )
         check_at_least("draws", draws, 1)
         super().__init__()
         self.effects = sorted(float(effect) for effect in effects)

@@ -14,12 +14,14 @@ from editbench.base.errors import EditbenchError
 from editbench.base.files import seal_folder
 from editbench.cli import main
 from editbench.figures.theme import Theme, make_theme
+from editbench.regression import PinnedRun
 from editbench.report import load
 from editbench.report.caveats import caveats
 from editbench.report.templates import dot
 from editbench.stats.intervals import SeedSpread, crossed_means
 from editbench.studies.side_by_side import side_by_side, write_side_by_side
 from editbench.studies.side_by_side.differences import OPEN, unpaired_test, verdict_of
+from editbench.studies.side_by_side.pairing import Pair
 from editbench.studies.side_by_side.write import changes, names_of_folders
 from tests.fake_records import complete, fake_run, metric_rows, report_of
 from tests.latex_tables import check_structure
@@ -208,6 +210,22 @@ def test_notes_and_other_versions_are_not_tested(tmp_path):
     row = accuracy_row(side_by_side(tmp_path / "a", tmp_path / "c"))
     assert row["verdict"] == "not comparable" and np.isnan(row["difference"])
     assert "version 1 in A, 2 in B" in row["note"]
+
+
+def test_rows_of_an_imported_bank_are_no_starts_of_another_bank():
+    """Only the imported bank is known by its hash; the other one by its seed and size."""
+
+    def run(**setting):
+        return PinnedRun("m", "m", "smile", 0, "done", "", "id", {}, {"bank.seed": 0} | setting)
+
+    built = run(**{"hash.judge": "j"})
+    imported = run(**{"hash.judge": "j", "hash.bank": "b"})
+    skipped = run()
+    assert Pair(built, built).refers_to_same_starts()
+    assert Pair(imported, imported).refers_to_same_starts()
+    assert not Pair(built, imported).refers_to_same_starts()
+    assert not Pair(imported, built).refers_to_same_starts()
+    assert Pair(imported, skipped).refers_to_same_starts()  # failed on all starts, whichever
 
 
 def test_what_one_folder_has_alone_is_listed(tmp_path, capfd):

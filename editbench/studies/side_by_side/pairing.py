@@ -59,7 +59,12 @@ class Pair:
     def refers_to_same_starts(self) -> bool:
         """Whether the id of a start means the same sample and target class in both runs."""
         own = {key: value for key, value in self.a.setting.items() if key.startswith(START)}
-        return not differences(own, self.b.setting)
+        if differences(own, self.b.setting):
+            return False
+        # Only an imported bank has this key. A run that was not walked has no hashes at all.
+        walked = all("hash.judge" in run.setting for run in (self.a, self.b))
+        one_imported = ("hash.bank" in self.a.setting) != ("hash.bank" in self.b.setting)
+        return not (walked and one_imported)
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,23 @@ def test_list_shows_a_line_each(capsys):
     assert "Did you mean 'methods'" in capsys.readouterr().err
 
 
+def test_attributes_of_a_scorer_that_cannot_be_read_are_an_error_if_asked_for(tmp_path, capsys):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    assert main(["list", "attributes", f"--scorer={broken}"]) == 1
+    assert "not readable YAML" in capsys.readouterr().err
+    # A list of everything shows the rest.
+    assert main(["list", f"--scorer={broken}"]) == 0
+    printed = capsys.readouterr().out
+    assert "gradctrl" in printed
+    assert f"attributes of scorer {broken}" in printed
+    assert "not available" in printed
+
+
 def test_list_takes_flags_and_overrides_in_any_order_and_names_what_is_shown(capsys):
-    words = ["list", "attributes", "--generator", "renders", "scorer=digiface"]
+    words = ["list", "attributes", "--scorer", "digiface", "--generator", "renders", "scorer=faces"]
     assert main(words) == 0
-    assert capsys.readouterr().out.startswith("attributes of scorer digiface ")
+    assert capsys.readouterr().out.startswith("attributes of scorer faces ")
     assert main(["list", "layers", "generator=faces32_rho00"]) == 0
     assert capsys.readouterr().out.startswith("layers of generator faces32_rho00 ")
 

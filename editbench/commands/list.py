@@ -60,8 +60,15 @@ def main(argv: list[str]) -> int:
     for title, group in kinds.items():
         if args.kind in (None, title):
             lines += group_lines(title, group, args.config_dir)
-    if args.kind in (None, ATTRIBUTES):
+    if args.kind == ATTRIBUTES:
         lines += attribute_lines(words, args.config_dir)
+    if args.kind is None:
+        try:
+            lines += attribute_lines(words, args.config_dir)
+        except UnknownName:
+            raise  # a wrong name on the command line
+        except EditbenchError as error:  # such as missing third-party data
+            lines += [attributes_title(words), f"  not available: {error}"]
     if args.kind == LAYERS:
         lines += layer_lines(words, args.config_dir)
     # Printed at the end, so that an error is not below a heading.
@@ -93,6 +100,11 @@ def _chosen(words: Sequence[str], group: str) -> str:
     return [word.partition("=")[2] for word in words if word.startswith(f"{group}=")][-1]
 
 
+def attributes_title(words: Sequence[str]) -> str:
+    """The heading of a scorer's attributes."""
+    return f"attributes of scorer {_chosen(words, 'scorer')} (attribute=NAME)"
+
+
 def attribute_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
     """The attributes of a scorer and their classes, one per line.
 
@@ -101,19 +113,14 @@ def attribute_lines(words: Sequence[str], more: Sequence[Path]) -> list[str]:
         more: a user's own configuration folders.
 
     Returns:
-        A heading and the attributes, or why they are not available.
+        A heading and the attributes.
 
     Raises:
         UnknownName: an override has a name that does not exist.
+        EditbenchError: the scorer cannot be loaded.
     """
-    lines = [f"attributes of scorer {_chosen(words, 'scorer')} (attribute=NAME)"]
-    try:
-        attributes = find_attributes(words, more)
-    except UnknownName:
-        raise  # a wrong name on the command line
-    except EditbenchError as error:  # such as missing third-party data
-        return [*lines, f"  not available: {error}"]
-    for attribute in attributes:
+    lines = [attributes_title(words)]
+    for attribute in find_attributes(words, more):
         ordered = " (ordered)" if attribute["ordered"] else ""
         lines.append(f"  {attribute['name']:26} {', '.join(attribute['classes'])}{ordered}")
     return lines

@@ -137,7 +137,7 @@ def load(root: PathLike = "runs") -> Runs:
         >>> runs["random", "smile"].status
         'done'
     """
-    return Runs(reports.load(Path(root)).with_failures())
+    return Runs(reports.load(_path("root", root)).with_failures())
 
 
 class Runs:
@@ -308,7 +308,7 @@ class Runs:
         Returns:
             The path of the page.
         """
-        folder = None if out is None else Path(out)
+        folder = None if out is None else _path("out", out)
         folders = _folders(config_dirs)
         check_folders(folders)
         root = self._results.root
@@ -338,7 +338,7 @@ class Run:
     """
 
     def __init__(self, folder: PathLike) -> None:
-        self._record = Record.read(Path(folder))
+        self._record = Record.read(_path("folder", folder))
         self._fitted: dict[str, FittedRun] = {}  # by device, once `edit` was called
 
     def __repr__(self) -> str:
@@ -491,7 +491,19 @@ def _folders(config_dirs: Folders) -> list[Path]:
         raise WrongType(
             f"config_dirs={config_dirs!r} must be a folder or a list of folders, () for none"
         )
-    return [Path(folder) for folder in config_dirs]
+    return [_path("config_dirs", folder) for folder in config_dirs]
+
+
+def _path(name: str, value: PathLike) -> Path:
+    """The path of a folder.
+
+    Args:
+        name: of the argument, for the message.
+        value: that a user gave.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise WrongType(f"{name}={value!r} must be the path of a folder, such as {name}='runs'")
+    return Path(value)
 
 
 def _device_name(device: str | torch.device) -> str:
@@ -673,7 +685,7 @@ def inverted(folder: PathLike) -> Codes:
         ('W', 3)
         >>> edited = eb.load("runs")["interfacegan", "smile"].edit(images, steps=6)
     """
-    found = Inversion(Path(folder))
+    found = Inversion(_path("folder", folder))
     return Codes(found.space, found.codes(np.arange(len(found))))
 
 
@@ -753,7 +765,7 @@ def _scorer(
 def _settings(words: list[str], data: PathLike | None, config_dirs: Folders) -> Settings:
     """Settings of a job with these overrides, from which one network is taken."""
     if data is not None:
-        words = [*words, f"data={quoted(os.fspath(data))}"]
+        words = [*words, f"data={quoted(_path('data', data))}"]
     return compose_settings(words, _folders(config_dirs))
 
 

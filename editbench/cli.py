@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -74,12 +75,19 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 fine, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 141 where the reader
         of a pipe has gone.
     """
-    if argv is None:
-        # The process is the command's own; whoever calls `main` with words has one of theirs.
-        keep_freed_memory()
-    words = sys.argv[1:]
     if argv is not None:
-        words = list(argv)
+        return _run_steadily(list(argv))
+    # The process is the command's own; whoever calls `main` with words has one of theirs.
+    keep_freed_memory()
+    code = _run_steadily(sys.argv[1:])
+    # The process ends. Otherwise Python would search the objects of all libraries for cycles once
+    # more, which takes half a second.
+    gc.freeze()
+    return code
+
+
+def _run_steadily(words: list[str]) -> int:
+    """Run a command whose output may be lost, as with a closed pipe; its exit code."""
     with steady_output() as output:
         code = _run_guarded(words)
         output.flush()

@@ -58,3 +58,15 @@ def test_arrow_has_no_memory_of_its_own_in_a_command() -> None:
         [sys.executable, "-c", program], env=inherited, check=True, capture_output=True, text=True
     )
     assert started.stdout.strip() == "system"
+
+
+@pytest.mark.parametrize(("words", "frozen"), [("", True), ("['--version']", False)])
+def test_only_a_process_that_ends_with_the_command_stops_searching_for_cycles(words, frozen):
+    program = (
+        "import gc, sys; from editbench.cli import main; sys.argv = ['editbench', '--version']; "
+        f"main({words}); print(gc.get_freeze_count() > 0)"
+    )
+    started = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert started.stdout.splitlines()[-1] == str(frozen)

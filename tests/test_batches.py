@@ -254,7 +254,7 @@ def test_an_inversion_goes_on_where_memory_ends(monkeypatch, capfd):
     task = SimpleNamespace(networks=networks, perceptual=PixelDistance(), spec=spec, device="cpu")
     statistics = latent_statistics(generator, spec)
     index = np.arange(3)
-    whole = build._invert_all(task, pixels, index, statistics, lambda amount=1: None)
+    whole = build._invert_all(task, pixels, index, statistics, 3, lambda amount=1: None)
     invert = build.invert
 
     def small(generator, perceptual, pixels, *rest, **more):
@@ -264,7 +264,7 @@ def test_an_inversion_goes_on_where_memory_ends(monkeypatch, capfd):
 
     monkeypatch.setattr(build, "invert", small)
     steps: list[int] = []
-    parts = build._invert_all(task, pixels, index, statistics, lambda amount=1: steps.append(1))
+    parts = build._invert_all(task, pixels, index, statistics, 3, lambda amount=1: steps.append(1))
     torch.testing.assert_close(parts.codes.values, whole.codes.values, atol=1e-4, rtol=0)
     assert list(parts.noise) == list(whole.noise) and len(parts.distance) == 3
     assert len(steps) == 4 and "inversion: 3 samples at once" in capfd.readouterr().err

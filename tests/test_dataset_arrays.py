@@ -271,3 +271,11 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert message in capsys.readouterr().err
     assert main(["dataset", "pack", str(tmp_path / "gone"), "--out", str(tmp_path / "o")]) == 1
     assert "no such folder" in capsys.readouterr().err
+    # A declaration has its own classes, beside which cardinalities would have no effect.
+    declared = declare(
+        tmp_path / "toy.yaml", "arrays: toy.npz\nattributes:\n  - {name: place, classes: 72}\n"
+    )
+    of_yaml = ["dataset", "pack", str(declared), "--out", str(tmp_path / "declared")]
+    assert main([*of_yaml, "--cardinalities", "9", "8"]) == 1
+    assert "--cardinalities is for an .npz" in capsys.readouterr().err
+    assert main(of_yaml) == 0

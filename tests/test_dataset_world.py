@@ -346,3 +346,9 @@ def test_a_folder_without_labels_trains_a_generator_but_no_scorer(
     assert (tmp_path / "w" / "generator16.safetensors").exists()
     assert main(["world", "train-scorers", *data]) == 1
     assert "has no labels" in capsys.readouterr().err
+    # Options that choose among labels would have no effect on a packed folder that has none.
+    (done,) = (tmp_path / "cache" / "datasets").glob("in-*/dataset.json")
+    of_packed = shlex.split(f"--data {done.parent} --name v --out {tmp_path}/v")
+    for more in (["--attributes", "smile"], ["--bins", "3"]):
+        assert main(["world", "train-gan", *of_packed, *TINY, "--kimg", "0.016", *more]) == 1
+        assert "has no labels, among which --attributes and --bins" in capsys.readouterr().err

@@ -210,6 +210,9 @@ def test_the_log_tells_every_term_and_the_plain_game_has_none() -> None:
         {"mixing": 1.5},
         {"path_weight": -1.0},
         {"linearity": float("nan")},
+        {"path_weight": float("inf")},
+        {"linearity": float("inf")},
+        {"seed": 2**65},
         {"lr": 0.0},
         {"lr": float("nan")},
         {"r1_gamma": -5.0},
@@ -342,6 +345,8 @@ def test_a_training_goes_on_from_the_generator_and_discriminator_of_a_checkpoint
     ):
         with pytest.raises(EditbenchError, match=message):
             read_start(tmp_path / "net.safetensors", **asked)
+    with pytest.raises(EditbenchError, match=r"has --discriminator-width 1$"):
+        read_start(tmp_path / "checkpoint.pt", 8, discriminator_width=2)
     assert read_start(tmp_path / "net.safetensors", 8, (8, 8), 2)[0].config == CONFIG
 
 

@@ -99,7 +99,11 @@ def run_training(
     critic = None
     if setup.init is not None:
         start, critic = read_start(
-            setup.init, config.resolution, setup.channels, setup.mapping_layers
+            setup.init,
+            config.resolution,
+            setup.channels,
+            setup.mapping_layers,
+            options.discriminator_width,
         )
         config = start.config
         # The class shares of a trained generator can be steered from the first picture on.
@@ -136,6 +140,7 @@ def read_start(
     resolution: int,
     channels: Sequence[int] | None = None,
     mapping_layers: int | None = None,
+    discriminator_width: int = 1,
 ) -> tuple[StyleGAN2, dict[str, Tensor] | None]:
     """Read the generator that a training continues from, and its discriminator if there is one.
 
@@ -144,16 +149,22 @@ def read_start(
         resolution: height and width of the pictures of the training.
         channels: the generator must have these widths; None accepts any.
         mapping_layers: the generator must have this depth; None accepts any.
+        discriminator_width: the discriminator of a checkpoint must have this multiple of the
+            generator's channels.
 
     Raises:
         BadFile: the file is neither of them.
-        EditbenchError: the generator has another architecture.
+        EditbenchError: the generator or the discriminator has another architecture.
     """
     critic = None
     if init.suffix == ".pt":
         state = read_checkpoint(init)
         network = _averaged_network(state, init)
         critic = state["d"]
+        # Older checkpoints lack this option; all of them have a discriminator of width 1.
+        width = state["options"].get("discriminator_width", 1)
+        if width != discriminator_width:
+            raise EditbenchError(f"{init} has --discriminator-width {width}")
     else:
         network = StyleGAN2.from_file(init)
     config = network.config

@@ -93,15 +93,13 @@ class GANTraining:
             )
         if not 0 <= self.mixing <= 1:
             raise EditbenchError(f"--mixing must be a share between 0 and 1, got {self.mixing}")
-        if not self.path_weight >= 0 or not self.linearity >= 0:
-            raise EditbenchError(
-                "--path-weight and --linearity must be 0 or more, got "
-                f"{self.path_weight} and {self.linearity}"
-            )
         if self.discriminator_width < 1:
             raise EditbenchError(
                 f"--discriminator-width must be 1 or more, got {self.discriminator_width}"
             )
+        # The range that torch's generators take.
+        if not -(2**63) <= self.seed < 2**63:
+            raise EditbenchError(f"--seed must lie between -2^63 and 2^63 - 1, got {self.seed}")
         if not 0 < self.lr < math.inf:
             raise EditbenchError(f"--lr must be more than 0, got {self.lr}")
         others = {
@@ -111,6 +109,8 @@ class GANTraining:
             "--r1-gamma": self.r1_gamma,
             "--steer-weight": self.steer_weight,
             "--warmup-kimg": self.warmup_kimg,
+            "--path-weight": self.path_weight,
+            "--linearity": self.linearity,
         }
         for flag, value in others.items():
             if not 0 <= value < math.inf:

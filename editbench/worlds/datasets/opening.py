@@ -60,6 +60,11 @@ def open_source(path: Path, reading: Reading) -> Source:
         raise EditbenchError(
             "--labels is for a folder of images; the labels of an .npz are declared in a YAML file"
         )
+    if reading.cardinalities is not None and path.suffix != ".npz":
+        raise EditbenchError(
+            f"--cardinalities is for an .npz, but {path} declares its attributes: leave it out, or "
+            "change their classes there"
+        )
     return ArrayImages(path, reading.cardinalities)
 
 
@@ -89,6 +94,11 @@ def open_data(path: Path, reading: Reading, resolution: int | None, cache: Path)
     # A training reads every picture many times; this reads each once.
     data.verify()
     if data.attributes is None:
+        if (reading.attributes, reading.bins) != (None, None):
+            raise EditbenchError(
+                f"{data.folder} has no labels, among which --attributes and --bins choose: leave "
+                "them out, or pack the data again with --labels"
+            )
         return data
     # A data set is packed with all labels, and each training selects its own.
     return data.select(reading.attributes, reading.bins)

@@ -362,6 +362,8 @@ def test_bad_options():
         {"layers": "car"},
         {"objective": "x"},
         {"n_per_class": 0},
+        {"pool": 0},
+        {"pool": -5},
     ]
     check_refused(GradCtrl, options)
     for options in ({"head_attributes": ["a"]}, {"head_signs": [-1]}):

@@ -397,6 +397,9 @@ def test_bad_options():
         {"space": "s"},
         {"embedding": 3, "other": "identity"},
         {"embedding": len},
+        {"delta": 0.0},
+        {"delta": -0.6},
+        {"delta": float("nan")},
     ]
     check_refused(NeuralODE, options)
 

@@ -20,7 +20,7 @@ from editbench.base import seeding
 from editbench.base.attributes import Attribute, Attributes, log_odds_of_classes
 from editbench.base.errors import BadFile, EditbenchError, Unsupported
 from editbench.base.spaces import Space
-from editbench.base.validation import check_choice
+from editbench.base.validation import check_at_least, check_choice
 from editbench.methods.gradctrl.exclusion import (
     FFHQ_EXCLUDE,
     FFHQ_LAYERS,
@@ -151,7 +151,10 @@ class GradCtrl(LatentEditor):
                 )
         self.n_per_class = n_per_class
         self.hold_out = float(hold_out)
-        self.pool = pool or 20 * n_per_class
+        if pool is None:
+            pool = 20 * n_per_class
+        check_at_least("pool", pool, 1)
+        self.pool = pool
         self.epochs = epochs
         check_choice("selection", selection, ("extremes", "random"))
         self.selection = selection

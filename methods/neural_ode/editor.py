@@ -15,7 +15,7 @@ from editbench.base.attributes import Attribute, Attributes
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, Unsupported
 from editbench.base.spaces import Space
-from editbench.base.validation import check_choice, check_kind
+from editbench.base.validation import check_choice, check_kind, check_positive
 from editbench.methods.neural_ode.field import Field, Solver
 from editbench.methods.neural_ode.training import (
     Embedding,
@@ -133,6 +133,7 @@ class NeuralODE(Editor):
                 f"horizon={horizon} and step_size={step_size} make more than {MOST_STEPS} steps of "
                 "rk4 for one path: raise step_size"
             )
+        check_positive("delta", delta)
         self.delta = float(delta)
         self.scale_step = scale_step
         check_choice("space", str(space), (Space.W, Space.W_PLUS, Space.Z))

@@ -38,8 +38,10 @@ from editbench.worlds.faces import attributes
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
 from editbench.worlds.faces.renderer import render
 from editbench.worlds.generator_training import read_start
+from editbench.worlds.parser import ParserTraining, train_parser
 from editbench.worlds.steering import ShareSteering
 from editbench.worlds.train_gan import GANTrainer, GANTraining, check_checkpoint, train
+from editbench.worlds.train_scorers import ScorerTraining, train_scorer
 from tests.file_limits import limited_files
 from tests.toy_world import ATTRIBUTES
 
@@ -225,6 +227,25 @@ def test_options_out_of_range_are_named(wrong: dict[str, float]) -> None:
     (name,) = wrong
     with pytest.raises(EditbenchError, match=f"--{name.replace('_', '-')}"):
         replace(OPTIONS, **wrong)
+
+
+def test_trainings_leave_the_global_random_numbers_alone() -> None:
+    """A caller's own draws after a training must not be those after its seed."""
+
+    def quiet(line: str) -> None:
+        pass
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    tiny = ScorerTraining("witness", 7, (4, 4, 4), 4, images=4, batch=2, bfloat16=False)
+    weights = train_scorer(tiny, quiet).state_dict()
+    train_parser(ParserTraining(faces=2, passes=1, batch=2), quiet)
+    trainer()
+    assert torch.equal(torch.get_rng_state(), before)
+    # The initial weights are still those of the seed, whatever was drawn before.
+    torch.rand(3)
+    again = train_scorer(tiny, quiet).state_dict()
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
 
 
 def test_a_checkpoint_from_before_these_terms_is_of_a_plain_training(tmp_path: Path) -> None:

@@ -195,9 +195,12 @@ def train_parser(
         LAW, options.seed, options.faces, options.resolution, "parser/train"
     )
     random = torch.Generator().manual_seed(stream_key(options.seed, "parser/augment") >> 65)
-    torch.manual_seed(options.seed)
+    # torch's modules draw their initial weights from the global generator, which is restored.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        parser = RegionParser()
     # channels_last is the layout that CPU convolutions prefer.
-    parser = RegionParser().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parser.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     shares = torch.bincount(masks.flatten().long(), minlength=len(REGIONS)) / masks.numel()
     weights = (shares.clamp_min(1e-6) ** -options.rarity).to(device)
     # At least one batch, even if there are fewer faces.

@@ -151,22 +151,24 @@ class GANTrainer:
         critic: Mapping[str, Tensor] | None = None,
         capture: bool | None = None,
     ) -> None:
-        torch.manual_seed(options.seed)
         self.options = options
         self.reals = reals
         self.device = torch.device(device)
         self.captures = self.device.type == "cuda" if capture is None else capture
         self.steering = steering
-        self.g = StyleGAN2(config).to(self.device)
+        self.witness = None if witness is None else witness.eval().requires_grad_(False)
+        widths = tuple(options.discriminator_width * width for width in config.channels)
+        # torch's modules draw their initial weights from the global generator, which is restored.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            self.g = StyleGAN2(config).to(self.device)
+            self.d = Discriminator(widths).to(self.device)
+            self.linear = self._linear_term()
         if start is not None:
             self.g.load_state_dict(start.state_dict())
-        widths = tuple(options.discriminator_width * width for width in config.channels)
-        self.d = Discriminator(widths).to(self.device)
         if critic is not None:
             self.d.load_state_dict(critic)
         self.ema = copy.deepcopy(self.g).eval().requires_grad_(False)
-        self.witness = None if witness is None else witness.eval().requires_grad_(False)
-        self.linear = self._linear_term()
         # Lazy regularisation (Karras et al. 2020) adds a step of R1 to every `r1_every` others, and
         # the discriminator's rate and betas are corrected for it.
         betas = (0.0, 0.99)

@@ -241,11 +241,14 @@ def train_scorer(
         scored: attributes of the labels; None: those of the faces.
         device: where to train.
     """
-    torch.manual_seed(options.seed)
     batches = batches or partial(batch, options, device)
-    scorer = ConvScorer(
-        scored or attributes(), options.resolution, options.widths, options.hidden
-    ).to(device)
+    # torch's modules draw their initial weights from the global generator, which is restored.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        scorer = ConvScorer(
+            scored or attributes(), options.resolution, options.widths, options.hidden
+        )
+    scorer.to(device)
     scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The length is given in images, so that it does not depend on the batch size.
     steps = max(1, options.images // options.batch)

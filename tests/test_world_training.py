@@ -510,6 +510,8 @@ def test_a_size_that_no_generator_has_is_refused_with_the_nearest(tmp_path):
     [
         (["train-gan", "--labels", "folders", "--name", "mine"], "--name, --labels"),
         (["train-scorers", "--resolution", "64"], "--resolution"),
+        (["train-gan", "--max-broken", "0.5", "--threads", "9"], "--max-broken, --threads"),
+        (["train-scorers", "--cache", "elsewhere"], "--cache"),
     ],
 )
 def test_options_of_data_need_data(words, given, tmp_path):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from editbench.worlds.train_gan import GANTraining
 
 CACHE = Path("runs/cache")
+MAX_BROKEN = 0.1
+THREADS = 4
 OWN_ROLES = ("teacher", "judge")  # trained by default; a witness only with --role
 
 
@@ -84,11 +86,11 @@ def add_data_arguments(command: argparse.ArgumentParser, to_train: bool = True) 
     group.add_argument(
         "--max-broken",
         type=float,
-        default=0.1,
+        default=MAX_BROKEN,
         metavar="SHARE",
         help="share of unreadable images above which the data are refused",
     )
-    group.add_argument("--threads", type=int, default=4, help="files decoded at once")
+    group.add_argument("--threads", type=int, default=THREADS, help="files decoded at once")
 
 
 def print_now(line: str) -> None:
@@ -106,8 +108,14 @@ def refuse_without_data(args: argparse.Namespace, *more: str) -> None:
     Raises:
         EditbenchError: one of them is given.
     """
-    options = ("name", "labels", "attributes", "bins", "cardinalities", *more)
-    given = [f"--{option}" for option in options if getattr(args, option) is not None]
+    options: dict[str, object] = dict.fromkeys(
+        ("name", "labels", "attributes", "bins", "cardinalities", *more)
+    )
+    options |= {"cache": CACHE, "max_broken": MAX_BROKEN, "threads": THREADS}
+    given = []
+    for option, default in options.items():
+        if getattr(args, option) != default:
+            given.append(f"--{option.replace('_', '-')}")
     if given:
         raise EditbenchError(
             f"{', '.join(given)} without --data: only for images of your own; add "

@@ -6,7 +6,11 @@ import torch
 from editbench.bank.bank import Split
 from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.methods.ganspace.editor import GANSpace
+from editbench.methods.navigan.editor import NaviGAN
 from editbench.methods.random_direction import RandomDirection
+from editbench.methods.random_searched import RandomSearched
+from editbench.methods.sefa import SeFa
 from editbench.methods.shared.control_search import (
     Bounds,
     Effects,
@@ -16,6 +20,7 @@ from editbench.methods.shared.control_search import (
 )
 from editbench.methods.shared.meta_validation import score_choices
 from editbench.methods.shared.picture_distance import PictureDistance
+from editbench.methods.stylespace.editor import StyleSpace
 from editbench.walk.editor import FitData
 from editbench.worlds.faces import load_generator, load_scorer
 from editbench.worlds.faces.factors import FactorLaw, sample_factors
@@ -220,3 +225,11 @@ def test_noise_is_far_from_the_pictures_of_the_embedded_world_and_a_perfect_edit
         codes = exchange(to_codes(sample_factors(FactorLaw(), 5, 0, 60)), "eyeglasses", 1)
         assert distance(render(to_factors(codes), 32)).mean() < 2.2
     assert torch.isinf(distance(torch.full((1, 3, 32, 32), torch.nan))).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", [GANSpace, NaviGAN, RandomSearched, SeFa, StyleSpace])
+def test_a_least_effect_that_is_no_number_is_refused(kind: type, value: float) -> None:
+    # With NaN every comparison is false, so any control would count as found.
+    with pytest.raises(EditbenchError, match=f"min_effect={value} must be finite"):
+        kind(min_effect=value)

@@ -223,6 +223,8 @@ def test_the_contract_and_the_channels_of_the_regions():
         with pytest.raises(Unsupported, match="no region of the picture is named for 'c'"):
             one.check(data.generator, BINARY, "c")
     assert report.notes["derivatives"] == 4 * (DIM - 3)
+    # Only the search reads labels, those of its tune samples; the gradient maps need none.
+    assert report.labels == min(editor.samples, len(data.tune))
     assert report.notes["images_of_region"]["dot"] == 4
     assert report.notes["channels_of_region"]["right"] == ["conv:2"]
     brighter = data.generator.patterns[:, :, LABELS == 1].sum((1, 2)) * data.fit.w.std(0)

@@ -116,7 +116,7 @@ def check_at_least(key: str, value: float, least: float) -> None:
     """
     if not value >= least:  # also rejects NaN
         raise EditbenchError(f"{key}={value} must be at least {least}")
-    _check_finite(key, value)
+    check_finite(key, value)
 
 
 def check_positive(key: str, value: float) -> None:
@@ -131,11 +131,20 @@ def check_positive(key: str, value: float) -> None:
     """
     if not value > 0:  # also rejects NaN
         raise EditbenchError(f"{key}={value} must be positive")
-    _check_finite(key, value)
+    check_finite(key, value)
 
 
-def _check_finite(key: str, value: float) -> None:
-    if value == math.inf:
+def check_finite(key: str, value: float) -> None:
+    """Check that a number is neither NaN nor infinite.
+
+    Args:
+        key: dotted name of the value, for the message.
+        value: the number.
+
+    Raises:
+        EditbenchError: it is.
+    """
+    if not math.isfinite(value):
         raise EditbenchError(f"{key}={value} must be finite")
 
 

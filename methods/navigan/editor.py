@@ -19,7 +19,13 @@ from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device, to_host
 from editbench.base.errors import EditbenchError, NoControl, UnknownName, Unsupported
 from editbench.base.spaces import Codes, Space, WeightShift
-from editbench.base.validation import arguments_of, check_choice, check_kind
+from editbench.base.validation import (
+    arguments_of,
+    check_choice,
+    check_finite,
+    check_kind,
+    check_positive,
+)
 from editbench.methods.navigan.reconstructor import RECONSTRUCTORS
 from editbench.methods.navigan.spectrum import SpectrumOptions, check_count, spectrum
 from editbench.methods.navigan.training import Training, learn
@@ -112,8 +118,8 @@ class NaviGAN(Editor):
             check_kind(key, value, "int")
             if value < 1:
                 raise EditbenchError(f"{key}={value} must be at least 1")
-        if not limit > 0:
-            raise EditbenchError(f"limit={limit} must be positive")
+        check_positive("limit", limit)
+        check_finite("min_effect", min_effect)
         self.layer = layer
         self.count = count
         self.limit = float(limit)

@@ -21,6 +21,7 @@ from editbench.base.attributes import Attributes
 from editbench.base.devices import to_device
 from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
+from editbench.base.validation import check_at_least, check_finite, check_positive
 from editbench.methods.shared.control_search import (
     MIN_EFFECT,
     Control,
@@ -91,11 +92,10 @@ class DirectionSearch(Editor):
         centre: bool = False,
     ) -> None:
         super().__init__()
-        if search_samples < 1 or not strength > 0 or not step > 0:
-            raise EditbenchError(
-                f"method.search_samples={search_samples} must be at least 1, strength={strength} "
-                f"and step={step} positive"
-            )
+        check_at_least("method.search_samples", search_samples, 1)
+        check_positive("method.strength", strength)
+        check_positive("method.step", step)
+        check_finite("method.min_effect", min_effect)
         if not ranges or not all(_is_range(pair) for pair in ranges):
             raise EditbenchError(
                 f"method.ranges={ranges} must be pairs [a, b) with 0 <= a < b <= "

@@ -6,6 +6,7 @@ Generation", CVPR 2021.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,13 @@ from torch import Tensor
 from editbench.base.attributes import Attribute, Attributes
 from editbench.base.errors import EditbenchError, NoControl, Unsupported
 from editbench.base.spaces import Codes, Space
-from editbench.base.validation import check_at_least, check_choice, check_kind, check_positive
+from editbench.base.validation import (
+    check_at_least,
+    check_choice,
+    check_finite,
+    check_kind,
+    check_positive,
+)
 from editbench.methods.shared.control_search import (
     MIN_EFFECT,
     Effects,
@@ -103,7 +110,8 @@ class StyleSpace(Editor):
         check_at_least("candidates", candidates, 1)
         check_at_least("samples", samples, 1)
         check_positive("step", step)
-        if not strengths or min(strengths) <= 0:
+        check_finite("min_effect", min_effect)
+        if not strengths or not all(0 < size < math.inf for size in strengths):
             raise EditbenchError(
                 f"strengths={list(strengths)} must be positive numbers; both signs are tried"
             )
@@ -147,9 +155,13 @@ class StyleSpace(Editor):
         effects = self._measure(data, bank, found) if self.verify and found.rows else None
         for name in found.offered:
             notes[f"control.{name}"] = self._choose(data, bank, found, effects, name)
-        # The ranking reads the labels of the whole fit split, verification those of tune samples.
+        # Verification reads the labels of tune samples.
         verified = len(effects.start) if effects else 0
-        return FitReport(labels=len(data.fit) + verified, notes=notes)
+        return FitReport(labels=self._labels_of_candidates(data) + verified, notes=notes)
+
+    def _labels_of_candidates(self, data: FitData) -> int:
+        """How many samples' labels the candidates are found with: here those of the fit split."""
+        return len(data.fit)
 
     def _count(self, data: FitData) -> None:
         self.counts = {name: class_counts(data, name).cpu() for name in data.attributes.names}
@@ -329,7 +341,7 @@ class StyleSpace(Editor):
             return ""
         return (
             f"the fit split holds fewer than {MIN_EXEMPLARS} positives of {attribute.name}: "
-            f"{', '.join(few)}"
+            f"{', '.join(few)}; a larger bank.n has more"
         )
 
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:

@@ -146,6 +146,10 @@ class LocalisedStyleSpace(StyleSpace):
             out.offered[attribute.name] = [offered] * len(self._targets(attribute))
         return out
 
+    def _labels_of_candidates(self, data: FitData) -> int:
+        """None: candidates are found by gradient maps."""
+        return 0
+
     def check(self, generator: Generator, attributes: Attributes, attribute: str) -> None:
         faces.check_regions("method.regions", self.regions, attributes)
         if self.parser is None or generator.output != "image":

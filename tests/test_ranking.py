@@ -233,7 +233,7 @@ def test_nothing_to_rank_says_why(tmp_path: Path) -> None:
     write(tmp_path, values, "smile")
     found = ranking(load(tmp_path))
     note = found.compared.note(Theme({}))
-    assert found.table.empty and "share at least one start on only 0 of 1 attributes" in note
+    assert found.table.empty and "share at least 1 start on only 0 of 1 attribute" in note
     assert "No ranking" in report_of(tmp_path).read_text()
 
 
@@ -331,7 +331,7 @@ def test_the_best_of_easy_starts_does_not_lead_over_what_is_better_on_them(tmp_p
 def test_ranking_is_in_terminal_csv_markdown_and_page(tmp_path: Path) -> None:
     write(tmp_path, outcomes({"good": 0.8, "bad": 0.2}), "smile")
     text = printed_table(load(tmp_path), 120)
-    assert "ranking: by mean accuracy over 1 of 1 attributes, 300 starts (smile)" in text
+    assert "ranking: by mean accuracy over 1 of 1 attribute, 300 starts (smile)" in text
     page = report_of(tmp_path)
     table = pd.read_csv(page.parent / "ranking.csv")
     assert table["method"].tolist() == ["good", "bad"] and table["best_rank"].tolist() == [1, 2]

@@ -19,6 +19,7 @@ from editbench.commands.report import main
 from editbench.figures.theme import Theme
 from editbench.report import figures, load, print_table, report
 from editbench.report.cells import Column, cell, number, spread
+from editbench.report.html import warnings
 from editbench.report.means import compare_methods
 from editbench.report.numbers import numbers_of
 from editbench.report.paired import paired_table
@@ -223,6 +224,11 @@ def test_weak_judges_are_marked(tmp_path: Path, html: str) -> None:
     page = report_of(tmp_path).read_text()
     assert "All runs were judged by the teacher" in page
     assert "All runs were judged on latent codes" in page
+    fake_run(tmp_path, "beta", "smile")
+    fake_run(tmp_path, "beta", "smile", seed=1)
+    assert "1 of 2 rows of the tables was judged on latent codes" in " ".join(
+        warnings(main_table(load(tmp_path, by_seed=False)))
+    )
     assert page.count('class="mark"') == 6  # two marks in each of three tables
     assert "alpha [leaking] [latent]" in printed_table(load(tmp_path), 160)
     assert "alpha [leaking] [latent]" in (tmp_path / "report" / "table.md").read_text()

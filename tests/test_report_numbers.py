@@ -233,8 +233,45 @@ def test_the_steps_of_a_setting_are_told(tmp_path: Path) -> None:
     assert told("refined", refine=8) == "each method's own; the step that crosses is halved 8 times"
     assert told("equal", step_effect=0.25) == "0.25 σ (median effect)"
     assert (
-        told("weak", step_effect=0.25) == "weak: its own, as 0.25 σ (median effect) is not reached"
+        told("weak", step_effect=0.25)
+        == "weak on smile: own steps, as 0.25 σ (median effect) is not reached"
     )
+
+
+def test_only_the_runs_that_walk_in_own_steps_are_told(tmp_path: Path) -> None:
+    engine = {"step_effect": 0.25}
+    for attribute, seed, reached in (("smile", 0, True), ("age", 0, True), ("age", 1, False)):
+        made = {"stride": {"reached": reached}}
+        fake_run(tmp_path, "weak", attribute, seed=seed, engine=engine, made=made)
+    told = dict(facts(numbers_of("", load(tmp_path, by_seed=False)), Theme({})))["Steps"]
+    assert told == (
+        "0.25 σ (median effect); "
+        "weak on age with 1 of 2 seeds: own steps, as 0.25 σ (median effect) is not reached"
+    )
+
+
+def test_one_start_and_one_attribute_are_singular(tmp_path: Path) -> None:
+    one_run(tmp_path, "a", "smile", outcomes(0.8, 0, n=1))
+    one_run(tmp_path, "b", "smile", outcomes(0.8, 1, n=1))
+    page = report_of(tmp_path).read_text()
+    tables = (tmp_path / "report" / "table.md").read_text()
+    latex = "".join(path.read_text() for path in (tmp_path / "report").rglob("*.tex"))
+    assert "over 1 of 1 attribute, 1 start " in tables
+    assert latex
+    for text in (page, tables, latex):
+        assert not re.search(r"\b1 (attributes|starts|seeds|records)\b", text)
+    fake_run(tmp_path / "none", "a", "smile", status="failed", reason="none")
+    compared = numbers_of("", load(tmp_path / "none")).compared["accuracy"]
+    assert compared.note(Theme({})).endswith("on more than half of 1 attribute")
+
+
+def test_names_are_not_replaced_by_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_run(tmp_path, "a", "smile", outcomes(0.8, 0))
+    fake_run(tmp_path, "b", "smile", status="failed", reason="key :smile: is missing")
+    print_table(load(tmp_path))
+    assert "key :smile: is missing" in capsys.readouterr().out
 
 
 def test_runs_and_cells_are_counted_apart(tmp_path: Path) -> None:

@@ -56,12 +56,14 @@ class Advance(Protocol):
 
 def console() -> Console:
     """Standard error, for progress and messages; standard output is for results."""
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)
 
 
 def results_console() -> Console:
     """Standard output, for tables. Lines in a pipe or a log are not wrapped."""
-    return Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL)
+    width = None if sys.stdout.isatty() else NO_TERMINAL
+    # Names may contain codes such as :smile:, which rich would replace by a picture.
+    return Console(width=width, emoji=False)
 
 
 def print_message(text: str) -> None:

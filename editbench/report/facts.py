@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pandas as pd
 
 from editbench.figures.theme import Theme
 from editbench.report.cells import spread
 from editbench.report.load import Results
-from editbench.report.notes import world_of
+from editbench.report.notes import some, world_of
 from editbench.report.numbers import Numbers
 
 
@@ -30,7 +32,7 @@ def facts(numbers: Numbers, theme: Theme) -> list[tuple[str, str]]:
         ("Teacher and judge", _agreement(made, theme)),
         ("Bank", _banks(table, made)),
         ("Starts", _starts(table, results)),
-        ("Steps", _steps(results)),
+        ("Steps", _steps(results, theme)),
         ("Seeds", ", ".join(map(str, seeds))),
         ("Methods", str(table["method"].nunique())),
         ("Attributes", str(table["attribute"].nunique())),
@@ -87,21 +89,39 @@ def _cells(table: pd.DataFrame, results: Results) -> str:
     return f"{text}; {runs} runs" if runs > len(table) else text
 
 
-def _steps(results: Results) -> str:
+def _steps(results: Results, theme: Theme) -> str:
     """Whether methods walked in their own steps or in steps of equal effect."""
+    cells = {run_id: run for run in results.run_records for run_id in run["run_ids"]}
     found = set()
+    # Why own steps were walked -> run id of the cell -> number of its runs.
+    unreached: dict[str, Counter[str]] = {}
     for run, config in results.configs.items():
+        own = False
         engine = config.get("engine", {})
         text = "each method's own"
         if engine.get("step_effect"):
             text = f"{engine['step_effect']:g} σ (median effect)"
             stride = results.provenance[run].get("stride", {"reached": True})
             if not stride["reached"]:
-                text = f"{config['method']['name']}: its own, as {text} is not reached"
+                own = True
+                text = f"own steps, as {text} is not reached"
         if engine.get("refine"):
             text += f"; the step that crosses is halved {engine['refine']} times"
-        found.add(text)
-    return "; ".join(sorted(found))
+        if own:
+            # A step is fitted for each run, so another run of the method may reach the effect.
+            unreached.setdefault(text, Counter())[str(cells[run]["run_id"])] += 1
+        else:
+            found.add(text)
+    parts = sorted(found)
+    for text, counts in sorted(unreached.items()):
+        names = []
+        for run_id, count in counts.items():
+            cell = cells[run_id]
+            name = f"{theme.method(cell['label'])} on {theme.attribute(cell['attribute'])}"
+            runs = len(cell["run_ids"])
+            names.append(name if count == runs else f"{name} with {count} of {runs} seeds")
+        parts.append(f"{some(sorted(names))}: {text}")
+    return "; ".join(parts)
 
 
 def _cards(made: list[dict]) -> str:

@@ -380,4 +380,8 @@ def _grid_cell(record: dict | None, leads: bool, accuracy: Column) -> dict[str, 
 
 
 def _share(which: pd.Series) -> str:
-    return "All runs were" if which.all() else f"{int(which.sum())} of {len(which)} runs were"
+    if which.all():
+        return "All runs were"
+    # A row may pool several runs, so rows are counted.
+    count = int(which.sum())
+    return f"{count} of {len(which)} rows of the tables {'was' if count == 1 else 'were'}"

@@ -30,7 +30,7 @@ from editbench.report.cells import (
 from editbench.report.costs import describe_costs
 from editbench.report.facts import facts
 from editbench.report.load import Results
-from editbench.report.means import MeanComparison
+from editbench.report.means import MeanComparison, counted
 from editbench.report.no_control import SHARES
 from editbench.report.notes import (
     NEVER_BOLD,
@@ -354,7 +354,8 @@ def _over(table: pd.DataFrame, intervals: bool, key: str = "accuracy") -> str:
         # AD is over only the starts that reach the effect, as the text before this one says.
         word = "out of" if key == AT_EFFECT else "over"
         seeds_text = f" and {_span(seeds)} seeds" if several else ", one seed"
-        text = f"{word} {_span(counts)} starts per attribute{seeds_text}"
+        starts = "start" if counts[-1] == 1 else "starts"
+        text = f"{word} {_span(counts)} {starts} per attribute{seeds_text}"
     interval = ", with the 95 % interval below" if intervals else ""
     return f"; {text}{interval}"
 
@@ -383,7 +384,11 @@ def _mean(
     if not compared.values:
         return f"{capitalised(compared.note(context.theme))}."
     names = context.theme.join_attributes(compared.attributes)
-    over = compared.over if of_starts else f"{len(compared.values)} of {compared.asked} attributes"
+    over = (
+        compared.over
+        if of_starts
+        else f"{len(compared.values)} of {counted(compared.asked, 'attribute')}"
+    )
     return f"{title}: over {over} ({names}), the same for every method."
 
 
@@ -448,7 +453,9 @@ def _comments(numbers: Numbers, theme: Theme, cited: Cited | None) -> list[str]:
     """Lines that say what was run, and the papers."""
     results = numbers.results
     records = sum(len(run_ids) for run_ids in results.runs["run_ids"])
-    lines = [f"Made by editbench {metadata.version('editbench')} from {records} records."]
+    lines = [
+        f"Made by editbench {metadata.version('editbench')} from {counted(records, 'record')}."
+    ]
     lines += [f"{term}: {text}." for term, text in facts(numbers, theme)]
     setting = str(numbers.table["setting"].iloc[0])
     if setting:

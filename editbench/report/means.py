@@ -125,12 +125,12 @@ class MeanComparison:
         if not self.unreadable and not self.few:
             return f"no mean {title}: only floors were run"
         if not self.unreadable:
-            return f"no method has a valid {title} on more than half of the {self.asked} attributes"
+            return f"no method has a valid {title} on more than half of {counted(self.asked, 'attribute')}"
         least = least_shared(self.metric)
-        starts = "one start" if least == 1 else f"{least} starts"
+        starts = counted(least, "start")
         note = (
             f"no mean {title}: all compared methods share at least {starts} on only {self.shared} of "
-            f"{self.asked} attributes, fewer than half"
+            f"{counted(self.asked, 'attribute')}, fewer than half"
         )
         parts = [
             f"{theme.method(method)} on {theme.join_attributes(names)}"
@@ -148,7 +148,9 @@ class MeanComparison:
         title = self.title(theme)
         found = {}
         for method, count in self.few.items():
-            found[method] = f"{title} is valid on only {count} of {self.asked} attributes"
+            found[method] = (
+                f"{title} is valid on only {count} of {counted(self.asked, 'attribute')}"
+            )
         for floor, names in self.lacking.items():
             found[floor] = (
                 f"this floor has no {title} for some or all starts on {theme.join_attributes(names)}"
@@ -201,7 +203,12 @@ def over(attributes: int, asked: int, starts: int) -> str:
         asked: number of requested attributes.
         starts: number of starts of all attributes that count, together.
     """
-    return f"{attributes} of {asked} attributes, {starts:,} starts"
+    return f"{attributes} of {counted(asked, 'attribute')}, {counted(starts, 'start')}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, whose plural ends with s: '1 start', '1,400 starts'."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def least_shared(metric: str) -> int:

@@ -23,7 +23,7 @@ from editbench.report.cells import (
     not_learned,
 )
 from editbench.report.load import Results
-from editbench.report.means import describe_means
+from editbench.report.means import counted, describe_means
 from editbench.report.numbers import Numbers
 from editbench.report.style import Style
 from editbench.report.tables import ABOVE_FLOOR, AT_EFFECT, quantities
@@ -141,7 +141,9 @@ def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
     # If nothing was done, the lines below give the reasons.
     if not counts:
         return "no run has finished"
-    n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    n = counted(counts[-1], "start")
+    if len(counts) > 1:
+        n = f"{counts[0]:,} to {n}"
     seeds = sorted(set(table.loc[table["status"] == "done", "seeds"]))
     *few, most = map(str, seeds)
     several = f"{', '.join(few)} or {most}" if few else most
@@ -157,7 +159,7 @@ def over_starts(table: pd.DataFrame, theme: Theme, style: Style) -> str:
         each = " with every seed" if seeds[-1] > 1 else ""
         title = title_of(AT_EFFECT, theme)
         others.append(f"{title}: over the starts that reach its effect{each}")
-    return "; ".join([f"each row: mean over {n} starts{pooled}", *others])
+    return "; ".join([f"each row: mean over {n}{pooled}", *others])
 
 
 def title_of(key: str, theme: Theme) -> str:
@@ -303,7 +305,7 @@ def state_of(row: Mapping[Any, Any]) -> str:
         return str(row["status"])
     if row["no_control"]:
         return f"{NO_CONTROL} with {row['no_control']} of {row['seeds']} seeds"
-    return "only 1 seed" if row["seeds"] == 1 else f"only {row['seeds']} seeds"
+    return f"only {counted(row['seeds'], 'seed')}"
 
 
 def some(names: list[str]) -> str:

@@ -320,6 +320,19 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         assert "0.0063" in found
 
 
+def test_published_numbers_stand_beside_means_over_seeds_with_their_marks(tmp_path):
+    block = {"source": "Chen", "metric": "ad_at", "values": {"alpha": {"smile": 5.0}}}
+    for seed, auc in ((0, 0.9), (1, 0.7)):
+        rows = metric_rows(note="few")
+        published_run(
+            tmp_path, "alpha", "smile", block, rows=rows, seed=seed, made={"learned": auc}
+        )
+    (one,) = published(load(tmp_path, by_seed=False), Theme({}))
+    (row,) = one.rows
+    assert "†" in row["ours"]
+    assert "an AUC of 0.80" in row["why"]
+
+
 def test_a_count_of_served_attributes_and_a_source_without_numbers(tmp_path):
     block = {
         "source": "Horses",

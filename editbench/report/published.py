@@ -152,9 +152,11 @@ def _row(
     high = record.get(f"{metric}_high", np.nan)
     why = ""
     if is_far(value, record[metric], low, high):
-        why = explain(results.provenance.get(record["run_id"], {}), attribute, block)
+        # The provenance is that of the first seed; what was learned is a mean over the seeds.
+        made = results.provenance.get(record["run_id"], {}) | {"learned": record["learned"]}
+        why = explain(made, attribute, block)
     ours = cell(record, Column(metric, metric, interval=True))
-    text = ours.text
+    text = ours.text + ("†" if ours.mark else "")
     if ours.interval:
         text += f" ({ours.interval})"
     return row | {

@@ -26,6 +26,7 @@ from editbench.report import (
     load,
     report,
 )
+from editbench.report.cells import markdown_safe
 from editbench.report.drawings import metric_figures
 from editbench.report.files import ReportFiles
 from tests.fake_records import fake_run, metric_rows, printed_table, report_of, start_samples
@@ -457,3 +458,7 @@ def test_missing_values_of_a_record_are_missing_in_its_table(tmp_path):
     assert (second["version"] == 1.0).all() and "newer" not in found
     better = dict(zip(second["metric"], second["higher_is_better"]))
     assert better["accuracy"] is True and better["ad"] is False and pd.isna(better["path_length"])
+
+
+def test_a_carriage_return_does_not_end_a_line_of_markdown() -> None:
+    assert markdown_safe("one\r\ntwo\rthree\n| four") == "one two three \\| four"

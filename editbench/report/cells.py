@@ -367,4 +367,6 @@ def capitalised(text: str) -> str:
 
 def markdown_safe(text: object) -> str:
     """Escape text of a record for Markdown, where it could end its cell or line, or open a tag."""
-    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    # A carriage return ends a line of Markdown too.
+    line = " ".join(str(text).splitlines())
+    return line.replace("|", "\\|").replace("<", "&lt;")

@@ -15,7 +15,7 @@ from editbench.base.errors import BadFile
 from editbench.base.files import read_json, write_atomic
 from editbench.base.text import printable
 from editbench.report import typeset
-from editbench.report.cells import MISSING
+from editbench.report.cells import MISSING, markdown_safe
 from editbench.studies.human import ASKED
 from editbench.studies.human.agreement import agreement, consistency
 from editbench.studies.human.preferences import preferences
@@ -232,7 +232,7 @@ def write_analysis(found: Analysis, folder: Path) -> None:
     parts = [
         "# Human evaluation",
         *(f"## {title}\n\n{_pipes(headings, rows)}" for title, headings, rows in shown(found)),
-        "\n".join(f"- {_safe(note)}" for note in found.notes),
+        "\n".join(f"- {markdown_safe(note)}" for note in found.notes),
     ]
     write_atomic(folder / "report.md", "\n\n".join(parts) + "\n")
     write_atomic(
@@ -286,12 +286,9 @@ def _float(title: str, headings: list[str], rows: list[list[str]], number: int) 
 def _pipes(headings: list[str], rows: list[list[str]]) -> str:
     # Two columns of text at the left, then numbers.
     rule = ["---", "---", *["---:"] * (len(headings) - 2)]
-    return "\n".join("| " + " | ".join(map(_safe, row)) + " |" for row in [headings, rule, *rows])
-
-
-def _safe(text: str) -> str:
-    # A bar would end the cell, and < could open a tag.
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return "\n".join(
+        "| " + " | ".join(map(markdown_safe, row)) + " |" for row in [headings, rule, *rows]
+    )
 
 
 def _number(value: float, digits: int = 3) -> str:

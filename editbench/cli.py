@@ -17,6 +17,7 @@ from typing import TypeGuard
 from editbench.base.allocator import keep_freed_memory
 from editbench.base.errors import EditbenchError, UnknownName
 from editbench.base.output import steady_output
+from editbench.base.threads import wait_briefly
 
 # Name of a command, which is that of its module in editbench.commands -> what it does. The modules
 # are imported one at a time, so that `--help` does not wait for torch.
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         return _run_steadily(list(argv))
     # The process is the command's own; whoever calls `main` with words has one of theirs.
     keep_freed_memory()
+    wait_briefly()
     code = _run_steadily(sys.argv[1:])
     # The process ends. Otherwise Python would search the objects of all libraries for cycles once
     # more, which takes half a second.

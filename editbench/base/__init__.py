@@ -6,6 +6,6 @@
 - What determines a result: `identity`, `sources`.
 - Files: `files`, `text`.
 - Tensors that others must not change: `changes`.
-- The machine: `devices`, `precision`, `batches`, `allocator`, `workers`.
+- The machine: `devices`, `precision`, `batches`, `allocator`, `threads`, `workers`.
 - Messages: `errors`, `progress`, `output`.
 """

@@ -5,7 +5,7 @@ core, and if the others wait in a loop, they keep theirs from it. The job runs a
 own process, in turn with two settings of the GNU library of OpenMP:
 
     loop     (straightforward) the library's own setting: a waiting thread keeps its core
-    ours     the setting of the `editbench` command: it gives its core up after some microseconds
+    ours     the setting of the `editbench` command: it gives its core up after some 50 microseconds
 
 The columns are the number of busy programs beside the job, the setting, the median seconds of wall
 time and CPU time of a job over all rounds, and the wall time of `loop` divided by that of the row.

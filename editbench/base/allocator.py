@@ -24,7 +24,7 @@ VARIABLES = {
     # torch then requests huge pages for blocks of 2 MiB or more.
     "THP_MEM_ALLOC_ENABLE": "1",
     # Arrow would keep the memory of the tables that it has read in a pool of its own, beside the C
-    # library's: 50 MiB more for a report on a thousand records.
+    # library's: 40 MiB more for a report on a thousand records.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 

@@ -13,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
 from editbench.figures.legend import legend_height, put_legend
-from editbench.figures.panels import new_figure, panel_grid
+from editbench.figures.panels import LEFT, fold, new_figure, panel_grid
 from editbench.figures.theme import LINE, Theme, order_methods
 
+# Approximate width of a letter of a panel's title at screen size, which is bold, in inches.
+PER_LETTER_OF_TITLE = 0.095
 MOST = 8  # methods in colour in one panel of curves; more are drawn in groups
 
 
@@ -154,9 +156,12 @@ def groups_of_attributes(
         theme,
         partial(panel_grid, count=len(attributes), columns=columns),
     )
+    width = panel[0] if theme.width is None else (theme.width - LEFT) / columns
+    letters = int(width / PER_LETTER_OF_TITLE)
     for group in groups:
         for place, (axes, attribute) in enumerate(zip(group.panels, attributes)):
-            axes.set_title(theme.attribute(attribute))
+            # Matplotlib would draw a long title into the next panel.
+            axes.set_title(fold(theme.attribute(attribute), letters))
             # If the last row is not full, the lowest panel of a column may be in the row before.
             axes.tick_params(labelbottom=place + columns >= len(attributes))
             if place % columns == 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +14,8 @@ from editbench.figures.theme import INK, LINE, Theme
 
 FEWEST = 30  # starts; with fewer an interval says little, and curves hide the bin
 TYPE = 9.5  # size of type on the screen, in points
+MOST_LINES = 3  # of a name below an axis; with more, names are slanted
+LEFT = 0.6  # approximate width of the numbers and the label of a vertical axis, in inches
 PER_LETTER = 0.075  # approximate width of a letter at screen size, in inches
 # The font of a report's style -> its family in matplotlib.
 FONTS = {"sans": "sans-serif", "serif": "serif"}
@@ -21,6 +25,8 @@ STYLE = {
     # Most papers use Times or a similar font; STIX is part of matplotlib.
     "font.serif": ["Times New Roman", "Liberation Serif", "STIXGeneral", "DejaVu Serif"],
     "font.size": TYPE,
+    # Names come from users: a method named $x$ would be set as a formula, and $\x$ is an error.
+    "text.parse_math": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": LINE,
@@ -92,19 +98,41 @@ def bare(panels: np.ndarray) -> None:
 
 
 def name_ticks(axes: Axes, names: list[str], theme: Theme) -> None:
-    """Put names at 0, 1, 2, ... of the horizontal axis, slanted if they would touch.
+    """Put names at 0, 1, 2, ... of the horizontal axis, folded or slanted if they would touch.
 
     Args:
         axes: of the ticks.
         names: texts of one or more lines.
-        theme: gives the width of the figure.
+        theme: gives the width of the figure if it is limited; otherwise it is that of the figure.
     """
-    longest = max(len(line) for name in names for line in name.splitlines())
-    axes.set_xticks(range(len(names)), names)
-    if theme.width is not None and len(names) * (longest + 1) * PER_LETTER > theme.width:
+    figure = axes.figure.figure
+    width = theme.width if theme.width is not None else figure.get_figwidth()
+    letters = int((width - LEFT) / (len(names) * PER_LETTER)) - 1
+    if longest_line(names) <= letters:
+        axes.set_xticks(range(len(names)), names)
+        return
+    folded = [fold(name, max(letters, 1)) for name in names]
+    lines = max(name.count("\n") + 1 for name in folded)
+    if lines <= MOST_LINES and longest_line(folded) <= letters:
+        axes.set_xticks(range(len(names)), folded)
+    else:
+        axes.set_xticks(range(len(names)), names)
         axes.tick_params(axis="x", labelrotation=40)
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
+
+
+def longest_line(names: list[str]) -> int:
+    """Number of letters of the longest line of some texts."""
+    return max(len(line) for name in names for line in name.splitlines())
+
+
+def fold(name: str, letters: int) -> str:
+    """A name in lines of at most so many letters; a longer word keeps its own line."""
+    lines = []
+    for line in name.splitlines():
+        lines += textwrap.wrap(line, letters, break_long_words=False) or [""]
+    return "\n".join(lines)
 
 
 def show_picture(axes: Axes, picture: np.ndarray, most: float) -> None:

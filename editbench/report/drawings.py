@@ -18,23 +18,37 @@ from editbench.report.problem import Problem
 from editbench.report.tables import curves
 from editbench.report.titles import Wording
 
+BANDS = (
+    "Bands: 95 % intervals, which contain the spread over seeds if there are several. Bins with "
+    f"fewer than {FEWEST} starts are hidden."
+)
+AT_BIN = (
+    "Each start counts once per bin, at the step at which its walk first passes the centre of the "
+    "bin."
+)
 CAPTIONS = {
     "accuracy": "Share of starts that reach the target class while every other attribute keeps its "
     "class, judged at the first crossing. Whiskers: 95 % intervals.",
     "ad": "Mean change of the other attributes against the achieved effect on the target, both in "
-    "σ; lower is better. Each start counts once per bin, at the step at which its walk first passes "
-    f"the centre of the bin. Bands: 95 % intervals over starts. Bins with fewer than {FEWEST} "
-    "starts are hidden.",
+    f"σ; lower is better. {AT_BIN} {BANDS}",
+    "ad_max": "Change of the other attribute that changes most, against the achieved effect on the "
+    f"target, both in σ; lower is better. {AT_BIN} {BANDS}",
+    "ad_signed": "Mean change of the other attributes with its sign, against the achieved effect on "
+    "the target, both in σ. It is positive if their log-odds grow: those of the positive class, or "
+    "with more than two classes those of the start's class. Opposite changes cancel, so a value near "
+    f"0 shows that there is no bias, not that nothing else changes. {AT_BIN} {BANDS}",
     "trade": figure_trade.CAPTION,
 }
 # The markers of some methods are crosses too, so the caption says where this one is.
 NOT_DONE = " A thin cross below 0 marks a method that was skipped or failed on the attribute."
-CURVE_CAPTION = "Plotted against the achieved effect on the target. Bands: 95 % intervals."
+CURVE_CAPTION = f"Plotted against the achieved effect on the target, in σ. {BANDS}"
 CURVE_TITLES = {
     "ad": "Attribute dependency",
     "ad_max": "Largest attribute dependency",
     "ad_signed": "Signed attribute dependency",
 }
+# Of the vertical axis; other curves have their name.
+CURVE_LABELS = {"ad": "AD, σ", "ad_max": "largest AD, σ", "ad_signed": "signed AD, σ"}
 ORDER = ("accuracy", "ad", "trade")  # these figures come first, in this order
 
 
@@ -70,11 +84,11 @@ def drawings_of(
             problems.append(Problem(f"figure of {group}", f"{type(error).__name__}: {error}"))
     for name, curve in curves(results, without=own).items():
         title = CURVE_TITLES.get(name, display_name(name))
-        label = "AD, σ" if name.startswith("ad") else display_name(name)
+        label = CURVE_LABELS.get(name, display_name(name))
         draw = partial(figures.curve_figure, curve, ylabel=label)
         caption = CAPTIONS.get(name, CURVE_CAPTION)
         caption += caption_of_groups(set(curve["method"]), theme)
-        found.append(Drawing(name, title, caption, draw, first=name in CAPTIONS))
+        found.append(Drawing(name, title, caption, draw, first=name in ORDER))
     return sorted(found, key=lambda one: [*ORDER, one.file].index(one.file))
 
 

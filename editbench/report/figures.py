@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from editbench.figures.curves import draw_pale, groups_of_attributes, share_limits
@@ -22,6 +23,8 @@ from editbench.figures.theme import BAND, INK, LINE, MethodStyle, Theme, order_m
 
 DPI = 300  # of a PNG, at the size of a paper's column
 MOST_COLUMNS = 4  # of panels
+# Intervals between the ticks of the achieved effect. More do not fit a paper's column.
+MOST_TICKS = 4
 PLACES = 6  # decimals of positions relative to the figure; much finer than a pixel
 
 
@@ -138,6 +141,9 @@ def curve_figure(curve: pd.DataFrame, theme: Theme, ylabel: str) -> Figure:
                 # Otherwise a long name would make the group's panels narrower.
                 note.set_in_layout(False)
         group.panels[0].set_xlim(left=0)
+        # The default locator chooses other ticks once the layout has changed the width of a panel,
+        # and then their labels have no room. The panels of a group share this axis.
+        group.panels[0].xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 5, 10]))
         # A signed curve needs room below 0.
         if (curve["value"].dropna() >= 0).all():
             group.panels[0].set_ylim(bottom=0)

@@ -9,10 +9,11 @@ own process, in turn with two settings of the GNU library of OpenMP:
 
 The columns are the number of busy programs beside the job, the setting, the median seconds of wall
 time and CPU time of a job over all rounds, and the wall time of `loop` divided by that of the row.
-Without a busy program the two should be equal. With fewer than two cores there is nothing to
-measure.
+Without a busy program the two should be equal. With some, the ratio depends on which threads the
+system happens to put on one core, and varies from run to run. With fewer than two cores there is
+nothing to measure.
 
-    python benchmarks/busy_machine.py    # about 2 CPU minutes
+    python benchmarks/busy_machine.py    # about 3 CPU minutes, the busy programs included
     python benchmarks/busy_machine.py --rounds 1 --starts 16 --busy 1     # a short run
 
 The result guards editbench/base/threads.py.
@@ -83,6 +84,7 @@ def main() -> None:
         "--starts", type=int, default=400, help="starts.n of the job (default: %(default)s)"
     )
     args = parser.parse_args()
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = ["experiment=demo", "budget=demo", "method=interfacegan", "attribute=smile"]
@@ -109,7 +111,7 @@ def main() -> None:
                 cpu = statistics.median(used.cpu for used in every)
                 ratio = walls["loop"] / walls[setting]
                 print(f"{count:4} {setting:>8} {walls[setting]:8.2f} {cpu:8.2f} {ratio:11.2f}")
-    print(f"{os.cpu_count()} cores, load of the machine before: {os.getloadavg()[2]:.1f}")
+    print(f"{os.cpu_count()} cores, load of the machine before the first job: {load:.1f}")
 
 
 if __name__ == "__main__":

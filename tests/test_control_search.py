@@ -230,6 +230,6 @@ def test_noise_is_far_from_the_pictures_of_the_embedded_world_and_a_perfect_edit
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("kind", [GANSpace, NaviGAN, RandomSearched, SeFa, StyleSpace])
 def test_a_least_effect_that_is_no_number_is_refused(kind: type, value: float) -> None:
-    # With NaN every comparison is false, so any control would count as found.
+    # No comparison with NaN is true, so no control would ever be found.
     with pytest.raises(EditbenchError, match=f"min_effect={value} must be finite"):
         kind(min_effect=value)

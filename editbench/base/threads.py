@@ -2,8 +2,8 @@
 
 torch computes each operation on several threads, and each waits until the last has ended. By
 default, the GNU library of OpenMP lets them wait in a loop for milliseconds, which occupies their
-cores. If other programs need these cores, the thread that everyone waits for gets none, and a job
-takes several times as long (benchmarks/busy_machine.py).
+cores. If other programs need these cores, the thread that everyone waits for may get none, and a
+job takes longer, sometimes several times as long (benchmarks/busy_machine.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from editbench.base.errors import BadFile, EditbenchError
-from editbench.base.files import OF_CACHE, explain_disk_errors
+from editbench.base.files import OF_CACHE, explain_disk_errors, file_state
 from editbench.base.identity import described
 from editbench.base.instantiate import build
 from editbench.base.spaces import Codes
@@ -23,9 +23,9 @@ from editbench.networks.generator import Generator
 from editbench.networks.perceptual import FeatureDistance, Perceptual, PixelDistance
 from editbench.networks.roles import Networks
 
-# Inversions that this process has already opened and verified. The key has the time of
+# Inversions that this process has already opened and verified. The key has the state of
 # inversion.json, so that one that was made again is opened again.
-_OPEN: dict[tuple[Path, int], Inversion] = {}
+_OPEN: dict[tuple[Path, tuple[int, int, int] | None], Inversion] = {}
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,9 @@ class InversionRequest:
         )
 
 
-def _stamped(folder: Path) -> tuple[Path, int]:
+def _stamped(folder: Path) -> tuple[Path, tuple[int, int, int] | None]:
     """A key of _OPEN."""
-    file = folder / "inversion.json"
-    return folder, file.stat().st_mtime_ns if file.exists() else 0
+    return folder, file_state(folder / "inversion.json")
 
 
 def _keep(inversion: Inversion) -> Inversion:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -91,37 +93,43 @@ def _cells(table: pd.DataFrame, results: Results) -> str:
 
 def _steps(results: Results, theme: Theme) -> str:
     """Whether methods walked in their own steps or in steps of equal effect."""
-    cells = {run_id: run for run in results.run_records for run_id in run["run_ids"]}
-    found = set()
-    # Why own steps were walked -> run id of the cell -> number of its runs.
-    unreached: dict[str, Counter[str]] = {}
-    for run, config in results.configs.items():
-        own = False
-        engine = config.get("engine", {})
-        text = "each method's own"
-        if engine.get("step_effect"):
-            text = f"{engine['step_effect']:g} σ (median effect)"
-            stride = results.provenance[run].get("stride", {"reached": True})
-            if not stride["reached"]:
-                own = True
-                text = f"own steps, as {text} is not reached"
-        if engine.get("refine"):
-            text += f"; the step that crosses is halved {engine['refine']} times"
-        if own:
-            # A step is fitted for each run, so another run of the method may reach the effect.
-            unreached.setdefault(text, Counter())[str(cells[run]["run_id"])] += 1
-        else:
-            found.add(text)
-    parts = sorted(found)
-    for text, counts in sorted(unreached.items()):
-        names = []
-        for run_id, count in counts.items():
-            cell = cells[run_id]
+    intended = set()
+    # Why own steps were walked -> the cells with such runs.
+    unreached: dict[str, list[str]] = {}
+    for cell in results.run_records:
+        own: Counter[str] = Counter()
+        # A step is fitted for each run, so one run of a cell may reach the effect and another not.
+        for run_id in cell["run_ids"]:
+            stride = results.provenance[run_id].get("stride", {"reached": True})
+            text = _step_of(results.configs[run_id].get("engine", {}), stride["reached"])
+            if stride["reached"]:
+                intended.add(text)
+            else:
+                own[text] += 1
+        for text, count in own.items():
             name = f"{theme.method(cell['label'])} on {theme.attribute(cell['attribute'])}"
             runs = len(cell["run_ids"])
-            names.append(name if count == runs else f"{name} with {count} of {runs} seeds")
-        parts.append(f"{some(sorted(names))}: {text}")
-    return "; ".join(parts)
+            with_seeds = f" with {count} of {runs} seeds" if count < runs else ""
+            unreached.setdefault(text, []).append(name + with_seeds)
+    exceptions = [f"{some(sorted(names))}: {text}" for text, names in sorted(unreached.items())]
+    return "; ".join([*sorted(intended), *exceptions])
+
+
+def _step_of(engine: Mapping[str, Any], reached: bool) -> str:
+    """What a step of a run is.
+
+    Args:
+        engine: of the configuration.
+        reached: whether the method reaches the effect of a step, if one is set.
+    """
+    text = "each method's own"
+    if engine.get("step_effect"):
+        text = f"{engine['step_effect']:g} σ (median effect)"
+        if not reached:
+            text = f"own steps, as {text} is not reached"
+    if engine.get("refine"):
+        text += f"; the step that crosses is halved {engine['refine']} times"
+    return text
 
 
 def _cards(made: list[dict]) -> str:
